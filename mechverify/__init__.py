@@ -1,0 +1,23 @@
+"""State what a small network computes, and get back a theorem, a counterexample, or the tightest bound
+that can be proved.
+
+Names load on first use, so that `import mechverify.kernel` needs nothing but numpy.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "Accuracy": "mechverify.claims",
+    "kth_largest": "mechverify.claims",
+    "tokens": "mechverify.claims",
+    "transformer": "mechverify.claims",
+    "prove": "mechverify.provers",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mechverify' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,62 @@
+"""Claims: a model, a domain, a mechanism, and what must hold between them."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import sympy
+
+from mechverify.claims.domain import Tokens
+from mechverify.claims.errors import ClaimError
+from mechverify.claims.language import compile_mechanism
+from mechverify.claims.model import Site
+
+
+@dataclass(frozen=True, init=False)
+class Accuracy:
+    """On at least a share `at_least` of the inputs `over`, the decoded `output` equals the mechanism `equals`.
+
+    The decoded output is the index of the strictly largest entry: a tie is wrong, and so is a mechanism
+    value that is no index. `at_least` is a number from 0 to 1, best given as text ("0.999", "999/1000"),
+    which is exact; None (or "best") asks for the best bounds that can be proved. Raises ClaimError.
+    """
+
+    output: Site
+    equals: sympy.Basic
+    over: Tokens
+    at_least: Fraction | None
+    position: int
+    rows: list[list]
+
+    def __init__(self, output: Site, *, equals, over: Tokens, at_least=None):
+        if not isinstance(output, Site) or not isinstance(over, Tokens):
+            raise ClaimError("Accuracy needs a model's site, such as model.logits[-1], and over=tokens(...)")
+        if output.position is None:
+            raise ClaimError(f"say at which position {output.name} is read, as in {output.name}[-1]")
+        model, length = output.model, len(over)
+        position = output.position + length if output.position < 0 else output.position
+        if not 0 <= position < length:
+            raise ClaimError(f"{output.name}[{output.position}]: the sequences have length {length}")
+        if length > model.n_ctx or len(over.values) > model.d_vocab:
+            raise ClaimError(
+                f"sequences of length {length} over {len(over.values)} tokens don't fit {model.source} "
+                f"({model.n_ctx} positions, {model.d_vocab} tokens)"
+            )
+        set_ = object.__setattr__
+        set_(self, "output", output)
+        set_(self, "equals", sympy.sympify(equals))
+        set_(self, "over", over)
+        set_(self, "at_least", _share(at_least))
+        set_(self, "position", position)
+        set_(self, "rows", compile_mechanism(self.equals, over))
+
+
+def _share(value) -> Fraction | None:
+    if value is None or value == "best":
+        return None
+    try:
+        share = Fraction(str(value))
+    except (ValueError, ZeroDivisionError):
+        raise ClaimError(f"at_least={value!r} is not a number; use 0.999, 999/1000 or best") from None
+    if not 0 <= share <= 1:
+        raise ClaimError(f"at_least={value!r} must lie between 0 and 1")
+    return share

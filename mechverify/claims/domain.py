@@ -1,0 +1,66 @@
+"""Domains: products of token sets. They know their size, can be sampled, and name the inputs' symbols."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from math import prod
+
+import numpy as np
+import sympy
+
+from mechverify.claims.errors import ClaimError
+
+
+class Tokens:
+    """`length` token symbols; position i takes ids from `allowed[i]`, and id v means the integer `values[v]`.
+
+    Indexing and iteration give sympy symbols, so that `Max(*x)`, `sum(x)` and `x[-1]` read naturally.
+    """
+
+    def __init__(self, name: str, values: Sequence[int], allowed: Sequence[Iterable[int]]):
+        self.name = name
+        self.values = tuple(values)
+        self.allowed = tuple(tuple(sorted(set(a))) for a in allowed)
+        for i, ids in enumerate(self.allowed):
+            if not ids or ids[0] < 0 or ids[-1] >= len(self.values):
+                raise ClaimError(
+                    f"tokens {name!r}: position {i} allows {list(ids)[:4]}...; give ids from 0 to {len(self.values) - 1}"
+                )
+        self.symbols = tuple(sympy.Symbol(f"{name}{i}", integer=True) for i in range(len(self.allowed)))
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    def __iter__(self) -> Iterator[sympy.Symbol]:
+        return iter(self.symbols)
+
+    def __getitem__(self, index: int) -> sympy.Symbol:
+        return self.symbols[index]
+
+    @property
+    def size(self) -> int:
+        """The exact number of sequences."""
+        return prod(map(len, self.allowed))
+
+    def sample(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Uniform random sequences of ids, int64 [count, length]."""
+        return np.stack([rng.choice(np.array(ids), count) for ids in self.allowed], -1)
+
+
+def tokens(
+    name: str, *, length: int, vocab: int,
+    values: Sequence[int] | None = None, allowed: Iterable[int] | Sequence[Iterable[int]] | None = None,
+) -> Tokens:  # fmt: skip
+    """All sequences of `length` token ids below `vocab`, as symbols `name`0, `name`1, ...
+
+    `values[id]` is the integer that an id means in the mechanism (by default the id itself); `allowed`
+    restricts the ids, at every position or position by position. Raises ClaimError on empty sets.
+    """
+    if length < 1 or vocab < 1:
+        raise ClaimError(f"tokens {name!r}: length {length} and vocabulary {vocab} must be positive")
+    if values is not None and len(values) != vocab:
+        raise ClaimError(f"tokens {name!r}: {len(values)} values for a vocabulary of {vocab}; give one an id")
+    listed = list(range(vocab)) if allowed is None else list(allowed)
+    by_position = listed if any(not isinstance(a, int | np.integer) for a in listed) else [listed] * length
+    if len(by_position) != length:
+        raise ClaimError(f"tokens {name!r}: `allowed` lists {len(by_position)} positions, the length is {length}")
+    ids = [[int(v) for v in here] for here in by_position]
+    return Tokens(name, [int(v) for v in values] if values is not None else range(vocab), ids)

@@ -1,0 +1,74 @@
+"""Read a claim file: a Python file with a function `claim(name=default, ...)` that returns a claim."""
+
+import inspect
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mechverify.claims.claim import Accuracy
+from mechverify.claims.errors import ClaimError
+
+
+def load_claim(path: str | Path, parameters: Mapping[str, str]) -> Accuracy:
+    """Run the claim file with parameters given as text; a default's type says how text is read.
+
+    Raises ClaimError, pointing to the line at fault, for anything that is wrong with the file, a
+    parameter, or what the function returns.
+    """
+    path = Path(path)
+    function = _function(path)
+    known = inspect.signature(function).parameters
+    unknown = [p for p in parameters if p not in known]
+    if unknown:
+        offered = ", ".join(f"{p.name}={p.default!r}" for p in known.values()) or "none"
+        raise ClaimError(f"{path}: unknown parameter {', '.join(unknown)}; the claim takes: {offered}")
+    missing = [p.name for p in known.values() if p.default is p.empty and p.name not in parameters]
+    if missing:
+        raise ClaimError(f"{path}: parameter {', '.join(missing)} has no default; give it with -p {missing[0]}=...")
+    values = {name: _convert(path, name, text, known[name].default) for name, text in parameters.items()}
+    result = _run(path, lambda: function(**values))
+    if not isinstance(result, Accuracy):
+        raise ClaimError(f"{path}: claim() returned {type(result).__name__}, not a claim such as Accuracy(...)")
+    return result
+
+
+def _function(path: Path) -> Callable[..., Any]:
+    try:
+        source = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClaimError(f"can't read claim file {path}: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        code = compile(source, str(path), "exec")
+    except SyntaxError as error:
+        raise ClaimError(f"{path}, line {error.lineno}: {error.msg}: {(error.text or '').strip()}") from None
+    except ValueError as error:
+        raise ClaimError(f"{path}: {error}") from None
+    namespace: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
+    _run(path, lambda: exec(code, namespace))
+    if not callable(namespace.get("claim")):
+        raise ClaimError(f"{path}: no function `claim`; see proofs/max_of_k.py for one to copy")
+    return namespace["claim"]
+
+
+def _run(path: Path, action: Callable[[], Any]) -> Any:
+    try:
+        return action()
+    except Exception as error:
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+        where = f"{path}, line {lines[-1]}" if lines else str(path)
+        kind = "" if isinstance(error, ClaimError) else f"{type(error).__name__}: "
+        raise ClaimError(f"{where}: {kind}{error}") from None
+
+
+def _convert(path: Path, name: str, text: str, default: Any) -> Any:
+    if isinstance(default, bool):
+        if text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        raise ClaimError(f"{path}: parameter {name}={text!r} must be true or false")
+    if isinstance(default, int | float):
+        try:
+            return type(default)(text)
+        except ValueError:
+            raise ClaimError(f"{path}: parameter {name}={text!r} must be a number") from None
+    return text

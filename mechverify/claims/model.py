@@ -1,0 +1,74 @@
+"""Models as a claim sees them: sizes, and sites by the names that the field uses."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mechverify.claims.errors import ClaimError
+from mechverify.kernel import container
+from mechverify.kernel.architectures import ARCHITECTURES, transformer_sizes
+from mechverify.kernel.errors import Rejected
+from mechverify.kernel.graph import Graph
+
+
+@dataclass(frozen=True)
+class Site:
+    """A named value inside the model, or one row of it: `model.logits[-1]`."""
+
+    model: "Model"
+    name: str
+    position: int | None = None
+
+    def __getitem__(self, position: int) -> "Site":
+        if self.position is not None or not isinstance(position, int):
+            raise ClaimError(f"{self.name}: index it with one position, as in {self.name}[-1]")
+        return Site(self.model, self.name, position)
+
+
+@dataclass(frozen=True)
+class Model:
+    """Weights, as the bytes of a safetensors file, of a known architecture."""
+
+    architecture: str
+    source: str
+    data: bytes
+    tensors: dict[str, np.ndarray]
+    n_ctx: int
+    d_vocab: int
+    d_vocab_out: int
+    d_model: int
+    n_heads: int
+    d_head: int
+    sites: tuple[str, ...]
+
+    @property
+    def logits(self) -> Site:
+        return self["logits"]
+
+    def __getitem__(self, name: str) -> Site:
+        """A site by name; TransformerLens's `hook_` prefixes may be kept or left out."""
+        plain = name.replace("hook_", "")
+        if plain not in self.sites:
+            raise ClaimError(f"{self.source} has no site {name!r}; it has: {', '.join(self.sites)}")
+        return Site(self, plain)
+
+
+def transformer(weights: str | Path) -> Model:
+    """An attention-only transformer without layer norm, from a safetensors file in TransformerLens names.
+
+    Sizes are read off the shapes (W_Q [heads, d_model, d_head], ...); biases may be absent. Raises
+    ClaimError if the file can't be read, holds NaN or infinity, or doesn't fit the architecture.
+    """
+    path = Path(weights)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ClaimError(f"can't read weights {path}: {error.strerror or error}") from None
+    try:
+        tensors = container.read_weights(data)
+        sizes = transformer_sizes(tensors)
+        sites = ARCHITECTURES["transformer"](Graph(1, (0,)), tensors)
+    except (ValueError, Rejected) as error:
+        raise ClaimError(f"{path}: {error}") from None
+    return Model("transformer", str(path), data, tensors, sites=tuple(sites), **sizes)

@@ -1,0 +1,217 @@
+"""The command line: prove, check, show, report, models. Exit codes are a contract (docs/cli.md)."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mechverify import kernel
+from mechverify.kernel.statement import lines
+from mechverify.report.progress import Reporter
+from mechverify.report.result import as_json
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+    help="State what a small network computes; get a theorem, a counterexample, or the tightest proved bound.",
+)  # fmt: skip
+out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+EXIT = {"PROVED": 0, "BOUNDED": 0, "REFUTED": 1, "UNKNOWN": 3}
+REJECTED, BAD_INPUT = 1, 2
+COLOURS = {"PROVED": "green", "REFUTED": "red", "BOUNDED": "cyan", "UNKNOWN": "yellow"}
+
+
+def _stop(message: str, code: int = BAD_INPUT) -> NoReturn:
+    err.print(message, style="red", markup=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+@app.command()
+def prove(
+    file: Annotated[Path, typer.Argument(help="A claim file; proofs/ has some to copy.")],
+    parameter: Annotated[list[str] | None, typer.Option("-p", help="A parameter of the claim, as name=value.")] = None,
+    out_file: Annotated[Path | None, typer.Option("--out", help="The certificate; by default ./<file>.cert.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    semantics: Annotated[str, typer.Option(help="real: exact real arithmetic on these exact weights.")] = "real",
+    time_limit: Annotated[
+        float | None, typer.Option(min=0, help="Seconds of search; then what is proved so far.")
+    ] = None,
+) -> None:
+    """Search for a proof or a counterexample, write the certificate, and let the kernel check it."""
+    from mechverify.claims import ClaimError
+    from mechverify.claims.load import load_claim
+    from mechverify.provers import prove as search
+    from mechverify.provers.base import Budget
+
+    if semantics != "real":
+        _stop(f"--semantics {semantics}: only real is implemented so far; float32 is planned")
+    target = out_file or Path(file.stem + ".cert")
+    if not target.parent.is_dir():
+        _stop(f"--out {target}: the folder {target.parent} doesn't exist; create it first")
+    try:
+        claim = load_claim(file, _parameters(parameter or []))
+    except ClaimError as error:
+        _stop(str(error))
+    budget = Budget()
+    with Reporter(err) as reporter, _Interrupt(budget):
+        try:
+            outcome = search(claim, semantics=semantics, time_limit=time_limit, progress=reporter, budget=budget)
+        except kernel.Rejected as error:
+            _stop(f"the claim can't be checked: {error}")
+    if outcome.certificate is not None:
+        target.write_bytes(outcome.certificate)
+    written = str(target) if outcome.certificate is not None else None
+    if json_:
+        seconds = outcome.search_seconds, outcome.check_seconds
+        print(json.dumps(as_json(outcome.theorem, outcome.verdict, written, *seconds, outcome.reasons)))
+    elif outcome.theorem is None:
+        out.print("UNKNOWN", style=COLOURS["UNKNOWN"])
+    else:
+        _print_theorem(outcome.theorem, outcome.verdict)
+        out.print(
+            f"{'time':>16}  search {outcome.search_seconds:.2f} s, check {outcome.check_seconds:.2f} s",
+            f"\n{'certificate':>16}  {written}", sep="", soft_wrap=True,
+        )  # fmt: skip
+    if outcome.verdict == "UNKNOWN" and not json_:
+        for reason in outcome.reasons or ["nothing was proved"]:
+            out.print(f"{'why':>16}  {reason}", markup=False, soft_wrap=True)
+    raise typer.Exit(EXIT[outcome.verdict])
+
+
+@app.command()
+def check(
+    certificate: Path,
+    weights: Annotated[Path | None, typer.Option(help="The weights that the claim should speak of.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Run the kernel alone. Exit code 0: accepted, 1: rejected, 2: not a certificate."""
+    theorem, seconds = _checked(certificate)
+    if weights is not None:
+        _same_weights(theorem, weights)
+    if json_:
+        print(json.dumps(as_json(theorem, theorem.verdict, str(certificate), None, seconds, [])))
+        return
+    out.print("ACCEPTED", style="green")
+    _print_theorem(theorem, theorem.verdict)
+    out.print(f"{'time':>16}  check {seconds:.2f} s")
+
+
+@app.command()
+def show(certificate: Path) -> None:
+    """The theorem in words, its axioms, its proof and its cost (after checking it)."""
+    from mechverify.report.tree import proof_tree
+
+    theorem, _ = _checked(certificate)
+    _print_theorem(theorem, theorem.verdict)
+    out.print(proof_tree(certificate.read_bytes(), theorem))
+
+
+@app.command()
+def report(
+    certificates: list[Path],
+    html: Annotated[Path | None, typer.Option(help="A folder for the page and its figures.")] = None,
+    latex: Annotated[Path | None, typer.Option(help="A file for a table of all certificates.")] = None,
+) -> None:
+    """Pictures and tables of checked certificates."""
+    from mechverify.report.html import write_html
+    from mechverify.report.latex import write_latex
+
+    if html is None and latex is None:
+        _stop("say where to: --html FOLDER, --latex FILE, or both")
+    checked = [(path, *_checked(path)) for path in certificates]
+    if html is not None:
+        out.print(f"report: {write_html(html, checked)}", soft_wrap=True)
+    if latex is not None:
+        out.print(f"table: {write_latex(latex, checked)}", soft_wrap=True)
+
+
+@app.command()
+def models() -> None:
+    """The architectures that the kernel builds from weights by itself."""
+    from mechverify.kernel.architectures import ARCHITECTURES
+
+    table = Table("architecture", "what it is", box=None)
+    for name, build in ARCHITECTURES.items():
+        table.add_row(name, " ".join((build.__doc__ or "").split("Raises")[0].split()))
+    out.print(table)
+
+
+def _parameters(texts: list[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in texts]
+    for (name, equals, _), text in zip(pairs, texts, strict=True):
+        if not equals or not name:
+            _stop(f"-p {text}: write it as name=value")
+    return {name: value for name, _, value in pairs}
+
+
+def _checked(path: Path) -> tuple[kernel.Theorem, float]:
+    import time
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        _stop(f"can't read {path}: {error.strerror}")
+    start = time.monotonic()
+    with Reporter(err) as reporter:
+        reporter("the kernel checks the certificate", None)
+        try:
+            theorem = kernel.check(data)
+        except kernel.NotACertificate as error:
+            _stop(f"NOT A CERTIFICATE: {path}: {error}")
+        except kernel.Rejected as error:
+            _stop(f"REJECTED: {path}: {error}", REJECTED)
+    return theorem, time.monotonic() - start
+
+
+def _same_weights(theorem: kernel.Theorem, weights: Path) -> None:
+    import hashlib
+
+    try:
+        digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    except OSError as error:
+        _stop(f"can't read {weights}: {error.strerror}")
+    if digest != theorem.claim.weights_sha256:
+        _stop(f"REJECTED: the theorem speaks of other weights than {weights} (SHA-256 differs)", REJECTED)
+
+
+def _print_theorem(theorem: kernel.Theorem, verdict: str) -> None:
+    table = Table(box=None, show_header=False, padding=(0, 0, 0, 2))
+    table.add_column(justify="right", style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for label, text in lines(theorem):
+        if label == "verdict":
+            table.add_row(label, f"[bold {COLOURS[verdict]}]{verdict}[/]")
+        else:
+            table.add_row(label, text.replace("[", r"\["))
+    out.print(table)
+
+
+class _Interrupt:
+    """The first Ctrl-C asks the search for what it has; the second one stops it."""
+
+    def __init__(self, budget: Any):
+        self.budget = budget
+
+    def __enter__(self) -> None:
+        self.before = signal.signal(signal.SIGINT, self._ask)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self.before)
+
+    def _ask(self, *_: object) -> None:
+        if self.budget.interrupted:
+            raise KeyboardInterrupt
+        self.budget.interrupted = True
+        err.print("interrupted: finishing with what is proved so far (again to stop at once)")
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

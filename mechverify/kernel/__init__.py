@@ -1,0 +1,11 @@
+"""What has to be trusted: a small program that accepts or rejects a certificate.
+
+It needs the standard library and numpy, and imports nothing from the rest of mechverify.
+Read in this order: rounding, elementary, graph, architectures, evaluate, automaton, ratio, recursion,
+rules/, check.
+"""
+
+from mechverify.kernel.check import Theorem, check
+from mechverify.kernel.errors import NotACertificate, Rejected, Unsupported
+
+__all__ = ["NotACertificate", "Rejected", "Theorem", "Unsupported", "check"]

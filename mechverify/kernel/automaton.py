@@ -1,0 +1,180 @@
+"""Mechanisms as folds: a layered automaton that reads the tokens in order and ends in a class.
+
+`derive` builds, from the expression itself, the states that are reachable after each token: what is
+known of every partly read operation. So the automaton is right by construction; nothing of it comes
+from the certificate. `towards` keeps what matters for reaching one class, and is then often tiny:
+for a maximum, two states ("all below m so far", "m seen") whatever the vocabulary.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mechverify.kernel.errors import Unsupported
+from mechverify.kernel.evaluate import FOLDS, absorb, integers
+from mechverify.kernel.graph import Graph
+
+STATE_LIMIT = 20_000  # states after any one token
+TABLE_LIMIT = 2**22  # states times tokens, the work of one step
+
+
+@dataclass(frozen=True)
+class Automaton:
+    """`step[i]` [states_i, vocab] is the state after token i (-1: the token isn't in the domain there);
+    `final` [states_n] is each last state's class; `classes` [n_classes, n_roots] the roots' values."""
+
+    step: list[np.ndarray]
+    final: np.ndarray
+    classes: np.ndarray
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Transitions at one position, for the tokens that can still lead to the target. Tokens that act alike
+    form a group: `groups` lists (token ids, next state or -1 for each of the `states` states)."""
+
+    states: int
+    groups: list[tuple[np.ndarray, np.ndarray]]
+
+
+def derive(graph: Graph, roots: list[int], domain: list[np.ndarray]) -> Automaton:
+    """The automaton whose classes are the values of `roots`; `domain[i]` are the token ids at position i.
+
+    Postcondition: every sequence of the domain ends in the class of its roots' values.
+    Complexity: sum over positions of states times tokens. Raises Unsupported past the limits above.
+    """
+    reader = _Reader(graph, roots)
+    state, step = np.zeros((1, 0), np.int64), []
+    for position, tokens in enumerate(domain):
+        if len(state) > STATE_LIMIT or len(state) * len(tokens) > TABLE_LIMIT:
+            raise Unsupported(
+                f"the mechanism is not a short fold: {len(state)} states after {position} tokens (limit {STATE_LIMIT})"
+            )
+        table = np.full((len(state), len(graph.values)), -1, np.int64)
+        rows = reader.read(state, position, tokens)
+        state, index = np.unique(rows.reshape(-1, rows.shape[-1]), axis=0, return_inverse=True)
+        table[:, tokens] = index.reshape(rows.shape[:2])
+        step.append(table)
+    classes, final = np.unique(reader.results(state), axis=0, return_inverse=True)
+    return Automaton(step, final.reshape(-1), classes)
+
+
+class _Reader:
+    """Which node values a state must hold after each token, and how reading a token updates them.
+
+    A node is done once all its tokens are read. A done node's value is held while an unfinished parent
+    that is no fold, or a root, still needs it; an unfinished fold holds the state of its done operands.
+    """
+
+    def __init__(self, graph: Graph, roots: list[int]):
+        self.graph, self.roots = graph, roots
+        self.order = graph.ancestors(roots)
+        self.support: dict[int, int] = {}  # bit i: depends on token i
+        self.parents: dict[int, list[int]] = {n: [] for n in self.order}
+        for n in self.order:
+            node = graph.nodes[n]
+            self.support[n] = 1 << node.attr if node.op == "value" else 0
+            for a in set(node.args):
+                self.support[n] |= self.support[a]
+                self.parents[a].append(n)
+        self.fixed: dict[int, np.ndarray] = {}
+        for n in self.order:
+            if not self.support[n]:
+                node = graph.nodes[n]
+                self.fixed[n] = integers(graph, node, [self.fixed[a] for a in node.args], _no_token)
+        self.layout: list[tuple[str, int, int]] = []  # (what, node, width): the columns of the state
+
+    def _done(self, node: int, read: int) -> bool:
+        return self.support[node] & ~((1 << read) - 1) == 0
+
+    def _fold(self, node: int) -> bool:
+        return self.graph.nodes[node].op in FOLDS
+
+    def read(self, state: np.ndarray, position: int, tokens: np.ndarray) -> np.ndarray:
+        """State rows [states, columns] to the next ones [states, tokens, columns']."""
+        held, column = {}, 0
+        for what, node, width in self.layout:
+            part = state[:, None, column : column + width]
+            held[what, node] = part if what == "fold" else part[..., 0]
+            column += width
+        value = {n: held.get(("value", n), self.fixed.get(n)) for n in self.order}
+        folds: dict[int, np.ndarray] = {}
+        for n in self.order:
+            if self._done(n, position):
+                continue
+            node = self.graph.nodes[n]
+            if not self._fold(n):
+                if self._done(n, position + 1):
+                    value[n] = integers(self.graph, node, [value[a] for a in node.args], lambda _: tokens[None, :])
+                continue
+            known = held.get(("fold", n))
+            fresh = [
+                value[a]
+                for a in node.args
+                if self._done(a, position + 1) and (position == 0 or not self._done(a, position))
+            ]
+            if fresh or known is not None:
+                folds[n] = absorb(node, known, fresh)
+                if self._done(n, position + 1):
+                    value[n] = folds[n][..., -1]
+        self.layout, columns = [], []
+        shape = (len(state), len(tokens))
+        for n in self.order:
+            done = self._done(n, position + 1)
+            if n in self.fixed:
+                continue
+            if done and self._needed(n, position + 1):
+                self.layout.append(("value", n, 1))
+                columns.append(np.broadcast_to(value[n], shape)[..., None])
+            elif not done and n in folds:
+                self.layout.append(("fold", n, folds[n].shape[-1]))
+                columns.append(np.broadcast_to(folds[n], (*shape, folds[n].shape[-1])))
+        return np.concatenate(columns, -1) if columns else np.zeros((*shape, 0), np.int64)
+
+    def _needed(self, node: int, read: int) -> bool:
+        waiting = (p for p in self.parents[node] if not self._done(p, read))
+        return node in self.roots or any(not self._fold(p) for p in waiting)
+
+    def results(self, state: np.ndarray) -> np.ndarray:
+        """The roots' values [states, n_roots] once every token is read."""
+        names = [node for _, node, _ in self.layout]
+        columns = [
+            np.broadcast_to(self.fixed[r], len(state)) if r in self.fixed else state[:, names.index(r)]
+            for r in self.roots
+        ]
+        return np.stack(columns, -1)
+
+
+def _no_token(_: int) -> np.ndarray:
+    raise AssertionError("a constant depends on no token")
+
+
+def towards(automaton: Automaton, target: int) -> list[Layer]:
+    """The smallest layered automaton that accepts exactly the sequences ending in class `target`.
+
+    States with the same future are merged (a layered automaton has a unique minimum, found from the
+    end); transitions that can't reach the target are dropped. Complexity: that of sorting the tables.
+    """
+    label = np.where(automaton.final == target, 0, -1)
+    layers: list[Layer] = []
+    for table in reversed(automaton.step):
+        rows = np.where(table >= 0, label[table], -1)
+        alive = (rows >= 0).any(1)
+        quotient, index = _unique_rows(rows[alive])
+        label = np.full(len(rows), -1)
+        label[alive] = index
+        layers.append(_layer(quotient))
+    return layers[::-1]
+
+
+def _unique_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """np.unique over rows; comparing them as bytes is much faster and just as exact."""
+    rows = np.ascontiguousarray(rows, np.int32)
+    _, first, index = np.unique(rows.view(f"V{rows.shape[1] * 4}").ravel(), return_index=True, return_inverse=True)
+    return rows[first], index.reshape(-1)
+
+
+def _layer(quotient: np.ndarray) -> Layer:
+    tokens = np.flatnonzero((quotient >= 0).any(0))
+    columns, group = _unique_rows(quotient[:, tokens].T)
+    return Layer(len(quotient), [(tokens[group == g], column) for g, column in enumerate(columns)])

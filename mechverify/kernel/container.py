@@ -1,0 +1,141 @@
+"""The certificate file: an uncompressed zip of `certificate.json` and `weights.safetensors`.
+
+There is exactly one way to write given contents, and a file written in any other way is refused: what
+a zip reader, or a person, sees in the file is what the kernel saw. Nothing is decompressed, evaluated,
+imported or unpickled, and no array is larger than the file.
+"""
+
+import json
+import struct
+import zlib
+from collections.abc import Callable
+from math import prod
+
+import numpy as np
+
+from mechverify.kernel.errors import NotACertificate
+
+MEMBERS = ("certificate.json", "weights.safetensors")
+FILE_LIMIT, JSON_LIMIT, HEADER_LIMIT = 2**30, 2**26, 2**22  # bytes
+_LOCAL = struct.Struct("<4sHHHHHIIIHH")
+_CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
+_END = struct.Struct("<4sHHHHIIH")
+_JANUARY_1980 = 0x21
+
+
+def pack(contents: dict[str, bytes]) -> bytes:
+    """The bytes of the file that holds `contents` (PKWARE APPNOTE 4.3; stored, no extra fields)."""
+    body, directory = b"", b""
+    for name in MEMBERS:
+        data, encoded = contents[name], name.encode()
+        common = (0, 0, 0, _JANUARY_1980, zlib.crc32(data), len(data), len(data), len(encoded))
+        directory += _CENTRAL.pack(b"PK\1\2", 20, 20, *common, 0, 0, 0, 0, 0, len(body)) + encoded
+        body += _LOCAL.pack(b"PK\3\4", 20, *common, 0) + encoded + data
+    end = _END.pack(b"PK\5\6", 0, 0, len(MEMBERS), len(MEMBERS), len(directory), len(body), 0)
+    return body + directory + end
+
+
+def unpack(data: bytes) -> dict[str, bytes]:
+    """The inverse of `pack`; raises NotACertificate for every other input."""
+    if len(data) > FILE_LIMIT:
+        raise NotACertificate("the file is larger than 1 GiB")
+    contents, position = {}, 0
+    for name in MEMBERS:
+        start = position + _LOCAL.size + len(name)
+        if len(data) < start or data[position : position + 4] != b"PK\3\4":
+            raise NotACertificate("not a mechverify certificate (no zip with the expected members)")
+        size = _LOCAL.unpack_from(data, position)[8]
+        contents[name] = data[start : start + size]
+        position = start + size
+    if pack(contents) != data:
+        raise NotACertificate("the zip is not written in the one way that a certificate is written")
+    return contents
+
+
+def read_json(data: bytes) -> object:
+    """Strict JSON: no duplicate keys, no floating-point numbers, no NaN, bounded size and depth."""
+    if len(data) > JSON_LIMIT:
+        raise NotACertificate(f"certificate.json is larger than {JSON_LIMIT} bytes")
+
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            raise NotACertificate("certificate.json has a duplicate key")
+        return result
+
+    def no_float(text: str) -> object:
+        raise NotACertificate(f"certificate.json has the number {text[:40]!r}; only integers are exact")
+
+    try:
+        return json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_float=no_float, parse_constant=no_float)
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise NotACertificate(f"certificate.json can't be read: {error}") from None
+
+
+def _from_bfloat16(raw: np.ndarray) -> np.ndarray:
+    return (raw.astype(np.uint32) << 16).view(np.float32)
+
+
+# Every value of these types is a float64, exactly.
+_DTYPES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
+    "F64": ("<f8", lambda a: a),
+    "F32": ("<f4", lambda a: a),
+    "F16": ("<f2", lambda a: a),
+    "BF16": ("<u2", _from_bfloat16),
+}
+
+
+def read_weights(data: bytes) -> dict[str, np.ndarray]:
+    """Tensors of a safetensors file as float64, exactly; raises ValueError, saying what is wrong.
+
+    NaN and infinity are refused; so are overlapping, missing and left-over bytes. Tensors of integer or
+    boolean type (buffers) are passed over.
+    """
+    if len(data) < 8:
+        raise ValueError(f"not a safetensors file: it has {len(data)} bytes")
+    if data[:2] == b"PK" or data[:1] == b"\x80":
+        raise ValueError(
+            "not a safetensors file but a pickle (torch.save); convert it with safetensors.torch.save_file"
+        )
+    (length,) = struct.unpack("<Q", data[:8])
+    if length > min(HEADER_LIMIT, len(data) - 8):
+        raise ValueError("not a safetensors file: its header is longer than the file or the limit")
+    try:
+        header = read_json(data[8 : 8 + length])
+    except NotACertificate as error:
+        raise ValueError(f"not a safetensors file: {str(error).replace('certificate.json', 'its header')}") from None
+    if type(header) is not dict:
+        raise ValueError("not a safetensors file: its header is not an object")
+    body, tensors, spans = data[8 + length :], {}, []
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        dtype, shape, begin, end = _entry(name, entry)
+        if not 0 <= begin <= end <= len(body):
+            raise ValueError(f"tensor {name!r} lies outside the file")
+        spans.append((begin, end))
+        if dtype not in _DTYPES:
+            if dtype in ("BOOL", "U8", "I8", "I16", "I32", "I64"):
+                continue
+            raise ValueError(f"tensor {name!r} has type {dtype}; use one of {', '.join(_DTYPES)}")
+        code, convert = _DTYPES[dtype]
+        if prod(shape) * np.dtype(code).itemsize != end - begin:
+            raise ValueError(f"tensor {name!r}: shape {shape} doesn't fill its {end - begin} bytes")
+        values = convert(np.frombuffer(body[begin:end], code)).astype(np.float64).reshape(shape)
+        if not np.isfinite(values).all():
+            where = np.argwhere(~np.isfinite(values))[0].tolist()
+            raise ValueError(f"tensor {name!r} holds {values[tuple(where)]} at {where}; weights must be finite")
+        tensors[name] = values
+    spans.sort()
+    if any(a[1] != b[0] for a, b in zip([(0, 0), *spans], [*spans, (len(body), 0)], strict=True)):
+        raise ValueError("the tensors don't fill the file exactly")
+    return tensors
+
+
+def _entry(name: str, entry: object) -> tuple[str, list[int], int, int]:
+    if type(entry) is dict and set(entry) == {"dtype", "shape", "data_offsets"}:
+        dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+        lists = type(dtype) is str and type(shape) is list and type(offsets) is list and len(offsets) == 2
+        if lists and len(shape) <= 8 and all(type(v) is int and 0 <= v < 2**40 for v in shape + offsets):
+            return dtype, shape, *offsets
+    raise ValueError(f"not a safetensors file: the entry of tensor {name!r} is malformed")

@@ -1,0 +1,68 @@
+"""Reading certificate data with every type, range and length checked, and no field left unread."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from mechverify.kernel.errors import Rejected
+
+
+class Reader:
+    """A JSON value and where it stands. Every method rejects a value of another type than it asks for."""
+
+    def __init__(self, value: Any, where: str):
+        self.value, self.where = value, where
+        self._unread = set(value) if type(value) is dict else set()
+
+    def _need(self, condition: bool, what: str) -> None:
+        if not condition:
+            raise Rejected(f"{self.where}: {what}")
+
+    def __getitem__(self, name: str) -> "Reader":
+        self._need(type(self.value) is dict and name in self.value, f"field {name!r} is missing")
+        self._unread.discard(name)
+        return Reader(self.value[name], f"{self.where}.{name}")
+
+    def has(self, name: str) -> bool:
+        return type(self.value) is dict and name in self.value
+
+    def close(self) -> None:
+        """Every field of an object has to be read: an unknown one could mean something to somebody."""
+        self._need(not self._unread, f"unknown fields {sorted(map(str, self._unread))}")
+
+    def items(self, limit: int = 2**24) -> Iterator["Reader"]:
+        self._need(type(self.value) is list and len(self.value) <= limit, f"expected a list of at most {limit}")
+        return (Reader(v, f"{self.where}[{i}]") for i, v in enumerate(self.value))
+
+    def list(self, name: str, limit: int) -> "list[Reader]":
+        return list(self[name].items(limit))
+
+    def fixed_list(self, length: int) -> "list[Reader]":
+        result = list(self.items())
+        self._need(len(result) == length, f"expected a list of {length}")
+        return result
+
+    def text(self) -> str:
+        self._need(type(self.value) is str, "expected text")
+        return self.value
+
+    def a_integer(self, low: int = -(2**62), high: int = 2**62) -> int:
+        self._need(type(self.value) is int and low <= self.value <= high, f"expected an integer in [{low}, {high}]")
+        return self.value
+
+    def integer(self, name: str, low: int, high: int) -> int:
+        return self[name].a_integer(low, high)
+
+    def optional_integer(self) -> int | None:
+        return None if self.value is None else self.a_integer()
+
+    def integers(self, limit: int = 2**24) -> "list[int]":
+        self._need(type(self.value) is list and len(self.value) <= limit, f"expected a list of at most {limit}")
+        self._need(all(type(v) is int and abs(v) <= 2**62 for v in self.value), "expected integers")
+        return self.value
+
+    def natural(self) -> int:
+        """A non-negative integer of any size, written as decimal text (JSON numbers lose digits elsewhere)."""
+        text = self.text()
+        plain = 0 < len(text) <= 4000 and text.isascii() and text.isdigit() and (text == "0" or text[0] != "0")
+        self._need(plain, "expected a natural number as text")
+        return int(text)

@@ -1,0 +1,33 @@
+"""Rule `counterexample`: listed inputs of the part are wrong; each is replayed."""
+
+import numpy as np
+
+from mechverify.kernel.errors import Rejected
+from mechverify.kernel.fields import Reader
+from mechverify.kernel.job import Bounds, Domain, Job
+
+BATCH = 2**13
+
+
+def inputs(domain: Domain, witness: Reader) -> np.ndarray:
+    """The listed ids [inputs, length]: distinct, and all in the domain."""
+    rows = [row.integers() for row in witness.list("inputs", limit=2**22)]
+    if not rows or any(len(row) != domain.length for row in rows):
+        raise Rejected("counterexample needs inputs of the domain's length")
+    listed = np.array(rows, np.int64)
+    if len(set(map(tuple, rows))) != len(rows) or not domain.contains(listed):
+        raise Rejected("a counterexample is listed twice or lies outside its part of the domain")
+    return listed
+
+
+def check(job: Job, domain: Domain, witness: Reader) -> Bounds:
+    """Postcondition: at most size - (number listed) inputs are right. Rejects an input that is not surely
+    wrong. Complexity: one evaluation an input."""
+    listed = inputs(domain, witness)
+    witness.close()
+    for start in range(0, len(listed), BATCH):
+        _, wrong = job.decide(listed[start : start + BATCH])
+        if not wrong.all():
+            bad = listed[start : start + BATCH][~wrong][0].tolist()
+            raise Rejected(f"input {bad} is not shown to be wrong")
+    return Bounds(0, domain.size - len(listed))

@@ -1,0 +1,84 @@
+"""A theorem in words, made from the checked data alone."""
+
+from fractions import Fraction
+
+from mechverify.kernel.check import AXIOMS, Theorem
+from mechverify.kernel.graph import Graph
+
+_INFIX = {"sum": " + ", "product": "*", "eq": " == ", "lt": " < ", "le": " <= ", "and": " and ", "or": " or "}
+
+
+def expression(graph: Graph, root: int) -> str:
+    """An integer expression in infix notation; tokens are x0, x1, ..."""
+    text: dict[int, str] = {}
+    for n in graph.ancestors([root]):
+        node = graph.nodes[n]
+        args = [text[a] for a in node.args]
+        if sum(map(len, args)) > 10_000:
+            args = ["..."]
+        match node.op:
+            case "value":
+                text[n] = f"x{node.attr}"
+            case "integer":
+                text[n] = str(node.attr)
+            case "mod" | "floordiv":
+                text[n] = f"({args[0]} {'mod' if node.op == 'mod' else '//'} {node.attr})"
+            case "kth_largest":
+                text[n] = f"kth_largest({node.attr}; {', '.join(args)})"
+            case "where":
+                text[n] = f"({args[1]} if {args[0]} else {args[2]})"
+            case op if op in _INFIX:
+                text[n] = f"({_INFIX[op].join(args)})"
+            case op:
+                text[n] = f"{op}({', '.join(args)})"
+    return text[root]
+
+
+def decimal(value: Fraction, places: int, upwards: bool) -> str:
+    """`value` rounded down, or up, to so many decimal places."""
+    scaled = value * 10**places
+    whole = -(-scaled.numerator // scaled.denominator) if upwards else scaled.numerator // scaled.denominator
+    digits = f"{abs(whole):0{places + 1}d}"
+    return f"{'-' if whole < 0 else ''}{digits[:-places]}.{digits[-places:]}"
+
+
+def domain(theorem: Theorem) -> str:
+    claim = theorem.claim
+    length, vocab = claim.domain.length, len(claim.graph.values)
+    full = all(len(t) == vocab for t in claim.domain.tokens)
+    size = claim.domain.size
+    shape = f"all {vocab}^{length} = {size:,}" if full else f"{size:,}"
+    sets = "" if full else ", with token sets " + " x ".join(_ids(t) for t in claim.domain.tokens)
+    meaning = "" if claim.graph.values == tuple(range(vocab)) else f"; id i means {list(claim.graph.values)}[i]"
+    return f"{shape} sequences x0 .. x{length - 1} over {vocab} tokens{sets}{meaning}"
+
+
+def _ids(tokens: tuple[int, ...]) -> str:
+    if tokens[-1] - tokens[0] == len(tokens) - 1:
+        return f"{{{tokens[0]}..{tokens[-1]}}}"
+    return "{" + ",".join(map(str, tokens[:8])) + (", ...}" if len(tokens) > 8 else "}")
+
+
+def lines(theorem: Theorem) -> list[tuple[str, str]]:
+    """(label, text) pairs: the whole theorem, its assumptions and its cost."""
+    claim, right, total = theorem.claim, theorem.right, theorem.claim.domain.size
+    threshold = "" if claim.at_least is None else f", on at least {claim.at_least} of them"
+    ratio = theorem.brute_force_ops / max(theorem.kernel_ops, 1)
+    rows = [
+        ("verdict", theorem.verdict),
+        ("claim", f"argmax {claim.site}[{claim.position}] = {expression(claim.graph, claim.target)}{threshold}"),
+        ("domain", domain(theorem)),
+        ("model", f"{claim.architecture}, weights sha256 {claim.weights_sha256}"),
+        ("semantics", f"{claim.semantics} (exact real arithmetic on these exact weights)"),
+        ("right, at least", f"{right.low:,}  ({decimal(Fraction(right.low, total), 8, False)} of all, rounded down)"),
+        ("right, at most", f"{right.high:,}  ({decimal(Fraction(right.high, total), 8, True)} of all, rounded up)"),
+    ]
+    for axiom in theorem.axioms:
+        rows.append(("axiom", f"{axiom}: {AXIOMS[axiom]}"))
+    rows.append(("proof", ", ".join(f"{rule} x{times}" for rule, times in sorted(theorem.rules.items()))))
+    rows.append(
+        ("cost", f"{theorem.kernel_ops:.3g} operations; brute force {theorem.brute_force_ops:.3g} ({ratio:.3g}x)")
+    )
+    for wrong in theorem.counterexamples[:4]:
+        rows.append(("wrong on", f"{wrong.tokens}: the mechanism says {wrong.expected}, the model {wrong.decoded}"))
+    return rows

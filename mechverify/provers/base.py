@@ -1,0 +1,95 @@
+"""What every prover gets, and what it gives back."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any, Protocol
+
+import numpy as np
+
+from mechverify.certificate.write import Proof, claim_document
+from mechverify.claims.claim import Accuracy
+from mechverify.kernel.architectures import ARCHITECTURES
+from mechverify.kernel.check import read_claim
+from mechverify.kernel.fields import Reader
+from mechverify.kernel.job import Bounds, Domain, Job
+from mechverify.kernel.rounding import Float64
+
+Progress = Callable[[str, float | None], None]  # what is being done; how much of it is done, from 0 to 1
+
+
+@dataclass
+class Problem:
+    """A claim, read exactly as the kernel reads it."""
+
+    document: dict[str, Any]
+    domain: Domain
+    job: Job
+    at_least: Fraction | None
+
+    @staticmethod
+    def of(claim: Accuracy, semantics: str) -> "Problem":
+        document = claim_document(claim, semantics)
+        checked, weights = read_claim(Reader(document, "claim"), claim.output.model.data)
+        sites = ARCHITECTURES[checked.architecture](checked.graph, weights)
+        output = checked.graph.select(sites[checked.site], 0, checked.position)
+        job = Job(checked.graph, weights, output, checked.target, Float64())
+        return Problem(document, checked.domain, job, checked.at_least)
+
+    def verdict(self, right: Bounds, has_counterexample: bool) -> str | None:
+        """What the bounds decide; None while the threshold lies between them."""
+        if self.at_least is None:
+            return "BOUNDED"
+        if right.low >= self.at_least * self.domain.size:
+            return "PROVED"
+        if right.high < self.at_least * self.domain.size and has_counterexample:
+            return "REFUTED"
+        return None
+
+    def settled(self, right: Bounds) -> bool:
+        """Nothing is left to find out."""
+        if self.at_least is None or right.low == right.high:
+            return right.low == right.high
+        return self.verdict(right, True) is not None
+
+
+@dataclass
+class Evidence:
+    """What sampling and search saw: `wrong` [inputs, length], distinct, all replayed in the kernel's
+    arithmetic, worst first; `rivals` [inputs] the output that won; the share of uniform samples right."""
+
+    wrong: np.ndarray
+    rivals: np.ndarray
+    accuracy: float
+    samples: int
+
+
+@dataclass
+class Attempt:
+    """A proof (None: nothing proved) and the bounds of the right inputs that it should give."""
+
+    proof: Proof | None
+    right: Bounds
+
+
+@dataclass
+class Budget:
+    """Time and interruption. A prover asks `spent` between steps, and then returns what it has."""
+
+    deadline: float = float("inf")
+    progress: Progress = lambda what, share: None
+    interrupted: bool = field(default=False)
+
+    def spent(self) -> bool:
+        return self.interrupted or time.monotonic() > self.deadline
+
+
+class Prover(Protocol):
+    name: str
+
+    def accepts(self, problem: Problem, evidence: Evidence) -> str | None:
+        """None if this prover can try; otherwise the reason why it can't, with what to do."""
+        ...
+
+    def prove(self, problem: Problem, evidence: Evidence, budget: Budget) -> Attempt: ...

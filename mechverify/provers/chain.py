@@ -1,0 +1,99 @@
+"""Provers from cheap to dear, and the kernel's word on what they found."""
+
+import time
+from dataclasses import dataclass
+from math import ceil
+
+from mechverify import kernel
+from mechverify.certificate.write import write
+from mechverify.claims.claim import Accuracy
+from mechverify.kernel.job import Bounds
+from mechverify.provers.base import Attempt, Budget, Evidence, Problem, Progress, Prover
+from mechverify.provers.enumerate import Enumerate
+from mechverify.provers.falsify import falsify
+from mechverify.provers.fold import Fold
+
+SHOWN = 16  # wrong inputs listed in a certificate, or as many as refute the claim
+
+PROVERS: list[Prover] = [Enumerate(limit=2**14), Fold(), Enumerate(limit=2**18)]
+
+
+@dataclass
+class Outcome:
+    """`verdict` is PROVED, REFUTED, BOUNDED or UNKNOWN. The certificate was accepted by the kernel, which
+    made `theorem`; for UNKNOWN it proves the bounds that were reached, or is None where nothing was proved.
+    `reasons` say what stood in the way and what to try."""
+
+    verdict: str
+    theorem: kernel.Theorem | None
+    certificate: bytes | None
+    evidence: Evidence
+    reasons: list[str]
+    search_seconds: float
+    check_seconds: float
+
+
+def prove(
+    claim: Accuracy, *, semantics: str = "real", time_limit: float | None = None, progress: Progress | None = None,
+    budget: Budget | None = None,
+) -> Outcome:  # fmt: skip
+    """Falsify, search, write the certificate, and have the kernel check it.
+
+    Postcondition: what the outcome says was accepted by the kernel. When time is up, or on an interrupt
+    (`budget.interrupted`), the outcome holds what was proved until then. Raises Rejected if a prover
+    wrote a proof that the kernel refuses, which is a defect of the prover.
+    """
+    start = time.monotonic()
+    budget = budget or Budget()
+    if time_limit is not None:
+        budget.deadline = start + time_limit
+    if progress is not None:
+        budget.progress = progress
+    problem = Problem.of(claim, semantics)
+    evidence = falsify(problem, budget)
+    found = _listed(problem, evidence)
+    reasons = []
+    for prover in PROVERS:
+        if problem.settled(found.right) or budget.spent():
+            break
+        reason = prover.accepts(problem, evidence)
+        if reason:
+            reasons.append(f"{prover.name}: {reason}")
+            continue
+        found = _meet(found, prover.prove(problem, evidence, budget))
+        if problem.verdict(found.right, True) and found.proof["rule"] != "counterexample":
+            break
+    if budget.spent() and not problem.settled(found.right):
+        reasons.append("interrupted" if budget.interrupted else "the time limit was reached; raise --time-limit")
+    decided = problem.verdict(found.right, len(evidence.wrong) > 0)
+    if found.proof is None:
+        return Outcome("UNKNOWN", None, None, evidence, reasons, time.monotonic() - start, 0.0)
+    if decided is None:
+        reasons.insert(0, "the threshold lies between the proved bounds")
+    certificate = write(problem.document, claim.output.model.data, found.proof, decided or "BOUNDED", found.right)
+    searched = time.monotonic()
+    budget.progress("the kernel checks the certificate", None)
+    theorem = kernel.check(certificate)
+    return Outcome(
+        decided or "UNKNOWN", theorem, certificate, evidence, reasons,
+        searched - start, time.monotonic() - searched,
+    )  # fmt: skip
+
+
+def _listed(problem: Problem, evidence: Evidence) -> Attempt:
+    """The wrong inputs that were found, as a proof: a few, or enough to refute the claim."""
+    known, size = len(evidence.wrong), problem.domain.size
+    if not known:
+        return Attempt(None, Bounds(0, size))
+    enough = 1 if problem.at_least is None else size - ceil(problem.at_least * size) + 1
+    listed = enough if SHOWN < enough <= known else min(SHOWN, known)
+    proof = {"rule": "counterexample", "inputs": evidence.wrong[:listed].tolist()}
+    return Attempt(proof, Bounds(0, size - listed))
+
+
+def _meet(a: Attempt, b: Attempt) -> Attempt:
+    """Both proofs together: the better of each bound."""
+    right = Bounds(max(a.right.low, b.right.low), min(a.right.high, b.right.high))
+    if a.proof is None:
+        return Attempt(b.proof, right)
+    return Attempt({"rule": "both", "first": a.proof, "second": b.proof}, right)

@@ -1,0 +1,25 @@
+"""Run every input, where there are few enough."""
+
+import numpy as np
+
+from mechverify.kernel.fields import Reader
+from mechverify.kernel.rules import enumerate as rule
+from mechverify.provers.base import Attempt, Budget, Evidence, Problem
+
+
+class Enumerate:
+    name = "enumerate"
+
+    def __init__(self, limit: int):
+        self.limit = limit
+
+    def accepts(self, problem: Problem, evidence: Evidence) -> str | None:
+        if problem.domain.size <= self.limit:
+            return None
+        return f"{problem.domain.size:,} inputs are too many to enumerate (limit {self.limit:,}); restrict the domain"
+
+    def prove(self, problem: Problem, evidence: Evidence, budget: Budget) -> Attempt:
+        budget.progress(f"running all {problem.domain.size:,} inputs", None)
+        with np.errstate(all="ignore"):
+            right = rule.check(problem.job, problem.domain, Reader({}, "enumerate"))
+        return Attempt({"rule": "enumerate"}, right)

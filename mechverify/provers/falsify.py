@@ -1,0 +1,102 @@
+"""Look for wrong inputs before trying to prove that there are none (or few)."""
+
+import numpy as np
+import torch
+
+from mechverify.graph.run import TorchRunner
+from mechverify.provers.base import Budget, Evidence, Problem
+
+SAMPLES, BATCH = 2**16, 2**12
+KEEP = 2**12  # wrong inputs worth replaying
+STARTS, ROUNDS = 64, 12  # of the greedy search
+
+
+def falsify(problem: Problem, budget: Budget, seed: int = 0) -> Evidence:
+    """Uniform samples, then greedy single-token changes from the smallest margins. The model runs in
+    float32; each wrong input that is reported was replayed in the kernel's arithmetic."""
+    rng = np.random.default_rng(seed)
+    margins = _Margins(problem)
+    allowed = [np.array(ids) for ids in problem.domain.tokens]
+    inputs, margin = [], []
+    for start in range(0, SAMPLES, BATCH):
+        budget.progress("looking for wrong inputs", start / SAMPLES)
+        batch = np.stack([rng.choice(ids, BATCH) for ids in allowed], -1)
+        inputs.append(batch)
+        margin.append(margins(batch))
+        if budget.spent():
+            break
+    sampled, sampled_margin = np.concatenate(inputs), np.concatenate(margin)
+    accuracy = float((sampled_margin > 0).mean())
+    searched, searched_margin = sampled, sampled_margin
+    if (sampled_margin <= 0).sum() < 16 and not budget.spent():
+        found, found_margin = _greedy(margins, allowed, sampled[np.argsort(sampled_margin)[:STARTS]], budget)
+        searched = np.concatenate([sampled, found])
+        searched_margin = np.concatenate([sampled_margin, found_margin])
+    candidates = np.flatnonzero(searched_margin <= 0)
+    candidates = candidates[np.argsort(searched_margin[candidates], kind="stable")]
+    unique = np.unique(searched[candidates], axis=0, return_index=True)[1]
+    wrong = searched[candidates[np.sort(unique)[:KEEP]]]
+    return Evidence(*_replay(problem, margins, wrong), accuracy, len(sampled))
+
+
+def _replay(problem: Problem, margins: "_Margins", wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The inputs that are surely wrong, and the outputs that win there."""
+    if not len(wrong):
+        return wrong, np.zeros(0, np.int64)
+    with np.errstate(all="ignore"):
+        wrong = wrong[problem.job.decide(wrong)[1]]
+    return wrong, margins.winner(wrong)
+
+
+class _Margins:
+    """logit[target] - largest other logit, in float32; -inf where the target is no output."""
+
+    def __init__(self, problem: Problem):
+        self.job = problem.job
+        self.run = TorchRunner(problem.job.graph, problem.job.weights)
+
+    def __call__(self, inputs: np.ndarray) -> np.ndarray:
+        parts = [self._batch(inputs[i : i + BATCH]) for i in range(0, len(inputs), BATCH)]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def _others(self, inputs: np.ndarray):
+        logits = self.run(self.job.output, inputs).clone()
+        target = torch.from_numpy(np.array(self.run(self.job.target, inputs)))
+        possible = (target >= 0) & (target < logits.shape[-1])
+        at = torch.where(possible, target, 0)[:, None]
+        right = logits.gather(1, at)[:, 0]
+        return logits.scatter(1, at, -torch.inf), right, possible
+
+    def _batch(self, inputs: np.ndarray) -> np.ndarray:
+        others, right, possible = self._others(inputs)
+        return torch.where(possible, right - others.amax(1), -torch.inf).numpy()
+
+    def winner(self, inputs: np.ndarray) -> np.ndarray:
+        """The output that beats the target."""
+        parts = [self._others(inputs[i : i + BATCH])[0].argmax(1).numpy() for i in range(0, len(inputs), BATCH)]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def _greedy(margins: _Margins, allowed: list[np.ndarray], best: np.ndarray, budget: Budget):
+    """Change one token at a time, always to the smallest margin, from each row of `best`."""
+    seen, seen_margin = [best], [margins(best)]
+    current, current_margin = best.copy(), seen_margin[0]
+    for turn in range(ROUNDS):
+        budget.progress("searching for the smallest margin", turn / ROUNDS)
+        trials = []
+        for position, ids in enumerate(allowed):
+            changed = np.repeat(current[:, None], len(ids), 1)
+            changed[:, :, position] = ids
+            trials.append(changed)
+        neighbours = np.concatenate(trials, 1)
+        value = margins(neighbours.reshape(-1, neighbours.shape[-1])).reshape(len(current), -1)
+        pick = value.argmin(1)
+        rows = np.arange(len(current))
+        improved = value[rows, pick] < current_margin
+        if not improved.any() or budget.spent():
+            break
+        current = np.where(improved[:, None], neighbours[rows, pick], current)
+        current_margin = np.where(improved, value[rows, pick], current_margin)
+        seen.append(current)
+        seen_margin.append(current_margin)
+    return np.concatenate(seen), np.concatenate(seen_margin)

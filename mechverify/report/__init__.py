@@ -1,0 +1,1 @@
+"""Pictures, tables and JSON of checked theorems."""

@@ -1,0 +1,40 @@
+"""One self-contained page for some checked certificates."""
+
+from pathlib import Path
+
+from jinja2 import Environment
+
+from mechverify.kernel import Theorem
+from mechverify.kernel.statement import lines
+from mechverify.report.figures import cells_figure
+
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>mechverify report</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+ body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
+ section{border-top:1px solid #ccc;margin-top:2rem} dl{display:grid;grid-template-columns:10rem 1fr;gap:.2rem 1rem}
+ dt{color:#666;text-align:right} dd{margin:0;overflow-wrap:anywhere} svg{max-width:100%;height:auto}
+ .PROVED{color:#137333}.REFUTED{color:#b3261e}.BOUNDED{color:#0b6a86}
+</style><h1>mechverify report</h1>
+<p>Each theorem below was checked by the kernel when this page was written. Check again with
+<code>python -m mechverify.kernel CERTIFICATE</code>, which needs nothing but numpy.</p>
+{% for item in items %}<section><h2>{{ item.name }}: <span class="{{ item.verdict }}">{{ item.verdict }}</span></h2>
+<dl>{% for label, text in item.lines %}<dt>{{ label }}</dt><dd>{{ text }}</dd>{% endfor %}
+<dt>checked in</dt><dd>{{ '%.2f' % item.seconds }} s</dd></dl>
+{% if item.figure %}<figure>{{ item.figure|safe }}</figure>{% endif %}</section>{% endfor %}</html>
+"""
+
+
+def write_html(folder: Path, checked: list[tuple[Path, Theorem, float]]) -> Path:
+    """Write `folder`/index.html and return its path."""
+    items = [
+        {
+            "name": path.name, "verdict": theorem.verdict, "lines": lines(theorem), "seconds": seconds,
+            "figure": cells_figure(theorem),
+        }
+        for path, theorem, seconds in checked
+    ]  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / "index.html"
+    page.write_text(Environment(autoescape=True).from_string(PAGE).render(items=items), encoding="utf-8")
+    return page

@@ -1,0 +1,37 @@
+"""Progress on the terminal for work that takes over two seconds."""
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+QUIET, INTERVAL = 2.0, 5.0  # seconds before the first line, and between lines where there is no terminal
+
+
+class Reporter:
+    """Call it with what is being done and how much of it is done (0 to 1, or None)."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.start = self.last = time.monotonic()
+        columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+        self.bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
+
+    def __enter__(self) -> "Reporter":
+        if self.bar:
+            self.task = self.bar.add_task("", total=1.0)
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def __call__(self, what: str, share: float | None) -> None:
+        if self.bar:
+            self.bar.update(self.task, description=what, completed=share or 0.0, total=None if share is None else 1.0)
+            return
+        now = time.monotonic()
+        if now - self.start > QUIET and now - self.last > INTERVAL:
+            self.last = now
+            self.console.print(f"{now - self.start:5.0f} s  {what}" + ("" if share is None else f"  {share:.0%}"))

@@ -1,0 +1,50 @@
+"""One JSON object for a verdict; its fields are a contract (docs/cli.md)."""
+
+import math
+from fractions import Fraction
+from typing import Any
+
+from mechverify.kernel import Theorem
+from mechverify.kernel.statement import expression
+
+
+def as_json(
+    theorem: Theorem | None, verdict: str, certificate: str | None, search: float | None, check: float | None,
+    reasons: list[str],
+) -> dict[str, Any]:  # fmt: skip
+    """Bounds as floats rounded outwards and exactly, as "p/q"; seconds of search and check."""
+    seconds = {"search": search, "check": check}
+    common = {"verdict": verdict, "seconds": seconds, "certificate": certificate, "reasons": reasons}
+    if theorem is None:
+        nothing = {"lower": None, "upper": None, "exact_lower": None, "exact_upper": None}
+        return {
+            **common, "claim": None, "semantics": "real", "value": nothing, "counterexample": None, "axioms": [],
+            "cost": {"kernel_ops": 0, "brute_force_ops": None},
+        }  # fmt: skip
+    claim, total = theorem.claim, theorem.claim.domain.size
+    low, high = Fraction(theorem.right.low, total), Fraction(theorem.right.high, total)
+    wrong = theorem.counterexamples[0] if theorem.counterexamples else None
+    return {
+        **common,
+        "claim": {
+            "kind": "accuracy",
+            "output": f"{claim.site}[{claim.position}]",
+            "equals": expression(claim.graph, claim.target),
+            "at_least": None if claim.at_least is None else str(claim.at_least),
+            "domain_size": str(total),
+            "weights_sha256": claim.weights_sha256,
+        },
+        "semantics": claim.semantics,
+        "value": {
+            "lower": float_below(low), "upper": -float_below(-high), "exact_lower": str(low), "exact_upper": str(high),
+        },
+        "counterexample": None if wrong is None else wrong._asdict(),
+        "axioms": list(theorem.axioms),
+        "cost": {"kernel_ops": theorem.kernel_ops, "brute_force_ops": theorem.brute_force_ops},
+    }  # fmt: skip
+
+
+def float_below(value: Fraction) -> float:
+    """The largest float64 that is at most `value`."""
+    nearest = float(value)
+    return nearest if Fraction(nearest) <= value else math.nextafter(nearest, -math.inf)
