@@ -76,11 +76,11 @@ class _Compiler:
             case boolalg.Not():
                 return self.emit("not", self.nodes(e.args))
             case sympy.Eq() | sympy.Lt() | sympy.Le():
-                return self.emit(_RELATIONS[type(e)], self.nodes(e.args))
+                return self.relation(_RELATIONS[type(e)], *e.args)
             case sympy.Ne():
-                return self.emit("not", [self.emit("eq", self.nodes(e.args))])
+                return self.emit("not", [self.relation("eq", *e.args)])
             case sympy.Gt() | sympy.Ge():
-                return self.emit("lt" if isinstance(e, sympy.Gt) else "le", self.nodes(e.args[::-1]))
+                return self.relation("lt" if isinstance(e, sympy.Gt) else "le", *e.args[::-1])
             case sympy.Mod():
                 return self.modulus(e)
             case sympy.floor():
@@ -107,6 +107,13 @@ class _Compiler:
                 return self.fail(e, "is not an integer; outputs and tokens are integers (floor(.../n) divides)")
             case _:
                 return self.fail(e, f"{type(e).__name__} is not in the vocabulary: {VOCABULARY}")
+
+    def relation(self, op: str, left: sympy.Basic, right: sympy.Basic) -> int:
+        """Sympy may divide both sides of a relation; multiply by positive integer denominators again."""
+        (a, b), (c, d) = left.as_numer_denom(), right.as_numer_denom()
+        if all(n.is_Integer and n > 0 for n in (b, d)) and (b, d) != (1, 1):
+            left, right = sympy.expand(a * d), sympy.expand(c * b)
+        return self.emit(op, self.nodes((left, right)))
 
     def modulus(self, e: sympy.Basic) -> int:
         x, m = e.args

@@ -77,7 +77,8 @@ def transformer_sizes(weights: dict[str, np.ndarray]) -> dict[str, int]:
     axes = {
         "embed.W_E": ("d_vocab", "d_model"),
         "pos_embed.W_pos": ("n_ctx", "d_model"),
-        "blocks.0.attn.W_Q": ("n_heads", "d_model", "d_head"),
+        **{f"blocks.0.attn.W_{c}": ("n_heads", "d_model", "d_head") for c in "QKV"},
+        "blocks.0.attn.W_O": ("n_heads", "d_head", "d_model"),
         "unembed.W_U": ("d_model", "d_vocab_out"),
     }
     sizes: dict[str, int] = {}

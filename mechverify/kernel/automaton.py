@@ -52,7 +52,7 @@ def derive(graph: Graph, roots: list[int], domain: list[np.ndarray]) -> Automato
             )
         table = np.full((len(state), len(graph.values)), -1, np.int64)
         rows = reader.read(state, position, tokens)
-        state, index = np.unique(rows.reshape(-1, rows.shape[-1]), axis=0, return_inverse=True)
+        state, index = _unique_rows(rows.reshape(len(state) * len(tokens), rows.shape[-1]))
         table[:, tokens] = index.reshape(rows.shape[:2])
         step.append(table)
     classes, final = np.unique(reader.results(state), axis=0, return_inverse=True)
@@ -158,7 +158,7 @@ def towards(automaton: Automaton, target: int) -> list[Layer]:
     label = np.where(automaton.final == target, 0, -1)
     layers: list[Layer] = []
     for table in reversed(automaton.step):
-        rows = np.where(table >= 0, label[table], -1)
+        rows = np.where(table >= 0, label[table], -1).astype(np.int32)
         alive = (rows >= 0).any(1)
         quotient, index = _unique_rows(rows[alive])
         label = np.full(len(rows), -1)
@@ -168,9 +168,11 @@ def towards(automaton: Automaton, target: int) -> list[Layer]:
 
 
 def _unique_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """np.unique over rows; comparing them as bytes is much faster and just as exact."""
-    rows = np.ascontiguousarray(rows, np.int32)
-    _, first, index = np.unique(rows.view(f"V{rows.shape[1] * 4}").ravel(), return_index=True, return_inverse=True)
+    """np.unique over rows of integers; comparing them as bytes is much faster and just as exact."""
+    if not rows.shape[1]:  # rows without columns are all alike
+        return rows[:1], np.zeros(len(rows), np.int64)
+    as_bytes = np.ascontiguousarray(rows).view(f"V{rows.shape[1] * rows.itemsize}").ravel()
+    _, first, index = np.unique(as_bytes, return_index=True, return_inverse=True)
     return rows[first], index.reshape(-1)
 
 

@@ -41,6 +41,11 @@ class Domain:
         before, after = self.tokens[:position], self.tokens[position + 1 :]
         return tuple(Domain((*before, half, *after)) for half in halves)
 
+    def inputs(self, start: int, stop: int) -> np.ndarray:
+        """Sequences number `start` to `stop` - 1 in lexicographic order, ids [stop - start, length]."""
+        index = np.unravel_index(np.arange(start, stop), tuple(map(len, self.tokens)))
+        return np.stack([np.array(t)[i] for t, i in zip(self.tokens, index, strict=True)], -1)
+
     def contains(self, inputs: np.ndarray) -> bool:
         """Whether every row of ids [inputs, length] is in the domain."""
         return inputs.shape[1] == self.length and all(

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ from mechverify.kernel.check import read_claim
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.job import Bounds, Domain, Job
 from mechverify.kernel.rounding import Float64
+from mechverify.kernel.rules.fold import Partition
 
 Progress = Callable[[str, float | None], None]  # what is being done; how much of it is done, from 0 to 1
 
@@ -37,6 +39,12 @@ class Problem:
         job = Job(checked.graph, weights, output, checked.target, Float64())
         return Problem(document, checked.domain, job, checked.at_least)
 
+    @cached_property
+    def partition(self) -> Partition:
+        """The domain's cells under rule fold; raises Unsupported where it has none."""
+        with np.errstate(all="ignore"):
+            return Partition(self.job, self.domain, [])
+
     def verdict(self, right: Bounds, has_counterexample: bool) -> str | None:
         """What the bounds decide; None while the threshold lies between them."""
         if self.at_least is None:
@@ -57,7 +65,7 @@ class Problem:
 @dataclass
 class Evidence:
     """What sampling and search saw: `wrong` [inputs, length], distinct, all replayed in the kernel's
-    arithmetic, worst first; `rivals` [inputs] the output that won; the share of uniform samples right."""
+    arithmetic, the worst first; `rivals` [inputs] the output that won; the share of uniform samples right."""
 
     wrong: np.ndarray
     rivals: np.ndarray

@@ -7,20 +7,25 @@ from mechverify.graph.run import TorchRunner
 from mechverify.provers.base import Budget, Evidence, Problem
 
 SAMPLES, BATCH = 2**16, 2**12
-KEEP = 2**12  # wrong inputs worth replaying
+KEEP, WORST = 2**13, 64  # wrong inputs that are replayed: the worst first, the rest as they were drawn
 STARTS, ROUNDS = 64, 12  # of the greedy search
 
 
 def falsify(problem: Problem, budget: Budget, seed: int = 0) -> Evidence:
-    """Uniform samples, then greedy single-token changes from the smallest margins. The model runs in
+    """Uniform samples (every input of a small domain), then greedy single-token changes from the smallest margins. The model runs in
     float32; each wrong input that is reported was replayed in the kernel's arithmetic."""
     rng = np.random.default_rng(seed)
     margins = _Margins(problem)
     allowed = [np.array(ids) for ids in problem.domain.tokens]
     inputs, margin = [], []
-    for start in range(0, SAMPLES, BATCH):
-        budget.progress("looking for wrong inputs", start / SAMPLES)
-        batch = np.stack([rng.choice(ids, BATCH) for ids in allowed], -1)
+    every = problem.domain.size <= SAMPLES
+    total = problem.domain.size if every else SAMPLES
+    for start in range(0, total, BATCH):
+        budget.progress("looking for wrong inputs", start / total)
+        if every:
+            batch = problem.domain.inputs(start, min(start + BATCH, total))
+        else:
+            batch = np.stack([rng.choice(ids, BATCH) for ids in allowed], -1)
         inputs.append(batch)
         margin.append(margins(batch))
         if budget.spent():
@@ -28,12 +33,13 @@ def falsify(problem: Problem, budget: Budget, seed: int = 0) -> Evidence:
     sampled, sampled_margin = np.concatenate(inputs), np.concatenate(margin)
     accuracy = float((sampled_margin > 0).mean())
     searched, searched_margin = sampled, sampled_margin
-    if (sampled_margin <= 0).sum() < 16 and not budget.spent():
+    if (sampled_margin <= 0).sum() < 16 and not every and not budget.spent():
         found, found_margin = _greedy(margins, allowed, sampled[np.argsort(sampled_margin)[:STARTS]], budget)
         searched = np.concatenate([sampled, found])
         searched_margin = np.concatenate([sampled_margin, found_margin])
     candidates = np.flatnonzero(searched_margin <= 0)
-    candidates = candidates[np.argsort(searched_margin[candidates], kind="stable")]
+    worst = candidates[np.argsort(searched_margin[candidates], kind="stable")][:WORST]
+    candidates = np.concatenate([worst, candidates])
     unique = np.unique(searched[candidates], axis=0, return_index=True)[1]
     wrong = searched[candidates[np.sort(unique)[:KEEP]]]
     return Evidence(*_replay(problem, margins, wrong), accuracy, len(sampled))

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mechverify.kernel.automaton import derive
+from mechverify.certificate.write import Proof
+from mechverify.graph.run import TorchRunner
 from mechverify.kernel.errors import Unsupported
+from mechverify.kernel.fields import Reader
 from mechverify.kernel.job import Bounds
-from mechverify.kernel.rules import fold as rule
-from mechverify.kernel.rules.fold import Cell, Family
+from mechverify.kernel.rules.fold import Cell, Family, Partition
 from mechverify.provers.base import Attempt, Budget, Evidence, Problem
 
 GRID = 2**13
@@ -43,7 +44,7 @@ class Fold:
 
     def accepts(self, problem: Problem, evidence: Evidence) -> str | None:
         try:
-            next(iter(_families(problem)))
+            problem.partition  # noqa: B018 (building it is the test)
         except Unsupported as error:
             return f"{error}; a mechanism over a small state (Max, Sum, Mod, kth_largest, ...) and one head are needed"
         return None
@@ -51,15 +52,21 @@ class Fold:
     def prove(self, problem: Problem, evidence: Evidence, budget: Budget) -> Attempt:
         with np.errstate(all="ignore"):
             if _aims_to_refute(problem, evidence):
-                counted, right = _refute(problem, evidence, budget)
-            else:
-                counted, right = _bound(problem, budget)
-            witness = {"rule": "fold", "grid": GRID, "keys": [], "cells": [c.entry() for c in counted]}
-        return Attempt(witness, right)
+                for keys in ([], [_largest_token(problem.domain.length)]):
+                    attempt = _refute(problem, evidence, budget, keys)
+                    if problem.settled(attempt.right):
+                        return attempt
+            counted, right = _bound(problem, budget)
+        return Attempt(_witness([], None, counted), right)
 
 
-def _families(problem: Problem):
-    return rule.families(problem.job, problem.domain, [])
+def _witness(keys: list, only: list | None, counted: list[_Counted]) -> Proof:
+    return {"rule": "fold", "grid": GRID, "keys": keys, "only": only, "cells": [c.entry() for c in counted]}
+
+
+def _largest_token(length: int) -> list:
+    """A key that makes cells finer: where a model attends to large tokens, one rival wins a whole cell."""
+    return [*(["value", [], i] for i in range(length)), ["max", list(range(length)), None]]
 
 
 def _aims_to_refute(problem: Problem, evidence: Evidence) -> bool:
@@ -69,38 +76,39 @@ def _aims_to_refute(problem: Problem, evidence: Evidence) -> bool:
     return evidence.accuracy + 5 * deviation < problem.at_least
 
 
-def _refute(problem: Problem, evidence: Evidence, budget: Budget) -> tuple[list[_Counted], Bounds]:
+def _refute(problem: Problem, evidence: Evidence, budget: Budget, keys: list) -> Attempt:
     """Count surely wrong inputs, in the cells and for the rivals seen most often, until there are enough."""
-    automaton = derive(problem.job.graph, [problem.job.target], [np.array(t) for t in problem.domain.tokens])
-    families = {f.key: f for f in _families(problem)}
-    pinned = next(iter(families.values())).pinned
-    state = np.zeros(len(evidence.wrong), np.int64)
-    for step, column in zip(automaton.step, evidence.wrong.T, strict=True):
-        state = step[state, column]
+    job = problem.job
+    roots = [job.expression(Reader(rows, "keys")) for rows in keys]
+    partition = Partition(job, problem.domain, roots) if keys else problem.partition
+    run = TorchRunner(job.graph, job.weights)
+    values = np.stack([run(root, evidence.wrong) for root in (job.target, *roots)], -1).tolist()
     seen: dict[tuple, Counter[int]] = {}
-    for tokens, end, rival in zip(evidence.wrong, automaton.final[state], evidence.rivals, strict=True):
-        where = tuple(automaton.classes[end].tolist()), tuple(tokens[list(pinned)].tolist())
-        seen.setdefault(where, Counter())[int(rival)] += 1
+    for tokens, key, rival in zip(evidence.wrong, values, evidence.rivals.tolist(), strict=True):
+        seen.setdefault((tuple(key), tuple(tokens[list(partition.pinned)].tolist())), Counter())[rival] += 1
+    families: dict[tuple[int, ...], Family] = {}
+    counted, wrong = [], 0
     enough = problem.domain.size - int(problem.at_least * problem.domain.size)
-    counted, wrong = [], sum(sum(f.sizes.values()) for f in families.values() if f.impossible)
     for (key, tokens), rivals in sorted(seen.items(), key=lambda kv: -kv[1].total()):
         budget.progress("counting wrong inputs", min(1.0, wrong / enough))
         if wrong > enough or budget.spent():
             break
-        family = families[key]
-        if family.impossible:
-            continue
-        cell = family.cell(tokens)
-        certain = rivals.most_common(1)[0][0]
-        low = cell.count_surely_wrong(certain, GRID)
-        wrong += low
-        counted.append(_Counted(family, tokens, [], cell.size, [], certain, Bounds(low, cell.size)))
-    return counted, Bounds(0, problem.domain.size - wrong)
+        if key not in families:
+            families[key] = partition.family(key)
+            wrong += sum(families[key].sizes.values()) if families[key].impossible else 0
+        if not families[key].impossible:
+            cell = families[key].cell(tokens)
+            certain = rivals.most_common(1)[0][0]
+            low = cell.count_surely_wrong(certain, GRID)
+            wrong += low
+            counted.append(_Counted(families[key], tokens, [], cell.size, [], certain, Bounds(low, cell.size)))
+    only = [list(key) for key in sorted(families)]
+    return Attempt(_witness(keys, only, counted), Bounds(0, problem.domain.size - wrong))
 
 
 def _bound(problem: Problem, budget: Budget) -> tuple[list[_Counted], Bounds]:
     """Both bounds as tight as patience allows: one pass over all cells, then the widest gaps again."""
-    families = list(_families(problem))
+    families = [problem.partition.family(key) for key in problem.partition.keys]
     sizes = sorted(size for family in families for size in family.sizes.values())
     small = np.searchsorted(np.cumsum(np.array(sizes, float)), NEGLIGIBLE * problem.domain.size)
     worth = sizes[small] if small < len(sizes) else 0

@@ -39,20 +39,30 @@ def check(job: Job, domain: Domain, witness: Reader) -> Bounds:
     """
     grid = witness.integer("grid", *GRID)
     keys = [job.expression(k) for k in witness.list("keys", limit=8)]
+    only = _only(witness["only"])
     counted = _counted(witness)
     witness.close()
     right_min = right_max = covered = 0
-    for family in families(job, domain, keys):
-        for cell in family.cells():
-            wrong = cell.wrong(*counted.pop((cell.tokens, family.key), ((), None)), grid)
-            job.cells.append((cell.tokens, family.key, cell.size, wrong))
+    partition = Partition(job, domain, keys)
+    for key in partition.keys:
+        family = partition.family(key) if only is None or key in only else None
+        for cell in family.cells() if family else ():
+            wrong = cell.wrong(*counted.pop((cell.tokens, key), ((), None)), grid)
+            job.cells.append((cell.tokens, key, cell.size, wrong))
             covered += cell.size
             right_min, right_max = right_min + cell.size - wrong.high, right_max + cell.size - wrong.low
+    if only is not None:  # nothing is said of the other classes
+        return Bounds(right_min, right_max + domain.size - covered)
     if covered != domain.size:
         raise Rejected(f"the cells hold {covered} inputs, the domain {domain.size}")
     if counted:
         raise Rejected(f"the witness counts in {len(counted)} cells that don't exist")
     return Bounds(right_min, right_max)
+
+
+def _only(entry: Reader) -> set[tuple[int, ...]] | None:
+    """The classes to look at; None: all of them."""
+    return None if entry.value is None else {tuple(key.integers()) for key in entry.items()}
 
 
 def _counted(witness: Reader) -> dict:
@@ -68,16 +78,22 @@ def _counted(witness: Reader) -> dict:
     return result
 
 
-def families(job: Job, domain: Domain, keys: list[int]):
-    """The cells of the domain, one Family for each class of (mechanism, keys); the order is fixed."""
-    form = ratio_form(job.graph, job.weights, job.output, job.arithmetic)
-    if len(form.heads) != 1:
-        raise Unsupported(f"rule fold needs one attention head, the output has {len(form.heads)}")
-    tables = Tables.of(form, job.arithmetic, domain.length)
-    automaton = derive(job.graph, [job.target, *keys], [np.array(t) for t in domain.tokens])
-    pins = list(product(*(domain.tokens[p] for p in form.pinned)))
-    for index, key in enumerate(automaton.classes.tolist()):
-        yield Family(job.arithmetic, tables, form.pinned, pins, tuple(key), towards(automaton, index))
+class Partition:
+    """The domain cut into families of cells, one for each class of (mechanism, keys)."""
+
+    def __init__(self, job: Job, domain: Domain, keys: list[int]):
+        form = ratio_form(job.graph, job.weights, job.output, job.arithmetic)
+        if len(form.heads) != 1:
+            raise Unsupported(f"rule fold needs one attention head, the output has {len(form.heads)}")
+        self.arithmetic, self.pinned = job.arithmetic, form.pinned
+        self.tables = Tables.of(form, job.arithmetic, domain.length)
+        self.automaton = derive(job.graph, [job.target, *keys], [np.array(t) for t in domain.tokens])
+        self.keys = [tuple(key) for key in self.automaton.classes.tolist()]
+        self.pins = list(product(*(domain.tokens[p] for p in form.pinned)))
+
+    def family(self, key: tuple[int, ...]) -> "Family":
+        layers = towards(self.automaton, self.keys.index(key))
+        return Family(self.arithmetic, self.tables, self.pinned, self.pins, key, layers)
 
 
 @dataclass(frozen=True)

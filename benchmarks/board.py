@@ -1,0 +1,38 @@
+"""A board of measurements: target beside figure, and whether it was met."""
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+
+class Board:
+    def __init__(self, title: str):
+        self.title, self.rows = title, []
+
+    def row(self, what: str, target: str, figure: float | str, met: bool) -> None:
+        self.rows.append({"what": what, "target": target, "figure": figure, "met": bool(met)})
+        mark = "met   " if met else "MISSED"
+        Console().print(f"{mark}  {what}: {figure}  (target: {target})", highlight=False, soft_wrap=True)
+
+    def finish(self, name: str, quick: bool) -> int:
+        """Print the table, keep it in benchmarks/results, and return the exit code."""
+        table = Table("what", "target", "figure", "met", title=self.title)
+        for r in self.rows:
+            table.add_row(r["what"], r["target"], str(r["figure"]), "yes" if r["met"] else "[red]NO[/]")
+        Console(width=150).print(table)
+        folder = Path(__file__).parent / "results"
+        folder.mkdir(exist_ok=True)
+        record = {"machine": f"{platform.machine()}, Python {platform.python_version()}", "rows": self.rows}
+        (folder / f"{name}{'_quick' if quick else ''}.json").write_text(json.dumps(record, indent=1) + "\n")
+        return 0 if all(r["met"] for r in self.rows) else 1
+
+
+def timed(action: Callable) -> tuple[float, object]:
+    start = time.perf_counter()
+    result = action()
+    return time.perf_counter() - start, result

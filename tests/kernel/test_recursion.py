@@ -1,0 +1,102 @@
+"""The recursion against lists of all sequences."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from mechverify.kernel import recursion
+from mechverify.kernel.automaton import derive, towards
+from mechverify.kernel.errors import Rejected
+from mechverify.kernel.fields import Reader
+from mechverify.kernel.graph import Graph
+from mechverify.kernel.job import add_expression
+from tests import oracle
+from tests.kernel.test_automaton import random_rows
+
+
+def cells(rng, count):
+    """(layers, accepted sequences, vocab) of random mechanisms' classes, some with a pinned token."""
+    made = 0
+    while made < count:
+        length, vocab = int(rng.integers(1, 6)), int(rng.integers(2, 5))
+        graph = Graph(length, tuple(range(vocab)))
+        rows = random_rows(rng, length)
+        try:
+            root = add_expression(graph, Reader(rows, "test"))
+            automaton = derive(graph, [root], [np.arange(vocab)] * length)
+        except Rejected:
+            continue
+        index = int(rng.integers(len(automaton.classes)))
+        layers = towards(automaton, index)
+        value = automaton.classes[index, 0]
+        accepted = [s for s in product(range(vocab), repeat=length) if oracle.evaluate(rows, s, range(vocab)) == value]
+        if rng.random() < 0.5:
+            position, token = int(rng.integers(length)), int(rng.integers(vocab))
+            layers = recursion.pin(layers, position, token)
+            accepted = [s for s in accepted if s[position] == token]
+        made += 1
+        yield layers, np.array(accepted, int).reshape(-1, length), vocab
+
+
+def test_size_smallest_and_sums():
+    rng = np.random.default_rng(5)
+    for layers, accepted, vocab in cells(rng, 150):
+        assert recursion.size(layers) == len(accepted)
+        if not len(accepted):
+            continue
+        terms = rng.normal(size=(len(layers), vocab)) * 10.0 ** rng.integers(-3, 4, (len(layers), vocab))
+        exact = terms[np.arange(len(layers)), accepted].sum(1)
+        least = recursion.smallest(layers, lambda i, t, terms=terms: terms[i, t].min(keepdims=True), (1,))
+        assert exact.min() - 1e-9 <= least[0] + 1e-9 and least[0] <= exact.min() + 1e-9
+        total = recursion.sums(layers, terms[..., None])
+        np.testing.assert_allclose(np.sort(total[:, 0]), np.sort(exact), atol=1e-9)
+
+
+@pytest.mark.parametrize("upwards", [True, False])
+def test_counting_is_exact_on_integers(upwards):
+    rng = np.random.default_rng(6)
+    for layers, accepted, vocab in cells(rng, 400):
+        scale = int(rng.choice([1, 3, 50, 10_000]))
+        terms = rng.integers(-scale, scale + 1, (len(layers), vocab))
+        terms[rng.random(terms.shape) < 0.05] = recursion.HIGHEST
+        terms[rng.random(terms.shape) < 0.05] = rng.integers(-(10**5), 1)
+        expected = int((terms[np.arange(len(layers)), accepted].sum(1) <= 0).sum()) if len(accepted) else 0
+        assert recursion.count_nonpositive(layers, terms, upwards) == expected
+
+
+def test_counting_past_2_53_rounds_outwards():
+    """64^12 sequences of symmetric terms: the exact count is known by symmetry."""
+    length, vocab = 12, 64
+    graph = Graph(length, tuple(range(vocab)))
+    root = add_expression(graph, Reader([["integer", [], 0]], "test"))
+    layers = towards(derive(graph, [root], [np.arange(vocab)] * length), 0)
+    terms = np.tile(2 * np.arange(vocab) - (vocab - 1), (length, 1))
+    zero = _ways(terms, 0)
+    exact = (vocab**length + zero) // 2
+    low = recursion.count_nonpositive(layers, terms, upwards=False)
+    high = recursion.count_nonpositive(layers, terms, upwards=True)
+    assert low <= exact <= high
+    assert high - low < exact * 1e-9
+
+
+def _ways(terms, target):
+    ways = {0: 1}
+    for row in terms.tolist():
+        following: dict[int, int] = {}
+        for total, count in ways.items():
+            for t in row:
+                following[total + t] = following.get(total + t, 0) + count
+        ways = following
+    return ways.get(target, 0)
+
+
+def test_grid_rounds_to_the_asked_side_and_refuses_what_it_cannot_hold():
+    terms = np.array([[0.3, -0.3, 0.25, -0.25, 1e300, 5e-324, -5e-324]])
+    down = recursion.to_grid(terms, 0.25, upwards=False)[0].tolist()
+    up = recursion.to_grid(terms, 0.25, upwards=True)[0].tolist()
+    assert down == [1, -2, 1, -1, recursion.HIGHEST, 0, -1]
+    assert up == [2, -1, 1, -1, recursion.HIGHEST, 1, 0]
+    for bad in (-1e300, np.nan):
+        with pytest.raises(Rejected):
+            recursion.to_grid(np.array([[bad]]), 0.25, upwards=False)

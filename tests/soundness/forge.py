@@ -1,0 +1,152 @@
+"""Certificates of small models, and ways to spoil them."""
+
+import copy
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+
+from mechverify.kernel.container import pack
+from tests.models import as_bytes
+
+MAX = [["value", [], 0], ["value", [], 1], ["value", [], 2], ["max", [0, 1, 2], None]]
+
+
+def document(weights: bytes, proof: dict, *, equals=MAX, tokens=None, values=None, vocab=6, right=(0, None),
+             verdict="BOUNDED", at_least=None, position=2, length=3) -> dict[str, Any]:  # fmt: skip
+    tokens = tokens or [list(range(vocab))] * length
+    size = int(np.prod([len(t) for t in tokens]))
+    low, high = right
+    return {
+        "format": "mechverify-certificate",
+        "version": 1,
+        "claim": {
+            "kind": "accuracy", "semantics": "real", "architecture": "transformer",
+            "weights_sha256": hashlib.sha256(weights).hexdigest(),
+            "domain": {"tokens": tokens, "values": list(values or range(vocab))},
+            "site": "logits", "position": position, "equals": equals, "at_least": at_least,
+        },
+        "conclusion": {
+            "verdict": verdict, "right_at_least": str(low), "right_at_most": str(size if high is None else high),
+        },
+        "axioms": ["ieee754"],
+        "proof": proof,
+    }  # fmt: skip
+
+
+def fold(cells=(), grid=256, keys=(), only=None) -> dict[str, Any]:
+    return {"rule": "fold", "grid": grid, "keys": list(keys), "only": only, "cells": list(cells)}
+
+
+def file(doc: dict, weights: bytes) -> bytes:
+    return pack({"certificate.json": json.dumps(doc).encode(), "weights.safetensors": weights})
+
+
+def places(value: Any, path: tuple = ()) -> list[tuple]:
+    """Paths to every leaf of a JSON value."""
+    if isinstance(value, dict):
+        return [p for k, v in value.items() for p in places(v, (*path, k))]
+    if isinstance(value, list) and value:
+        return [p for i, v in enumerate(value) for p in places(v, (*path, i))]
+    return [path]
+
+
+def changed_leaf(value: Any, rng: np.random.Generator) -> Any:
+    match value:
+        case bool():
+            return not value
+        case int():
+            return _pick(rng, [value + 1, value - 1, 0, -value, 2**53, True, str(value), None, [value], 10**30])
+        case str() if value.isdigit():
+            delta = int(_pick(rng, [1, -1, 7, 50, -50]))
+            return _pick(rng, [str(max(0, int(value) + delta)), value + "0", "0", " " + value, int(value)])
+        case str():
+            return _pick(rng, [value[:-1], value + "x", value[::-1], "PROVED", "REFUTED", "fold", "enumerate", None])
+        case None:
+            return _pick(rng, [0, 1, "1/2", False, []])
+        case _:
+            return _pick(rng, [0, None, [0]])
+
+
+def _pick(rng: np.random.Generator, options: list) -> Any:
+    return options[int(rng.integers(len(options)))]
+
+
+def corrupt(doc: dict, weights: dict[str, np.ndarray], rng: np.random.Generator) -> tuple[str, dict, bytes]:
+    """One random change: its name, the document, the weights' bytes. Many restamp the hash, so that the
+    change is not caught at the door."""
+    doc = copy.deepcopy(doc)
+    proof = doc["proof"]
+    leaves = [proof] if proof["rule"] == "fold" else [proof.get("first"), proof.get("second")]
+    fold_node = next((n for n in leaves if n and n["rule"] == "fold"), None)
+    kind = str(rng.choice(KINDS))
+    data = as_bytes(weights)
+    match kind:
+        case "weight" | "weight, hash restamped":
+            name = str(rng.choice(sorted(weights)))
+            value = weights[name].copy()
+            bits = value.reshape(-1).view(np.uint32)
+            bits[rng.integers(len(bits))] ^= np.uint32(1) << np.uint32(rng.integers(32))
+            data = as_bytes({**weights, name: value})
+            if kind != "weight":
+                doc["claim"]["weights_sha256"] = hashlib.sha256(data).hexdigest()
+        case "bound":
+            field, by = ("right_at_least", 1) if rng.random() < 0.5 else ("right_at_most", -1)
+            doc["conclusion"][field] = str(
+                max(0, int(doc["conclusion"][field]) + by * int(rng.choice([1, 2, 10, 100])))
+            )
+        case "grid" if fold_node:
+            fold_node["grid"] = int(rng.choice([15, 16, 17, 64, 255, 1024, 65536, 65537, 0, -256]))
+        case "cell" if fold_node and fold_node["cells"]:
+            cells, i = fold_node["cells"], int(rng.integers(len(fold_node["cells"])))
+            match int(rng.integers(6)):
+                case 0:
+                    del cells[i]
+                case 1:
+                    cells.append(copy.deepcopy(cells[i]))
+                case 2:
+                    cells[i][0] = [int(rng.integers(7))]
+                case 3:
+                    cells[i][1] = [int(rng.integers(7))]
+                case 4:
+                    cells[i][2] = None if cells[i][2] is not None else [[int(rng.integers(6))]]
+                case 5 if cells[i][2]:
+                    group = cells[i][2][int(rng.integers(len(cells[i][2])))]
+                    group.pop() if group and rng.random() < 0.7 else group.append(int(rng.integers(7)))
+        case "rule":
+            node = fold_node or proof
+            node["rule"] = str(rng.choice(["enumerate", "counterexample", "fold", "split", "both", "axiom"]))
+        case "mechanism":
+            row = doc["claim"]["equals"][-1]
+            row[0] = str(rng.choice(["min", "sum", "product", "max", "or"]))
+        case "operand":
+            doc["claim"]["equals"][-1][1].pop()
+        case "domain":
+            ids = doc["claim"]["domain"]["tokens"][int(rng.integers(3))]
+            ids.pop(int(rng.integers(len(ids)))) if rng.random() < 0.6 else ids.append(int(rng.integers(7)))
+        case "values":
+            values = doc["claim"]["domain"]["values"]
+            values[int(rng.integers(len(values)))] += int(rng.choice([-1, 1]))
+        case "position":
+            doc["claim"]["position"] = int(rng.integers(-1, 4))
+        case "threshold":
+            doc["claim"]["at_least"] = str(rng.choice(["1/2", "0/1", "1/1", "2/1", "1/0", "0.5", "-1/2"]))
+            doc["conclusion"]["verdict"] = str(rng.choice(["PROVED", "REFUTED", "BOUNDED", "UNKNOWN"]))
+        case "axioms":
+            doc["axioms"] = [[], ["ieee754", "ieee754"], ["capture"], ["ieee754", "solver:z3"]][int(rng.integers(4))]
+        case "extra field":
+            where = _pick(rng, [doc, doc["claim"], doc["conclusion"], proof])
+            where["note"] = 1
+        case _:
+            path = places(doc)[int(rng.integers(len(places(doc))))]
+            node = doc
+            for step in path[:-1]:
+                node = node[step]
+            node[path[-1]] = changed_leaf(node[path[-1]], rng)
+    return kind, doc, data
+
+
+KINDS = ["weight", "weight, hash restamped", "weight, hash restamped", "bound", "grid", "cell", "cell", "cell", "rule",
+         "mechanism", "operand", "domain", "domain", "values", "position", "threshold", "axioms", "extra field", "leaf",
+         "leaf", "leaf", "leaf"]  # fmt: skip

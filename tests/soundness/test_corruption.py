@@ -1,0 +1,91 @@
+"""Corrupted certificates: none is accepted unless what it then claims is true, decided by the oracle."""
+
+import os
+
+import numpy as np
+import pytest
+
+from mechverify import Accuracy, tokens, transformer
+from mechverify.kernel import NotACertificate, Rejected, check, container
+from mechverify.provers import chain, prove
+from mechverify.provers import fold as fold_prover
+from tests import oracle
+from tests.models import as_bytes, max_weights
+from tests.soundness import forge
+
+CORRUPTIONS = int(os.environ.get("MECHVERIFY_CORRUPTIONS", 900))
+
+
+def proved(tmp_path, weights, monkeypatch, listing: bool) -> dict:
+    """The document of a fold proof that counts on a grid (or lists), with counterexamples."""
+    import sympy
+
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(as_bytes(weights))
+    monkeypatch.setattr(chain, "PROVERS", [fold_prover.Fold()])
+    if not listing:
+        monkeypatch.setattr(fold_prover, "TINY", 0)
+        monkeypatch.setattr(fold_prover, "CHEAP", 0)
+        monkeypatch.setattr(fold_prover, "DEAR", 0)
+    monkeypatch.setattr(fold_prover, "NEGLIGIBLE", 0.0)
+    model = transformer(path)
+    x = tokens("x", length=3, vocab=6)
+    outcome = prove(Accuracy(model.logits[-1], equals=sympy.Max(*x), over=x))
+    return oracle.parse(outcome.certificate)
+
+
+def implied(doc: dict, data: bytes) -> bool:
+    """Whether the conclusion of an accepted document is true, by running every input in high precision."""
+    claim, conclusion = doc["claim"], doc["conclusion"]
+    low, high = oracle.truth(claim, container.read_weights(data))
+    size = int(np.prod([len(t) for t in claim["domain"]["tokens"]]))
+    if not (int(conclusion["right_at_least"]) <= low and high <= int(conclusion["right_at_most"])):
+        return False
+    if conclusion["verdict"] == "BOUNDED":
+        return True
+    top, bottom = map(int, claim["at_least"].split("/"))
+    reached = low * bottom >= top * size
+    return reached == (conclusion["verdict"] == "PROVED")
+
+
+@pytest.mark.parametrize("listing", [False, True])
+def test_no_corruption_certifies_anything_false(tmp_path, monkeypatch, listing):
+    rng = np.random.default_rng(11)
+    weights = max_weights(rng)
+    original = proved(tmp_path, weights, monkeypatch, listing)
+    assert implied(original, as_bytes(weights))
+    assert original["proof"]["rule"] == "both" and len(original["proof"]["second"]["cells"]) >= 5
+    check(forge.file(original, as_bytes(weights)))
+    accepted, rejected, kinds = 0, 0, set()
+    for _ in range(CORRUPTIONS // 2):
+        kind, doc, data = forge.corrupt(original, weights, rng)
+        try:
+            check(forge.file(doc, data))
+        except (Rejected, NotACertificate):
+            rejected += 1
+            kinds.add(kind)
+            continue
+        accepted += 1
+        assert implied(doc, data), f"{kind}: a false conclusion was accepted"
+    assert rejected > 0.6 * CORRUPTIONS / 2
+    assert kinds >= {"weight", "weight, hash restamped", "bound", "grid", "cell", "rule", "mechanism", "domain"}
+
+
+def test_raw_bytes(tmp_path, monkeypatch):
+    """Flipped, cut and repeated bytes of the file: refused, and never with another exception."""
+    rng = np.random.default_rng(12)
+    weights = max_weights(rng)
+    good = forge.file(proved(tmp_path, weights, monkeypatch, True), as_bytes(weights))
+    for _ in range(500):
+        data = bytearray(good)
+        match int(rng.integers(3)):
+            case 0:
+                data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+            case 1:
+                del data[int(rng.integers(len(data))) :]
+            case 2:
+                at = int(rng.integers(len(data)))
+                data[at:at] = data[at : at + int(rng.integers(1, 50))]
+        if bytes(data) != good:
+            with pytest.raises((Rejected, NotACertificate)):
+                check(bytes(data))

@@ -1,0 +1,44 @@
+"""The house keeps its shape: imports point down, and the kernel stands alone."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_imports_point_down():
+    done = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports")], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_kernel_imports_only_numpy_and_the_standard_library():
+    for path in (ROOT / "mechverify" / "kernel").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [a.name for a in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            for name in names:
+                top = name.split(".")[0]
+                assert top == "numpy" or name.startswith("mechverify.kernel") or top in sys.stdlib_module_names, (
+                    path,
+                    name,
+                )
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in {"eval", "exec", "__import__", "compile"}, path
+
+
+def test_no_pickle_is_ever_read():
+    for folder in ("mechverify", "toy_models", "proofs"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Attribute):
+                    assert node.attr not in {"load_module", "loads_pickle"}, path
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    names = [a.name for a in node.names] + [getattr(node, "module", "") or ""]
+                    assert not {"pickle", "dill", "joblib", "shelve", "diskcache"} & set(names), path

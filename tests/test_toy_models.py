@@ -1,0 +1,36 @@
+"""Shipped weights come from the shipped script, and the torch module is the architecture of the kernel."""
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mechverify.graph.run import TorchRunner
+from mechverify.kernel.architectures import transformer
+from mechverify.kernel.container import read_weights
+from mechverify.kernel.graph import Graph
+from toy_models.max_of_k import SHIPPED, model, path, train
+
+
+def test_training_is_deterministic_and_learns():
+    first, second = (train(4, seed=3, steps=200).state_dict() for _ in range(2))
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    inputs = torch.randint(64, (2_000, 4), generator=torch.Generator().manual_seed(0))
+    net = model(4)
+    net.load_state_dict(first)
+    with torch.inference_mode():
+        assert (net(inputs)[:, -1].argmax(-1) == inputs.amax(1)).float().mean() > 0.5
+    assert all((v == 0).all() for k, v in first.items() if ".b_" in k)
+
+
+@pytest.mark.parametrize(("k", "seed"), sorted(SHIPPED))
+def test_the_graph_computes_what_the_module_computes(k, seed):
+    net = model(k).double()
+    net.load_state_dict(load_file(path(k, seed)))
+    weights = read_weights(path(k, seed).read_bytes())
+    graph = Graph(k, tuple(range(64)))
+    logits = transformer(graph, weights)["logits"]
+    inputs = np.random.default_rng(0).integers(64, size=(200, k))
+    with torch.inference_mode():
+        expected = net(torch.from_numpy(inputs))
+    torch.testing.assert_close(TorchRunner(graph, weights, torch.float64)(logits, inputs), expected)
