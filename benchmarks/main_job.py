@@ -18,9 +18,9 @@ from sympy import Max, Min
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.board import Board, timed  # noqa: E402
-from mechverify import Accuracy, kth_largest, prove, tokens, transformer  # noqa: E402
-from toy_models.max_of_k import SHIPPED, model, path  # noqa: E402
+from benchmarks.board import Board, timed
+from mechverify import Accuracy, kth_largest, prove, tokens, transformer
+from toy_models.max_of_k import SHIPPED, model, path
 
 ROOT = Path(__file__).parent.parent
 BATCH = 2**15
@@ -122,7 +122,12 @@ def suite_parts(board: Board) -> None:
 
 def demo(board: Board) -> None:
     seconds, done = timed(lambda: subprocess.run(["make", "demo"], cwd=ROOT, capture_output=True, text=True))
-    board.row("make demo, once installed", "exit code 0 in under 120 s", f"{seconds:.1f} s", done.returncode == 0 and seconds < 120)
+    board.row(
+        "make demo, once installed",
+        "exit code 0 in under 120 s",
+        f"{seconds:.1f} s",
+        done.returncode == 0 and seconds < 120,
+    )
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ from mechverify.kernel.errors import Rejected
 from mechverify.kernel.graph import Graph
 
 # Buffers that TransformerLens state dicts carry and that no output depends on.
-_BUFFERS = re.compile(r"blocks\.\d+\.attn\.(mask|IGNORE)")
+_BUFFERS = re.compile(r"blocks\.[0-9]+\.attn\.(mask|IGNORE)")
 
 
 def transformer(graph: Graph, weights: dict[str, np.ndarray]) -> dict[str, int]:
@@ -21,7 +21,7 @@ def transformer(graph: Graph, weights: dict[str, np.ndarray]) -> dict[str, int]:
     W_Q, W_K, W_V [heads, d, e], b_Q, b_K, b_V [heads, e], W_O [heads, e, d], W_U [d, out].
     Raises Rejected, naming every missing, unexpected or wrongly shaped tensor.
     """
-    layers = 1 + max((int(m[1]) for k in weights if (m := re.match(r"blocks\.(\d{1,3})\.", k))), default=0)
+    layers = 1 + max((int(m[1]) for k in weights if (m := re.match(r"blocks\.([0-9]{1,3})\.", k))), default=0)
     sizes = transformer_sizes(weights)
     d, heads, e = sizes["d_model"], sizes["n_heads"], sizes["d_head"]
     required = {"embed.W_E": (sizes["d_vocab"], d), "pos_embed.W_pos": (sizes["n_ctx"], d)}

@@ -15,7 +15,7 @@ from mechverify.kernel.evaluate import FOLDS, absorb, integers
 from mechverify.kernel.graph import Graph
 
 STATE_LIMIT = 20_000  # states after any one token
-TABLE_LIMIT = 2**22  # states times tokens, the work of one step
+TABLE_LIMIT = 2**25  # states times tokens times operations of one step; entries of all steps
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,12 @@ def derive(graph: Graph, roots: list[int], domain: list[np.ndarray]) -> Automato
     reader = _Reader(graph, roots)
     state, step = np.zeros((1, 0), np.int64), []
     for position, tokens in enumerate(domain):
-        if len(state) > STATE_LIMIT or len(state) * len(tokens) > TABLE_LIMIT:
+        work = len(state) * len(tokens) * len(reader.order)
+        if len(state) > STATE_LIMIT or max(work, sum(t.size for t in step)) > TABLE_LIMIT:
             raise Unsupported(
                 f"the mechanism is not a short fold: {len(state)} states after {position} tokens (limit {STATE_LIMIT})"
             )
-        table = np.full((len(state), len(graph.values)), -1, np.int64)
+        table = np.full((len(state), len(graph.values)), -1, np.int32)
         rows = reader.read(state, position, tokens)
         state, index = _unique_rows(rows.reshape(len(state) * len(tokens), rows.shape[-1]))
         table[:, tokens] = index.reshape(rows.shape[:2])

@@ -15,7 +15,7 @@ import numpy as np
 from mechverify.kernel import container
 from mechverify.kernel.architectures import ARCHITECTURES
 from mechverify.kernel.errors import NotACertificate, Rejected
-from mechverify.kernel.evaluate import Evaluation
+from mechverify.kernel.evaluate import Evaluation, batch_size
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.graph import Graph
 from mechverify.kernel.job import Bounds, Domain, Job, add_expression
@@ -23,6 +23,7 @@ from mechverify.kernel.rounding import Float64, check_environment
 from mechverify.kernel.rules import counterexample, enumerate, fold, split
 
 FORMAT, VERSION = "mechverify-certificate", 1
+EXPLAINED = 16  # replayed inputs that a theorem shows
 VERDICTS = ("PROVED", "REFUTED", "BOUNDED")
 AXIOMS = {
     "ieee754": "float64 + - * / and sqrt round to nearest with gradual underflow, and a matrix product is a sum "
@@ -55,7 +56,7 @@ class Counterexample(NamedTuple):
 @dataclass(frozen=True)
 class Theorem:
     """What an accepted certificate establishes: of `claim.domain.size` inputs, at least `right.low` and at
-    most `right.high` are right. `counterexamples` were replayed: each is surely wrong, and comes with the
+    most `right.high` are right. `counterexamples` are some that were replayed: each is surely wrong, and comes with the
     mechanism's value and the output whose enclosure has the largest centre. `cells` are the cells of rule fold, as (pinned tokens, key, size, bounds of the wrong inputs)."""
 
     claim: Claim
@@ -79,14 +80,16 @@ def check(data: bytes) -> Theorem:
     document = container.read_json(contents["certificate.json"])
     if type(document) is not dict or document.get("format") != FORMAT:
         raise NotACertificate(f"certificate.json doesn't say that its format is {FORMAT!r}")
-    if document.get("version") != VERSION:
+    if type(document.get("version")) is not int or document["version"] != VERSION:
         raise NotACertificate(f"format version {document.get('version')!r}; this kernel reads version {VERSION}")
     try:
         with np.errstate(all="ignore"):  # every result is checked to be finite before it decides
             check_environment()
             return _decide(Reader(document, "certificate"), contents["weights.safetensors"])
-    except (MemoryError, OverflowError, RecursionError) as error:
-        raise Rejected(f"the check ran out of resources: {type(error).__name__}") from None
+    except (Rejected, NotACertificate):
+        raise
+    except Exception as error:  # fail closed: what the kernel can't finish, it doesn't accept
+        raise Rejected(f"internal error, please report it: {type(error).__name__}: {error}") from error
 
 
 def _decide(document: Reader, weights_data: bytes) -> Theorem:
@@ -115,6 +118,7 @@ def _decide(document: Reader, weights_data: bytes) -> Theorem:
 
 
 def _explain(job: Job, wrong: np.ndarray) -> list[Counterexample]:
+    wrong = wrong[: min(EXPLAINED, batch_size(job.graph, [job.output, job.target]))]
     if not len(wrong):
         return []
     values = Evaluation(job.graph, job.weights, Float64(), wrong, ordered=False)

@@ -25,7 +25,7 @@ def _exp_point(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     k = np.rint(x * _LOG2_E)  # any nearby integer will do: r is checked below
     r = (x - k * _LN2_HIGH) - k * _LN2_LOW
     if not (np.abs(r) <= 0.36).all():
-        raise ArithmeticError("exp: the reduced argument is out of range")
+        raise Rejected("exp: the reduced argument is out of range")
     value = np.full_like(r, _TAYLOR[-1])
     for coefficient in reversed(_TAYLOR[:-1]):
         value = value * r + coefficient

@@ -1,11 +1,12 @@
 """The value of graph nodes on given tokens: reals as balls, integers exactly."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
 from mechverify.kernel.elementary import exp
-from mechverify.kernel.errors import Rejected
+from mechverify.kernel.errors import Rejected, Unsupported
 from mechverify.kernel.graph import INT_LIMIT, Graph, Node
 from mechverify.kernel.rounding import Ball, Float64
 
@@ -37,6 +38,8 @@ def integers(graph: Graph, node: Node, args: list[np.ndarray], tokens: Callable[
             return state[..., -1]
     raise Rejected(f"{node.op!r} is not an integer operation")
 
+
+BATCH_NUMBERS = 2**24  # held at a time by an evaluation, in one of its about four arrays
 
 # Associative, commutative operations: what is known of the operands read so far is a small state.
 FOLDS = {
@@ -84,6 +87,14 @@ def kept(shape: tuple[int, ...], mask: str | int | None) -> np.ndarray:
     if mask == "causal":
         return np.tril(np.ones((n, n), bool))
     return np.arange(n) < (n if mask is None else mask)
+
+
+def batch_size(graph: Graph, roots: list[int]) -> int:
+    """How many inputs can be evaluated at a time in bounded memory; rejects a graph too large for one."""
+    numbers = sum(math.prod(graph.nodes[n].shape) for n in graph.ancestors(roots))
+    if numbers > BATCH_NUMBERS:
+        raise Unsupported(f"one evaluation needs {numbers} numbers (limit {BATCH_NUMBERS})")
+    return max(1, min(2**13, BATCH_NUMBERS // (8 * numbers)))
 
 
 class Evaluation:

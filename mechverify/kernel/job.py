@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mechverify.kernel.errors import Rejected
-from mechverify.kernel.evaluate import Evaluation
+from mechverify.kernel.evaluate import Evaluation, batch_size
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.graph import MECHANISM, Graph
 from mechverify.kernel.rounding import Float64, lower, upper
@@ -43,8 +43,11 @@ class Domain:
 
     def inputs(self, start: int, stop: int) -> np.ndarray:
         """Sequences number `start` to `stop` - 1 in lexicographic order, ids [stop - start, length]."""
-        index = np.unravel_index(np.arange(start, stop), tuple(map(len, self.tokens)))
-        return np.stack([np.array(t)[i] for t, i in zip(self.tokens, index, strict=True)], -1)
+        index, columns = np.arange(start, stop), []
+        for here in reversed(self.tokens):
+            index, digit = np.divmod(index, len(here))
+            columns.append(np.array(here)[digit])
+        return np.stack(columns[::-1], -1)
 
     def contains(self, inputs: np.ndarray) -> bool:
         """Whether every row of ids [inputs, length] is in the domain."""
@@ -70,6 +73,12 @@ class Job:
 
     def decide(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Two boolean arrays [inputs]: surely right, surely wrong. Neither where rounding leaves it open."""
+        step = batch_size(self.graph, [self.output, self.target])
+        parts = [self._decide(inputs[i : i + step]) for i in range(0, len(inputs), step)]
+        right, wrong = zip(*parts, strict=True)
+        return np.concatenate(right), np.concatenate(wrong)
+
+    def _decide(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         values = Evaluation(self.graph, self.weights, self.arithmetic, inputs, ordered=False)
         logits, target = values[self.output], np.broadcast_to(values[self.target], len(inputs))
         outputs = logits.mid.shape[-1]

@@ -10,6 +10,8 @@ reads by themselves, such as the query's). Linear operations keep that form. Wha
 hand for a one-layer model (EQKE, EVOU, EU) is what `ratio_form` finds in any graph of this shape.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +22,7 @@ from mechverify.kernel.graph import Graph, Node
 from mechverify.kernel.rounding import Ball, Float64
 
 NONE, MIXED = -1, -2  # an element depends on no token, or on several, besides the pinned ones
-TABLE_LIMIT = 2**27  # numbers in one table
+TABLE_LIMIT = 2**25  # numbers in all tables together
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,6 @@ def ratio_form(graph: Graph, weights: dict[str, np.ndarray], output: int, arithm
     nodes = graph.nodes
     pinned = tuple(sorted({nodes[n].attr[1] for n in order if nodes[n].op == "select" and nodes[n].kind == "ids"}))
     vocab, pins = len(graph.values), len(pinned)
-    widest = max((np.prod(nodes[n].shape, dtype=float) for n in order), default=1.0)
-    if vocab ** (pins + 1.0) * widest > TABLE_LIMIT:
-        raise Unsupported(
-            f"tables over {pins + 1} tokens of a vocabulary of {vocab} are too large (limit 2^27 numbers)"
-        )
     free = np.broadcast_to(np.arange(vocab)[:, None], (1,) * pins + (vocab, graph.length))
 
     def selected(position: int) -> np.ndarray:
@@ -103,6 +100,8 @@ class _Analysis:
         self.graph, self.tables = graph, tables
         self.found: dict[int, _Table | _Pattern | _Mixture | np.ndarray] = {}
         self.batch = tables.batch_axes
+        self.room = TABLE_LIMIT
+        self.axes: dict[int, tuple[int, ...]] = {}  # batch shape of each table, or of a mixture's values
 
     def step(self, n: int) -> None:
         node = self.graph.nodes[n]
@@ -114,9 +113,31 @@ class _Analysis:
         elif node.op == "softmax" and isinstance(args[0], _Table):
             self.found[n] = _Pattern(args[0], np.broadcast_to(kept(node.shape, node.attr), node.shape))
         elif all(isinstance(a, _Table | np.ndarray) for a in args):
+            self._reserve(n, node, node.args, 1)
             self.found[n] = _Table(self.tables[n], self._place(node, args))
         else:
+            mixtures = [a for a, x in zip(node.args, args, strict=True) if isinstance(x, _Mixture)]
+            if isinstance(args[0], _Pattern):
+                heads = math.prod(args[0].kept.shape[:-1])
+                self._reserve(n, node, node.args[1:], heads * self.graph.length)
+            else:
+                heads = sum(len(self.found[a].heads) for a in mixtures)
+                factors = node.args if node.op != "add" else mixtures
+                self._reserve(n, node, factors, (heads + 1) * self.graph.length)
             self.found[n] = self._mix(node, args)
+
+    def _reserve(self, n: int, node: Node, args: Sequence[int], times: int) -> None:
+        """Refuse a table before it is made."""
+        shapes = []
+        for a in args:
+            if self.graph.nodes[a].kind == "ids":
+                shapes.append(self.tables[a].shape[: self.batch])
+            else:
+                shapes.append(self.axes.get(a, (1,) * self.batch))
+        self.axes[n] = np.broadcast_shapes((1,) * self.batch, *shapes)
+        self.room -= math.prod(self.axes[n]) * math.prod(node.shape) * times
+        if self.room < 0:
+            raise Unsupported(f"tables of more than {TABLE_LIMIT} numbers are needed; the vocabulary is too large")
 
     def _place(self, node: Node, args: list) -> np.ndarray:
         places = [a.place if isinstance(a, _Table) else a for a in args]

@@ -11,7 +11,7 @@ from mechverify.kernel.automaton import Layer
 from mechverify.kernel.errors import Rejected
 from mechverify.kernel.rounding import down
 
-WINDOW_LIMIT = 2**20  # grid points kept for one state
+WINDOW_LIMIT = 2**22  # grid points kept after one token
 POSITION_LIMIT = 2**10
 _NEVER = 2**100
 LOWEST, HIGHEST = -(2**30), 2**50  # integer terms; HIGHEST outweighs LOWEST at every other position
@@ -30,7 +30,7 @@ def completions(layers: list[Layer]) -> list[list[int]]:
     for layer in reversed(layers):
         row = [0] * layer.states
         for tokens, following in layer.groups:
-            for state, target in enumerate(following):
+            for state, target in enumerate(following.tolist()):
                 if target >= 0:
                     row[state] += len(tokens) * counts[-1][target]
         counts.append(row)
@@ -39,6 +39,24 @@ def completions(layers: list[Layer]) -> list[list[int]]:
 
 def size(layers: list[Layer]) -> int:
     return completions(layers)[0][0]
+
+
+def sizes_by_token(layers: list[Layer], position: int) -> dict[int, int]:
+    """How many accepted sequences have each token at `position`; tokens that none has are left out."""
+    before = [1]
+    for i, layer in enumerate(layers[:position]):
+        after = [0] * _targets(layers, i)
+        for tokens, following in layer.groups:
+            for state, target in enumerate(following.tolist()):
+                if target >= 0:
+                    after[target] += len(tokens) * before[state]
+        before = after
+    rest, result = completions(layers)[position + 1], {}
+    for tokens, following in layers[position].groups:
+        count = sum(b * rest[target] for b, target in zip(before, following.tolist(), strict=True) if target >= 0)
+        if count:
+            result |= dict.fromkeys(tokens.tolist(), count)
+    return result
 
 
 def smallest(layers: list[Layer], term: Callable[[int, np.ndarray], np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
@@ -50,7 +68,7 @@ def smallest(layers: list[Layer], term: Callable[[int, np.ndarray], np.ndarray],
     """
     best = [np.zeros(shape)]
     for position, layer in enumerate(layers):
-        following_best = [np.full(shape, np.inf) for _ in range(_targets(layer))]
+        following_best = [np.full(shape, np.inf) for _ in range(_targets(layers, position))]
         for tokens, following in layer.groups:
             least = term(position, tokens)
             for state, target in enumerate(following):
@@ -66,30 +84,34 @@ def sums(layers: list[Layer], terms: np.ndarray) -> np.ndarray:
 
     Added from the first position to the last in float64: at most (positions - 1) roundings a sum.
     """
-    paths = [np.zeros((1, terms.shape[-1]))]
+    paths, alive = [np.zeros((1, terms.shape[-1]))], completions(layers)
     for position, layer in enumerate(layers):
-        following_paths: list[list[np.ndarray]] = [[] for _ in range(_targets(layer))]
+        following_paths: list[list[np.ndarray]] = [[] for _ in range(_targets(layers, position))]
         for tokens, following in layer.groups:
             for state, target in enumerate(following):
-                if target >= 0 and state < len(paths):
+                if target >= 0 and alive[position + 1][target]:  # so no more prefixes than sequences
                     longer = paths[state][:, None] + terms[position, tokens][None]
                     following_paths[target].append(longer.reshape(-1, terms.shape[-1]))
         paths = [np.concatenate(p) if p else np.zeros((0, terms.shape[-1])) for p in following_paths]
     return paths[0]
 
 
-def _targets(layer: Layer) -> int:
-    """The number of states that the layer leads to."""
-    return 1 + max(int(following.max()) for _, following in layer.groups)
+def _targets(layers: list[Layer], position: int) -> int:
+    """The number of states after the token at `position`; at the end there is one, that of the target."""
+    return layers[position + 1].states if position + 1 < len(layers) else 1
 
 
 def to_grid(terms: np.ndarray, step: float, upwards: bool) -> np.ndarray:
-    """Float64 terms as integer multiples of `step` (a power of two, so the quotient is exact), rounded
-    down, or up. Rejects a term below LOWEST steps; one above HIGHEST decides the sum alone and is clipped."""
+    """Float64 terms as integer multiples of `step`, rounded down, or up. `step` is a power of two, so the
+    quotient is exact unless it underflows; there the term's sign decides. Rejects a term below LOWEST
+    steps; one above HIGHEST decides the sum alone and is clipped."""
     scaled = terms / step
     if not (scaled >= LOWEST).all():
         raise Rejected("the counting grid is too fine for the terms of this cell")
-    rounded = np.ceil(scaled) if upwards else np.floor(scaled)
+    if upwards:
+        rounded = np.where(terms > 0, np.maximum(np.ceil(scaled), 1.0), np.ceil(scaled))
+    else:
+        rounded = np.where(terms < 0, np.minimum(np.floor(scaled), -1.0), np.floor(scaled))
     return np.minimum(rounded, HIGHEST).astype(np.int64)
 
 
@@ -126,8 +148,8 @@ def count_nonpositive(layers: list[Layer], terms: np.ndarray, upwards: bool) -> 
         safe = [-v for v in least[position + 1]]  # sums above pass whatever follows
         fail = [-v for v in most[position + 1]]  # sums up to here fail whatever follows
         width = [max(s - f, 0) for s, f in zip(safe, fail, strict=True)]
-        if max(width) > WINDOW_LIMIT:
-            raise Rejected(f"the counting grid needs a window of {max(width)} points (limit {WINDOW_LIMIT})")
+        if sum(width) > WINDOW_LIMIT:
+            raise Rejected(f"the counting grid needs windows of {sum(width)} points (limit {WINDOW_LIMIT})")
         following_counts = [np.zeros(w) for w in width]
         for state, row in enumerate(counts):
             if not len(row):

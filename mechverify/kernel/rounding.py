@@ -101,13 +101,14 @@ class Float64:
         return Ball(mid, outward(rad + UNIT * np.abs(mid)))
 
     def div(self, x: Ball, y: Ball) -> Ball:
-        """Requires that no ball of `y` touches zero."""
+        """Requires that no ball of `y` touches zero. |mid| + ETA bounds the exact quotient of the
+        centres, and 2 ETA what the product below loses by underflow (the division would enlarge it)."""
         room = down(np.abs(y.mid) - y.rad)
         if not (room > 0).all():
             raise Rejected("division by an interval that may hold zero")
         mid = x.mid / y.mid
         self.ops += mid.size
-        return Ball(mid, outward((x.rad + np.abs(mid) * y.rad) / room + UNIT * np.abs(mid)))
+        return Ball(mid, outward((x.rad + (np.abs(mid) + ETA) * y.rad + 2 * ETA) / room + UNIT * np.abs(mid)))
 
     def sqrt(self, x: Ball) -> Ball:
         """Requires positive balls; |sqrt(a') - sqrt(a)| <= |a' - a| / sqrt(a)."""

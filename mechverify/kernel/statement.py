@@ -1,21 +1,28 @@
 """A theorem in words, made from the checked data alone."""
 
+import hashlib
 from fractions import Fraction
 
 from mechverify.kernel.check import AXIOMS, Theorem
 from mechverify.kernel.graph import Graph
 
+LONG = 4_000  # characters
 _INFIX = {"sum": " + ", "product": "*", "eq": " == ", "lt": " < ", "le": " <= ", "and": " and ", "or": " or "}
 
 
 def expression(graph: Graph, root: int) -> str:
-    """An integer expression in infix notation; tokens are x0, x1, ..."""
+    """An integer expression in infix notation; tokens are x0, x1, ... One that is too long to print is cut,
+    with the SHA-256 of all of it."""
+    nodes = graph.ancestors([root])
+    whole = hashlib.sha256(
+        repr([(n, graph.nodes[n].op, graph.nodes[n].args, graph.nodes[n].attr) for n in nodes]).encode()
+    )
     text: dict[int, str] = {}
-    for n in graph.ancestors([root]):
+    for n in nodes:
         node = graph.nodes[n]
         args = [text[a] for a in node.args]
-        if sum(map(len, args)) > 10_000:
-            args = ["..."]
+        if sum(map(len, args)) > LONG:
+            return f"a mechanism of {len(nodes)} operations, sha256 {whole.hexdigest()}"
         match node.op:
             case "value":
                 text[n] = f"x{node.attr}"
@@ -42,6 +49,12 @@ def decimal(value: Fraction, places: int, upwards: bool) -> str:
     return f"{'-' if whole < 0 else ''}{digits[:-places]}.{digits[-places:]}"
 
 
+def scientific(value: int) -> str:
+    """A natural number of any size to three digits."""
+    digits = str(value)
+    return digits if len(digits) <= 4 else f"{digits[0]}.{digits[1:3]}e{len(digits) - 1}"
+
+
 def domain(theorem: Theorem) -> str:
     claim = theorem.claim
     length, vocab = claim.domain.length, len(claim.graph.values)
@@ -63,7 +76,7 @@ def lines(theorem: Theorem) -> list[tuple[str, str]]:
     """(label, text) pairs: the whole theorem, its assumptions and its cost."""
     claim, right, total = theorem.claim, theorem.right, theorem.claim.domain.size
     threshold = "" if claim.at_least is None else f", on at least {claim.at_least} of them"
-    ratio = theorem.brute_force_ops / max(theorem.kernel_ops, 1)
+    ratio = scientific(theorem.brute_force_ops // max(theorem.kernel_ops, 1))
     rows = [
         ("verdict", theorem.verdict),
         ("claim", f"argmax {claim.site}[{claim.position}] = {expression(claim.graph, claim.target)}{threshold}"),
@@ -77,7 +90,10 @@ def lines(theorem: Theorem) -> list[tuple[str, str]]:
         rows.append(("axiom", f"{axiom}: {AXIOMS[axiom]}"))
     rows.append(("proof", ", ".join(f"{rule} x{times}" for rule, times in sorted(theorem.rules.items()))))
     rows.append(
-        ("cost", f"{theorem.kernel_ops:.3g} operations; brute force {theorem.brute_force_ops:.3g} ({ratio:.3g}x)")
+        (
+            "cost",
+            f"{scientific(theorem.kernel_ops)} operations; brute force takes {scientific(theorem.brute_force_ops)}, {ratio} times as many",
+        )
     )
     for wrong in theorem.counterexamples[:4]:
         rows.append(("wrong on", f"{wrong.tokens}: the mechanism says {wrong.expected}, the model {wrong.decoded}"))

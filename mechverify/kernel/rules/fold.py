@@ -11,6 +11,7 @@ group, bound the wrong inputs from above; one rival `t` bounds them from below. 
 (null), the cell is small enough to add up the terms of every input.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -28,6 +29,7 @@ from mechverify.kernel.rounding import Ball, Float64, down, lower, up, upper
 
 GRID = (16, 2**16)  # how many steps a counting grid may have
 CHUNK = 2**22  # numbers held at a time
+WORK, STEP = 2**29, 32  # entries of automata handled in all; what one step of a Python loop weighs
 LISTED = 2**22  # inputs times rivals of a cell that is listed
 
 
@@ -51,13 +53,11 @@ def check(job: Job, domain: Domain, witness: Reader) -> Bounds:
             job.cells.append((cell.tokens, key, cell.size, wrong))
             covered += cell.size
             right_min, right_max = right_min + cell.size - wrong.high, right_max + cell.size - wrong.low
-    if only is not None:  # nothing is said of the other classes
-        return Bounds(right_min, right_max + domain.size - covered)
-    if covered != domain.size:
-        raise Rejected(f"the cells hold {covered} inputs, the domain {domain.size}")
     if counted:
         raise Rejected(f"the witness counts in {len(counted)} cells that don't exist")
-    return Bounds(right_min, right_max)
+    if only is None and covered != domain.size:
+        raise Rejected(f"the cells hold {covered} inputs, the domain {domain.size}")
+    return Bounds(right_min, right_max + domain.size - covered)  # `only`: nothing is said of other classes
 
 
 def _only(entry: Reader) -> set[tuple[int, ...]] | None:
@@ -89,10 +89,17 @@ class Partition:
         self.tables = Tables.of(form, job.arithmetic, domain.length)
         self.automaton = derive(job.graph, [job.target, *keys], [np.array(t) for t in domain.tokens])
         self.keys = [tuple(key) for key in self.automaton.classes.tolist()]
-        self.pins = list(product(*(domain.tokens[p] for p in form.pinned)))
+        self.pins = [domain.tokens[p] for p in form.pinned]
+        self.work = WORK
 
     def family(self, key: tuple[int, ...]) -> "Family":
+        """The cells of one class. Refuses work beyond all measure before it is done."""
+        self.work -= sum(table.size for table in self.automaton.step)
         layers = towards(self.automaton, self.keys.index(key))
+        steps = sum(layer.states * len(layer.groups) for layer in layers)
+        self.work -= STEP * steps * math.prod(map(len, self.pins[:-1]))
+        if self.work < 0:
+            raise Unsupported(f"{len(self.keys)} classes are too many for an automaton of this size")
         return Family(self.arithmetic, self.tables, self.pinned, self.pins, key, layers)
 
 
@@ -147,14 +154,19 @@ class Family:
 
     def __init__(self, arithmetic, tables: Tables, pinned, pins, key: tuple[int, ...], layers: list[Layer]):
         self.arithmetic, self.tables, self.pinned, self.key, self.layers = arithmetic, tables, pinned, key, layers
-        sizes = {p: recursion.size(self.pinned_layers(p)) for p in pins}
-        self.sizes = {p: size for p, size in sizes.items() if size}  # of the cells that have an input
+        self.sizes: dict[tuple[int, ...], int] = {}  # of the cells that have an input
+        for others in product(*pins[:-1]):
+            here = self.pinned_layers(others)
+            if pinned:
+                self.sizes |= {(*others, t): n for t, n in recursion.sizes_by_token(here, pinned[-1]).items()}
+            else:
+                self.sizes[()] = recursion.size(here)
         self.outputs = tables.base.mid.shape[-1]
         self.impossible = not 0 <= key[0] < self.outputs
 
     def pinned_layers(self, tokens: tuple[int, ...]) -> list[Layer]:
         layers = self.layers
-        for position, token in zip(self.pinned, tokens, strict=True):
+        for position, token in zip(self.pinned, tokens, strict=False):
             layers = recursion.pin(layers, position, token)
         return layers
 
@@ -328,4 +340,4 @@ def _grid_step(layers: list[Layer], terms: np.ndarray, grid: int) -> float:
     if not np.isfinite(span):
         raise Rejected("terms too large to count")
     finest = max(float(-low.min()) * 2.0**-29, 2.0**-1000)
-    return 2.0 ** np.ceil(np.log2(max(span / grid, finest)))
+    return math.ldexp(1.0, math.frexp(max(span / grid, finest))[1])

@@ -1,0 +1,154 @@
+"""Attacks that once worked, or that an adversary tried: each stays beaten."""
+
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mechverify.kernel import NotACertificate, Rejected, check
+from mechverify.kernel.recursion import to_grid
+from mechverify.kernel.rounding import Ball, Float64, lower, upper
+from mechverify.kernel.statement import lines
+from tests.models import as_bytes
+from tests.soundness import forge
+
+ROOT = Path(__file__).parent.parent.parent
+ONE = [["integer", [], 0]]
+
+
+def scalar_model(vocab: int, length: int, out=2, heads=1, layers=1, dtype=np.float64) -> bytes:
+    weights = {"embed.W_E": np.zeros((vocab, 1)), "pos_embed.W_pos": np.zeros((length, 1)), "unembed.W_U": np.ones((1, out))}
+    for layer in range(layers):
+        weights |= {f"blocks.{layer}.attn.W_{c}": np.ones((heads, 1, 1)) for c in "QKVO"}
+    return as_bytes({k: v.astype(dtype) for k, v in weights.items()})
+
+
+def underflowing_model() -> bytes:
+    """A token whose attention is e^-760 of the best one's, beside a term of 10^6 (found by an adversary)."""
+    key, value = np.array([-760.0, 0, -760, 0]), np.array([1.0, -1e6, 1, 0])
+    unembed = np.zeros((4, 2))
+    unembed[3, 0] = 1
+    return as_bytes({
+        "embed.W_E": np.eye(3, 4), "pos_embed.W_pos": np.zeros((2, 4)), "blocks.0.attn.W_Q": np.ones((1, 4, 1)),
+        "blocks.0.attn.W_K": key.reshape(1, 4, 1), "blocks.0.attn.W_V": value.reshape(1, 4, 1),
+        "blocks.0.attn.W_O": np.array([0, 0, 0, 1.0]).reshape(1, 1, 4), "unembed.W_U": unembed,
+    })  # fmt: skip
+
+
+def test_a_term_that_underflows_on_the_grid_is_not_zero():
+    data = underflowing_model()
+    shape = dict(equals=ONE, tokens=[[0, 1], [2]], vocab=3, length=2, position=1)
+    truth = forge.document(data, {"rule": "enumerate"}, right=(1, 1), **shape)
+    assert check(forge.file(truth, data)).right == (1, 1)
+    proof = forge.fold([[[2], [0], [], 1]], grid=16)
+    with pytest.raises(Rejected):
+        check(forge.file(forge.document(data, proof, right=(0, 0), **shape), data))
+    both = {"rule": "both", "first": {"rule": "counterexample", "inputs": [[1, 2]]}, "second": proof}
+    refuted = forge.document(data, both, right=(0, 0), verdict="REFUTED", at_least="1/2", **shape)
+    with pytest.raises(Rejected):
+        check(forge.file(refuted, data))
+    tiny = np.array([[5e-324, -5e-324, 0.0]])
+    assert to_grid(tiny, 2.0**16, upwards=True).tolist() == [[1, 0, 0]]
+    assert to_grid(tiny, 2.0**16, upwards=False).tolist() == [[0, -1, 0]]
+
+
+def test_a_quotient_that_underflows_stays_in_its_ball():
+    x, y, radius = 1.5e-323, 1.0806209054e-4, 8.3223429e-5
+    result = Float64().div(Ball(np.array([x]), np.zeros(1)), Ball(np.array([y]), np.array([radius])))
+    exact = Fraction(x) / (Fraction(y) - Fraction(radius))
+    assert Fraction(float(lower(result)[0])) <= exact <= Fraction(float(upper(result)[0]))
+
+
+@pytest.mark.parametrize("rule", ["enumerate", "counterexample"])
+def test_more_than_64_positions(rule):
+    data = scalar_model(1, 65)
+    proof = {"rule": rule} | ({"inputs": [[0] * 65]} if rule == "counterexample" else {})
+    doc = forge.document(data, proof, equals=ONE, tokens=[[0]] * 65, vocab=1, length=65, position=64, right=(0, 0))
+    doc["claim"]["equals"] = [["integer", [], 7]]
+    assert check(forge.file(doc, data)).right == (0, 0)
+
+
+def test_a_domain_past_float64_is_stated_in_words():
+    data = scalar_model(2, 1024, dtype=np.float32)
+    proof = {"rule": "counterexample", "inputs": [[0] * 1024]}
+    doc = forge.document(data, proof, equals=[["integer", [], 7]], vocab=2, length=1024, position=0, right=(0, 2**1024 - 1),
+                         tokens=[[0, 1]] * 1024)  # fmt: skip
+    assert any("2^1024" in text for _, text in lines(check(forge.file(doc, data))))
+
+
+def test_a_long_mechanism_is_stated_by_its_hash():
+    data = scalar_model(2, 2)
+    rows: list = [["value", [], 0], ["integer", [], 1], ["eq", [0, 1], None]]
+    rows += [["where", [2, len(rows) + i - 1, 0], None] for i in range(2000)]
+    texts = []
+    for last in (0, 1):
+        doc = forge.document(data, {"rule": "enumerate"}, equals=[*rows, ["where", [2, len(rows) - 1, last], None]],
+                             vocab=2, length=2, position=1, right=(0, 4))  # fmt: skip
+        texts.append(dict(lines(check(forge.file(doc, data))))["claim"])
+    assert "sha256" in texts[0] and texts[0] != texts[1]
+
+
+def test_true_is_no_version():
+    data = scalar_model(1, 1)
+    doc = forge.document(data, {"rule": "enumerate"}, equals=ONE, tokens=[[0]], vocab=1, length=1, position=0)
+    for version in (True, "1", [1], None, 1.5):
+        with pytest.raises(NotACertificate):
+            check(forge.file({**doc, "version": version}, data))
+
+
+HOGS = {
+    "prefixes that the pin has killed": ("dead", True),
+    "scores of 400 heads at 1,024 positions": ("activations", False),
+    "tables for 512 heads": ("tables", False),
+    "classes, pins and states of a long sum": ("cells", False),
+}
+HOG = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+from mechverify.kernel import Rejected, check
+try:
+    check(open(sys.argv[1], "rb").read()); verdict = "accepted"
+except Rejected as error:
+    verdict = "internal" if "internal error" in str(error) else "rejected"
+print(verdict, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def hog(kind: str) -> bytes:
+    constant = [["integer", [], 7]]
+    match kind:
+        case "dead":  # 0 exactly if the last token isn't 0, or all are: pinned to 0, one input
+            n = 27
+            rows = [["value", [], i] for i in range(n)]
+            rows += [["integer", [], 0], ["eq", [n - 1, n], None], ["max", list(range(n - 1)), None], ["eq", [n + 2, n], None],
+                     ["not", [n + 1], None], ["and", [n + 1, n + 3], None], ["or", [n + 4, n + 5], None], ["not", [n + 6], None]]
+            data, shape = scalar_model(2, n), dict(equals=rows, vocab=2, length=n, position=n - 1)
+            proof = forge.fold([[[0], [0], None, None]], only=[[0]])
+        case "activations":
+            n = 1024
+            data, proof = scalar_model(1, n, heads=400, layers=2), {"rule": "counterexample", "inputs": [[0] * n]}
+            shape = dict(equals=constant, vocab=1, length=n, position=n - 1)
+        case "tables":
+            data, proof = scalar_model(1, 1000, heads=512, out=400), forge.fold()
+            shape = dict(equals=constant, vocab=1, length=1000, position=999)
+        case "cells":
+            rows = [*(["value", [], i] for i in range(6)), ["sum", list(range(6)), None]]
+            data, proof = scalar_model(128, 6), forge.fold()
+            shape = dict(equals=rows, vocab=128, length=6, position=5)
+    shape["tokens"] = [list(range(shape["vocab"]))] * shape["length"]
+    return forge.file(forge.document(data, proof, right=(0, shape["vocab"] ** shape["length"]), **shape), data)
+
+
+@pytest.mark.parametrize("name", HOGS)
+def test_small_files_take_little_memory(tmp_path, name):
+    kind, accepted = HOGS[name]
+    path = tmp_path / "hog.cert"
+    path.write_bytes(hog(kind))
+    assert path.stat().st_size < 2**20
+    done = subprocess.run([sys.executable, "-c", HOG, path], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    verdict, mebibytes = done.stdout.split()
+    assert verdict == ("accepted" if accepted else "rejected"), done.stderr
+    assert int(mebibytes) < 1024
