@@ -7,33 +7,40 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import LogNorm
+from matplotlib.colors import ListedColormap, LogNorm
 
 from mechverify.kernel import Theorem
 
 
 def cells_figure(theorem: Theorem) -> str | None:
     """An SVG of the cells of rule fold: pinned token across, mechanism value upwards, and in colour the
-    largest share of the cell's inputs that can be wrong. None where the proof has no such cells."""
+    largest share of the cell's inputs that can be wrong; grey where the proof leaves a cell open (often because
+    it is too small to be worth counting). None where the proof has no such cells."""
     cells = [c for c in theorem.cells if len(c[0]) == 1]
     if not cells:
         return None
     tokens = sorted({c[0][0] for c in cells})
     values = sorted({c[1][0] for c in cells})
     share = np.full((len(values), len(tokens)), np.nan)
+    nothing = np.ma.masked_all(share.shape)
     for (token,), key, size, wrong in cells:
-        share[values.index(key[0]), tokens.index(token)] = wrong.high / size
+        at = values.index(key[0]), tokens.index(token)
+        if wrong == (0, size):
+            nothing[at] = 1.0
+        else:
+            share[at] = wrong.high / size
     fig, axes = plt.subplots(figsize=(6.4, 5.2), layout="constrained")
     proved = np.ma.masked_where(~(share == 0), share)
     open_ = np.ma.masked_where(~(share > 0), share)
-    axes.pcolormesh(tokens, values, proved, cmap=matplotlib.colors.ListedColormap(["#d9ead3"]))
+    axes.pcolormesh(tokens, values, proved, cmap=ListedColormap(["#d9ead3"]))
+    axes.pcolormesh(tokens, values, nothing, cmap=ListedColormap(["#d0d0d0"]))
     if open_.count():
         norm = LogNorm(max(float(open_.min()), 1e-8), 1.0, clip=True)
         image = axes.pcolormesh(tokens, values, open_, norm=norm, cmap="inferno_r")
         fig.colorbar(image, label="proved: at most this share of the cell is wrong")
     axes.set_xlabel("last token" if theorem.claim.position == theorem.claim.domain.length - 1 else "pinned token")
     axes.set_ylabel("value of the mechanism")
-    axes.set_title("green: right on every input of the cell", fontsize=10)
+    axes.set_title("green: right on every input of the cell; grey: nothing proved", fontsize=10)
     buffer = io.StringIO()
     with plt.rc_context({"svg.hashsalt": "mechverify"}):
         fig.savefig(buffer, format="svg", metadata={"Date": None})

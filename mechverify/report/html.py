@@ -26,7 +26,7 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>mechverify
 
 
 def write_html(folder: Path, checked: list[tuple[Path, Theorem, float]]) -> Path:
-    """Write `folder`/index.html and return its path."""
+    """Write `folder`/index.html, and each figure as a file of its own beside it; return the page's path."""
     items = [
         {
             "name": path.name, "verdict": theorem.verdict, "lines": lines(theorem), "seconds": seconds,
@@ -35,6 +35,9 @@ def write_html(folder: Path, checked: list[tuple[Path, Theorem, float]]) -> Path
         for path, theorem, seconds in checked
     ]  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
+    for item in items:
+        if item["figure"]:
+            (folder / f"{item['name']}.svg").write_text(item["figure"], encoding="utf-8")
     page = folder / "index.html"
     page.write_text(Environment(autoescape=True).from_string(PAGE).render(items=items), encoding="utf-8")
     return page
