@@ -6,7 +6,7 @@ import torch
 from mechverify.graph.run import TorchRunner
 from mechverify.provers.base import Budget, Evidence, Problem
 
-SAMPLES, BATCH = 2**16, 2**12
+SAMPLES, BATCH = 2**17, 2**12
 KEEP, WORST = 2**13, 64  # wrong inputs that are replayed: the worst first, the rest as they were drawn
 STARTS, ROUNDS = 64, 12  # of the greedy search
 

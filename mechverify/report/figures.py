@@ -32,18 +32,18 @@ def cells_figure(theorem: Theorem) -> str | None:
     fig, axes = plt.subplots(figsize=(6.4, 5.2), layout="constrained")
     proved = np.ma.masked_where(~(share == 0), share)
     open_ = np.ma.masked_where(~(share > 0), share)
-    axes.pcolormesh(tokens, values, proved, cmap=ListedColormap(["#d9ead3"]))
-    axes.pcolormesh(tokens, values, nothing, cmap=ListedColormap(["#d0d0d0"]))
+    axes.pcolormesh(tokens, values, proved, cmap=ListedColormap(["#d9ead3"]), rasterized=True)
+    axes.pcolormesh(tokens, values, nothing, cmap=ListedColormap(["#d0d0d0"]), rasterized=True)
     if open_.count():
         norm = LogNorm(max(float(open_.min()), 1e-8), 1.0, clip=True)
-        image = axes.pcolormesh(tokens, values, open_, norm=norm, cmap="inferno_r")
+        image = axes.pcolormesh(tokens, values, open_, norm=norm, cmap="inferno_r", rasterized=True)
         fig.colorbar(image, label="proved: at most this share of the cell is wrong")
     axes.set_xlabel("last token" if theorem.claim.position == theorem.claim.domain.length - 1 else "pinned token")
     axes.set_ylabel("value of the mechanism")
     axes.set_title("green: right on every input of the cell; grey: nothing proved", fontsize=10)
     buffer = io.StringIO()
     with plt.rc_context({"svg.hashsalt": "mechverify"}):
-        fig.savefig(buffer, format="svg", metadata={"Date": None})
+        fig.savefig(buffer, format="svg", dpi=200, metadata={"Date": None})
     plt.close(fig)
     text = buffer.getvalue()
     return text[text.index("<svg") :]

@@ -241,18 +241,15 @@ class Terms:
         result[:, self.right] = np.inf
         return result
 
-    def of_rival(self, row: int, group: tuple[int, ...]) -> np.ndarray:
-        """Lower bounds [length, vocab] of the smallest term of the rivals in `group`, in one cell."""
-        of = np.array(group)
-        values = self.value_low[min(row, len(self.value_low) - 1)][..., of]
-        w = self.base_low[row, of] + values
-        factor = np.where(w >= 0, self.factor_low[row, ..., None], self.factor_high[row, ..., None])
-        return down((w * factor).min(-1)).T
-
-    def of_rival_high(self, row: int, rival: int) -> np.ndarray:
-        """Upper bounds [length, vocab] of the terms of one rival in one cell."""
-        w = self.base_high[row, rival] + self.value_high[min(row, len(self.value_high) - 1)][..., rival]
-        return up(w * np.where(w >= 0, self.factor_high[row], self.factor_low[row])).T
+    def of_rivals(self, row: int, rivals: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper bounds [length, vocab, rivals] of the terms of some rivals in one cell."""
+        value_row = min(row, len(self.value_low) - 1)  # values may not depend on the pinned tokens
+        small, large = self.factor_low[row, ..., None], self.factor_high[row, ..., None]
+        w = self.base_low[row, rivals] + self.value_low[value_row][..., rivals]
+        low = down(w * np.where(w >= 0, small, large))
+        w = self.base_high[row, rivals] + self.value_high[value_row][..., rivals]
+        high = up(w * np.where(w >= 0, large, small))
+        return low.swapaxes(0, 1), high.swapaxes(0, 1)
 
 
 class Cell:
@@ -290,20 +287,20 @@ class Cell:
 
     def count_wrong(self, group: tuple[int, ...], grid: int) -> int:
         """At most this many inputs of the cell are lost to a rival in `group`."""
-        return self._count(self.terms.of_rival(self.row, self._rivals(group)), grid, upwards=True)
+        low, _ = self.terms.of_rivals(self.row, self._rivals(group))
+        return self._count(low.min(-1), grid, upwards=True)
 
     def count_surely_wrong(self, rival: int, grid: int) -> int:
         """At least this many inputs of the cell are lost to `rival` (a tie is lost: see Accuracy)."""
-        self._rivals((rival,))
-        return self._count(self.terms.of_rival_high(self.row, rival), grid, upwards=False)
+        _, high = self.terms.of_rivals(self.row, self._rivals((rival,)))
+        return self._count(high[..., 0], grid, upwards=False)
 
     def list_wrong(self, rivals: list[int]) -> Bounds:
         """Bounds for the wrong inputs by adding up the terms of every input; they differ only where
         rounding leaves a margin open. `rivals` are those that the minima leave undecided."""
         if self.size * len(rivals) > LISTED:
             raise Rejected(f"a cell of {self.size} inputs and {len(rivals)} rivals is too large to list")
-        low = np.stack([self.terms.of_rival(self.row, (t,)) for t in rivals], -1)
-        high = np.stack([self.terms.of_rival_high(self.row, t) for t in rivals], -1)
+        low, high = self.terms.of_rivals(self.row, rivals)
         # every partial sum is below `size`, so its roundings add up to at most `slack`; and the true
         # terms exceed the lower bounds by at most `width` in all
         size, width = np.abs(low).max(1).sum(0), up(high - low).max(1).sum(0)
@@ -316,11 +313,11 @@ class Cell:
         certain = (total <= -up(slack + up(width * (1 + 2.0**-40)))).any(1)
         return Bounds(int(certain.sum()), int(possible.sum()))
 
-    def _rivals(self, group: tuple[int, ...]) -> tuple[int, ...]:
+    def _rivals(self, group: tuple[int, ...]) -> list[int]:
         """A rival is an output other than the right one; counting the right one against itself is no proof."""
         if not group or not all(0 <= t < self.family.outputs and t != self.terms.right for t in group):
             raise Rejected(f"{list(group)} are not rivals of output {self.terms.right}")
-        return group
+        return list(group)
 
     def _count(self, terms: np.ndarray, grid: int, upwards: bool) -> int:
         step = _grid_step(self.layers, terms, grid)
