@@ -166,7 +166,7 @@ ISOLATED = (
 import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {"torch", "sympy", "z3", "safetensors", "rich", "typer", "matplotlib", "jinja2", "flint"}:
+        if name.split(".")[0] in "torch sympy z3 safetensors rich typer matplotlib jinja2 flint".split():
             raise ImportError(f"{name} must not be needed")
 sys.meta_path.insert(0, Refuse())
 sys.path.insert(0, sys.argv[1])

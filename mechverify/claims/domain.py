@@ -21,9 +21,8 @@ class Tokens:
         self.allowed = tuple(tuple(sorted(set(a))) for a in allowed)
         for i, ids in enumerate(self.allowed):
             if not ids or ids[0] < 0 or ids[-1] >= len(self.values):
-                raise ClaimError(
-                    f"tokens {name!r}: position {i} allows {list(ids)[:4]}...; give ids from 0 to {len(self.values) - 1}"
-                )
+                want = f"give ids from 0 to {len(self.values) - 1}"
+                raise ClaimError(f"tokens {name!r}: position {i} allows {list(ids)[:4]}...; {want}")
         self.symbols = tuple(sympy.Symbol(f"{name}{i}", integer=True) for i in range(len(self.allowed)))
 
     def __len__(self) -> int:

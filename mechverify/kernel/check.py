@@ -8,6 +8,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -56,8 +57,10 @@ class Counterexample(NamedTuple):
 @dataclass(frozen=True)
 class Theorem:
     """What an accepted certificate establishes: of `claim.domain.size` inputs, at least `right.low` and at
-    most `right.high` are right. `counterexamples` are some that were replayed: each is surely wrong, and comes with the
-    mechanism's value and the output whose enclosure has the largest centre. `cells` are the cells of rule fold, as (pinned tokens, key, size, bounds of the wrong inputs)."""
+    most `right.high` are right. `counterexamples` are some that were replayed: each is surely wrong, and
+    comes with the mechanism's value and the output whose enclosure has the largest centre. `cells` are the
+    cells of rule fold, as (pinned tokens, key, size, bounds of the wrong inputs).
+    """
 
     claim: Claim
     verdict: str
@@ -161,7 +164,7 @@ def read_domain(entry: Reader) -> tuple[Domain, tuple[int, ...]]:
     if not values or not tokens or not all(tokens):
         raise Rejected("the domain is empty")
     for here in tokens:
-        ascending = all(a < b for a, b in zip(here, here[1:], strict=False))
+        ascending = all(a < b for a, b in pairwise(here))
         if not ascending or here[0] < 0 or here[-1] >= len(values):
             raise Rejected("a token set of the domain is not ascending, or not within the vocabulary")
     return Domain(tokens), values

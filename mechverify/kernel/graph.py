@@ -119,7 +119,7 @@ def _tokens(graph: Graph, args: list[Node], attr: Any):
 
 
 def _weight(graph: Graph, args: list[Node], attr: Any):
-    name, shape = attr
+    _, shape = attr
     _need(not args, "weight takes no operand")
     return "real", shape, None
 
@@ -148,7 +148,7 @@ def _gather(graph: Graph, args: list[Node], attr: Any):
 
 
 def _select(graph: Graph, args: list[Node], attr: Any):
-    (x,), (axis, index) = args, attr
+    (x,), (axis, _) = args, attr
     return x.kind, x.shape[:axis] + x.shape[axis + 1 :], None
 
 

@@ -224,17 +224,21 @@ class _Analysis:
         shape = pattern.scores.place.shape[:-1]
         for h in np.ndindex(shape):
             keep = np.flatnonzero(pattern.kept[h])
-            own = np.ones((1,) * (1 + len(result)))
-            for letter, index in zip(head_letters, h, strict=True):
-                size = place.shape[1 + result.index(letter)]
-                axis_shape = [1] * (1 + len(result))
-                axis_shape[1 + result.index(letter)] = size
-                own = own * (np.arange(size) == index).reshape(axis_shape)
-            positions = self._positions(pattern.scores.place[h][keep], np.where(own > 0, place, NONE)[keep])
-            scores = pattern.scores.value.map(lambda a, h=h: a[(..., *h, slice(None))][..., keep])
-            mine = value.map(lambda a, own=own: np.take(a * own, keep, self.batch))
+            own = (slice(None), *(dict(zip(head_letters, h, strict=True)).get(c, slice(None)) for c in result))
+            place_h = self._own(place, 0, own, keep, NONE)
+            positions = self._positions(pattern.scores.place[h][keep], place_h)
+            scores = pattern.scores.value.map(lambda a, h=h, keep=keep: a[(..., *h, slice(None))][..., keep])
+            mine = value.map(lambda a, own=own, keep=keep: self._own(a, self.batch, own, keep, 0.0))
             heads.append(Head(positions, scores, mine))
         return _Mixture(self.tables.arithmetic.exact(np.zeros((1,) * self.batch + node.shape)), tuple(heads))
+
+    @staticmethod
+    def _own(a: np.ndarray, batch: int, own: tuple, keep: np.ndarray, rest) -> np.ndarray:
+        """The terms that are kept, with `rest` wherever the output belongs to another head."""
+        result = np.full_like(a, rest)
+        index = (slice(None),) * batch + own
+        result[index] = a[index]
+        return np.take(result, keep, batch)
 
     @staticmethod
     def _positions(scores: np.ndarray, values: np.ndarray) -> np.ndarray:

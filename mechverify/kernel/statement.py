@@ -76,7 +76,8 @@ def lines(theorem: Theorem) -> list[tuple[str, str]]:
     """(label, text) pairs: the whole theorem, its assumptions and its cost."""
     claim, right, total = theorem.claim, theorem.right, theorem.claim.domain.size
     threshold = "" if claim.at_least is None else f", on at least {claim.at_least} of them"
-    ratio = scientific(theorem.brute_force_ops // max(theorem.kernel_ops, 1))
+    ops, brute_force = theorem.kernel_ops, theorem.brute_force_ops
+    times = scientific(brute_force // max(ops, 1))
     rows = [
         ("verdict", theorem.verdict),
         ("claim", f"argmax {claim.site}[{claim.position}] = {expression(claim.graph, claim.target)}{threshold}"),
@@ -92,7 +93,7 @@ def lines(theorem: Theorem) -> list[tuple[str, str]]:
     rows.append(
         (
             "cost",
-            f"{scientific(theorem.kernel_ops)} operations; brute force takes {scientific(theorem.brute_force_ops)}, {ratio} times as many",
+            f"{scientific(ops)} operations; brute force takes {scientific(brute_force)}, {times} times as many",
         )
     )
     for wrong in theorem.counterexamples[:4]:

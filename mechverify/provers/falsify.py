@@ -12,8 +12,8 @@ STARTS, ROUNDS = 64, 12  # of the greedy search
 
 
 def falsify(problem: Problem, budget: Budget, seed: int = 0) -> Evidence:
-    """Uniform samples (every input of a small domain), then greedy single-token changes from the smallest margins. The model runs in
-    float32; each wrong input that is reported was replayed in the kernel's arithmetic."""
+    """Uniform samples (every input of a small domain), then greedy single-token changes from the smallest
+    margins. The model runs in float32; each wrong input that is reported was replayed by the kernel."""
     rng = np.random.default_rng(seed)
     margins = _Margins(problem)
     allowed = [np.array(ids) for ids in problem.domain.tokens]

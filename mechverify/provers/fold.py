@@ -144,7 +144,8 @@ def _bound(problem: Problem, budget: Budget) -> tuple[list[_Counted], Bounds]:
 
 
 def _first_count(family: Family, cell: Cell, rivals: list[int], small: float) -> _Counted:
-    """A small cell input by input; else all rivals as one group, and the rival with the smallest minimum, if more than `small` can be wrong."""
+    """A small cell input by input; else all rivals as one group, and (if more than `small` inputs can be wrong)
+    the rival with the smallest minimum."""
     if cell.size * len(rivals) <= CHEAP:
         return _Counted(family, cell.tokens, rivals, cell.size, None, None, cell.list_wrong(rivals))
     worst = int(np.argmin(cell.terms.minima[cell.row]))

@@ -70,7 +70,8 @@ def test_kth_largest_says_what_k_may_be():
 @pytest.mark.parametrize(
     "bad",
     [dict(length=0, vocab=3), dict(length=2, vocab=0), dict(length=2, vocab=3, values=[1]),
-     dict(length=2, vocab=3, allowed=[3]), dict(length=2, vocab=3, allowed=[[0]]), dict(length=2, vocab=3, allowed=[[], [1]])],
+     dict(length=2, vocab=3, allowed=[3]), dict(length=2, vocab=3, allowed=[[0]]),
+     dict(length=2, vocab=3, allowed=[[], [1]])],
 )  # fmt: skip
 def test_domains_that_make_no_sense(bad):
     with pytest.raises(ClaimError):

@@ -45,7 +45,9 @@ def test_size_smallest_and_sums():
         assert recursion.size(layers) == len(accepted)
         for position in range(len(layers)):
             tokens, counts = np.unique(accepted[:, position], return_counts=True)
-            assert recursion.sizes_by_token(layers, position) == dict(zip(tokens.tolist(), counts.tolist(), strict=True))
+            assert recursion.sizes_by_token(layers, position) == dict(
+                zip(tokens.tolist(), counts.tolist(), strict=True)
+            )
         if not len(accepted):
             continue
         terms = rng.normal(size=(len(layers), vocab)) * 10.0 ** rng.integers(-3, 4, (len(layers), vocab))

@@ -20,7 +20,11 @@ ONE = [["integer", [], 0]]
 
 
 def scalar_model(vocab: int, length: int, out=2, heads=1, layers=1, dtype=np.float64) -> bytes:
-    weights = {"embed.W_E": np.zeros((vocab, 1)), "pos_embed.W_pos": np.zeros((length, 1)), "unembed.W_U": np.ones((1, out))}
+    weights = {
+        "embed.W_E": np.zeros((vocab, 1)),
+        "pos_embed.W_pos": np.zeros((length, 1)),
+        "unembed.W_U": np.ones((1, out)),
+    }
     for layer in range(layers):
         weights |= {f"blocks.{layer}.attn.W_{c}": np.ones((heads, 1, 1)) for c in "QKVO"}
     return as_bytes({k: v.astype(dtype) for k, v in weights.items()})
@@ -74,8 +78,8 @@ def test_more_than_64_positions(rule):
 def test_a_domain_past_float64_is_stated_in_words():
     data = scalar_model(2, 1024, dtype=np.float32)
     proof = {"rule": "counterexample", "inputs": [[0] * 1024]}
-    doc = forge.document(data, proof, equals=[["integer", [], 7]], vocab=2, length=1024, position=0, right=(0, 2**1024 - 1),
-                         tokens=[[0, 1]] * 1024)  # fmt: skip
+    doc = forge.document(data, proof, equals=[["integer", [], 7]], vocab=2, length=1024, position=0,
+                         right=(0, 2**1024 - 1), tokens=[[0, 1]] * 1024)  # fmt: skip
     assert any("2^1024" in text for _, text in lines(check(forge.file(doc, data))))
 
 
@@ -123,8 +127,16 @@ def hog(kind: str) -> bytes:
         case "dead":  # 0 exactly if the last token isn't 0, or all are: pinned to 0, one input
             n = 27
             rows = [["value", [], i] for i in range(n)]
-            rows += [["integer", [], 0], ["eq", [n - 1, n], None], ["max", list(range(n - 1)), None], ["eq", [n + 2, n], None],
-                     ["not", [n + 1], None], ["and", [n + 1, n + 3], None], ["or", [n + 4, n + 5], None], ["not", [n + 6], None]]
+            rows += [
+                ["integer", [], 0],
+                ["eq", [n - 1, n], None],
+                ["max", list(range(n - 1)), None],
+                ["eq", [n + 2, n], None],
+                ["not", [n + 1], None],
+                ["and", [n + 1, n + 3], None],
+                ["or", [n + 4, n + 5], None],
+                ["not", [n + 6], None],
+            ]
             data, shape = scalar_model(2, n), dict(equals=rows, vocab=2, length=n, position=n - 1)
             proof = forge.fold([[[0], [0], None, None]], only=[[0]])
         case "activations":
