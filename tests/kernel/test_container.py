@@ -49,7 +49,7 @@ def test_a_zip_written_otherwise_is_refused():
     "text",
     ['{"a":1,"a":1}', '{"a":1.0}', '{"a":1e3}', '{"a":NaN}', '{"a":-Infinity}', "[" * 100_000, '{"a":' * 5_000,
      '{"a":' + "9" * 10_000 + "}", "", "\xff", "{}x"],
-    ids="duplicate float exponent nan infinity deep-list deep-object long empty latin tail".split(),
+    ids=["duplicate", "float", "exponent", "nan", "infinity", "deep-list", "deep-object", "long", "empty", "latin", "tail"],
 )  # fmt: skip
 def test_json_that_could_be_read_in_two_ways_is_refused(text):
     with pytest.raises(NotACertificate):
