@@ -9,9 +9,6 @@ import numpy as np
 from mechverify.kernel.errors import Rejected
 from mechverify.kernel.graph import Graph
 
-# Buffers that TransformerLens state dicts carry and that no output depends on.
-_BUFFERS = re.compile(r"blocks\.[0-9]+\.attn\.(mask|IGNORE)")
-
 
 def transformer(graph: Graph, weights: dict[str, np.ndarray]) -> dict[str, int]:
     """An attention-only transformer without layer norm; returns its sites, by name, as node ids.
@@ -34,7 +31,7 @@ def transformer(graph: Graph, weights: dict[str, np.ndarray]) -> dict[str, int]:
     problems = [f"{k} is missing" for k in required if k not in weights]
     for name, value in weights.items():
         want = required.get(name) or optional.get(name)
-        if want is None and not _BUFFERS.fullmatch(name):
+        if want is None:
             problems.append(f"{name} is not part of an attention-only transformer without layer norm")
         elif want is not None and value.shape != want:
             problems.append(f"{name} has shape {list(value.shape)}, expected {list(want)}")

@@ -1,7 +1,7 @@
 """Decide whether a certificate establishes its claim.
 
 The kernel builds the graph from the weights itself, derives every cell of the proof itself, and compares
-what it proved with what the certificate concludes. Anything unknown, unread or unproved rejects.
+what it proved with what the certificate concludes. Anything unknown or unproved rejects.
 """
 
 import hashlib
@@ -57,7 +57,8 @@ class Counterexample(NamedTuple):
 @dataclass(frozen=True)
 class Theorem:
     """What an accepted certificate establishes: of `claim.domain.size` inputs, at least `right.low` and at
-    most `right.high` are right. `counterexamples` are some that were replayed: each is surely wrong, and
+    most `right.high` are right (the bounds that the certificate states; those proved are at least as good).
+    `counterexamples` are some that were replayed: each is surely wrong, and
     comes with the mechanism's value and the output whose enclosure has the largest centre. `cells` are the
     cells of rule fold, as (pinned tokens, key, size, bounds of the wrong inputs).
     """
@@ -86,7 +87,7 @@ def check(data: bytes) -> Theorem:
     if type(document.get("version")) is not int or document["version"] != VERSION:
         raise NotACertificate(f"format version {document.get('version')!r}; this kernel reads version {VERSION}")
     try:
-        with np.errstate(all="ignore"):  # every result is checked to be finite before it decides
+        with np.errstate(all="ignore"):  # what isn't finite is rejected, or bounds nothing: docs/soundness.md
             check_environment()
             return _decide(Reader(document, "certificate"), contents["weights.safetensors"])
     except (Rejected, NotACertificate):
@@ -126,7 +127,7 @@ def _explain(job: Job, wrong: np.ndarray) -> list[Counterexample]:
         return []
     values = Evaluation(job.graph, job.weights, Float64(), wrong, ordered=False)
     expected = np.broadcast_to(values[job.target], len(wrong)).tolist()
-    decoded = values[job.output].mid.argmax(-1).tolist()
+    decoded = np.broadcast_to(values[job.output].mid.argmax(-1), len(wrong)).tolist()
     return [Counterexample(*row) for row in zip(wrong.tolist(), expected, decoded, strict=True)]
 
 
@@ -195,6 +196,8 @@ def prove(job: Job, domain: Domain, proof: Reader) -> tuple[Bounds, np.ndarray, 
         if action == "meet":
             a, b = results.pop(), results.pop()
             results.append(Bounds(max(a.low, b.low), min(a.high, b.high)))
+            if results[-1].low > results[-1].high:
+                raise Rejected("two proofs of the same part contradict each other")
             continue
         rule = node["rule"].text()
         used[rule] = used.get(rule, 0) + 1
@@ -226,7 +229,7 @@ def _conclude(entry: Reader, claim: Claim, proved: Bounds, has_counterexample: b
         raise Rejected(f"unknown verdict {verdict!r}")
     if stated.low > proved.low or stated.high < proved.high:
         raise Rejected(f"right inputs stated: {stated.low} to {stated.high}; proved: {proved.low} to {proved.high}")
-    if (verdict == "BOUNDED") != (claim.at_least is None) and verdict != "BOUNDED":
+    if verdict != "BOUNDED" and claim.at_least is None:
         raise Rejected(f"a claim without a threshold can't be {verdict}")
     if verdict == "PROVED" and not stated.low >= claim.at_least * claim.domain.size:
         raise Rejected(f"{stated.low} right inputs don't reach the claimed accuracy {claim.at_least}")

@@ -6,6 +6,7 @@ imported or unpickled, and no array is larger than the file.
 """
 
 import json
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -72,6 +73,10 @@ def read_json(data: bytes) -> object:
         raise NotACertificate(f"certificate.json can't be read: {error}") from None
 
 
+# What TransformerLens state dicts carry beside parameters: the causal mask, and minus infinity.
+_BUFFERS = re.compile(r"blocks\.[0-9]+\.attn\.(mask|IGNORE)")
+
+
 def _from_bfloat16(raw: np.ndarray) -> np.ndarray:
     return (raw.astype(np.uint32) << 16).view(np.float32)
 
@@ -88,8 +93,8 @@ _DTYPES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
 def read_weights(data: bytes) -> dict[str, np.ndarray]:
     """Tensors of a safetensors file as float64, exactly; raises ValueError, saying what is wrong.
 
-    NaN and infinity are refused; so are overlapping, missing and left-over bytes. Tensors of integer or
-    boolean type (buffers) are passed over.
+    NaN and infinity are refused; so are overlapping, missing and left-over bytes. Known buffers are
+    passed over.
     """
     if len(data) < 8:
         raise ValueError(f"not a safetensors file: it has {len(data)} bytes")
@@ -114,9 +119,9 @@ def read_weights(data: bytes) -> dict[str, np.ndarray]:
         if not 0 <= begin <= end <= len(body):
             raise ValueError(f"tensor {name!r} lies outside the file")
         spans.append((begin, end))
+        if _BUFFERS.fullmatch(name):
+            continue
         if dtype not in _DTYPES:
-            if dtype in ("BOOL", "U8", "I8", "I16", "I32", "I64"):
-                continue
             raise ValueError(f"tensor {name!r} has type {dtype}; use one of {', '.join(_DTYPES)}")
         code, convert = _DTYPES[dtype]
         if prod(shape) * np.dtype(code).itemsize != end - begin:

@@ -1,6 +1,6 @@
 """Enclosures of elementary functions by the kernel's own polynomials; no libm result decides.
 
-exp: x = k ln 2 + r with |r| <= 0.35, a Taylor polynomial of degree 14 in r, and a scaling by 2^k.
+exp: x = k ln 2 + r with |r| <= 0.36, a Taylor polynomial of degree 14 in r, and a scaling by 2^k.
 The remainder and rounding argument is in docs/soundness.md, "exp".
 """
 

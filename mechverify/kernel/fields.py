@@ -22,9 +22,6 @@ class Reader:
         self._unread.discard(name)
         return Reader(self.value[name], f"{self.where}.{name}")
 
-    def has(self, name: str) -> bool:
-        return type(self.value) is dict and name in self.value
-
     def close(self) -> None:
         """Every field of an object has to be read: an unknown one could mean something to somebody."""
         self._need(not self._unread, f"unknown fields {sorted(map(str, self._unread))}")

@@ -3,7 +3,7 @@
 One immutable list of nodes in topological order, hash-consed. Two kinds of value: `real` tensors
 (the model) and `int` scalars (the mechanism; truth values are 0 and 1). `LEGAL` is the whole grammar:
 an operation is legal if and only if its row accepts its operands, and the row gives the result's shape.
-Integer nodes know their exact range, so that int64 arithmetic can't overflow.
+Integer nodes know a range that holds their value, so that int64 arithmetic can't overflow.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ INT_LIMIT = 2**62
 
 @dataclass(frozen=True)
 class Node:
-    """`shape` without batch axes; `span` is the exact (smallest, largest) value of an int node."""
+    """`shape` without batch axes; `span` encloses an int node's value."""
 
     op: str
     args: tuple[int, ...]
@@ -79,8 +79,8 @@ class Graph:
         if n.op == "softmax" and axis < len(n.shape) - 1:
             mask = index + 1 if n.attr == "causal" and axis == len(n.shape) - 2 else n.attr
             return self.add("softmax", self.select(n.args[0], axis, index), attr=mask)
-        if n.op == "gather" and axis == 0:
-            return self.add("gather", n.args[0], self.add("select", n.args[1], attr=(0, index)))
+        if n.op == "gather" and axis < len(self.nodes[n.args[1]].shape):
+            return self.add("gather", n.args[0], self.add("select", n.args[1], attr=(axis, index)))
         return self.add("select", node, attr=(axis, index))
 
     def _select_operand(self, node: int, from_right: int, index: int) -> int:
@@ -148,7 +148,8 @@ def _gather(graph: Graph, args: list[Node], attr: Any):
 
 
 def _select(graph: Graph, args: list[Node], attr: Any):
-    (x,), (axis, _) = args, attr
+    (x,), (axis, index) = args, attr
+    _need(0 <= axis < len(x.shape) and 0 <= index < x.shape[axis], "select outside the value")
     return x.kind, x.shape[:axis] + x.shape[axis + 1 :], None
 
 
@@ -248,8 +249,7 @@ def _span_where(spans, attr):
     return _span_hull(spans[1:], attr)
 
 
-LEGAL: dict[str, Row] = {
-    # the model: real tensors
+MODEL: dict[str, Row] = {  # real tensors
     "tokens": _tokens,
     "select": _select,
     "weight": _weight,
@@ -261,7 +261,8 @@ LEGAL: dict[str, Row] = {
     "sqrt": _elementwise(1),
     "einsum": _einsum,
     "softmax": _softmax,
-    # the mechanism: integers
+}
+MECHANISM: dict[str, Row] = {  # integers; a certificate may write these
     "value": _value,
     "integer": _integer,
     "sum": _ints(None, _span_add),
@@ -280,4 +281,4 @@ LEGAL: dict[str, Row] = {
     "where": _ints(3, _span_where),
 }
 
-MECHANISM = frozenset(list(LEGAL)[list(LEGAL).index("value") :])
+LEGAL = MODEL | MECHANISM

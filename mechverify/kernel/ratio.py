@@ -151,7 +151,9 @@ class _Analysis:
                 return _join_sum(node.attr, *places)
             case "add" | "mul" | "div" | "sqrt":
                 return np.broadcast_to(_join(*places) if len(places) == 2 else places[0], node.shape)
-        return np.full(node.shape, NONE)
+            case "weight" | "natural":
+                return np.full(node.shape, NONE)
+        raise Unsupported(f"no dependency rule for operation {node.op!r}")
 
     def _mix(self, node: Node, args: list) -> _Mixture:
         if node.op == "einsum" and isinstance(args[0], _Pattern) and isinstance(args[1], _Table):
@@ -164,13 +166,6 @@ class _Analysis:
             return _Mixture(base, tuple(heads))
         if node.op in ("einsum", "mul", "div") and isinstance(args[0], _Mixture) and isinstance(args[1], _Table):
             return self._linear(node, args[0], _fixed(args[1], node))
-        if node.op == "select" and isinstance(args[0], _Mixture):
-            axis, index = node.attr
-            heads = [
-                Head(h.positions, h.scores, h.values.map(lambda a: np.take(a, index, self.batch + 1 + axis)))
-                for h in args[0].heads
-            ]
-            return _Mixture(args[0].base.map(lambda a: np.take(a, index, self.batch + axis)), tuple(heads))
         raise Unsupported(
             f"operation {node.op!r} on the result of attention is not linear: the output is no sum of one-token terms"
         )

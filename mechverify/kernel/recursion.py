@@ -2,6 +2,7 @@
 how many sequences it has, how small a sum of one-token terms can be, how many sums are <= 0, all sums.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable
 
@@ -63,7 +64,7 @@ def smallest(layers: list[Layer], term: Callable[[int, np.ndarray], np.ndarray],
     """A lower bound, over all accepted sequences, of the sum of one-token terms (min-plus recursion).
 
     `term(i, tokens)` gives float64 lower bounds [*shape] of the smallest term among `tokens` at position
-    i, +inf where none is allowed. Exact up to rounding, which is downwards. Complexity: positions times
+    i, as large as you like where none is allowed. Exact up to rounding, which is downwards. Complexity: positions times
     states times groups, on arrays of `shape`.
     """
     best = [np.zeros(shape)]
@@ -105,6 +106,8 @@ def to_grid(terms: np.ndarray, step: float, upwards: bool) -> np.ndarray:
     """Float64 terms as integer multiples of `step`, rounded down, or up. `step` is a power of two, so the
     quotient is exact unless it underflows; there the term's sign decides. Rejects a term below LOWEST
     steps; one above HIGHEST decides the sum alone and is clipped."""
+    if math.frexp(step)[0] != 0.5:
+        raise Rejected("the counting grid's step is not a power of two")
     scaled = terms / step
     if not (scaled >= LOWEST).all():
         raise Rejected("the counting grid is too fine for the terms of this cell")
@@ -116,8 +119,8 @@ def to_grid(terms: np.ndarray, step: float, upwards: bool) -> np.ndarray:
 
 
 def count_nonpositive(layers: list[Layer], terms: np.ndarray, upwards: bool) -> int:
-    """The number of accepted sequences whose sum of `terms` [positions, vocab] (integers) is <= 0,
-    rounded upwards or downwards; exact while the cell has fewer than 2^53 sequences.
+    """The number of accepted sequences whose sum of `terms` [positions, vocab] (integers from LOWEST to
+    HIGHEST) is <= 0, rounded upwards or downwards; exact while the cell has fewer than 2^53 sequences.
 
     A state keeps only the partial sums that later tokens can still decide either way, so the work is
     positions x states x distinct terms x window. Counts are float64 sums of non-negative numbers; their

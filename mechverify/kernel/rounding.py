@@ -1,4 +1,7 @@
-"""Float64 ball arithmetic with outward rounding: the only place where the kernel rounds.
+"""Float64 ball arithmetic with outward rounding, in which every table is computed.
+
+Beyond it, float64 is rounded only in elementary.py (exp), recursion.py (minima, sums, large counts) and
+rules/fold.py (terms), each with `down` or `up` or a stated slack.
 
 A ball (mid, rad) stands for every real within rad of mid, elementwise. Each method takes balls and
 returns a ball that holds the exact result for every choice of reals in its operands. The arguments
@@ -6,7 +9,7 @@ are in docs/soundness.md, "Arithmetic"; they need only that numpy's + - * / sqrt
 nearest with gradual underflow (axiom `ieee754`), and that a contraction is a sum of the elementwise
 products in some order, fused or not.
 
-Postconditions hold where the result is finite; `finite` is called before any comparison decides.
+Postconditions hold where the result is finite; `lower` and `upper`, the ways out, reject what is not.
 """
 
 from typing import NamedTuple

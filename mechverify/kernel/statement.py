@@ -69,7 +69,9 @@ def domain(theorem: Theorem) -> str:
 def _ids(tokens: tuple[int, ...]) -> str:
     if tokens[-1] - tokens[0] == len(tokens) - 1:
         return f"{{{tokens[0]}..{tokens[-1]}}}"
-    return "{" + ",".join(map(str, tokens[:8])) + (", ...}" if len(tokens) > 8 else "}")
+    if len(tokens) <= 64:
+        return "{" + ",".join(map(str, tokens)) + "}"
+    return f"{len(tokens)} ids, sha256 {hashlib.sha256(repr(tokens).encode()).hexdigest()}"
 
 
 def lines(theorem: Theorem) -> list[tuple[str, str]]:
@@ -80,7 +82,7 @@ def lines(theorem: Theorem) -> list[tuple[str, str]]:
     times = scientific(brute_force // max(ops, 1))
     rows = [
         ("verdict", theorem.verdict),
-        ("claim", f"argmax {claim.site}[{claim.position}] = {expression(claim.graph, claim.target)}{threshold}"),
+        ("claim", f"strict argmax {claim.site}[{claim.position}] = {expression(claim.graph, claim.target)}{threshold}"),
         ("domain", domain(theorem)),
         ("model", f"{claim.architecture}, weights sha256 {claim.weights_sha256}"),
         ("semantics", f"{claim.semantics} (exact real arithmetic on these exact weights)"),

@@ -73,7 +73,11 @@ def random_proof(rng, doc, depth=2) -> dict:
                     rng.shuffle(rivals)
                     cut = int(rng.integers(0, len(rivals) + 1))
                     groups = [g for g in (rivals[:cut], rivals[cut:]) if g]
-                certain = None if rng.random() < 0.5 else int(rng.choice([t for t in range(vocab) if t != m]))
+                certain = (
+                    None
+                    if groups is None or rng.random() < 0.5
+                    else int(rng.choice([t for t in range(vocab) if t != m]))
+                )
                 cells.append([[q], [m], groups, certain])
     keys = [[["value", [], 0]]] if rng.random() < 0.2 else []
     if keys:

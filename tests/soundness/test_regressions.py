@@ -95,6 +95,35 @@ def test_a_long_mechanism_is_stated_by_its_hash():
     assert "sha256" in texts[0] and texts[0] != texts[1]
 
 
+def test_weights_near_the_end_of_float64_are_refused_not_misjudged():
+    """base + value overflows to +inf where the margin's sign is the other (an adversary's near miss)."""
+    key, value = np.array([[[0.0], [0.0], [0.0]]]), np.array([[[1.5e308], [-1.5e308], [1.0]]])
+    data = as_bytes({
+        "embed.W_E": np.eye(3), "pos_embed.W_pos": np.zeros((2, 3)), "blocks.0.attn.W_Q": key, "blocks.0.attn.W_K": key,
+        "blocks.0.attn.W_V": value, "blocks.0.attn.W_O": np.ones((1, 1, 3)),
+        "unembed.W_U": np.array([[1.0, 0], [0, 0], [0, 0]]), "unembed.b_U": np.array([1e308, 0.0]),
+    })  # fmt: skip
+    for cells in ([], [[[1], [0], None, None]], [[[1], [0], [[1]], 1]]):
+        doc = forge.document(data, forge.fold(cells), equals=ONE, vocab=3, length=2, position=1, right=(9, 9))
+        with pytest.raises(Rejected):
+            check(forge.file(doc, data))
+
+
+def test_contradicting_proofs_of_a_part_are_refused(monkeypatch):
+    """A rule that is wrong in one part must not hide behind the total."""
+    from mechverify.kernel.check import LEAVES
+    from mechverify.kernel.job import Bounds
+
+    monkeypatch.setitem(LEAVES, "enumerate", lambda job, part, node: Bounds(part.size, part.size))
+    data = scalar_model(2, 2)
+    wrong = {"rule": "counterexample", "inputs": [[0, 0]]}
+    both = {"rule": "both", "first": {"rule": "enumerate"}, "second": wrong}
+    proof = {"rule": "split", "position": 0, "first": [0], "inside": both, "outside": {"rule": "enumerate"}}
+    doc = forge.document(data, proof, equals=[["integer", [], 7]], vocab=2, length=2, position=1, right=(0, 4))
+    with pytest.raises(Rejected, match="contradict"):
+        check(forge.file(doc, data))
+
+
 def test_true_is_no_version():
     data = scalar_model(1, 1)
     doc = forge.document(data, {"rule": "enumerate"}, equals=ONE, tokens=[[0]], vocab=1, length=1, position=0)
@@ -117,7 +146,8 @@ try:
     check(open(sys.argv[1], "rb").read()); verdict = "accepted"
 except Rejected as error:
     verdict = "internal" if "internal error" in str(error) else "rejected"
-print(verdict, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+status = open("/proc/self/status").read()  # ru_maxrss would count what the parent used before the fork
+print(verdict, int(status.split("VmHWM:")[1].split()[0]) // 1024)
 """
 
 
@@ -154,6 +184,7 @@ def hog(kind: str) -> bytes:
     return forge.file(forge.document(data, proof, right=(0, shape["vocab"] ** shape["length"]), **shape), data)
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
 @pytest.mark.parametrize("name", HOGS)
 def test_small_files_take_little_memory(tmp_path, name):
     kind, accepted = HOGS[name]

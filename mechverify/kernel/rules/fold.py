@@ -4,8 +4,8 @@ With one head, logit_m - logit_t > 0 is equivalent to
 
     sum_i exp(s_i) * (base[m] - base[t] + u_i[m] - u_i[t]) > 0,
 
-a sum of one-token terms once the pinned tokens are fixed. Its minimum over a cell is found exactly by
-the min-plus recursion: a cell where it is positive for every t is right everywhere. In another cell the
+a sum of one-token terms once the pinned tokens are fixed. Its minimum over a cell, up to rounding, is
+found by the min-plus recursion: a cell where it is positive for every t is right everywhere. In another cell the
 witness says how to count: `groups` of rival outputs t, whose terms are replaced by the smallest of the
 group, bound the wrong inputs from above; one rival `t` bounds them from below. Where it gives no groups
 (null), the cell is small enough to add up the terms of every input.
@@ -214,6 +214,8 @@ class Terms:
         value = ar.sub(tables.value.map(lambda a: a[..., right, None]), tables.value)
         bounds = [lower(base), upper(base), lower(value), upper(value)]
         slack = 2.0**-51 * sum(max(np.abs(a).max(), np.abs(b).max()) for a, b in (bounds[:2], bounds[2:]))
+        if not np.isfinite(2.0 * slack * 2.0**51):  # so that no base + value does
+            raise Rejected("weights too large: a difference of outputs overflows float64")
         self.base_low, self.base_high = down(bounds[0] - slack), up(bounds[1] + slack)
         self.value_low, self.value_high = bounds[2:]
         self.right, self.length = right, length
@@ -278,6 +280,8 @@ class Cell:
         if not rivals:
             return Bounds(0, 0)
         if groups is None:
+            if certain is not None:
+                raise Rejected("a listed cell is not counted for a rival as well")
             return self.list_wrong(rivals)
         low = 0 if certain is None else self.count_surely_wrong(certain, grid)
         high = self.size
@@ -332,9 +336,9 @@ def _grid_step(layers: list[Layer], terms: np.ndarray, grid: int) -> float:
     alive = [np.concatenate([tokens for tokens, _ in layer.groups]) for layer in layers]
     low = np.array([terms[i, tokens].min() for i, tokens in enumerate(alive)])
     high = np.array([terms[i, tokens].max() for i, tokens in enumerate(alive)])
-    reach = np.minimum(high, np.maximum(low, low - low.sum()))
-    span = float((reach - low).sum())
-    if not np.isfinite(span):
+    reach = np.minimum(high, np.maximum(low, low - math.fsum(low)))  # fsum: the same on every machine
+    span = math.fsum(reach - low)
+    if not math.isfinite(span):
         raise Rejected("terms too large to count")
     finest = max(float(-low.min()) * 2.0**-29, 2.0**-1000)
     return math.ldexp(1.0, math.frexp(max(span / grid, finest))[1])
