@@ -171,7 +171,8 @@ def count_nonpositive(layers: list[Layer], terms: np.ndarray, upwards: bool) -> 
                     if cut:
                         failing += times * below[cut]
                     if stop > cut:
-                        destination[first + cut - first_open : first + stop - first_open] += times * row[cut:stop]
+                        moved = row[cut:stop] if times == 1 else times * row[cut:stop]
+                        destination[first + cut - first_open : first + stop - first_open] += moved
                 certain += int(failing) * remaining[position + 1][target]
         depth += sum(map(len, shifts[position])) * (layer.states + 2) + max(map(len, counts)) + 2
         counts, starts = following_counts, [f + 1 for f in fail]
