@@ -1,13 +1,16 @@
 """The command line: prove, check, show, report, models. Exit codes are a contract (docs/cli.md)."""
 
 import json
+import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mechverify import kernel
@@ -21,7 +24,7 @@ app = typer.Typer(
 )  # fmt: skip
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 EXIT = {"PROVED": 0, "BOUNDED": 0, "REFUTED": 1, "UNKNOWN": 3}
-REJECTED, BAD_INPUT = 1, 2
+REJECTED, BAD_INPUT, INTERNAL = 1, 2, 70
 COLOURS = {"PROVED": "green", "REFUTED": "red", "BOUNDED": "cyan", "UNKNOWN": "yellow"}
 
 
@@ -52,6 +55,8 @@ def prove(
     target = out_file or Path(file.stem + ".cert")
     if not target.parent.is_dir():
         _stop(f"--out {target}: the folder {target.parent} doesn't exist; create it first")
+    if target.is_dir() or not os.access(target if target.exists() else target.parent, os.W_OK):
+        _stop(f"--out {target}: not a file that can be written")
     try:
         claim = load_claim(file, _parameters(parameter or []))
     except ClaimError as error:
@@ -63,7 +68,10 @@ def prove(
         except kernel.Rejected as error:
             _stop(f"the claim can't be checked: {error}")
     if outcome.certificate is not None:
-        target.write_bytes(outcome.certificate)
+        try:
+            target.write_bytes(outcome.certificate)
+        except OSError as error:
+            _stop(f"--out {target}: {error.strerror}")
     written = str(target) if outcome.certificate is not None else None
     if json_:
         seconds = outcome.search_seconds, outcome.check_seconds
@@ -76,9 +84,9 @@ def prove(
             f"{'time':>16}  search {outcome.search_seconds:.2f} s, check {outcome.check_seconds:.2f} s",
             f"\n{'certificate':>16}  {written}", sep="", soft_wrap=True,
         )  # fmt: skip
-    if outcome.verdict == "UNKNOWN" and not json_:
-        for reason in outcome.reasons or ["nothing was proved"]:
-            out.print(f"{'why':>16}  {reason}", markup=False, soft_wrap=True)
+    if not json_:
+        for reason in outcome.reasons or (["nothing was proved"] if outcome.verdict == "UNKNOWN" else []):
+            out.print(f"{'note':>16}  {reason}", markup=False, soft_wrap=True)
     raise typer.Exit(EXIT[outcome.verdict])
 
 
@@ -123,10 +131,13 @@ def report(
     if html is None and latex is None:
         _stop("say where to: --html FOLDER, --latex FILE, or both")
     checked = [(path, *_checked(path)) for path in certificates]
-    if html is not None:
-        out.print(f"report: {write_html(html, checked)}", soft_wrap=True)
-    if latex is not None:
-        out.print(f"table: {write_latex(latex, checked)}", soft_wrap=True)
+    try:
+        if html is not None:
+            out.print(f"report: {write_html(html, checked)}", soft_wrap=True)
+        if latex is not None:
+            out.print(f"table: {write_latex(latex, checked)}", soft_wrap=True)
+    except OSError as error:
+        _stop(f"can't write {error.filename}: {error.strerror}")
 
 
 @app.command()
@@ -136,7 +147,7 @@ def models() -> None:
 
     table = Table("architecture", "what it is", box=None)
     for name, build in ARCHITECTURES.items():
-        table.add_row(name, " ".join((build.__doc__ or "").split("Raises")[0].split()))
+        table.add_row(name, escape(" ".join((build.__doc__ or "").split("Raises")[0].split())))
     out.print(table)
 
 
@@ -145,6 +156,9 @@ def _parameters(texts: list[str]) -> dict[str, str]:
     for (name, equals, _), text in zip(pairs, texts, strict=True):
         if not equals or not name:
             _stop(f"-p {text}: write it as name=value")
+    names = [name for name, _, _ in pairs]
+    if len(set(names)) < len(names):
+        _stop(f"-p {max(names, key=names.count)}: given twice")
     return {name: value for name, _, value in pairs}
 
 
@@ -179,6 +193,10 @@ def _same_weights(theorem: kernel.Theorem, weights: Path) -> None:
 
 
 def _print_theorem(theorem: kernel.Theorem, verdict: str) -> None:
+    if not out.is_terminal:  # nothing is wrapped, so that hashes can be found and copied
+        for label, text in lines(theorem):
+            print(f"{label:>16}  {verdict if label == 'verdict' else text}")
+        return
     table = Table(box=None, show_header=False, padding=(0, 0, 0, 2))
     table.add_column(justify="right", style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -186,7 +204,7 @@ def _print_theorem(theorem: kernel.Theorem, verdict: str) -> None:
         if label == "verdict":
             table.add_row(label, f"[bold {COLOURS[verdict]}]{verdict}[/]")
         else:
-            table.add_row(label, text.replace("[", r"\["))
+            table.add_row(label, escape(text))
     out.print(table)
 
 
@@ -210,7 +228,11 @@ class _Interrupt:
 
 
 def main() -> None:
-    app()
+    try:
+        app()
+    except Exception:  # a defect of ours must not look like a refutation
+        traceback.print_exc()
+        sys.exit(INTERNAL)
 
 
 if __name__ == "__main__":

@@ -75,6 +75,19 @@ def test_unknown_is_exit_3(shipped, tmp_path):
     assert "time limit" in result.output
 
 
+def test_two_certificates_of_one_name_keep_their_figures(certificate, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / certificate.name).write_bytes(certificate.read_bytes())
+    run("report", certificate, tmp_path / "other" / certificate.name, "--html", tmp_path / "r", code=0)
+    page = (tmp_path / "r" / "index.html").read_text()
+    assert f"1-{certificate.name}" in page and f"2-{certificate.name}" in page
+    run("report", certificate, "--html", certificate, code=2)
+
+
+def test_models_are_listed_with_their_shapes():
+    assert "[heads, d, e]" in " ".join(run("models", code=0).output.split())
+
+
 def test_a_rejected_certificate_is_exit_1_and_garbage_2(certificate, shipped, tmp_path):
     data = certificate.read_bytes()
     from mechverify.kernel.container import pack, unpack
@@ -132,6 +145,11 @@ def test_bad_weights_are_exit_2_with_one_message(small_model, tmp_path, kind):
     assert not (tmp_path / "c.cert").exists()
 
 
+HEAD = """from mechverify import Accuracy, tokens, transformer
+def claim():
+    m = transformer("WEIGHTS")
+    x = tokens("x", length=3, vocab=6)
+"""
 CLAIMS = {
     "syntax": ("def claim(:\n", "line 1"),
     "no claim": ("x = 1\n", "no function `claim`"),
@@ -139,14 +157,26 @@ CLAIMS = {
     "import": ("import nothing_of_that_name\ndef claim(): pass\n", "line 1"),
     "no claim returned": ("def claim():\n    return 3\n", "returned int"),
     "null bytes": ("\0", "null bytes"),
+    "leaves": ("def claim():\n    raise SystemExit('bye')\n", "SystemExit: bye"),
+    "python's max": (HEAD + "    return Accuracy(m.logits[-1], equals=max(x), over=x)\n", "use sympy's Max"),
+    "no star": (HEAD + "    return Accuracy(m.logits[-1], equals=x, over=x)\n", "write Max(*x)"),
+    "text": (HEAD + "    return Accuracy(m.logits[-1], equals='x0', over=x)\n", "is text"),
+    "no such token": (HEAD + "    return Accuracy(m.logits[-1], equals=x[7], over=x)\n", "x[7]: there are 3 tokens"),
+    "no position": (HEAD + "    return Accuracy(m.logits, equals=x[0], over=x)\n", "at which position"),
+    "no vector": (
+        HEAD + "    return Accuracy(m['blocks.0.attn.hook_pattern'][0], equals=x[0], over=x)\n",
+        "one vector",
+    ),
+    "half a value": (HEAD.replace("vocab=6", "vocab=6, values=[0.5] * 6") + "    return 1\n", "not integers"),
+    "half a token": (HEAD.replace("vocab=6", "vocab=6, allowed=[0.5, 1]") + "    return 1\n", "not integers"),
 }
 
 
 @pytest.mark.parametrize("kind", CLAIMS)
-def test_bad_claim_files_point_to_the_line(tmp_path, kind):
+def test_bad_claim_files_point_to_the_line(small_model, tmp_path, kind):
     path = tmp_path / "claim.py"
     source, message = CLAIMS[kind]
-    path.write_text(source)
+    path.write_text(source.replace("WEIGHTS", str(small_model)))
     assert message in " ".join(run("prove", path, "--out", tmp_path / "c.cert", code=2).output.split())
 
 
@@ -154,7 +184,8 @@ def test_bad_claim_files_point_to_the_line(tmp_path, kind):
     ("arguments", "message"),
     [(["-p", "wieghts=x"], "unknown parameter wieghts; the claim takes: weights="), (["-p", "weights"], "name=value"),
      (["-p", "at_least=much"], "is not a number"), (["-p", "at_least=2"], "between 0 and 1"),
-     (["--semantics", "float16"], "float16"), (["--out", "/nowhere/at/all.cert"], "doesn't exist")],
+     (["--semantics", "float16"], "float16"), (["--out", "/nowhere/at/all.cert"], "doesn't exist"),
+     (["--out", str(ROOT)], "not a file"), (["-p", "at_least=1", "-p", "at_least=0"], "given twice")],
 )  # fmt: skip
 def test_bad_parameters(small_model, tmp_path, arguments, message):
     base = ["prove", PROOF, "-p", f"weights={small_model}", "--out", tmp_path / "c.cert"]

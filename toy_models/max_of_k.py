@@ -61,6 +61,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3_000)
     parser.add_argument("--out", type=Path, help="where to write; by default toy_models/weights")
     args = parser.parse_args()
+    if args.k is not None and args.k < 1:
+        parser.error("--k must be at least 1")
+    if args.out and (not args.k or not args.out.parent.is_dir()):
+        parser.error("--out goes with --k and an existing folder")
     for k, seed in [(args.k, args.seed)] if args.k else sorted(SHIPPED):
         net = train(k, seed, args.steps)
         out = args.out or path(k, seed)

@@ -8,7 +8,9 @@ import sympy
 from mechverify.claims.domain import Tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.language import compile_mechanism
-from mechverify.claims.model import Site
+from mechverify.claims.model import Model, Site
+from mechverify.kernel.architectures import ARCHITECTURES
+from mechverify.kernel.graph import Graph
 
 
 @dataclass(frozen=True, init=False)
@@ -41,6 +43,11 @@ class Accuracy:
                 f"sequences of length {length} over {len(over.values)} tokens don't fit {model.source} "
                 f"({model.n_ctx} positions, {model.d_vocab} tokens)"
             )
+        vectors = _vector_sites(model, length)
+        if output.name not in vectors:
+            raise ClaimError(f"{output.name} is not one vector a position; read one of: {', '.join(vectors)}")
+        if isinstance(equals, str):
+            raise ClaimError(f"equals={equals!r} is text; write the expression itself, with the tokens of `over`")
         set_ = object.__setattr__
         set_(self, "output", output)
         set_(self, "equals", sympy.sympify(equals))
@@ -48,6 +55,14 @@ class Accuracy:
         set_(self, "at_least", _share(at_least))
         set_(self, "position", position)
         set_(self, "rows", compile_mechanism(self.equals, over))
+
+
+def _vector_sites(model: Model, length: int) -> list[str]:
+    """Sites of shape [positions, width]: their rows can be decoded."""
+    graph = Graph(length, tuple(range(model.d_vocab)))
+    sites = ARCHITECTURES[model.architecture](graph, model.tensors)
+    shapes = {name: graph.nodes[node].shape for name, node in sites.items()}
+    return [name for name, shape in shapes.items() if len(shape) == 2 and shape[0] == length]
 
 
 def _share(value) -> Fraction | None:

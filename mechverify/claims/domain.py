@@ -1,5 +1,6 @@
 """Domains: products of token sets. They know their size, can be sampled, and name the inputs' symbols."""
 
+import operator
 from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 
@@ -32,7 +33,15 @@ class Tokens:
         return iter(self.symbols)
 
     def __getitem__(self, index: int) -> sympy.Symbol:
-        return self.symbols[index]
+        try:
+            return self.symbols[index]
+        except IndexError:
+            raise ClaimError(f"{self.name}[{index}]: there are {len(self)} tokens, {self.name}[0] to [-1]") from None
+
+    def _sympy_(self) -> sympy.Basic:
+        raise ClaimError(
+            f"{self.name} is a sequence of tokens, not a number: write Max(*{self.name}), sum({self.name})"
+        )
 
     @property
     def size(self) -> int:
@@ -58,8 +67,15 @@ def tokens(
     if values is not None and len(values) != vocab:
         raise ClaimError(f"tokens {name!r}: {len(values)} values for a vocabulary of {vocab}; give one an id")
     listed = list(range(vocab)) if allowed is None else list(allowed)
-    by_position = listed if any(not isinstance(a, int | np.integer) for a in listed) else [listed] * length
+    by_position = listed if any(isinstance(a, Iterable) for a in listed) else [listed] * length
     if len(by_position) != length:
         raise ClaimError(f"tokens {name!r}: `allowed` lists {len(by_position)} positions, the length is {length}")
-    ids = [[int(v) for v in here] for here in by_position]
-    return Tokens(name, [int(v) for v in values] if values is not None else range(vocab), ids)
+    ids = [_integers(name, "allowed", here) for here in by_position]
+    return Tokens(name, range(vocab) if values is None else _integers(name, "values", values), ids)
+
+
+def _integers(name: str, what: str, items) -> list[int]:
+    try:
+        return [operator.index(v) for v in items]
+    except TypeError:
+        raise ClaimError(f"tokens {name!r}: {what} holds {items!r:.60}, which are not integers") from None

@@ -105,6 +105,8 @@ class _Compiler:
                 return self.emit("kth_largest", self.nodes(x), int(k))
             case sympy.Rational() | sympy.Float() | sympy.NumberSymbol():
                 return self.fail(e, "is not an integer; outputs and tokens are integers (floor(.../n) divides)")
+            case sympy.Pow() if e.exp.is_negative:
+                return self.fail(e, "is a division; floor(a/n) divides by a positive integer n")
             case _:
                 return self.fail(e, f"{type(e).__name__} is not in the vocabulary: {VOCABULARY}")
 

@@ -36,8 +36,10 @@ def load_claim(path: str | Path, parameters: Mapping[str, str]) -> Accuracy:
 def _function(path: Path) -> Callable[..., Any]:
     try:
         source = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ClaimError(f"can't read claim file {path}: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise ClaimError(f"can't read claim file {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ClaimError(f"{path} is not a Python claim file; give weights with -p weights={path}") from None
     try:
         code = compile(source, str(path), "exec")
     except SyntaxError as error:
@@ -54,11 +56,12 @@ def _function(path: Path) -> Callable[..., Any]:
 def _run(path: Path, action: Callable[[], Any]) -> Any:
     try:
         return action()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         where = f"{path}, line {lines[-1]}" if lines else str(path)
         kind = "" if isinstance(error, ClaimError) else f"{type(error).__name__}: "
-        raise ClaimError(f"{where}: {kind}{error}") from None
+        hint = "; use sympy's Max, Min and Piecewise, not max, min and if" if "truth value" in str(error) else ""
+        raise ClaimError(f"{where}: {kind}{error}{hint}") from None
 
 
 def _convert(path: Path, name: str, text: str, default: Any) -> Any:

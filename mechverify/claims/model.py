@@ -64,7 +64,8 @@ def transformer(weights: str | Path) -> Model:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ClaimError(f"can't read weights {path}: {error.strerror or error}") from None
+        where = "" if path.is_absolute() else f" (looked for in {Path.cwd()}; give another with -p weights=FILE)"
+        raise ClaimError(f"can't read weights {path}: {error.strerror or error}{where}") from None
     try:
         tensors = container.read_weights(data)
         sizes = transformer_sizes(tensors)

@@ -100,7 +100,8 @@ def read_weights(data: bytes) -> dict[str, np.ndarray]:
         raise ValueError(f"not a safetensors file: it has {len(data)} bytes")
     if data[:2] == b"PK" or data[:1] == b"\x80":
         raise ValueError(
-            "not a safetensors file but a pickle (torch.save); convert it with safetensors.torch.save_file"
+            "not a safetensors file but a pickle or a zip (torch.save, numpy); load it where you trust it and write "
+            "its tensors with safetensors.torch.save_file"
         )
     (length,) = struct.unpack("<Q", data[:8])
     if length > min(HEADER_LIMIT, len(data) - 8):

@@ -67,7 +67,7 @@ def domain(theorem: Theorem) -> str:
 
 
 def _ids(tokens: tuple[int, ...]) -> str:
-    if tokens[-1] - tokens[0] == len(tokens) - 1:
+    if len(tokens) > 1 and tokens[-1] - tokens[0] == len(tokens) - 1:
         return f"{{{tokens[0]}..{tokens[-1]}}}"
     if len(tokens) <= 64:
         return "{" + ",".join(map(str, tokens)) + "}"
@@ -79,7 +79,8 @@ def lines(theorem: Theorem) -> list[tuple[str, str]]:
     claim, right, total = theorem.claim, theorem.right, theorem.claim.domain.size
     threshold = "" if claim.at_least is None else f", on at least {claim.at_least} of them"
     ops, brute_force = theorem.kernel_ops, theorem.brute_force_ops
-    times = scientific(brute_force // max(ops, 1))
+    times = brute_force // max(ops, 1)
+    ratio = f", {scientific(times)} times as many" if times > 1 else ""
     rows = [
         ("verdict", theorem.verdict),
         ("claim", f"strict argmax {claim.site}[{claim.position}] = {expression(claim.graph, claim.target)}{threshold}"),
@@ -91,11 +92,11 @@ def lines(theorem: Theorem) -> list[tuple[str, str]]:
     ]
     for axiom in theorem.axioms:
         rows.append(("axiom", f"{axiom}: {AXIOMS[axiom]}"))
-    rows.append(("proof", ", ".join(f"{rule} x{times}" for rule, times in sorted(theorem.rules.items()))))
+    rows.append(("proof", ", ".join(f"{times} {rule}" for rule, times in sorted(theorem.rules.items()))))
     rows.append(
         (
             "cost",
-            f"{scientific(ops)} operations; brute force takes {scientific(brute_force)}, {times} times as many",
+            f"{scientific(ops)} operations; brute force takes {scientific(brute_force)}{ratio}",
         )
     )
     for wrong in theorem.counterexamples[:4]:

@@ -15,6 +15,7 @@ from mechverify.provers.fold import Fold
 
 SHOWN = 16  # wrong inputs listed in a certificate, or as many as refute the claim
 
+# Enumeration decides a small domain; it is also the last resort on one of moderate size.
 PROVERS: list[Prover] = [Enumerate(limit=2**14), Fold(), Enumerate(limit=2**18)]
 
 
@@ -22,7 +23,7 @@ PROVERS: list[Prover] = [Enumerate(limit=2**14), Fold(), Enumerate(limit=2**18)]
 class Outcome:
     """`verdict` is PROVED, REFUTED, BOUNDED or UNKNOWN. The certificate was accepted by the kernel, which
     made `theorem`; for UNKNOWN it proves the bounds that were reached, or is None where nothing was proved.
-    `reasons` say what stood in the way and what to try."""
+    `reasons` say what stood in the way of a verdict, or of tighter bounds, and what to try."""
 
     verdict: str
     theorem: kernel.Theorem | None
@@ -61,11 +62,11 @@ def prove(
             reasons.append(f"{prover.name}: {reason}")
             continue
         found = _meet(found, prover.prove(problem, evidence, budget))
-        if problem.verdict(found.right, True) and found.proof["rule"] != "counterexample":
-            break
+    decided = problem.verdict(found.right, len(evidence.wrong) > 0)
+    if decided:
+        reasons = []
     if budget.spent() and not problem.settled(found.right):
         reasons.append("interrupted" if budget.interrupted else "the time limit was reached; raise --time-limit")
-    decided = problem.verdict(found.right, len(evidence.wrong) > 0)
     if found.proof is None:
         return Outcome("UNKNOWN", None, None, evidence, reasons, time.monotonic() - start, 0.0)
     if decided is None:

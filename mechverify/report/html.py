@@ -21,18 +21,26 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>mechverify
 {% for item in items %}<section><h2>{{ item.name }}: <span class="{{ item.verdict }}">{{ item.verdict }}</span></h2>
 <dl>{% for label, text in item.lines %}<dt>{{ label }}</dt><dd>{{ text }}</dd>{% endfor %}
 <dt>checked in</dt><dd>{{ '%.2f' % item.seconds }} s</dd></dl>
-{% if item.figure %}<figure>{{ item.figure|safe }}</figure>{% endif %}</section>{% endfor %}</html>
+{% if item.figure %}<figure>{{ item.figure|safe }}
+<figcaption>The cells of the proof: pinned token across, value of the mechanism upwards.</figcaption></figure>
+{% endif %}</section>{% endfor %}</html>
 """
+
+
+def _names(checked: list[tuple[Path, Theorem, float]]) -> list[str]:
+    """File names, numbered where two are alike."""
+    names = [path.name for path, _, _ in checked]
+    return [f"{i + 1}-{n}" if names.count(n) > 1 else n for i, n in enumerate(names)]
 
 
 def write_html(folder: Path, checked: list[tuple[Path, Theorem, float]]) -> Path:
     """Write `folder`/index.html, and each figure as a file of its own beside it; return the page's path."""
     items = [
         {
-            "name": path.name, "verdict": theorem.verdict, "lines": lines(theorem), "seconds": seconds,
+            "name": name, "verdict": theorem.verdict, "lines": lines(theorem), "seconds": seconds,
             "figure": cells_figure(theorem),
         }
-        for path, theorem, seconds in checked
+        for name, (_, theorem, seconds) in zip(_names(checked), checked, strict=True)
     ]  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     for item in items:

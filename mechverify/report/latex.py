@@ -4,12 +4,13 @@ from fractions import Fraction
 from pathlib import Path
 
 from mechverify.kernel import Theorem
-from mechverify.kernel.statement import decimal, scientific
+from mechverify.kernel.statement import decimal, expression, scientific
 
 HEAD = r"""% \usepackage{booktabs,siunitx}
-\begin{tabular}{lrS[table-format=1.8]S[table-format=1.8]S[table-format=1.1e2]S[table-format=1.1e2]l}
+\begin{tabular}{lllrS[table-format=1.8]S[table-format=1.8]S[table-format=1.1e2]S[table-format=1.1e2]l}
 \toprule
-certificate & inputs & {accuracy $\geq$} & {accuracy $\leq$} & {kernel ops} & {brute force} & weights \\
+certificate & verdict & mechanism & inputs & {accuracy $\geq$} & {accuracy $\leq$} & {kernel ops} & {brute force}
+& weights \\
 \midrule
 """
 TAIL = "\\bottomrule\n\\end{tabular}\n"
@@ -22,9 +23,23 @@ def write_latex(target: Path, checked: list[tuple[Path, Theorem, float]]) -> Pat
         low = decimal(Fraction(t.right.low, total), 8, upwards=False)
         high = decimal(Fraction(t.right.high, total), 8, upwards=True)
         size = f"\\num{{{scientific(total)}}}"
-        name = "".join("\\" + c if c in "_&%#$" else c for c in path.name)
-        cells = [name, size, low, high, scientific(t.kernel_ops), scientific(t.brute_force_ops)]
+        claim = expression(t.claim.graph, t.claim.target)
+        mechanism = f"\\texttt{{{_escape(claim if len(claim) <= 60 else claim[:57] + '...')}}}"
+        cells = [
+            _escape(path.name),
+            t.verdict,
+            mechanism,
+            size,
+            low,
+            high,
+            scientific(t.kernel_ops),
+            scientific(t.brute_force_ops),
+        ]
         rows.append(" & ".join([*cells, f"\\texttt{{{t.claim.weights_sha256[:12]}}}"]) + " \\\\\n")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(HEAD + "".join(rows) + TAIL)
     return target
+
+
+def _escape(text: str) -> str:
+    return "".join("\\" + c if c in "_&%#$" else c for c in text)
