@@ -19,7 +19,7 @@ TINY = 2**14  # inputs times rivals: a cell to list in any case
 CHEAP = 2**17  # inputs times rivals: listing such a cell costs no more than counting in it
 DEAR = 2**20  # ... than refining the count there
 GAP = 1e-6  # share of the domain left between the bounds at which refining stops
-PATIENCE = 1000  # counts spent on refining, beyond twice those of the first pass
+PATIENCE = 500  # counts spent on refining, beyond those of the first pass
 
 
 @dataclass
@@ -126,7 +126,7 @@ def _bound(problem: Problem, budget: Budget) -> tuple[list[_Counted], Bounds]:
                 right += cell.size
             elif (cell.size >= worth or cell.size * len(rivals) <= TINY) and not budget.spent():
                 counted.append(_first_count(family, cell, rivals, NEGLIGIBLE * problem.domain.size / len(sizes)))
-    calls = 2 * len(counted) + PATIENCE
+    calls = len(counted) + PATIENCE
     gap = sum(c.wrong.high - c.wrong.low for c in counted)
     counted.sort(key=lambda c: c.wrong.low - c.wrong.high)
     for c in counted:
