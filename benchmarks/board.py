@@ -20,15 +20,16 @@ class Board:
         Console().print(f"{mark}  {what}: {figure}  (target: {target})", highlight=False, soft_wrap=True)
 
     def finish(self, name: str, quick: bool) -> int:
-        """Print the table, keep it in benchmarks/results, and return the exit code."""
+        """Print the table, keep that of a full run in benchmarks/results, and return the exit code."""
         table = Table("what", "target", "figure", "met", title=self.title)
         for r in self.rows:
             table.add_row(r["what"], r["target"], str(r["figure"]), "yes" if r["met"] else "[red]NO[/]")
         Console(width=150).print(table)
-        folder = Path(__file__).parent / "results"
-        folder.mkdir(exist_ok=True)
         record = {"machine": f"{platform.machine()}, Python {platform.python_version()}", "rows": self.rows}
-        (folder / f"{name}{'_quick' if quick else ''}.json").write_text(json.dumps(record, indent=1) + "\n")
+        if not quick:
+            target = Path(__file__).parent / "results" / f"{name}.json"
+            target.parent.mkdir(exist_ok=True)
+            target.write_text(json.dumps(record, indent=1) + "\n")
         return 0 if all(r["met"] for r in self.rows) else 1
 
 

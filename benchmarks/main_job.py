@@ -1,6 +1,6 @@
 """The main job, measured: tightness and speed of max-of-k theorems, refutations, hostile input.
 
-    python benchmarks/main_job.py [--quick]     # about 12 minutes; with --quick under five
+    python benchmarks/main_job.py [--quick]     # about nine minutes; with --quick under five
 
 Exit code 1 if a target is missed. Brute force is the torch module of toy_models, run in float32 on every
 input in batches, on all cores, in the same run.
