@@ -58,9 +58,9 @@ class Counterexample(NamedTuple):
 class Theorem:
     """What an accepted certificate establishes: of `claim.domain.size` inputs, at least `right.low` and at
     most `right.high` are right (the bounds that the certificate states; those proved are at least as good).
-    `counterexamples` are some that were replayed: each is surely wrong, and
-    comes with the mechanism's value and the output whose enclosure has the largest centre. `cells` are the
-    cells of rule fold, as (pinned tokens, key, size, bounds of the wrong inputs).
+    `counterexamples` are some that were replayed: each is surely wrong, and comes with the mechanism's
+    value and the output whose enclosure has the largest centre. `cells` are the cells of rule fold, as
+    (pinned tokens, key, size, bounds of the wrong inputs).
     """
 
     claim: Claim

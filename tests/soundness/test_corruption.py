@@ -61,7 +61,8 @@ def test_no_corruption_certifies_anything_false(tmp_path, monkeypatch, listing):
         kind, doc, data = forge.corrupt(original, weights, rng)
         try:
             check(forge.file(doc, data))
-        except (Rejected, NotACertificate):
+        except (Rejected, NotACertificate) as error:
+            assert "internal error" not in str(error), (kind, error)
             rejected += 1
             kinds.add(kind)
             continue
@@ -87,5 +88,6 @@ def test_raw_bytes(tmp_path, monkeypatch):
                 at = int(rng.integers(len(data)))
                 data[at:at] = data[at : at + int(rng.integers(1, 50))]
         if bytes(data) != good:
-            with pytest.raises((Rejected, NotACertificate)):
+            with pytest.raises((Rejected, NotACertificate)) as refused:
                 check(bytes(data))
+            assert "internal error" not in str(refused.value)
