@@ -7,7 +7,8 @@ from typing import Any
 from mechverify.claims.claim import Accuracy
 from mechverify.kernel import container
 from mechverify.kernel.check import FORMAT, VERSION
-from mechverify.kernel.job import Bounds
+from mechverify.kernel.claim import Bounds
+from mechverify.kernel.semantics import SEMANTICS
 
 Proof = dict[str, Any]
 
@@ -35,7 +36,7 @@ def write(claim: dict[str, Any], weights: bytes, proof: Proof, verdict: str, rig
         "version": VERSION,
         "claim": claim,
         "conclusion": {"verdict": verdict, "right_at_least": str(right.low), "right_at_most": str(right.high)},
-        "axioms": ["ieee754"],
+        "axioms": ["ieee754", *SEMANTICS[claim["semantics"]].axioms],
         "proof": proof,
     }
     text = json.dumps(document, separators=(",", ":"), sort_keys=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from mechverify.claims.errors import ClaimError
 from mechverify.kernel import container
-from mechverify.kernel.architectures import ARCHITECTURES, transformer_sizes
+from mechverify.kernel.architectures import ARCHITECTURES
 from mechverify.kernel.errors import Rejected
 from mechverify.kernel.graph import Graph
 
@@ -68,8 +68,11 @@ def transformer(weights: str | Path) -> Model:
         raise ClaimError(f"can't read weights {path}: {error.strerror or error}{where}") from None
     try:
         tensors = container.read_weights(data)
-        sizes = transformer_sizes(tensors)
         sites = ARCHITECTURES["transformer"](Graph(1, (0,)), tensors)
     except (ValueError, Rejected) as error:
         raise ClaimError(f"{path}: {error}") from None
-    return Model("transformer", str(path), data, tensors, sites=tuple(sites), **sizes)
+    (d_vocab, d_model), (n_heads, _, d_head) = tensors["embed.W_E"].shape, tensors["blocks.0.attn.W_Q"].shape
+    n_ctx, d_vocab_out = len(tensors["pos_embed.W_pos"]), tensors["unembed.W_U"].shape[1]
+    return Model(
+        "transformer", str(path), data, tensors, n_ctx, d_vocab, d_vocab_out, d_model, n_heads, d_head, tuple(sites)
+    )

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mechverify.kernel.evaluate import integers, kept, weight
+from mechverify.kernel import integers
+from mechverify.kernel.evaluate import kept, weight
 from mechverify.kernel.graph import Graph
 
 
@@ -36,16 +37,18 @@ class TorchRunner:
                 return args[0].select(axis + 1, index)
             case "weight":
                 return torch.from_numpy(weight(self.weights, *node.attr)).to(self.dtype)[None]
-            case "natural":
-                return torch.tensor([float(node.attr)], dtype=self.dtype)
             case "gather":
                 return args[0][0][args[1]]
-            case "sqrt":
-                return args[0].sqrt()
-            case "add" | "mul" | "div":
+            case "over_root":
+                return args[0] / node.attr**0.5
+            case "value":
+                return np.asarray(self.graph.values, np.int64)[tokens[:, node.attr]]
+            case "integer":
+                return np.asarray(node.attr, np.int64)
+            case "add":
                 rank = 1 + len(node.shape)
                 first, second = (a.reshape(a.shape[:1] + (1,) * (rank - a.ndim) + a.shape[1:]) for a in args)
-                return {"add": torch.add, "mul": torch.mul, "div": torch.div}[node.op](first, second)
+                return first + second
             case "einsum":
                 operands, result = node.attr.split("->")
                 first, second = operands.split(",")
@@ -57,6 +60,6 @@ class TorchRunner:
                 out = torch.einsum(f"{terms[0]},{terms[1]}->{batch}{result}", *inputs)
                 return out if batch else out[None]
             case "softmax":
-                mask = torch.from_numpy(np.array(np.broadcast_to(kept(node.shape, node.attr), node.shape)))
+                mask = torch.from_numpy(np.array(np.broadcast_to(kept(node), node.shape)))
                 return args[0].masked_fill(~mask, -torch.inf).softmax(-1)
-        return integers(self.graph, node, args, lambda i: tokens[:, i])
+        return integers.apply(node.op, node.attr, args)

@@ -1,24 +1,27 @@
-"""`python -m mechverify.kernel CERTIFICATE`: check it with nothing but numpy installed.
-
-Exit code 0: accepted, 1: rejected, 2: not a certificate.
+"""`python -m mechverify.kernel [--exact] [--forbid AXIOM]... [--limit WORK] CERTIFICATE`: check it with nothing but
+numpy installed. Exit code 0: accepted, 1: rejected, 2: not a certificate.
 """
 
+import argparse
 import sys
 
-from mechverify.kernel.check import check
+from mechverify.kernel.check import AXIOMS, LIMIT, check
 from mechverify.kernel.errors import NotACertificate, Rejected
 from mechverify.kernel.statement import lines
 
 
-def main(arguments: list[str]) -> int:
-    if len(arguments) != 1:
-        print("usage: python -m mechverify.kernel CERTIFICATE", file=sys.stderr)
-        return 2
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m mechverify.kernel")
+    parser.add_argument("certificate")
+    parser.add_argument("--exact", action="store_true", help="exact rationals instead of rounded float64; slow")
+    parser.add_argument("--forbid", action="append", default=[], choices=list(AXIOMS), help="reject if it is used")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="units of work, about nanoseconds in float64")
+    options = parser.parse_args()
     try:
-        with open(arguments[0], "rb") as file:
-            theorem = check(file.read())
+        with open(options.certificate, "rb") as file:
+            theorem = check(file.read(), exact=options.exact, forbid=options.forbid, limit=options.limit)
     except OSError as error:
-        print(f"can't read {arguments[0]}: {error.strerror}", file=sys.stderr)
+        print(f"can't read {options.certificate}: {error.strerror}", file=sys.stderr)
         return 2
     except NotACertificate as error:
         print(f"NOT A CERTIFICATE: {error}", file=sys.stderr)
@@ -33,4 +36,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

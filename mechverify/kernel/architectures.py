@@ -9,6 +9,9 @@ import numpy as np
 from mechverify.kernel.errors import Rejected
 from mechverify.kernel.graph import Graph
 
+_BLOCK = {**{f"W_{c}": "hde" for c in "QKV"}, "W_O": "hed"}
+_BIASES = {**{f"b_{c}": "he" for c in "QKV"}, "b_O": "d"}
+
 
 def transformer(graph: Graph, weights: dict[str, np.ndarray]) -> dict[str, int]:
     """An attention-only transformer without layer norm; returns its sites, by name, as node ids.
@@ -19,24 +22,24 @@ def transformer(graph: Graph, weights: dict[str, np.ndarray]) -> dict[str, int]:
     Raises Rejected, naming every missing, unexpected or wrongly shaped tensor.
     """
     layers = 1 + max((int(m[1]) for k in weights if (m := re.match(r"blocks\.([0-9]{1,3})\.", k))), default=0)
-    sizes = transformer_sizes(weights)
-    d, heads, e = sizes["d_model"], sizes["n_heads"], sizes["d_head"]
-    required = {"embed.W_E": (sizes["d_vocab"], d), "pos_embed.W_pos": (sizes["n_ctx"], d)}
-    required["unembed.W_U"] = (d, sizes["d_vocab_out"])
-    optional = {"unembed.b_U": (sizes["d_vocab_out"],)}
-    for layer in range(layers):
-        attn = f"blocks.{layer}.attn."
-        required |= {f"{attn}W_{c}": (heads, d, e) for c in "QKV"} | {f"{attn}W_O": (heads, e, d)}
-        optional |= {f"{attn}b_{c}": (heads, e) for c in "QKV"} | {f"{attn}b_O": (d,)}
-    problems = [f"{k} is missing" for k in required if k not in weights]
-    for name, value in weights.items():
-        want = required.get(name) or optional.get(name)
-        if want is None:
-            problems.append(f"{name} is not part of an attention-only transformer without layer norm")
-        elif want is not None and value.shape != want:
-            problems.append(f"{name} has shape {list(value.shape)}, expected {list(want)}")
-    if graph.length > sizes["n_ctx"]:
-        problems.append(f"sequences of length {graph.length} don't fit pos_embed.W_pos with {sizes['n_ctx']} positions")
+    blocks = [f"blocks.{layer}.attn." for layer in range(layers)]
+    required = {"embed.W_E": "vd", "pos_embed.W_pos": "pd", "unembed.W_U": "do"}
+    required |= {f"{attn}{name}": axes for attn in blocks for name, axes in _BLOCK.items()}
+    optional = {"unembed.b_U": "o"} | {f"{attn}{name}": axes for attn in blocks for name, axes in _BIASES.items()}
+    problems = [f"{name} is missing" for name in required if name not in weights]
+    problems += [f"{name} is not part of an attention-only transformer without layer norm"
+                 for name in weights if name not in required | optional]  # fmt: skip
+    sizes: dict[str, int] = {}
+    for name, axes in (required | optional).items():
+        shape = weights[name].shape if name in weights else (0,) * len(axes)
+        if len(shape) != len(axes):
+            problems.append(f"{name} has shape {list(shape)}, expected {len(axes)} axes")
+        elif name in weights and any(sizes.setdefault(c, size) != size or not size for c, size in zip(axes, shape)):
+            problems.append(
+                f"{name} has shape {list(shape)}, expected {[sizes[c] or 'not 0' for c in axes if c in sizes]}"
+            )
+    if graph.length > sizes.get("p", graph.length):
+        problems.append(f"sequences of length {graph.length} don't fit pos_embed.W_pos with {sizes['p']} positions")
     if problems:
         raise Rejected("weights don't fit the architecture: " + "; ".join(problems))
 
@@ -48,16 +51,13 @@ def transformer(graph: Graph, weights: dict[str, np.ndarray]) -> dict[str, int]:
 
     sites = {"tokens": graph.add("tokens")}
     sites["embed"] = graph.add("gather", weight("embed.W_E"), sites["tokens"])
-    n = graph.length
-    sites["pos_embed"] = graph.add("weight", attr=("pos_embed.W_pos", (n, d)))
+    sites["pos_embed"] = graph.add("weight", attr=("pos_embed.W_pos", (graph.length, sizes["d"])))
     x = graph.add("add", sites["embed"], sites["pos_embed"])
-    scale = graph.add("sqrt", graph.add("natural", attr=e))
-    for layer in range(layers):
-        attn = f"blocks.{layer}.attn."
+    for layer, attn in enumerate(blocks):
         q, k, v = (
             biased(graph.add("einsum", x, weight(f"{attn}W_{c}"), attr="nd,hde->nhe"), f"{attn}b_{c}") for c in "QKV"
         )
-        scores = graph.add("div", graph.add("einsum", q, k, attr="jhe,ihe->hji"), scale)
+        scores = graph.add("over_root", graph.add("einsum", q, k, attr="jhe,ihe->hji"), attr=sizes["e"])
         pattern = graph.add("softmax", scores, attr="causal")
         z = graph.add("einsum", pattern, v, attr="hji,ihe->jhe")
         out = biased(graph.add("einsum", z, weight(f"{attn}W_O"), attr="jhe,hed->jd"), f"{attn}b_O")
@@ -67,30 +67,6 @@ def transformer(graph: Graph, weights: dict[str, np.ndarray]) -> dict[str, int]:
         sites |= {f"blocks.{layer}.attn_out": out, f"blocks.{layer}.resid_post": x}
     sites["logits"] = biased(graph.add("einsum", x, weight("unembed.W_U"), attr="jd,dv->jv"), "unembed.b_U")
     return sites
-
-
-def transformer_sizes(weights: dict[str, np.ndarray]) -> dict[str, int]:
-    """Vocabulary, context, widths and heads, read off the shapes; raises Rejected where they can't be."""
-    axes = {
-        "embed.W_E": ("d_vocab", "d_model"),
-        "pos_embed.W_pos": ("n_ctx", "d_model"),
-        **{f"blocks.0.attn.W_{c}": ("n_heads", "d_model", "d_head") for c in "QKV"},
-        "blocks.0.attn.W_O": ("n_heads", "d_head", "d_model"),
-        "unembed.W_U": ("d_model", "d_vocab_out"),
-    }
-    sizes: dict[str, int] = {}
-    problems = [f"{name} is missing" for name in axes if name not in weights]
-    for name, letters in axes.items():
-        if name in weights and weights[name].ndim != len(letters):
-            problems.append(f"{name} has shape {list(weights[name].shape)}, expected [{', '.join(letters)}]")
-        elif name in weights:
-            for letter, size in zip(letters, weights[name].shape, strict=True):
-                sizes.setdefault(letter, size)
-    if problems:
-        raise Rejected("weights don't fit the architecture: " + "; ".join(problems))
-    if min(sizes.values()) < 1:
-        raise Rejected("weights don't fit the architecture: a tensor is empty")
-    return sizes
 
 
 ARCHITECTURES = {"transformer": transformer}

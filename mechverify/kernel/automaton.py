@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mechverify.kernel.arithmetic import Arithmetic
 from mechverify.kernel.errors import Unsupported
-from mechverify.kernel.evaluate import FOLDS, absorb, integers
 from mechverify.kernel.graph import Graph
+from mechverify.kernel.integers import FOLDS, absorb, apply
 
 STATE_LIMIT = 20_000  # states after any one token
 TABLE_LIMIT = 2**25  # states times tokens times operations of one step; entries of all steps
@@ -37,7 +38,7 @@ class Layer:
     groups: list[tuple[np.ndarray, np.ndarray]]
 
 
-def derive(graph: Graph, roots: list[int], domain: list[np.ndarray]) -> Automaton:
+def derive(ar: Arithmetic, graph: Graph, roots: list[int], domain: list[np.ndarray]) -> Automaton:
     """The automaton whose classes are the values of `roots`; `domain[i]` are the token ids at position i.
 
     Postcondition: every sequence of the domain ends in the class of its roots' values.
@@ -51,6 +52,7 @@ def derive(graph: Graph, roots: list[int], domain: list[np.ndarray]) -> Automato
             raise Unsupported(
                 f"the mechanism is not a short fold: {len(state)} states after {position} tokens (limit {STATE_LIMIT})"
             )
+        ar.spend(20 * work, 20 * len(reader.order))
         table = np.full((len(state), len(graph.values)), -1, np.int32)
         rows = reader.read(state, position, tokens)
         state, index = _unique_rows(rows.reshape(len(state) * len(tokens), rows.shape[-1]))
@@ -81,9 +83,16 @@ class _Reader:
         self.fixed: dict[int, np.ndarray] = {}
         for n in self.order:
             if not self.support[n]:
-                node = graph.nodes[n]
-                self.fixed[n] = integers(graph, node, [self.fixed[a] for a in node.args], _no_token)
+                self.fixed[n] = self._apply(n, self.fixed)
         self.layout: list[tuple[str, int, int]] = []  # (what, node, width): the columns of the state
+
+    def _apply(self, n: int, value: dict[int, np.ndarray], tokens: np.ndarray | None = None) -> np.ndarray:
+        node = self.graph.nodes[n]
+        if node.op == "value":
+            return np.asarray(self.graph.values, np.int64)[tokens][None, :]
+        if node.op == "integer":
+            return np.asarray(node.attr, np.int64)
+        return apply(node.op, node.attr, [value[a] for a in node.args])
 
     def _done(self, node: int, read: int) -> bool:
         return self.support[node] & ~((1 << read) - 1) == 0
@@ -106,7 +115,7 @@ class _Reader:
             node = self.graph.nodes[n]
             if not self._fold(n):
                 if self._done(n, position + 1):
-                    value[n] = integers(self.graph, node, [value[a] for a in node.args], lambda _: tokens[None, :])
+                    value[n] = self._apply(n, value, tokens)
                 continue
             known = held.get(("fold", n))
             fresh = [
@@ -115,7 +124,7 @@ class _Reader:
                 if self._done(a, position + 1) and (position == 0 or not self._done(a, position))
             ]
             if fresh or known is not None:
-                folds[n] = absorb(node, known, fresh)
+                folds[n] = absorb(node.op, node.attr, known, fresh)
                 if self._done(n, position + 1):
                     value[n] = folds[n][..., -1]
         self.layout, columns = [], []
@@ -146,11 +155,7 @@ class _Reader:
         return np.stack(columns, -1)
 
 
-def _no_token(_: int) -> np.ndarray:
-    raise AssertionError("a constant depends on no token")
-
-
-def towards(automaton: Automaton, target: int) -> list[Layer]:
+def towards(ar: Arithmetic, automaton: Automaton, target: int) -> list[Layer]:
     """The smallest layered automaton that accepts exactly the sequences ending in class `target`.
 
     States with the same future are merged (a layered automaton has a unique minimum, found from the
@@ -159,6 +164,7 @@ def towards(automaton: Automaton, target: int) -> list[Layer]:
     label = np.where(automaton.final == target, 0, -1)
     layers: list[Layer] = []
     for table in reversed(automaton.step):
+        ar.spend(20 * table.size, 10)
         rows = np.where(table >= 0, label[table], -1).astype(np.int32)
         alive = (rows >= 0).any(1)
         quotient, index = _unique_rows(rows[alive])

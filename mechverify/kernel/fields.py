@@ -1,6 +1,6 @@
 """Reading certificate data with every type, range and length checked, and no field left unread."""
 
-from collections.abc import Iterator
+from collections.abc import Collection
 from typing import Any
 
 from mechverify.kernel.errors import Rejected
@@ -26,34 +26,33 @@ class Reader:
         """Every field of an object has to be read: an unknown one could mean something to somebody."""
         self._need(not self._unread, f"unknown fields {sorted(map(str, self._unread))}")
 
-    def items(self, limit: int = 2**24) -> Iterator["Reader"]:
-        self._need(type(self.value) is list and len(self.value) <= limit, f"expected a list of at most {limit}")
-        return (Reader(v, f"{self.where}[{i}]") for i, v in enumerate(self.value))
-
-    def list(self, name: str, limit: int) -> "list[Reader]":
-        return list(self[name].items(limit))
-
-    def fixed_list(self, length: int) -> "list[Reader]":
-        result = list(self.items())
-        self._need(len(result) == length, f"expected a list of {length}")
-        return result
+    def items(self, most: int = 2**24, least: int = 0) -> list["Reader"]:
+        good = type(self.value) is list and least <= len(self.value) <= most
+        self._need(good, f"expected a list of {least} to {most} entries")
+        return [Reader(v, f"{self.where}[{i}]") for i, v in enumerate(self.value)]
 
     def text(self) -> str:
         self._need(type(self.value) is str, "expected text")
         return self.value
 
-    def a_integer(self, low: int = -(2**62), high: int = 2**62) -> int:
+    def one_of(self, known: Collection[str]) -> str:
+        self._need(
+            type(self.value) is str and self.value in known, f"{str(self.value)[:80]!r}; known: {', '.join(known)}"
+        )
+        return self.value
+
+    def an_integer(self, low: int = -(2**62), high: int = 2**62) -> int:
         self._need(type(self.value) is int and low <= self.value <= high, f"expected an integer in [{low}, {high}]")
         return self.value
 
     def integer(self, name: str, low: int, high: int) -> int:
-        return self[name].a_integer(low, high)
+        return self[name].an_integer(low, high)
 
     def optional_integer(self) -> int | None:
-        return None if self.value is None else self.a_integer()
+        return None if self.value is None else self.an_integer()
 
-    def integers(self, limit: int = 2**24) -> "list[int]":
-        self._need(type(self.value) is list and len(self.value) <= limit, f"expected a list of at most {limit}")
+    def integers(self, most: int = 2**24) -> list[int]:
+        self._need(type(self.value) is list and len(self.value) <= most, f"expected a list of at most {most}")
         self._need(all(type(v) is int and abs(v) <= 2**62 for v in self.value), "expected integers")
         return self.value
 

@@ -1,22 +1,18 @@
 """The expression graph of a claim: what the model computes and what the mechanism says.
 
-One immutable list of nodes in topological order, hash-consed. Two kinds of value: `real` tensors
-(the model) and `int` scalars (the mechanism; truth values are 0 and 1). `LEGAL` is the whole grammar:
-an operation is legal if and only if its row accepts its operands, and the row gives the result's shape.
-Integer nodes know a range that holds their value, so that int64 arithmetic can't overflow.
+One list of nodes in topological order, hash-consed. Three kinds of value: `real` tensors (the model), `ids`
+(tokens), and `int` scalars (the mechanism, integers.py). `MODEL` is the grammar of the first two: an operation
+is legal if and only if its row accepts its operands, and the row gives the result's kind and shape.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
+from mechverify.kernel import integers
 from mechverify.kernel.errors import Rejected
 
-INT_LIMIT = 2**62
 
-
-@dataclass(frozen=True)
-class Node:
+class Node(NamedTuple):
     """`shape` without batch axes; `span` encloses an int node's value."""
 
     op: str
@@ -24,7 +20,7 @@ class Node:
     attr: Any
     kind: str
     shape: tuple[int, ...]
-    span: tuple[int, int] | None = None
+    span: integers.Span = (0, 0)
 
 
 class Graph:
@@ -39,15 +35,27 @@ class Graph:
         """The id of the node `op(*args)`, added if it is new; rejects an illegal one."""
         key = (op, args, attr)
         if key not in self._ids:
-            if op not in LEGAL:
-                raise Rejected(f"unknown operation {op!r}")
-            operands = [self.nodes[a] for a in args]
-            kind, shape, span = LEGAL[op](self, operands, attr)
-            if span is not None and not -INT_LIMIT < span[0] <= span[1] < INT_LIMIT:
-                raise Rejected(f"integer operation {op!r} can leave the range of 62 bits")
             self._ids[key] = len(self.nodes)
-            self.nodes.append(Node(op, args, attr, kind, tuple(shape), span))
+            self.nodes.append(self._node(op, args, attr))
         return self._ids[key]
+
+    def _node(self, op: str, args: tuple[int, ...], attr: Any) -> Node:
+        operands = [self.nodes[a] for a in args]
+        if op in MODEL:
+            return Node(op, args, attr, *MODEL[op](self, operands, attr))
+        if any(n.kind != "int" for n in operands):
+            raise Rejected(f"an operand of {op!r} is not an integer")
+        if op == "value":  # the integer that the token at position `attr` means
+            _need(not args and attr is not None and 0 <= attr < self.length, f"no token at position {attr!r}")
+            span = min(self.values), max(self.values)
+        elif op == "integer":
+            _need(not args and attr is not None, "integer takes its value alone")
+            span = attr, attr
+        elif op in integers.OPERATIONS:
+            span = integers.span(op, [n.span for n in operands], attr)
+        else:
+            raise Rejected(f"unknown operation {op!r}")
+        return Node(op, args, attr, "int", (), span)
 
     def ancestors(self, roots: list[int]) -> list[int]:
         """`roots` and all that they depend on, in topological order."""
@@ -60,39 +68,46 @@ class Graph:
         return sorted(wanted)
 
     def select(self, node: int, axis: int, index: int) -> int:
-        """The slice of `node` at `index` along `axis`, pushed down to the tokens: only what the slice
-        needs is computed. Equal to slicing the value, since every case commutes with slicing."""
-        n = self.nodes[node]
-        if not (0 <= axis < len(n.shape) and 0 <= index < n.shape[axis]):
-            raise Rejected(f"index {index} on axis {axis} of a value of shape {n.shape}")
-        if n.op == "add" or n.op == "mul" or n.op == "div":
-            return self.add(n.op, *(self._select_operand(a, axis - len(n.shape), index) for a in n.args))
-        if n.op == "einsum":
-            first, rest = n.attr.split(",")
-            second, result = rest.split("->")
-            letter, args = result[axis], list(n.args)
-            for position, term in enumerate((first, second)):
-                if letter in term:
-                    args[position] = self.select(args[position], term.index(letter), index)
-            terms = [t.replace(letter, "") for t in (first, second, result)]
-            return self.add("einsum", *args, attr=f"{terms[0]},{terms[1]}->{terms[2]}")
-        if n.op == "softmax" and axis < len(n.shape) - 1:
-            mask = index + 1 if n.attr == "causal" and axis == len(n.shape) - 2 else n.attr
-            return self.add("softmax", self.select(n.args[0], axis, index), attr=mask)
-        if n.op == "gather" and axis < len(self.nodes[n.args[1]].shape):
-            return self.add("gather", n.args[0], self.add("select", n.args[1], attr=(axis, index)))
-        return self.add("select", node, attr=(axis, index))
+        """The slice of `node` at `index` along `axis`, pushed down to the tokens: only what the slice needs is
+        computed. Equal to slicing the value, since every case of `_slice` commutes with slicing."""
+        root = (node, axis, index)
+        slices, todo = {}, [root]
+        while todo:
+            part = todo.pop()
+            if part not in slices:
+                slices[part] = self._slice(*part)
+                todo.extend(o for o in slices[part][1] if type(o) is tuple)
+        built: dict[Any, int] = {}
+        for part in sorted(slices):  # a slice of a node needs slices of earlier nodes alone
+            op, operands, attr = slices[part]
+            built[part] = self.add(op, *(built[o] if type(o) is tuple else o for o in operands), attr=attr)
+        return built[root]
 
-    def _select_operand(self, node: int, from_right: int, index: int) -> int:
-        """Select on an operand that broadcasts (axes aligned on the right, sizes 1 or equal)."""
+    def _slice(self, node: int, axis: int, index: int) -> tuple[str, list, Any]:
+        """(operation, operands, attribute) of a slice; an operand is a node, or a slice (node, axis, index)."""
+        n = self.nodes[node]
+        _need(0 <= axis < len(n.shape) and 0 <= index < n.shape[axis], f"no index {index} on axis {axis} of {n.shape}")
+        if n.op in ("add", "over_root"):
+            return n.op, [self._slice_operand(a, axis - len(n.shape), index) for a in n.args], n.attr
+        if n.op == "einsum":
+            first, second, result = _terms(n.attr)
+            letter = result[axis]
+            operands = [(a, t.index(letter), index) if letter in t else a
+                        for a, t in zip(n.args, (first, second), strict=True)]  # fmt: skip
+            first, second, result = (t.replace(letter, "") for t in (first, second, result))
+            return "einsum", operands, f"{first},{second}->{result}"
+        if n.op == "softmax" and axis < len(n.shape) - 1:
+            kept = index + 1 if n.attr == "causal" and axis == len(n.shape) - 2 else n.attr
+            return "softmax", [(n.args[0], axis, index)], kept
+        if n.op == "gather" and axis < len(self.nodes[n.args[1]].shape):
+            return "gather", [n.args[0], (n.args[1], axis, index)], None
+        return "select", [node], (axis, index)
+
+    def _slice_operand(self, node: int, from_right: int, index: int) -> Any:
+        """Of an operand that broadcasts (axes aligned on the right, sizes 1 or equal)."""
         shape = self.nodes[node].shape
         axis = len(shape) + from_right
-        if axis < 0:
-            return node
-        return self.select(node, axis, 0 if shape[axis] == 1 else index)
-
-
-Row = Callable[[Graph, list[Node], Any], tuple[str, tuple[int, ...], tuple[int, int] | None]]
+        return node if axis < 0 else (node, axis, 0 if shape[axis] == 1 else index)
 
 
 def _need(condition: bool, message: str) -> None:
@@ -100,185 +115,73 @@ def _need(condition: bool, message: str) -> None:
         raise Rejected(message)
 
 
-def _is_int(x: Any) -> bool:
-    return type(x) is int
+def _terms(spec: str) -> tuple[str, str, str]:
+    operands, result = spec.split("->")
+    first, second = operands.split(",")
+    return first, second, result
 
 
-def _broadcast(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
-    result: list[int] = []
-    for from_right in range(1, max(map(len, shapes)) + 1):
+def _add(graph: Graph, args: list[Node], attr: None) -> tuple:
+    """Elementwise; shapes broadcast on the right."""
+    shapes = [n.shape for n in args]
+    _need(len(args) == 2 and all(n.kind == "real" for n in args), "add needs two real operands")
+    result = []
+    for from_right in range(max(map(len, shapes)), 0, -1):
         sizes = {s[-from_right] for s in shapes if len(s) >= from_right} - {1}
         _need(len(sizes) <= 1, f"shapes {shapes} don't broadcast")
         result.append(sizes.pop() if sizes else 1)
-    return tuple(reversed(result))
+    return "real", tuple(result)
 
 
-def _tokens(graph: Graph, args: list[Node], attr: Any):
-    _need(not args and attr is None, "tokens takes no operand")
-    return "ids", (graph.length,), None
+def _over_root(graph: Graph, args: list[Node], attr: int) -> tuple:
+    """Divided by the square root of a positive integer."""
+    _need(
+        len(args) == 1 and args[0].kind == "real" and 0 < attr < 2**53, "over_root needs a real and a positive integer"
+    )
+    return "real", args[0].shape
 
 
-def _weight(graph: Graph, args: list[Node], attr: Any):
-    _, shape = attr
-    _need(not args, "weight takes no operand")
-    return "real", shape, None
-
-
-def _natural(graph: Graph, args: list[Node], attr: Any):
-    """A positive integer as a real number."""
-    _need(not args and _is_int(attr) and 0 < attr <= 2**53, "natural needs an integer from 1 to 2^53")
-    return "real", (), None
-
-
-def _elementwise(arity: int) -> Row:
-    def row(graph: Graph, args: list[Node], attr: Any):
-        _need(len(args) == arity and attr is None, "wrong number of operands")
-        _need(all(a.kind == "real" for a in args), "operands must be real")
-        return "real", _broadcast([a.shape for a in args]), None
-
-    return row
-
-
-def _gather(graph: Graph, args: list[Node], attr: Any):
+def _gather(graph: Graph, args: list[Node], attr: None) -> tuple:
     """Rows of a table [vocab, ...] at token ids [...]."""
     table, ids = args
-    _need(table.op == "weight" and ids.kind == "ids" and attr is None, "gather needs a weight and token ids")
+    _need(table.op == "weight" and ids.kind == "ids", "gather needs a weight and token ids")
     _need(table.shape[0] >= len(graph.values), "the embedding has fewer rows than the vocabulary")
-    return "real", ids.shape + table.shape[1:], None
+    return "real", ids.shape + table.shape[1:]
 
 
-def _select(graph: Graph, args: list[Node], attr: Any):
-    (x,), (axis, index) = args, attr
-    _need(0 <= axis < len(x.shape) and 0 <= index < x.shape[axis], "select outside the value")
-    return x.kind, x.shape[:axis] + x.shape[axis + 1 :], None
+def _select(graph: Graph, args: list[Node], attr: tuple[int, int]) -> tuple:
+    (x,), (axis, _) = args, attr
+    return x.kind, x.shape[:axis] + x.shape[axis + 1 :]
 
 
-def _einsum(graph: Graph, args: list[Node], attr: Any):
-    operands, result = attr.split("->")
-    terms = operands.split(",")
-    _need(len(args) == len(terms) == 2 and all(a.kind == "real" for a in args), "einsum needs two real operands")
+def _einsum(graph: Graph, args: list[Node], attr: str) -> tuple:
+    *terms, result = _terms(attr)
     sizes: dict[str, int] = {}
     for term, node in zip(terms, args, strict=True):
-        _need(len(set(term)) == len(term) == len(node.shape), f"einsum {attr!r} on shape {node.shape}")
+        _need(node.kind == "real" and len(set(term)) == len(term) == len(node.shape), f"{attr!r} on shape {node.shape}")
         for letter, size in zip(term, node.shape, strict=True):
             _need(sizes.setdefault(letter, size) == size, f"einsum {attr!r}: sizes of {letter!r} differ")
-    summed = set(terms[0]) | set(terms[1])
-    _need(set(result) <= summed and len(set(result)) == len(result), f"einsum {attr!r}: bad result")
-    _need(summed - set(result) <= set(terms[0]) & set(terms[1]), f"einsum {attr!r} sums one operand alone")
-    return "real", tuple(sizes[c] for c in result), None
+    both = set(terms[0]) & set(terms[1])
+    _need(set(result) <= set(sizes) and len(set(result)) == len(result), f"einsum {attr!r}: bad result")
+    _need(set(sizes) - set(result) <= both, f"einsum {attr!r} sums one operand alone")
+    return "real", tuple(sizes[c] for c in result)
 
 
-def _softmax(graph: Graph, args: list[Node], attr: Any):
-    """Over the last axis. `attr`: None, "causal" (entry [j, i] kept if i <= j), or the number of entries kept."""
+def _softmax(graph: Graph, args: list[Node], attr: Any) -> tuple:
+    """Over the last axis. `attr`: "causal" (entry [j, i] kept if i <= j), or the number of entries kept."""
     (x,) = args
-    _need(x.kind == "real" and len(x.shape) >= 1, "softmax needs a real tensor")
-    if attr == "causal":
-        _need(len(x.shape) >= 2 and x.shape[-1] == x.shape[-2], "a causal softmax needs square scores")
-    elif attr is not None:
-        _need(_is_int(attr) and 1 <= attr <= x.shape[-1], "a softmax keeps at least one entry")
-    return "real", x.shape, None
+    square = len(x.shape) >= 2 and x.shape[-1] == x.shape[-2]
+    _need(square if attr == "causal" else 1 <= attr <= x.shape[-1], "softmax keeps no entry, or isn't square")
+    return "real", x.shape
 
 
-def _value(graph: Graph, args: list[Node], attr: Any):
-    """The integer that the token at position `attr` means."""
-    _need(not args and _is_int(attr) and 0 <= attr < graph.length, f"no token at position {attr!r}")
-    return "int", (), (min(graph.values), max(graph.values))
-
-
-def _integer(graph: Graph, args: list[Node], attr: Any):
-    _need(not args and _is_int(attr), "integer needs an integer")
-    return "int", (), (attr, attr)
-
-
-def _ints(arity: int | None, span: Callable[[list[tuple[int, int]], Any], tuple[int, int]]) -> Row:
-    """`arity` integer operands, or one or more where it is None."""
-
-    def row(graph: Graph, args: list[Node], attr: Any):
-        _need(len(args) == arity if arity else len(args) >= 1, "wrong number of operands")
-        _need(all(a.kind == "int" for a in args), "operands must be integers")
-        return "int", (), span([a.span for a in args if a.span is not None], attr)
-
-    return row
-
-
-def _span_add(spans, attr):
-    _need(attr is None and sum(max(abs(lo), abs(hi)) for lo, hi in spans) < INT_LIMIT, "a sum can leave 62 bits")
-    return sum(lo for lo, _ in spans), sum(hi for _, hi in spans)
-
-
-def _span_mul(spans, attr):
-    size = 1
-    for lo, hi in spans:
-        size *= max(abs(lo), abs(hi), 1)
-        _need(attr is None and size < INT_LIMIT, "a product can leave 62 bits")
-    return -size, size
-
-
-def _span_hull(spans, attr):
-    _need(attr is None, "no attribute expected")
-    return min(lo for lo, _ in spans), max(hi for _, hi in spans)
-
-
-def _span_kth(spans, attr):
-    _need(_is_int(attr) and 1 <= attr <= min(len(spans), 8), "kth_largest needs k from 1 to min(operands, 8)")
-    return min(lo for lo, _ in spans), max(hi for _, hi in spans)
-
-
-def _span_truth(spans, attr):
-    _need(attr is None, "no attribute expected")
-    return 0, 1
-
-
-def _span_logic(spans, attr):
-    _need(all(lo >= 0 and hi <= 1 for lo, hi in spans), "operands of and, or, not must be truth values")
-    return _span_truth(spans, attr)
-
-
-def _span_mod(spans, attr):
-    _need(_is_int(attr) and 1 <= attr < INT_LIMIT, "mod needs a positive integer modulus")
-    return 0, attr - 1
-
-
-def _span_floordiv(spans, attr):
-    _need(_is_int(attr) and 1 <= attr < INT_LIMIT, "floordiv needs a positive integer divisor")
-    return spans[0][0] // attr, spans[0][1] // attr
-
-
-def _span_where(spans, attr):
-    _need(attr is None and spans[0][0] >= 0 and spans[0][1] <= 1, "where needs a truth value first")
-    return _span_hull(spans[1:], attr)
-
-
-MODEL: dict[str, Row] = {  # real tensors
-    "tokens": _tokens,
+MODEL: dict[str, Callable[[Graph, list[Node], Any], tuple]] = {
+    "tokens": lambda graph, args, attr: ("ids", (graph.length,)),
+    "weight": lambda graph, args, attr: ("real", attr[1]),  # attr: name, and shape of its leading part
     "select": _select,
-    "weight": _weight,
-    "natural": _natural,
     "gather": _gather,
-    "add": _elementwise(2),
-    "mul": _elementwise(2),
-    "div": _elementwise(2),
-    "sqrt": _elementwise(1),
+    "add": _add,
+    "over_root": _over_root,
     "einsum": _einsum,
     "softmax": _softmax,
 }
-MECHANISM: dict[str, Row] = {  # integers; a certificate may write these
-    "value": _value,
-    "integer": _integer,
-    "sum": _ints(None, _span_add),
-    "product": _ints(None, _span_mul),
-    "max": _ints(None, _span_hull),
-    "min": _ints(None, _span_hull),
-    "kth_largest": _ints(None, _span_kth),
-    "and": _ints(None, _span_logic),
-    "or": _ints(None, _span_logic),
-    "not": _ints(1, _span_logic),
-    "eq": _ints(2, _span_truth),
-    "lt": _ints(2, _span_truth),
-    "le": _ints(2, _span_truth),
-    "mod": _ints(1, _span_mod),
-    "floordiv": _ints(1, _span_floordiv),
-    "where": _ints(3, _span_where),
-}
-
-LEGAL = MODEL | MECHANISM

@@ -7,6 +7,10 @@ from mechverify.kernel.check import AXIOMS, Theorem
 from mechverify.kernel.graph import Graph
 
 LONG = 4_000  # characters
+MEANING = {
+    "real": "exact real arithmetic on these exact weights",
+    "float32": "every float32 evaluation of the model, in any summation order",
+}
 _INFIX = {"sum": " + ", "product": "*", "eq": " == ", "lt": " < ", "le": " <= ", "and": " and ", "or": " or "}
 
 
@@ -86,19 +90,14 @@ def lines(theorem: Theorem) -> list[tuple[str, str]]:
         ("claim", f"strict argmax {claim.site}[{claim.position}] = {expression(claim.graph, claim.target)}{threshold}"),
         ("domain", domain(theorem)),
         ("model", f"{claim.architecture}, weights sha256 {claim.weights_sha256}"),
-        ("semantics", f"{claim.semantics} (exact real arithmetic on these exact weights)"),
+        ("semantics", f"{claim.semantics} ({MEANING[claim.semantics]})"),
         ("right, at least", f"{right.low:,}  ({decimal(Fraction(right.low, total), 8, False)} of all, rounded down)"),
         ("right, at most", f"{right.high:,}  ({decimal(Fraction(right.high, total), 8, True)} of all, rounded up)"),
     ]
-    for axiom in theorem.axioms:
-        rows.append(("axiom", f"{axiom}: {AXIOMS[axiom]}"))
+    rows += [("axiom", f"{axiom}: {AXIOMS[axiom]}") for axiom in theorem.axioms] or [("axiom", "none")]
     rows.append(("proof", ", ".join(f"{times} {rule}" for rule, times in sorted(theorem.rules.items()))))
-    rows.append(
-        (
-            "cost",
-            f"{scientific(ops)} operations; brute force takes {scientific(brute_force)}{ratio}",
-        )
-    )
+    rows.append(("arithmetic", "exact rationals" if theorem.exact else "float64 with outward rounding"))
+    rows.append(("cost", f"{scientific(ops)} operations; brute force takes {scientific(brute_force)}{ratio}"))
     for wrong in theorem.counterexamples[:4]:
         rows.append(("wrong on", f"{wrong.tokens}: the mechanism says {wrong.expected}, the model {wrong.decoded}"))
     return rows

@@ -11,11 +11,10 @@ import numpy as np
 
 from mechverify.certificate.write import Proof, claim_document
 from mechverify.claims.claim import Accuracy
-from mechverify.kernel.architectures import ARCHITECTURES
-from mechverify.kernel.check import read_claim
+from mechverify.kernel import claim as kernel_claim
+from mechverify.kernel.claim import Bounds, Domain, Job
 from mechverify.kernel.fields import Reader
-from mechverify.kernel.job import Bounds, Domain, Job
-from mechverify.kernel.rounding import Float64
+from mechverify.kernel.float64 import Float64
 from mechverify.kernel.rules.fold import Partition
 
 Progress = Callable[[str, float | None], None]  # what is being done; how much of it is done, from 0 to 1
@@ -26,18 +25,22 @@ class Problem:
     """A claim, read exactly as the kernel reads it."""
 
     document: dict[str, Any]
-    domain: Domain
+    claim: kernel_claim.Claim
     job: Job
-    at_least: Fraction | None
+
+    @property
+    def domain(self) -> Domain:
+        return self.claim.domain
+
+    @property
+    def at_least(self) -> Fraction | None:
+        return self.claim.at_least
 
     @staticmethod
     def of(claim: Accuracy, semantics: str) -> "Problem":
         document = claim_document(claim, semantics)
-        checked, weights = read_claim(Reader(document, "claim"), claim.output.model.data)
-        sites = ARCHITECTURES[checked.architecture](checked.graph, weights)
-        output = checked.graph.select(sites[checked.site], 0, checked.position)
-        job = Job(checked.graph, weights, output, checked.target, Float64())
-        return Problem(document, checked.domain, job, checked.at_least)
+        checked = kernel_claim.Claim(Reader(document, "claim"), claim.output.model.data)
+        return Problem(document, checked, Job(checked, Float64()))
 
     @cached_property
     def partition(self) -> Partition:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from mechverify.kernel.fields import Reader
-from mechverify.kernel.rules import enumerate as rule
+from mechverify.kernel.rules import evaluation
 from mechverify.provers.base import Attempt, Budget, Evidence, Problem
 
 
@@ -21,5 +21,5 @@ class Enumerate:
     def prove(self, problem: Problem, evidence: Evidence, budget: Budget) -> Attempt:
         budget.progress(f"running all {problem.domain.size:,} inputs", None)
         with np.errstate(all="ignore"):
-            right = rule.check(problem.job, problem.domain, Reader({}, "enumerate"))
+            right = evaluation.enumerate(problem.job, problem.domain, Reader({}, "enumerate"))
         return Attempt({"rule": "enumerate"}, right)

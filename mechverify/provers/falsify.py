@@ -9,11 +9,14 @@ from mechverify.provers.base import Budget, Evidence, Problem
 SAMPLES, BATCH = 2**17, 2**12
 KEEP, WORST = 2**13, 64  # wrong inputs that are replayed: the worst first, the rest as they were drawn
 STARTS, ROUNDS = 64, 12  # of the greedy search
+GRID = 2.0**-24
+CLOSE = 2.0**-20  # a margin up to here is worth the kernel's look; torch's float64 errs by much less
 
 
 def falsify(problem: Problem, budget: Budget, seed: int = 0) -> Evidence:
     """Uniform samples (every input of a small domain), then greedy single-token changes from the smallest
-    margins. The model runs in float32; each wrong input that is reported was replayed by the kernel."""
+    margins. The model runs in torch; which inputs are wrong is the kernel's word, so that they are the same
+    whatever the number of threads."""
     rng = np.random.default_rng(seed)
     margins = _Margins(problem)
     allowed = [np.array(ids) for ids in problem.domain.tokens]
@@ -34,10 +37,10 @@ def falsify(problem: Problem, budget: Budget, seed: int = 0) -> Evidence:
     accuracy = float((sampled_margin > 0).mean())
     searched, searched_margin = sampled, sampled_margin
     if (sampled_margin <= 0).sum() < 16 and not every and not budget.spent():
-        found, found_margin = _greedy(margins, allowed, sampled[np.argsort(sampled_margin)[:STARTS]], budget)
+        found, found_margin = _greedy(margins, allowed, sampled[np.argsort(sampled_margin, kind="stable")[:STARTS]], budget)
         searched = np.concatenate([sampled, found])
         searched_margin = np.concatenate([sampled_margin, found_margin])
-    candidates = np.flatnonzero(searched_margin <= 0)
+    candidates = np.flatnonzero(searched_margin <= CLOSE)
     worst = candidates[np.argsort(searched_margin[candidates], kind="stable")][:WORST]
     candidates = np.concatenate([worst, candidates])
     unique = np.unique(searched[candidates], axis=0, return_index=True)[1]
@@ -55,19 +58,20 @@ def _replay(problem: Problem, margins: "_Margins", wrong: np.ndarray) -> tuple[n
 
 
 class _Margins:
-    """logit[target] - largest other logit, in float32; -inf where the target is no output."""
+    """logit[target] - largest other logit, in float64, rounded to a grid far coarser than its rounding errors, so
+    that ties are broken by position; -inf where the target is no output."""
 
     def __init__(self, problem: Problem):
-        self.job = problem.job
-        self.run = TorchRunner(problem.job.graph, problem.job.weights)
+        self.claim = problem.claim
+        self.run = TorchRunner(problem.claim.graph, problem.claim.weights, torch.float64)
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
         parts = [self._batch(inputs[i : i + BATCH]) for i in range(0, len(inputs), BATCH)]
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def _others(self, inputs: np.ndarray):
-        logits = self.run(self.job.output, inputs).clone()
-        target = torch.from_numpy(np.array(self.run(self.job.target, inputs)))
+        logits = self.run(self.claim.output, inputs).clone()
+        target = torch.from_numpy(np.array(self.run(self.claim.target, inputs)))
         possible = (target >= 0) & (target < logits.shape[-1])
         at = torch.where(possible, target, 0)[:, None]
         right = logits.gather(1, at)[:, 0]
@@ -75,7 +79,8 @@ class _Margins:
 
     def _batch(self, inputs: np.ndarray) -> np.ndarray:
         others, right, possible = self._others(inputs)
-        return torch.where(possible, right - others.amax(1), -torch.inf).numpy()
+        margin = torch.round((right - others.amax(1)) / GRID) * GRID
+        return torch.where(possible, margin, -torch.inf).numpy()
 
     def winner(self, inputs: np.ndarray) -> np.ndarray:
         """The output that beats the target."""

@@ -1,5 +1,6 @@
 """Find the witness of rule `fold`: which cells are worth counting, and how to group their rivals."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 
@@ -7,19 +8,20 @@ import numpy as np
 
 from mechverify.certificate.write import Proof
 from mechverify.graph.run import TorchRunner
+from mechverify.kernel.claim import Bounds, add_expression
 from mechverify.kernel.errors import Unsupported
 from mechverify.kernel.fields import Reader
-from mechverify.kernel.job import Bounds
-from mechverify.kernel.rules.fold import Cell, Family, Partition
+from mechverify.kernel.rules.fold import Cell, Family, Group, Partition
 from mechverify.provers.base import Attempt, Budget, Evidence, Problem
 
-GRID = 2**13
-NEGLIGIBLE = 2e-6  # share of the domain in undecided cells that are too small to be worth counting
+COARSE, FINE = 2**10, 2**13  # steps of a counting grid, at first and where it matters
+NEGLIGIBLE = 1e-5  # share of the domain in undecided cells that are too small to be worth counting
 TINY = 2**14  # inputs times rivals: a cell to list in any case
 CHEAP = 2**17  # inputs times rivals: listing such a cell costs no more than counting in it
 DEAR = 2**20  # ... than refining the count there
 GAP = 1e-6  # share of the domain left between the bounds at which refining stops
-PATIENCE = 500  # counts spent on refining, beyond those of the first pass
+SHARPENED = 450  # cells counted again on the fine grid
+PATIENCE = 1_200  # counts spent on regrouping rivals
 
 
 @dataclass
@@ -27,16 +29,22 @@ class _Counted:
     """What is known of one undecided cell: the witness so far and the bounds that it gives."""
 
     family: Family
-    tokens: tuple[int, ...]
+    query: int
     rivals: list[int]
     size: int
-    groups: list[tuple[int, ...]] | None
-    certain: int | None
+    groups: list[Group] | None
+    certain: Group | None
     wrong: Bounds
+    worst: int | None = None  # the rival to count the surely wrong for
+
+    @property
+    def gap(self) -> int:
+        return self.wrong.high - self.wrong.low
 
     def entry(self) -> list:
-        groups = None if self.groups is None else [sorted(g) for g in self.groups]
-        return [list(self.tokens), list(self.family.key), groups, self.certain]
+        groups = None if self.groups is None else [[step, sorted(rivals)] for step, rivals in self.groups]
+        certain = None if self.certain is None else [self.certain[0], list(self.certain[1])]
+        return [self.query, list(self.family.key), groups, certain]
 
 
 class Fold:
@@ -61,7 +69,7 @@ class Fold:
 
 
 def _witness(keys: list, only: list | None, counted: list[_Counted]) -> Proof:
-    return {"rule": "fold", "grid": GRID, "keys": keys, "only": only, "cells": [c.entry() for c in counted]}
+    return {"rule": "fold", "keys": keys, "only": only, "cells": [c.entry() for c in counted]}
 
 
 def _largest_token(length: int) -> list:
@@ -79,17 +87,17 @@ def _aims_to_refute(problem: Problem, evidence: Evidence) -> bool:
 def _refute(problem: Problem, evidence: Evidence, budget: Budget, keys: list) -> Attempt:
     """Count surely wrong inputs, in the cells and for the rivals seen most often, until there are enough."""
     job = problem.job
-    roots = [job.expression(Reader(rows, "keys")) for rows in keys]
+    roots = [add_expression(job.claim.graph, Reader(rows, "keys")) for rows in keys]
     partition = Partition(job, problem.domain, roots) if keys else problem.partition
-    run = TorchRunner(job.graph, job.weights)
-    values = np.stack([run(root, evidence.wrong) for root in (job.target, *roots)], -1).tolist()
+    run = TorchRunner(job.claim.graph, job.claim.weights)
+    values = np.stack([run(root, evidence.wrong) for root in (job.claim.target, *roots)], -1).tolist()
     seen: dict[tuple, Counter[int]] = {}
     for tokens, key, rival in zip(evidence.wrong, values, evidence.rivals.tolist(), strict=True):
-        seen.setdefault((tuple(key), tuple(tokens[list(partition.pinned)].tolist())), Counter())[rival] += 1
+        seen.setdefault((tuple(key), int(tokens[partition.form.pin])), Counter())[rival] += 1
     families: dict[tuple[int, ...], Family] = {}
     counted, wrong = [], 0
     enough = problem.domain.size - int(problem.at_least * problem.domain.size)
-    for (key, tokens), rivals in sorted(seen.items(), key=lambda kv: -kv[1].total()):
+    for (key, query), rivals in sorted(seen.items(), key=lambda kv: -kv[1].total()):
         budget.progress("counting wrong inputs", min(1.0, wrong / enough))
         if wrong > enough or budget.spent():
             break
@@ -97,11 +105,11 @@ def _refute(problem: Problem, evidence: Evidence, budget: Budget, keys: list) ->
             families[key] = partition.family(key)
             wrong += sum(families[key].sizes.values()) if families[key].impossible else 0
         if not families[key].impossible:
-            cell = families[key].cell(tokens)
-            certain = rivals.most_common(1)[0][0]
-            low = cell.count_surely_wrong(certain, GRID)
+            cell = families[key].cell(query)
+            certain = _group(cell, (rivals.most_common(1)[0][0],), FINE, upper=True)
+            low = cell.count_surely_wrong(*certain)
             wrong += low
-            counted.append(_Counted(families[key], tokens, [], cell.size, [], certain, Bounds(low, cell.size)))
+            counted.append(_Counted(families[key], query, [], cell.size, [], certain, Bounds(low, cell.size)))
     only = [list(key) for key in sorted(families)]
     return Attempt(_witness(keys, only, counted), Bounds(0, problem.domain.size - wrong))
 
@@ -119,63 +127,94 @@ def _bound(problem: Problem, budget: Budget) -> tuple[list[_Counted], Bounds]:
         if budget.spent():
             break
         for cell in family.cells():
-            rivals = cell.undecided()
+            rivals = cell.undecided
             if family.impossible:
                 never += cell.size
             elif not rivals:
                 right += cell.size
             elif (cell.size >= worth or cell.size * len(rivals) <= TINY) and not budget.spent():
                 counted.append(_first_count(family, cell, rivals, NEGLIGIBLE * problem.domain.size / len(sizes)))
-    calls = len(counted) + PATIENCE
-    gap = sum(c.wrong.high - c.wrong.low for c in counted)
-    counted.sort(key=lambda c: c.wrong.low - c.wrong.high)
-    for c in counted:
-        budget.progress("refining the widest gaps", None)
-        if c.groups is None:
-            continue
-        if calls < len(c.rivals) or gap <= GAP * problem.domain.size or budget.spent():
-            break
-        before = c.wrong.high - c.wrong.low
-        calls -= _refine(c)
-        gap -= before - (c.wrong.high - c.wrong.low)
-    counted.sort(key=lambda c: (c.family.key, c.tokens))
+    negligible = GAP * problem.domain.size
+    for turn, improve, patience in (("sharpening", _sharpen, 2 * SHARPENED), ("regrouping", _regroup, PATIENCE)):
+        gap = sum(c.gap for c in counted)
+        for c in sorted(counted, key=lambda c: -c.gap):
+            budget.progress(f"{turn} the widest gaps", None)
+            if c.groups is None:
+                continue
+            if patience <= 0 or gap <= negligible or budget.spent():
+                break
+            before = c.gap
+            patience -= improve(c)
+            gap -= before - c.gap
+    counted.sort(key=lambda c: (c.family.key, c.query))
     right += sum(c.size - c.wrong.high for c in counted)
     return counted, Bounds(right, problem.domain.size - never - sum(c.wrong.low for c in counted))
 
 
+def _group(cell: Cell, rivals: tuple[int, ...], grid: int, upper: bool = False) -> Group:
+    """`rivals` with a step such that the sums that can still be undecided span about `grid` steps. Any step is
+    sound; this choice is only about tightness."""
+    low, high = cell.terms.of_rivals(cell.row, list(rivals))
+    terms = high[..., 0] if upper else low.min(-1)
+    alive = [np.concatenate([tokens for tokens, _ in layer.groups]) for layer in cell.layers]
+    low = np.array([terms[i, tokens].min() for i, tokens in enumerate(alive)])
+    high = np.array([terms[i, tokens].max() for i, tokens in enumerate(alive)])
+    reach = np.minimum(high, np.maximum(low, low - math.fsum(low)))  # fsum: the same on every machine
+    finest = max(float(-low.min()) * 2.0**-29, 2.0**-990)
+    step = max(math.fsum(reach - low) / grid, finest)
+    return math.frexp(step)[1] if math.isfinite(step) else 0, rivals
+
+
 def _first_count(family: Family, cell: Cell, rivals: list[int], small: float) -> _Counted:
-    """A small cell input by input; else all rivals as one group, and (if more than `small` inputs can be wrong)
-    the rival with the smallest minimum."""
+    """A small cell input by input; else all rivals as one group; later (if more than `small` inputs can be wrong)
+    the rival with the smallest minimum as well."""
     if cell.size * len(rivals) <= CHEAP:
-        return _Counted(family, cell.tokens, rivals, cell.size, None, None, cell.list_wrong(rivals))
-    worst = int(np.argmin(cell.terms.minima[cell.row]))
-    high = min(cell.size, cell.count_wrong(tuple(rivals), GRID))
+        return _Counted(family, cell.query, rivals, cell.size, None, None, cell.list_wrong())
+    group = _group(cell, tuple(rivals), COARSE)
+    high = min(cell.size, cell.count_wrong(*group))
     if high <= small:
-        return _Counted(family, cell.tokens, rivals, cell.size, [tuple(rivals)], None, Bounds(0, high))
-    low = cell.count_surely_wrong(worst, GRID)
-    return _Counted(family, cell.tokens, rivals, cell.size, [tuple(rivals)], worst, Bounds(low, high))
+        return _Counted(family, cell.query, rivals, cell.size, [group], None, Bounds(0, high))
+    worst = int(np.argmin(cell.terms.minima[cell.row]))
+    return _Counted(family, cell.query, rivals, cell.size, [group], None, Bounds(0, high), worst)
 
 
-def _refine(c: _Counted) -> int:
+def _sharpen(c: _Counted) -> int:
+    """Count the same again on a finer grid, or list a cell that is not too dear. Returns the counts spent."""
+    cell = c.family.cell(c.query)
+    if c.size * len(c.rivals) <= DEAR:
+        c.groups, c.certain, c.wrong = None, None, cell.list_wrong()
+        return 10
+    group = _group(cell, c.groups[0][1], FINE)
+    high = min(c.size, cell.count_wrong(*group))
+    if high < c.wrong.high:
+        c.groups, c.wrong = [group], Bounds(c.wrong.low, high)
+    if c.worst is not None:
+        certain = _group(cell, (c.worst,), FINE, upper=True)
+        low = cell.count_surely_wrong(*certain)
+        if low > c.wrong.low:
+            c.certain, c.wrong = certain, Bounds(low, c.wrong.high)
+    return 2
+
+
+def _regroup(c: _Counted) -> int:
     """Try other groupings: single rivals, the worst few apart from the rest, and merging again what is
     smaller together. Returns the number of counts spent."""
-    cell = c.family.cell(c.tokens)
-    if c.size * len(c.rivals) <= DEAR:
-        c.groups, c.certain, c.wrong = None, None, cell.list_wrong(c.rivals)
-        return 10
-    count: dict[tuple[int, ...], int] = {tuple(sorted(c.groups[0])): c.wrong.high}
+    cell = c.family.cell(c.query)
+    grids: dict[tuple[int, ...], Group] = {tuple(sorted(c.groups[0][1])): c.groups[0]}
+    count: dict[tuple[int, ...], int] = {rivals: c.wrong.high for rivals in grids}
 
-    def of(group: tuple[int, ...]) -> int:
-        group = tuple(sorted(group))
-        if group not in count:
-            count[group] = min(c.size, cell.count_wrong(group, GRID))
-        return count[group]
+    def of(rivals: tuple[int, ...]) -> int:
+        rivals = tuple(sorted(rivals))
+        if rivals not in count:
+            grids[rivals] = _group(cell, rivals, FINE)
+            count[rivals] = min(c.size, cell.count_wrong(*grids[rivals]))
+        return count[rivals]
 
     def total(groups: list[tuple[int, ...]]) -> int:
         return sum(map(of, groups))
 
     ranked = sorted(c.rivals, key=lambda t: -of((t,)))
-    choices = [c.groups, [(t,) for t in ranked]]
+    choices = [list(grids)[:1], [(t,) for t in ranked]]
     choices += [[(t,) for t in ranked[:k]] + [tuple(ranked[k:])] for k in range(1, min(4, len(ranked) - 1))]
     best = min(choices, key=total)
     for rival in ranked[1:6]:
@@ -184,9 +223,13 @@ def _refine(c: _Counted) -> int:
         if first != other and of(first + other) < of(first) + of(other):
             best = [g for g in best if g not in (first, other)] + [first + other]
     if total(best) < c.wrong.high:
-        c.groups, c.wrong = best, Bounds(c.wrong.low, min(c.size, total(best)))
-    lows = [(cell.count_surely_wrong(t, GRID), t) for t in ranked[:2]]
-    low, rival = max(lows)
+        c.groups = [grids[tuple(sorted(rivals))] for rivals in best]
+        c.wrong = Bounds(c.wrong.low, min(c.size, total(best)))
+    lows = []
+    for t in ranked[:2]:
+        certain = _group(cell, (t,), FINE, upper=True)
+        lows.append((cell.count_surely_wrong(*certain), certain))
+    low, certain = max(lows)
     if low > c.wrong.low:
-        c.certain, c.wrong = rival, Bounds(low, c.wrong.high)
+        c.certain, c.wrong = certain, Bounds(low, c.wrong.high)
     return len(count) + len(lows)

@@ -13,17 +13,17 @@ from mechverify.kernel import Theorem
 
 
 def cells_figure(theorem: Theorem) -> str | None:
-    """An SVG of the cells of rule fold: pinned token across, mechanism value upwards, and in colour the
+    """An SVG of the cells of rule fold: query token across, mechanism value upwards, and in colour the
     largest share of the cell's inputs that can be wrong; grey where the proof leaves a cell open (often because
     it is too small to be worth counting). None where the proof has no such cells."""
-    cells = [c for c in theorem.cells if len(c[0]) == 1]
+    cells = theorem.cells
     if not cells:
         return None
-    tokens = sorted({c[0][0] for c in cells})
+    tokens = sorted({c[0] for c in cells})
     values = sorted({c[1][0] for c in cells})
     share = np.full((len(values), len(tokens)), np.nan)
     nothing = np.ma.masked_all(share.shape)
-    for (token,), key, size, wrong in cells:
+    for token, key, size, wrong in cells:
         at = values.index(key[0]), tokens.index(token)
         if wrong == (0, size):
             nothing[at] = 1.0
@@ -38,7 +38,7 @@ def cells_figure(theorem: Theorem) -> str | None:
         norm = LogNorm(max(float(open_.min()), 1e-8), 1.0, clip=True)
         image = axes.pcolormesh(tokens, values, open_, norm=norm, cmap="inferno_r", rasterized=True)
         fig.colorbar(image, label="proved: at most this share of the cell is wrong")
-    axes.set_xlabel("last token" if theorem.claim.position == theorem.claim.domain.length - 1 else "pinned token")
+    axes.set_xlabel("last token" if theorem.claim.position == theorem.claim.domain.length - 1 else f"token at position {theorem.claim.position}")
     axes.set_ylabel("value of the mechanism")
     axes.set_title("green: right on every input of the cell; grey: nothing proved", fontsize=10)
     buffer = io.StringIO()

@@ -22,7 +22,7 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>mechverify
 <dl>{% for label, text in item.lines %}<dt>{{ label }}</dt><dd>{{ text }}</dd>{% endfor %}
 <dt>checked in</dt><dd>{{ '%.2f' % item.seconds }} s</dd></dl>
 {% if item.figure %}<figure>{{ item.figure|safe }}
-<figcaption>The cells of the proof: pinned token across, value of the mechanism upwards.</figcaption></figure>
+<figcaption>The cells of the proof: query token across, value of the mechanism upwards.</figcaption></figure>
 {% endif %}</section>{% endfor %}</html>
 """
 

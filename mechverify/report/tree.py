@@ -32,7 +32,7 @@ def _label(node: dict, theorem: Theorem) -> str:
             decided = sum(1 for *_, wrong in theorem.cells if wrong.high == 0)
             return (
                 f"fold: {len(theorem.cells)} cells, {decided} of them right everywhere, "
-                f"{len(node['cells']) - listed} counted on a grid of {node['grid']}, {listed} added up input by input"
+                f"{len(node['cells']) - listed} counted on a grid, {listed} added up input by input"
             )
         case "counterexample":
             return f"counterexample: {len(node['inputs'])} wrong inputs, replayed"

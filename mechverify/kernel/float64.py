@@ -1,0 +1,124 @@
+"""float64 balls with outward rounding: the kernel's everyday arithmetic."""
+
+from fractions import Fraction
+
+import numpy as np
+
+from mechverify.kernel.arithmetic import Arithmetic, Ball
+from mechverify.kernel.errors import Rejected
+from mechverify.kernel.recursion import HIGHEST, LOWEST
+
+UNIT = 2.0**-53  # |fl(x) - x| <= UNIT * |fl(x)| for one rounded operation that doesn't underflow
+ETA = 2.0**-1074  # ... + ETA where a product or a quotient underflows
+
+
+def check_environment() -> None:
+    """Refuse to run where float64 doesn't round to nearest or flushes subnormal numbers to zero."""
+    one, tiny = np.ones(3), np.full(3, ETA)
+    sound = (
+        (one + UNIT == one).all() and (one + 3 * UNIT > one + 2 * UNIT).all()
+        and (-one - UNIT == -one).all() and (tiny * 1.0 > 0).all() and (2.0**-1022 * (one / 4) > 0).all()
+    )  # fmt: skip
+    if not sound:
+        raise Rejected("this machine's float64 arithmetic is not IEEE 754 round-to-nearest with gradual underflow")
+
+
+def outward(rad: np.ndarray, terms: int = 1) -> np.ndarray:
+    """Covers the rounding of a radius that was itself computed from `terms` sums of rounded products."""
+    return rad * (1 + (terms + 16) * 2.0**-51) + (terms + 4) * ETA
+
+
+class Float64(Arithmetic):
+    """Postconditions hold where the result is finite; `lower` and `upper`, the ways out, reject what is not."""
+
+    dtype, precision, chunk, infinity = np.float64, 60, 2**22, np.inf
+
+    def _ball(self, mid: np.ndarray, rad: np.ndarray, exponent: int, terms: int = 1) -> Ball:
+        self.spend(np.size(mid))
+        rounding = UNIT * np.abs(mid) if terms == 1 else 0.0  # of a contraction's centre: `slop`
+        return Ball(mid, outward(rad + rounding, terms))
+
+    def slop(self, rad: np.ndarray, size: np.ndarray, n: int) -> np.ndarray:
+        return rad + (2 * n * UNIT * size + ETA)  # ETA: that product may underflow before it meets a large factor
+
+    def align(self, x: Ball, y: Ball) -> tuple[Ball, Ball]:
+        return x, y
+
+    def exact(self, values: np.ndarray) -> Ball:
+        return self.whole(values)
+
+    def rational(self, value: Fraction) -> Ball:
+        mid = np.asarray(value.numerator / value.denominator)  # Python rounds this quotient correctly
+        return Ball(mid, np.asarray(0.0 if Fraction(float(mid)) == value else outward(UNIT * np.abs(mid))))
+
+    def div(self, x: Ball, y: Ball) -> Ball:
+        """|mid| + ETA bounds the exact quotient of the centres, and 2 ETA what the product below loses by
+        underflow (the division would enlarge it)."""
+        room = self.down(np.abs(y.mid) - y.rad)
+        if not (room > 0).all():
+            raise Rejected("division by an interval that may hold zero")
+        mid = x.mid / y.mid
+        return self._ball(mid, (x.rad + (np.abs(mid) + ETA) * y.rad + 2 * ETA) / room, 0)
+
+    def sqrt(self, x: Ball) -> Ball:
+        """|sqrt(a') - sqrt(a)| <= |a' - a| / sqrt(a)."""
+        if not (self.down(x.mid - x.rad) > 0).all():
+            raise Rejected("square root of an interval that is not positive")
+        mid = np.sqrt(x.mid)
+        return self._ball(mid, x.rad / mid, 0)
+
+    def widen(self, x: Ball, relative: float, absolute: float = 0.0, of: Ball | None = None) -> Ball:
+        mid, rad = (of or x)[:2]
+        self.spend(np.size(x.mid))
+        return Ball(x.mid, outward(x.rad + (relative * (np.abs(mid) + rad) + absolute)))
+
+    def scale(self, x: Ball, k: np.ndarray) -> Ball:
+        """Exact but for underflow, which `outward` covers in centre and radius."""
+        k = np.clip(k, -5_000, 5_000).astype(np.int32)
+        self.spend(np.size(x.mid))
+        return Ball(np.ldexp(x.mid, k), outward(np.ldexp(x.rad, k)))
+
+    def nearest(self, x: Ball) -> np.ndarray:
+        return np.rint(x.mid)
+
+    def mantissa(self, x: Ball) -> tuple[Ball, np.ndarray]:
+        f, k = np.frexp(x.mid)
+        return self.whole(np.where(f < 0.7, 2 * f, f)), np.where(f < 0.7, k - 1.0, k)
+
+    def units(self, value: float, exponent: int) -> float:
+        return value
+
+    def trim(self, x: Ball) -> Ball:
+        return x
+
+    def lower(self, x: Ball) -> np.ndarray:
+        return self.down(_finite(x.mid - x.rad))
+
+    def upper(self, x: Ball) -> np.ndarray:
+        return self.up(_finite(x.mid + x.rad))
+
+    def down(self, x: np.ndarray) -> np.ndarray:
+        return np.nextafter(x, -np.inf)
+
+    def up(self, x: np.ndarray) -> np.ndarray:
+        return np.nextafter(x, np.inf)
+
+    def slack(self, size: float, n: int) -> float:
+        return _finite(np.asarray(n * 2.0**-51 * size + ETA))
+
+    def to_grid(self, terms: np.ndarray, exponent: int, step: int, upwards: bool) -> np.ndarray:
+        """The quotient by a power of two is exact unless it underflows; there the term's sign decides."""
+        scaled = np.ldexp(terms, -step)
+        if upwards:
+            rounded = np.where(terms > 0, np.maximum(np.ceil(scaled), 1.0), np.ceil(scaled))
+        else:
+            rounded = np.where(terms < 0, np.minimum(np.floor(scaled), -1.0), np.floor(scaled))
+        if not (rounded >= LOWEST).all():
+            raise Rejected("the counting grid is too fine for the terms of this cell")
+        return np.minimum(rounded, HIGHEST).astype(np.int64)
+
+
+def _finite(x: np.ndarray) -> np.ndarray:
+    if not np.isfinite(x).all():
+        raise Rejected("a number in the computation is not finite (overflow, or a division by zero)")
+    return x

@@ -1,0 +1,41 @@
+"""Rules `enumerate` and `counterexample`: run the model on single inputs."""
+
+import numpy as np
+
+from mechverify.kernel.claim import Bounds, Domain, Job
+from mechverify.kernel.errors import Rejected, Unsupported
+from mechverify.kernel.fields import Reader
+
+INPUT_LIMIT = 2**25
+BATCH = 2**13
+
+
+def enumerate(job: Job, domain: Domain, witness: Reader) -> Bounds:
+    """Precondition: at most 2^25 inputs. Postcondition: exact, except for inputs whose margin rounding
+    leaves open, which count for neither bound. Complexity: inputs times the cost of one evaluation."""
+    witness.close()
+    if domain.size > INPUT_LIMIT:
+        raise Unsupported(f"{domain.size} inputs are too many to enumerate (limit 2^25)")
+    right = wrong = 0
+    for start in range(0, domain.size, BATCH):
+        surely_right, surely_wrong = job.decide(domain.inputs(start, min(start + BATCH, domain.size)))
+        right += int(surely_right.sum())
+        wrong += int(surely_wrong.sum())
+    return Bounds(right, domain.size - wrong)
+
+
+def counterexample(job: Job, domain: Domain, witness: Reader) -> Bounds:
+    """Postcondition: at most size - (number listed) inputs are right. Rejects an input that is listed twice,
+    lies outside the part, or is not surely wrong. Complexity: one evaluation an input."""
+    rows = [row.integers() for row in witness["inputs"].items(2**20, 1)]
+    witness.close()
+    if any(len(row) != domain.length for row in rows):
+        raise Rejected("counterexample needs inputs of the domain's length")
+    listed = np.array(rows, np.int64)
+    if len(set(map(tuple, rows))) != len(rows) or not domain.contains(listed):
+        raise Rejected("a counterexample is listed twice or lies outside its part of the domain")
+    _, wrong = job.decide(listed)
+    if not wrong.all():
+        raise Rejected(f"input {listed[~wrong][0].tolist()} is not shown to be wrong")
+    job.wrong.append(listed)
+    return Bounds(0, domain.size - len(listed))
