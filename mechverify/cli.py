@@ -14,6 +14,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from mechverify import kernel
+from mechverify.kernel.check import AXIOMS, LIMIT
+from mechverify.kernel.semantics import SEMANTICS
 from mechverify.kernel.statement import lines
 from mechverify.report.progress import Reporter
 from mechverify.report.result import as_json
@@ -39,7 +41,9 @@ def prove(
     parameter: Annotated[list[str] | None, typer.Option("-p", help="A parameter of the claim, as name=value.")] = None,
     out_file: Annotated[Path | None, typer.Option("--out", help="The certificate; by default ./<file>.cert.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    semantics: Annotated[str, typer.Option(help="real: exact real arithmetic on these exact weights.")] = "real",
+    semantics: Annotated[
+        str, typer.Option(help="real: exact real arithmetic on these weights; float32: every float32 evaluation.")
+    ] = "real",
     time_limit: Annotated[
         float | None, typer.Option(min=0, help="Seconds of search; then what is proved so far.")
     ] = None,
@@ -50,8 +54,8 @@ def prove(
     from mechverify.provers import prove as search
     from mechverify.provers.base import Budget
 
-    if semantics != "real":
-        _stop(f"--semantics {semantics}: only real is implemented so far; float32 is planned")
+    if semantics not in SEMANTICS:
+        _stop(f"--semantics {semantics}: unknown; choose {' or '.join(SEMANTICS)}")
     target = out_file or Path(file.stem + ".cert")
     if not target.parent.is_dir():
         _stop(f"--out {target}: the folder {target.parent} doesn't exist; create it first")
@@ -84,20 +88,44 @@ def prove(
             f"{'time':>16}  search {outcome.search_seconds:.2f} s, check {outcome.check_seconds:.2f} s",
             f"\n{'certificate':>16}  {written}", sep="", soft_wrap=True,
         )  # fmt: skip
+        if outcome.theorem.work > LIMIT:
+            out.print(f"{'note':>16}  checking takes {outcome.theorem.work:.2g} units of work: check it with --limit")
     if not json_:
         for reason in outcome.reasons or (["nothing was proved"] if outcome.verdict == "UNKNOWN" else []):
             out.print(f"{'note':>16}  {reason}", markup=False, soft_wrap=True)
     raise typer.Exit(EXIT[outcome.verdict])
 
 
+Limit = Annotated[
+    float,
+    typer.Option(
+        "--limit", help="Units of work (about nanoseconds) that a certificate may cost; more if you trust it."
+    ),
+]
+
+
 @app.command()
 def check(
-    certificate: Path,
+    certificate: Annotated[Path | None, typer.Argument()] = None,
     weights: Annotated[Path | None, typer.Option(help="The weights that the claim should speak of.")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="In exact rationals: slow, and without ieee754.")] = False,
+    forbid: Annotated[list[str] | None, typer.Option(help="Reject if the theorem rests on this axiom.")] = None,
+    limit: Limit = LIMIT,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    about: Annotated[bool, typer.Option("--about", help="The kernel's modules, lines, axioms; then stop.")] = False,
 ) -> None:
     """Run the kernel alone. Exit code 0: accepted, 1: rejected, 2: not a certificate."""
-    theorem, seconds = _checked(certificate)
+    if about:
+        from mechverify.report.about import about as describe
+
+        out.print(describe(), markup=False, soft_wrap=True)
+        return
+    if certificate is None:
+        _stop("which certificate? mechverify check FILE")
+    for axiom in forbid or []:
+        if axiom not in AXIOMS:
+            _stop(f"--forbid {axiom}: unknown axiom; known: {', '.join(AXIOMS)}")
+    theorem, seconds = _checked(certificate, limit, exact=exact, forbid=forbid or [])
     if weights is not None:
         _same_weights(theorem, weights)
     if json_:
@@ -109,11 +137,11 @@ def check(
 
 
 @app.command()
-def show(certificate: Path) -> None:
+def show(certificate: Path, limit: Limit = LIMIT) -> None:
     """The theorem in words, its axioms, its proof and its cost (after checking it)."""
     from mechverify.report.tree import proof_tree
 
-    theorem, _ = _checked(certificate)
+    theorem, _ = _checked(certificate, limit)
     _print_theorem(theorem, theorem.verdict)
     out.print(proof_tree(certificate.read_bytes(), theorem))
 
@@ -123,6 +151,7 @@ def report(
     certificates: list[Path],
     html: Annotated[Path | None, typer.Option(help="A folder for the page and its figures.")] = None,
     latex: Annotated[Path | None, typer.Option(help="A file for a table of all certificates.")] = None,
+    limit: Limit = LIMIT,
 ) -> None:
     """Pictures and tables of checked certificates."""
     from mechverify.report.html import write_html
@@ -130,7 +159,7 @@ def report(
 
     if html is None and latex is None:
         _stop("say where to: --html FOLDER, --latex FILE, or both")
-    checked = [(path, *_checked(path)) for path in certificates]
+    checked = [(path, *_checked(path, limit)) for path in certificates]
     try:
         if html is not None:
             out.print(f"report: {write_html(html, checked)}", soft_wrap=True)
@@ -162,7 +191,7 @@ def _parameters(texts: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def _checked(path: Path) -> tuple[kernel.Theorem, float]:
+def _checked(path: Path, limit: float, **options: Any) -> tuple[kernel.Theorem, float]:
     import time
 
     try:
@@ -173,7 +202,7 @@ def _checked(path: Path) -> tuple[kernel.Theorem, float]:
     with Reporter(err) as reporter:
         reporter("the kernel checks the certificate", None)
         try:
-            theorem = kernel.check(data)
+            theorem = kernel.check(data, limit=limit, **options)
         except kernel.NotACertificate as error:
             _stop(f"NOT A CERTIFICATE: {path}: {error}")
         except kernel.Rejected as error:

@@ -10,13 +10,13 @@ from mechverify.kernel.errors import NotACertificate, Rejected
 from mechverify.kernel.statement import lines
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mechverify.kernel")
     parser.add_argument("certificate")
     parser.add_argument("--exact", action="store_true", help="exact rationals instead of rounded float64; slow")
     parser.add_argument("--forbid", action="append", default=[], choices=list(AXIOMS), help="reject if it is used")
     parser.add_argument("--limit", type=float, default=LIMIT, help="units of work, about nanoseconds in float64")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
         with open(options.certificate, "rb") as file:
             theorem = check(file.read(), exact=options.exact, forbid=options.forbid, limit=options.limit)

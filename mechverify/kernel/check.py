@@ -52,6 +52,7 @@ class Theorem(NamedTuple):
     rules: dict[str, int]
     cells: list[tuple]
     kernel_ops: int
+    work: float  # in units that `limit` bounds
     brute_force_ops: int
     exact: bool
 
@@ -69,8 +70,8 @@ def check(data: bytes, *, exact: bool = False, forbid: Collection[str] = (), lim
         raise NotACertificate(f"certificate.json doesn't say that its format is {FORMAT!r}")
     version = document.get("version")
     if type(version) is not int or version not in READS:
-        raise NotACertificate(f"format version {str(version)[:40]}; this kernel reads version {VERSION}: prove again, or "
-                              "check with a release of mechverify that reads it")  # fmt: skip
+        what = f"format version {str(version)[:40]}; this kernel reads version {VERSION}"
+        raise NotACertificate(f"{what}: prove again, or check with a release of mechverify that reads it")
     try:
         with np.errstate(all="ignore"):  # what isn't finite is rejected, or bounds nothing: docs/soundness.md
             check_environment()
@@ -100,7 +101,9 @@ def _decide(document: Reader, weights: bytes, arithmetic: Float64 | Exact, forbi
     counted.decide(np.array([[tokens[0] for tokens in claim.domain.tokens]]))
     brute_force = counted.ar.ops * claim.domain.size
     exact = type(arithmetic) is Exact
-    return Theorem(claim, verdict, right, axioms, _explain(job), rules, job.cells, job.ar.ops, brute_force, exact)
+    return Theorem(
+        claim, verdict, right, axioms, _explain(job), rules, job.cells, job.ar.ops, job.ar.work, brute_force, exact
+    )
 
 
 def _explain(job: Job) -> list[Counterexample]:

@@ -37,7 +37,8 @@ def falsify(problem: Problem, budget: Budget, seed: int = 0) -> Evidence:
     accuracy = float((sampled_margin > 0).mean())
     searched, searched_margin = sampled, sampled_margin
     if (sampled_margin <= 0).sum() < 16 and not every and not budget.spent():
-        found, found_margin = _greedy(margins, allowed, sampled[np.argsort(sampled_margin, kind="stable")[:STARTS]], budget)
+        best = sampled[np.argsort(sampled_margin, kind="stable")[:STARTS]]
+        found, found_margin = _greedy(margins, allowed, best, budget)
         searched = np.concatenate([sampled, found])
         searched_margin = np.concatenate([sampled_margin, found_margin])
     candidates = np.flatnonzero(searched_margin <= CLOSE)

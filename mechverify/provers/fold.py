@@ -201,7 +201,7 @@ def _regroup(c: _Counted) -> int:
     smaller together. Returns the number of counts spent."""
     cell = c.family.cell(c.query)
     grids: dict[tuple[int, ...], Group] = {tuple(sorted(c.groups[0][1])): c.groups[0]}
-    count: dict[tuple[int, ...], int] = {rivals: c.wrong.high for rivals in grids}
+    count: dict[tuple[int, ...], int] = dict.fromkeys(grids, c.wrong.high)
 
     def of(rivals: tuple[int, ...]) -> int:
         rivals = tuple(sorted(rivals))

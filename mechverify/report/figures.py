@@ -38,7 +38,8 @@ def cells_figure(theorem: Theorem) -> str | None:
         norm = LogNorm(max(float(open_.min()), 1e-8), 1.0, clip=True)
         image = axes.pcolormesh(tokens, values, open_, norm=norm, cmap="inferno_r", rasterized=True)
         fig.colorbar(image, label="proved: at most this share of the cell is wrong")
-    axes.set_xlabel("last token" if theorem.claim.position == theorem.claim.domain.length - 1 else f"token at position {theorem.claim.position}")
+    position, length = theorem.claim.position, theorem.claim.domain.length
+    axes.set_xlabel("last token" if position == length - 1 else f"token at position {position}")
     axes.set_ylabel("value of the mechanism")
     axes.set_title("green: right on every input of the cell; grey: nothing proved", fontsize=10)
     buffer = io.StringIO()

@@ -18,7 +18,7 @@ def as_json(
     if theorem is None:
         nothing = {"lower": None, "upper": None, "exact_lower": None, "exact_upper": None}
         return {
-            **common, "claim": None, "semantics": "real", "value": nothing, "counterexample": None, "axioms": [],
+            **common, "claim": None, "semantics": None, "value": nothing, "counterexample": None, "axioms": [],
             "cost": {"kernel_ops": 0, "brute_force_ops": None},
         }  # fmt: skip
     claim, total = theorem.claim, theorem.claim.domain.size

@@ -10,10 +10,11 @@ from mechverify import tokens
 from mechverify.claims.language import compile_mechanism
 from mechverify.kernel import recursion
 from mechverify.kernel.automaton import derive, towards
+from mechverify.kernel.claim import add_expression
 from mechverify.kernel.errors import Rejected, Unsupported
 from mechverify.kernel.fields import Reader
+from mechverify.kernel.float64 import Float64
 from mechverify.kernel.graph import Graph
-from mechverify.kernel.job import add_expression
 from tests import oracle
 from tests.cases import IDS, MECHANISMS
 
@@ -29,15 +30,15 @@ def run(automaton, ids) -> int:
 def check_against_enumeration(rows_list, domain, values):
     graph = Graph(len(domain), tuple(values))
     roots = [add_expression(graph, Reader(rows, "test")) for rows in rows_list]
-    automaton = derive(graph, roots, [np.array(d) for d in domain])
+    automaton = derive(Float64(), graph, roots, [np.array(d) for d in domain])
     sizes: dict[tuple, int] = {}
     for ids in product(*domain):
         expected = tuple(oracle.evaluate(rows, ids, values) for rows in rows_list)
         assert tuple(automaton.classes[run(automaton, ids)].tolist()) == expected
         sizes[expected] = sizes.get(expected, 0) + 1
     for index, values_ in enumerate(automaton.classes.tolist()):
-        layers = towards(automaton, index)
-        assert recursion.size(layers) == sizes[tuple(values_)]
+        layers = towards(Float64(), automaton, index)
+        assert recursion.completions(Float64(), layers)[0][0] == sizes[tuple(values_)]
 
 
 @pytest.mark.parametrize(("name", "expression", "plain"), MECHANISMS, ids=IDS)
@@ -127,8 +128,8 @@ def test_minimal_for_a_maximum():
     x = tokens("x", length=6, vocab=50)
     graph = Graph(6, tuple(range(50)))
     root = add_expression(graph, Reader(compile_mechanism(sympy.Max(*x), x), "test"))
-    automaton = derive(graph, [root], [np.arange(50)] * 6)
-    assert max(layer.states for layer in towards(automaton, 30)) == 2
+    automaton = derive(Float64(), graph, [root], [np.arange(50)] * 6)
+    assert max(layer.states for layer in towards(Float64(), automaton, 30)) == 2
 
 
 def test_what_is_no_fold_is_refused():
@@ -137,4 +138,4 @@ def test_what_is_no_fold_is_refused():
     graph = Graph(8, tuple(range(40)))
     root = add_expression(graph, Reader(rows, "test"))
     with pytest.raises(Unsupported, match="short fold"):
-        derive(graph, [root], [np.arange(40)] * 8)
+        derive(Float64(), graph, [root], [np.arange(40)] * 8)

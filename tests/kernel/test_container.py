@@ -108,7 +108,7 @@ def test_versions_are_named():
     old = pack({**CONTENTS, "certificate.json": b'{"format":"mechverify-certificate","version":99}'})
     with pytest.raises(NotACertificate, match="version 99"):
         check(old)
-    new = pack({**CONTENTS, "certificate.json": b'{"format":"mechverify-certificate","version":1}'})
+    new = pack({**CONTENTS, "certificate.json": b'{"format":"mechverify-certificate","version":2}'})
     with pytest.raises(Rejected, match="claim"):
         check(new)
     assert tuple(CONTENTS) == container.MEMBERS

@@ -2,10 +2,10 @@
 
 import pytest
 
+from mechverify.kernel.claim import add_expression
 from mechverify.kernel.errors import Rejected
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.graph import Graph
-from mechverify.kernel.job import add_expression
 
 ILLEGAL = {
     "unknown operation": [["exec", [], None]],

@@ -7,12 +7,16 @@ import pytest
 
 from mechverify.kernel import recursion
 from mechverify.kernel.automaton import derive, towards
+from mechverify.kernel.claim import add_expression
 from mechverify.kernel.errors import Rejected
+from mechverify.kernel.exact import Exact
 from mechverify.kernel.fields import Reader
+from mechverify.kernel.float64 import Float64
 from mechverify.kernel.graph import Graph
-from mechverify.kernel.job import add_expression
 from tests import oracle
 from tests.kernel.test_automaton import random_rows
+
+AR = Float64()
 
 
 def cells(rng, count):
@@ -24,11 +28,11 @@ def cells(rng, count):
         rows = random_rows(rng, length)
         try:
             root = add_expression(graph, Reader(rows, "test"))
-            automaton = derive(graph, [root], [np.arange(vocab)] * length)
+            automaton = derive(AR, graph, [root], [np.arange(vocab)] * length)
         except Rejected:
             continue
         index = int(rng.integers(len(automaton.classes)))
-        layers = towards(automaton, index)
+        layers = towards(AR, automaton, index)
         value = automaton.classes[index, 0]
         accepted = [s for s in product(range(vocab), repeat=length) if oracle.evaluate(rows, s, range(vocab)) == value]
         if rng.random() < 0.5:
@@ -42,24 +46,25 @@ def cells(rng, count):
 def test_size_smallest_and_sums():
     rng = np.random.default_rng(5)
     for layers, accepted, vocab in cells(rng, 150):
-        assert recursion.size(layers) == len(accepted)
+        assert recursion.completions(AR, layers)[0][0] == len(accepted)
         for position in range(len(layers)):
             tokens, counts = np.unique(accepted[:, position], return_counts=True)
-            assert recursion.sizes_by_token(layers, position) == dict(
+            assert recursion.sizes_by_token(AR, layers, position) == dict(
                 zip(tokens.tolist(), counts.tolist(), strict=True)
             )
         if not len(accepted):
             continue
         terms = rng.normal(size=(len(layers), vocab)) * 10.0 ** rng.integers(-3, 4, (len(layers), vocab))
         exact = terms[np.arange(len(layers)), accepted].sum(1)
-        least = recursion.smallest(layers, lambda i, t, terms=terms: terms[i, t].min(keepdims=True), (1,))
+        least = recursion.smallest(AR, layers, lambda i, t, terms=terms: terms[i, t].min(keepdims=True), (1,))
         assert exact.min() - 1e-9 <= least[0] + 1e-9 and least[0] <= exact.min() + 1e-9
-        total = recursion.sums(layers, terms[..., None])
+        total = recursion.sums(AR, layers, terms[..., None])
         np.testing.assert_allclose(np.sort(total[:, 0]), np.sort(exact), atol=1e-9)
 
 
+@pytest.mark.parametrize("ar", [Float64(), Exact()], ids=["float64", "exact"])
 @pytest.mark.parametrize("upwards", [True, False])
-def test_counting_is_exact_on_integers(upwards):
+def test_counting_is_exact_on_integers(upwards, ar):
     rng = np.random.default_rng(6)
     for layers, accepted, vocab in cells(rng, 400):
         scale = int(rng.choice([1, 3, 50, 10_000]))
@@ -67,7 +72,7 @@ def test_counting_is_exact_on_integers(upwards):
         terms[rng.random(terms.shape) < 0.05] = recursion.HIGHEST
         terms[rng.random(terms.shape) < 0.05] = rng.integers(-(10**5), 1)
         expected = int((terms[np.arange(len(layers)), accepted].sum(1) <= 0).sum()) if len(accepted) else 0
-        assert recursion.count_nonpositive(layers, terms, upwards) == expected
+        assert recursion.count_nonpositive(ar, layers, terms, upwards) == expected
 
 
 def test_counting_past_2_53_rounds_outwards():
@@ -75,14 +80,15 @@ def test_counting_past_2_53_rounds_outwards():
     length, vocab = 12, 64
     graph = Graph(length, tuple(range(vocab)))
     root = add_expression(graph, Reader([["integer", [], 0]], "test"))
-    layers = towards(derive(graph, [root], [np.arange(vocab)] * length), 0)
+    layers = towards(AR, derive(AR, graph, [root], [np.arange(vocab)] * length), 0)
     terms = np.tile(2 * np.arange(vocab) - (vocab - 1), (length, 1))
     zero = _ways(terms, 0)
     exact = (vocab**length + zero) // 2
-    low = recursion.count_nonpositive(layers, terms, upwards=False)
-    high = recursion.count_nonpositive(layers, terms, upwards=True)
+    low = recursion.count_nonpositive(AR, layers, terms, upwards=False)
+    high = recursion.count_nonpositive(AR, layers, terms, upwards=True)
     assert low <= exact <= high
     assert high - low < exact * 1e-9
+    assert recursion.count_nonpositive(Exact(), layers, terms, upwards=True) == exact
 
 
 def _ways(terms, target):
@@ -98,10 +104,10 @@ def _ways(terms, target):
 
 def test_grid_rounds_to_the_asked_side_and_refuses_what_it_cannot_hold():
     terms = np.array([[0.3, -0.3, 0.25, -0.25, 1e300, 5e-324, -5e-324]])
-    down = recursion.to_grid(terms, 0.25, upwards=False)[0].tolist()
-    up = recursion.to_grid(terms, 0.25, upwards=True)[0].tolist()
+    down = AR.to_grid(terms, 0, -2, upwards=False)[0].tolist()
+    up = AR.to_grid(terms, 0, -2, upwards=True)[0].tolist()
     assert down == [1, -2, 1, -1, recursion.HIGHEST, 0, -1]
     assert up == [2, -1, 1, -1, recursion.HIGHEST, 1, 0]
     for bad in (-1e300, np.nan):
         with pytest.raises(Rejected):
-            recursion.to_grid(np.array([[bad]]), 0.25, upwards=False)
+            AR.to_grid(np.array([[bad]]), 0, -2, upwards=False)

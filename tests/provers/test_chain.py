@@ -86,7 +86,7 @@ def test_every_mechanism_on_a_small_model(small_model, name, expression, plain):
 
     problem = Problem.of(Accuracy(model.logits[-1], equals=expression(x), over=x), "real")
     inputs = np.stack(np.meshgrid(*[np.arange(6)] * 3, indexing="ij"), -1).reshape(-1, 3)
-    logits = TorchRunner(problem.job.graph, problem.job.weights, torch.float64)(problem.job.output, inputs)
+    logits = TorchRunner(problem.claim.graph, problem.claim.weights, torch.float64)(problem.claim.output, inputs)
     expected = np.array([plain(row) for row in inputs.tolist()])
     right = int((logits.argmax(1).numpy() == expected).sum())
     assert outcome.theorem.right == (right, right)

@@ -14,15 +14,15 @@ MAX = [["value", [], 0], ["value", [], 1], ["value", [], 2], ["max", [0, 1, 2], 
 
 
 def document(weights: bytes, proof: dict, *, equals=MAX, tokens=None, values=None, vocab=6, right=(0, None),
-             verdict="BOUNDED", at_least=None, position=2, length=3) -> dict[str, Any]:  # fmt: skip
+             verdict="BOUNDED", at_least=None, position=2, length=3, semantics="real") -> dict[str, Any]:  # fmt: skip
     tokens = tokens or [list(range(vocab))] * length
     size = int(np.prod([len(t) for t in tokens]))
     low, high = right
     return {
         "format": "mechverify-certificate",
-        "version": 1,
+        "version": 2,
         "claim": {
-            "kind": "accuracy", "semantics": "real", "architecture": "transformer",
+            "kind": "accuracy", "semantics": semantics, "architecture": "transformer",
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
             "domain": {"tokens": tokens, "values": list(values or range(vocab))},
             "site": "logits", "position": position, "equals": equals, "at_least": at_least,
@@ -30,13 +30,14 @@ def document(weights: bytes, proof: dict, *, equals=MAX, tokens=None, values=Non
         "conclusion": {
             "verdict": verdict, "right_at_least": str(low), "right_at_most": str(size if high is None else high),
         },
-        "axioms": ["ieee754"],
+        "axioms": ["ieee754"] if semantics == "real" else ["ieee754", "libm:float32"],
         "proof": proof,
     }  # fmt: skip
 
 
-def fold(cells=(), grid=256, keys=(), only=None) -> dict[str, Any]:
-    return {"rule": "fold", "grid": grid, "keys": list(keys), "only": only, "cells": list(cells)}
+def fold(cells=(), keys=(), only=None) -> dict[str, Any]:
+    """Cells are [query token, class, [[step, rivals], ...] or None, [step, [rival]] or None]."""
+    return {"rule": "fold", "keys": list(keys), "only": only, "cells": list(cells)}
 
 
 def file(doc: dict, weights: bytes) -> bytes:
@@ -96,8 +97,9 @@ def corrupt(doc: dict, weights: dict[str, np.ndarray], rng: np.random.Generator)
             doc["conclusion"][field] = str(
                 max(0, int(doc["conclusion"][field]) + by * int(rng.choice([1, 2, 10, 100])))
             )
-        case "grid" if fold_node:
-            fold_node["grid"] = int(rng.choice([15, 16, 17, 64, 255, 1024, 65536, 65537, 0, -256]))
+        case "grid" if fold_node and any(c[2] or c[3] for c in fold_node["cells"]):
+            groups = [g for c in fold_node["cells"] for g in [*(c[2] or []), *([c[3]] if c[3] else [])]]
+            _pick(rng, groups)[0] += int(rng.choice([-40, -3, -1, 1, 3, 40, 2000, -2000]))
         case "cell" if fold_node and fold_node["cells"]:
             cells, i = fold_node["cells"], int(rng.integers(len(fold_node["cells"])))
             match int(rng.integers(6)):
@@ -106,13 +108,13 @@ def corrupt(doc: dict, weights: dict[str, np.ndarray], rng: np.random.Generator)
                 case 1:
                     cells.append(copy.deepcopy(cells[i]))
                 case 2:
-                    cells[i][0] = [int(rng.integers(7))]
+                    cells[i][0] = int(rng.integers(7))
                 case 3:
                     cells[i][1] = [int(rng.integers(7))]
                 case 4:
-                    cells[i][2] = None if cells[i][2] is not None else [[int(rng.integers(6))]]
+                    cells[i][2] = None if cells[i][2] is not None else [[-8, [int(rng.integers(6))]]]
                 case 5 if cells[i][2]:
-                    group = cells[i][2][int(rng.integers(len(cells[i][2])))]
+                    group = cells[i][2][int(rng.integers(len(cells[i][2])))][1]
                     group.pop() if group and rng.random() < 0.7 else group.append(int(rng.integers(7)))
         case "rule":
             node = fold_node or proof
@@ -130,11 +132,18 @@ def corrupt(doc: dict, weights: dict[str, np.ndarray], rng: np.random.Generator)
             values[int(rng.integers(len(values)))] += int(rng.choice([-1, 1]))
         case "position":
             doc["claim"]["position"] = int(rng.integers(-1, 4))
+        case "semantics":
+            doc["claim"]["semantics"] = _pick(rng, ["real", "float32", "float64", "REAL"])
+            if rng.random() < 0.5:
+                doc["axioms"] = _pick(rng, [["ieee754"], ["ieee754", "libm:float32"]])
+        case "version":
+            doc["version"] = _pick(rng, [1, 2, 3, True, "2", None])
         case "threshold":
             doc["claim"]["at_least"] = str(rng.choice(["1/2", "0/1", "1/1", "2/1", "1/0", "0.5", "-1/2"]))
             doc["conclusion"]["verdict"] = str(rng.choice(["PROVED", "REFUTED", "BOUNDED", "UNKNOWN"]))
         case "axioms":
-            doc["axioms"] = [[], ["ieee754", "ieee754"], ["capture"], ["ieee754", "solver:z3"]][int(rng.integers(4))]
+            lists = [[], ["ieee754", "ieee754"], ["capture"], ["ieee754", "solver:z3"], ["libm:float32"], "ieee754"]
+            doc["axioms"] = _pick(rng, lists)
         case "extra field":
             where = _pick(rng, [doc, doc["claim"], doc["conclusion"], proof])
             where["note"] = 1
@@ -148,5 +157,6 @@ def corrupt(doc: dict, weights: dict[str, np.ndarray], rng: np.random.Generator)
 
 
 KINDS = ["weight", "weight, hash restamped", "weight, hash restamped", "bound", "grid", "cell", "cell", "cell", "rule",
-         "mechanism", "operand", "domain", "domain", "values", "position", "threshold", "axioms", "extra field", "leaf",
+         "mechanism", "semantics",
+         "version", "operand", "domain", "domain", "values", "position", "threshold", "axioms", "extra field", "leaf",
          "leaf", "leaf", "leaf"]  # fmt: skip

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mechverify.kernel import NotACertificate, Rejected, check
-from mechverify.kernel.recursion import to_grid
-from mechverify.kernel.rounding import Ball, Float64, lower, upper
+from mechverify.kernel.arithmetic import Ball
+from mechverify.kernel.float64 import Float64
 from mechverify.kernel.statement import lines
 from tests.models import as_bytes
 from tests.soundness import forge
@@ -47,7 +47,7 @@ def test_a_term_that_underflows_on_the_grid_is_not_zero():
     shape = dict(equals=ONE, tokens=[[0, 1], [2]], vocab=3, length=2, position=1)
     truth = forge.document(data, {"rule": "enumerate"}, right=(1, 1), **shape)
     assert check(forge.file(truth, data)).right == (1, 1)
-    proof = forge.fold([[[2], [0], [], 1]], grid=16)
+    proof = forge.fold([[2, [0], [], [15, [1]]]])
     with pytest.raises(Rejected):
         check(forge.file(forge.document(data, proof, right=(0, 0), **shape), data))
     both = {"rule": "both", "first": {"rule": "counterexample", "inputs": [[1, 2]]}, "second": proof}
@@ -55,15 +55,15 @@ def test_a_term_that_underflows_on_the_grid_is_not_zero():
     with pytest.raises(Rejected):
         check(forge.file(refuted, data))
     tiny = np.array([[5e-324, -5e-324, 0.0]])
-    assert to_grid(tiny, 2.0**16, upwards=True).tolist() == [[1, 0, 0]]
-    assert to_grid(tiny, 2.0**16, upwards=False).tolist() == [[0, -1, 0]]
+    assert Float64().to_grid(tiny, 0, 16, upwards=True).tolist() == [[1, 0, 0]]
+    assert Float64().to_grid(tiny, 0, 16, upwards=False).tolist() == [[0, -1, 0]]
 
 
 def test_a_quotient_that_underflows_stays_in_its_ball():
     x, y, radius = 1.5e-323, 1.0806209054e-4, 8.3223429e-5
     result = Float64().div(Ball(np.array([x]), np.zeros(1)), Ball(np.array([y]), np.array([radius])))
     exact = Fraction(x) / (Fraction(y) - Fraction(radius))
-    assert Fraction(float(lower(result)[0])) <= exact <= Fraction(float(upper(result)[0]))
+    assert Fraction(float(Float64().lower(result)[0])) <= exact <= Fraction(float(Float64().upper(result)[0]))
 
 
 @pytest.mark.parametrize("rule", ["enumerate", "counterexample"])
@@ -103,7 +103,7 @@ def test_weights_near_the_end_of_float64_are_refused_not_misjudged():
         "blocks.0.attn.W_V": value, "blocks.0.attn.W_O": np.ones((1, 1, 3)),
         "unembed.W_U": np.array([[1.0, 0], [0, 0], [0, 0]]), "unembed.b_U": np.array([1e308, 0.0]),
     })  # fmt: skip
-    for cells in ([], [[[1], [0], None, None]], [[[1], [0], [[1]], 1]]):
+    for cells in ([], [[1, [0], None, None]], [[1, [0], [[0, [1]]], [0, [1]]]]):
         doc = forge.document(data, forge.fold(cells), equals=ONE, vocab=3, length=2, position=1, right=(9, 9))
         with pytest.raises(Rejected):
             check(forge.file(doc, data))
@@ -112,7 +112,7 @@ def test_weights_near_the_end_of_float64_are_refused_not_misjudged():
 def test_contradicting_proofs_of_a_part_are_refused(monkeypatch):
     """A rule that is wrong in one part must not hide behind the total."""
     from mechverify.kernel.check import LEAVES
-    from mechverify.kernel.job import Bounds
+    from mechverify.kernel.claim import Bounds
 
     monkeypatch.setitem(LEAVES, "enumerate", lambda job, part, node: Bounds(part.size, part.size))
     data = scalar_model(2, 2)
@@ -168,7 +168,7 @@ def hog(kind: str) -> bytes:
                 ["not", [n + 6], None],
             ]
             data, shape = scalar_model(2, n), dict(equals=rows, vocab=2, length=n, position=n - 1)
-            proof = forge.fold([[[0], [0], None, None]], only=[[0]])
+            proof = forge.fold([[0, [0], None, None]], only=[[0]])
         case "activations":
             n = 1024
             data, proof = scalar_model(1, n, heads=400, layers=2), {"rule": "counterexample", "inputs": [[0] * n]}
