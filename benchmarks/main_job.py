@@ -104,7 +104,7 @@ def refutations(board: Board) -> None:
     for k in (4, 10, 20):
         for name, equals, at_least in cases:
             seconds, outcome = timed(lambda k=k, e=equals, a=at_least: prove(claim(k, 0, e, a)))
-            replayed = outcome.verdict == "REFUTED" and len(outcome.theorem.counterexamples) > 0
+            replayed = outcome.verdict == "REFUTED" and len(outcome.theorem.wrong) > 0
             board.row(f"K={k}: {name}, {outcome.verdict}", "REFUTED with a replayed input in under 10 s",
                       f"{seconds:.1f} s", replayed and seconds < 10)  # fmt: skip
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from mechverify import kernel
 from mechverify.kernel.check import AXIOMS, LIMIT
 from mechverify.kernel.semantics import SEMANTICS
-from mechverify.kernel.statement import lines
+from mechverify.report.statement import lines
 from mechverify.report.progress import Reporter
 from mechverify.report.result import as_json
 

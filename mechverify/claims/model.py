@@ -66,6 +66,9 @@ def transformer(weights: str | Path) -> Model:
     except OSError as error:
         where = "" if path.is_absolute() else f" (looked for in {Path.cwd()}; give another with -p weights=FILE)"
         raise ClaimError(f"can't read weights {path}: {error.strerror or error}{where}") from None
+    if data[:2] == b"PK" or data[:1] == b"\x80":
+        what = "a pickle or a zip (torch.save, numpy), not a safetensors file"
+        raise ClaimError(f"{path}: {what}; load it where you trust it and write it with safetensors.torch.save_file")
     try:
         tensors = container.read_weights(data)
         sites = ARCHITECTURES["transformer"](Graph(1, (0,)), tensors)

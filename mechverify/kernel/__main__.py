@@ -1,37 +1,32 @@
-"""`python -m mechverify.kernel [--exact] [--forbid AXIOM]... [--limit WORK] CERTIFICATE`: check it with nothing but
-numpy installed. Exit code 0: accepted, 1: rejected, 2: not a certificate.
+"""`python -m mechverify.kernel CERTIFICATE`: check it with nothing but numpy installed, and print the claim as the
+file states it (docs/certificate.md). Exit code 0: accepted, 1: rejected, 2: not a certificate.
 """
 
 import argparse
+import json
 import sys
+from pathlib import Path
 
 from mechverify.kernel.check import AXIOMS, LIMIT, check
 from mechverify.kernel.errors import NotACertificate, Rejected
-from mechverify.kernel.statement import lines
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m mechverify.kernel")
-    parser.add_argument("certificate")
+    parser = argparse.ArgumentParser(prog="python -m mechverify.kernel", description=__doc__)
+    parser.add_argument("certificate", type=Path)
     parser.add_argument("--exact", action="store_true", help="exact rationals instead of rounded float64; slow")
     parser.add_argument("--forbid", action="append", default=[], choices=list(AXIOMS), help="reject if it is used")
     parser.add_argument("--limit", type=float, default=LIMIT, help="units of work, about nanoseconds in float64")
     options = parser.parse_args(arguments)
     try:
-        with open(options.certificate, "rb") as file:
-            theorem = check(file.read(), exact=options.exact, forbid=options.forbid, limit=options.limit)
-    except OSError as error:
-        print(f"can't read {options.certificate}: {error.strerror}", file=sys.stderr)
-        return 2
-    except NotACertificate as error:
-        print(f"NOT A CERTIFICATE: {error}", file=sys.stderr)
-        return 2
-    except Rejected as error:
-        print(f"REJECTED: {error}", file=sys.stderr)
-        return 1
-    print("ACCEPTED")
-    for label, text in lines(theorem):
-        print(f"{label:>16}  {text}")
+        data = options.certificate.read_bytes()
+        theorem = check(data, exact=options.exact, forbid=options.forbid, limit=options.limit)
+    except (OSError, Rejected, NotACertificate) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1 if isinstance(error, Rejected) else 2
+    print(f"ACCEPTED: {theorem.verdict}\nclaim: {json.dumps(theorem.claim.stated)}")
+    print(f"right: at least {theorem.right.low}, at most {theorem.right.high} of {theorem.claim.domain.size} inputs")
+    print(f"axioms: {', '.join(theorem.axioms) or 'none'}")
     return 0
 
 

@@ -34,7 +34,9 @@ def transformer(graph: Graph, weights: dict[str, np.ndarray]) -> dict[str, int]:
         shape = weights[name].shape if name in weights else (0,) * len(axes)
         if len(shape) != len(axes):
             problems.append(f"{name} has shape {list(shape)}, expected {len(axes)} axes")
-        elif name in weights and any(sizes.setdefault(c, size) != size or not size for c, size in zip(axes, shape)):
+        elif name in weights and any(
+            sizes.setdefault(c, size) != size or not size for c, size in zip(axes, shape, strict=True)
+        ):
             problems.append(
                 f"{name} has shape {list(shape)}, expected {[sizes[c] or 'not 0' for c in axes if c in sizes]}"
             )

@@ -6,7 +6,7 @@ from the certificate. `towards` keeps what matters for reaching one class, and i
 for a maximum, two states ("all below m so far", "m seen") whatever the vocabulary.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +19,7 @@ STATE_LIMIT = 20_000  # states after any one token
 TABLE_LIMIT = 2**25  # states times tokens times operations of one step; entries of all steps
 
 
-@dataclass(frozen=True)
-class Automaton:
+class Automaton(NamedTuple):
     """`step[i]` [states_i, vocab] is the state after token i (-1: the token isn't in the domain there);
     `final` [states_n] is each last state's class; `classes` [n_classes, n_roots] the roots' values."""
 
@@ -29,8 +28,7 @@ class Automaton:
     classes: np.ndarray
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """Transitions at one position, for the tokens that can still lead to the target. Tokens that act alike
     form a group: `groups` lists (token ids, next state or -1 for each of the `states` states)."""
 
@@ -49,9 +47,8 @@ def derive(ar: Arithmetic, graph: Graph, roots: list[int], domain: list[np.ndarr
     for position, tokens in enumerate(domain):
         work = len(state) * len(tokens) * len(reader.order)
         if len(state) > STATE_LIMIT or max(work, sum(t.size for t in step)) > TABLE_LIMIT:
-            raise Unsupported(
-                f"the mechanism is not a short fold: {len(state)} states after {position} tokens (limit {STATE_LIMIT})"
-            )
+            what = f"{len(state)} states after {position} tokens (limit {STATE_LIMIT})"
+            raise Unsupported(f"the mechanism is not a short fold: {what}")
         ar.spend(20 * work, 20 * len(reader.order))
         table = np.full((len(state), len(graph.values)), -1, np.int32)
         rows = reader.read(state, position, tokens)
@@ -80,10 +77,9 @@ class _Reader:
             for a in set(node.args):
                 self.support[n] |= self.support[a]
                 self.parents[a].append(n)
-        self.fixed: dict[int, np.ndarray] = {}
-        for n in self.order:
-            if not self.support[n]:
-                self.fixed[n] = self._apply(n, self.fixed)
+        self.fixed: dict[int, np.ndarray] = {}  # constants
+        for n in (n for n in self.order if not self.support[n]):
+            self.fixed[n] = self._apply(n, self.fixed)
         self.layout: list[tuple[str, int, int]] = []  # (what, node, width): the columns of the state
 
     def _apply(self, n: int, value: dict[int, np.ndarray], tokens: np.ndarray | None = None) -> np.ndarray:
@@ -97,9 +93,6 @@ class _Reader:
     def _done(self, node: int, read: int) -> bool:
         return self.support[node] & ~((1 << read) - 1) == 0
 
-    def _fold(self, node: int) -> bool:
-        return self.graph.nodes[node].op in FOLDS
-
     def read(self, state: np.ndarray, position: int, tokens: np.ndarray) -> np.ndarray:
         """State rows [states, columns] to the next ones [states, tokens, columns']."""
         held, column = {}, 0
@@ -110,25 +103,20 @@ class _Reader:
         value = {n: held.get(("value", n), self.fixed.get(n)) for n in self.order}
         folds: dict[int, np.ndarray] = {}
         for n in self.order:
+            node, done = self.graph.nodes[n], self._done(n, position + 1)
             if self._done(n, position):
                 continue
-            node = self.graph.nodes[n]
-            if not self._fold(n):
-                if self._done(n, position + 1):
+            if node.op not in FOLDS:
+                if done:
                     value[n] = self._apply(n, value, tokens)
                 continue
+            fresh = [a for a in node.args if self._done(a, position + 1) and not (position and self._done(a, position))]
             known = held.get(("fold", n))
-            fresh = [
-                value[a]
-                for a in node.args
-                if self._done(a, position + 1) and (position == 0 or not self._done(a, position))
-            ]
             if fresh or known is not None:
-                folds[n] = absorb(node.op, node.attr, known, fresh)
-                if self._done(n, position + 1):
+                folds[n] = absorb(node.op, node.attr, known, [value[a] for a in fresh])
+                if done:
                     value[n] = folds[n][..., -1]
-        self.layout, columns = [], []
-        shape = (len(state), len(tokens))
+        self.layout, columns, shape = [], [], (len(state), len(tokens))
         for n in self.order:
             done = self._done(n, position + 1)
             if n in self.fixed:
@@ -143,16 +131,12 @@ class _Reader:
 
     def _needed(self, node: int, read: int) -> bool:
         waiting = (p for p in self.parents[node] if not self._done(p, read))
-        return node in self.roots or any(not self._fold(p) for p in waiting)
+        return node in self.roots or any(self.graph.nodes[p].op not in FOLDS for p in waiting)
 
     def results(self, state: np.ndarray) -> np.ndarray:
         """The roots' values [states, n_roots] once every token is read."""
-        names = [node for _, node, _ in self.layout]
-        columns = [
-            np.broadcast_to(self.fixed[r], len(state)) if r in self.fixed else state[:, names.index(r)]
-            for r in self.roots
-        ]
-        return np.stack(columns, -1)
+        column = {node: state[:, i] for i, (_, node, _) in enumerate(self.layout)}
+        return np.stack([np.broadcast_to(column.get(r, self.fixed.get(r)), len(state)) for r in self.roots], -1)
 
 
 def towards(ar: Arithmetic, automaton: Automaton, target: int) -> list[Layer]:
@@ -170,7 +154,9 @@ def towards(ar: Arithmetic, automaton: Automaton, target: int) -> list[Layer]:
         quotient, index = _unique_rows(rows[alive])
         label = np.full(len(rows), -1)
         label[alive] = index
-        layers.append(_layer(quotient))
+        tokens = np.flatnonzero((quotient >= 0).any(0))
+        columns, group = _unique_rows(quotient[:, tokens].T)
+        layers.append(Layer(len(quotient), [(tokens[group == g], column) for g, column in enumerate(columns)]))
     return layers[::-1]
 
 
@@ -181,9 +167,3 @@ def _unique_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     as_bytes = np.ascontiguousarray(rows).view(f"V{rows.shape[1] * rows.itemsize}").ravel()
     _, first, index = np.unique(as_bytes, return_index=True, return_inverse=True)
     return rows[first], index.reshape(-1)
-
-
-def _layer(quotient: np.ndarray) -> Layer:
-    tokens = np.flatnonzero((quotient >= 0).any(0))
-    columns, group = _unique_rows(quotient[:, tokens].T)
-    return Layer(len(quotient), [(tokens[group == g], column) for g, column in enumerate(columns)])

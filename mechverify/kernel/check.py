@@ -12,7 +12,6 @@ import numpy as np
 from mechverify.kernel import container
 from mechverify.kernel.claim import Bounds, Claim, Job
 from mechverify.kernel.errors import NotACertificate, Rejected
-from mechverify.kernel.evaluate import Evaluation, batch_size
 from mechverify.kernel.exact import Exact
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64, check_environment
@@ -21,7 +20,6 @@ from mechverify.kernel.semantics import SEMANTICS
 
 FORMAT, VERSION = "mechverify-certificate", 2
 READS = (2,)  # every later kernel reads these as well; version 1 was never released
-EXPLAINED = 16  # replayed inputs that a theorem shows
 LIMIT = 1e10  # units of work, about as many nanoseconds
 AXIOMS = {
     "ieee754": "elementwise float64 + - * / and sqrt of numpy round to nearest with gradual underflow",
@@ -30,30 +28,21 @@ AXIOMS = {
 LEAVES = {"enumerate": evaluation.enumerate, "counterexample": evaluation.counterexample, "fold": fold.check}
 
 
-class Counterexample(NamedTuple):
-    tokens: list[int]
-    expected: int
-    decoded: int
-
-
 class Theorem(NamedTuple):
     """What an accepted certificate establishes: of `claim.domain.size` inputs, at least `right.low` and at
     most `right.high` are right (the bounds that the certificate states; those proved are at least as good).
-    `counterexamples` are some that were replayed: each is surely wrong, and comes with the mechanism's
-    value and the output whose enclosure has the largest centre. `cells` are the cells of rule fold, as
-    (query token, class, size, bounds of the wrong inputs).
-    """
+    `wrong` are inputs [number, length] that were replayed; `cells` those of rule fold, as (query token, class,
+    size, bounds of the wrong inputs); `rules` how often each was used; `work` is in units that `limit` bounds."""
 
     claim: Claim
     verdict: str
     right: Bounds
     axioms: tuple[str, ...]
-    counterexamples: list[Counterexample]
+    wrong: np.ndarray
     rules: dict[str, int]
     cells: list[tuple]
     kernel_ops: int
-    work: float  # in units that `limit` bounds
-    brute_force_ops: int
+    work: int
     exact: bool
 
 
@@ -84,8 +73,7 @@ def check(data: bytes, *, exact: bool = False, forbid: Collection[str] = (), lim
 
 
 def _decide(document: Reader, weights: bytes, arithmetic: Float64 | Exact, forbid: Collection[str]) -> Theorem:
-    for name in ("format", "version"):
-        document[name]
+    _ = document["format"], document["version"]
     claim = Claim(document["claim"], weights)
     needed = ["ieee754", *SEMANTICS[claim.semantics].axioms]
     if (listed := [a.text() for a in document["axioms"].items(16)]) != needed:
@@ -97,24 +85,9 @@ def _decide(document: Reader, weights: bytes, arithmetic: Float64 | Exact, forbi
     proved, rules = prove(job, document["proof"])
     verdict, right = _conclude(document["conclusion"], claim, proved, len(job.wrong) > 0)
     document.close()
-    counted = Job(claim, Float64())
-    counted.decide(np.array([[tokens[0] for tokens in claim.domain.tokens]]))
-    brute_force = counted.ar.ops * claim.domain.size
-    exact = type(arithmetic) is Exact
-    return Theorem(
-        claim, verdict, right, axioms, _explain(job), rules, job.cells, job.ar.ops, job.ar.work, brute_force, exact
-    )
-
-
-def _explain(job: Job) -> list[Counterexample]:
-    if not job.wrong:
-        return []
-    claim = job.claim
-    wrong = np.concatenate(job.wrong)[: min(EXPLAINED, batch_size(claim.graph, [claim.output, claim.target]))]
-    values = Evaluation(claim.graph, claim.weights, job.model, wrong)
-    expected = np.broadcast_to(values[claim.target], len(wrong)).tolist()
-    decoded = np.broadcast_to(values[claim.output].mid.argmax(-1), len(wrong)).tolist()
-    return [Counterexample(*row) for row in zip(wrong.tolist(), expected, decoded, strict=True)]
+    wrong = np.concatenate([np.zeros((0, claim.domain.length), np.int64), *job.wrong])
+    ar = job.ar
+    return Theorem(claim, verdict, right, axioms, wrong, rules, job.cells, ar.ops, ar.work, type(ar) is Exact)
 
 
 def prove(job: Job, proof: Reader) -> tuple[Bounds, dict[str, int]]:

@@ -71,6 +71,7 @@ class Claim:
     """
 
     def __init__(self, entry: Reader, weights_data: bytes):
+        self.stated = entry.value
         entry["kind"].one_of(["accuracy"])
         self.semantics = entry["semantics"].one_of(SEMANTICS)
         self.architecture = entry["architecture"].one_of(ARCHITECTURES)

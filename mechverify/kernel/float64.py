@@ -39,21 +39,25 @@ class Float64(Arithmetic):
         return Ball(mid, outward(rad + rounding, terms))
 
     def slop(self, rad: np.ndarray, size: np.ndarray, n: int) -> np.ndarray:
+        """`rad` plus the share of `size` by which the rounding of a sum of n products may err."""
         return rad + (2 * n * UNIT * size + ETA)  # ETA: that product may underflow before it meets a large factor
 
     def align(self, x: Ball, y: Ball) -> tuple[Ball, Ball]:
+        """The same balls with one exponent."""
         return x, y
 
     def exact(self, values: np.ndarray) -> Ball:
+        """float64 numbers, as balls of radius zero."""
         return self.whole(values)
 
     def rational(self, value: Fraction) -> Ball:
+        """A scalar ball that holds `value`."""
         mid = np.asarray(value.numerator / value.denominator)  # Python rounds this quotient correctly
         return Ball(mid, np.asarray(0.0 if Fraction(float(mid)) == value else outward(UNIT * np.abs(mid))))
 
     def div(self, x: Ball, y: Ball) -> Ball:
-        """|mid| + ETA bounds the exact quotient of the centres, and 2 ETA what the product below loses by
-        underflow (the division would enlarge it)."""
+        """Rejects a ball of `y` that touches zero. |mid| + ETA bounds the exact quotient of the centres, and 2 ETA
+        what the product below loses by underflow (the division would enlarge it)."""
         room = self.down(np.abs(y.mid) - y.rad)
         if not (room > 0).all():
             raise Rejected("division by an interval that may hold zero")
@@ -61,53 +65,62 @@ class Float64(Arithmetic):
         return self._ball(mid, (x.rad + (np.abs(mid) + ETA) * y.rad + 2 * ETA) / room, 0)
 
     def sqrt(self, x: Ball) -> Ball:
-        """|sqrt(a') - sqrt(a)| <= |a' - a| / sqrt(a)."""
+        """Rejects a ball that isn't positive. |sqrt(a') - sqrt(a)| <= |a' - a| / sqrt(a)."""
         if not (self.down(x.mid - x.rad) > 0).all():
             raise Rejected("square root of an interval that is not positive")
         mid = np.sqrt(x.mid)
         return self._ball(mid, x.rad / mid, 0)
 
     def widen(self, x: Ball, relative: float, absolute: float = 0.0, of: Ball | None = None) -> Ball:
+        """The radius grows by relative * (|mid| + rad) of `of` (of `x` itself if None), plus absolute."""
         mid, rad = (of or x)[:2]
         self.spend(np.size(x.mid))
         return Ball(x.mid, outward(x.rad + (relative * (np.abs(mid) + rad) + absolute)))
 
     def scale(self, x: Ball, k: np.ndarray) -> Ball:
-        """Exact but for underflow, which `outward` covers in centre and radius."""
+        """x * 2^k for integers k: exact but for underflow, which `outward` covers in centre and radius."""
         k = np.clip(k, -5_000, 5_000).astype(np.int32)
         self.spend(np.size(x.mid))
         return Ball(np.ldexp(x.mid, k), outward(np.ldexp(x.rad, k)))
 
     def nearest(self, x: Ball) -> np.ndarray:
+        """Integers near the centres."""
         return np.rint(x.mid)
 
     def mantissa(self, x: Ball) -> tuple[Ball, np.ndarray]:
+        """(f, k) with mid = f 2^k and f in [0.7, 1.5), for positive centres."""
         f, k = np.frexp(x.mid)
         return self.whole(np.where(f < 0.7, 2 * f, f)), np.where(f < 0.7, k - 1.0, k)
 
     def units(self, value: float, exponent: int) -> float:
+        """`value` as a number to compare with raw arrays of a ball of that exponent, rounded down."""
         return value
 
     def trim(self, x: Ball) -> Ball:
+        """A ball that holds `x`, of numbers not longer than the precision needs."""
         return x
 
     def lower(self, x: Ball) -> np.ndarray:
+        """Numbers (times 2^exponent) at most every real in the ball; rejects NaN and infinity."""
         return self.down(_finite(x.mid - x.rad))
 
     def upper(self, x: Ball) -> np.ndarray:
         return self.up(_finite(x.mid + x.rad))
 
     def down(self, x: np.ndarray) -> np.ndarray:
+        """A lower bound of what one rounded operation on raw numbers approximated."""
         return np.nextafter(x, -np.inf)
 
     def up(self, x: np.ndarray) -> np.ndarray:
         return np.nextafter(x, np.inf)
 
     def slack(self, size: float, n: int) -> float:
+        """Exceeds the rounding of n additions of raw numbers whose absolute values add up to at most `size`."""
         return _finite(np.asarray(n * 2.0**-51 * size + ETA))
 
     def to_grid(self, terms: np.ndarray, exponent: int, step: int, upwards: bool) -> np.ndarray:
-        """The quotient by a power of two is exact unless it underflows; there the term's sign decides."""
+        """Raw terms (times 2^exponent) as integer multiples of 2^step, rounded down or up. The quotient by a power
+        of two is exact unless it underflows; there the term's sign decides."""
         scaled = np.ldexp(terms, -step)
         if upwards:
             rounded = np.where(terms > 0, np.maximum(np.ceil(scaled), 1.0), np.ceil(scaled))

@@ -10,7 +10,7 @@ s_i and u_i depending on the pinned token and on the token at position i. Linear
 What papers derive by hand for a one-layer model (EQKE, EVOU, EU) is what `ratio_form` finds in the graph.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -60,108 +60,86 @@ def ratio_form(graph: Graph, weights: dict[str, np.ndarray], model: Real, output
     vocab = np.arange(len(graph.values))
     free = np.broadcast_to(vocab[None, :, None], (1, len(vocab), graph.length))
     tables = Evaluation(graph, weights, model, free, lambda _: vocab[:, None])
-    found: dict[int, _Table | _Mixture | int | None] = {}
+    found: dict[int, Any] = {}
     for n in order:
         node = nodes[n]
         args = [found[a] for a in node.args]
-        if node.kind == "ids":
-            found[n] = 0 if node.op == "tokens" else None  # a pinned token has an axis of its own
+        patterns = [nodes[a] for a in node.args if nodes[a].op == "softmax"]
+        if patterns and (node.op != "einsum" or patterns != [nodes[node.args[0]]] or type(args[1]) is not _Table):
+            raise Unsupported("an attention pattern is used for something else than attending")
+        if patterns:
+            found[n] = _attend(tables, node, patterns[0], found[patterns[0].args[0]], args[1])
         elif any(type(a) is _Mixture for a in args):
             found[n] = _linear(tables, node, args)
-        elif node.op == "einsum" and nodes[node.args[0]].op == "softmax":
-            found[n] = _attend(tables, node, args)
-        elif node.op == "softmax":
-            found[n] = args[0]
+        elif node.kind == "ids":
+            found[n] = _Table(tables[n], 0 if node.op == "tokens" else None)  # a pinned token has an axis of its own
         else:
-            axis = _axis(node, args)
-            found[n] = _Table(tables[n], axis)
+            found[n] = None if node.op == "softmax" else _Table(tables[n], _axis(graph, node, [a.axis for a in args]))
     result = found[output]
     if type(result) is not _Mixture:
         raise Unsupported("the output doesn't go through attention")
     return RatioForm(pinned.pop(), result.score.mid.shape[-1], *result)
 
 
-def _axis(node: Node, args: list) -> int | None:
-    """The axis along which the result depends on each position's token."""
-    axes = [a.axis if type(a) is _Table else a for a in args]
+def _axis(graph: Graph, node: Node, axes: list) -> int | None:
+    """The axis along which the result depends on each position's token, given those of the operands."""
+    if all(axis is None for axis in axes):
+        return None
+    shapes = [graph.nodes[a].shape for a in node.args]
     match node.op:
-        case "weight":
-            return None
         case "gather":
             return axes[1]
         case "over_root":
             return axes[0]
-        case "select" if axes[0] is None or axes[0] != node.attr[0]:
-            return axes[0] if axes[0] is None or axes[0] < node.attr[0] else axes[0] - 1
+        case "select" if axes[0] != node.attr[0]:
+            return axes[0] - (axes[0] > node.attr[0])
         case "add":
-            from_right = {axis - args[i].value.mid.ndim for i, axis in enumerate(axes) if axis is not None}
-            ranks = {a.value.mid.ndim for a in args}
-            if len(from_right) <= 1 and (len(ranks) == 1 or not from_right or max(ranks) in ranks):
-                return from_right.pop() + args[0].value.mid.ndim if from_right else None
+            places = {axis + len(node.shape) - len(s) for axis, s in zip(axes, shapes, strict=True) if axis is not None}
+            if len(places) == 1 and all(a is None or s[a] == graph.length for a, s in zip(axes, shapes, strict=True)):
+                return places.pop()
         case "einsum":
             *terms, result = node.attr.replace("->", ",").split(",")
             letters = {term[axis] for term, axis in zip(terms, axes, strict=True) if axis is not None}
-            if len(letters) <= 1 and letters <= set(result):
-                return result.index(letters.pop()) if letters else None
+            if len(letters) == 1 and letters <= set(result):
+                return result.index(letters.pop())
     raise Unsupported(f"the result of {node.op!r} mixes the tokens of several positions before attention does")
 
 
-def _attend(tables: Evaluation, node: Node, args: list[_Table]) -> _Mixture:
+def _attend(tables: Evaluation, node: Node, pattern: Node, scores: _Table, values: _Table) -> _Mixture:
     """pattern [.., i] times values over i, for one head: its ratio."""
-    scores, values = args
-    pattern = tables.graph.nodes[node.args[0]]
     first, second, result = node.attr.replace("->", ",").split(",")
-    if pattern.shape != (1,) * (len(pattern.shape) - 1) + pattern.shape[-1:]:
+    if pattern.shape[:-1] != (1,) * (len(first) - 1):
         raise Unsupported(f"rule fold needs one attention head read at one position; this pattern is {pattern.shape}")
     term = first[-1]
-    if (
-        scores.axis not in (None, len(first) - 1)
-        or term in result
-        or term not in second
-        or not set(result) <= set(second)
-    ):
+    if scores.axis not in (None, len(first) - 1) or term not in second or not set(result) <= set(second) - {term}:
         raise Unsupported(f"attention applied as {node.attr!r} is not a sum over positions")
     if values.axis not in (None, second.index(term)):
         raise Unsupported("the attention's terms don't each depend on one token of their own")
-    positions = np.flatnonzero(kept(pattern))
+    model, vocab, positions = tables.model, len(tables.graph.values), np.flatnonzero(kept(pattern))
     order = [0, 1, *(2 + second.index(c) for c in (term, *result))]
-    reserve(
-        *np.broadcast_shapes(values.value.mid.shape[:2], (1, len(tables.graph.values))), len(positions), *node.shape
-    )
-    model, vocab = tables.model, len(tables.graph.values)
+    reserve(len(values.value.mid), vocab, len(positions), *node.shape)
 
     def widened(a: np.ndarray) -> np.ndarray:  # to the token axis, which a constant lacks
         return np.broadcast_to(a, (a.shape[0], vocab, *a.shape[2:]))
 
     score = scores.value.map(lambda a: widened(a.reshape(*a.shape[:2], -1)[..., positions]))
     value = values.value.map(lambda a: widened(a.transpose(order)[:, :, positions]))
-    value = model.attended(value, pattern.shape[-1])
     zero = model.ar.whole(np.zeros((1, 1, *node.shape), np.int64))
-    return _Mixture(zero, model.scores(score, (1, 2)), value)
+    return _Mixture(zero, model.scores(score, (1, 2)), model.attended(value, pattern.shape[-1]))
 
 
 def _linear(tables: Evaluation, node: Node, args: list) -> _Mixture:
     """A linear operation with a factor, or an addend, that depends on the pinned token alone."""
-    model, others = tables.model, [a for a in args if type(a) is not _Mixture]
-    if (
-        len(others) != 1
-        or type(others[0]) is not _Table
-        or others[0].axis is not None
-        or node.op not in ("add", "einsum")
-    ):
-        raise Unsupported(
-            f"{node.op!r} on the result of attention is not linear with a factor of the query's token alone"
-        )
-    (mixture,) = (a for a in args if type(a) is _Mixture)
-    other = others[0].value
+    model, mixture = tables.model, next(a for a in args if type(a) is _Mixture)
+    others = [a.value for a in args if type(a) is _Table and a.axis is None]
+    if len(others) != 1 or not (node.op == "add" or (node.op == "einsum" and args[0] is mixture)):
+        raise Unsupported(f"{node.op!r} on the result of attention is not linear, or its factor reads other tokens")
     if node.op == "add":
         if mixture.value.mid.ndim - 3 != len(node.shape):
             raise Unsupported("'add' spreads the result of attention over further axes")
-        base = model.add(mixture.base, tables.align(other, len(node.shape)))
+        base = model.add(mixture.base, tables.align(others[0], len(node.shape)))
         return _Mixture(base, mixture.score, model.rounded(mixture.value))
-    if type(args[0]) is not _Mixture:
-        raise Unsupported(f"attention's result is the second operand of {node.attr!r}")
     reserve(*mixture.value.mid.shape[:3], *node.shape)
-    base = model.contract(node.attr, mixture.base, other)
-    value = model.contract(node.attr, mixture.value, other.map(lambda a: a[:, :, None]))
+    base = model.contract(node.attr, mixture.base, others[0])
+    value = model.contract(node.attr, mixture.value, others[0].map(lambda a: a[:, :, None]))
     return _Mixture(base, mixture.score, value)

@@ -5,8 +5,8 @@ from pathlib import Path
 from jinja2 import Environment
 
 from mechverify.kernel import Theorem
-from mechverify.kernel.statement import lines
 from mechverify.report.figures import cells_figure
+from mechverify.report.statement import lines
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>mechverify report</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">

@@ -4,7 +4,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from mechverify.kernel import Theorem
-from mechverify.kernel.statement import decimal, expression, scientific
+from mechverify.report.statement import brute_force_ops, decimal, expression, scientific
 
 HEAD = r"""% \usepackage{booktabs,siunitx}
 \begin{tabular}{lllrS[table-format=1.8]S[table-format=1.8]S[table-format=1.1e2]S[table-format=1.1e2]l}
@@ -33,7 +33,7 @@ def write_latex(target: Path, checked: list[tuple[Path, Theorem, float]]) -> Pat
             low,
             high,
             scientific(t.kernel_ops),
-            scientific(t.brute_force_ops),
+            scientific(brute_force_ops(t)),
         ]
         rows.append(" & ".join([*cells, f"\\texttt{{{t.claim.weights_sha256[:12]}}}"]) + " \\\\\n")
     target.parent.mkdir(parents=True, exist_ok=True)

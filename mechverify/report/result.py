@@ -5,7 +5,7 @@ from fractions import Fraction
 from typing import Any
 
 from mechverify.kernel import Theorem
-from mechverify.kernel.statement import expression
+from mechverify.report.statement import brute_force_ops, counterexamples, expression
 
 
 def as_json(
@@ -23,7 +23,7 @@ def as_json(
         }  # fmt: skip
     claim, total = theorem.claim, theorem.claim.domain.size
     low, high = Fraction(theorem.right.low, total), Fraction(theorem.right.high, total)
-    wrong = theorem.counterexamples[0] if theorem.counterexamples else None
+    wrong = next(iter(counterexamples(theorem)), None)
     return {
         **common,
         "claim": {
@@ -40,7 +40,7 @@ def as_json(
         },
         "counterexample": None if wrong is None else wrong._asdict(),
         "axioms": list(theorem.axioms),
-        "cost": {"kernel_ops": theorem.kernel_ops, "brute_force_ops": theorem.brute_force_ops},
+        "cost": {"kernel_ops": theorem.kernel_ops, "brute_force_ops": brute_force_ops(theorem)},
     }  # fmt: skip
 
 

@@ -646,10 +646,9 @@ class Check:
             q, name, above, below = items(row, 4)
             cell = (integer(q), self.class_of(name, len(roots)))
             need(cell in inputs and cell not in rows, "a row for no cell, or a second one")
-            need(above is not None or below is None, "a listed cell has no lower count")
+            need(wanted is None or cell[1] in wanted, "a row for a cell that is passed over")
             rows[cell] = (None if above is None else [self.group(g) for g in items(above)],
                           None if below is None else self.group(below))  # fmt: skip
-            need(below is None or len(rows[cell][1][1]) == 1, "one rival from below")
         low = high = 0
         for cell, members in inputs.items():
             if wanted is not None and cell[1] not in wanted:
@@ -666,8 +665,7 @@ class Check:
 
     def group(self, value: Any) -> tuple[int, list[int]]:
         step, rivals = items(value, 2)
-        need(items(rivals), "no rivals")
-        return integer(step, -1000, 1000), [integer(t) for t in rivals]
+        return integer(step, -1000, 1000), [integer(t) for t in items(rivals)]
 
     def wrong(self, q: int, name: tuple, inputs: list[tuple[int, ...]], above: Any, below: Any) -> Bounds:
         """At least and at most so many of the cell's inputs are wrong."""
@@ -690,26 +688,27 @@ class Check:
         if not undecided:
             return 0, 0
         if above is None:
+            need(below is None, "a listed cell has no lower count")
             need(len(inputs) * len(undecided) <= 2**22, "too many inputs to list")
             highs = [sums({at: x.hi for at, x in g[t].items()}) for t in undecided]
             most = sum(any(lows[t][n] <= 0 for t in undecided) for n in range(len(inputs)))
             return sum(any(h[n] <= 0 for h in highs) for n in range(len(inputs))), most
-        need(all(t in g for _, rivals in [*above, *([below] if below else [])] for t in rivals), "no rival")
 
-        def lost(terms: dict[tuple[int, int], int]) -> int:
+        def lost(end: str, group: tuple[int, list[int]], down: bool) -> int:
+            """The inputs with a sum <= 0, of the group's least terms in steps rounded down, or up."""
+            step, rivals = group
+            need(rivals and set(rivals) <= set(g), "a group names rivals")
+            toward = math.floor if down else math.ceil
+            terms = {at: toward(min(getattr(g[t][at], end) for t in rivals) / Fraction(2) ** step) for at in live}
             need(min(terms.values()) >= -(2**30), "a rounded term below -2^30")
             return sum(total <= 0 for total in sums(terms))
 
         least, most = 0, len(inputs)
         if set(undecided) <= {t for _, rivals in above for t in rivals}:
-            floors = [
-                {at: math.floor(min(g[t][at].lo for t in rivals) / Fraction(2) ** step) for at in live}
-                for step, rivals in above
-            ]
-            most = min(most, sum(map(lost, floors)))
+            most = min(most, sum(lost("lo", group, True) for group in above))
         if below is not None:
-            step, (t,) = below
-            least = lost({at: math.ceil(x.hi / Fraction(2) ** step) for at, x in g[t].items()})
+            need(len(below[1]) == 1, "one rival from below")
+            least = lost("hi", below, False)
         return least, most
 
 

@@ -11,6 +11,7 @@ from sympy import Max, Min, Mod
 from mechverify import Accuracy, kth_largest, prove, tokens, transformer
 from mechverify.kernel import check
 from mechverify.provers.base import Budget
+from mechverify.report.statement import counterexamples
 from tests.cases import IDS, MECHANISMS
 from toy_models.max_of_k import model as build
 
@@ -67,7 +68,7 @@ def test_shipped_models_hold_their_sampled_accuracy(shipped, k, seed):
 def test_false_claims_are_refuted_with_a_replayed_input(shipped, k, equals, at_least):
     outcome = prove(claim(shipped(k), equals, at_least))
     assert outcome.verdict == "REFUTED"
-    wrong = outcome.theorem.counterexamples[0]
+    wrong = counterexamples(outcome.theorem)[0]
     net = build(k)
     net.load_state_dict(load_file(shipped(k)))
     with torch.inference_mode():

@@ -11,7 +11,7 @@ import pytest
 from mechverify.kernel import NotACertificate, Rejected, check
 from mechverify.kernel.arithmetic import Ball
 from mechverify.kernel.float64 import Float64
-from mechverify.kernel.statement import lines
+from mechverify.report.statement import lines
 from tests.models import as_bytes
 from tests.soundness import forge
 

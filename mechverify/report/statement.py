@@ -2,11 +2,19 @@
 
 import hashlib
 from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
 
 from mechverify.kernel.check import AXIOMS, Theorem
+from mechverify.kernel.claim import Job
+from mechverify.kernel.evaluate import Evaluation
+from mechverify.kernel.float64 import Float64
 from mechverify.kernel.graph import Graph
+from mechverify.kernel.semantics import Real
 
 LONG = 4_000  # characters
+SHOWN = 4  # replayed inputs
 MEANING = {
     "real": "exact real arithmetic on these exact weights",
     "float32": "every float32 evaluation of the model, in any summation order",
@@ -82,8 +90,8 @@ def lines(theorem: Theorem) -> list[tuple[str, str]]:
     """(label, text) pairs: the whole theorem, its assumptions and its cost."""
     claim, right, total = theorem.claim, theorem.right, theorem.claim.domain.size
     threshold = "" if claim.at_least is None else f", on at least {claim.at_least} of them"
-    ops, brute_force = theorem.kernel_ops, theorem.brute_force_ops
-    times = brute_force // max(ops, 1)
+    ops, brute = theorem.kernel_ops, brute_force_ops(theorem)
+    times = brute // max(ops, 1)
     ratio = f", {scientific(times)} times as many" if times > 1 else ""
     rows = [
         ("verdict", theorem.verdict),
@@ -97,7 +105,32 @@ def lines(theorem: Theorem) -> list[tuple[str, str]]:
     rows += [("axiom", f"{axiom}: {AXIOMS[axiom]}") for axiom in theorem.axioms] or [("axiom", "none")]
     rows.append(("proof", ", ".join(f"{times} {rule}" for rule, times in sorted(theorem.rules.items()))))
     rows.append(("arithmetic", "exact rationals" if theorem.exact else "float64 with outward rounding"))
-    rows.append(("cost", f"{scientific(ops)} operations; brute force takes {scientific(brute_force)}{ratio}"))
-    for wrong in theorem.counterexamples[:4]:
+    rows.append(("cost", f"{scientific(ops)} operations; brute force takes {scientific(brute)}{ratio}"))
+    for wrong in counterexamples(theorem):
         rows.append(("wrong on", f"{wrong.tokens}: the mechanism says {wrong.expected}, the model {wrong.decoded}"))
     return rows
+
+
+class Counterexample(NamedTuple):
+    tokens: list[int]
+    expected: int
+    decoded: int
+
+
+def counterexamples(theorem: Theorem) -> list[Counterexample]:
+    """Some inputs that the kernel replayed: each is surely wrong, and comes with the mechanism's value and the
+    output whose enclosure has the largest centre."""
+    claim, wrong = theorem.claim, theorem.wrong[:SHOWN]
+    if not len(wrong):
+        return []
+    values = Evaluation(claim.graph, claim.weights, Real(Float64()), wrong)
+    expected = np.broadcast_to(values[claim.target], len(wrong)).tolist()
+    decoded = np.broadcast_to(values[claim.output].mid.argmax(-1), len(wrong)).tolist()
+    return [Counterexample(*row) for row in zip(wrong.tolist(), expected, decoded, strict=True)]
+
+
+def brute_force_ops(theorem: Theorem) -> int:
+    """The operations of one evaluation, counted as the kernel counts its own, times the number of inputs."""
+    job = Job(theorem.claim, Float64())
+    job.decide(np.array([[tokens[0] for tokens in theorem.claim.domain.tokens]]))
+    return job.ar.ops * theorem.claim.domain.size
