@@ -41,10 +41,6 @@ class TorchRunner:
                 return args[0][0][args[1]]
             case "over_root":
                 return args[0] / node.attr**0.5
-            case "value":
-                return np.asarray(self.graph.values, np.int64)[tokens[:, node.attr]]
-            case "integer":
-                return np.asarray(node.attr, np.int64)
             case "add":
                 rank = 1 + len(node.shape)
                 first, second = (a.reshape(a.shape[:1] + (1,) * (rank - a.ndim) + a.shape[1:]) for a in args)
@@ -62,4 +58,5 @@ class TorchRunner:
             case "softmax":
                 mask = torch.from_numpy(np.array(np.broadcast_to(kept(node), node.shape)))
                 return args[0].masked_fill(~mask, -torch.inf).softmax(-1)
-        return integers.apply(node.op, node.attr, args)
+        values = np.asarray(self.graph.values, np.int64)
+        return integers.apply(node.op, node.attr, args, lambda i: values[tokens[:, i]])

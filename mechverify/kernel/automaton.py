@@ -83,12 +83,8 @@ class _Reader:
         self.layout: list[tuple[str, int, int]] = []  # (what, node, width): the columns of the state
 
     def _apply(self, n: int, value: dict[int, np.ndarray], tokens: np.ndarray | None = None) -> np.ndarray:
-        node = self.graph.nodes[n]
-        if node.op == "value":
-            return np.asarray(self.graph.values, np.int64)[tokens][None, :]
-        if node.op == "integer":
-            return np.asarray(node.attr, np.int64)
-        return apply(node.op, node.attr, [value[a] for a in node.args])
+        node, values = self.graph.nodes[n], np.asarray(self.graph.values, np.int64)
+        return apply(node.op, node.attr, [value[a] for a in node.args], lambda _: values[tokens][None, :])
 
     def _done(self, node: int, read: int) -> bool:
         return self.support[node] & ~((1 << read) - 1) == 0

@@ -50,8 +50,7 @@ def check(data: bytes, *, exact: bool = False, forbid: Collection[str] = (), lim
     """Check the bytes of a certificate file, in exact arithmetic if asked to (slow, and without the axiom
     `ieee754`), with no axiom in `forbid`, in at most `limit` units of work (counted in exact arithmetic as well).
 
-    Raises NotACertificate if it can't be read as one, Rejected if it doesn't establish what it says.
-    Nothing else is raised on any input.
+    Raises NotACertificate if it can't be read as one, Rejected if it doesn't establish what it says, and nothing else.
     """
     contents = container.unpack(data)
     document = container.read_json(contents["certificate.json"])
@@ -66,9 +65,9 @@ def check(data: bytes, *, exact: bool = False, forbid: Collection[str] = (), lim
             check_environment()
             arithmetic = (Exact if exact else Float64)(limit)
             return _decide(Reader(document, "certificate"), contents["weights.safetensors"], arithmetic, forbid)
-    except (Rejected, NotACertificate):
-        raise
     except Exception as error:  # fail closed: what the kernel can't finish, it doesn't accept
+        if isinstance(error, Rejected | NotACertificate):
+            raise
         raise Rejected(f"internal error, please report it: {type(error).__name__}: {error}") from error
 
 
@@ -109,7 +108,7 @@ def prove(job: Job, proof: Reader) -> tuple[Bounds, dict[str, int]]:
         rule = node["rule"].one_of([*LEAVES, "split", "both"])
         used[rule] = used.get(rule, 0) + 1
         if rule == "split":
-            position = node.integer("position", 0, part.length - 1)
+            position = node["position"].an_integer(0, part.length - 1)
             halves = part.split(position, set(node["first"].integers()))
             if not halves[0].size or not halves[1].size:
                 raise Rejected("a split leaves one half empty")
@@ -143,8 +142,9 @@ def _conclude(entry: Reader, claim: Claim, proved: Bounds, has_counterexample: b
         raise Rejected(f"right inputs stated: {stated.low} to {stated.high}; proved: {proved.low} to {proved.high}")
     if verdict != "BOUNDED" and claim.at_least is None:
         raise Rejected(f"a claim without a threshold can't be {verdict}")
-    if verdict == "PROVED" and not stated.low >= claim.at_least * claim.domain.size:
+    needed = 0 if verdict == "BOUNDED" else claim.at_least * claim.domain.size
+    if verdict == "PROVED" and not stated.low >= needed:
         raise Rejected(f"{stated.low} right inputs don't reach the claimed accuracy {claim.at_least}")
-    if verdict == "REFUTED" and not (stated.high < claim.at_least * claim.domain.size and has_counterexample):
+    if verdict == "REFUTED" and not (stated.high < needed and has_counterexample):
         raise Rejected("the claim is not refuted: its bound can be reached, or no wrong input is given")
     return verdict, stated

@@ -42,10 +42,8 @@ class Domain(NamedTuple):
 
     def split(self, position: int, first: set[int]) -> tuple["Domain", "Domain"]:
         """The inputs whose token at `position` is in `first`, and the others: together, exactly this domain."""
-        here = self.tokens[position]
-        halves = tuple(t for t in here if t in first), tuple(t for t in here if t not in first)
-        before, after = self.tokens[:position], self.tokens[position + 1 :]
-        return Domain((*before, halves[0], *after)), Domain((*before, halves[1], *after))
+        halves = [tuple(t for t in self.tokens[position] if (t in first) == inside) for inside in (True, False)]
+        return tuple(Domain((*self.tokens[:position], half, *self.tokens[position + 1 :])) for half in halves)
 
     def inputs(self, start: int, stop: int) -> np.ndarray:
         """Sequences number `start` to `stop` - 1 in lexicographic order, ids [stop - start, length]."""
@@ -57,9 +55,7 @@ class Domain(NamedTuple):
 
     def contains(self, inputs: np.ndarray) -> bool:
         """Whether every row of ids [inputs, length] is in the domain."""
-        return inputs.shape[1] == self.length and all(
-            np.isin(inputs[:, i], here).all() for i, here in enumerate(self.tokens)
-        )
+        return all(np.isin(inputs[:, i], here).all() for i, here in enumerate(self.tokens))
 
 
 class Claim:
@@ -87,7 +83,8 @@ class Claim:
         self.target = add_expression(self.graph, entry["equals"])
         self.at_least = _fraction(entry["at_least"])
         sites = ARCHITECTURES[self.architecture](self.graph, self.weights)
-        self.site, self.position = entry["site"].one_of(sites), entry.integer("position", 0, self.domain.length - 1)
+        self.site = entry["site"].one_of(sites)
+        self.position = entry["position"].an_integer(0, self.domain.length - 1)
         self.output = self.graph.select(sites[self.site], 0, self.position)
         node = self.graph.nodes[self.output]
         if node.kind != "real" or len(node.shape) != 1:
@@ -134,28 +131,26 @@ def add_expression(graph: Graph, entry: Reader) -> int:
     Each node is [op, [operands], attribute]; operands are indices into the same list.
     """
     ids: list[int] = []
-    for row in entry.items(2**16):
+    for row in entry.items(2**16, 1):
         op, operands, attribute = row.items(3, 3)
         name = op.one_of(["value", "integer", *OPERATIONS])
         args = operands.integers()
         if not all(0 <= a < len(ids) for a in args):
             raise Rejected(f"an operand of {name!r} doesn't refer to an earlier node")
-        ids.append(graph.add(name, *(ids[a] for a in args), attr=attribute.optional_integer()))
-    if not ids:
-        raise Rejected("a mechanism has at least one node")
+        ids.append(
+            graph.add(name, *(ids[a] for a in args), attr=None if attribute.value is None else attribute.an_integer())
+        )
     return ids[-1]
 
 
 def _domain(entry: Reader) -> tuple[Domain, tuple[int, ...]]:
     """Token sets by position (ids, ascending) and the integer that each id of the vocabulary means."""
     values = tuple(entry["values"].integers(2**20))
-    tokens = tuple(tuple(row.integers()) for row in entry["tokens"].items(2**10))
+    tokens = tuple(tuple(row.integers()) for row in entry["tokens"].items(2**10, 1))
     entry.close()
-    if not values or not tokens or not all(tokens):
-        raise Rejected("the domain is empty")
     for here in tokens:
-        if here[0] < 0 or here[-1] >= len(values) or not all(a < b for a, b in pairwise(here)):
-            raise Rejected("a token set of the domain is not ascending, or not within the vocabulary")
+        if not here or here[0] < 0 or here[-1] >= len(values) or not all(a < b for a, b in pairwise(here)):
+            raise Rejected("a token set of the domain is empty, not ascending, or not within the vocabulary")
     if Domain(tokens).size >= 2**13_000:
         raise Rejected("the domain has more than 2^13000 inputs")
     return Domain(tokens), values

@@ -86,11 +86,8 @@ _DTYPES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
 
 
 def read_weights(data: bytes) -> dict[str, np.ndarray]:
-    """Tensors of a safetensors file as float64, exactly; raises ValueError, saying what is wrong.
-
-    NaN and infinity are refused; so are overlapping, missing and left-over bytes. Known buffers are
-    passed over.
-    """
+    """Tensors of a safetensors file as float64, exactly, but for known buffers. Raises ValueError, saying what is
+    wrong, for NaN and infinity, and for overlapping, missing and left-over bytes."""
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > min(HEADER_LIMIT, len(data) - 8):
         raise ValueError(f"not a safetensors file: {len(data)} bytes with a header of {length}")
@@ -98,10 +95,8 @@ def read_weights(data: bytes) -> dict[str, np.ndarray]:
         header = read_json(data[8 : 8 + length])
     except NotACertificate as error:
         raise ValueError(f"not a safetensors file: {str(error).replace('certificate.json', 'its header')}") from None
-    if type(header) is not dict:
-        raise ValueError("not a safetensors file: its header is not an object")
     body, tensors, spans = data[8 + length :], {}, []
-    for name, entry in header.items():
+    for name, entry in header.items() if type(header) is dict else [("header", header)]:
         if name == "__metadata__":
             continue
         try:

@@ -6,7 +6,7 @@ the arithmetic; here only the tails of the series are bounded, by one lemma (doc
 
 from collections.abc import Callable
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -14,8 +14,7 @@ from mechverify.kernel.arithmetic import Arithmetic, Ball
 from mechverify.kernel.errors import Rejected
 
 ONE, HALF = Fraction(1), Fraction(1, 2)
-Ratio = Callable[[int], Fraction]
-RATIOS: dict[str, Ratio] = {  # a term of the series over the one before it, divided by y
+RATIOS: dict[str, Callable[[int], Fraction]] = {  # a term of the series over the one before it, divided by y
     "exp": lambda k: Fraction(1, k),
     "sinh": lambda k: Fraction(1, 2 * k * (2 * k + 1)),  # of sinh(sqrt y) / sqrt y; at -y: sin
     "cosh": lambda k: Fraction(1, 2 * k * (2 * k - 1)),
@@ -39,45 +38,28 @@ def _terms(name: str, reach: Fraction, precision: int) -> tuple[int, Fraction]:
 def series(ar: Arithmetic, name: str, y: Ball, reach: Fraction) -> Ball:
     """The named series at y. Precondition: |y| <= reach. Complexity: three operations a term."""
     n, tail = _terms(name, reach, ar.precision)
-    one = ar.rational(ONE)
-    value = one
+    value = one = ar.rational(ONE)
     for k in range(n, 0, -1):
         value = ar.trim(ar.add(one, ar.mul(ar.mul(value, y), ar.rational(RATIOS[name](k)))))
-    return ar.widen(value, 0.0, _above(tail))
-
-
-def _above(x: Fraction) -> float:
-    return float(np.nextafter(float(x), np.inf))
+    return ar.widen(value, 0.0, float(tail) * (1 + 2.0**-50))
 
 
 @cache
-def _atanh(x: Fraction) -> tuple[Fraction, Fraction]:
-    """Bounds of atanh(x), 0 < x <= 1/2, that are 2^-400 apart: the first terms, and a geometric tail."""
-    low, power, k = Fraction(0), x, 1
-    while power > Fraction(1, 2**400):
-        low, power, k = low + power / k, power * x * x, k + 2
-    return low, low + 2 * power
-
-
-def ln2(ar: Arithmetic) -> Ball:
-    """ln 2 = 2 atanh(1/3)."""
-    low, high = _atanh(Fraction(1, 3))
-    return ar.widen(ar.rational(2 * low), 0.0, _above(2 * (high - low)))
-
-
-@cache
-def _pi() -> Fraction:
-    """16 atan(1/5) - 4 atan(1/239) (Machin) up to 2^-395: alternating series, cut after a term below 2^-400."""
-    value = Fraction(0)
-    for scale, x in ((16, Fraction(1, 5)), (-4, Fraction(1, 239))):
-        power, k = x, 1
-        while abs(power) > Fraction(1, 2**400):
-            value, power, k = value + scale * power / k, -power * x * x, k + 2
+def _arc(x: Fraction, sign: int) -> Fraction:
+    """atanh x (`sign` 1) or atan x (-1) up to 2^-398, for 0 < x <= 1/3: the terms above 2^-400."""
+    value, power, k = Fraction(0), x, 1
+    while abs(power) > Fraction(1, 2**400):
+        value, power, k = value + power / k, sign * power * x * x, k + 2
     return value
 
 
+def ln2(ar: Arithmetic) -> Ball:
+    return ar.widen(ar.rational(2 * _arc(Fraction(1, 3), 1)), 0.0, 2.0**-396)
+
+
 def pi(ar: Arithmetic) -> Ball:
-    return ar.widen(ar.rational(_pi()), 0.0, 2.0**-395)
+    """Machin's formula."""
+    return ar.widen(ar.rational(16 * _arc(Fraction(1, 5), -1) - 4 * _arc(Fraction(1, 239), -1)), 0.0, 2.0**-390)
 
 
 def _inside(ar: Arithmetic, x: Ball, limit: Fraction) -> np.ndarray:
@@ -145,9 +127,9 @@ def tanh(ar: Arithmetic, x: Ball) -> Ball:
     t = _clamped(ar, x, ONE, Fraction(40))
     power = exp(ar, ar.add(t, t))
     large = ar.sub(ar.rational(ONE), ar.div(ar.rational(Fraction(2)), ar.add(power, ar.rational(ONE))))
-    large = ar.widen(large, 0.0, 2.0**-114)
     inner = np.abs(x.mid) <= ar.units(1.0, x.exponent)
-    return _lipschitz(ar, _signed(ar.where(inner, small, large), x), x, 1.0, 1.0)
+    value = ar.where(inner, small, ar.widen(large, 0.0, 2.0**-114))
+    return _lipschitz(ar, _signed(value, x), x, 1.0, 1.0)
 
 
 def erf(ar: Arithmetic, x: Ball) -> Ball:
@@ -159,14 +141,6 @@ def erf(ar: Arithmetic, x: Ball) -> Ball:
     beyond = np.abs(x.mid) > ar.units(6.5, x.exponent)
     value = ar.where(beyond, ar.widen(ar.rational(ONE), 0.0, 2.0**-60), value)
     return _lipschitz(ar, _signed(value, x), x, 1.13, 1.0)
-
-
-def sin(ar: Arithmetic, x: Ball) -> Ball:
-    return _circular(ar, x, 0)
-
-
-def cos(ar: Arithmetic, x: Ball) -> Ball:
-    return _circular(ar, x, 1)
 
 
 def _circular(ar: Arithmetic, x: Ball, quarter: int) -> Ball:
@@ -185,6 +159,9 @@ def _circular(ar: Arithmetic, x: Ball, quarter: int) -> Ball:
     sign = np.where(turn % 4 >= 2, -1, 1).astype(x.mid.dtype)
     value = Ball(value.mid * sign, value.rad, value.exponent)
     return _lipschitz(ar, ar.where(known, value, ar.widen(ar.rational(Fraction(0)), 0.0, 1.0)), x, 1.0, 1.0)
+
+
+sin, cos = partial(_circular, quarter=0), partial(_circular, quarter=1)
 
 
 def log(ar: Arithmetic, x: Ball) -> Ball:

@@ -8,7 +8,7 @@ import numpy as np
 
 from mechverify.kernel import integers
 from mechverify.kernel.arithmetic import Ball
-from mechverify.kernel.errors import Rejected, Unsupported
+from mechverify.kernel.errors import Unsupported
 from mechverify.kernel.graph import Graph, Node
 from mechverify.kernel.semantics import Real
 
@@ -22,12 +22,9 @@ class Evaluation:
     batch axes, equal in number everywhere and of size one where a value doesn't vary.
     """
 
-    def __init__(
-        self, graph: Graph, weights: dict[str, np.ndarray], model: Real, tokens: np.ndarray,
-        selected: Callable[[int], np.ndarray] | None = None,
-    ):  # fmt: skip
-        self.graph, self.weights, self.model = graph, weights, model
-        self.tokens = tokens
+    def __init__(self, graph: Graph, weights: dict[str, np.ndarray], model: Real, tokens: np.ndarray,
+                 selected: Callable[[int], np.ndarray] | None = None):  # fmt: skip
+        self.graph, self.weights, self.model, self.tokens = graph, weights, model, tokens
         self.selected = selected or (lambda j: tokens[..., j])
         self.batch = tokens.ndim - 1
         self._values: dict[int, Ball | np.ndarray] = {}
@@ -55,10 +52,6 @@ class Evaluation:
                 return self.tokens
             case "select" if node.kind == "ids":
                 return self.selected(node.attr[1])
-            case "value":
-                return np.asarray(self.graph.values, np.int64)[self.selected(node.attr)]
-            case "integer":
-                return np.asarray(node.attr, np.int64)
             case "select":
                 return args[0].map(lambda a: np.take(a, node.attr[1], node.attr[0] + self.batch))
             case "weight":
@@ -76,7 +69,8 @@ class Evaluation:
             case "softmax":
                 return model.softmax(args[0], kept(node))
         model.ar.spend(math.prod(np.broadcast_shapes(*(a.shape for a in args))))
-        return integers.apply(node.op, node.attr, args)
+        values = np.asarray(self.graph.values, np.int64)
+        return integers.apply(node.op, node.attr, args, lambda i: values[self.selected(i)])
 
 
 def kept(node: Node) -> np.ndarray:
@@ -88,9 +82,7 @@ def kept(node: Node) -> np.ndarray:
 def reserve(*sizes: int) -> None:
     """Refuse an array before it is made."""
     if math.prod(sizes) > ROOM:
-        raise Unsupported(
-            f"a value of {math.prod(sizes)} numbers is needed (limit {ROOM}); model or vocabulary too large"
-        )
+        raise Unsupported(f"a value needs {math.prod(sizes)} numbers (limit {ROOM}): model or vocabulary too large")
 
 
 def batch_size(graph: Graph, roots: list[int]) -> int:
@@ -101,7 +93,4 @@ def batch_size(graph: Graph, roots: list[int]) -> int:
 
 def weight(weights: dict[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:
     """The leading part of a weight tensor (a shorter sequence uses the first positions)."""
-    value = weights.get(name)
-    if value is None or value.ndim != len(shape) or any(s > v for s, v in zip(shape, value.shape, strict=True)):
-        raise Rejected(f"the graph needs weight {name!r} of shape {list(shape)}")
-    return value[tuple(slice(s) for s in shape)]
+    return weights[name][tuple(slice(s) for s in shape)]

@@ -30,12 +30,12 @@ class Exact(Arithmetic):
 
     def align(self, x: Ball, y: Ball) -> tuple[Ball, Ball]:
         low = min(x.exponent, y.exponent)
-        return tuple(b if b.exponent == low else Ball(b.mid << (b.exponent - low), b.rad << (b.exponent - low), low)
+        return tuple(b if b.exponent == low else Ball(*(np.asarray(a << (b.exponent - low), object) for a in b[:2]), low)
                      for b in (x, y))  # fmt: skip
 
     def exact(self, values: np.ndarray) -> Ball:
         fraction, power = np.frexp(np.asarray(values, np.float64))
-        mantissa = np.asarray((fraction * 2.0**53).astype(np.int64), object)
+        mantissa = np.asarray(np.ldexp(fraction, 53).astype(np.int64), object)
         power = np.where(mantissa == 0, 2_000, power - 53)
         low = min(int(power.min()), 0) if power.size else 0
         shift = np.asarray(np.where(mantissa == 0, 0, power - low), object)

@@ -45,12 +45,6 @@ class Reader:
         self._need(type(self.value) is int and low <= self.value <= high, f"expected an integer in [{low}, {high}]")
         return self.value
 
-    def integer(self, name: str, low: int, high: int) -> int:
-        return self[name].an_integer(low, high)
-
-    def optional_integer(self) -> int | None:
-        return None if self.value is None else self.an_integer()
-
     def integers(self, most: int = 2**24) -> list[int]:
         self._need(type(self.value) is list and len(self.value) <= most, f"expected a list of at most {most}")
         self._need(all(type(v) is int and abs(v) <= 2**62 for v in self.value), "expected integers")

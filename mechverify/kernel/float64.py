@@ -15,11 +15,8 @@ ETA = 2.0**-1074  # ... + ETA where a product or a quotient underflows
 def check_environment() -> None:
     """Refuse to run where float64 doesn't round to nearest or flushes subnormal numbers to zero."""
     one, tiny = np.ones(3), np.full(3, ETA)
-    sound = (
-        (one + UNIT == one).all() and (one + 3 * UNIT > one + 2 * UNIT).all()
-        and (-one - UNIT == -one).all() and (tiny * 1.0 > 0).all() and (2.0**-1022 * (one / 4) > 0).all()
-    )  # fmt: skip
-    if not sound:
+    nearest = (one + UNIT == one) & (one + 3 * UNIT > one + 2 * UNIT) & (-one - UNIT == -one)
+    if not (nearest & (tiny * 1.0 > 0) & (2.0**-1022 * (one / 4) > 0)).all():
         raise Rejected("this machine's float64 arithmetic is not IEEE 754 round-to-nearest with gradual underflow")
 
 

@@ -47,23 +47,20 @@ def _truth(spans: list[Span], _: int) -> Span:
     return 0, 1
 
 
-ALL = 2**62  # of the operands
 OPERATIONS = {
     "sum": Operation(None, _sum, None, np.add),
     "product": Operation(None, _product, None, np.multiply),
     "max": Operation(None, _hull, None, np.maximum),
     "min": Operation(None, _hull, None, np.minimum),
-    "and": Operation(None, _truth, None, np.minimum, truths=ALL),
-    "or": Operation(None, _truth, None, np.maximum, truths=ALL),
+    "and": Operation(None, _truth, None, np.minimum, truths=LIMIT),
+    "or": Operation(None, _truth, None, np.maximum, truths=LIMIT),
     "kth_largest": Operation(None, _hull, None, most=8),  # counted with repetition
     "not": Operation(1, _truth, lambda k, a: 1 - a, truths=1),
     "eq": Operation(2, _truth, lambda k, a, b: (a == b).astype(np.int64)),
     "lt": Operation(2, _truth, lambda k, a, b: (a < b).astype(np.int64)),
     "le": Operation(2, _truth, lambda k, a, b: (a <= b).astype(np.int64)),
     "mod": Operation(1, lambda spans, k: (0, k - 1), lambda k, a: a % k, most=LIMIT - 1),
-    "floordiv": Operation(
-        1, lambda spans, k: (spans[0][0] // k, spans[0][1] // k), lambda k, a: a // k, most=LIMIT - 1
-    ),
+    "floordiv": Operation(1, lambda spans, k: tuple(end // k for end in spans[0]), lambda k, a: a // k, most=LIMIT - 1),
     "where": Operation(3, lambda spans, k: _hull(spans[1:], k), lambda k, c, a, b: np.where(c == 1, a, b), truths=1),
 }
 FOLDS = {name for name, operation in OPERATIONS.items() if operation.apply is None}
@@ -71,15 +68,14 @@ FOLDS = {name for name, operation in OPERATIONS.items() if operation.apply is No
 
 def span(name: str, spans: list[Span], attribute: int | None) -> Span:
     """The result's span; rejects illegal operands, attributes and results."""
+    if name not in OPERATIONS:
+        raise Rejected(f"unknown operation {name!r}")
     operation = OPERATIONS[name]
     if (len(spans) != operation.arity) if operation.arity else not spans:
         raise Rejected(f"{name!r} with {len(spans)} operands")
-    if (attribute is None) != (operation.most is None) or (
-        attribute is not None and not 1 <= attribute <= operation.most
-    ):
+    most = min(operation.most, len(spans)) if name == "kth_largest" else operation.most
+    if attribute is not None if most is None else attribute is None or not 1 <= attribute <= most:
         raise Rejected(f"{name!r} with attribute {attribute}")
-    if name == "kth_largest" and attribute > len(spans):
-        raise Rejected(f"kth_largest of {len(spans)} operands has no number {attribute}")
     if any(lo < 0 or hi > 1 for lo, hi in spans[: operation.truths]):
         raise Rejected(f"an operand of {name!r} should be a truth value")
     result = operation.span(spans, attribute)
@@ -88,8 +84,12 @@ def span(name: str, spans: list[Span], attribute: int | None) -> Span:
     return result
 
 
-def apply(name: str, attribute: int | None, args: list[np.ndarray]) -> np.ndarray:
-    """Elementwise over int64 arrays that broadcast."""
+def apply(name: str, attribute: int | None, args: list[np.ndarray], token: Callable[[int], np.ndarray]) -> np.ndarray:
+    """Elementwise over int64 arrays that broadcast; `token(i)` is the integer that the token at position i means."""
+    if name == "value":
+        return token(attribute)
+    if name == "integer":
+        return np.asarray(attribute, np.int64)
     if name in FOLDS:
         return absorb(name, attribute, None, args)[..., -1]
     return OPERATIONS[name].apply(attribute, *args)

@@ -6,8 +6,8 @@ rows is
 
     sum_i e^(s_i) u_i / sum_i e^(s_i),
 
-s_i and u_i depending on the pinned token and on the token at position i. Linear operations keep that form.
-What papers derive by hand for a one-layer model (EQKE, EVOU, EU) is what `ratio_form` finds in the graph.
+s_i and u_i depending on the pinned token and on the token at position i, and linear operations keep that form.
+This is what papers derive by hand for a one-layer model (EQKE, EVOU, EU).
 """
 
 from typing import Any, NamedTuple

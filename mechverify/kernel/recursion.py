@@ -115,18 +115,13 @@ def count_nonpositive(ar: Arithmetic, layers: list[Layer], terms: np.ndarray, up
     """
     remaining = completions(ar, layers)
     size = remaining[0][0]
-    if size == 0:
-        return 0
     if len(layers) > POSITION_LIMIT or size >= 2**1000:
         raise Rejected(f"too many sequences to count: {len(layers)} positions, about 2^{size.bit_length()} inputs")
-    capped = _cap(layers, terms)
-    if capped is None:
+    if not size or (capped := _cap(layers, terms)) is None:
         return 0
     least, most = _suffix_extremes(layers, capped)
-    if most[0][0] <= 0:
-        return size
-    if least[0][0] > 0:
-        return 0
+    if most[0][0] <= 0 or least[0][0] > 0:
+        return size if most[0][0] <= 0 else 0
 
     @cache
     def distinct(position: int, group: int) -> tuple[np.ndarray, np.ndarray]:

@@ -25,8 +25,7 @@ class Real:
     def __init__(self, arithmetic: Arithmetic):
         self.ar = arithmetic
 
-    def accept(self, weights: dict[str, np.ndarray]) -> None:
-        """Rejects weights that the semantics doesn't speak of."""
+    def accept(self, weights: dict[str, np.ndarray]) -> None: ...
 
     def add(self, x: Ball, y: Ball) -> Ball:
         return self.rounded(self.ar.add(x, y))
@@ -45,8 +44,7 @@ class Real:
         return x
 
     def scores(self, x: Ball, axes: tuple[int, ...]) -> Ball:
-        """Scores whose exact softmax holds the computed one before its sum and quotient are rounded; the
-        largest score that one softmax sees lies along `axes`."""
+        """Scores along `axes` whose exact softmax holds the computed one before sum and quotient are rounded."""
         return x
 
     def probabilities(self, x: Ball, n: int) -> Ball:
@@ -72,6 +70,7 @@ class Float32(Real):
     axioms = ("libm:float32",)
 
     def accept(self, weights: dict[str, np.ndarray]) -> None:
+        """Rejects weights that the semantics doesn't speak of."""
         for name, value in weights.items():
             with np.errstate(over="ignore"):
                 if not np.array_equal(value.astype(np.float32).astype(np.float64), value):
@@ -88,8 +87,7 @@ class Float32(Real):
         return self.ar.widen(self._bounded(result, size), self._gamma(n), 3 * n * FLUSH, of=size)
 
     def scores(self, x: Ball, axes: tuple[int, ...]) -> Ball:
-        """d_i = fl(s_i - top) = (s_i - top)(1 + u) is off by at most 2 u max|s|, and EXP is a change of d by less
-        than 2 EXP; a flushed exp is left to `probabilities`."""
+        """fl(s_i - top) errs by at most 2 u max|s|; EXP amounts to at most 2 EXP more (flushes: `probabilities`)."""
         size = self._bounded(x, x).size.map(lambda a: a.max(axes, keepdims=True))
         return self.ar.widen(x, 2 * U32, 2 * EXP + FLUSH, of=size)
 
@@ -97,8 +95,7 @@ class Float32(Real):
         return self.ar.widen(x, self._gamma(n + 4), 4 * FLUSH)
 
     def attended(self, x: Ball, n: int) -> Ball:
-        """p_i (1 + gamma_(n+4)) + 4 FLUSH each, and a sum of n products; absolute errors reach every u_i since the
-        p_i add up to 1."""
+        """p_i (1 + gamma_(n+4)) + 4 FLUSH, then a sum of n products; each u_i can bear all, as sum_i p_i = 1."""
         size = self._bounded(x, x).size.map(lambda a: a.max(keepdims=True))
         blurred = self.ar.widen(x, self._gamma(2 * n + 5), 8 * n * FLUSH)
         return self.ar.widen(blurred, 8 * n * FLUSH, of=size)

@@ -11,7 +11,7 @@ from mechverify.graph.run import TorchRunner
 from mechverify.kernel.claim import Bounds, add_expression
 from mechverify.kernel.errors import Unsupported
 from mechverify.kernel.fields import Reader
-from mechverify.kernel.rules.fold import Cell, Family, Group, Partition
+from mechverify.kernel.rules.fold import Cell, Family, Group, Partition, Terms
 from mechverify.provers.base import Attempt, Budget, Evidence, Problem
 
 COARSE, FINE = 2**10, 2**13  # steps of a counting grid, at first and where it matters
@@ -102,10 +102,10 @@ def _refute(problem: Problem, evidence: Evidence, budget: Budget, keys: list) ->
         if wrong > enough or budget.spent():
             break
         if key not in families:
-            families[key] = partition.family(key)
+            families[key] = Family(partition, key)
             wrong += sum(families[key].sizes.values()) if families[key].impossible else 0
         if not families[key].impossible:
-            cell = families[key].cell(query)
+            cell = _cell(families[key], query)
             certain = _group(cell, (rivals.most_common(1)[0][0],), FINE, upper=True)
             low = cell.count_surely_wrong(*certain)
             wrong += low
@@ -116,7 +116,7 @@ def _refute(problem: Problem, evidence: Evidence, budget: Budget, keys: list) ->
 
 def _bound(problem: Problem, budget: Budget) -> tuple[list[_Counted], Bounds]:
     """Both bounds as tight as patience allows: one pass over all cells, then the widest gaps again."""
-    families = [problem.partition.family(key) for key in problem.partition.keys]
+    families = [Family(problem.partition, key) for key in problem.partition.keys]
     sizes = sorted(size for family in families for size in family.sizes.values())
     small = np.searchsorted(np.cumsum(np.array(sizes, float)), NEGLIGIBLE * problem.domain.size)
     worth = sizes[small] if small < len(sizes) else 0
@@ -151,6 +151,10 @@ def _bound(problem: Problem, budget: Budget) -> tuple[list[_Counted], Bounds]:
     return counted, Bounds(right, problem.domain.size - never - sum(c.wrong.low for c in counted))
 
 
+def _cell(family: Family, query: int) -> Cell:
+    return Cell(family, query, None if family.impossible else Terms(family, np.array([query])), 0)
+
+
 def _group(cell: Cell, rivals: tuple[int, ...], grid: int, upper: bool = False) -> Group:
     """`rivals` with a step such that the sums that can still be undecided span about `grid` steps. Any step is
     sound; this choice is only about tightness."""
@@ -180,7 +184,7 @@ def _first_count(family: Family, cell: Cell, rivals: list[int], small: float) ->
 
 def _sharpen(c: _Counted) -> int:
     """Count the same again on a finer grid, or list a cell that is not too dear. Returns the counts spent."""
-    cell = c.family.cell(c.query)
+    cell = _cell(c.family, c.query)
     if c.size * len(c.rivals) <= DEAR:
         c.groups, c.certain, c.wrong = None, None, cell.list_wrong()
         return 10
@@ -199,7 +203,7 @@ def _sharpen(c: _Counted) -> int:
 def _regroup(c: _Counted) -> int:
     """Try other groupings: single rivals, the worst few apart from the rest, and merging again what is
     smaller together. Returns the number of counts spent."""
-    cell = c.family.cell(c.query)
+    cell = _cell(c.family, c.query)
     grids: dict[tuple[int, ...], Group] = {tuple(sorted(c.groups[0][1])): c.groups[0]}
     count: dict[tuple[int, ...], int] = dict.fromkeys(grids, c.wrong.high)
 

@@ -1,10 +1,10 @@
 """A second checker of mechverify certificates, sharing nothing with the first.
 
-Written from docs/certificate.md (the file, the model, the rules) and docs/soundness.md (what a float32 evaluation may do)
-alone: plain Python, exact rationals, every input run one by one. It is slow, and meant for domains of some thousand
+Written from docs/certificate.md (the file, the model, the rules) and docs/soundness.md (what a float32 evaluation may
+do) alone: plain Python, exact rationals, every input run by itself. It is slow, and meant for domains of some hundred
 inputs; where two checkers that have only these pages in common agree, the pages say what the files mean.
 
-Numbers are rational intervals. Sums and products are exact; only `exp`, quotients and roots round, outwards, to `BITS`
+Numbers are rational intervals. Sums and products are exact; only `exp`, roots and quotients round, outwards, to `BITS`
 bits. `Real` and `Float32` are the two semantics: the second widens each operation by what a float32 program may add.
 """
 
@@ -15,8 +15,9 @@ import math
 import re
 import struct
 import zlib
+from collections.abc import Callable
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any
 
 BITS = 160
@@ -33,28 +34,25 @@ def need(condition: Any, why: str) -> None:
         raise Rejected(why)
 
 
-# --- The container and its two members -------------------------------------------------------------------------------
+# --- The container and its members -----------------------------------------------------------------------------------
 
 
 def members(data: bytes) -> list[bytes]:
-    """The two members' contents. The only zip that holds them is written anew and compared."""
+    """The two members' contents. The one zip that holds them is written anew and compared."""
     need(len(data) <= 2**30, "file too large")
-    contents, offsets, directory, at = [], [], b"", 0
+    contents, local, central, at = [], b"", b"", 0
     for name in MEMBERS:
-        need(len(data) >= at + 30, "no zip of two members")
-        size = int.from_bytes(data[at + 18 : at + 22], "little")
         start = at + 30 + len(name)
-        contents.append(data[start : start + size])
-        offsets.append(at)
-        at = start + size
-    again = b""
-    for name, content, offset in zip(MEMBERS, contents, offsets, strict=True):
-        # version needed, flags, method, time, date, checksum, sizes, length of the name, of the extra field
-        facts = struct.pack("<5H3I2H", 20, 0, 0, 0, 0x21, zlib.crc32(content), len(content), len(content), len(name), 0)
-        again += b"PK\3\4" + facts + name + content
-        directory += b"PK\1\2" + struct.pack("<H", 20) + facts + struct.pack("<3H2I", 0, 0, 0, 0, offset) + name
-    end = b"PK\5\6" + struct.pack("<4H2IH", 0, 0, 2, 2, len(directory), len(again), 0)
-    need(data == again + directory + end, "not the one way to write these contents")
+        end = start + int.from_bytes(data[at + 18 : at + 22], "little")
+        contents.append(content := data[start:end])
+        # version needed, flags, method, time, date, checksum, both sizes, length of the name, of the extra field
+        sizes = (len(content), len(content), len(name), 0)
+        facts = struct.pack("<5H3I2H", 20, 0, 0, 0, 0x21, zlib.crc32(content), *sizes)
+        local += b"PK\3\4" + facts + name + content
+        central += b"PK\1\2" + struct.pack("<H", 20) + facts + struct.pack("<3H2I", 0, 0, 0, 0, at) + name
+        at = end
+    last = b"PK\5\6" + struct.pack("<4H2IH", 0, 0, 2, 2, len(central), len(local), 0)
+    need(data == local + central + last, "not the one way to write these contents")
     need(len(contents[0]) <= 2**26, "certificate.json too large")
     return contents
 
@@ -68,8 +66,9 @@ def strict_json(data: bytes) -> Any:
         return dict(pairs)
 
     try:
-        text = data.decode("utf-8")
-        return json.loads(text, object_pairs_hook=unique, parse_float=refuse, parse_constant=refuse)
+        return json.loads(
+            data.decode("utf-8"), object_pairs_hook=unique, parse_float=refuse, parse_constant=refuse
+        )
     except (ValueError, RecursionError) as e:
         raise Rejected(f"not JSON: {e}") from e
 
@@ -89,45 +88,39 @@ def integer(value: Any, low: int = -BIG, high: int = BIG) -> int:
     return value
 
 
-def count(value: Any) -> int:
-    need(type(value) is str and re.fullmatch("0|[1-9][0-9]*", value), "a count is decimal text")
+def number(text: Any, form: str) -> Fraction:
+    need(type(text) is str and re.fullmatch(form, text), f"{text!r} is no number of the form {form}")
     try:
-        return int(value)
-    except ValueError as e:  # Python's limit of 4,300 digits
-        raise Rejected("count too long") from e
+        return Fraction(text)
+    except ValueError as e:  # Python reads no more than 4,300 digits
+        raise Rejected("a number too long") from e
 
 
 def read_tensors(data: bytes) -> dict[str, tuple[list[int], list[Fraction]]]:
     """Name -> (shape, numbers in row-major order) of a safetensors file."""
     length = int.from_bytes(data[:8], "little")
-    need(len(data) >= 8 + length and length <= 2**22, "safetensors header")
+    need(length <= 2**22 and len(data) >= 8 + length, "safetensors header")
     header, body = strict_json(data[8 : 8 + length]), data[8 + length :]
     need(type(header) is dict, "safetensors header is no object")
+    header.pop("__metadata__", None)
     tensors, spans = {}, []
     for name, entry in header.items():
-        if name == "__metadata__":
-            continue
         dtype, shape, offsets = fields(entry, "dtype", "shape", "data_offsets")
         start, end = (integer(o, 0, len(body)) for o in items(offsets, 2))
-        need(start <= end, "tensor of negative size")
         spans.append((start, end))
-        if re.fullmatch(r"blocks\.(0|[1-9][0-9]*)\.attn\.(mask|IGNORE)", name):
+        if re.fullmatch(r"blocks\.[0-9]+\.attn\.(mask|IGNORE)", name):
             continue
         need(dtype in ("F64", "F32", "F16", "BF16"), f"type of {name}")
-        size = math.prod(integer(n, 0) for n in items(shape))
         code, width = {"F64": ("d", 8), "F32": ("f", 4), "F16": ("e", 2), "BF16": ("f", 2)}[dtype]
-        raw = body[start:end]
+        size, raw = math.prod(integer(n, 0) for n in items(shape)), body[start:end]
         need(len(raw) == size * width, f"size of {name}")
         if dtype == "BF16":  # the upper half of a float32
             raw = b"".join(b"\0\0" + raw[i : i + 2] for i in range(0, len(raw), 2))
-        numbers = struct.unpack(f"<{size}{code}", raw)
-        need(all(map(math.isfinite, numbers)), f"{name} is not finite")
-        tensors[name] = (shape, [Fraction(x) for x in numbers])
-    at = 0
-    for start, end in sorted(spans):
-        need(start == at, "tensors don't fill the file")
-        at = end
-    need(at == len(body), "tensors don't fill the file")
+        values = struct.unpack(f"<{size}{code}", raw)
+        need(all(map(math.isfinite, values)), f"{name} is not finite")
+        tensors[name] = (shape, [Fraction(x) for x in values])
+    ends = [0] + [x for span in sorted(spans) for x in span] + [len(body)]
+    need(ends[::2] == ends[1::2] and ends == sorted(ends), "tensors don't fill the file")
     return tensors
 
 
@@ -149,15 +142,17 @@ class Interval:
         return Interval(self.lo - other.hi, self.hi - other.lo)
 
     def __mul__(self, other: "Interval") -> "Interval":
-        if self.lo == self.hi and other.lo == other.hi:
-            return Interval(self.lo * other.lo)
-        if other.lo == other.hi:  # a weight, mostly
+        if self.lo == self.hi:  # exact, as weights are
             self, other = other, self
-        if self.lo == self.hi:
-            ends = [self.lo * other.lo, self.lo * other.hi]
-        else:
-            ends = [a * b for a in (self.lo, self.hi) for b in (other.lo, other.hi)]
+        ends = [self.lo * other.lo, self.hi * other.lo]
+        if other.lo != other.hi:
+            ends += [self.lo * other.hi, self.hi * other.hi]
         return Interval(min(ends), max(ends))
+
+    def __truediv__(self, other: "Interval") -> "Interval":
+        """By a positive interval."""
+        ends = [a / b for a in (self.lo, self.hi) for b in (other.lo, other.hi)]
+        return Interval(min(ends), max(ends)).short()
 
     def size(self) -> Fraction:
         return max(abs(self.lo), abs(self.hi))
@@ -170,6 +165,7 @@ class Interval:
 
 
 Vector = list[Interval]
+Place = tuple[int, int]  # a token and its position
 ZERO = Interval(Fraction(0))
 
 
@@ -182,24 +178,14 @@ def _up(x: Fraction) -> Fraction:
     return Fraction(-(-(p << shift) // q), 1 << shift) if shift >= 0 else Fraction(-(-p // (q << -shift)) << -shift)
 
 
-def over(a: Interval, b: Interval) -> Interval:
-    """a / b for positive b."""
-    return Interval(min(a.lo / b.lo, a.lo / b.hi), max(a.hi / b.lo, a.hi / b.hi)).short()
-
-
 @lru_cache
 def root(n: int) -> Interval:
-    exact = math.isqrt(n)
-    if exact * exact == n:
-        return Interval(Fraction(exact))
-    cut = math.isqrt(n << 2 * BITS)
-    return Interval(Fraction(cut, 2**BITS), Fraction(cut + 1, 2**BITS))
+    low = math.isqrt(n << 2 * BITS)
+    return Interval(Fraction(low, 2**BITS), Fraction(low + (low * low != n << 2 * BITS), 2**BITS))
 
 
-@lru_cache
-def ln2() -> Fraction:
-    """2 atanh(1/3), short by less than 2^-1000: its terms shrink by more than 9, so the rest is below the last one."""
-    return 2 * sum(Fraction(1, (2 * i + 1) * 3 ** (2 * i + 1)) for i in range(330))
+# 2 atanh(1/3), short by less than 2^-999: the sum's terms shrink by more than 9, so the rest is below the last one.
+LN2 = Fraction(int(2**1001 * sum(Fraction(1, n * 3**n) for n in range(1, 661, 2))), 2**1000)
 
 
 @lru_cache(2**16)
@@ -208,10 +194,10 @@ def exponential(x: Fraction) -> tuple[int, int, int]:
     if x == 0:
         return 0, 2**200, 2**200
     need(abs(x) < 2**600, "exponent too large for this checker")
-    k = round(x / ln2())
-    r = math.floor((x - k * ln2()) * 2**200)
-    # |r| < 2^199. The true remainder lies within 2 units of r, as k ln 2 is known to 2^-400. Each floor loses a unit, and
-    # the errors before it at most halve: less than 4 a term. The terms after the 60th are below 2^-300 together.
+    k = round(x / LN2)
+    r = math.floor((x - k * LN2) * 2**200)
+    # |r| < 2^199, and the true remainder lies within 2 units of it, as k ln 2 is known to 2^-390. The two floors lose a
+    # unit each, and the errors before them at least halve: less than 4 a term. The terms left out are below 2^-300.
     total, term = 0, 2**200
     for n in range(1, 61):
         total += term
@@ -220,7 +206,7 @@ def exponential(x: Fraction) -> tuple[int, int, int]:
 
 
 def scaled_exp(s: Interval, c: int) -> Interval:
-    """2^-c e^s, where what is smaller than 2^-6000 is only known to be that small."""
+    """2^-c e^s, where of what is smaller than 2^-6000 only that is kept."""
 
     def end(x: Fraction, upper: bool) -> Fraction:
         k, a, b = exponential(x)
@@ -232,7 +218,8 @@ def scaled_exp(s: Interval, c: int) -> Interval:
     return Interval(end(s.lo, False), end(s.hi, True))
 
 
-def nearest_binary_exponent(s: Interval) -> int:
+def binary_exponent(s: Interval) -> int:
+    """The integer nearest to 1.4427 s, at the middle of s."""
     return math.floor(Fraction("1.4427") * (s.lo + s.hi) / 2 + Fraction(1, 2))
 
 
@@ -242,7 +229,7 @@ def nearest_binary_exponent(s: Interval) -> int:
 class Real:
     """The formula over the real numbers."""
 
-    def number(self, x: Fraction) -> Interval:
+    def weight(self, x: Fraction) -> Interval:
         return Interval(x)
 
     def add(self, a: Vector, b: Vector) -> Vector:
@@ -252,42 +239,43 @@ class Real:
         return sum((x * y for x, y in zip(a, b, strict=True)), ZERO)
 
     def over_root(self, x: Interval, n: int) -> Interval:
-        return over(x, root(n))
+        return x / root(n)
 
     def scores(self, scores: dict[Any, Interval]) -> dict[Any, Interval]:
-        """What softmax makes of these scores is the exact softmax of those."""
+        """Softmax of the computed scores, as the program computes it, is the exact softmax of these."""
         return scores
 
     def softmax(self, scores: Vector) -> Vector:
         scores = list(self.scores(dict(enumerate(scores))).values())
-        c = max(map(nearest_binary_exponent, scores))
-        e = [scaled_exp(s, c) for s in scores]
-        pattern = []
-        for i, x in enumerate(e):  # e^s_i / (e^s_i + rest) grows with the first and falls with the rest
-            rest = sum((y for k, y in enumerate(e) if k != i), ZERO)
-            pattern.append(Interval(x.lo / (x.lo + rest.hi) if x.lo else x.lo, x.hi / (x.hi + rest.lo)).short())
+        c = max(map(binary_exponent, scores))
+        e, pattern = [scaled_exp(s, c) for s in scores], []
+        for i, x in enumerate(e):  # x / (x + rest) grows with x and falls with the rest
+            rest = sum(e[:i] + e[i + 1 :], ZERO)
+            low = x.lo / (x.lo + rest.hi) if x.lo else x.lo
+            pattern.append(Interval(low, x.hi / (x.hi + rest.lo)).short())
         return pattern
 
-    def attended(self, values: dict[Any, Vector], n: int) -> dict[Any, Vector]:
-        """What the n computed probabilities make of these values is what the exact ones make of those."""
+    def attended(self, values: dict[Place, Vector], n: int) -> dict[Place, Vector]:
+        """What the n computed probabilities make of the values is what the exact ones make of these."""
         return values
 
     def passed(self, a: Vector) -> Vector:
-        """The share of one attended value in a sum with something else."""
+        """An attended value's share in a sum with something that doesn't depend on it."""
         return a
 
 
 class Float32(Real):
-    """Every float32 evaluation; the recipe is soundness.md, "float32"."""
+    """Every float32 evaluation of the formula; the recipe is soundness.md, "float32" and "The ratio form"."""
 
     V = Fraction(129, 128 * 2**24)
     F = Fraction(1, 2**126)
 
-    def number(self, x: Fraction) -> Interval:
+    def weight(self, x: Fraction) -> Interval:
         try:
-            need(Fraction(struct.unpack("<f", struct.pack("<f", float(x)))[0]) == x, "a weight is no float32 number")
+            rounded = struct.unpack("<f", struct.pack("<f", float(x)))[0]
         except OverflowError as e:
             raise Rejected("a weight is no float32 number") from e
+        need(rounded == x, "a weight is no float32 number")
         return self.held(Interval(x))
 
     def held(self, x: Interval) -> Interval:
@@ -307,17 +295,16 @@ class Float32(Real):
         return self.held(z.widened(3 * self.V * z.size() + 3 * self.F))
 
     def scores(self, scores: dict[Any, Interval]) -> dict[Any, Interval]:
-        most = max(s.size() for s in scores.values())
-        by = 2 * self.V * most + Fraction(1, 2**20) + self.F
+        by = 2 * self.V * max(s.size() for s in scores.values()) + Fraction(1, 2**20) + self.F
         return {key: s.widened(by) for key, s in scores.items()}
 
     def softmax(self, scores: Vector) -> Vector:
         by = (len(scores) + 4) * self.V
         return [p.widened(by * p.size() + 4 * self.F) for p in super().softmax(scores)]
 
-    def attended(self, values: dict[Any, Vector], n: int) -> dict[Any, Vector]:
+    def attended(self, values: dict[Place, Vector], n: int) -> dict[Place, Vector]:
         flat = 8 * n * self.F * (max(x.size() for v in values.values() for x in v) + 1)
-        return {k: [x.widened((2 * n + 5) * self.V * x.size() + flat) for x in v] for k, v in values.items()}
+        return {at: [x.widened((2 * n + 5) * self.V * x.size() + flat) for x in v] for at, v in values.items()}
 
     def passed(self, a: Vector) -> Vector:
         return [self.held(x.widened(self.V * x.size() + self.F)) for x in a]
@@ -326,28 +313,38 @@ class Float32(Real):
 # --- The model -------------------------------------------------------------------------------------------------------
 
 
+def kept(method: Callable) -> Callable:
+    """Compute a method once for each list of arguments."""
+
+    @wraps(method)
+    def lookup(self: Any, *key: Any) -> Any:
+        if (method, key) not in self.known:
+            self.known[method, key] = method(self, *key)
+        return self.known[method, key]
+
+    return lookup
+
+
 class Model:
-    """The transformer, run on prefixes: a row depends on the tokens up to its own, so `kept` holds each row once."""
+    """The transformer, run on prefixes: a row depends on the tokens up to its own."""
 
     def __init__(self, tensors: dict[str, tuple[list[int], list[Fraction]]], semantics: Real):
-        self.of, self.left, self.kept = semantics, dict(tensors), {}
-        self.W_E, (self.vocab, d) = self.take("embed.W_E", None, None)
-        self.W_pos, (self.context, _) = self.take("pos_embed.W_pos", None, d)
-        self.blocks: list[dict[str, Any]] = []
-        while any(name.startswith(f"blocks.{len(self.blocks)}.") for name in self.left):
-            at = f"blocks.{len(self.blocks)}.attn."
-            block: dict[str, Any] = {}
-            block["Q"], (heads, _, e) = self.take(at + "W_Q", None, d, None)
-            for name in "KV":
-                block[name], _ = self.take(at + f"W_{name}", heads, d, e)
-            for name in "QKV":
-                block["b" + name], _ = self.take(at + f"b_{name}", heads, e, optional=True)
-            block["O"], _ = self.take(at + "W_O", heads, e, d)
-            block["bO"], _ = self.take(at + "b_O", d, optional=True)
-            self.blocks.append(block | {"heads": heads, "e": e})
-        self.W_U, (_, self.out) = self.take("unembed.W_U", d, None)
+        self.of, self.left, self.known = semantics, tensors, {}
+        self.W_E, (self.vocab, self.d) = self.take("embed.W_E", None, None)
+        self.W_pos, (self.context, _) = self.take("pos_embed.W_pos", None, self.d)
+        self.blocks, self.heads, self.e = [], None, None
+        while not self.blocks or any(name.startswith(f"blocks.{len(self.blocks)}.") for name in self.left):
+            at, block = f"blocks.{len(self.blocks)}.attn.", {}
+            block["W_Q"], (self.heads, _, self.e) = self.take(at + "W_Q", self.heads, self.d, self.e)
+            for name in "W_K", "W_V":
+                block[name], _ = self.take(at + name, self.heads, self.d, self.e)
+            for name in "b_Q", "b_K", "b_V":
+                block[name], _ = self.take(at + name, self.heads, self.e, optional=True)
+            block["W_O"], _ = self.take(at + "W_O", self.heads, self.e, self.d)
+            block["b_O"], _ = self.take(at + "b_O", self.d, optional=True)
+            self.blocks.append(block)
+        self.W_U, (_, self.out) = self.take("unembed.W_U", self.d, None)
         self.b_U, _ = self.take("unembed.b_U", self.out, optional=True)
-        self.d = d
         need(not self.left, f"unknown tensors {list(self.left)}")
 
     def take(self, name: str, *sizes: int | None, optional: bool = False) -> tuple[Any, list[int]]:
@@ -356,192 +353,163 @@ class Model:
             return None, []
         need(name in self.left, f"{name} is missing")
         shape, numbers = self.left.pop(name)
-        need(len(shape) == len(sizes), f"shape of {name}")
-        need(all(n > 0 and want in (None, n) for n, want in zip(shape, sizes, strict=True)), f"shape of {name}")
-        nested: list[Any] = [self.of.number(x) for x in numbers]
+        fits = len(shape) == len(sizes) and all(n > 0 and m in (None, n) for n, m in zip(shape, sizes, strict=True))
+        need(fits, f"shape of {name}")
+        nested: list[Any] = [self.of.weight(x) for x in numbers]
         for n in shape[:0:-1]:
             nested = [nested[i : i + n] for i in range(0, len(nested), n)]
         return nested, shape
 
-    def matrix(self, x: Vector, matrix: list[Vector], bias: Vector | None = None) -> Vector:
+    def linear(self, x: Vector, matrix: list[Vector], bias: Vector | None = None) -> Vector:
         y = [self.of.dot(x, list(column)) for column in zip(*matrix, strict=True)]
         return y if bias is None else self.of.add(y, bias)
 
-    def once(self, key: tuple, compute: Any) -> Any:
-        if key not in self.kept:
-            self.kept[key] = compute()
-        return self.kept[key]
-
+    @kept
     def resid(self, n: int, prefix: tuple[int, ...]) -> Vector:
-        """The row of the last token before block n."""
+        """The row of the prefix's last token before block n."""
+        if n == 0:
+            return self.of.add(self.W_E[prefix[-1]], self.W_pos[len(prefix) - 1])
+        return self.of.add(self.resid(n - 1, prefix), self.attn_out(n - 1, prefix))
 
-        def compute() -> Vector:
-            if n == 0:
-                return self.of.add(self.W_E[prefix[-1]], self.W_pos[len(prefix) - 1])
-            return self.of.add(self.resid(n - 1, prefix), self.attn_out(n - 1, prefix))
-
-        return self.once(("resid", n, prefix), compute)
-
+    @kept
     def project(self, which: str, n: int, h: int, prefix: tuple[int, ...]) -> Vector:
         block = self.blocks[n]
-        bias = block["b" + which] and block["b" + which][h]
-        return self.once((which, n, h, prefix), lambda: self.matrix(self.resid(n, prefix), block[which][h], bias))
+        bias = block["b_" + which] and block["b_" + which][h]
+        return self.linear(self.resid(n, prefix), block["W_" + which][h], bias)
 
-    def score(self, n: int, h: int, q: Vector, key: Vector) -> Interval:
-        return self.of.over_root(self.of.dot(q, key), self.blocks[n]["e"])
+    @kept
+    def score(self, n: int, h: int, prefix: tuple[int, ...], earlier: tuple[int, ...]) -> Interval:
+        q, k = self.project("Q", n, h, prefix), self.project("K", n, h, earlier)
+        return self.of.over_root(self.of.dot(q, k), self.e)
 
+    @kept
     def attn_out(self, n: int, prefix: tuple[int, ...]) -> Vector:
-        def compute() -> Vector:
-            block, mixed, rows = self.blocks[n], [], [prefix[: i + 1] for i in range(len(prefix))]
-            for h in range(block["heads"]):
-                q = self.project("Q", n, h, prefix)
-                pattern = self.of.softmax([self.score(n, h, q, self.project("K", n, h, row)) for row in rows])
-                values = [self.project("V", n, h, row) for row in rows]
-                mixed += [self.of.dot(pattern, list(column)) for column in zip(*values, strict=True)]
-            return [x.short() for x in self.matrix(mixed, [r for head in block["O"] for r in head], block["bO"])]
-
-        return self.once(("attn", n, prefix), compute)
+        block, mixed, rows = self.blocks[n], [], [prefix[: i + 1] for i in range(len(prefix))]
+        for h in range(self.heads):
+            pattern = self.of.softmax([self.score(n, h, prefix, row) for row in rows])
+            values = [self.project("V", n, h, row) for row in rows]
+            mixed += [self.of.dot(pattern, list(column)) for column in zip(*values, strict=True)]
+        return self.linear(mixed, list(itertools.chain(*block["W_O"])), block["b_O"])
 
     def sites(self) -> dict[str, tuple[int, int]]:
-        """Site -> (length of its rows, blocks that they go through)."""
+        """Site -> (length of its rows, number of blocks that they go through)."""
         sites = {"logits": (self.out, len(self.blocks)), "embed": (self.d, 0), "pos_embed": (self.d, 0)}
         for n in range(len(self.blocks)):
-            sites[f"blocks.{n}.resid_pre"] = (self.d, n)
-            sites[f"blocks.{n}.attn_out"] = sites[f"blocks.{n}.resid_post"] = (self.d, n + 1)
+            after = {f"blocks.{n}.attn_out": (self.d, n + 1), f"blocks.{n}.resid_post": (self.d, n + 1)}
+            sites |= {f"blocks.{n}.resid_pre": (self.d, n)} | after
         return sites
 
+    @kept
     def output(self, site: str, prefix: tuple[int, ...]) -> Vector:
-        def compute() -> Vector:
-            match site.split("."):
-                case ["logits"]:
-                    return self.matrix(self.resid(len(self.blocks), prefix), self.W_U, self.b_U)
-                case ["embed"]:
-                    return self.W_E[prefix[-1]]
-                case ["pos_embed"]:
-                    return self.W_pos[len(prefix) - 1]
-                case [_, n, "attn_out"]:
-                    return self.attn_out(int(n), prefix)
-                case [_, n, which]:
-                    return self.resid(int(n) + (which == "resid_post"), prefix)
-            raise AssertionError(site)
+        match site.split("."):
+            case ["logits"]:
+                return self.linear(self.resid(len(self.blocks), prefix), self.W_U, self.b_U)
+            case ["embed"]:
+                return self.W_E[prefix[-1]]
+            case ["pos_embed"]:
+                return self.W_pos[len(prefix) - 1]
+            case [_, n, "attn_out"]:
+                return self.attn_out(int(n), prefix)
+            case [_, n, which]:
+                return self.resid(int(n) + (which == "resid_post"), prefix)
 
-        return self.once(("output", site, prefix), compute)
-
-    def ratio(self, site: str, q: int, j: int, tokens: range) -> tuple[Vector, dict, dict]:
-        """(B(q), U(v, i), s(q, v, i)) of the rule `fold`, for the one head that the site's row goes through."""
+    @kept
+    def ratio(self, site: str, q: int, j: int, vocabulary: int, length: int) -> tuple[Vector, dict, dict]:
+        """B(q), U(v, i) and s(q, v, i) of rule `fold`, where the site's row goes through block 0, of one head."""
         block, own = self.blocks[0], (q,) * (j + 1)
-        alone = [(v, i) for i in range(j + 1) for v in tokens]  # (v,) * (i + 1) stands for "v at position i"
-        query = self.project("Q", 0, 0, own)
-        scores = {(v, i): self.score(0, 0, query, self.project("K", 0, 0, (v,) * (i + 1))) for v, i in alone}
-        values = {(v, i): self.project("V", 0, 0, (v,) * (i + 1)) for v, i in alone}
-        base, u = [ZERO] * block["e"], self.of.attended(values, j + 1)
-
-        def through(matrix: list[Vector]) -> None:
-            nonlocal base, u
-            base, u = self.matrix(base, matrix), {k: self.matrix(x, matrix) for k, x in u.items()}
-
-        def plus(vector: Vector | None) -> None:
-            nonlocal base, u
-            if vector is not None:
-                base, u = self.of.add(base, vector), {k: self.of.passed(x) for k, x in u.items()}
-
-        through(block["O"][0])
-        plus(block["bO"])
-        if not site.endswith("attn_out"):
-            plus(self.resid(0, own))
-        if site == "logits":
-            through(self.W_U)
-            plus(self.b_U)
-        return base, u, self.of.scores(scores)
+        # In block 0 only the last token of a prefix matters, and its position.
+        alone = {(v, i): (v,) * (i + 1) for i in range(j + 1) for v in range(vocabulary)}
+        scores = self.of.scores({at: self.score(0, 0, own, prefix) for at, prefix in alone.items()})
+        values = {at: self.project("V", 0, 0, prefix) for at, prefix in alone.items()}
+        base, u = [ZERO] * self.e, self.of.attended(values, length)
+        to_logits = site == "logits"
+        rest = None if site.endswith("attn_out") else self.resid(0, own)
+        for matrix, vectors in (block["W_O"][0], (block["b_O"], rest)), (self.W_U, (self.b_U,)):
+            if matrix is self.W_U and not to_logits:
+                break
+            base, u = self.linear(base, matrix), {at: self.linear(x, matrix) for at, x in u.items()}
+            for vector in filter(None, vectors):
+                base, u = self.of.add(base, vector), {at: self.of.passed(x) for at, x in u.items()}
+        return base, u, scores
 
 
 # --- Mechanisms ------------------------------------------------------------------------------------------------------
 
-FOLDS = {"sum": sum, "product": math.prod, "max": max, "min": min, "and": min, "or": max}
-COMPARISONS = {"eq": int.__eq__, "lt": int.__lt__, "le": int.__le__}
+Span = tuple[int, int]
+
+
+def hull(s: list[Span], k: Any = None) -> Span:
+    return min(lo for lo, _ in s), max(hi for _, hi in s)
+
+
+def truth(s: list[Span], k: Any) -> Span:
+    return 0, 1
+
+
+def size(span: Span) -> int:
+    return max(abs(span[0]), abs(span[1]))
+
+
+def product_span(s: list[Span], k: Any) -> Span:
+    bound = math.prod(max(size(x), 1) for x in s)
+    return -bound, bound
+
+
+# Operation: how many operands (0: one or more), how many of them are truth values, the largest attribute (0: it has
+# none), span, value.
+OPERATIONS: dict[str, tuple[int, int, int, Callable, Callable]] = {
+    "sum": (0, 0, 0, lambda s, k: (sum(lo for lo, _ in s), sum(hi for _, hi in s)), lambda x, k: sum(x)),
+    "product": (0, 0, 0, product_span, lambda x, k: math.prod(x)),
+    "max": (0, 0, 0, hull, lambda x, k: max(x)),
+    "min": (0, 0, 0, hull, lambda x, k: min(x)),
+    "and": (0, BIG, 0, truth, lambda x, k: min(x)),
+    "or": (0, BIG, 0, truth, lambda x, k: max(x)),
+    "kth_largest": (0, 0, 8, hull, lambda x, k: sorted(x)[-k]),
+    "not": (1, 1, 0, truth, lambda x, k: 1 - x[0]),
+    "eq": (2, 0, 0, truth, lambda x, k: int(x[0] == x[1])),
+    "lt": (2, 0, 0, truth, lambda x, k: int(x[0] < x[1])),
+    "le": (2, 0, 0, truth, lambda x, k: int(x[0] <= x[1])),
+    "mod": (1, 0, BIG - 1, lambda s, k: (0, k - 1), lambda x, k: x[0] % k),
+    "floordiv": (1, 0, BIG - 1, lambda s, k: (s[0][0] // k, s[0][1] // k), lambda x, k: x[0] // k),
+    "where": (3, 1, 0, lambda s, k: hull(s[1:]), lambda x, k: x[1] if x[0] else x[2]),
+}
 
 
 class Mechanism:
     """An integer expression of the tokens."""
 
     def __init__(self, nodes: Any, values: list[int], length: int):
-        self.nodes, self.values = [], values
-        spans: list[tuple[int, int]] = []
+        self.nodes, self.values, spans = [], values, []
         for node in items(nodes):
-            op, operands, attribute = items(node, 3)
+            op, operands, k = items(node, 3)
             operands = [integer(i, 0, len(spans) - 1) for i in items(operands)]
-            spans.append(self.span(op, [spans[i] for i in operands], attribute, length))
-            self.nodes.append((op, operands, attribute))
+            s = [spans[i] for i in operands]
+            if op == "value":
+                need(not s, "operands of value")
+                spans.append((min(values), max(values)) if integer(k, 0, length - 1) >= 0 else None)
+            elif op == "integer":
+                need(not s, "operands of integer")
+                spans.append((integer(k), k))
+            else:
+                need(type(op) is str and op in OPERATIONS, "operation")
+                count, truths, most, span, _ = OPERATIONS[op]
+                need(len(s) == count if count else s, f"operands of {op}")
+                need(integer(k, 1, most) if most else k is None, f"attribute of {op}")
+                need(op != "kth_largest" or k <= len(s), "fewer operands than k")
+                need(all(lo >= 0 and hi <= 1 for lo, hi in s[:truths]), f"{op} needs truth values")
+                need(op != "sum" or sum(map(size, s)) < BIG, "span of a sum")
+                spans.append(span(s, k))
+            need(size(spans[-1]) < BIG, f"span of {op}")
+            self.nodes.append((op, operands, k))
         need(spans, "an empty mechanism")
-
-    def span(self, op: Any, spans: list[tuple[int, int]], k: Any, length: int) -> tuple[int, int]:
-        need(type(op) is str, "operation")
-        sizes = [max(abs(lo), abs(hi)) for lo, hi in spans]
-        hull = (min((lo for lo, _ in spans), default=0), max((hi for _, hi in spans), default=0))
-        truth, arity, bounds = (
-            [],
-            1,
-            None,
-        )  # operands that must be truth values, number of operands, the attribute's ends
-        match op:
-            case "value":
-                arity, bounds, span = 0, (0, length - 1), (min(self.values), max(self.values))
-            case "integer":
-                arity, bounds, span = 0, (-BIG, BIG), (k, k)
-            case "sum":
-                span = (sum(lo for lo, _ in spans), sum(hi for _, hi in spans))
-                need(sum(sizes) < BIG, "span of a sum")
-            case "product":
-                size = math.prod(max(s, 1) for s in sizes)
-                span = (-size, size)
-            case "max" | "min":
-                span = hull
-            case "and" | "or":
-                truth, span = spans, (0, 1)
-            case "kth_largest":
-                bounds, span = (1, min(8, len(spans))), hull
-            case "not":
-                truth, span = spans, (0, 1)
-            case "eq" | "lt" | "le":
-                arity, span = 2, (0, 1)
-            case "mod" | "floordiv":
-                bounds = (1, BIG - 1)
-                span = (0, integer(k, *bounds) - 1) if op == "mod" else (hull[0] // integer(k, *bounds), hull[1] // k)
-            case "where":
-                arity, truth = 3, spans[:1]
-                span = (min((lo for lo, _ in spans[1:]), default=0), max((hi for _, hi in spans[1:]), default=0))
-            case _:
-                raise Rejected(f"operation {op}")
-        many = op in FOLDS or op == "kth_largest"
-        need(len(spans) >= 1 if many else len(spans) == arity, f"operands of {op}")
-        need(k is None if bounds is None else integer(k, *bounds) is not None, f"attribute of {op}")
-        need(all(lo >= 0 and hi <= 1 for lo, hi in truth), f"{op} needs truth values")
-        need(span[0] > -BIG and span[1] < BIG, f"span of {op}")
-        return span
 
     def __call__(self, tokens: tuple[int, ...]) -> int:
         done: list[int] = []
         for op, operands, k in self.nodes:
-            x = [done[i] for i in operands]
-            match op:
-                case "value":
-                    done.append(self.values[tokens[k]])
-                case "integer":
-                    done.append(k)
-                case "kth_largest":
-                    done.append(sorted(x, reverse=True)[k - 1])
-                case "not":
-                    done.append(1 - x[0])
-                case "mod":
-                    done.append(x[0] % k)
-                case "floordiv":
-                    done.append(x[0] // k)
-                case "where":
-                    done.append(x[1] if x[0] else x[2])
-                case "eq" | "lt" | "le":
-                    done.append(int(COMPARISONS[op](*x)))
-                case _:
-                    done.append(FOLDS[op](x))
+            if op in OPERATIONS:
+                done.append(OPERATIONS[op][-1]([done[i] for i in operands], k))
+            else:
+                done.append(self.values[tokens[k]] if op == "value" else k)
         return done[-1]
 
 
@@ -549,44 +517,43 @@ class Mechanism:
 
 Part = list[list[int]]
 Bounds = tuple[int, int]
+Class = tuple[int, ...]
+FIELDS = {"enumerate": (), "counterexample": ("inputs",), "split": ("position", "first", "inside", "outside"),
+          "both": ("first", "second"), "fold": ("keys", "only", "cells")}  # fmt: skip
 
 
-class Check:
-    """One certificate: the claim, and the rules applied to parts of its domain."""
+def size_of(part: Part) -> int:
+    return math.prod(map(len, part))
+
+
+class Claim:
+    """What is claimed, and the rules, applied to parts of its domain."""
 
     def __init__(self, claim: Any, weights: bytes):
-        names = ["kind", "semantics", "architecture", "weights_sha256", "domain", "site", "position", "equals", "at_least"]
-        kind, self.semantics, architecture, digest, domain, site, position, equals, at_least = fields(claim, *names)
+        kind, architecture, self.semantics, digest, domain, self.site, position, equals, share = fields(
+            claim, "kind", "architecture", "semantics", "weights_sha256", "domain", "site", "position", "equals",
+            "at_least")  # fmt: skip
         need(kind == "accuracy" and architecture == "transformer", "kind or architecture")
         need(self.semantics in ("real", "float32"), "semantics")
         need(digest == hashlib.sha256(weights).hexdigest(), "other weights")
         tokens, values = fields(domain, "tokens", "values")
         self.values = [integer(v) for v in items(values)]
-        self.part = [[integer(t, 0, len(self.values) - 1) for t in items(ids)] for ids in items(tokens)]
-        need(1 <= len(self.part) <= 1024, "length")
-        need(all(ids and ids == sorted(set(ids)) for ids in self.part), "token ids ascend, at least one")
+        self.domain = [[integer(t, 0, len(self.values) - 1) for t in items(ids)] for ids in items(tokens)]
+        need(1 <= len(self.domain) <= 1024, "length")
+        need(all(ids and ids == sorted(set(ids)) for ids in self.domain), "token ids ascend, at least one")
         self.model = Model(read_tensors(weights), Real() if self.semantics == "real" else Float32())
-        need(len(self.part) <= self.model.context and len(self.values) <= self.model.vocab, "domain beyond the model")
-        sites = self.model.sites()
-        need(type(site) is str and site in sites, "site")
-        self.site, (self.out, self.depth) = site, sites[site]
-        self.position = integer(position, 0, len(self.part) - 1)
-        self.mechanism = Mechanism(equals, self.values, len(self.part))
-        self.at_least = None if at_least is None else self.share(at_least)
-        self.replayed = 0  # counterexamples
+        fits = len(self.domain) <= self.model.context and len(self.values) <= self.model.vocab
+        need(fits, "a domain beyond the model")
+        need(type(self.site) is str and self.site in self.model.sites(), "site")
+        self.out, self.depth = self.model.sites()[self.site]
+        self.position = integer(position, 0, len(self.domain) - 1)
+        self.mechanism = Mechanism(equals, self.values, len(self.domain))
+        self.at_least = None if share is None else number(share, "[0-9]+/[1-9][0-9]*")
+        need(self.at_least is None or self.at_least <= 1, "at_least above 1")
+        self.replayed = False
 
-    @staticmethod
-    def share(text: Any) -> Fraction:
-        need(type(text) is str and re.fullmatch("[0-9]+/[1-9][0-9]*", text), "at_least is p/q")
-        try:
-            share = Fraction(text)
-        except ValueError as e:
-            raise Rejected("at_least too long") from e
-        need(share <= 1, "at_least above 1")
-        return share
-
-    def surely(self, tokens: tuple[int, ...]) -> bool | None:
-        """Is the input right? None where the enclosures leave it open."""
+    def right(self, tokens: tuple[int, ...]) -> bool | None:
+        """None where the enclosures leave it open."""
         m = self.mechanism(tokens)
         if not 0 <= m < self.out:
             return False
@@ -597,147 +564,136 @@ class Check:
         return True if all(x.lo > 0 for x in margins) else None
 
     def prove(self, proof: Any, part: Part) -> Bounds:
-        need(type(proof) is dict, "a rule is an object")
-        names = {"enumerate": "", "counterexample": "inputs", "split": "position first inside outside",
-                 "both": "first second", "fold": "keys only cells"}  # fmt: skip
-        rule = proof.get("rule")
-        need(type(rule) is str and rule in names, "unknown rule")
-        arguments = fields(proof, "rule", *names[rule].split())[1:]
-        return getattr(self, f"rule_{rule}")(part, *arguments)
+        rule = proof.get("rule") if type(proof) is dict else None
+        need(type(rule) is str and rule in FIELDS, "unknown rule")
+        _, *arguments = fields(proof, "rule", *FIELDS[rule])
+        return getattr(self, rule)(part, *arguments)
 
-    def rule_enumerate(self, part: Part) -> Bounds:
+    def enumerate(self, part: Part) -> Bounds:
         need(size_of(part) <= 2**25, "too many inputs")
-        found = [self.surely(x) for x in itertools.product(*part)]
+        found = [self.right(x) for x in itertools.product(*part)]
         return found.count(True), len(found) - found.count(False)
 
-    def rule_counterexample(self, part: Part, inputs: Any) -> Bounds:
+    def counterexample(self, part: Part, inputs: Any) -> Bounds:
         rows = [tuple(integer(t) for t in items(row, len(part))) for row in items(inputs)]
         need(rows and len(set(rows)) == len(rows), "inputs are distinct, at least one")
         need(all(t in ids for row in rows for t, ids in zip(row, part, strict=True)), "an input outside the part")
-        need(all(self.surely(row) is False for row in rows), "an input that is not surely wrong")
-        self.replayed += 1
+        need(all(self.right(row) is False for row in rows), "an input that is not surely wrong")
+        self.replayed = True
         return 0, size_of(part) - len(rows)
 
-    def rule_split(self, part: Part, position: Any, first: Any, inside: Any, outside: Any) -> Bounds:
-        position, ids = integer(position, 0, len(part) - 1), {integer(t) for t in items(first)}
-        low = high = 0
+    def split(self, part: Part, position: Any, first: Any, inside: Any, outside: Any) -> Bounds:
+        position, ids, bounds = integer(position, 0, len(part) - 1), {integer(t) for t in items(first)}, []
         for proof, chosen in (inside, True), (outside, False):
             tokens = [t for t in part[position] if (t in ids) is chosen]
             need(tokens, "an empty part")
-            a, b = self.prove(proof, [*part[:position], tokens, *part[position + 1 :]])
-            low, high = low + a, high + b
-        return low, high
+            bounds.append(self.prove(proof, [*part[:position], tokens, *part[position + 1 :]]))
+        (a, b), (c, d) = bounds
+        return a + c, b + d
 
-    def rule_both(self, part: Part, first: Any, second: Any) -> Bounds:
+    def both(self, part: Part, first: Any, second: Any) -> Bounds:
         (a, b), (c, d) = self.prove(first, part), self.prove(second, part)
         need(max(a, c) <= min(b, d), "the two contradict each other")
         return max(a, c), min(b, d)
 
-    def rule_fold(self, part: Part, keys: Any, only: Any, cells: Any) -> Bounds:
-        need(self.depth == 1 and self.model.blocks[0]["heads"] == 1, "no ratio of one head")
+    def fold(self, part: Part, keys: Any, only: Any, cells: Any) -> Bounds:
+        need(self.depth == 1 and self.model.heads == 1, "the output goes through no single head")
         need(len(items(keys)) <= 8, "too many keys")
         roots = [self.mechanism, *(Mechanism(k, self.values, len(part)) for k in keys)]
-        wanted = None if only is None else {self.class_of(c, len(roots)) for c in items(only)}
-        inputs: dict[tuple, list[tuple[int, ...]]] = {}
+        wanted = None if only is None else [self.class_of(c, len(roots)) for c in items(only)]
+        inputs: dict[tuple[int, Class], list[tuple[int, ...]]] = {}
         for x in itertools.product(*part):
             inputs.setdefault((x[self.position], tuple(root(x) for root in roots)), []).append(x)
-        rows: dict[tuple, tuple] = {}
+        rows = {}
         for row in items(cells):
             q, name, above, below = items(row, 4)
             cell = (integer(q), self.class_of(name, len(roots)))
-            need(cell in inputs and cell not in rows, "a row for no cell, or a second one")
+            need(cell in inputs and cell not in rows, "a row for no cell, or a second one for a cell")
             need(wanted is None or cell[1] in wanted, "a row for a cell that is passed over")
-            rows[cell] = (None if above is None else [self.group(g) for g in items(above)],
-                          None if below is None else self.group(below))  # fmt: skip
+            above = None if above is None else [self.group(g) for g in items(above)]
+            rows[cell] = above, None if below is None else self.group(below)
+            need(below is None or len(rows[cell][1][1]) <= 1, "one rival from below")
         low = high = 0
-        for cell, members in inputs.items():
-            if wanted is not None and cell[1] not in wanted:
-                least, most = 0, len(members)
-            elif not 0 <= cell[1][0] < self.out:
-                least = most = len(members)
+        for (q, name), cell in inputs.items():
+            if wanted is not None and name not in wanted:
+                least, most = 0, len(cell)
+            elif not 0 <= name[0] < self.out:
+                least = most = len(cell)
             else:
-                least, most = self.wrong(*cell, members, *rows.get(cell, ([], None)))
-            low, high = low + len(members) - most, high + len(members) - least
+                least, most = self.wrong(q, name[0], cell, *rows.get((q, name), ([], None)))
+            low, high = low + len(cell) - most, high + len(cell) - least
         return low, high
 
-    def class_of(self, value: Any, length: int) -> tuple[int, ...]:
+    def class_of(self, value: Any, length: int) -> Class:
         return tuple(integer(v) for v in items(value, length))
 
     def group(self, value: Any) -> tuple[int, list[int]]:
         step, rivals = items(value, 2)
         return integer(step, -1000, 1000), [integer(t) for t in items(rivals)]
 
-    def wrong(self, q: int, name: tuple, inputs: list[tuple[int, ...]], above: Any, below: Any) -> Bounds:
-        """At least and at most so many of the cell's inputs are wrong."""
-        m, j = name[0], self.position
-        base, u, score = self.model.once(
-            ("ratio", q), lambda: self.model.ratio(self.site, q, j, range(len(self.values)))
-        )
+    def wrong(self, q: int, m: int, inputs: list[tuple[int, ...]], above: Any, below: Any) -> Bounds:
+        """At least and at most so many of a cell's inputs are wrong."""
+        j = self.position
+        base, u, score = self.model.ratio(self.site, q, j, len(self.values), len(self.domain))
         live = {(x[i], i) for x in inputs for i in range(j + 1)}
-        c = max(nearest_binary_exponent(score[at]) for at in live)
+        c = max(binary_exponent(score[at]) for at in live)
         factor = {at: scaled_exp(score[at], c) for at in live}
-        g = {}
-        for t in set(range(self.out)) - {m}:
-            g[t] = {at: factor[at] * (base[m] - base[t] + (u[at][m] - u[at][t])) for at in live}
+        g = {
+            t: {at: factor[at] * (base[m] - base[t] + (u[at][m] - u[at][t])) for at in live}
+            for t in range(self.out)
+            if t != m
+        }
 
-        def sums(terms: dict[tuple[int, int], Any]) -> list[Any]:
+        def sums(terms: dict[Place, Any]) -> list[Any]:
             return [sum(terms[x[i], i] for i in range(j + 1)) for x in inputs]
 
-        lows = {t: sums({at: x.lo for at, x in g[t].items()}) for t in g}
-        undecided = [t for t in g if min(lows[t]) <= 0]
+        def nonpositive(t: int, end: str) -> list[bool]:
+            return [total <= 0 for total in sums({at: getattr(x, end) for at, x in g[t].items()})]
+
+        lost = {t: nonpositive(t, "lo") for t in g}  # possibly
+        undecided = [t for t in g if any(lost[t])]
         if not undecided:
             return 0, 0
         if above is None:
             need(below is None, "a listed cell has no lower count")
             need(len(inputs) * len(undecided) <= 2**22, "too many inputs to list")
-            highs = [sums({at: x.hi for at, x in g[t].items()}) for t in undecided]
-            most = sum(any(lows[t][n] <= 0 for t in undecided) for n in range(len(inputs)))
-            return sum(any(h[n] <= 0 for h in highs) for n in range(len(inputs))), most
+            surely = zip(*(nonpositive(t, "hi") for t in undecided), strict=True)
+            return sum(map(any, surely)), sum(map(any, zip(*(lost[t] for t in undecided), strict=True)))
 
-        def lost(end: str, group: tuple[int, list[int]], down: bool) -> int:
-            """The inputs with a sum <= 0, of the group's least terms in steps rounded down, or up."""
-            step, rivals = group
+        def count(end: str, toward: Callable, step: int, rivals: list[int]) -> int:
             need(rivals and set(rivals) <= set(g), "a group names rivals")
-            toward = math.floor if down else math.ceil
             terms = {at: toward(min(getattr(g[t][at], end) for t in rivals) / Fraction(2) ** step) for at in live}
             need(min(terms.values()) >= -(2**30), "a rounded term below -2^30")
             return sum(total <= 0 for total in sums(terms))
 
-        least, most = 0, len(inputs)
+        most = len(inputs)
         if set(undecided) <= {t for _, rivals in above for t in rivals}:
-            most = min(most, sum(lost("lo", group, True) for group in above))
-        if below is not None:
-            need(len(below[1]) == 1, "one rival from below")
-            least = lost("hi", below, False)
-        return least, most
-
-
-def size_of(part: Part) -> int:
-    return math.prod(map(len, part))
+            most = min(most, sum(count("lo", math.floor, *group) for group in above))
+        return 0 if below is None else count("hi", math.ceil, *below), most
 
 
 def check(data: bytes) -> dict[str, Any]:
     """The conclusion of a certificate that proves it; raises Rejected for any other file."""
     document, weights = members(data)
-    parsed = strict_json(document)
     form, version, claim, conclusion, axioms, proof = fields(
-        parsed, "format", "version", "claim", "conclusion", "axioms", "proof"
+        strict_json(document), "format", "version", "claim", "conclusion", "axioms", "proof"
     )
     need(form == "mechverify-certificate" and integer(version) == 2, "format or version")
-    task = Check(claim, weights)
+    task = Claim(claim, weights)
     need(axioms == ["ieee754"] + ["libm:float32"] * (task.semantics == "float32"), "axioms")
-    verdict, least, most = fields(conclusion, "verdict", "right_at_least", "right_at_most")
-    least, most, size = count(least), count(most), size_of(task.part)
+    verdict, *counts = fields(conclusion, "verdict", "right_at_least", "right_at_most")
+    least, most = (number(count, "0|[1-9][0-9]*") for count in counts)
     try:
-        low, high = task.prove(proof, task.part)
+        low, high = task.prove(proof, task.domain)
     except RecursionError as e:
         raise Rejected("proof too deep") from e
     need(least <= low and high <= most, f"proved {low} to {high} only")
+    target = None if task.at_least is None else task.at_least * size_of(task.domain)
     match verdict:
         case "PROVED":
-            need(task.at_least is not None and least >= task.at_least * size, "verdict")
+            need(target is not None and least >= target, "verdict")
         case "REFUTED":
-            need(task.at_least is not None and most < task.at_least * size and task.replayed, "verdict")
+            need(target is not None and most < target and task.replayed, "verdict")
         case _:
             need(verdict == "BOUNDED", "verdict")
     return conclusion

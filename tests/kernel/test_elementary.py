@@ -1,58 +1,216 @@
-"""The kernel's exp against python-flint's ball arithmetic."""
+"""The kernel's elementary functions against python-flint's balls; MECHVERIFY_POINTS asks for more points."""
 
 import os
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from flint import arb, ctx
 
-from mechverify.kernel.elementary import exp
+from mechverify.kernel import elementary
+from mechverify.kernel.arithmetic import Ball
 from mechverify.kernel.errors import Rejected
-from mechverify.kernel.rounding import Ball, Float64
+from mechverify.kernel.exact import Exact
+from mechverify.kernel.float64 import Float64
+from tests.kernel.enclosures import FUNCTIONS, balls, points, violations
 
-POINTS = int(os.environ.get("MECHVERIFY_POINTS", 60_000))
-
-
-def awkward() -> np.ndarray:
-    multiples = np.arange(-1074, 1009) * 0.6931471805599453  # where the reduced argument changes sign, and between
-    tie = multiples + 0.34657359027997264
-    near = np.concatenate([np.nextafter(m, d) for m in (multiples, tie) for d in (-np.inf, np.inf)])
-    edges = [0.0, -0.0, 5e-324, -5e-324, 2.0**-1022, 1e-17, 699.99, -744.9, -745.0, -745.2, -1e5, -1e308]
-    result = np.concatenate([multiples, tie, near, edges])
-    return result[result < 699.9]
+POINTS = int(os.environ.get("MECHVERIFY_POINTS", 40_000))
+RADII = [1e-300, 1e-12, 1e-3, 0.3, 1.0, float(np.nextafter(1.0, 2.0)), 1.5, 40.0]
+both = pytest.mark.parametrize("kind", [Float64, Exact])
+every = pytest.mark.parametrize("name", FUNCTIONS)
 
 
-def test_exp_holds_the_exact_value():
-    rng = np.random.default_rng(1)
-    random = np.concatenate(
-        [rng.uniform(-750, 699, POINTS), rng.normal(size=POINTS) * 2.0 ** rng.integers(-60, 8, POINTS)]
-    )
-    points = np.concatenate([awkward(), random[random < 699]])
-    result = exp(Float64(), Ball(points, np.zeros_like(points)))
-    ctx.prec = 160
-    for x, mid, rad in zip(points.tolist(), result.mid.tolist(), result.rad.tolist(), strict=True):
-        true = arb(x).exp()
-        assert true >= arb(mid) - arb(rad) and true <= arb(mid) + arb(rad), x
+@pytest.fixture(autouse=True)
+def quiet():
+    with np.errstate(all="ignore"):
+        yield
+
+
+def value(name: str, ar, x, radius: float = 0.0) -> Ball:
+    return getattr(elementary, name)(ar, balls(ar, np.asarray(x, float), radius))
+
+
+def relative(x: Ball) -> np.ndarray:
+    """Radius over centre, above."""
+    ratios = [abs(Fraction(r) / Fraction(m)) if m else np.inf for m, r in zip(x.mid, x.rad, strict=True)]
+    return np.array([float(r) * (1 + 1e-15) for r in ratios])
+
+
+def absolute(x: Ball) -> np.ndarray:
+    return np.array([float(Fraction(r) * Fraction(2) ** x.exponent) for r in x.rad])
+
+
+# --- soundness --------------------------------------------------------------------------------------------------------
+
+
+@every
+def test_every_ball_holds_the_true_value(name):
+    assert violations(name, Float64(), points(name, POINTS, np.random.default_rng(1))) == 0
+
+
+@every
+@pytest.mark.parametrize("alike", [False, True])
+def test_every_exact_ball_holds_the_true_value(name, alike):
+    """An array shares its exponent: numbers of all sizes at once, and each with its like."""
+    some = points(name, POINTS // 20, np.random.default_rng(2))
+    some = some[np.argsort(np.abs(some))] if alike else some
+    assert violations(name, Exact(), some) == 0
+
+
+@both
+@every
+@pytest.mark.parametrize("radius", RADII)
+def test_a_ball_holds_the_values_of_all_its_points(name, kind, radius):
+    rng = np.random.default_rng(3)
+    count = POINTS // (20 if kind is Float64 else 400)
+    mids = np.concatenate([points(name, count, rng), rng.uniform(-50, 50, count // 4)])
+    if name in ("log", "sqrt"):
+        mids = mids[mids > radius * (1 + 1e-9) + 1e-322]
+    elif name == "reciprocal":
+        mids = mids[np.abs(mids) > radius * (1 + 1e-9) + 1e-322]
+    elif kind is Exact:  # both the huge and the moderate: they would share an exponent
+        mids = mids[np.abs(mids) < 1e17]
+    assert violations(name, kind(), mids, radius) == 0
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 11, 13])
+def test_logarithm_of_short_integers(n, exponent=3):
+    """Few bits, so that the limits of the reduced argument are no multiples of the last one."""
+    result = elementary.log(Exact(), Ball(np.array([n], object), np.array([0], object), exponent))
+    ctx.prec = 1_000
+    distance = abs(arb((n, exponent)).log() - arb((result.mid[0], result.exponent)))
+    assert distance <= arb((result.rad[0], result.exponent))
+
+
+@pytest.mark.parametrize("name", ["exp", "tanh", "erf", "sin", "cos"])
+def test_zero_and_what_is_next_to_it(name):
+    for ar in (Float64(), Exact()):
+        assert violations(name, ar, np.array([0.0, -0.0, 5e-324, -5e-324])) == 0
+
+
+# --- tightness --------------------------------------------------------------------------------------------------------
 
 
 def test_exp_is_tight():
-    points = np.linspace(-600, 600, 10_001)
-    result = exp(Float64(), Ball(points, np.zeros_like(points)))
-    assert (result.rad <= result.mid * 1e-13).all()
+    x = np.concatenate([np.linspace(-700, 709, 20_001), np.linspace(-1, 1, 2_001)])
+    assert (relative(value("exp", Float64(), x)) <= 4e-16 * (2 + np.abs(x))).all()
 
 
-@pytest.mark.parametrize("radius", [1e-12, 0.3, 1.0, 1.5, 40.0])
-def test_exp_holds_the_ends_of_a_ball(radius):
-    mids = np.random.default_rng(2).uniform(-800, 650, 2_000)
-    result = exp(Float64(), Ball(mids, np.full_like(mids, radius)))
-    ctx.prec = 160
-    for m, mid, rad in zip(mids.tolist(), result.mid.tolist(), result.rad.tolist(), strict=True):
-        for end in (arb(m) - arb(radius), arb(m) + arb(radius)):
-            true = end.exp()
-            assert true >= arb(mid) - arb(rad) and true <= arb(mid) + arb(rad), (m, radius)
+@pytest.mark.parametrize(
+    "name, low, high, limit",
+    [("tanh", 1e-290, 1e3, 3e-15), ("erf", 1e-290, 6.4, 5e-14), ("sqrt", 1e-290, 1e300, 4e-16),
+     ("reciprocal", 1e-300, 1e290, 4e-16), ("log", 1e-300, 0.9, 3e-15), ("log", 1.1, 1e300, 3e-15)],
+)  # fmt: skip
+def test_relative_errors_are_small(name, low, high, limit):
+    x = np.geomspace(low, high, 20_001)
+    assert relative(value(name, Float64(), x)).max() <= limit
 
 
-@pytest.mark.parametrize("x", [700.0, 1e308, np.inf, np.nan])
-def test_exp_refuses_what_overflows(x):
+def test_errors_near_a_zero_of_the_logarithm_are_small():
+    """f - 1 is exact, so nothing cancels but k ln 2, where k = 0."""
+    x = 1 + np.concatenate([s * np.geomspace(1e-15, 0.25, 5_001) for s in (-1, 1)])
+    assert (absolute(value("log", Float64(), x)) <= 2e-15 * np.abs(np.log(x)) + 1e-18).all()
+
+
+@pytest.mark.parametrize("name", ["sin", "cos"])
+def test_errors_of_sine_and_cosine_are_small(name):
+    x = np.concatenate([np.linspace(-2_000, 2_000, 20_001), np.geomspace(1e-300, 1e14, 5_001)])
+    assert (absolute(value(name, Float64(), x)) <= 1e-15 * (2 + np.abs(x))).all()
+
+
+@every
+def test_exact_arithmetic_is_tight(name):
+    """To some 2^-100, of single numbers: a larger one in the same array may take digits away."""
+    rng = np.random.default_rng(4)
+    x = np.concatenate([rng.uniform(0.1, 6.4, 40), rng.uniform(-1, 1, 10) * 1e-3, [1e-30, -1e-200]])
+    if name in ("sqrt", "log", "reciprocal"):
+        x = np.append(np.abs(x), [1e300, 1e-300])
+    for one in x:
+        assert relative(value(name, Exact(), [one]))[0] <= 2.0**-100
+
+
+@pytest.mark.parametrize("name", ["tanh", "erf", "sin", "cos"])
+@both
+def test_a_wide_ball_gets_no_more_than_the_range(name, kind):
+    ar = kind()
+    result = value(name, ar, [0.3, -7.0, 1e16], 1e4)
+    for m, r in zip(result.mid, result.rad, strict=True):
+        assert (abs(Fraction(m)) + Fraction(r)) * Fraction(2) ** result.exponent <= Fraction(1 + 1e-12)
+
+
+@both
+@pytest.mark.parametrize("radius", [1e-9, 1e-3, 0.5])
+def test_the_radius_grows_with_the_ball(kind, radius):
+    x = np.linspace(0.6, 3.0, 50)
+    slopes = {
+        "exp": lambda x: np.exp(x + radius) * (1 + radius), "tanh": np.ones_like, "sin": np.ones_like,
+        "cos": np.ones_like, "erf": lambda x: np.full_like(x, 1.13), "log": lambda x: 1 / (x - radius),
+        "sqrt": lambda x: 1 / np.sqrt(x), "reciprocal": lambda x: 1 / x / (x - radius),
+    }  # fmt: skip
+    for name, slope in slopes.items():
+        assert (absolute(value(name, kind(), x, radius)) <= radius * slope(x) * (1 + 1e-4) + 1e-12).all(), name
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+@both
+@every
+def test_what_is_no_number_is_refused(name, kind):
+    """By the function, or as soon as anyone looks at its ball: 1 / inf is not 0."""
+    ar = kind()
+    for x in (np.nan, np.inf, -np.inf):
+        with pytest.raises(Rejected):
+            ar.lower(value(name, ar, [1.0, x]))
+        with pytest.raises(Rejected):
+            ar.lower(value(name, ar, [x]))
+
+
+@both
+@pytest.mark.parametrize("x", [1e6, 1e15, 1e300, -1e300, 1e308])
+def test_exp_refuses_what_it_cannot_reduce(kind, x):
     with pytest.raises(Rejected):
-        exp(Float64(), Ball(np.array([x]), np.zeros(1)))
+        value("exp", kind(), [x])
+
+
+@pytest.mark.parametrize("x", [709.79, 2_000.0, 3_000.0])
+def test_exp_that_overflows_is_refused(x):
+    ar = Float64()
+    for way_out in (ar.lower, ar.upper):
+        with pytest.raises(Rejected):
+            way_out(value("exp", ar, [x]))
+
+
+@both
+@pytest.mark.parametrize("name, refused", [
+    ("log", [(0.0, 0.0), (-0.0, 0.0), (-1.0, 0.0), (1.0, 1.0), (1.0, 2.0), (5e-324, 5e-324), (-5e-324, 0.0)]),
+    ("sqrt", [(0.0, 0.0), (-0.0, 0.0), (-1.0, 0.0), (1.0, 1.0), (1.0, 2.0), (5e-324, 5e-324), (-5e-324, 0.0)]),
+    ("reciprocal", [(0.0, 0.0), (-0.0, 0.0), (1.0, 1.0), (-1.0, 1.0), (0.5, 2.0), (1e300, 1e300), (0.0, 5e-324)]),
+])  # fmt: skip
+def test_balls_outside_the_domain_are_refused(name, refused, kind):
+    """One such ball in an array is enough."""
+    for mid, rad in refused:
+        ar = kind()
+        x = balls(ar, np.array([mid]), rad)
+        fine = ar.exact(np.array([2.0]))
+        a, b = ar.align(x, fine)
+        pair = Ball(np.append(a.mid, b.mid), np.append(a.rad, b.rad), a.exponent)
+        for refused_ball in (x, pair):
+            with pytest.raises(Rejected):
+                ar.lower(getattr(elementary, name)(ar, refused_ball))
+
+
+@every
+@both
+def test_arrays_of_any_shape(name, kind):
+    """Without axes, with several, empty; a radius that broadcasts."""
+    ar = kind()
+    flat = value(name, ar, [0.25, 0.5, 0.75, 1.0])
+    for shape in ((), (2, 2), (4, 1), (0,), (2, 0)):
+        x = np.array(0.25) if shape == () else np.array([0.25, 0.5, 0.75, 1.0][: int(np.prod(shape))]).reshape(shape)
+        result = getattr(elementary, name)(ar, ar.exact(x))
+        assert np.shape(result.mid) == shape
+        wanted = np.asarray(flat.mid).reshape(-1)[: x.size]
+        for m, expected in zip(np.asarray(result.mid).flat, wanted, strict=True):
+            apart = Fraction(m) * Fraction(2) ** result.exponent - Fraction(expected) * Fraction(2) ** flat.exponent
+            assert abs(apart) < 1e-14

@@ -4,10 +4,10 @@ With one head, logit_m - logit_t > 0 is equivalent to
 
     sum_i exp(s_i) * (base[m] - base[t] + u_i[m] - u_i[t]) > 0,
 
-a sum of one-token terms once the query token is fixed. Its minimum over a cell, up to rounding, is found by the
-min-plus recursion: a cell where it is positive for every t is right everywhere. In another cell the witness
-says how to count: groups of rival outputs t, whose terms are replaced by the smallest of the group, bound the
-wrong inputs from above; one rival bounds them from below. Or the terms of every input are added up.
+a sum of one-token terms once the query token is fixed. A cell where its minimum is positive for every t is right
+everywhere. In another cell the witness says how to count: groups of rival outputs t, whose terms are replaced by
+the smallest of the group, bound the wrong inputs from above; one rival bounds them from below. Or the terms of
+every input are added up.
 """
 
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def check(job: Job, domain: Domain, witness: Reader) -> Bounds:
     right_min = right_max = covered = 0
     partition = Partition(job, domain, keys)
     for key in partition.keys:
-        family = partition.family(key) if only is None or key in only else None
+        family = Family(partition, key) if only is None or key in only else None
         for cell in family.cells() if family else ():
             wrong = cell.wrong(*cells.pop((cell.query, key), ((), None)))
             job.cells.append((cell.query, key, cell.size, wrong))
@@ -84,14 +84,10 @@ class Partition:
         self.automaton = derive(self.ar, claim.graph, [claim.target, *keys], [np.array(t) for t in domain.tokens])
         self.keys = [tuple(key) for key in self.automaton.classes.tolist()]
 
-    def family(self, key: tuple[int, ...]) -> "Family":
-        return Family(self, key)
-
 
 class Family:
-    """The cells of one class: its automaton, one cell for each query token. `key` are the values of the mechanism
-    and of the witness's keys; `impossible` says that no output decodes to the mechanism's value, so that every
-    input of the class is wrong."""
+    """The cells of one class, one for each query token. `key` are the values of the mechanism and of the witness's
+    keys; `impossible`: no output decodes to the mechanism's value, so that every input is wrong."""
 
     def __init__(self, partition: Partition, key: tuple[int, ...]):
         self.ar, self.form, self.factors, self.key = partition.ar, partition.form, partition.factors, key
@@ -106,10 +102,8 @@ class Family:
         base_high + u_high (a slack covers that addition's rounding), base [q or 1, out], u [q or 1, vocab,
         attended, out]; and their exponent."""
         ar, right = self.ar, self.right
-        base, value = ar.align(
-            *(ar.sub(x.map(lambda a: a[..., right, None]), x) for x in (self.form.base, self.form.value))
-        )
-        base = base.map(lambda a: a[:, 0])
+        parts = self.form.base.map(lambda a: a[:, 0]), self.form.value
+        base, value = ar.align(*(ar.sub(x.map(lambda a: a[..., right, None]), x) for x in parts))
         bounds = [ar.lower(base), ar.upper(base), ar.lower(value), ar.upper(value)]
         size = sum(max(np.abs(a).max(), np.abs(b).max()) for a, b in (bounds[:2], bounds[2:]))
         slack = ar.slack(2 * size, 1)  # rejects sizes near overflow
@@ -125,9 +119,6 @@ class Family:
             for row, query in enumerate(some):
                 yield Cell(self, query, terms, row)
 
-    def cell(self, query: int) -> "Cell":
-        return Cell(self, query, None if self.impossible else Terms(self, np.array([query])), 0)
-
 
 class Terms:
     """The one-token terms 2^-c e^s w of some cells of a family. `low_factor`, `high_factor` [rows, vocab, attended]
@@ -140,9 +131,8 @@ class Terms:
         for i, layer in enumerate(family.layers[:attended]):
             for tokens, _ in layer.groups:
                 alive[:, tokens, i] = True
-        if form.pin < attended:
-            alive[:, :, form.pin] &= np.arange(vocab) == queries[:, None]
-        mantissa, k = (x.map(self._rows) if i == 0 else self._rows(x) for i, x in enumerate(family.factors))
+        alive[:, :, form.pin] &= np.arange(vocab) == queries[:, None]
+        mantissa, k = family.factors[0].map(self._rows), self._rows(family.factors[1])
         top = np.where(alive, k, -(2**53)).reshape(len(queries), -1).max(1)[:, None, None]
         factor = ar.scale(mantissa, np.where(alive, k - top, 0))
         self.low_factor = np.where(alive, np.maximum(ar.lower(factor), 0), 0)
@@ -150,14 +140,13 @@ class Terms:
         self.exponent = factor.exponent + family.weights[4]
 
     def _rows(self, a: np.ndarray) -> np.ndarray:
-        """The rows of the queries, in an array that may not depend on the query token."""
-        return a[self.queries] if len(a) > 1 else a[np.zeros(len(self.queries), int)]
+        """The rows of the queries, or the one row of an array that doesn't depend on the query token."""
+        return a[self.queries] if len(a) > 1 else a
 
     def below(self, position: int, tokens: np.ndarray) -> np.ndarray:
         """Lower bounds [rows, tokens, out] of the terms, before the last rounding."""
         base, _, value, _, _ = self.family.weights
-        value = value[:, tokens, position]
-        w = (self._rows(base) if len(base) > 1 else base)[:, None] + (self._rows(value) if len(value) > 1 else value)
+        w = self._rows(base)[:, None] + self._rows(value[:, tokens, position])
         small, large = (f[:, tokens, position, None] for f in (self.low_factor, self.high_factor))
         self.family.ar.spend(4 * w.size)
         return w * np.where(w >= 0, small, large)
@@ -183,14 +172,12 @@ class Terms:
     def of_rivals(self, row: int, rivals: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper bounds [length, vocab, rivals] of the terms of some rivals in one cell."""
         ar, query = self.family.ar, int(self.queries[row])
-        base_low, base_high, value_low, value_high = (a[query if len(a) > 1 else 0][..., rivals]
-                                                      for a in self.family.weights[:4])  # fmt: skip
+        bounds = [a[query if len(a) > 1 else 0][..., rivals] for a in self.family.weights[:4]]
         small, large = self.low_factor[row, ..., None], self.high_factor[row, ..., None]
-        low, high = base_low + value_low, base_high + value_high
+        low, high = bounds[0] + bounds[2], bounds[1] + bounds[3]
         low = ar.down(low * np.where(low >= 0, small, large))
         high = ar.up(high * np.where(high >= 0, large, small))
-        shape = (len(self.family.layers), len(low), len(rivals))
-        both = np.zeros((2, *shape), ar.dtype)
+        both = np.zeros((2, len(self.family.layers), len(low), len(rivals)), ar.dtype)
         both[:, : low.shape[1]] = low.swapaxes(0, 1), high.swapaxes(0, 1)
         ar.spend(8 * low.size)
         return both[0], both[1]
@@ -213,8 +200,7 @@ class Cell:
         return [] if self.terms is None else np.flatnonzero(~(self.terms.minima[self.row] > 0)).tolist()
 
     def wrong(self, groups: tuple[Group, ...] | None, certain: Group | None) -> Bounds:
-        """Bounds for the wrong inputs of the cell, counting for `groups` of rivals and the rival `certain`,
-        or input by input where `groups` is None."""
+        """Bounds for the wrong inputs, counting for `groups` and the rival `certain`, or (None) input by input."""
         if self.family.impossible:
             return Bounds(self.size, self.size)
         if not self.undecided:

@@ -1,0 +1,118 @@
+"""Faults to plant in the kernel, by rule: a test of the tests. Each is one replaced piece of source and the tests
+that must notice it. `tests/mutants/run.py` plants them all; the suite plants one a rule."""
+
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    rule: str
+    file: str
+    old: str
+    new: str
+    tests: str  # pytest arguments
+
+
+DIFF = "tests/soundness/test_differential.py"
+REG = "tests/soundness/test_regressions.py"
+RULES = "tests/soundness/test_rules.py"
+FLOAT32 = "tests/soundness/test_float32.py"
+ARITHMETIC = "tests/kernel/test_arithmetic.py"
+ELEMENTARY = "tests/kernel/test_elementary.py"
+RECURSION = "tests/kernel/test_recursion.py"
+
+FAULTS = [
+    # rules/evaluation.py and Job.decide
+    Fault("enumerate", "rules/evaluation.py", "Bounds(right, domain.size - wrong)",
+          "Bounds(domain.size - wrong, domain.size - wrong)", RULES),
+    Fault("enumerate", "claim.py", "wins = ((ar.lower(margin) > 0)", "wins = ((ar.lower(margin) >= 0)", RULES),
+    Fault("enumerate", "claim.py", "wins = ((ar.lower(margin) > 0)", "wins = ((ar.upper(margin) > 0)", RULES),
+    Fault("enumerate", "claim.py", "return possible & wins, ~possible | loses", "return wins, loses", RULES),
+    Fault("counterexample", "rules/evaluation.py", "if not wrong.all():", "if not wrong.any():", RULES),
+    Fault("counterexample", "rules/evaluation.py", "len(set(map(tuple, rows))) != len(rows) or ", "", RULES),
+    Fault("counterexample", "rules/evaluation.py", " or not domain.contains(listed)", "", RULES),
+    Fault("counterexample", "claim.py", "loses = ((ar.upper(margin) <= 0)", "loses = ((ar.lower(margin) <= 0)", RULES),
+    # check.py
+    Fault("split", "check.py", "(None, halves[1], node[\"outside\"])", "(None, halves[0], node[\"outside\"])", RULES),
+    Fault("split", "claim.py", "if (t in first) == inside)", "if t in first or not inside)", RULES),
+    Fault("split", "check.py", "Bounds(a.low + b.low, a.high + b.high)", "Bounds(a.low + b.high, a.high + b.high)", RULES),
+    Fault("both", "check.py", "max(a.low, b.low)", "max(a.high, b.low)", RULES),
+    Fault("both", "check.py", "min(a.high, b.high)", "min(a.low, b.high)", RULES),
+    Fault("both", "check.py", "if both.low > both.high:", "if False:", REG),
+    Fault("conclusion", "check.py", "stated.low > proved.low", "stated.low > proved.high", RULES),
+    Fault("conclusion", "check.py", "stated.high < proved.high", "stated.high < proved.low", RULES),
+    Fault("conclusion", "check.py", "not stated.low >= needed", "not stated.high >= needed", RULES),
+    Fault("conclusion", "check.py", "stated.high < needed and", "stated.high <= needed and", RULES),
+    Fault("conclusion", "check.py", ") != needed:", ") != needed and False:", RULES),
+    Fault("conclusion", "claim.py", "!= hashlib.sha256(weights_data).hexdigest()", "== ''", RULES),
+    # rules/fold.py
+    Fault("fold", "rules/fold.py", "return w * np.where(w >= 0, small, large)", "return w * np.where(w >= 0, large, small)",
+          DIFF),
+    Fault("fold", "rules/fold.py", "~(self.terms.minima[self.row] > 0)", "~(self.terms.minima[self.row] >= 0)", DIFF),
+    Fault("fold", "rules/fold.py", "right_max + domain.size - covered", "right_max", DIFF),
+    Fault("fold", "rules/fold.py", "if set(self.undecided) <= {t for", "if True or set(self.undecided) <= {t for", DIFF),
+    Fault("fold", "rules/fold.py", "t < self.family.outputs and t != self.family.right", "t < self.family.outputs", RULES),
+    Fault("fold", "rules/fold.py", "low) <= slack).any(1)", "high) <= -slack).any(1)", DIFF),
+    Fault("fold", "rules/fold.py", "high) <= -slack).any(1)", "low) <= slack).any(1)", DIFF),
+    Fault("fold", "rules/fold.py", "step, upwards=not upwards)", "step, upwards=upwards)", DIFF),
+    Fault("fold", "rules/fold.py", "sum(self.count_wrong(*group) for group in groups)",
+          "max((self.count_wrong(*group) for group in groups), default=0)", DIFF),
+    Fault("fold", "rules/fold.py", "return self._count(low.min(-1), step, upwards=True)",
+          "return self._count(low.max(-1), step, upwards=True)", DIFF),
+    Fault("fold", "rules/fold.py", "alive[:, :, form.pin] &= np.arange(vocab) == queries[:, None]",
+          "alive[:, :, form.pin] &= np.arange(vocab) != queries[:, None]", DIFF),
+    # recursion.py
+    Fault("recursion", "recursion.py", "np.minimum(following_best[target], total)", "np.where(following_best[target] < 0, "
+          "following_best[target], total)", RECURSION),
+    Fault("recursion", "recursion.py", "row[state] += len(tokens) * counts", "row[state] += counts", RECURSION),
+    Fault("recursion", "recursion.py", "return min(certain + slack, size) if upwards else max(certain - slack, 0)",
+          "return certain - slack if upwards else certain + slack", RECURSION),
+    Fault("recursion", "recursion.py", "(1 - (low.sum() - low))", "(0 - (low.sum() - low))", RECURSION),
+    Fault("recursion", "recursion.py", "np.maximum(-shift, 0)", "np.maximum(-shift - 1, 0)", RECURSION),
+    Fault("recursion", "float64.py", "np.maximum(np.ceil(scaled), 1.0)", "np.ceil(scaled)", RECURSION),
+    # automaton.py, integers.py
+    Fault("automaton", "automaton.py", " and not (position and self._done(a, position))", "", "tests/kernel/test_automaton.py"),
+    Fault("automaton", "automaton.py", "return node in self.roots or any(", "return node in self.roots or all(",
+          "tests/kernel/test_automaton.py"),
+    Fault("automaton", "automaton.py", "np.where(automaton.final == target, 0, -1)",
+          "np.where(automaton.final >= target, 0, -1)", "tests/kernel/test_automaton.py"),
+    Fault("mechanism", "integers.py", "-np.sort(-both, -1)[..., :attribute]", "np.sort(both, -1)[..., -attribute:]",
+          "tests/kernel/test_automaton.py"),
+    Fault("mechanism", "integers.py", "lambda k, a: a // k", "lambda k, a: -(-a // k)", "tests/kernel/test_automaton.py"),
+    Fault("mechanism", "integers.py", "if any(lo < 0 or hi > 1 for lo, hi in spans[: operation.truths]):", "if False:",
+          "tests/kernel/test_graph.py"),
+    Fault("mechanism", "integers.py", "if not -LIMIT < result[0] <= result[1] < LIMIT:", "if False:",
+          "tests/kernel/test_graph.py"),
+    # ratio.py
+    Fault("ratio form", "ratio.py", "model.add(mixture.base, tables.align(others[0], len(node.shape)))", "mixture.base",
+          "tests/kernel/test_ratio.py"),
+    Fault("ratio form", "ratio.py", "if pattern.shape[:-1] != (1,) * (len(first) - 1):", "if False:",
+          "tests/kernel/test_ratio.py"),
+    Fault("ratio form", "ratio.py", "return None if all(axis is None", "return None if any(axis is None", ""),
+    # arithmetic
+    Fault("float64", "float64.py", "rounding = UNIT * np.abs(mid) if terms == 1 else 0.0", "rounding = 0.0", ARITHMETIC),
+    Fault("float64", "float64.py", "return rad * (1 + (terms + 16) * 2.0**-51) + (terms + 4) * ETA", "return rad", ARITHMETIC),
+    Fault("float64", "float64.py", "return rad + (2 * n * UNIT * size + ETA)", "return rad + ETA", ARITHMETIC),
+    Fault("float64", "float64.py", "room = self.down(np.abs(y.mid) - y.rad)", "room = np.abs(y.mid)", ARITHMETIC),
+    Fault("float64", "arithmetic.py", "x.rad * (np.abs(y.mid) + y.rad)", "x.rad * np.abs(y.mid)", ARITHMETIC),
+    Fault("exact", "exact.py", "* y.rad) // room + 2", "* y.rad) // room", ARITHMETIC),
+    Fault("exact", "exact.py", "(x.rad >> shift) + 2, x.rad)", "x.rad >> shift, x.rad)", ARITHMETIC),
+    Fault("exact", "exact.py", "return self._ball(mid, (x.rad << bits) // mid + 2, ", "return self._ball(mid, x.rad, ",
+          ARITHMETIC),
+    # elementary.py
+    Fault("series", "elementary.py", "float(tail) * (1 + 2.0**-50)", "0.0", ELEMENTARY),
+    Fault("series", "elementary.py", "of=ar.trim(ar.add(narrow, ar.mul(narrow, narrow)))", "of=ar.mul(narrow, narrow)",
+          ELEMENTARY),
+    Fault("series", "elementary.py", "np.where(turn % 4 >= 2, -1, 1)", "np.where(turn % 4 >= 1, -1, 1)", ELEMENTARY),
+    Fault("series", "elementary.py", "return _lipschitz(ar, _signed(value, x), x, 1.13, 1.0)",
+          "return _lipschitz(ar, _signed(value, x), x, 0.5, 1.0)", ELEMENTARY),
+    # semantics.py
+    Fault("float32", "semantics.py", "times * U32, times * FLUSH", "0.0, 0.0", FLOAT32),
+    Fault("float32", "semantics.py", "self._gamma(n), 3 * n * FLUSH, of=size", "0.0, 0.0, of=size", FLOAT32),
+    Fault("float32", "semantics.py", "self.ar.widen(x, 2 * U32, 2 * EXP + FLUSH, of=size)", "x", FLOAT32),
+    Fault("float32", "semantics.py", "if not np.array_equal(value.astype(np.float32).astype(np.float64), value):",
+          "if False:", FLOAT32),
+    # container.py
+    Fault("container", "container.py", "if pack(contents) != data:", "if False:", "tests/kernel/test_container.py"),
+    Fault("container", "container.py", "if len(result) != len(pairs):", "if False:", "tests/kernel/test_container.py"),
+    Fault("container", "container.py", "if not np.isfinite(values).all():", "if False:", "tests/kernel/test_container.py"),
+]  # fmt: skip
