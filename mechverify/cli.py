@@ -16,9 +16,9 @@ from rich.table import Table
 from mechverify import kernel
 from mechverify.kernel.check import AXIOMS, LIMIT
 from mechverify.kernel.semantics import SEMANTICS
-from mechverify.report.statement import lines
 from mechverify.report.progress import Reporter
 from mechverify.report.result import as_json
+from mechverify.report.statement import lines
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -79,7 +79,8 @@ def prove(
     written = str(target) if outcome.certificate is not None else None
     if json_:
         seconds = outcome.search_seconds, outcome.check_seconds
-        print(json.dumps(as_json(outcome.theorem, outcome.verdict, written, *seconds, outcome.reasons)))
+        result = as_json(outcome.theorem, outcome.verdict, written, *seconds, outcome.reasons, semantics)
+        print(json.dumps(result))
     elif outcome.theorem is None:
         out.print("UNKNOWN", style=COLOURS["UNKNOWN"])
     else:

@@ -30,8 +30,8 @@ class Exact(Arithmetic):
 
     def align(self, x: Ball, y: Ball) -> tuple[Ball, Ball]:
         low = min(x.exponent, y.exponent)
-        return tuple(b if b.exponent == low else Ball(*(np.asarray(a << (b.exponent - low), object) for a in b[:2]), low)
-                     for b in (x, y))  # fmt: skip
+        shifted = [[np.asarray(a << (b.exponent - low), object) for a in b[:2]] for b in (x, y)]
+        return Ball(*shifted[0], low), Ball(*shifted[1], low)
 
     def exact(self, values: np.ndarray) -> Ball:
         fraction, power = np.frexp(np.asarray(values, np.float64))

@@ -61,7 +61,10 @@ def prove(
         if reason:
             reasons.append(f"{prover.name}: {reason}")
             continue
-        found = _meet(found, prover.prove(problem, evidence, budget))
+        try:
+            found = _meet(found, prover.prove(problem, evidence, budget))
+        except kernel.Rejected as error:  # say, weights so large that enclosures overflow
+            reasons.append(f"{prover.name}: {error}")
     decided = problem.verdict(found.right, len(evidence.wrong) > 0)
     if decided:
         reasons = []

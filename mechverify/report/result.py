@@ -10,15 +10,16 @@ from mechverify.report.statement import brute_force_ops, counterexamples, expres
 
 def as_json(
     theorem: Theorem | None, verdict: str, certificate: str | None, search: float | None, check: float | None,
-    reasons: list[str],
+    reasons: list[str], semantics: str | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Bounds as floats rounded outwards and exactly, as "p/q"; seconds of search and check."""
+    """Bounds as floats rounded outwards and exactly, as "p/q"; seconds of search and check. `semantics` is what was
+    asked for, where nothing was proved."""
     seconds = {"search": search, "check": check}
     common = {"verdict": verdict, "seconds": seconds, "certificate": certificate, "reasons": reasons}
     if theorem is None:
         nothing = {"lower": None, "upper": None, "exact_lower": None, "exact_upper": None}
         return {
-            **common, "claim": None, "semantics": None, "value": nothing, "counterexample": None, "axioms": [],
+            **common, "claim": None, "semantics": semantics, "value": nothing, "counterexample": None, "axioms": [],
             "cost": {"kernel_ops": 0, "brute_force_ops": None},
         }  # fmt: skip
     claim, total = theorem.claim, theorem.claim.domain.size

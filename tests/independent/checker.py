@@ -433,6 +433,12 @@ class Model:
         return base, u, scores
 
 
+@lru_cache(4)
+def model_of(weights: bytes, semantics: str) -> Model:
+    """Kept with the rows that it has computed, as checks of several certificates about one model come together."""
+    return Model(read_tensors(weights), Real() if semantics == "real" else Float32())
+
+
 # --- Mechanisms ------------------------------------------------------------------------------------------------------
 
 Span = tuple[int, int]
@@ -541,7 +547,7 @@ class Claim:
         self.domain = [[integer(t, 0, len(self.values) - 1) for t in items(ids)] for ids in items(tokens)]
         need(1 <= len(self.domain) <= 1024, "length")
         need(all(ids and ids == sorted(set(ids)) for ids in self.domain), "token ids ascend, at least one")
-        self.model = Model(read_tensors(weights), Real() if self.semantics == "real" else Float32())
+        self.model = model_of(weights, self.semantics)
         fits = len(self.domain) <= self.model.context and len(self.values) <= self.model.vocab
         need(fits, "a domain beyond the model")
         need(type(self.site) is str and self.site in self.model.sites(), "site")

@@ -148,7 +148,7 @@ def good(kind: str, semantics: str, seed: int) -> tuple[dict, dict[str, np.ndarr
         weights, out = max_weights(rng, vocab=vocab, noise=0.3, slope=1.0), vocab
     else:
         shape |= dict(vocab=vocab + seed % 2, length=length + seed % 2, d=3, e=2, out=out)
-        scale, biases = float(rng.choice([0.5, 1, 1.5])), bool(rng.random() < 0.7)
+        scale, biases = float(rng.choice([0.5, 0.7] if deep else [0.5, 1, 1.5])), bool(rng.random() < 0.7)
         weights = random_weights(rng, scale=scale, biases=biases, **shape)
     tokens = [list(range(vocab))] * length
     if rng.random() < 0.3:
@@ -303,3 +303,34 @@ def test_every_rule_is_accepted_and_rejected(comparison: Comparison) -> None:
         good, bad = (comparison.agreed[rule, semantics, verdict] for verdict in (True, False))
         print(f"{rule:15} {semantics:8} accepted {good:3} rejected {bad:3}")
         assert good >= 5 and bad >= 5
+
+
+@pytest.mark.parametrize("scores", [1, 300])
+@pytest.mark.parametrize("seed", range(3))
+def test_float32_is_widened_as_documented(seed: int, scores: float) -> None:
+    """The least bias with which output 0 surely wins everywhere is the same for both, beyond that of the reals."""
+    rng = np.random.default_rng(seed)
+    length = int(rng.integers(1, 4))
+    weights = random_weights(rng, vocab=3, length=length, d=int(rng.integers(1, 4)), e=2, out=2)
+    weights["blocks.0.attn.W_Q"] *= np.float32(scores)
+    unembed = weights["unembed.W_U"]
+    unembed[:, 1] = unembed[:, 0] + (0 if scores == 1 else unembed[:, 1] / 16)
+    vocabulary, position = [0, 2], int(rng.integers(length))
+
+    def wins(bias: float, semantics: str, accepts: Any) -> bool:
+        raw = as_bytes(weights | {"unembed.b_U": np.array([bias, 0], np.float32)})
+        doc = forge.document(raw, forge.fold(), equals=[["integer", [], 0]], vocab=3, length=length, position=position,
+                             tokens=[vocabulary] * length, right=(2**length, None), semantics=semantics)  # fmt: skip
+        return accepts(forge.file(doc, raw))
+
+    def least(semantics: str) -> float:
+        low, high = (0.0 if scores == 1 else -4.0), 4.0
+        assert wins(high, semantics, accepted) and not wins(low, semantics, accepted)
+        while high - low > 1e-9 and high - low > abs(high) * 2**-22:
+            middle = (low + high) / 2
+            low, high = (low, middle) if wins(middle, semantics, accepted) else (middle, high)
+        return high
+
+    real, widened = least("real"), least("float32")
+    assert not wins(real + 0.95 * (widened - real), "float32", accepted_by_kernel)
+    assert wins(real + 1.1 * (widened - real), "float32", accepted_by_kernel)

@@ -27,7 +27,11 @@ def noticed(fault: Fault, folder: Path) -> bool:
     path.write_text(source.replace(fault.old, fault.new), encoding="utf-8")
     try:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *fault.tests.split()]
-        environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = os.environ | {
+            "PYTHONPATH": str(folder),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "MECHVERIFY_ROUNDS": "30",
+        }
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     finally:
         path.write_text(source, encoding="utf-8")
@@ -38,7 +42,11 @@ def copy(folder: Path) -> None:
     for name in ("mechverify", "tests", "toy_models", "proofs", "pyproject.toml"):
         source = ROOT / name
         ignore = shutil.ignore_patterns("__pycache__")
-        (shutil.copytree(source, folder / name, ignore=ignore) if source.is_dir() else shutil.copy(source, folder / name))
+        (
+            shutil.copytree(source, folder / name, ignore=ignore)
+            if source.is_dir()
+            else shutil.copy(source, folder / name)
+        )
 
 
 def main(word: str = "") -> int:
@@ -51,8 +59,8 @@ def main(word: str = "") -> int:
             ok = noticed(fault, Path(name))
             missed += [] if ok else [fault]
             seconds = time.monotonic() - start
-            print(f"{'noticed' if ok else 'MISSED '}  {seconds:5.1f} s  {fault.rule}: {fault.new or '(dropped) ' + fault.old}",
-                  flush=True)  # fmt: skip
+            what = fault.new or f"(dropped) {fault.old}"
+            print(f"{'noticed' if ok else 'MISSED '}  {seconds:5.1f} s  {fault.rule}: {what}", flush=True)
     rules = {f.rule for f in chosen}
     print(f"{len(chosen) - len(missed)} of {len(chosen)} faults in {len(rules)} rules are noticed")
     return 1 if missed else 0

@@ -2,7 +2,10 @@
 
 import copy
 import hashlib
+import io
 import json
+import warnings
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -79,8 +82,7 @@ def corrupt(doc: dict, weights: dict[str, np.ndarray], rng: np.random.Generator)
     change is not caught at the door."""
     doc = copy.deepcopy(doc)
     proof = doc["proof"]
-    leaves = [proof] if proof["rule"] == "fold" else [proof.get("first"), proof.get("second")]
-    fold_node = next((n for n in leaves if n and n["rule"] == "fold"), None)
+    fold_node = next((n for n in nodes(proof) if n["rule"] == "fold"), None)
     kind = str(rng.choice(KINDS))
     data = as_bytes(weights)
     match kind:
@@ -144,19 +146,136 @@ def corrupt(doc: dict, weights: dict[str, np.ndarray], rng: np.random.Generator)
         case "axioms":
             lists = [[], ["ieee754", "ieee754"], ["capture"], ["ieee754", "solver:z3"], ["libm:float32"], "ieee754"]
             doc["axioms"] = _pick(rng, lists)
+        case "index":
+            path = _pick(rng, [p for p in places(doc) if type(_at(doc, p)) is int])
+            _set(doc, path, _at(doc, path) + _pick(rng, [1, -1]))
+        case "number as text":
+            path = _pick(rng, [p for p in places(doc) if type(_at(doc, p)) is int])
+            _set(doc, path, str(_at(doc, path)))
+        case "swapped children" if any(names <= set(node) for node in nodes(proof) for names in PAIRS):
+            node, names = _pick(rng, [(n, tuple(names)) for n in nodes(proof) for names in PAIRS if names <= set(n)])
+            node[names[0]], node[names[1]] = node[names[1]], node[names[0]]
+        case "replayed leaf" if len(nodes(proof)) > 1:
+            one, other = (_pick(rng, nodes(proof)) for _ in range(2))
+            source = copy.deepcopy(one)
+            other.clear()
+            other.update(source)
+        case "no number":
+            path = _pick(rng, [p for p in places(doc) if type(_at(doc, p)) is int])
+            _set(doc, path, _pick(rng, [float("nan"), float("inf"), -float("inf"), 1e308, 0.5, -0.0, 1.0]))
+        case "weight that is no number":
+            name = str(rng.choice(sorted(weights)))
+            value = weights[name].copy()
+            value.reshape(-1)[rng.integers(value.size)] = _pick(rng, [np.nan, np.inf, -np.inf])
+            data = as_bytes({**weights, name: value})
+            doc["claim"]["weights_sha256"] = hashlib.sha256(data).hexdigest()
+        case "deep nesting":
+            where, depth = _pick(rng, [p for p in places(doc) if p]), int(rng.integers(2, 300))
+            for _ in range(depth):
+                _set(doc, where, [_at(doc, where)])
+        case "deep proof":
+            for _ in range(int(rng.integers(1, 30))):
+                proof = {"rule": "both", "first": proof, "second": {"rule": _pick(rng, ["enumerate", "fold"])}}
+            doc["proof"] = proof
+        case "lying header":
+            data = _lying_header(data, rng)
+            doc["claim"]["weights_sha256"] = hashlib.sha256(data).hexdigest()
         case "extra field":
             where = _pick(rng, [doc, doc["claim"], doc["conclusion"], proof])
             where["note"] = 1
         case _:
             path = places(doc)[int(rng.integers(len(places(doc))))]
-            node = doc
-            for step in path[:-1]:
-                node = node[step]
-            node[path[-1]] = changed_leaf(node[path[-1]], rng)
+            _set(doc, path, changed_leaf(_at(doc, path), rng))
     return kind, doc, data
 
 
+def spoil(file: bytes, rng: np.random.Generator) -> tuple[str, bytes]:
+    """One change to the bytes of a good file that no JSON document can express: duplicate keys, another way to write
+    the same zip, lies in its headers."""
+    start = file.index(b"certificate.json") + len("certificate.json")
+    size = int.from_bytes(file[22:26], "little")
+    text, kind = file[start : start + size], str(rng.choice(["duplicate key", "zip header", "zip directory", "order"]))
+    weights_at = start + size + 30 + len("weights.safetensors")
+    weights = file[weights_at : weights_at + int.from_bytes(file[start + size + 22 : start + size + 26], "little")]
+    match kind:
+        case "duplicate key":
+            colons = [i for i in range(len(text)) if text[i : i + 1] == b":" and text[i - 1 : i] == b'"']
+            at = _pick(rng, colons)
+            name = text[text.rindex(b'"', 0, at - 1) : at]
+            copied = b", " + name + b": " + _pick(rng, [b"0", b"null", b'"1"', b"[]"])
+            end = text.index(b"}", at)
+            changed = text[:end] + copied + text[end:]
+            return kind, pack({"certificate.json": changed, "weights.safetensors": weights})
+        case "zip header":
+            data = bytearray(file)
+            base = _pick(rng, [0, start + size])
+            data[base + int(rng.integers(4, 30))] ^= 1 << int(rng.integers(8))
+            return kind, bytes(data)
+        case "zip directory":
+            data = bytearray(file)
+            at = int(rng.integers(weights_at + len(weights), len(data)))
+            data[at] = (data[at] + int(rng.choice([1, 255, 128]))) % 256
+            return kind, bytes(data)
+        case _:
+            stream = io.BytesIO()
+            members = [("certificate.json", text), ("weights.safetensors", weights)]
+            with warnings.catch_warnings(), zipfile.ZipFile(stream, "w", _pick(rng, [0, 8])) as made:
+                warnings.simplefilter("ignore")  # a duplicate name
+                for name, content in _pick(rng, [members, members[::-1], [*members, members[0]], members[:1]]):
+                    made.writestr(name, content)
+            return kind, stream.getvalue()
+
+
+def _lying_header(data: bytes, rng: np.random.Generator) -> bytes:
+    """A safetensors file whose header is not what its data are."""
+    length = int.from_bytes(data[:8], "little")
+    header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
+    tensors = [name for name in header if name != "__metadata__"]
+    name, other = (_pick(rng, tensors) for _ in range(2))
+    entry = header[name]
+    match int(rng.integers(8)):
+        case 0:
+            entry["data_offsets"] = header[other]["data_offsets"]
+        case 1:
+            entry["data_offsets"][int(rng.integers(2))] += int(rng.choice([-4, 4, 1, 10**6, -(10**6)]))
+        case 2:
+            entry["dtype"] = _pick(rng, ["F16", "BF16", "F64", "I32", "U32", "BOOL", "F8_E4M3", 32, None])
+        case 3:
+            entry["shape"] = _pick(rng, [entry["shape"][::-1], [*entry["shape"], 1], [2**39] * 8, [-1], [0], [1.0]])
+        case 4:
+            header[name], header[other] = header[other], header[name]
+        case 5:
+            header[f"{name}2"] = entry
+        case 6:
+            del header[name]
+        case 7:
+            body += bytes(int(rng.integers(1, 9)))
+    text = json.dumps(header).encode()
+    stated = len(text) + (int(rng.choice([-1, 1, 8, 2**40])) if rng.random() < 0.1 else 0)
+    return stated.to_bytes(8, "little") + text + body
+
+
+def nodes(proof: dict) -> list[dict]:
+    """The rules of a proof tree."""
+    found = [proof]
+    for node in found:
+        found += [node[k] for k in ("first", "second", "inside", "outside") if type(node.get(k)) is dict]
+    return found
+
+
+def _at(value: Any, path: tuple) -> Any:
+    for step in path:
+        value = value[step]
+    return value
+
+
+def _set(value: Any, path: tuple, new: Any) -> None:
+    _at(value, path[:-1])[path[-1]] = new
+
+
+PAIRS = [{"inside", "outside"}, {"first", "second"}]
 KINDS = ["weight", "weight, hash restamped", "weight, hash restamped", "bound", "grid", "cell", "cell", "cell", "rule",
          "mechanism", "semantics",
          "version", "operand", "domain", "domain", "values", "position", "threshold", "axioms", "extra field", "leaf",
-         "leaf", "leaf", "leaf"]  # fmt: skip
+         "leaf", "leaf", "leaf", "index", "index", "number as text", "swapped children", "replayed leaf", "no number",
+         "weight that is no number", "deep nesting", "deep proof", "lying header"]  # fmt: skip

@@ -74,6 +74,8 @@ def random_proof(rng, doc, depth=2) -> dict:
                     rng.shuffle(rivals)
                     cut = int(rng.integers(0, len(rivals) + 1))
                     groups = [[step, g] for g in (rivals[:cut], rivals[cut:]) if g]
+                    if groups and rng.random() < 0.25:
+                        groups.pop()  # rivals left out: nothing follows from above
                 certain = None
                 if groups is not None and rng.random() < 0.5:
                     certain = [step, [int(rng.choice([t for t in range(vocab) if t != m]))]]

@@ -210,10 +210,9 @@ class Cell:
                 raise Rejected("a listed cell is not counted for a rival as well")
             return self.list_wrong()
         low = 0 if certain is None else self.count_surely_wrong(*certain)
-        high = self.size
-        if set(self.undecided) <= {t for _, rivals in groups for t in rivals}:
-            high = min(high, sum(self.count_wrong(*group) for group in groups))
-        return Bounds(low, high)
+        lost = sum(self.count_wrong(*group) for group in groups)
+        covered = set(self.undecided) <= {t for _, rivals in groups for t in rivals}
+        return Bounds(low, min(lost, self.size) if covered else self.size)
 
     def count_wrong(self, step: int, rivals: tuple[int, ...]) -> int:
         """At most this many inputs of the cell are lost to one of `rivals`."""

@@ -1,0 +1,176 @@
+"""Each rule at its edge, on models whose truth is known by hand: what is one step too strong is rejected."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from mechverify.kernel import Rejected, check
+from tests.models import as_bytes
+from tests.soundness import forge
+
+CONSTANT = [["integer", [], 0]]
+
+
+def near_tie(difference: float) -> bytes:
+    """Two tokens, two positions, two outputs: y = [1 + difference, 1] on every input. Float64 can't see a
+    difference of 1e-20, so there it is open who wins."""
+    zero = np.zeros((1, 1, 1))
+    return as_bytes({
+        "embed.W_E": np.ones((2, 1)), "pos_embed.W_pos": np.zeros((2, 1)), "unembed.W_U": np.array([[difference, 0.0]]),
+        "unembed.b_U": np.ones(2), **{f"blocks.0.attn.W_{c}": zero for c in "QKVO"},
+    })  # fmt: skip
+
+
+def echo() -> bytes:
+    """Two tokens, two positions: the output at the last position is the last token, with margin 1."""
+    zero = np.zeros((1, 2, 1))
+    return as_bytes({
+        "embed.W_E": np.eye(2), "pos_embed.W_pos": np.zeros((2, 2)), "unembed.W_U": np.eye(2),
+        **{f"blocks.0.attn.W_{c}": zero for c in "QKV"}, "blocks.0.attn.W_O": np.zeros((1, 1, 2)),
+    })  # fmt: skip
+
+
+def accepted(data: bytes, proof: dict, right: tuple, equals=CONSTANT, exact=False, change=None, **options) -> bool:
+    document = forge.document(data, proof, equals=equals, vocab=2, length=2, position=1, right=right, **options)
+    if change:
+        change(document)
+    try:
+        check(forge.file(document, data), exact=exact)
+    except Rejected:
+        return False
+    return True
+
+
+ENUMERATE = {"rule": "enumerate"}
+FOLD = forge.fold()
+LISTED = forge.fold([[q, [m], None, None] for q in (0, 1) for m in (0,)])
+
+
+@pytest.mark.parametrize("proof", [ENUMERATE, FOLD, LISTED], ids=["enumerate", "fold", "listed"])
+@pytest.mark.parametrize(("difference", "right"), [(1e-20, 4), (-1e-20, 0), (0.0, 0)])
+def test_what_float64_cannot_see_stays_open(proof, difference, right):
+    data = near_tie(difference)
+    if proof is LISTED:
+        assert accepted(data, proof, (right, right), exact=True)
+    assert accepted(data, proof, (0, 4))
+    assert not accepted(data, proof, (1, 4)) and not accepted(data, proof, (0, 3))
+    assert accepted(data, ENUMERATE, (right, right), exact=True)
+    for wrong in ((right + 1, 4), (0, right - 1)):
+        if 0 <= wrong[0] <= wrong[1] <= 4:
+            assert not accepted(data, proof, wrong, exact=True)
+
+
+def test_a_counterexample_must_be_surely_wrong():
+    listed = {"rule": "counterexample", "inputs": [[0, 0]]}
+    assert not accepted(near_tie(1e-20), listed, (0, 3)) and not accepted(near_tie(1e-20), listed, (0, 3), exact=True)
+    assert not accepted(near_tie(-1e-20), listed, (0, 3)) and accepted(near_tie(-1e-20), listed, (0, 3), exact=True)
+    assert accepted(near_tie(0.0), listed, (0, 3), exact=True)
+
+
+@pytest.mark.parametrize(("inputs", "good"), [
+    ([[0, 1]], True), ([[0, 1], [1, 1]], True), ([[0, 1], [0, 1]], False), ([[0, 1], [0, 0]], False),
+    ([[0, 2]], False), ([[0]], False), ([], False),
+])  # fmt: skip
+def test_listed_inputs_are_distinct_and_wrong(inputs, good):
+    """The echo says 1 where the last token is 1; the mechanism says 0."""
+    right = (0, 4 - len(inputs))
+    assert accepted(echo(), {"rule": "counterexample", "inputs": inputs}, right) is good
+
+
+def test_a_counterexample_belongs_to_its_part():
+    def split(inputs):
+        inside = {"rule": "counterexample", "inputs": inputs}
+        return {"rule": "split", "position": 0, "first": [0], "inside": inside, "outside": ENUMERATE}
+
+    assert accepted(echo(), split([[0, 1]]), (1, 2))  # inside: at most 1 of 2; outside: 1 of 2
+    assert not accepted(echo(), split([[0, 1], [1, 1]]), (1, 1))
+
+
+def test_a_value_that_is_no_output_is_wrong():
+    for proof in (ENUMERATE, FOLD):
+        assert accepted(echo(), proof, (0, 0), equals=[["integer", [], 2]])
+        assert accepted(echo(), proof, (0, 0), equals=[["integer", [], -1]])
+        assert not accepted(echo(), proof, (1, 4), equals=[["integer", [], -1]])
+        assert not accepted(echo(), proof, (2, 4), equals=[["integer", [], 2]])
+
+
+LAST = [["value", [], 1]]
+
+
+def test_split_and_both_combine_bounds():
+    proof = {"rule": "split", "position": 1, "first": [0], "inside": ENUMERATE, "outside": ENUMERATE}
+    assert accepted(echo(), proof, (2, 2)) and accepted(echo(), proof, (4, 4), equals=LAST)
+    assert not accepted(echo(), proof, (3, 4)) and not accepted(echo(), proof, (0, 1))
+    half = {**proof, "inside": FOLD, "outside": {"rule": "counterexample", "inputs": [[0, 1]]}}
+    assert accepted(echo(), half, (2, 3)) and not accepted(echo(), half, (3, 3)) and not accepted(echo(), half, (2, 2))
+    weak = {"rule": "counterexample", "inputs": [[0, 1]]}
+    both = {"rule": "both", "first": weak, "second": forge.fold(only=[])}
+    assert accepted(echo(), both, (0, 3)) and not accepted(echo(), both, (1, 3)) and not accepted(echo(), both, (0, 2))
+    both = {"rule": "both", "first": ENUMERATE, "second": weak}
+    assert accepted(echo(), both, (2, 2)) and not accepted(echo(), both, (3, 3)) and not accepted(echo(), both, (0, 1))
+    for first in ([], [0, 1]):
+        assert not accepted(echo(), {**proof, "first": first}, (0, 4))
+
+
+def test_the_right_output_is_no_rival_and_rivals_are_outputs():
+    for rivals in ([0], [0, 1], [2], [-1], []):
+        cells = [[1, [0], [[0, rivals]], None]]
+        assert not accepted(echo(), forge.fold(cells), (0, 4)), rivals
+    assert accepted(echo(), forge.fold([[1, [0], [[-4, [1]]], [-4, [1]]]]), (2, 2))
+    assert not accepted(echo(), forge.fold([[1, [0], [], [-4, [0]]]]), (0, 4))
+
+
+def test_conclusions_follow_from_what_is_proved():
+    refuting = {"rule": "both", "first": {"rule": "counterexample", "inputs": [[0, 1]]}, "second": ENUMERATE}
+    loose = {"rule": "counterexample", "inputs": [[0, 1]]}
+    for proof, right, verdict, at_least, good in [
+        (ENUMERATE, (2, 2), "PROVED", "1/2", True), (ENUMERATE, (2, 2), "PROVED", "51/100", False),
+        (loose, (0, 3), "PROVED", "1/2", False), (ENUMERATE, (2, 2), "PROVED", None, False),
+        (refuting, (2, 2), "REFUTED", "51/100", True), (refuting, (2, 2), "REFUTED", "1/2", False),
+        (loose, (0, 3), "REFUTED", "3/4", False), (loose, (0, 3), "REFUTED", "4/5", True),
+        (ENUMERATE, (2, 2), "REFUTED", "1/1", False), (refuting, (2, 2), "REFUTED", None, False),
+        (ENUMERATE, (2, 2), "TRUE", "1/2", False), (ENUMERATE, (1, 3), "BOUNDED", None, True),
+        (ENUMERATE, (3, 2), "BOUNDED", None, False), (loose, (2, 2), "BOUNDED", None, False),
+    ]:  # fmt: skip
+        assert accepted(echo(), proof, right, verdict=verdict, at_least=at_least) is good, (
+            proof,
+            right,
+            verdict,
+            at_least,
+        )
+
+
+@pytest.mark.parametrize("axioms", [[], ["libm:float32"], ["ieee754", "ieee754"], ["ieee754", "capture"],
+                                    ["libm:float32", "ieee754"], "ieee754", None, [["ieee754"]]])  # fmt: skip
+def test_another_list_of_axioms_is_rejected(axioms):
+    def change(document):
+        document["axioms"] = axioms
+
+    assert not accepted(echo(), ENUMERATE, (2, 2), change=change)
+    assert not accepted(echo(), ENUMERATE, (0, 4), change=change, semantics="float32")
+
+
+def test_forbidden_axioms():
+    for semantics, axioms in (("real", ["ieee754"]), ("float32", ["ieee754", "libm:float32"])):
+        document = forge.document(echo(), ENUMERATE, equals=CONSTANT, vocab=2, length=2, position=1, right=(2, 2),
+                                  semantics=semantics)  # fmt: skip
+        data = forge.file(document, echo())
+        assert check(data).axioms == tuple(axioms) and check(data, exact=True).axioms == tuple(axioms[1:])
+        for axiom in axioms:
+            with pytest.raises(Rejected, match="forbid"):
+                check(data, forbid=[axiom])
+        check(data, exact=True, forbid=["ieee754"])
+
+
+def test_other_weights_than_the_claim_names():
+    def change(document):
+        document["claim"]["weights_sha256"] = hashlib.sha256(b"others").hexdigest()
+
+    assert not accepted(echo(), ENUMERATE, (2, 2), change=change)
+
+
+def test_work_is_limited():
+    document = forge.document(echo(), ENUMERATE, equals=CONSTANT, vocab=2, length=2, position=1, right=(2, 2))
+    with pytest.raises(Rejected, match="units of work"):
+        check(forge.file(document, echo()), limit=1000)
