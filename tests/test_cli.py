@@ -217,3 +217,45 @@ def test_the_kernel_runs_with_numpy_alone(certificate):
         env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=certificate.parent,
     )  # fmt: skip
     assert plain.returncode == 0
+
+
+def test_about_counts_the_kernel():
+    output = run("check", "--about", code=0).output
+    lines = sum(
+        1 for p in (ROOT / "mechverify" / "kernel").rglob("*.py") for line in p.read_text().splitlines() if line.strip()
+    )
+    assert f"mechverify.kernel: {lines} lines" in output and lines <= 2000
+    for part in ("rules/fold.py", "axiom ieee754", "axiom libm:float32", "format version 2"):
+        assert part in output
+
+
+def test_float32_semantics_and_forbidden_axioms(small_model, tmp_path):
+    path = tmp_path / "single.cert"
+    arguments = "-p", f"weights={small_model}", "-p", "at_least=best", "--out", path, "--semantics", "float32", "--json"
+    result = json.loads(run("prove", PROOF, *arguments, code=0).stdout)
+    assert result["semantics"] == "float32" and result["axioms"] == ["ieee754", "libm:float32"]
+    assert "every float32 evaluation" in run("show", path, code=0).output
+    assert "libm:float32" in run("check", path, "--forbid", "libm:float32", code=1).output
+    exact = run("check", path, "--exact", "--forbid", "ieee754", code=0).output
+    assert "axiom  libm:float32" in exact and "axiom  ieee754" not in exact
+    assert "unknown axiom" in run("check", path, "--forbid", "iee754", code=2).output
+    assert "units of work" in run("check", path, "--limit", "1000", code=1).output
+
+
+def test_an_exact_check_of_real_semantics_rests_on_nothing(certificate):
+    assert "axiom  none" in run("check", certificate, "--exact", "--forbid", "ieee754", code=0).output
+    run("check", certificate, "--forbid", "ieee754", code=1)
+
+
+def test_float32_needs_float32_weights(small_model, tmp_path):
+    weights = {k: v.astype(np.float64) + 1e-12 for k, v in load_file(small_model).items()}
+    save_file(weights, tmp_path / "double.safetensors")
+    arguments = (
+        "-p",
+        f"weights={tmp_path / 'double.safetensors'}",
+        "--out",
+        tmp_path / "c.cert",
+        "--semantics",
+        "float32",
+    )
+    assert "float32 weights" in run("prove", PROOF, *arguments, code=2).output

@@ -20,8 +20,8 @@ TINY = 2**14  # inputs times rivals: a cell to list in any case
 CHEAP = 2**17  # inputs times rivals: listing such a cell costs no more than counting in it
 DEAR = 2**20  # ... than refining the count there
 GAP = 1e-6  # share of the domain left between the bounds at which refining stops
-SHARPENED = 450  # cells counted again on the fine grid
-PATIENCE = 1_200  # counts spent on regrouping rivals
+SHARPENED = 500  # cells counted again on the fine grid
+PATIENCE = 2_000  # counts spent on regrouping rivals
 
 
 @dataclass

@@ -619,6 +619,10 @@ class Claim:
             above = None if above is None else [self.group(g) for g in items(above)]
             rows[cell] = above, None if below is None else self.group(below)
             need(below is None or len(rows[cell][1][1]) <= 1, "one rival from below")
+        # The places that can be read in a cell: those of its class, whatever the token at the position, and q there.
+        read: dict[Class, set[Place]] = {}
+        for (_, name), cell in inputs.items():
+            read.setdefault(name, set()).update((x[i], i) for x in cell for i in range(self.position))
         low = high = 0
         for (q, name), cell in inputs.items():
             if wanted is not None and name not in wanted:
@@ -626,7 +630,8 @@ class Claim:
             elif not 0 <= name[0] < self.out:
                 least = most = len(cell)
             else:
-                least, most = self.wrong(q, name[0], cell, *rows.get((q, name), ([], None)))
+                places = read[name] | {(q, self.position)}
+                least, most = self.wrong(q, name[0], cell, places, *rows.get((q, name), ([], None)))
             low, high = low + len(cell) - most, high + len(cell) - least
         return low, high
 
@@ -637,15 +642,16 @@ class Claim:
         step, rivals = items(value, 2)
         return integer(step, -1000, 1000), [integer(t) for t in items(rivals)]
 
-    def wrong(self, q: int, m: int, inputs: list[tuple[int, ...]], above: Any, below: Any) -> Bounds:
+    def wrong(
+        self, q: int, m: int, inputs: list[tuple[int, ...]], places: set[Place], above: Any, below: Any
+    ) -> Bounds:
         """At least and at most so many of a cell's inputs are wrong."""
         j = self.position
         base, u, score = self.model.ratio(self.site, q, j, len(self.values), len(self.domain))
-        live = {(x[i], i) for x in inputs for i in range(j + 1)}
-        c = max(binary_exponent(score[at]) for at in live)
-        factor = {at: scaled_exp(score[at], c) for at in live}
+        c = max(binary_exponent(score[at]) for at in places)
+        factor = {at: scaled_exp(score[at], c) for at in places}
         g = {
-            t: {at: factor[at] * (base[m] - base[t] + (u[at][m] - u[at][t])) for at in live}
+            t: {at: factor[at] * (base[m] - base[t] + (u[at][m] - u[at][t])) for at in places}
             for t in range(self.out)
             if t != m
         }
@@ -666,9 +672,11 @@ class Claim:
             surely = zip(*(nonpositive(t, "hi") for t in undecided), strict=True)
             return sum(map(any, surely)), sum(map(any, zip(*(lost[t] for t in undecided), strict=True)))
 
-        def count(end: str, toward: Callable, step: int, rivals: list[int]) -> int:
+        for _, rivals in above if below is None else [*above, below]:
             need(rivals and set(rivals) <= set(g), "a group names rivals")
-            terms = {at: toward(min(getattr(g[t][at], end) for t in rivals) / Fraction(2) ** step) for at in live}
+
+        def count(end: str, toward: Callable, step: int, rivals: list[int]) -> int:
+            terms = {at: toward(min(getattr(g[t][at], end) for t in rivals) / Fraction(2) ** step) for at in places}
             need(min(terms.values()) >= -(2**30), "a rounded term below -2^30")
             return sum(total <= 0 for total in sums(terms))
 

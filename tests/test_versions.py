@@ -1,0 +1,26 @@
+"""Old certificates: every kernel from version 2 on accepts this file, and says clearly what it can't read."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mechverify.kernel import NotACertificate, check, container
+
+GOLDEN = Path(__file__).parent / "data" / "version_2.cert"
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_version_2_is_still_read(exact):
+    theorem = check(GOLDEN.read_bytes(), exact=exact)
+    assert theorem.right == (163, 163) and theorem.verdict == "PROVED" and theorem.rules["fold"] == 1
+
+
+@pytest.mark.parametrize("version", [1, 3, 99, "2", True, None])
+def test_other_versions_are_named(version):
+    contents = container.unpack(GOLDEN.read_bytes())
+    document = json.loads(contents["certificate.json"])
+    document["version"] = version
+    other = container.pack({**contents, "certificate.json": json.dumps(document).encode()})
+    with pytest.raises(NotACertificate, match=f"version {version}; this kernel reads version 2"):
+        check(other)
