@@ -276,7 +276,7 @@ class Float32(Real):
         except OverflowError as e:
             raise Rejected("a weight is no float32 number") from e
         need(rounded == x, "a weight is no float32 number")
-        return self.held(Interval(x))
+        return Interval(x)
 
     def held(self, x: Interval) -> Interval:
         need(x.size() < 2**125, "may come near overflow")
@@ -391,6 +391,11 @@ class Model:
             mixed += [self.of.dot(pattern, list(column)) for column in zip(*values, strict=True)]
         return self.linear(mixed, list(itertools.chain(*block["W_O"])), block["b_O"])
 
+    def masked(self, depth: int, tokens: tuple[int, ...], j: int) -> None:
+        """Later positions' values meet row j with probability 0: harmless, unless a float32 value overflows."""
+        for n, h, i in itertools.product(range(depth), range(self.heads), range(j + 1, len(tokens))):
+            self.project("V", n, h, tokens[: i + 1])
+
     def sites(self) -> dict[str, tuple[int, int]]:
         """Site -> (length of its rows, number of blocks that they go through)."""
         sites = {"logits": (self.out, len(self.blocks)), "embed": (self.d, 0), "pos_embed": (self.d, 0)}
@@ -418,10 +423,10 @@ class Model:
         """B(q), U(v, i) and s(q, v, i) of rule `fold`, where the site's row goes through block 0, of one head."""
         block, own = self.blocks[0], (q,) * (j + 1)
         # In block 0 only the last token of a prefix matters, and its position.
-        alone = {(v, i): (v,) * (i + 1) for i in range(j + 1) for v in range(vocabulary)}
-        scores = self.of.scores({at: self.score(0, 0, own, prefix) for at, prefix in alone.items()})
+        alone = {(v, i): (v,) * (i + 1) for i in range(length) for v in range(vocabulary)}
         values = {at: self.project("V", 0, 0, prefix) for at, prefix in alone.items()}
-        base, u = [ZERO] * self.e, self.of.attended(values, length)
+        scores = self.of.scores({at: self.score(0, 0, own, alone[at]) for at in alone if at[1] <= j})
+        base, u = [ZERO] * self.e, self.of.attended({at: values[at] for at in scores}, length)
         to_logits = site == "logits"
         rest = None if site.endswith("attn_out") else self.resid(0, own)
         for matrix, vectors in (block["W_O"][0], (block["b_O"], rest)), (self.W_U, (self.b_U,)):
@@ -563,6 +568,8 @@ class Claim:
         m = self.mechanism(tokens)
         if not 0 <= m < self.out:
             return False
+        if self.semantics == "float32":
+            self.model.masked(self.depth, tokens, self.position)
         y = self.model.output(self.site, tokens[: self.position + 1])
         margins = [y[m] - y[t] for t in range(self.out) if t != m]
         if any(x.hi <= 0 for x in margins):
@@ -576,7 +583,6 @@ class Claim:
         return getattr(self, rule)(part, *arguments)
 
     def enumerate(self, part: Part) -> Bounds:
-        need(size_of(part) <= 2**25, "too many inputs")
         found = [self.right(x) for x in itertools.product(*part)]
         return found.count(True), len(found) - found.count(False)
 
@@ -680,10 +686,10 @@ class Claim:
             need(min(terms.values()) >= -(2**30), "a rounded term below -2^30")
             return sum(total <= 0 for total in sums(terms))
 
-        most = len(inputs)
-        if set(undecided) <= {t for _, rivals in above for t in rivals}:
-            most = min(most, sum(count("lo", math.floor, *group) for group in above))
-        return 0 if below is None else count("hi", math.ceil, *below), most
+        most = sum(count("lo", math.floor, *group) for group in above)
+        if not set(undecided) <= {t for _, rivals in above for t in rivals}:
+            most = len(inputs)
+        return 0 if below is None else count("hi", math.ceil, *below), min(most, len(inputs))
 
 
 def check(data: bytes) -> dict[str, Any]:

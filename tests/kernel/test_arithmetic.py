@@ -141,6 +141,18 @@ def test_division_holds_every_quotient_or_refuses(kind, m, rm, n, rn, shift, oth
 
 
 @both
+def test_division_whose_error_bound_underflows(kind):
+    """A wide divisor enlarges what the quotient, or its product with the divisor's radius, has lost by underflow."""
+    rng = np.random.default_rng(5)
+    for _ in range(800):
+        m, n = rng.integers(-9, 9) * ETA, rng.uniform(1, 2) * 2.0 ** rng.integers(-1_020, 9)
+        r = n * (1 - 2.0 ** -rng.integers(1, 30))
+        ar = kind()
+        a, b = ball(ar, [m], [0.0]), ball(ar, [n], [r])
+        assert holds(ar, ar.div(a, b), products(members(a), members(b), lambda p, q: p / q))
+
+
+@both
 @given(st.lists(st.tuples(st.one_of(numbers.map(abs), numbers), radii), min_size=1, max_size=2), shifts)
 @settings(max_examples=500, deadline=None)
 def test_square_root_holds_every_root_or_refuses(kind, rows, shift):
@@ -422,6 +434,15 @@ def test_slack_exceeds_the_rounding_of_sums(kind, values):
         return
     slack = float(slack) if kind is Float64 else slack
     assert abs(number(total, x.exponent) - sum(map(Fraction, values))) <= number(slack, x.exponent)
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 1_000])
+def test_slack_exceeds_errors_that_add_up(n):
+    """Every addition of half a unit in the last place is lost entirely."""
+    total = 1.0
+    for _ in range(n - 1):
+        total += 2.0**-53
+    assert total == 1 and Float64().slack(1.0 + n * 2.0**-53, n - 1) >= (n - 1) * 2.0**-53
 
 
 @both

@@ -58,7 +58,7 @@ FAULTS = [
     Fault("fold", "rules/fold.py", "high) <= -slack).any(1)", "low) <= slack).any(1)", DIFF),
     Fault("fold", "rules/fold.py", "step, upwards=not upwards)", "step, upwards=upwards)", DIFF),
     Fault("fold", "rules/fold.py", "sum(self.count_wrong(*group) for group in groups)",
-          "max((self.count_wrong(*group) for group in groups), default=0)", DIFF),
+          "max((self.count_wrong(*group) for group in groups), default=0)", RULES),
     Fault("fold", "rules/fold.py", "return self._count(low.min(-1), step, upwards=True)",
           "return self._count(low.max(-1), step, upwards=True)", DIFF),
     Fault("fold", "rules/fold.py", "alive[:, :, form.pin] &= np.arange(vocab) == queries[:, None]",
@@ -71,7 +71,7 @@ FAULTS = [
           "return certain - slack if upwards else certain + slack", RECURSION),
     Fault("recursion", "recursion.py", "(1 - (low.sum() - low))", "(0 - (low.sum() - low))", RECURSION),
     Fault("recursion", "recursion.py", "np.maximum(-shift, 0)", "np.maximum(-shift - 1, 0)", RECURSION),
-    Fault("recursion", "float64.py", "np.maximum(np.ceil(scaled), 1.0)", "np.ceil(scaled)", RECURSION),
+    Fault("recursion", "float64.py", "np.maximum(np.ceil(scaled), 1.0)", "np.ceil(scaled)", REG),
     # automaton.py, integers.py
     Fault("automaton", "automaton.py", " and not (position and self._done(a, position))", "", "tests/kernel/test_automaton.py"),
     Fault("automaton", "automaton.py", "return node in self.roots or any(", "return node in self.roots or all(",

@@ -147,11 +147,11 @@ def corrupt(doc: dict, weights: dict[str, np.ndarray], rng: np.random.Generator)
             lists = [[], ["ieee754", "ieee754"], ["capture"], ["ieee754", "solver:z3"], ["libm:float32"], "ieee754"]
             doc["axioms"] = _pick(rng, lists)
         case "index":
-            path = _pick(rng, [p for p in places(doc) if type(_at(doc, p)) is int])
-            _set(doc, path, _at(doc, path) + _pick(rng, [1, -1]))
+            path = _pick(rng, [p for p in places(doc) if type(entry_at(doc, p)) is int])
+            put(doc, path, entry_at(doc, path) + _pick(rng, [1, -1]))
         case "number as text":
-            path = _pick(rng, [p for p in places(doc) if type(_at(doc, p)) is int])
-            _set(doc, path, str(_at(doc, path)))
+            path = _pick(rng, [p for p in places(doc) if type(entry_at(doc, p)) is int])
+            put(doc, path, str(entry_at(doc, path)))
         case "swapped children" if any(names <= set(node) for node in nodes(proof) for names in PAIRS):
             node, names = _pick(rng, [(n, tuple(names)) for n in nodes(proof) for names in PAIRS if names <= set(n)])
             node[names[0]], node[names[1]] = node[names[1]], node[names[0]]
@@ -161,8 +161,8 @@ def corrupt(doc: dict, weights: dict[str, np.ndarray], rng: np.random.Generator)
             other.clear()
             other.update(source)
         case "no number":
-            path = _pick(rng, [p for p in places(doc) if type(_at(doc, p)) is int])
-            _set(doc, path, _pick(rng, [float("nan"), float("inf"), -float("inf"), 1e308, 0.5, -0.0, 1.0]))
+            path = _pick(rng, [p for p in places(doc) if type(entry_at(doc, p)) is int])
+            put(doc, path, _pick(rng, [float("nan"), float("inf"), -float("inf"), 1e308, 0.5, -0.0, 1.0]))
         case "weight that is no number":
             name = str(rng.choice(sorted(weights)))
             value = weights[name].copy()
@@ -172,20 +172,20 @@ def corrupt(doc: dict, weights: dict[str, np.ndarray], rng: np.random.Generator)
         case "deep nesting":
             where, depth = _pick(rng, [p for p in places(doc) if p]), int(rng.integers(2, 300))
             for _ in range(depth):
-                _set(doc, where, [_at(doc, where)])
+                put(doc, where, [entry_at(doc, where)])
         case "deep proof":
             for _ in range(int(rng.integers(1, 30))):
                 proof = {"rule": "both", "first": proof, "second": {"rule": _pick(rng, ["enumerate", "fold"])}}
             doc["proof"] = proof
         case "lying header":
-            data = _lying_header(data, rng)
+            data = lying_header(data, rng)
             doc["claim"]["weights_sha256"] = hashlib.sha256(data).hexdigest()
         case "extra field":
             where = _pick(rng, [doc, doc["claim"], doc["conclusion"], proof])
             where["note"] = 1
         case _:
             path = places(doc)[int(rng.integers(len(places(doc))))]
-            _set(doc, path, changed_leaf(_at(doc, path), rng))
+            put(doc, path, changed_leaf(entry_at(doc, path), rng))
     return kind, doc, data
 
 
@@ -226,7 +226,7 @@ def spoil(file: bytes, rng: np.random.Generator) -> tuple[str, bytes]:
             return kind, stream.getvalue()
 
 
-def _lying_header(data: bytes, rng: np.random.Generator) -> bytes:
+def lying_header(data: bytes, rng: np.random.Generator) -> bytes:
     """A safetensors file whose header is not what its data are."""
     length = int.from_bytes(data[:8], "little")
     header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
@@ -263,14 +263,14 @@ def nodes(proof: dict) -> list[dict]:
     return found
 
 
-def _at(value: Any, path: tuple) -> Any:
+def entry_at(value: Any, path: tuple) -> Any:
     for step in path:
         value = value[step]
     return value
 
 
-def _set(value: Any, path: tuple, new: Any) -> None:
-    _at(value, path[:-1])[path[-1]] = new
+def put(value: Any, path: tuple, new: Any) -> None:
+    entry_at(value, path[:-1])[path[-1]] = new
 
 
 PAIRS = [{"inside", "outside"}, {"first", "second"}]

@@ -121,6 +121,25 @@ def test_the_right_output_is_no_rival_and_rivals_are_outputs():
     assert not accepted(echo(), forge.fold([[1, [0], [], [-4, [0]]]]), (0, 4))
 
 
+def test_inputs_lost_to_different_rivals_add_up():
+    """Three tokens; the first decides: 1 makes output 1 win, 2 output 2; the mechanism says 0."""
+    zero, value = np.zeros((1, 3, 3)), np.diag([0.0, 40.0, 40.0])[None]
+    data = as_bytes({
+        "embed.W_E": np.eye(3), "pos_embed.W_pos": np.zeros((2, 3)), "unembed.W_U": np.eye(3),
+        "blocks.0.attn.W_Q": zero, "blocks.0.attn.W_K": zero, "blocks.0.attn.W_V": value,
+        "blocks.0.attn.W_O": np.eye(3)[None],
+    })  # fmt: skip
+    shape = dict(equals=CONSTANT, vocab=3, length=2, position=1, tokens=[[0, 1, 2], [0]])
+    for groups, most in (([[-4, [1]], [-4, [2]]], 2), ([[-4, [1, 2]]], 2), ([[-4, [1]]], 3), ([], 3), (None, 2)):
+        for high in range(4):
+            document = forge.document(data, forge.fold([[0, [0], groups, None]]), right=(3 - high, 3), **shape)
+            if high >= most:
+                assert check(forge.file(document, data)).right.low == 3 - high
+            else:
+                with pytest.raises(Rejected):
+                    check(forge.file(document, data))
+
+
 def test_conclusions_follow_from_what_is_proved():
     refuting = {"rule": "both", "first": {"rule": "counterexample", "inputs": [[0, 1]]}, "second": ENUMERATE}
     loose = {"rule": "counterexample", "inputs": [[0, 1]]}
