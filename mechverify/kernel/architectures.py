@@ -27,7 +27,7 @@ def transformer(graph: Graph, weights: dict[str, np.ndarray]) -> dict[str, int]:
     required |= {f"{attn}{name}": axes for attn in blocks for name, axes in _BLOCK.items()}
     optional = {"unembed.b_U": "o"} | {f"{attn}{name}": axes for attn in blocks for name, axes in _BIASES.items()}
     problems = [f"{name} is missing" for name in required if name not in weights]
-    problems += [f"{name} is not part of an attention-only transformer without layer norm"
+    problems += [f"{name!r} is not part of an attention-only transformer without layer norm"
                  for name in weights if name not in required | optional]  # fmt: skip
     sizes: dict[str, int] = {}
     for name, axes in (required | optional).items():

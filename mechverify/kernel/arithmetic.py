@@ -54,9 +54,10 @@ class Arithmetic:
     def __init__(self, limit: float = float("inf")):
         self.ops, self.work, self.limit = 0, 0, limit
 
-    def spend(self, ops: int, calls: int = 1) -> None:
+    def spend(self, ops: int, calls: int = 1, cost: int = 10) -> None:
+        """`cost`: units of work for each of `ops`; 10 for an operation on balls."""
         self.ops += ops
-        self.work += ops + 2_000 * calls
+        self.work += cost * ops + 4_000 * calls
         if self.work > self.limit:
             raise Rejected(f"it takes more than {self.limit:.3g} units of work; allow more if you trust its author")
 

@@ -1,9 +1,8 @@
 """Mechanisms as folds: a layered automaton that reads the tokens in order and ends in a class.
 
 `derive` builds, from the expression itself, the states that are reachable after each token: what is
-known of every partly read operation. So the automaton is right by construction; nothing of it comes
-from the certificate. `towards` keeps what matters for reaching one class, and is then often tiny:
-for a maximum, two states ("all below m so far", "m seen") whatever the vocabulary.
+known of every partly read operation. Nothing of it comes from the certificate. `towards` keeps what matters for
+reaching one class: for a maximum, two states ("all below m so far", "m seen") whatever the vocabulary.
 """
 
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from mechverify.kernel.graph import Graph
 from mechverify.kernel.integers import FOLDS, absorb, apply
 
 STATE_LIMIT = 20_000  # states after any one token
-TABLE_LIMIT = 2**25  # states times tokens times operations of one step; entries of all steps
+TABLE_LIMIT = 2**24  # states times tokens times operands of one step; entries of all steps
 
 
 class Automaton(NamedTuple):
@@ -45,11 +44,11 @@ def derive(ar: Arithmetic, graph: Graph, roots: list[int], domain: list[np.ndarr
     reader = _Reader(graph, roots)
     state, step = np.zeros((1, 0), np.int64), []
     for position, tokens in enumerate(domain):
-        work = len(state) * len(tokens) * len(reader.order)
+        work = len(state) * len(tokens) * reader.edges
         if len(state) > STATE_LIMIT or max(work, sum(t.size for t in step)) > TABLE_LIMIT:
             what = f"{len(state)} states after {position} tokens (limit {STATE_LIMIT})"
             raise Unsupported(f"the mechanism is not a short fold: {what}")
-        ar.spend(20 * work, 20 * len(reader.order))
+        ar.spend(2 * work, 2 * reader.edges)
         table = np.full((len(state), len(graph.values)), -1, np.int32)
         rows = reader.read(state, position, tokens)
         state, index = _unique_rows(rows.reshape(len(state) * len(tokens), rows.shape[-1]))
@@ -70,6 +69,7 @@ class _Reader:
         self.graph, self.roots = graph, roots
         self.order = graph.ancestors(roots)
         self.support: dict[int, int] = {}  # bit i: depends on token i
+        self.edges = sum(8 + len(graph.nodes[n].args) for n in self.order)  # a node holds up to 8 columns
         self.parents: dict[int, list[int]] = {n: [] for n in self.order}
         for n in self.order:
             node = graph.nodes[n]
@@ -144,7 +144,7 @@ def towards(ar: Arithmetic, automaton: Automaton, target: int) -> list[Layer]:
     label = np.where(automaton.final == target, 0, -1)
     layers: list[Layer] = []
     for table in reversed(automaton.step):
-        ar.spend(20 * table.size, 10)
+        ar.spend(table.size, 10)
         rows = np.where(table >= 0, label[table], -1).astype(np.int32)
         alive = (rows >= 0).any(1)
         quotient, index = _unique_rows(rows[alive])

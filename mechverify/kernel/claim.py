@@ -108,8 +108,7 @@ class Job:
         of). Neither where rounding leaves it open."""
         step = batch_size(self.claim.graph, [self.claim.output, self.claim.target])
         parts = [self._decide(inputs[i : i + step]) for i in range(0, len(inputs), step)]
-        right, wrong = zip(*parts, strict=True)
-        return np.concatenate(right), np.concatenate(wrong)
+        return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
     def _decide(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         claim, ar = self.claim, self.ar
@@ -134,7 +133,7 @@ def add_expression(graph: Graph, entry: Reader) -> int:
     for row in entry.items(2**16, 1):
         op, operands, attribute = row.items(3, 3)
         name = op.one_of(["value", "integer", *OPERATIONS])
-        args = operands.integers()
+        args = operands.integers(2**12)
         if not all(0 <= a < len(ids) for a in args):
             raise Rejected(f"an operand of {name!r} doesn't refer to an earlier node")
         ids.append(

@@ -21,7 +21,6 @@ FILE_LIMIT, JSON_LIMIT, HEADER_LIMIT = 2**30, 2**26, 2**22  # bytes
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
 _CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
 _END = struct.Struct("<4sHHHHIIH")
-_JANUARY_1980 = 0x21
 
 
 def pack(contents: dict[str, bytes]) -> bytes:
@@ -29,7 +28,7 @@ def pack(contents: dict[str, bytes]) -> bytes:
     body, directory = b"", b""
     for name in MEMBERS:
         data, encoded = contents[name], name.encode()
-        common = (0, 0, 0, _JANUARY_1980, zlib.crc32(data), len(data), len(data), len(encoded))
+        common = (0, 0, 0, 0x21, zlib.crc32(data), len(data), len(data), len(encoded))
         directory += _CENTRAL.pack(b"PK\1\2", 20, 20, *common, 0, 0, 0, 0, 0, len(body)) + encoded
         body += _LOCAL.pack(b"PK\3\4", 20, *common, 0) + encoded + data
     end = _END.pack(b"PK\5\6", 0, 0, len(MEMBERS), len(MEMBERS), len(directory), len(body), 0)
@@ -111,7 +110,7 @@ def read_weights(data: bytes) -> dict[str, np.ndarray]:
         if _BUFFERS.fullmatch(name):
             continue
         if dtype not in _DTYPES:
-            raise ValueError(f"tensor {name!r} has type {dtype}; use one of {', '.join(_DTYPES)}")
+            raise ValueError(f"tensor {name!r} has type {dtype!r}; use one of {', '.join(_DTYPES)}")
         code, convert = _DTYPES[dtype]
         if prod(shape) * np.dtype(code).itemsize != end - begin:
             raise ValueError(f"tensor {name!r}: shape {shape} doesn't fill its {end - begin} bytes")

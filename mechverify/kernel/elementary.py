@@ -86,7 +86,7 @@ def exp_parts(ar: Arithmetic, x: Ball) -> tuple[Ball, np.ndarray]:
 
 def _exp_point(ar: Arithmetic, x: Ball) -> tuple[Ball, np.ndarray]:
     x = ar.trim(x)
-    k = ar.nearest(ar.mul(x.point, ar.rational(Fraction(14427, 10_000))))
+    k = ar.nearest(ar.mul(x.point, ar.rational(Fraction(1442695040888963407, 10**18))))
     r = ar.trim(ar.sub(x, ar.mul(ar.whole(k), ln2(ar))))
     reach = Fraction(36, 100)
     if not np.all(_inside(ar, r, reach)):

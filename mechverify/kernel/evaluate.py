@@ -26,7 +26,7 @@ class Evaluation:
                  selected: Callable[[int], np.ndarray] | None = None):  # fmt: skip
         self.graph, self.weights, self.model, self.tokens = graph, weights, model, tokens
         self.selected = selected or (lambda j: tokens[..., j])
-        self.batch = tokens.ndim - 1
+        self.batch, self.held = tokens.ndim - 1, 0
         self._values: dict[int, Ball | np.ndarray] = {}
 
     def __getitem__(self, node: int):
@@ -46,7 +46,10 @@ class Evaluation:
         model, rank = self.model, len(node.shape)
         if node.kind == "real":
             batch = [a.mid.shape if type(a) is Ball else a.shape for a in args]
-            reserve(*np.broadcast_shapes(*(shape[: self.batch] for shape in batch)), *node.shape)
+            sizes = *np.broadcast_shapes(*(shape[: self.batch] for shape in batch)), *node.shape
+            self.held += math.prod(sizes)
+            reserve(*sizes)
+            reserve(self.held // 4)  # all values together
         match node.op:
             case "tokens":
                 return self.tokens
@@ -68,7 +71,7 @@ class Evaluation:
                 return model.contract(node.attr, args[0], args[1])
             case "softmax":
                 return model.softmax(args[0], kept(node))
-        model.ar.spend(math.prod(np.broadcast_shapes(*(a.shape for a in args))))
+        model.ar.spend(len(args) * math.prod(np.broadcast_shapes(*(a.shape for a in args))), 1 + len(args))
         values = np.asarray(self.graph.values, np.int64)
         return integers.apply(node.op, node.attr, args, lambda i: values[self.selected(i)])
 

@@ -1,8 +1,7 @@
 """Exact arithmetic for audits: Python integers times a power of two that an array shares.
 
-Sums and products never round. Quotients, roots and series, which have no finite binary expansion, are enclosed
-to `precision` bits or better. No floating-point operation decides anything here, so a check with this
-arithmetic doesn't rest on the axiom `ieee754`.
+Sums and products never round; quotients, roots and series are enclosed to `precision` bits or better. No
+floating-point operation decides anything, so a check in this arithmetic doesn't rest on the axiom `ieee754`.
 """
 
 from fractions import Fraction

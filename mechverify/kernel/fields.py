@@ -41,13 +41,13 @@ class Reader:
         )
         return self.value
 
-    def an_integer(self, low: int = -(2**62), high: int = 2**62) -> int:
+    def an_integer(self, low: int = 1 - 2**62, high: int = 2**62 - 1) -> int:
         self._need(type(self.value) is int and low <= self.value <= high, f"expected an integer in [{low}, {high}]")
         return self.value
 
     def integers(self, most: int = 2**24) -> list[int]:
         self._need(type(self.value) is list and len(self.value) <= most, f"expected a list of at most {most}")
-        self._need(all(type(v) is int and abs(v) <= 2**62 for v in self.value), "expected integers")
+        self._need(all(type(v) is int and abs(v) < 2**62 for v in self.value), "expected integers")
         return self.value
 
     def natural(self) -> int:

@@ -1,8 +1,7 @@
 """The expression graph of a claim: what the model computes and what the mechanism says.
 
 One list of nodes in topological order, hash-consed. Three kinds of value: `real` tensors (the model), `ids`
-(tokens), and `int` scalars (the mechanism, integers.py). `MODEL` is the grammar of the first two: an operation
-is legal if and only if its row accepts its operands, and the row gives the result's kind and shape.
+(tokens), and `int` scalars (the mechanism, integers.py). A row of `MODEL` checks operands and gives kind and shape.
 """
 
 from collections.abc import Callable
@@ -130,11 +129,6 @@ def _gather(graph: Graph, args: list[Node], attr: None) -> tuple:
     return "real", ids.shape + table.shape[1:]
 
 
-def _select(graph: Graph, args: list[Node], attr: tuple[int, int]) -> tuple:
-    (x,), (axis, _) = args, attr
-    return x.kind, x.shape[:axis] + x.shape[axis + 1 :]
-
-
 def _einsum(graph: Graph, args: list[Node], attr: str) -> tuple:
     """Over two operands, letters distinct in each term; a letter of one operand alone is in the result."""
     *terms, result = attr.replace("->", ",").split(",")
@@ -156,7 +150,7 @@ def _softmax(graph: Graph, args: list[Node], attr: Any) -> tuple:
 MODEL: dict[str, Callable[[Graph, list[Node], Any], tuple]] = {
     "tokens": lambda graph, args, attr: ("ids", (graph.length,)),
     "weight": lambda graph, args, attr: ("real", attr[1]),  # attr: name, and shape of its leading part
-    "select": _select,
+    "select": lambda graph, args, attr: (args[0].kind, args[0].shape[: attr[0]] + args[0].shape[attr[0] + 1 :]),
     "gather": _gather,
     "add": _add,
     "over_root": lambda graph, args, attr: ("real", args[0].shape),  # divided by the square root of attr

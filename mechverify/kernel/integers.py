@@ -5,7 +5,6 @@ Truth values are 0 and 1.
 """
 
 from collections.abc import Callable
-from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -35,7 +34,9 @@ def _sum(spans: list[Span], _: int) -> Span:
 
 
 def _product(spans: list[Span], _: int) -> Span:
-    size = prod(max(abs(lo), abs(hi), 1) for lo, hi in spans)
+    size = 1
+    for lo, hi in spans:
+        size = min(size * max(abs(lo), abs(hi), 1), LIMIT)
     return -size, size
 
 

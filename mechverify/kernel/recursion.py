@@ -1,6 +1,4 @@
-"""One recursion over the positions of a layered automaton, and the questions it answers about a cell:
-how many sequences it has, how small a sum of one-token terms can be, how many sums are <= 0, all sums.
-"""
+"""One recursion over a layered automaton, and what it answers about a cell: size, smallest sum, sums <= 0, all sums."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -13,7 +11,6 @@ from mechverify.kernel.automaton import Layer
 from mechverify.kernel.errors import Rejected
 
 WINDOW_LIMIT = 2**21  # grid points kept after one token
-POSITION_LIMIT = 2**10
 _NEVER = 2**100
 LOWEST, HIGHEST = -(2**30), 2**50  # integer terms; HIGHEST outweighs LOWEST at every other position
 
@@ -29,7 +26,7 @@ def completions(ar: Arithmetic, layers: list[Layer]) -> list[list[int]]:
     """For every layer and state, the exact number of token sequences from there to the end."""
     counts = [[1]]
     for layer in reversed(layers):
-        ar.spend(100 * layer.states * len(layer.groups))
+        ar.spend(10 * layer.states * len(layer.groups))
         row = [0] * layer.states
         for tokens, following in layer.groups:
             for state, target in enumerate(following.tolist()):
@@ -42,6 +39,7 @@ def completions(ar: Arithmetic, layers: list[Layer]) -> list[list[int]]:
 def sizes_by_token(ar: Arithmetic, layers: list[Layer], position: int) -> dict[int, int]:
     """How many accepted sequences have each token at `position`; tokens that none has are left out."""
     rest, before = completions(ar, layers), [1]
+    ar.spend(10 * sum(layer.states * len(layer.groups) for layer in layers))
     for i, layer in enumerate(layers[:position]):
         after = [0] * _targets(layers, i)
         for tokens, following in layer.groups:
@@ -75,7 +73,7 @@ def smallest(
                 if target >= 0:
                     total = ar.down(best[state] + least)
                     following_best[target] = np.minimum(following_best[target], total)
-                    ar.spend(total.size)
+                    ar.spend(total.size, 2, 4)
         best = following_best
     return best[0]
 
@@ -92,7 +90,7 @@ def sums(ar: Arithmetic, layers: list[Layer], terms: np.ndarray) -> np.ndarray:
         for tokens, following in layer.groups:
             for state, target in enumerate(following.tolist()):
                 if target >= 0 and alive[position + 1][target]:  # so no more prefixes than sequences
-                    ar.spend(len(paths[state]) * len(tokens) * columns)
+                    ar.spend(len(paths[state]) * len(tokens) * columns, 1, 4)
                     longer[target].append(paths[state][:, None] + terms[position, tokens][None])
         empty = np.zeros((0, columns), ar.dtype)
         paths = [np.concatenate([empty, *(p.reshape(-1, columns) for p in parts)]) for parts in longer]
@@ -113,9 +111,10 @@ def count_nonpositive(ar: Arithmetic, layers: list[Layer], terms: np.ndarray, up
     positions x states x distinct terms x window. Counts are sums of non-negative numbers; in float64 their
     relative error is at most gamma_d, d the depth of the additions.
     """
+    ar.spend(terms.size, 10 * len(layers))
     remaining = completions(ar, layers)
     size = remaining[0][0]
-    if len(layers) > POSITION_LIMIT or size >= 2**1000:
+    if len(layers) > 2**10 or size >= 2**1000:
         raise Rejected(f"too many sequences to count: {len(layers)} positions, about 2^{size.bit_length()} inputs")
     if not size or (capped := _cap(layers, terms)) is None:
         return 0
@@ -150,7 +149,7 @@ def count_nonpositive(ar: Arithmetic, layers: list[Layer], terms: np.ndarray, up
                 stop = np.minimum(np.maximum(width[target] - shift, 0), len(row))
                 certain += int((times * below[cut]).sum()) * remaining[position + 1][target]
                 destination = following_counts[target]
-                ar.spend(len(row) + int((stop - cut).sum()), len(values))
+                ar.spend(len(row) + int((stop - cut).sum()), 2 + len(values) // 2, 1)
                 for t, s, a, b in zip(times.tolist(), shift.tolist(), cut.tolist(), stop.tolist(), strict=True):
                     if b > a:
                         destination[s + a : s + b] += row[a:b] if t == 1 else t * row[a:b]

@@ -21,7 +21,7 @@ from functools import lru_cache, wraps
 from typing import Any
 
 BITS = 160
-BIG = 2**62  # integers of the format
+BIG = 2**62  # integers of the format are smaller
 MEMBERS = (b"certificate.json", b"weights.safetensors")
 
 
@@ -83,7 +83,7 @@ def items(value: Any, length: int | None = None) -> list[Any]:
     return value
 
 
-def integer(value: Any, low: int = -BIG, high: int = BIG) -> int:
+def integer(value: Any, low: int = 1 - BIG, high: int = BIG - 1) -> int:
     need(type(value) is int and low <= value <= high, f"an integer from {low} to {high} is wanted")
     return value
 
@@ -219,8 +219,8 @@ def scaled_exp(s: Interval, c: int) -> Interval:
 
 
 def binary_exponent(s: Interval) -> int:
-    """The integer nearest to 1.4427 s, at the middle of s."""
-    return math.floor(Fraction("1.4427") * (s.lo + s.hi) / 2 + Fraction(1, 2))
+    """The integer nearest to s / ln 2, at the middle of s."""
+    return math.floor((s.lo + s.hi) / 2 / LN2 + Fraction(1, 2))
 
 
 # --- The two semantics -----------------------------------------------------------------------------------------------
@@ -494,6 +494,7 @@ class Mechanism:
         for node in items(nodes):
             op, operands, k = items(node, 3)
             operands = [integer(i, 0, len(spans) - 1) for i in items(operands)]
+            need(len(operands) <= 4096, "too many operands")
             s = [spans[i] for i in operands]
             if op == "value":
                 need(not s, "operands of value")

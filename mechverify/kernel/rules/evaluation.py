@@ -13,6 +13,7 @@ def enumerate(job: Job, domain: Domain, witness: Reader) -> Bounds:
     witness.close()
     right = wrong = 0
     for start in range(0, domain.size, 2**13):
+        job.ar.spend(2**13 * domain.length + sum(map(len, domain.tokens)), 10 * domain.length)
         surely_right, surely_wrong = job.decide(domain.inputs(start, min(start + 2**13, domain.size)))
         right += int(surely_right.sum())
         wrong += int(surely_wrong.sum())
@@ -27,6 +28,7 @@ def counterexample(job: Job, domain: Domain, witness: Reader) -> Bounds:
     if any(len(row) != domain.length for row in rows):
         raise Rejected("counterexample needs inputs of the domain's length")
     listed = np.array(rows, np.int64)
+    job.ar.spend(10 * listed.size + sum(map(len, domain.tokens)), 10 * domain.length)
     if len(set(map(tuple, rows))) != len(rows) or not domain.contains(listed):
         raise Rejected("a counterexample is listed twice or lies outside its part of the domain")
     _, wrong = job.decide(listed)

@@ -20,10 +20,10 @@ from mechverify.kernel.automaton import derive, towards
 from mechverify.kernel.claim import Bounds, Domain, Job, add_expression
 from mechverify.kernel.elementary import exp_parts
 from mechverify.kernel.errors import Rejected
+from mechverify.kernel.evaluate import reserve
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.ratio import ratio_form
 
-STEPS = 1_000  # a counting grid's step is 2^-STEPS to 2^STEPS
 LISTED = 2**22  # inputs times rivals of a cell that is listed
 Group = tuple[int, tuple[int, ...]]  # exponent of the grid's step, rivals
 
@@ -70,7 +70,7 @@ def _cells(entry: Reader) -> dict[tuple, tuple]:
 
 def _group(entry: Reader, most: int) -> Group:
     step, rivals = entry.items(2, 2)
-    return step.an_integer(-STEPS, STEPS), tuple(rivals.integers(most))
+    return step.an_integer(-1_000, 1_000), tuple(rivals.integers(most))
 
 
 class Partition:
@@ -112,7 +112,9 @@ class Family:
     def cells(self) -> Iterator["Cell"]:
         """Every cell of the family that has an input."""
         queries = list(self.sizes)
-        rows = max(1, self.ar.chunk // (self.outputs * len(self.form.score.mid[0]) * 4))
+        states = max(layer.states for layer in self.layers)
+        reserve(states, self.outputs)
+        rows = max(1, self.ar.chunk // (self.outputs * (4 * len(self.form.score.mid[0]) + states)))
         for start in range(0, len(queries), rows):
             some = queries[start : start + rows]
             terms = None if self.impossible else Terms(self, np.array(some))
@@ -148,7 +150,7 @@ class Terms:
         base, _, value, _, _ = self.family.weights
         w = self._rows(base)[:, None] + self._rows(value[:, tokens, position])
         small, large = (f[:, tokens, position, None] for f in (self.low_factor, self.high_factor))
-        self.family.ar.spend(4 * w.size)
+        self.family.ar.spend(4 * w.size, 4, 2)
         return w * np.where(w >= 0, small, large)
 
     @cached_property
@@ -172,6 +174,7 @@ class Terms:
     def of_rivals(self, row: int, rivals: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper bounds [length, vocab, rivals] of the terms of some rivals in one cell."""
         ar, query = self.family.ar, int(self.queries[row])
+        reserve(len(self.family.layers), len(self.low_factor[row]), len(rivals))
         bounds = [a[query if len(a) > 1 else 0][..., rivals] for a in self.family.weights[:4]]
         small, large = self.low_factor[row, ..., None], self.high_factor[row, ..., None]
         low, high = bounds[0] + bounds[2], bounds[1] + bounds[3]
@@ -179,7 +182,7 @@ class Terms:
         high = ar.up(high * np.where(high >= 0, large, small))
         both = np.zeros((2, len(self.family.layers), len(low), len(rivals)), ar.dtype)
         both[:, : low.shape[1]] = low.swapaxes(0, 1), high.swapaxes(0, 1)
-        ar.spend(8 * low.size)
+        ar.spend(8 * both.size, 10, 2)
         return both[0], both[1]
 
 
@@ -231,7 +234,7 @@ class Cell:
         if self.size * len(rivals) > LISTED:
             raise Rejected(f"a cell of {self.size} inputs and {len(rivals)} rivals is too large to list")
         certain = possible = False
-        for start in range(0, len(rivals), width := max(1, ar.chunk // self.size)):
+        for start in range(0, len(rivals), width := max(1, ar.chunk // max(self.size, self.terms.low_factor[0].size))):
             low, high = self.terms.of_rivals(self.row, rivals[start : start + width])
             slack = ar.slack(np.maximum(np.abs(low), np.abs(high)).max((1, 2)).sum(), len(self.layers) + 1)
             possible |= (recursion.sums(ar, self.layers, low) <= slack).any(1)
