@@ -66,9 +66,7 @@ def strict_json(data: bytes) -> Any:
         return dict(pairs)
 
     try:
-        return json.loads(
-            data.decode("utf-8"), object_pairs_hook=unique, parse_float=refuse, parse_constant=refuse
-        )
+        return json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_float=refuse, parse_constant=refuse)
     except (ValueError, RecursionError) as e:
         raise Rejected(f"not JSON: {e}") from e
 
@@ -498,7 +496,8 @@ class Mechanism:
             s = [spans[i] for i in operands]
             if op == "value":
                 need(not s, "operands of value")
-                spans.append((min(values), max(values)) if integer(k, 0, length - 1) >= 0 else None)
+                integer(k, 0, length - 1)
+                spans.append((min(values), max(values)))
             elif op == "integer":
                 need(not s, "operands of integer")
                 spans.append((integer(k), k))

@@ -305,6 +305,40 @@ def test_every_rule_is_accepted_and_rejected(comparison: Comparison) -> None:
         assert good >= 5 and bad >= 5
 
 
+def stored(weights: dict[str, np.ndarray], dtype: str) -> bytes:
+    """A safetensors file with tensors of the type, TransformerLens buffers and metadata."""
+    header: dict[str, Any] = {"__metadata__": {"by": "a test"}}
+    body = b""
+    buffers = {"blocks.0.attn.mask": ("BOOL", [2], b"\1\0"), "blocks.0.attn.IGNORE": ("F32", [], b"\0\0\x80\xff")}
+    for name, value in weights.items():
+        narrow = {"F64": value.astype("<f8"), "F16": value.astype("<f2"), "F32": value.astype("<f4")}
+        upper = (value.astype("<f4").view("<u4") >> 16).astype("<u2")
+        buffers[name] = (dtype, list(value.shape), narrow.get(dtype, upper).tobytes())
+    for name, (kind, shape, raw) in buffers.items():
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [len(body), len(body) + len(raw)]}
+        body += raw
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + body
+
+
+@pytest.mark.parametrize("semantics", SEMANTICS)
+@pytest.mark.parametrize("dtype", ["F64", "F32", "F16", "BF16"])
+def test_weights_of_every_type_are_read_alike(dtype: str, semantics: str) -> None:
+    weights = random_weights(np.random.default_rng(7), vocab=3, length=2, d=2, e=2, biases=False)
+    equals = [["value", [], 0], ["value", [], 1], ["max", [0, 1], None]]
+    raw = stored(weights, dtype)
+    doc = forge.document(raw, forge.fold(), equals=equals, vocab=3, length=2, position=1, semantics=semantics)
+    claim = checker.Claim(doc["claim"], raw)
+    low, high = claim.prove(ENUMERATE, claim.domain)
+    assert 0 < low <= high < 9
+    for stated, expected in ((low, True), (low + 1, False)):
+        data = forge.file(changed(changed(doc, "proof", ENUMERATE), "conclusion.right_at_least", str(stated)), raw)
+        assert accepted(data) == accepted_by_kernel(data) == expected
+    finer = stored({name: value.astype(np.float64) * (1 + 2.0**-40) for name, value in weights.items()}, "F64")
+    data = forge.file(changed(doc, "claim.weights_sha256", hashlib.sha256(finer).hexdigest()), finer)
+    assert accepted(data) == accepted_by_kernel(data) == (semantics == "real")  # these are no float32 numbers
+
+
 @pytest.mark.parametrize("scores", [1, 300])
 @pytest.mark.parametrize("seed", range(3))
 def test_float32_is_widened_as_documented(seed: int, scores: float) -> None:

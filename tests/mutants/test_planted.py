@@ -1,0 +1,26 @@
+"""A test of the tests: planted faults are noticed. A few here, all of them with `python -m tests.mutants.run`."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from mechverify.kernel.check import LEAVES
+from tests.mutants.faults import FAULTS
+from tests.mutants.run import ROOT, copy, noticed
+
+
+def test_every_fault_still_applies_and_every_rule_has_three():
+    for fault in FAULTS:
+        source = (ROOT / "mechverify" / "kernel" / fault.file).read_text(encoding="utf-8")
+        assert source.count(fault.old) == 1 and fault.old != fault.new, fault
+        assert all((ROOT / test).exists() for test in fault.tests.split()), fault
+    counts = Counter(fault.rule for fault in FAULTS)
+    assert min(counts.values()) >= 3 and set(counts) >= {*LEAVES, "split", "both"}
+
+
+@pytest.mark.parametrize("rule", [*LEAVES, "split", "both", "float32"])
+def test_a_planted_fault_is_noticed(rule, tmp_path: Path):
+    copy(tmp_path)
+    quick = [f for f in FAULTS if f.rule == rule and f.tests.endswith(("test_rules.py", "test_semantics.py"))]
+    assert noticed(quick[-1], tmp_path)
