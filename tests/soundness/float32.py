@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 TINY = np.float32(2.0**-126)  # the smallest normal number
-AXIOM = 2.0**-21 - 2.0**-24 * (1 + 2.0**-10)  # leaves room for the rounding of the perturbed exp to float32
+AXIOM = 2.0**-21  # relative error of exp; and TINY
 ORDERS = ("as written", "shuffled", "blocks", "tree")
 EXPS = ("numpy", "up", "down", "scatter", "by position")
 Weights = dict[str, np.ndarray]
@@ -89,8 +89,10 @@ class Program:
         elif self.exp == "by position":
             sign = self._signs[: len(d)].reshape(-1, *(1,) * (d.ndim - 1))
         true = np.exp(d.astype(np.float64))
-        wrong = true * (1 + sign * AXIOM) + sign * (0.0 if self.flush else 0.9 * float(TINY))
-        return self._result(np.maximum(wrong, 0).astype(np.float32))
+        limit = np.maximum(true + sign * (true * AXIOM + (0.0 if self.flush else float(TINY))), 0)
+        wrong = limit.astype(np.float32)  # the float32 number next to the axiom's limit, on its inner side
+        beyond = np.where(true < limit, wrong > limit, wrong < limit)
+        return self._result(np.where(beyond, np.nextafter(wrong, true.astype(np.float32)), wrong))
 
     def softmax(self, scores: np.ndarray) -> np.ndarray:
         """Over the first axis."""

@@ -18,6 +18,7 @@ from mechverify.kernel.evaluate import Evaluation
 from mechverify.kernel.exact import Exact
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64
+from mechverify.kernel.semantics import SEMANTICS
 from tests import oracle
 from tests.models import as_bytes, max_weights, random_weights
 from tests.soundness import float32, forge
@@ -199,7 +200,7 @@ def large_scores() -> tuple[dict, int]:
 
 def small_numbers() -> tuple[dict, int]:
     """Products below 2^-126, flushed or not, enlarged again by the unembedding."""
-    w = head(200, 1, e=200)
+    w = head(64, 1, e=64)
     w["embed.W_E"][:] = 1.99 * 2.0**-70
     w["blocks.0.attn.W_V"][0] = 2.0**-57
     w = written(w)
@@ -250,7 +251,7 @@ def test_each_rounding_is_covered_and_not_by_far(site):
         for bound in enclosure(claim_of(weights, semantics, **shape)[1], Float64(), np.zeros((1, length), int))
     )  # fmt: skip
     reached, outside = 0.0, False
-    for _ in range(150):
+    for _ in range(100):
         program = random_program(rng)
         got = float(program.logits(weights, np.zeros((1, length), int), length - 1)[0, 0])
         assert low <= got <= high, program
@@ -258,6 +259,53 @@ def test_each_rounding_is_covered_and_not_by_far(site):
         outside |= not real_low <= got <= real_high
     assert outside, "float32 and real semantics can't be told apart here"
     assert reached >= SITES[site], reached
+
+
+@pytest.mark.parametrize("site", SITES, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("rule", ["enumerate", "listed", "fold"])
+def test_no_threshold_that_a_program_misses_is_certified(site, rule):
+    """Output 1 is a constant, set to the smallest value of output 0 that a program found: a tie there, so "always
+    right" is false under float32, though true over the reals; and the other way round with the largest value."""
+    rng = np.random.default_rng(6)
+    weights, length = site()
+    tokens = np.zeros((1, length), int)
+    found = [random_program(rng).logits(weights, tokens, length - 1)[0, 0] for _ in range(40)]
+    proof = {"enumerate": {"rule": "enumerate"}, "listed": forge.fold([[0, [0], None, None]]), "fold": forge.fold()}[
+        rule
+    ]
+    one = dict(equals=ZERO, tokens=[[0]] * length, vocab=1, length=length, position=length - 1)
+
+    def accepted(threshold: np.float32, right: tuple[int, int], semantics: str) -> bool:
+        data = as_bytes({**weights, "unembed.b_U": np.array([0, threshold], np.float32)})
+        try:
+            check(forge.file(forge.document(data, proof, right=right, semantics=semantics, **one), data))
+        except Rejected:
+            return False
+        return True
+
+    least, most = min(found), max(found)
+    below = np.nextafter(most, np.float32(-np.inf))
+    assert not accepted(least, (1, 1), "float32") and not accepted(below, (0, 0), "float32")
+    if rule != "fold" and least < most:
+        assert accepted(least, (1, 1), "real") or accepted(below, (0, 0), "real")
+    far = np.float32(2 * abs(most) + 1)
+    assert accepted(-far, (1, 1), "float32")
+    assert rule == "fold" or accepted(far, (0, 0), "float32")
+
+
+@pytest.mark.parametrize("scores", [(0, 0), (0.01, 0), (3, -4), (0, 0, 0), (-1, 0.5, 1)], ids=str)
+def test_a_softmax_by_itself(scores):
+    """Of exact scores: what remains is the error of exp, of the sum and of the quotient."""
+    exact = np.array(scores, np.float32)
+    model = SEMANTICS["float32"](Float64())
+    ball = model.softmax(model.ar.exact(exact.astype(float)), np.ones(len(scores), bool))
+    low, high = model.ar.lower(ball), model.ar.upper(ball)
+    rng, reached = np.random.default_rng(7), 0.0
+    for _ in range(300):
+        pattern = random_program(rng).softmax(exact).astype(float)
+        assert ((low <= pattern) & (pattern <= high)).all()
+        reached = max(reached, (np.abs(pattern - ball.mid) / (high - low)).max() * 2)
+    assert reached >= 0.1
 
 
 # --- false theorems ---------------------------------------------------------------------------------------------------

@@ -35,7 +35,8 @@ def check(job: Job, domain: Domain, witness: Reader) -> Bounds:
     x positions x vocabulary x outputs for the minima, and positions x vocabulary x grid a counted group.
     """
     keys = [add_expression(job.claim.graph, k) for k in witness["keys"].items(8)]
-    only = None if witness["only"].value is None else {tuple(key.integers()) for key in witness["only"].items()}
+    only, n = witness["only"], 1 + len(keys)
+    only = None if only.value is None else {tuple(v.an_integer() for v in k.items(n, n)) for k in only.items()}
     cells = _cells(witness["cells"])
     witness.close()
     right_min = right_max = covered = 0
