@@ -32,7 +32,6 @@ class Ball(NamedTuple):
 
     @property
     def point(self) -> "Ball":
-        """The centre alone."""
         return Ball(self.mid, np.zeros((1,) * self.mid.ndim, self.mid.dtype), self.exponent)
 
     @property
@@ -81,14 +80,14 @@ class Arithmetic:
         left, right = (b.map(lambda a, t=t: _spread(a, t, summed, result)) for b, t in ((x, first), (y, second)))
         axes = left.mid.shape[: len(summed)]
         n = int(np.prod(axes))
-        outer = np.abs(right.mid)
+        size, outer = np.abs(left.mid), np.abs(right.mid)
         inner = self.slop(right.rad, outer, n)
         mid = rad = np.zeros((), self.dtype)
         wide_left, wide_right = np.any(left.rad), np.any(inner)
         for at in np.ndindex(axes):
             mid = mid + left.mid[at] * right.mid[at]
             if wide_right:
-                rad = rad + np.abs(left.mid[at]) * inner[at]
+                rad = rad + size[at] * inner[at]
             if wide_left:
                 rad = rad + left.rad[at] * (outer[at] + right.rad[at])
             self.spend(np.size(mid))
@@ -101,7 +100,7 @@ class Arithmetic:
 
     def whole(self, values: np.ndarray) -> Ball:
         """Integers, exactly (below 2^53 in size)."""
-        return Ball(np.asarray(values, self.dtype), np.zeros((1,) * np.ndim(values), self.dtype))
+        return Ball(np.asarray(np.asarray(values), self.dtype), np.zeros((1,) * np.ndim(values), self.dtype))
 
 
 def _spread(a: np.ndarray, term: str, summed: list[str], result: str) -> np.ndarray:

@@ -54,7 +54,6 @@ class Domain(NamedTuple):
         return np.stack(columns[::-1], -1)
 
     def contains(self, inputs: np.ndarray) -> bool:
-        """Whether every row of ids [inputs, length] is in the domain."""
         return all(np.isin(inputs[:, i], here).all() for i, here in enumerate(self.tokens))
 
 

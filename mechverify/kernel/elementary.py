@@ -72,6 +72,8 @@ def exp_parts(ar: Arithmetic, x: Ball) -> tuple[Ball, np.ndarray]:
     x = k ln 2 + r, any k that makes |r| <= 0.36; then e^(x + d) = e^x e^d for |d| <= rad: within rad + rad^2 of
     e^x, relatively, where rad <= 1; wider balls get (0, e^x e^rad]. Complexity: about 60 operations an element.
     """
+    if not np.all(x.rad <= ar.units(1_000.0, x.exponent)):
+        raise Rejected("exp of a ball that is too wide")
     m, k = _exp_point(ar, x.point)
     rad = Ball(x.rad, np.zeros_like(x.rad), x.exponent)
     wide = x.rad > ar.units(1.0, x.exponent)
@@ -107,12 +109,12 @@ def _lipschitz(ar: Arithmetic, value: Ball, x: Ball, constant: float, bound: flo
 
 def _signed(value: Ball, x: Ball) -> Ball:
     sign = np.where(x.mid < 0, -1, 1).astype(x.mid.dtype)
-    return Ball(value.mid * sign, value.rad, value.exponent)
+    return Ball(np.asarray(value.mid * sign, sign.dtype), value.rad, value.exponent)
 
 
 def _clamped(ar: Arithmetic, x: Ball, low: Fraction, high: Fraction) -> Ball:
     """The centre's absolute value, moved to between low and high."""
-    size = Ball(np.abs(x.mid), x.rad, x.exponent).point
+    size = Ball(np.asarray(np.abs(x.mid), x.mid.dtype), x.rad, x.exponent).point
     for bound, beyond in ((ar.rational(low), np.less), (ar.rational(high), np.greater)):
         a, b = ar.align(size, bound)
         size = Ball(np.where(beyond(a.mid, b.mid), b.mid, a.mid), a.point.rad, a.exponent)
@@ -157,7 +159,7 @@ def _circular(ar: Arithmetic, x: Ball, quarter: int) -> Ball:
     odd = turn % 2 != 0
     value = ar.where(odd, series(ar, "cosh", y, reach), ar.mul(r, series(ar, "sinh", y, reach)))
     sign = np.where(turn % 4 >= 2, -1, 1).astype(x.mid.dtype)
-    value = Ball(value.mid * sign, value.rad, value.exponent)
+    value = Ball(np.asarray(value.mid * sign, sign.dtype), value.rad, value.exponent)
     return _lipschitz(ar, ar.where(known, value, ar.widen(ar.rational(Fraction(0)), 0.0, 1.0)), x, 1.0, 1.0)
 
 

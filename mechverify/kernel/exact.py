@@ -11,6 +11,7 @@ import numpy as np
 
 from mechverify.kernel.arithmetic import Arithmetic, Ball
 from mechverify.kernel.errors import Rejected
+from mechverify.kernel.float64 import finite
 from mechverify.kernel.recursion import HIGHEST, LOWEST
 
 _bits = np.frompyfunc(int.bit_length, 1, 1)
@@ -33,8 +34,8 @@ class Exact(Arithmetic):
         return Ball(*shifted[0], low), Ball(*shifted[1], low)
 
     def exact(self, values: np.ndarray) -> Ball:
-        fraction, power = np.frexp(np.asarray(values, np.float64))
-        mantissa = np.asarray(np.ldexp(fraction, 53).astype(np.int64), object)
+        fraction, power = np.frexp(finite(np.asarray(values, np.float64)))
+        mantissa = np.asarray(np.ldexp(fraction, 53).astype(np.int64).astype(object), object)
         power = np.where(mantissa == 0, 2_000, power - 53)
         low = min(int(power.min()), 0) if power.size else 0
         shift = np.asarray(np.where(mantissa == 0, 0, power - low), object)
@@ -83,7 +84,7 @@ class Exact(Arithmetic):
         return np.asarray((x.mid + half) >> -x.exponent if x.exponent < 0 else x.mid << x.exponent, object)
 
     def mantissa(self, x: Ball) -> tuple[Ball, np.ndarray]:
-        bits, longest = np.asarray(_bits(x.mid), object), _longest(x.mid)
+        bits, longest = np.asarray(_bits(x.mid), object), max(_longest(x.mid), 64)
         f = np.asarray(x.mid << (longest - bits), object)
         small = f < self.units(0.7, -longest)
         f = np.where(small, f << 1, f)

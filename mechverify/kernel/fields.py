@@ -23,7 +23,6 @@ class Reader:
         return Reader(self.value[name], f"{self.where}.{name}")
 
     def close(self) -> None:
-        """Every field of an object has to be read: an unknown one could mean something to somebody."""
         self._need(not self._unread, f"unknown fields {sorted(map(str, self._unread))}")
 
     def items(self, most: int = 2**24, least: int = 0) -> list["Reader"]:

@@ -32,7 +32,7 @@ class Float64(Arithmetic):
 
     def _ball(self, mid: np.ndarray, rad: np.ndarray, exponent: int, terms: int = 1) -> Ball:
         self.spend(np.size(mid))
-        rounding = UNIT * np.abs(mid) if terms == 1 else 0.0  # of a contraction's centre: `slop`
+        rounding = (UNIT if terms == 1 else 0.0) * np.abs(mid)  # of a contraction's centre: `slop`; 0 inf is NaN
         return Ball(mid, outward(rad + rounding, terms))
 
     def slop(self, rad: np.ndarray, size: np.ndarray, n: int) -> np.ndarray:
@@ -45,10 +45,10 @@ class Float64(Arithmetic):
 
     def exact(self, values: np.ndarray) -> Ball:
         """float64 numbers, as balls of radius zero."""
-        return self.whole(values)
+        return self.whole(finite(np.asarray(values)))
 
     def rational(self, value: Fraction) -> Ball:
-        """A scalar ball that holds `value`."""
+        """A scalar ball that holds `value` (in float64: up to its largest number)."""
         mid = np.asarray(value.numerator / value.denominator)  # Python rounds this quotient correctly
         return Ball(mid, np.asarray(0.0 if Fraction(float(mid)) == value else outward(UNIT * np.abs(mid))))
 
@@ -78,7 +78,8 @@ class Float64(Arithmetic):
         """x * 2^k for integers k: exact but for underflow, which `outward` covers in centre and radius."""
         k = np.clip(k, -5_000, 5_000).astype(np.int32)
         self.spend(np.size(x.mid))
-        return Ball(np.ldexp(x.mid, k), outward(np.ldexp(x.rad, k)))
+        mid = np.ldexp(x.mid, k)
+        return Ball(mid, outward(np.ldexp(x.rad, k) + 0.0 * np.abs(mid)))  # NaN where it overflows
 
     def nearest(self, x: Ball) -> np.ndarray:
         """Integers near the centres."""
@@ -99,10 +100,10 @@ class Float64(Arithmetic):
 
     def lower(self, x: Ball) -> np.ndarray:
         """Numbers (times 2^exponent) at most every real in the ball; rejects NaN and infinity."""
-        return self.down(_finite(x.mid - x.rad))
+        return self.down(finite(x.mid - x.rad))
 
     def upper(self, x: Ball) -> np.ndarray:
-        return self.up(_finite(x.mid + x.rad))
+        return self.up(finite(x.mid + x.rad))
 
     def down(self, x: np.ndarray) -> np.ndarray:
         """A lower bound of what one rounded operation on raw numbers approximated."""
@@ -113,7 +114,7 @@ class Float64(Arithmetic):
 
     def slack(self, size: float, n: int) -> float:
         """Exceeds the rounding of n additions of raw numbers whose absolute values add up to at most `size`."""
-        return _finite(np.asarray(n * 2.0**-51 * size + ETA))
+        return finite(np.asarray(n * 2.0**-51 * size + ETA))
 
     def to_grid(self, terms: np.ndarray, exponent: int, step: int, upwards: bool) -> np.ndarray:
         """Raw terms (times 2^exponent) as integer multiples of 2^step, rounded down or up. The quotient by a power
@@ -128,7 +129,7 @@ class Float64(Arithmetic):
         return np.minimum(rounded, HIGHEST).astype(np.int64)
 
 
-def _finite(x: np.ndarray) -> np.ndarray:
+def finite(x: np.ndarray) -> np.ndarray:
     if not np.isfinite(x).all():
         raise Rejected("a number in the computation is not finite (overflow, or a division by zero)")
     return x

@@ -98,7 +98,6 @@ def sums(ar: Arithmetic, layers: list[Layer], terms: np.ndarray) -> np.ndarray:
 
 
 def _targets(layers: list[Layer], position: int) -> int:
-    """The number of states after the token at `position`; at the end there is one, that of the target."""
     return layers[position + 1].states if position + 1 < len(layers) else 1
 
 

@@ -94,7 +94,7 @@ FAULTS = [
     Fault("ratio form", "ratio.py", "np.flatnonzero(kept(pattern))", "np.arange(pattern.shape[-1])", "tests/kernel/test_ratio.py"),
     Fault("ratio form", "ratio.py", "lambda _: vocab[:, None])", "lambda _: vocab[::-1, None])", "tests/kernel/test_ratio.py"),
     # arithmetic
-    Fault("float64", "float64.py", "rounding = UNIT * np.abs(mid) if terms == 1 else 0.0", "rounding = 0.0", ARITHMETIC),
+    Fault("float64", "float64.py", "(UNIT if terms == 1 else 0.0) * np.abs(mid)", "0.0 * np.abs(mid)", ARITHMETIC),
     Fault("float64", "float64.py", "return rad * (1 + (terms + 16) * 2.0**-51) + (terms + 4) * ETA", "return rad", ARITHMETIC),
     Fault("float64", "float64.py", "return rad + (2 * n * UNIT * size + ETA)", "return rad + ETA", ARITHMETIC),
     Fault("float64", "float64.py", "room = self.down(np.abs(y.mid) - y.rad)", "room = np.abs(y.mid)", ARITHMETIC),

@@ -83,7 +83,7 @@ def wild(rng: np.random.Generator) -> tuple[dict, int, int]:
 def test_no_program_contradicts_the_kernel(seed):
     """Logits in the enclosure, input by input; counts of right inputs between the bounds of every proof."""
     rng = np.random.default_rng(seed)
-    refused = "overflow", "too large", "hold zero"  # some of the wildest
+    refused = "overflow", "too large", "too wide", "hold zero"  # some of the wildest
     while True:
         weights, vocab, length = wild(rng)
         position = int(rng.integers(length))
@@ -234,9 +234,18 @@ def added_vectors() -> tuple[dict, int]:
     return w, 1
 
 
+def cancelling_unembedding() -> tuple[dict, int]:
+    """Terms that add up to 0 exactly, with large sums on the way."""
+    w = head(400, 1)
+    w["embed.W_E"][:] = 1
+    w["unembed.W_U"][:200, 0] = np.random.default_rng(0).uniform(0.5, 1, 200)
+    w["unembed.W_U"][200:, 0] = -w["unembed.W_U"][:200, 0]
+    return w, 1
+
+
 SITES = {  # the share of the radius that some program's deviation should reach
     long_unembedding: 0.7, long_scores: 0.2, long_mean: 0.2, long_softmax: 0.2, two_values: 0.12, large_scores: 0.01,
-    small_numbers: 0.2, added_vectors: 0.5,
+    small_numbers: 0.2, added_vectors: 0.5, cancelling_unembedding: 0.0005,
 }  # fmt: skip
 
 
@@ -293,7 +302,14 @@ def test_no_threshold_that_a_program_misses_is_certified(site, rule):
     assert rule == "fold" or accepted(far, (0, 0), "float32")
 
 
-@pytest.mark.parametrize("scores", [(0, 0), (0.01, 0), (3, -4), (0, 0, 0), (-1, 0.5, 1)], ids=str)
+SCORES = {
+    "equal": (0, 0), "near": (0.01, 0), "apart": (3, -4), "three": (-1, 0.5, 1),
+    "a difference halfway between two float32 numbers": (30 + 2.0**-19, -30),
+    "a sum that loses its small terms": (0, *[-16.64] * 199),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scores", SCORES.values(), ids=SCORES)
 def test_a_softmax_by_itself(scores):
     """Of exact scores: what remains is the error of exp, of the sum and of the quotient."""
     exact = np.array(scores, np.float32)
@@ -306,6 +322,33 @@ def test_a_softmax_by_itself(scores):
         assert ((low <= pattern) & (pattern <= high)).all()
         reached = max(reached, (np.abs(pattern - ball.mid) / (high - low)).max() * 2)
     assert reached >= 0.1
+
+
+@pytest.mark.parametrize("e", [2, 3, 7, 32, 50])
+def test_a_quotient_by_the_root_by_itself(e):
+    model, rng = SEMANTICS["float32"](Float64()), np.random.default_rng(e)
+    x = (rng.normal(size=4_000) * 2.0 ** rng.integers(-140, 60, 4_000)).astype(np.float32)
+    ball = model.div(model.ar.exact(x.astype(float)), model.sqrt(model.ar.rational(Fraction(e))))
+    low, high = model.ar.lower(ball), model.ar.upper(ball)
+    for flags in np.ndindex(2, 2):
+        program = Program(rng, reciprocal=bool(flags[0]), flush=bool(flags[1]))
+        near = np.float32(e**0.5)
+        for root in (near, np.nextafter(near, np.float32(0 if near > e**0.5 else e))):  # those on either side
+            got = program.quotient(x, root)
+            assert ((low <= got) & (got <= high)).all()
+
+
+def test_what_overflows_on_its_way_is_refused():
+    """2^130 > 2^129 over the reals; both are infinite in float32, a tie."""
+    weights = head(1, 1)
+    weights["embed.W_E"][:] = 2.0**100
+    weights["unembed.W_U"][0] = 2.0**30, 2.0**29
+    data, shape = as_bytes(weights), shape_of(weights, 2, 1, equals=ZERO)
+    for proof in ({"rule": "enumerate"}, forge.fold()):
+        check(forge.file(forge.document(data, proof, right=(2, 2), **shape), data))
+        for right in ((2, 2), (0, 2)):
+            with pytest.raises(Rejected, match="overflow"):
+                check(forge.file(forge.document(data, proof, right=right, semantics="float32", **shape), data))
 
 
 # --- false theorems ---------------------------------------------------------------------------------------------------
