@@ -1,11 +1,11 @@
 """Exact arithmetic for audits: Python integers times a power of two that an array shares.
 
 Sums and products never round; quotients, roots and series are enclosed to `precision` bits or better. No
-floating-point operation decides anything, so a check in this arithmetic doesn't rest on the axiom `ieee754`.
+floating-point operation decides anything, so a check doesn't rest on the axiom `ieee754`.
 """
 
 from fractions import Fraction
-from math import isqrt
+from math import floor, isqrt
 
 import numpy as np
 
@@ -14,15 +14,16 @@ from mechverify.kernel.errors import Rejected
 from mechverify.kernel.float64 import finite
 from mechverify.kernel.recursion import HIGHEST, LOWEST
 
-_bits = np.frompyfunc(int.bit_length, 1, 1)
-_root = np.frompyfunc(isqrt, 1, 1)
+_bits, _root = (np.frompyfunc(f, 1, 1) for f in (int.bit_length, isqrt))
 
 
 class Exact(Arithmetic):
-    dtype, precision, chunk, infinity = object, 128, 2**18, 1 << 5_000
+    dtype, precision, longest, chunk, infinity = object, 128, 2**13, 2**18, 1 << 5_000
 
     def _ball(self, mid: np.ndarray, rad: np.ndarray, exponent: int, terms: int = 1) -> Ball:
-        self.spend(np.size(mid))
+        if (bits := max(_longest(mid), _longest(rad))) > self.longest:  # memory is reserved by the number of entries
+            raise Rejected(f"exact numbers of {bits} bits (limit {self.longest}): check in float64")
+        self.spend(np.size(mid), 1, 10 + bits // 64)
         return Ball(np.asarray(mid, object), np.asarray(rad, object), exponent)
 
     def slop(self, rad: np.ndarray, size: np.ndarray, n: int) -> np.ndarray:
@@ -80,8 +81,8 @@ class Exact(Arithmetic):
         return Ball(np.asarray(x.mid >> shift, object), np.asarray(rad, object), x.exponent + top)
 
     def nearest(self, x: Ball) -> np.ndarray:
-        half = 1 << max(-x.exponent - 1, 0)
-        return np.asarray((x.mid + half) >> -x.exponent if x.exponent < 0 else x.mid << x.exponent, object)
+        shift = -x.exponent
+        return np.asarray((x.mid + (1 << (shift - 1))) >> shift if shift > 0 else x.mid << -shift, object)
 
     def mantissa(self, x: Ball) -> tuple[Ball, np.ndarray]:
         bits, longest = np.asarray(_bits(x.mid), object), max(_longest(x.mid), 64)
@@ -91,8 +92,7 @@ class Exact(Arithmetic):
         return Ball(f, np.zeros((1,) * f.ndim, object), -longest), np.where(small, bits - 1, bits) + x.exponent
 
     def units(self, value: float, exponent: int) -> int:
-        scaled = Fraction(value) / Fraction(2) ** exponent
-        return scaled.numerator // scaled.denominator
+        return floor(Fraction(value) / Fraction(2) ** exponent)
 
     def trim(self, x: Ball) -> Ball:
         shift = max(_longest(x.mid), _longest(x.rad) + self.precision) - 2 * self.precision

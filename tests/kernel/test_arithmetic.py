@@ -548,3 +548,11 @@ def test_work_is_limited(kind):
 
 def test_this_machine_rounds_to_nearest():
     check_environment()
+
+
+def test_exact_numbers_may_not_grow_without_end():
+    ar = Exact()
+    x = ar.exact(np.array([5e-324, 1e308]))
+    with pytest.raises(Rejected, match="bits"):
+        for _ in range(10):
+            x = ar.mul(x, x)
