@@ -79,7 +79,9 @@ class Evaluation:
 def kept(node: Node) -> np.ndarray:
     """Which entries of scores [..., j, i] a softmax node keeps, as booleans that broadcast to its shape."""
     n = node.shape[-1]
-    return np.tri(n, dtype=bool) if node.attr == "causal" else np.arange(n) < node.attr
+    if type(node.attr) is tuple:
+        return np.array([[c == "1" for c in row] for row in node.attr])[slice(None) if len(node.attr) > 1 else 0]
+    return np.tri(node.shape[-2], n, dtype=bool) if node.attr == "causal" else np.arange(n) < node.attr
 
 
 def reserve(*sizes: int) -> None:

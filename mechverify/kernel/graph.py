@@ -1,9 +1,11 @@
 """The expression graph of a claim: what the model computes and what the mechanism says.
 
 One list of nodes in topological order, hash-consed. Three kinds of value: `real` tensors (the model), `ids`
-(tokens), and `int` scalars (the mechanism, integers.py). A row of `MODEL` checks operands and gives kind and shape.
+(tokens), and `int` scalars (the mechanism, integers.py). A row of `MODEL` checks operands and gives kind and shape;
+elementwise functions are rows of functions.py. Shapes have no batch axis.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,6 +13,7 @@ import numpy as np
 
 from mechverify.kernel import integers
 from mechverify.kernel.errors import Rejected
+from mechverify.kernel.functions import FUNCTIONS
 
 
 class Node(NamedTuple):
@@ -86,7 +89,7 @@ class Graph:
         """(operation, operands, attribute) of a slice; an operand is a node, or a slice (node, axis, index)."""
         n = self.nodes[node]
         _need(0 <= axis < len(n.shape) and 0 <= index < n.shape[axis], f"no index {index} on axis {axis} of {n.shape}")
-        if n.op in ("add", "over_root"):
+        if n.op in ("add", "sub", "mul", "over_root", "power", *FUNCTIONS):
             return n.op, [self._slice_operand(a, axis - len(n.shape), index) for a in n.args], n.attr
         if n.op == "einsum":
             first, second, result = n.attr.replace("->", ",").split(",")
@@ -96,7 +99,11 @@ class Graph:
             first, second, result = (t.replace(letter, "") for t in (first, second, result))
             return "einsum", operands, f"{first},{second}->{result}"
         if n.op == "softmax" and axis < len(n.shape) - 1:
-            kept = index + 1 if n.attr == "causal" and axis == len(n.shape) - 2 else n.attr
+            kept = n.attr
+            if axis == len(n.shape) - 2 and n.attr == "causal":
+                kept = min(index + 1, n.shape[-1])
+            elif axis == len(n.shape) - 2 and type(n.attr) is tuple:
+                kept = (n.attr[index if len(n.attr) > 1 else 0],)
             return "softmax", [(n.args[0], axis, index)], kept
         if n.op == "gather" and axis < len(self.nodes[n.args[1]].shape):
             return "gather", [n.args[0], (n.args[1], axis, index)], None
@@ -114,11 +121,41 @@ def _need(condition: bool, message: str) -> None:
         raise Rejected(message)
 
 
-def _add(graph: Graph, args: list[Node], attr: None) -> tuple:
-    """Elementwise; shapes broadcast on the right."""
+def _elementwise(graph: Graph, args: list[Node], attr: None) -> tuple:
+    """Of two operands; shapes broadcast on the right."""
     first, second = args
-    _need(first.kind == second.kind == "real", "add needs two real operands")
+    _need(first.kind == second.kind == "real", "an elementwise operation needs two real operands")
     return "real", np.broadcast_shapes(first.shape, second.shape)
+
+
+def _view(graph: Graph, args: list[Node], attr: tuple) -> tuple:
+    """Entry i of the result is entry offset + sum_k strides[k] i_k of the flattened operand: reshaping,
+    transposing, slicing, expanding, unfolding. `attr`: shape, offset, strides."""
+    (operand,), (shape, offset, strides) = args, attr
+    reach = [(size - 1) * step for size, step in zip(shape, strides, strict=True)]
+    low, high = offset + sum(min(r, 0) for r in reach), offset + sum(max(r, 0) for r in reach)
+    _need(operand.kind != "int" and all(size > 0 for size in shape), "view needs a tensor and an entry")
+    _need(0 <= low <= high < math.prod(operand.shape), f"a view reads outside its operand of shape {operand.shape}")
+    return operand.kind, shape
+
+
+def _concat(graph: Graph, args: list[Node], attr: int) -> tuple:
+    """Along axis `attr`; all other sizes equal."""
+    shapes = [a.shape for a in args]
+    _need(len(args) > 0 and all(a.kind == "real" for a in args) and 0 <= attr < len(shapes[0]), "concat needs an axis")
+    rest = {(s[:attr], s[attr + 1 :]) for s in shapes}
+    _need(len(rest) == 1, f"concat along axis {attr} of shapes {shapes}")
+    return "real", (*shapes[0][:attr], sum(s[attr] for s in shapes), *shapes[0][attr + 1 :])
+
+
+def _function(graph: Graph, args: list[Node], attr: int | None) -> tuple:
+    _need(len(args) == 1 and args[0].kind == "real", "a function takes one real operand")
+    return "real", args[0].shape
+
+
+def _power(graph: Graph, args: list[Node], attr: int) -> tuple:
+    _need(attr is not None and 2 <= attr <= 16, "power takes an exponent from 2 to 16")
+    return _function(graph, args, attr)
 
 
 def _gather(graph: Graph, args: list[Node], attr: None) -> tuple:
@@ -142,9 +179,16 @@ def _einsum(graph: Graph, args: list[Node], attr: str) -> tuple:
 
 
 def _softmax(graph: Graph, args: list[Node], attr: Any) -> tuple:
-    """Over the last axis. `attr`: "causal" (entry [j, i] kept if i <= j), or the number of entries kept."""
-    _need(attr == "causal" or 1 <= attr <= args[0].shape[-1], "softmax keeps no entry")
-    return "real", args[0].shape
+    """Over the last axis. `attr`: "causal" (entry [j, i] kept if i <= j), or the number of entries kept, or rows of
+    "0" and "1" for the last two axes, one row for all if there is but one."""
+    shape = args[0].shape
+    _need(args[0].kind == "real" and len(shape) > 0, "softmax takes a real operand with an axis")
+    if type(attr) is tuple:
+        _need(len(attr) == 1 or (len(shape) > 1 and len(attr) == shape[-2]), f"a mask of {len(attr)} rows")
+        _need(all(len(r) == shape[-1] and set(r) <= {"0", "1"} and "1" in r for r in attr), "softmax keeps no entry")
+    else:
+        _need((attr == "causal" and len(shape) > 1) or (attr != "causal" and 1 <= attr <= shape[-1]), "softmax: mask")
+    return "real", shape
 
 
 MODEL: dict[str, Callable[[Graph, list[Node], Any], tuple]] = {
@@ -152,8 +196,16 @@ MODEL: dict[str, Callable[[Graph, list[Node], Any], tuple]] = {
     "weight": lambda graph, args, attr: ("real", attr[1]),  # attr: name, and shape of its leading part
     "select": lambda graph, args, attr: (args[0].kind, args[0].shape[: attr[0]] + args[0].shape[attr[0] + 1 :]),
     "gather": _gather,
-    "add": _add,
+    "input": lambda graph, args, attr: ("real", attr[1]),  # attr: which of the real inputs, and its shape
+    "constant": lambda graph, args, attr: ("real", attr[0]),  # attr: shape, and the entries
+    "view": _view,
+    "concat": _concat,
+    "add": _elementwise,
+    "sub": _elementwise,
+    "mul": _elementwise,
+    "power": _power,
     "over_root": lambda graph, args, attr: ("real", args[0].shape),  # divided by the square root of attr
     "einsum": _einsum,
     "softmax": _softmax,
+    **dict.fromkeys(FUNCTIONS, _function),
 }
