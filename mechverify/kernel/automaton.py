@@ -15,7 +15,7 @@ from mechverify.kernel.graph import Graph
 from mechverify.kernel.integers import FOLDS, absorb, apply
 
 STATE_LIMIT = 20_000  # states after any one token
-TABLE_LIMIT = 2**24  # states times tokens times operands of one step; entries of all steps
+TABLE_LIMIT = 2**24  # half of states times tokens times operands of one step; entries of all steps
 
 
 class Automaton(NamedTuple):
@@ -45,7 +45,7 @@ def derive(ar: Arithmetic, graph: Graph, roots: list[int], domain: list[np.ndarr
     state, step = np.zeros((1, 0), np.int64), []
     for position, tokens in enumerate(domain):
         work = len(state) * len(tokens) * reader.edges
-        if len(state) > STATE_LIMIT or max(work, sum(t.size for t in step)) > TABLE_LIMIT:
+        if len(state) > STATE_LIMIT or max(work // 2, sum(t.size for t in step)) > TABLE_LIMIT:
             what = f"{len(state)} states after {position} tokens (limit {STATE_LIMIT})"
             raise Unsupported(f"the mechanism is not a short fold: {what}")
         ar.spend(2 * work, 2 * reader.edges)

@@ -21,7 +21,7 @@ CHEAP = 2**17  # inputs times rivals: listing such a cell costs no more than cou
 DEAR = 2**20  # ... than refining the count there
 GAP = 1e-6  # share of the domain left between the bounds at which refining stops
 SHARPENED = 500  # cells counted again on the fine grid
-PATIENCE = 2_000  # counts spent on regrouping rivals
+PATIENCE = 1_200  # counts spent on regrouping rivals
 
 
 @dataclass
