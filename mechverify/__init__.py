@@ -9,6 +9,10 @@ from typing import Any
 
 _HOMES = {
     "Accuracy": "mechverify.claims",
+    "Bounds": "mechverify.claims",
+    "ball": "mechverify.claims",
+    "box": "mechverify.claims",
+    "capture": "mechverify.claims",
     "kth_largest": "mechverify.claims",
     "tokens": "mechverify.claims",
     "transformer": "mechverify.claims",

@@ -2,42 +2,98 @@
 
 import hashlib
 import json
+from fractions import Fraction
 from typing import Any
 
-from mechverify.claims.claim import Accuracy
+import numpy as np
+
+from mechverify.claims.claim import Accuracy, Bounds
+from mechverify.graph.capture import Captured
+from mechverify.kernel import claim as counts
 from mechverify.kernel import container
-from mechverify.kernel.check import FORMAT, VERSION
-from mechverify.kernel.claim import Bounds
+from mechverify.kernel.check import FORMAT, VERSIONS
+from mechverify.kernel.claim import Range
 from mechverify.kernel.semantics import SEMANTICS
 
 Proof = dict[str, Any]
 
 
-def claim_document(claim: Accuracy, semantics: str) -> dict[str, Any]:
+def claim_document(claim: Accuracy | Bounds, semantics: str) -> dict[str, Any]:
     """The claim as data."""
-    model, share = claim.output.model, claim.at_least
-    return {
-        "kind": "accuracy",
+    model = claim.output.model
+    common = {
         "semantics": semantics,
         "architecture": model.architecture,
         "weights_sha256": hashlib.sha256(model.data).hexdigest(),
-        "domain": {"tokens": [list(ids) for ids in claim.over.allowed], "values": list(claim.over.values)},
         "site": claim.output.name,
         "position": claim.position,
-        "equals": claim.rows,
-        "at_least": None if share is None else f"{share.numerator}/{share.denominator}",
+    }
+    if isinstance(claim, Accuracy):
+        share, domain = claim.at_least, claim.over
+        return common | {
+            "kind": "accuracy",
+            "domain": {"tokens": [list(ids) for ids in domain.allowed], "values": list(domain.values)},
+            "equals": claim.rows,
+            "at_least": None if share is None else f"{share.numerator}/{share.denominator}",
+        }
+    box, tokens = claim.over, claim.over.tokens
+    return common | {
+        "kind": "bounds",
+        "domain": {
+            "tokens": [] if tokens is None else [list(ids) for ids in tokens.allowed],
+            "values": [] if tokens is None else list(tokens.values),
+            "inputs": [[list(a.shape), hexadecimal(a), hexadecimal(b)] for a, b in zip(box.low, box.high, strict=True)],
+        },
+        "graph": graph_document(model.captured, model.source),
+        "at_least": thresholds(claim.at_least),
+        "at_most": thresholds(claim.at_most),
     }
 
 
-def write(claim: dict[str, Any], weights: bytes, proof: Proof, verdict: str, right: Bounds) -> bytes:
-    """The certificate file that concludes `verdict` and `right` from `proof`."""
+def graph_document(captured: Captured, module: str) -> dict[str, Any]:
+    """A captured graph as data."""
+    return {
+        "nodes": [[n.op, list(n.args), _attribute(n.op, n.attr)] for n in captured.graph.nodes],
+        "sites": [[name, node] for name, node in captured.sites.items()],
+        "replayed": {
+            "module": module, "inputs": captured.replayed, "difference": float(captured.difference).hex(),
+        },
+    }  # fmt: skip
+
+
+def _attribute(op: str, attr: Any) -> Any:
+    if op == "constant":
+        return [list(attr[0]), [float(v).hex() for v in attr[1]]]
+    if isinstance(attr, tuple):
+        return [_attribute("", v) for v in attr]
+    return attr
+
+
+def hexadecimal(a: Any) -> list[str]:
+    return [float(v).hex() for v in np.ravel(a)]
+
+
+def thresholds(values: list[Fraction] | None) -> list[str] | None:
+    return None if values is None else [f"{v.numerator}/{v.denominator}" for v in values]
+
+
+def write(claim: dict[str, Any], weights: bytes, proof: Proof, verdict: str, stated: counts.Bounds | Range) -> bytes:
+    """The certificate file that concludes `verdict` and what is stated from `proof`."""
+    captured = ["capture"] if claim["architecture"] == "captured" else []
     document = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": VERSIONS[claim["kind"]],
         "claim": claim,
-        "conclusion": {"verdict": verdict, "right_at_least": str(right.low), "right_at_most": str(right.high)},
-        "axioms": ["ieee754", *SEMANTICS[claim["semantics"]].axioms],
+        "conclusion": {"verdict": verdict, **_conclusion(stated)},
+        "axioms": ["ieee754", *captured, *SEMANTICS[claim["semantics"]].axioms],
         "proof": proof,
     }
     text = json.dumps(document, separators=(",", ":"), sort_keys=True)
     return container.pack({"certificate.json": text.encode(), "weights.safetensors": weights})
+
+
+def _conclusion(stated: counts.Bounds | Range) -> dict[str, Any]:
+    if isinstance(stated, counts.Bounds):
+        return {"right_at_least": str(stated.low), "right_at_most": str(stated.high)}
+    low, high = ([v.hex() if np.isfinite(v) else None for v in end.tolist()] for end in stated)
+    return {"low": low, "high": high}

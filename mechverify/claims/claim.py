@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
 import sympy
 
+from mechverify.claims.box import Box, corners
 from mechverify.claims.domain import Tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.language import compile_mechanism
-from mechverify.claims.model import Model, Site
+from mechverify.claims.model import CapturedModel, Model, Site
 from mechverify.kernel.architectures import ARCHITECTURES
 from mechverify.kernel.graph import Graph
 
@@ -32,6 +34,8 @@ class Accuracy:
     def __init__(self, output: Site, *, equals, over: Tokens, at_least=None):
         if not isinstance(output, Site) or not isinstance(over, Tokens):
             raise ClaimError("Accuracy needs a model's site, such as model.logits[-1], and over=tokens(...)")
+        if isinstance(output.model, CapturedModel):
+            raise ClaimError("Accuracy is for transformer(weights) so far; for a captured module, ask for Bounds")
         if output.position is None:
             raise ClaimError(f"say at which position {output.name} is read, as in {output.name}[-1]")
         model, length = output.model, len(over)
@@ -55,6 +59,60 @@ class Accuracy:
         set_(self, "at_least", _share(at_least))
         set_(self, "position", position)
         set_(self, "rows", compile_mechanism(self.equals, over))
+
+
+@dataclass(frozen=True, init=False)
+class Bounds:
+    """Every entry of `site` is at least `at_least` and at most `at_most`, on every input `over`: a box or ball of real
+    inputs, a product of token sets, or both.
+
+    Thresholds are numbers for all entries or one for each (nested lists as the site's shape), taken exactly; without
+    any, the question is for the tightest bounds that can be proved. Raises ClaimError.
+    """
+
+    output: Site
+    over: Box
+    at_least: list[Fraction] | None
+    at_most: list[Fraction] | None
+    position: int | None
+
+    def __init__(self, site: Site, *, over: Box | Tokens, at_least=None, at_most=None):
+        if not isinstance(site, Site) or not isinstance(site.model, CapturedModel):
+            raise ClaimError('Bounds needs a site of a captured module, such as capture(module, example)["output"]')
+        shape, captured = site.model.shape(site.name), site.model.captured
+        position = site.position
+        if position is not None:
+            if not shape or not -shape[0] <= position < shape[0]:
+                raise ClaimError(f"{site.name}[{position}]: its shape is {shape}")
+            position, shape = position % shape[0], shape[1:]
+        box, tokens = corners(over)
+        shapes = tuple(a.shape for a in box.low)
+        if shapes != captured.inputs:
+            need = f"real inputs of shapes {captured.inputs}"
+            raise ClaimError(f"{site.model.source} reads {need}, the domain has {shapes}")
+        length = 0 if tokens is None else len(tokens)
+        if length != captured.tokens_length or (tokens and len(tokens.values) != captured.vocab):
+            need = f"{captured.tokens_length} tokens below {captured.vocab}"
+            raise ClaimError(f"{site.model.source} reads {need}; the domain has {length}: over=tokens(...)")
+        set_ = object.__setattr__
+        set_(self, "output", site)
+        set_(self, "over", Box(box.low, box.high, tokens))
+        set_(self, "at_least", _numbers("at_least", at_least, shape))
+        set_(self, "at_most", _numbers("at_most", at_most, shape))
+        set_(self, "position", position)
+
+
+def _numbers(name: str, value, shape: tuple[int, ...]) -> list[Fraction] | None:
+    if value is None:
+        return None
+    entries = np.array(value.tolist() if hasattr(value, "tolist") else value, dtype=object)
+    if entries.shape not in ((), shape):
+        raise ClaimError(f"{name} has shape {entries.shape}; give one number, or one for each entry of {shape}")
+    try:
+        return [Fraction(v) if isinstance(v, float) else Fraction(str(v))
+                for v in np.broadcast_to(entries, shape).ravel()]  # fmt: skip
+    except (ValueError, ZeroDivisionError, OverflowError):
+        raise ClaimError(f"{name} holds something that is not a finite number: {value!r:.80}") from None
 
 
 def _vector_sites(model: Model, length: int) -> list[str]:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mechverify.claims.claim import Accuracy
+from mechverify.claims.claim import Accuracy, Bounds
 from mechverify.claims.errors import ClaimError
 
 
-def load_claim(path: str | Path, parameters: Mapping[str, str]) -> Accuracy:
+def load_claim(path: str | Path, parameters: Mapping[str, str]) -> Accuracy | Bounds:
     """Run the claim file with parameters given as text; a default's type says how text is read.
 
     Raises ClaimError, pointing to the line at fault, for anything that is wrong with the file, a
@@ -28,7 +28,7 @@ def load_claim(path: str | Path, parameters: Mapping[str, str]) -> Accuracy:
         raise ClaimError(f"{path}: parameter {', '.join(missing)} has no default; give it with -p {missing[0]}=...")
     values = {name: _convert(path, name, text, known[name].default) for name, text in parameters.items()}
     result = _run(path, lambda: function(**values))
-    if not isinstance(result, Accuracy):
+    if not isinstance(result, Accuracy | Bounds):
         raise ClaimError(f"{path}: claim() returned {type(result).__name__}, not a claim such as Accuracy(...)")
     return result
 

@@ -2,10 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from safetensors.numpy import save
+from torch import nn
 
 from mechverify.claims.errors import ClaimError
+from mechverify.graph.capture import Captured
+from mechverify.graph.capture import capture as graph_of
+from mechverify.graph.source import CaptureError
 from mechverify.kernel import container
 from mechverify.kernel.architectures import ARCHITECTURES
 from mechverify.kernel.errors import Rejected
@@ -16,7 +22,7 @@ from mechverify.kernel.graph import Graph
 class Site:
     """A named value inside the model, or one row of it: `model.logits[-1]`."""
 
-    model: "Model"
+    model: "Model | CapturedModel"
     name: str
     position: int | None = None
 
@@ -79,3 +85,38 @@ def transformer(weights: str | Path) -> Model:
     return Model(
         "transformer", str(path), data, tensors, n_ctx, d_vocab, d_vocab_out, d_model, n_heads, d_head, tuple(sites)
     )
+
+
+@dataclass(frozen=True)
+class CapturedModel:
+    """A torch module as a graph, its weights as a safetensors file; sites under the module's own names."""
+
+    captured: Captured
+    source: str
+    data: bytes
+    architecture: str = "captured"
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        return tuple(self.captured.sites)
+
+    def __getitem__(self, name: str) -> Site:
+        if name not in self.captured.sites:
+            raise ClaimError(f"{self.source} has no site {name!r}; it has: {', '.join(self.sites)}")
+        return Site(self, name)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.captured.graph.nodes[self.captured.sites[name]].shape
+
+
+def capture(module: nn.Module, *example_inputs: Any, vocab: int | None = None, **example_kwargs: Any) -> CapturedModel:
+    """Any small torch module, by torch.export on example inputs with a batch axis of one; see graph/capture.py.
+
+    Raises ClaimError, naming everything that stands in the way.
+    """
+    try:
+        captured = graph_of(module, *example_inputs, vocab=vocab, **example_kwargs)
+    except CaptureError as error:
+        raise ClaimError(str(error)) from None
+    data = save({name: np.ascontiguousarray(a) for name, a in sorted(captured.weights.items())})
+    return CapturedModel(captured, type(module).__name__, data)

@@ -1,62 +1,115 @@
 """A graph's values in plain torch: fast, rounded, and never the judge."""
 
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from mechverify.kernel import integers
 from mechverify.kernel.evaluate import kept, weight
 from mechverify.kernel.graph import Graph
 
+FUNCTIONS = {
+    **{f.__name__: f for f in (torch.relu, torch.abs, torch.exp, torch.log, torch.sqrt, torch.rsqrt, torch.reciprocal,
+                               torch.tanh, torch.sigmoid, torch.erf, torch.sin, torch.cos, F.gelu, F.silu)},
+    "softplus": lambda x: torch.logaddexp(x, torch.zeros_like(x)),  # F.softplus is linear beyond a threshold
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+}  # fmt: skip
+ELEMENTWISE = {"add": torch.add, "sub": torch.sub, "mul": torch.mul}
+
 
 class TorchRunner:
-    """Evaluates nodes on batches of token ids [batch, length], in float32 or float64."""
+    """Evaluates nodes on batches of token ids and real inputs, in float32 or float64."""
 
     def __init__(self, graph: Graph, weights: dict[str, np.ndarray], dtype: torch.dtype = torch.float32):
         self.graph, self.dtype = graph, dtype
         self.weights = weights
 
-    def __call__(self, node: int, tokens: np.ndarray) -> Tensor | np.ndarray:
-        """A tensor [batch, *shape] for a real node, an int64 array [batch] for an integer one."""
-        values: dict[int, Tensor | np.ndarray] = {}
-        with torch.inference_mode():
-            for n in self.graph.ancestors([node]):
-                values[n] = self._compute(n, [values[a] for a in self.graph.nodes[n].args], tokens)
-        value = values[node]
-        if isinstance(value, np.ndarray):
-            return np.broadcast_to(value, len(tokens))
-        return value.expand(len(tokens), *value.shape[1:])
+    def __call__(
+        self, node: int, tokens: np.ndarray | None = None, inputs: Sequence[np.ndarray | Tensor] = ()
+    ) -> Tensor | np.ndarray:
+        """Of token ids [batch, length] and real inputs [batch, *shape]: a tensor [batch, *shape] for a real node,
+        an int64 array [batch] for an integer one."""
+        return self.many([node], tokens, inputs)[node]
 
-    def _compute(self, n: int, args: list, tokens: np.ndarray):
+    def many(
+        self, nodes: Sequence[int], tokens: np.ndarray | None = None, inputs: Sequence[np.ndarray | Tensor] = ()
+    ) -> dict[int, Tensor | np.ndarray]:
+        """The values of several nodes, what they share computed once."""
+        size = len(inputs[0]) if tokens is None and len(inputs) else 1 if tokens is None else len(tokens)
+        ids = np.zeros((size, 0), np.int64) if tokens is None else tokens
+        values: dict[int, Tensor | np.ndarray] = {}
+        moving = any(isinstance(x, Tensor) and x.requires_grad for x in inputs)  # gradients are wanted
+        with nullcontext() if moving else torch.inference_mode():
+            reals = [torch.as_tensor(x).to(self.dtype) for x in inputs]
+            for n in self.graph.ancestors(list(nodes)):
+                values[n] = self._compute(n, [values[a] for a in self.graph.nodes[n].args], ids, reals)
+        return {n: _batch(values[n], size) for n in nodes}
+
+    def _compute(self, n: int, args: list, tokens: np.ndarray, inputs: list[Tensor]):
         node = self.graph.nodes[n]
         match node.op:
             case "tokens":
                 return torch.from_numpy(tokens)
+            case "input":
+                return inputs[node.attr[0]]
+            case "constant":
+                shape, entries = node.attr
+                return torch.tensor(entries, dtype=self.dtype).reshape(1, *shape)
             case "select":
                 axis, index = node.attr
                 return args[0].select(axis + 1, index)
+            case "view":
+                return _view(args[0], *node.attr)
+            case "concat":
+                size = max(len(a) for a in args)
+                return torch.cat([a.expand(size, *a.shape[1:]) for a in args], node.attr + 1)
             case "weight":
                 return torch.from_numpy(weight(self.weights, *node.attr)).to(self.dtype)[None]
             case "gather":
                 return args[0][0][args[1]]
             case "over_root":
                 return args[0] / node.attr**0.5
-            case "add":
+            case "power":
+                return args[0] ** node.attr
+            case "add" | "sub" | "mul" if node.kind == "real":
                 rank = 1 + len(node.shape)
                 first, second = (a.reshape(a.shape[:1] + (1,) * (rank - a.ndim) + a.shape[1:]) for a in args)
-                return first + second
+                return ELEMENTWISE[node.op](first, second)
             case "einsum":
                 operands, result = node.attr.split("->")
                 first, second = operands.split(",")
                 # a constant has batch size one; drop it, so that torch contracts with one matrix product
-                constants = [a.shape[0] == 1 and len(tokens) > 1 for a in args]
+                size = max(len(a) for a in args)
+                constants = [a.shape[0] == 1 and size > 1 for a in args]
                 terms = [t if c else f"Z{t}" for t, c in zip((first, second), constants, strict=True)]
-                batch = "" if all(constants) else "Z"
                 inputs = [a[0] if c else a for a, c in zip(args, constants, strict=True)]
-                out = torch.einsum(f"{terms[0]},{terms[1]}->{batch}{result}", *inputs)
-                return out if batch else out[None]
+                return torch.einsum(f"{terms[0]},{terms[1]}->Z{result}", *inputs)
             case "softmax":
                 mask = torch.from_numpy(np.array(np.broadcast_to(kept(node), node.shape)))
                 return args[0].masked_fill(~mask, -torch.inf).softmax(-1)
+        if node.op in FUNCTIONS and node.kind == "real":
+            return FUNCTIONS[node.op](args[0])
         values = np.asarray(self.graph.values, np.int64)
         return integers.apply(node.op, node.attr, args, lambda i: values[tokens[:, i]])
+
+
+def _batch(value: Tensor | np.ndarray, size: int) -> Tensor | np.ndarray:
+    """Of `size` rows, where a value that doesn't vary has one."""
+    if isinstance(value, np.ndarray):
+        return np.broadcast_to(value, size)
+    return value.expand(size, *value.shape[1:])
+
+
+def _view(x: Tensor, shape: tuple[int, ...], offset: int, strides: tuple[int, ...]) -> Tensor:
+    """torch has no negative strides: view forwards, then flip."""
+    backwards = [k for k, step in enumerate(strides) if step < 0]
+    offset += sum((shape[k] - 1) * strides[k] for k in backwards)
+    flat = x.reshape(len(x), -1).contiguous()
+    batch = math.prod(x.shape[1:])
+    view = flat.as_strided((len(x), *shape), (batch, *map(abs, strides)), flat.storage_offset() + offset)
+    return view.flip([k + 1 for k in backwards]) if backwards else view

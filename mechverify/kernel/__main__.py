@@ -24,9 +24,12 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, Rejected, NotACertificate) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1 if isinstance(error, Rejected) else 2
-    right, size = theorem.right, theorem.claim.domain.size
     print(f"ACCEPTED: {theorem.verdict}\nclaim: {json.dumps(theorem.claim.stated)}")
-    print(f"right: {right.low} to {right.high} of {size} inputs\naxioms: {', '.join(theorem.axioms) or 'none'}")
+    if theorem.right is not None:
+        print(f"right: {theorem.right.low} to {theorem.right.high} of {theorem.claim.domain.size} inputs")
+    for i, (low, high) in enumerate(zip(*(end.tolist() for end in theorem.range or ()), strict=True)):
+        print(f"entry {i}: {low!r} to {high!r}")
+    print(f"axioms: {', '.join(theorem.axioms) or 'none'}")
     return 0
 
 

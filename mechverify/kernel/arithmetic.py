@@ -45,6 +45,8 @@ class Arithmetic:
     proof. `work` adds what a call costs by itself, and is what `limit` bounds: a small file can't keep the
     kernel busy for long."""
 
+    xp: Any = np  # the library of the arrays: searches do the same steps with others
+    rounds = True
     dtype: Any
     precision: int  # bits to which series are summed
     chunk: int  # numbers of a temporary array
@@ -93,6 +95,37 @@ class Arithmetic:
             self.spend(np.size(mid))
         rad = np.broadcast_to(np.asarray(rad, self.dtype), np.shape(mid))
         return self._ball(np.asarray(mid, self.dtype), rad, x.exponent + y.exponent, 3 * n)
+
+    def sum(self, x: Ball) -> Ball:
+        """Over the last axis, added in pairs: log2 n rounds."""
+        rest = None
+        while (n := x.mid.shape[-1]) > 1:
+            if n % 2:
+                last = x.map(lambda a: a[..., -1:])
+                rest = last if rest is None else self.add(rest, last)
+            x = self.add(*(x.map(lambda a, i=i: a[..., i * (n // 2) : (i + 1) * (n // 2)]) for i in (0, 1)))
+        return (x if rest is None else self.add(x, rest)).map(lambda a: a[..., 0])
+
+    def scatter(self, x: Ball, entries: np.ndarray, size: int) -> Ball:
+        """[.., n] to [.., size]: entry i is added to entry entries[i]; the others are zero."""
+        order = np.argsort(entries, kind="stable")
+        first = np.searchsorted(entries[order], entries[order])
+        turn = np.arange(len(order)) - first  # the how-manieth with that target
+        total = None
+        for t in range(int(turn.max()) + 1):
+            here = order[turn == t]
+            piece = Ball(*(np.zeros((*a.shape[:-1], size), a.dtype) for a in np.broadcast_arrays(*x[:2])), x.exponent)
+            for to, of in zip(piece[:2], np.broadcast_arrays(*x[:2]), strict=True):
+                to[..., entries[here]] = of[..., here]
+            total = piece if total is None else self.add(total, piece)
+        return total
+
+    def value(self, f: Any, x: Ball) -> Ball:
+        return f.value(self, x)
+
+    def raw(self, a: np.ndarray) -> Any:
+        """Numbers or booleans of the kernel's as arrays of `xp`."""
+        return a
 
     def where(self, mask: np.ndarray, x: Ball, y: Ball) -> Ball:
         x, y = self.align(x, y)

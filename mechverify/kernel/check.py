@@ -5,40 +5,49 @@ what it proved with what the certificate concludes. Anything unknown or unproved
 """
 
 from collections.abc import Collection
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
 
 from mechverify.kernel import container
-from mechverify.kernel.claim import Bounds, Claim, Job
+from mechverify.kernel.claim import Bounds, Claim, Domain, Job, Range
 from mechverify.kernel.errors import NotACertificate, Rejected
 from mechverify.kernel.exact import Exact
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64, check_environment
-from mechverify.kernel.rules import evaluation, fold
-from mechverify.kernel.semantics import SEMANTICS
+from mechverify.kernel.rules import evaluation, fold, linear
 
-FORMAT, VERSION = "mechverify-certificate", 2
-READS = (2,)  # every later kernel reads these as well; version 1 was never released
+FORMAT = "mechverify-certificate"
+VERSIONS = {"accuracy": 2, "bounds": 3}  # of the format, by what is claimed; every later kernel reads these as well
 LIMIT = 5e9  # units of work: five to nine seconds
 AXIOMS = {
     "ieee754": "elementwise float64 + - * / and sqrt of numpy round to nearest with gradual underflow",
+    "capture": "the graph is the torch module's, on whose inputs it was replayed (see the claim)",
     "libm:float32": "the float32 program's exp(d), d <= 0, is within 2^-21 e^d + 2^-126 of e^d",
 }
-LEAVES = {"enumerate": evaluation.enumerate, "counterexample": evaluation.counterexample, "fold": fold.check}
+LEAVES = {
+    "accuracy": {"enumerate": evaluation.enumerate, "counterexample": evaluation.counterexample, "fold": fold.check},
+    "bounds": {"point": evaluation.point, "linear": linear.check},
+}
 
 
 class Theorem(NamedTuple):
-    """What an accepted certificate establishes: of `claim.domain.size` inputs, at least `right.low` and at
-    most `right.high` are right (the bounds that the certificate states; those proved are at least as good).
-    `wrong` are inputs [number, length] that were replayed; `cells` those of rule fold, as (query token, class,
-    size, bounds of the wrong inputs); `rules` how often each was used; `work` is in units that `limit` bounds."""
+    """What an accepted certificate establishes. Of an accuracy claim: of `claim.domain.size` inputs, at least
+    `right.low` and at most `right.high` are right; of one about bounds: every entry is in `range` (these are the bounds
+    that the certificate states; those proved are at least as good). `wrong` are inputs [number, length] and `points`
+    [number, coordinates] that were replayed, `attained` what the value is there; `cells` those of rule fold, as
+    (query token, class, size, bounds of the wrong inputs); `rules` how often each was used; `work` is in units that
+    `limit` bounds."""
 
     claim: Claim
     verdict: str
-    right: Bounds
+    right: Bounds | None
+    range: Range | None
     axioms: tuple[str, ...]
     wrong: np.ndarray
+    points: np.ndarray
+    attained: Range | None
     rules: dict[str, int]
     cells: list[tuple]
     kernel_ops: int
@@ -57,8 +66,8 @@ def check(data: bytes, *, exact: bool = False, forbid: Collection[str] = (), lim
     if type(document) is not dict or document.get("format") != FORMAT:
         raise NotACertificate(f"certificate.json doesn't say that its format is {FORMAT!r}")
     version = document.get("version")
-    if type(version) is not int or version not in READS:
-        what = f"format version {version!r:.60}; this kernel reads version {VERSION}"
+    if type(version) is not int or version not in VERSIONS.values():
+        what = f"format version {version!r:.60}; this kernel reads versions {', '.join(map(str, VERSIONS.values()))}"
         raise NotACertificate(f"{what}: prove again, or check with a release of mechverify that reads it")
     try:
         with np.errstate(all="ignore"):  # what isn't finite is rejected, or bounds nothing: docs/soundness.md
@@ -72,9 +81,11 @@ def check(data: bytes, *, exact: bool = False, forbid: Collection[str] = (), lim
 
 
 def _decide(document: Reader, weights: bytes, arithmetic: Float64 | Exact, forbid: Collection[str]) -> Theorem:
-    _ = document["format"], document["version"]
+    _, version = document["format"], document["version"].an_integer()
     claim = Claim(document["claim"], weights)
-    needed = ["ieee754", *SEMANTICS[claim.semantics].axioms]
+    if version != VERSIONS[claim.kind]:
+        raise Rejected(f"a claim of kind {claim.kind} is written in version {VERSIONS[claim.kind]} of the format")
+    needed = claim.axioms
     if (listed := [a.text() for a in document["axioms"].items(16)]) != needed:
         raise Rejected(f"the proof needs the axioms {needed}, the certificate lists {listed}")
     axioms = tuple(a for a in needed if a != "ieee754" or type(arithmetic) is Float64)
@@ -82,61 +93,111 @@ def _decide(document: Reader, weights: bytes, arithmetic: Float64 | Exact, forbi
         raise Rejected(f"the proof rests on {', '.join(refused)}, which you forbid")
     job = Job(claim, arithmetic)
     proved, rules = prove(job, document["proof"])
-    verdict, right = _conclude(document["conclusion"], claim, proved, len(job.wrong) > 0)
+    verdict, stated = _conclude(document["conclusion"], job, proved)
     document.close()
+    right, range_ = (stated, None) if claim.kind == "accuracy" else (None, stated)
     wrong = np.concatenate([np.zeros((0, claim.domain.length), np.int64), *job.wrong])
+    points = np.concatenate([np.zeros((0, len(claim.domain.low))), *job.points])
+    attained = Range(*map(np.concatenate, zip(*job.attained, strict=True))) if job.attained else None
     ar = job.ar
-    return Theorem(claim, verdict, right, axioms, wrong, rules, job.cells, ar.ops, ar.work, type(ar) is Exact)
+    return Theorem(claim, verdict, right, range_, axioms, wrong, points, attained, rules, job.cells, ar.ops, ar.work,
+                   type(ar) is Exact)  # fmt: skip
 
 
-def prove(job: Job, proof: Reader) -> tuple[Bounds, dict[str, int]]:
-    """Bounds for the right inputs of the job's domain, and how often each rule was used.
+def prove(job: Job, proof: Reader) -> tuple[Bounds | Range, dict[str, int]]:
+    """Bounds for the right inputs of the job's domain, or for the value there, and how often each rule was used.
 
-    The tree is walked with a stack: its depth is the certificate's to choose. A `split` cuts a token set in two;
-    the halves are made here, not listed, so they are disjoint and cover their parent whatever the file says,
-    and their bounds add up. `both` proves one part twice and keeps the better of each bound.
+    The tree is walked with a stack: its depth is the certificate's to choose. A `split` cuts a token set, or the box
+    at a coordinate, in two; the halves are made here, not listed, so they cover their parent whatever the file says
+    (token sets disjointly), and their bounds are combined. `both` proves one part twice and keeps the better of
+    each bound. Leaves of rule linear are checked side by side.
     """
-    results: list[Bounds] = []
+    leaves, everything = LEAVES[job.claim.kind], _everything(job.claim)
     used: dict[str, int] = {}
+    steps: list[tuple] = []  # what to do with the leaves' results, last step first
+    linear_leaves: list[tuple[int, Domain, Reader]] = []
     todo: list[tuple] = [(None, job.claim.domain, proof)]
     while todo:
         combine, part, node = todo.pop()
         if combine is not None:
-            results.append(combine(results.pop(), results.pop()))
+            steps.append((combine, None))
             continue
         job.ar.spend(0)
-        rule = node["rule"].one_of([*LEAVES, "split", "both"])
+        rule = node["rule"].one_of([*leaves, "split", "both"])
         used[rule] = used.get(rule, 0) + 1
         if rule == "split":
-            position = node["position"].an_integer(0, part.length - 1)
-            job.ar.spend(20 * len(part.tokens[position]) + 100 * part.length)
-            halves = part.split(position, set(node["first"].integers()))
-            if not halves[0].size or not halves[1].size:
-                raise Rejected("a split leaves one half empty")
-            todo += [(_add, None, None), (None, halves[0], node["inside"]), (None, halves[1], node["outside"])]
+            halves = _halves(job, part, node)
+            combine = _add if job.claim.kind == "accuracy" else _unite
+            todo += [(combine, None, None), (None, halves[0], node["inside"]), (None, halves[1], node["outside"])]
             node.close()
         elif rule == "both":
             todo += [(_meet, None, None), (None, part, node["first"]), (None, part, node["second"])]
             node.close()
+        elif rule == "linear":
+            linear_leaves.append((len(steps), part, node))
+            steps.append((None, None))
         else:
-            results.append(LEAVES[rule](job, part, node))
-    return _meet(results.pop(), Bounds(0, job.claim.domain.size)), used
+            steps.append((None, leaves[rule](job, part, node)))
+    if linear_leaves:
+        places, parts, nodes = zip(*linear_leaves, strict=True)
+        for place, result in zip(places, linear.check(job, list(parts), list(nodes)), strict=True):
+            steps[place] = None, result
+    results: list = []
+    for combine, result in steps:
+        results.append(result if combine is None else combine(results.pop(), results.pop()))
+    return _meet(results.pop(), everything), used
+
+
+def _halves(job: Job, part: Domain, node: Reader) -> tuple[Domain, Domain]:
+    if "position" in node.value:
+        position = node["position"].an_integer(0, part.length - 1)
+        job.ar.spend(20 * len(part.tokens[position]) + 100 * part.length)
+        halves = part.split(position, set(node["first"].integers()))
+        if not halves[0].size or not halves[1].size:
+            raise Rejected("a split leaves one half empty")
+        return halves
+    coordinate, at = node["coordinate"].an_integer(0, len(part.low) - 1), node["at"].float64()
+    job.ar.spend(10 * len(part.low))
+    if not part.low[coordinate] <= at <= part.high[coordinate]:
+        raise Rejected(f"coordinate {coordinate} is cut outside its interval")
+    return part.cut(coordinate, at)
+
+
+def _everything(claim: Claim) -> Bounds | Range:
+    if claim.kind == "accuracy":
+        return Bounds(0, claim.domain.size)
+    return Range(np.full(claim.outputs, -np.inf), np.full(claim.outputs, np.inf))
 
 
 def _add(a: Bounds, b: Bounds) -> Bounds:
     return Bounds(a.low + b.low, a.high + b.high)
 
 
-def _meet(a: Bounds, b: Bounds) -> Bounds:
-    both = Bounds(max(a.low, b.low), min(a.high, b.high))
-    if both.low > both.high:
+def _unite(a: Range, b: Range) -> Range:
+    return Range(np.minimum(a.low, b.low), np.maximum(a.high, b.high))
+
+
+def _meet(a: Bounds | Range, b: Bounds | Range) -> Bounds | Range:
+    if isinstance(a, Range):
+        both = Range(np.maximum(a.low, b.low), np.minimum(a.high, b.high))
+        contradictory = not (both.low <= both.high).all()
+    else:
+        both = Bounds(max(a.low, b.low), min(a.high, b.high))
+        contradictory = both.low > both.high
+    if contradictory:
         raise Rejected("two proofs of the same part contradict each other")
     return both
 
 
-def _conclude(entry: Reader, claim: Claim, proved: Bounds, has_counterexample: bool) -> tuple[str, Bounds]:
+def _conclude(entry: Reader, job: Job, proved: Bounds | Range) -> tuple[str, Bounds | Range]:
     """The certificate's conclusion, if the proved bounds imply it."""
     verdict = entry["verdict"].one_of(["PROVED", "REFUTED", "BOUNDED"])
+    conclude = _conclude_accuracy if job.claim.kind == "accuracy" else _conclude_bounds
+    return verdict, conclude(entry, verdict, job, proved)
+
+
+def _conclude_accuracy(entry: Reader, verdict: str, job: Job, proved: Bounds) -> Bounds:
+    claim = job.claim
     stated = Bounds(entry["right_at_least"].natural(), entry["right_at_most"].natural())
     entry.close()
     if stated.low > proved.low or stated.high < proved.high:
@@ -144,8 +205,38 @@ def _conclude(entry: Reader, claim: Claim, proved: Bounds, has_counterexample: b
     if verdict != "BOUNDED" and claim.at_least is None:
         raise Rejected(f"a claim without a threshold can't be {verdict}")
     needed = 0 if verdict == "BOUNDED" else claim.at_least * claim.domain.size
-    if verdict == "PROVED" and not stated.low >= needed:
-        raise Rejected(f"{stated.low} right inputs don't reach the claimed accuracy {claim.at_least}")
-    if verdict == "REFUTED" and not (stated.high < needed and has_counterexample):
-        raise Rejected("the claim is not refuted: its bound can be reached, or no wrong input is given")
-    return verdict, stated
+    if verdict == "PROVED" and stated.low < needed:
+        raise Rejected("the proved number of right inputs doesn't reach the claim's threshold")
+    if verdict == "REFUTED" and not (stated.high < needed and job.wrong):
+        raise Rejected("the claim is not refuted: too many inputs may be right, or none was shown to be wrong")
+    return stated
+
+
+def _conclude_bounds(entry: Reader, verdict: str, job: Job, proved: Range) -> Range:
+    """Ends that aren't stated are null; thresholds are compared as rational numbers."""
+    claim, ends = job.claim, []
+    for name, nothing in (("low", -np.inf), ("high", np.inf)):
+        numbers = [nothing if v.value is None else v.float64() for v in entry[name].items(claim.outputs, claim.outputs)]
+        ends.append(np.array(numbers))
+    entry.close()
+    stated = Range(*ends)
+    if (stated.low > proved.low).any() or (stated.high < proved.high).any():
+        raise Rejected("the bounds stated are tighter than those proved")
+    if verdict != "BOUNDED" and claim.least is None and claim.most is None:
+        raise Rejected(f"a claim without a threshold can't be {verdict}")
+    least, most = claim.least or [], claim.most or []
+    reached = _all_at_least(stated.low, least) and _all_at_least(-stated.high, [-t for t in most])
+    if verdict == "PROVED" and not reached:
+        raise Rejected("the proved bounds don't reach the claim's thresholds")
+    broken = any(
+        not _all_at_least(high, least) or not _all_at_least(-low, [-t for t in most])
+        for found in job.attained for low, high in zip(*found, strict=True)
+    )  # fmt: skip
+    if verdict == "REFUTED" and not broken:
+        raise Rejected("the claim is not refuted: no input was shown to break a threshold")
+    return stated
+
+
+def _all_at_least(values: np.ndarray, thresholds: list[Fraction]) -> bool:
+    """Exactly; no thresholds are reached by all."""
+    return all(value >= t for value, t in zip(values.tolist(), thresholds, strict=False))

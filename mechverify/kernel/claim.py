@@ -1,11 +1,12 @@
-"""What is to be decided: a model, a domain, a mechanism, and when an input counts as right."""
+"""What is to be decided: a model, a domain, and a mechanism or thresholds for one of the model's values."""
 
 import hashlib
 import re
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from mechverify.kernel.arithmetic import Arithmetic
 from mechverify.kernel.errors import Rejected
 from mechverify.kernel.evaluate import Evaluation, batch_size
 from mechverify.kernel.fields import Reader
+from mechverify.kernel.functions import FUNCTIONS
 from mechverify.kernel.graph import Graph
 from mechverify.kernel.integers import OPERATIONS
 from mechverify.kernel.semantics import SEMANTICS
@@ -27,10 +29,20 @@ class Bounds(NamedTuple):
     high: int
 
 
+class Range(NamedTuple):
+    """Every entry of a value lies between these numbers [entries], everywhere in a part of the domain."""
+
+    low: np.ndarray
+    high: np.ndarray
+
+
 class Domain(NamedTuple):
-    """A product of token sets: `tokens[i]` are the distinct ids, ascending, allowed at position i."""
+    """A product of token sets, `tokens[i]` the distinct ids, ascending, allowed at position i; and of a box, all real
+    inputs flattened one after another: its corners `low` and `high` [coordinates]."""
 
     tokens: tuple[tuple[int, ...], ...]
+    low: np.ndarray = np.zeros(0)
+    high: np.ndarray = np.zeros(0)
 
     @property
     def length(self) -> int:
@@ -38,12 +50,21 @@ class Domain(NamedTuple):
 
     @property
     def size(self) -> int:
+        """The number of token sequences."""
         return prod(map(len, self.tokens))
 
     def split(self, position: int, first: set[int]) -> tuple["Domain", "Domain"]:
         """The inputs whose token at `position` is in `first`, and the others: together, exactly this domain."""
         halves = [tuple(t for t in self.tokens[position] if (t in first) == inside) for inside in (True, False)]
-        return tuple(Domain((*self.tokens[:position], half, *self.tokens[position + 1 :])) for half in halves)
+        return tuple(
+            self._replace(tokens=(*self.tokens[:position], half, *self.tokens[position + 1 :])) for half in halves
+        )
+
+    def cut(self, coordinate: int, at: float) -> tuple["Domain", "Domain"]:
+        """The inputs with that coordinate up to `at`, and from there on."""
+        low, high = self.low.copy(), self.high.copy()
+        low[coordinate] = high[coordinate] = at
+        return self._replace(high=high), self._replace(low=low)
 
     def inputs(self, start: int, stop: int) -> np.ndarray:
         """Sequences number `start` to `stop` - 1 in lexicographic order, ids [stop - start, length]."""
@@ -58,18 +79,18 @@ class Domain(NamedTuple):
 
 
 class Claim:
-    """Accuracy of row `position` of `site` against a mechanism, over `domain`, as a certificate states it.
+    """What a certificate states about the weights in `weights_data` (a safetensors file); rejects what isn't a claim.
 
-    An input is right if output `target` (an integer node) of the vector node `output` is strictly larger than
-    every other. A tie, and a target that is no output, is wrong. Rejects what isn't such a claim about the
-    weights in `weights_data` (a safetensors file).
+    `accuracy`: row `position` of a site decodes to the mechanism's value. An input is right if output `target` (an
+    integer node) of the vector node `output` is strictly larger than every other. A tie, and a target that is no
+    output, is wrong. `bounds`: every entry of a site (or of a row) lies between `least` and `most` [entries].
     """
 
     def __init__(self, entry: Reader, weights_data: bytes):
         self.stated = entry.value
-        entry["kind"].one_of(["accuracy"])
+        self.kind = entry["kind"].one_of(["accuracy", "bounds"])
         self.semantics = entry["semantics"].one_of(SEMANTICS)
-        self.architecture = entry["architecture"].one_of(ARCHITECTURES)
+        self.architecture = entry["architecture"].one_of([*ARCHITECTURES, "captured"])
         self.weights_sha256 = entry["weights_sha256"].text()
         if self.weights_sha256 != hashlib.sha256(weights_data).hexdigest():
             raise Rejected("the weights in the file are not those that the claim names (SHA-256 differs)")
@@ -77,19 +98,32 @@ class Claim:
             self.weights = container.read_weights(weights_data)
         except ValueError as error:
             raise Rejected(f"weights: {error}") from None
-        self.domain, values = _domain(entry["domain"])
+        self.domain, values, shapes = _domain(entry["domain"])
         self.graph = Graph(self.domain.length, values)
-        self.target = add_expression(self.graph, entry["equals"])
-        self.at_least = _fraction(entry["at_least"])
-        sites = ARCHITECTURES[self.architecture](self.graph, self.weights)
-        self.site = entry["site"].one_of(sites)
-        self.position = entry["position"].an_integer(0, self.domain.length - 1)
-        self.output = self.graph.select(sites[self.site], 0, self.position)
+        self.target = add_expression(self.graph, entry["equals"]) if self.kind == "accuracy" else None
+        self.captured = self.architecture == "captured"
+        if self.captured:
+            sites = captured(self.graph, self.weights, entry["graph"], shapes)
+        else:
+            sites = ARCHITECTURES[self.architecture](self.graph, self.weights)
+        self.shapes = shapes
+        self.site, position = entry["site"].one_of(sites), entry["position"]
+        self.output = sites[self.site]
+        self.position = None if self.kind == "bounds" and position.value is None else position.an_integer(0, 2**20)
+        if self.position is not None:
+            self.output = self.graph.select(self.output, 0, self.position)
         node = self.graph.nodes[self.output]
-        if node.kind != "real" or len(node.shape) != 1:
+        if node.kind != "real" or (self.kind == "accuracy" and len(node.shape) != 1):
             raise Rejected(f"row {self.position} of site {self.site!r} is not a vector of outputs")
-        self.outputs = node.shape[0]
+        self.outputs = prod(node.shape)
+        self.at_least = _fraction(entry["at_least"]) if self.kind == "accuracy" else None
+        if self.kind == "bounds":
+            self.least, self.most = (_thresholds(entry[name], self.outputs) for name in ("at_least", "at_most"))
         entry.close()
+
+    @property
+    def axioms(self) -> list[str]:
+        return ["ieee754", *(["capture"] if self.captured else []), *SEMANTICS[self.semantics].axioms]
 
 
 class Job:
@@ -101,6 +135,8 @@ class Job:
         self.model.accept(claim.weights)
         self.cells: list[tuple] = []  # (query token, class, size, wrong) of every fold cell
         self.wrong: list[np.ndarray] = []  # inputs that were replayed
+        self.points: list[np.ndarray] = []  # and real inputs [number, coordinates], with the enclosed value there
+        self.attained: list[Range] = []
 
     def decide(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Two boolean arrays [inputs]: surely right, surely wrong (in every evaluation that the semantics speaks
@@ -122,6 +158,17 @@ class Job:
         loses = ((ar.upper(margin) <= 0) & rival).any(1)
         return possible & wins, ~possible | loses
 
+    def enclose(self, tokens: np.ndarray, points: np.ndarray) -> Range:
+        """Bounds [inputs, entries] of the output at single inputs."""
+        claim, ar = self.claim, self.ar
+        inputs, start = [], 0
+        for shape in claim.shapes:
+            inputs.append(points[:, start : start + prod(shape)].reshape(-1, *shape))
+            start += prod(shape)
+        value = Evaluation(claim.graph, claim.weights, self.model, tokens, inputs=inputs)[claim.output]
+        value = value.map(lambda a: np.broadcast_to(a, (len(tokens), *a.shape[1:])).reshape(len(tokens), -1))
+        return Range(ar.lower(value), ar.upper(value))
+
 
 def add_expression(graph: Graph, entry: Reader) -> int:
     """Add a mechanism, written as a list of nodes that refer back to earlier ones, and return its root.
@@ -141,17 +188,134 @@ def add_expression(graph: Graph, entry: Reader) -> int:
     return ids[-1]
 
 
-def _domain(entry: Reader) -> tuple[Domain, tuple[int, ...]]:
-    """Token sets by position (ids, ascending) and the integer that each id of the vocabulary means."""
+def captured(graph: Graph, weights: dict[str, np.ndarray], entry: Reader, shapes: list) -> dict[str, int]:
+    """Add a captured model's nodes, rows [op, [operands], attribute], and return its sites, names of nodes."""
+    ids: list[int] = []
+    for row in entry["nodes"].items(2**16, 1):
+        op, operands, attribute = row.items(3, 3)
+        name = op.one_of(ATTRIBUTES)
+        args, attr = operands.integers(2**12), ATTRIBUTES[name](attribute)
+        if len(args) != OPERANDS.get(name, 1) and not (name == "concat" and args):
+            raise Rejected(f"{row.where}: {name!r} on {len(args)} operands")
+        if not all(0 <= a < len(ids) for a in args):
+            raise Rejected(f"an operand of {name!r} doesn't refer to an earlier node")
+        if name == "weight" and (attr[0] not in weights or not _fits(attr[1], weights[attr[0]].shape)):
+            raise Rejected(f"the graph reads a tensor {attr[0]!r} of shape {attr[1]}, which the weights don't hold")
+        if name == "input" and (attr[0] >= len(shapes) or attr[1] != shapes[attr[0]]):
+            raise Rejected(f"the graph reads input {attr[0]} of shape {attr[1]}; the domain's inputs are {shapes}")
+        ids.append(graph.add(name, *(ids[a] for a in args), attr=attr))
+    sites = {}
+    for row in entry["sites"].items(2**16, 1):
+        name, node = row.items(2, 2)
+        sites[name.text()] = ids[node.an_integer(0, len(ids) - 1)]
+    replayed = entry["replayed"]
+    replayed["inputs"].an_integer(0), replayed["difference"].number(), replayed["module"].text()
+    replayed.close()
+    entry.close()
+    return sites
+
+
+def _fits(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
+    return len(shape) == len(whole) and all(0 < a <= b for a, b in zip(shape, whole, strict=True))
+
+
+def _sizes(entry: Reader) -> tuple[int, ...]:
+    return tuple(v.an_integer(1, 2**24) for v in entry.items(16))
+
+
+def _pair(first: Callable[[Reader], Any], second: Callable[[Reader], Any]) -> Callable[[Reader], tuple]:
+    def read(entry: Reader) -> tuple:
+        a, b = entry.items(2, 2)
+        return first(a), second(b)
+
+    return read
+
+
+def _view(entry: Reader) -> tuple:
+    shape, offset, strides = entry.items(3, 3)
+    return _sizes(shape), offset.an_integer(0), tuple(strides.integers(16))
+
+
+def _constant(entry: Reader) -> tuple:
+    shape, values = entry.items(2, 2)
+    numbers = tuple(v.float64() for v in values.items(2**16))
+    if len(numbers) != prod(_sizes(shape)):
+        raise Rejected(f"{entry.where}: the entries don't fill the shape")
+    return _sizes(shape), numbers
+
+
+def _einsum(entry: Reader) -> str:
+    if not re.fullmatch(r"[a-z]{0,16},[a-z]{0,16}->[a-z]{0,16}", entry.text()):
+        raise Rejected(f"{entry.where}: expected a contraction of two operands")
+    return entry.text()
+
+
+def _mask(entry: Reader) -> Any:
+    if type(entry.value) is int:
+        return entry.an_integer(1)
+    return entry.one_of(["causal"]) if type(entry.value) is str else tuple(r.text() for r in entry.items(2**12, 1))
+
+
+def _nothing(entry: Reader) -> None:
+    if entry.value is not None:
+        raise Rejected(f"{entry.where}: this operation has no attribute")
+
+
+# The operations of a captured graph, and how their attribute is read.
+ATTRIBUTES: dict[str, Callable[[Reader], Any]] = {
+    "tokens": _nothing,
+    "input": _pair(lambda e: e.an_integer(0, 2**10), _sizes),
+    "weight": _pair(Reader.text, _sizes),
+    "constant": _constant,
+    "view": _view,
+    "concat": lambda e: e.an_integer(0, 15),
+    "einsum": _einsum,
+    "softmax": _mask,
+    "power": lambda e: e.an_integer(2, 16),
+    "over_root": lambda e: e.an_integer(1, 2**30),
+    **dict.fromkeys(["gather", "add", "sub", "mul", *FUNCTIONS], _nothing),
+}
+
+
+OPERANDS = {**dict.fromkeys(["tokens", "input", "weight", "constant"], 0),
+            **dict.fromkeys(["gather", "add", "sub", "mul", "einsum"], 2)}  # fmt: skip
+
+
+def _domain(entry: Reader) -> tuple[Domain, tuple[int, ...], list[tuple[int, ...]]]:
+    """Token sets by position (ids, ascending), the integer that each id of the vocabulary means, and the shapes of
+    the real inputs."""
+    real = entry["inputs"].items(2**8) if "inputs" in entry.value else []
     values = tuple(entry["values"].integers(2**20))
-    tokens = tuple(tuple(row.integers()) for row in entry["tokens"].items(2**10, 1))
+    tokens = tuple(tuple(row.integers()) for row in entry["tokens"].items(2**10, 0 if real else 1))
     entry.close()
     for here in tokens:
         if not here or here[0] < 0 or here[-1] >= len(values) or not all(a < b for a, b in pairwise(here)):
             raise Rejected("a token set of the domain is empty, not ascending, or not within the vocabulary")
-    if Domain(tokens).size >= 2**13_000:
+    shapes, corners = [], [[], []]
+    for row in real:
+        shape, *ends = row.items(3, 3)
+        shapes.append(_sizes(shape))
+        for corner, end in zip(corners, ends, strict=True):
+            numbers = [v.float64() for v in end.items(2**20)]
+            if len(numbers) != prod(shapes[-1]):
+                raise Rejected(f"{end.where}: the entries don't fill the shape")
+            corner += numbers
+    low, high = np.array(corners, np.float64).reshape(2, -1)
+    if not (low <= high).all():
+        raise Rejected("a box of the domain is empty")
+    domain = Domain(tokens, low, high)
+    if domain.size >= 2**13_000:
         raise Rejected("the domain has more than 2^13000 inputs")
-    return Domain(tokens), values
+    return domain, values, shapes
+
+
+def _thresholds(entry: Reader, n: int) -> list[Fraction] | None:
+    """One number for all entries, or one for each."""
+    if entry.value is None:
+        return None
+    if type(entry.value) is str:
+        return [entry.number()] * n
+    return [v.number() for v in entry.items(n, n)]
 
 
 def _fraction(entry: Reader) -> Fraction | None:

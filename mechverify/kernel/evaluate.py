@@ -1,7 +1,7 @@
 """The value of graph nodes on given tokens: reals as balls, integers exactly."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from mechverify.kernel import integers
 from mechverify.kernel.arithmetic import Ball
 from mechverify.kernel.errors import Unsupported
+from mechverify.kernel.functions import FUNCTIONS, Function, power_of
 from mechverify.kernel.graph import Graph, Node
 from mechverify.kernel.semantics import Real
 
@@ -19,11 +20,13 @@ class Evaluation:
     """Values of nodes, computed once each, as the operations of `model` give them.
 
     `tokens` are ids [..., length] and `selected(j)` the ids [...] at position j; the leading axes are
-    batch axes, equal in number everywhere and of size one where a value doesn't vary.
+    batch axes, equal in number everywhere and of size one where a value doesn't vary. `inputs` are the real inputs
+    [*batch, *shape].
     """
 
     def __init__(self, graph: Graph, weights: dict[str, np.ndarray], model: Real, tokens: np.ndarray,
-                 selected: Callable[[int], np.ndarray] | None = None):  # fmt: skip
+                 selected: Callable[[int], np.ndarray] | None = None, inputs: Sequence[np.ndarray] = ()):  # fmt: skip
+        self.inputs = inputs
         self.graph, self.weights, self.model, self.tokens = graph, weights, model, tokens
         self.selected = selected or (lambda j: tokens[..., j])
         self.batch, self.held = tokens.ndim - 1, 0
@@ -53,6 +56,19 @@ class Evaluation:
         match node.op:
             case "tokens":
                 return self.tokens
+            case "input":
+                return model.ar.exact(self.inputs[node.attr[0]])
+            case "view" if node.kind == "ids":
+                return args[0].reshape(*args[0].shape[: self.batch], -1)[..., entries(node.attr)]
+            case "view":
+                at = entries(node.attr)
+                return args[0].map(lambda a: a.reshape(*a.shape[: self.batch], -1)[..., at])
+            case "constant":
+                return model.ar.exact(np.array(node.attr[1], float).reshape((1,) * self.batch + node.attr[0]))
+            case "concat":
+                return self._concatenated(node, args)
+            case "sub" | "mul":
+                return getattr(model, node.op)(*(self.align(a, rank) for a in args))
             case "select" if node.kind == "ids":
                 return self.selected(node.attr[1])
             case "select":
@@ -71,9 +87,36 @@ class Evaluation:
                 return model.contract(node.attr, args[0], args[1])
             case "softmax":
                 return model.softmax(args[0], kept(node))
+            case op if node.kind == "real":
+                return model.function(op, function_of(node), args[0])
         model.ar.spend(len(args) * math.prod(np.broadcast_shapes(*(a.shape for a in args))), 1 + len(args))
         values = np.asarray(self.graph.values, np.int64)
         return integers.apply(node.op, node.attr, args, lambda i: values[self.selected(i)])
+
+    def _concatenated(self, node: Node, args: list) -> Ball:
+        """Each operand in its place of an array of zeros, added up: exact, and their exponents may differ."""
+        here, start, total = np.arange(math.prod(node.shape)).reshape(node.shape), 0, None
+        for a in args:
+            width = a.mid.shape[self.batch + node.attr]
+            places = np.take(here, np.arange(start, start + width), node.attr).ravel()
+            flat = a.map(lambda v: v.reshape(*v.shape[: self.batch], -1))
+            part = self.model.ar.scatter(flat, places, here.size)
+            total, start = part if total is None else self.model.ar.add(total, part), start + width
+        return total.map(lambda v: v.reshape(*v.shape[: self.batch], *node.shape))
+
+
+def function_of(node: Node) -> Function | None:
+    return power_of(node.attr) if node.op == "power" else FUNCTIONS.get(node.op)
+
+
+def entries(view: tuple) -> np.ndarray:
+    """The flat indices that a view (shape, offset, strides) reads."""
+    shape, offset, strides = view
+    reserve(*shape)
+    index = np.full(shape, offset)
+    for axis, (size, step) in enumerate(zip(shape, strides, strict=True)):
+        index = index + (np.arange(size) * step).reshape(size, *(1,) * (len(shape) - axis - 1))
+    return index
 
 
 def kept(node: Node) -> np.ndarray:

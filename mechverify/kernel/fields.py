@@ -1,6 +1,9 @@
 """Reading certificate data with every type, range and length checked, and no field left unread."""
 
+import re
 from collections.abc import Collection
+from fractions import Fraction
+from math import isfinite
 from typing import Any
 
 from mechverify.kernel.errors import Rejected
@@ -48,6 +51,26 @@ class Reader:
         self._need(type(self.value) is list and len(self.value) <= most, f"expected a list of at most {most}")
         self._need(all(type(v) is int and abs(v) < 2**62 for v in self.value), "expected integers")
         return self.value
+
+    def number(self) -> Fraction:
+        """A rational number, exactly: a float64 in hexadecimal as Python writes it, or "p/q"."""
+        text = self.text()
+        if re.fullmatch(r"-?[0-9]{1,400}/[1-9][0-9]{0,399}", text):
+            return Fraction(text)
+        plain = re.fullmatch(r"-?0x[01]\.[0-9a-f]{1,13}p[+-][0-9]{1,4}", text)
+        self._need(plain is not None, "expected a number as text")
+        try:
+            value = float.fromhex(text)
+        except OverflowError:
+            value = float("inf")
+        self._need(isfinite(value) and value.hex() == text, "expected a float64 in hexadecimal")
+        return Fraction(value)
+
+    def float64(self) -> float:
+        value = self.number()
+        fits = abs(value) < 2**1024 - 2**970 and Fraction(float(value)) == value
+        self._need(fits, "expected a number that is a float64")
+        return float(value)
 
     def natural(self) -> int:
         """A non-negative integer of any size, written as decimal text (JSON numbers lose digits elsewhere)."""

@@ -125,13 +125,17 @@ def _elementwise(graph: Graph, args: list[Node], attr: None) -> tuple:
     """Of two operands; shapes broadcast on the right."""
     first, second = args
     _need(first.kind == second.kind == "real", "an elementwise operation needs two real operands")
-    return "real", np.broadcast_shapes(first.shape, second.shape)
+    try:
+        return "real", np.broadcast_shapes(first.shape, second.shape)
+    except ValueError:
+        raise Rejected(f"shapes {first.shape} and {second.shape} don't fit") from None
 
 
 def _view(graph: Graph, args: list[Node], attr: tuple) -> tuple:
     """Entry i of the result is entry offset + sum_k strides[k] i_k of the flattened operand: reshaping,
     transposing, slicing, expanding, unfolding. `attr`: shape, offset, strides."""
     (operand,), (shape, offset, strides) = args, attr
+    _need(len(shape) == len(strides), "a view needs a stride for each axis")
     reach = [(size - 1) * step for size, step in zip(shape, strides, strict=True)]
     low, high = offset + sum(min(r, 0) for r in reach), offset + sum(max(r, 0) for r in reach)
     _need(operand.kind != "int" and all(size > 0 for size in shape), "view needs a tensor and an entry")
@@ -170,10 +174,12 @@ def _einsum(graph: Graph, args: list[Node], attr: str) -> tuple:
     """Over two operands, letters distinct in each term; a letter of one operand alone is in the result."""
     *terms, result = attr.replace("->", ",").split(",")
     sizes: dict[str, int] = {}
+    _need(len(terms) == len(args) == 2 and len(set(result)) == len(result), f"einsum {attr!r}")
     for term, node in zip(terms, args, strict=True):
         _need(node.kind == "real" and len(set(term)) == len(term) == len(node.shape), f"{attr!r} on shape {node.shape}")
         for letter, size in zip(term, node.shape, strict=True):
             _need(sizes.setdefault(letter, size) == size, f"einsum {attr!r}: sizes of {letter!r} differ")
+    _need(set(result) <= set(sizes), f"einsum {attr!r} has a result of unknown size")
     _need(set(sizes) - set(result) <= set(terms[0]) & set(terms[1]), f"einsum {attr!r} sums one operand alone")
     return "real", tuple(sizes[c] for c in result)
 
@@ -207,5 +213,6 @@ MODEL: dict[str, Callable[[Graph, list[Node], Any], tuple]] = {
     "over_root": lambda graph, args, attr: ("real", args[0].shape),  # divided by the square root of attr
     "einsum": _einsum,
     "softmax": _softmax,
+    "pivot": _einsum,  # any constants of that shape: see relaxation.py
     **dict.fromkeys(FUNCTIONS, _function),
 }

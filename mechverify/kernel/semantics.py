@@ -12,6 +12,7 @@ import numpy as np
 from mechverify.kernel.arithmetic import Arithmetic, Ball
 from mechverify.kernel.elementary import exp_parts
 from mechverify.kernel.errors import Rejected
+from mechverify.kernel.functions import Function
 
 U32 = 2.0**-24 * 129 / 128  # n * U32 exceeds gamma_n = n 2^-24 / (1 - n 2^-24) for n up to 2^15
 FLUSH = 2.0**-126  # what underflow loses, whether a program flushes subnormal numbers or not
@@ -30,8 +31,17 @@ class Real:
     def add(self, x: Ball, y: Ball) -> Ball:
         return self.rounded(self.ar.add(x, y))
 
+    def sub(self, x: Ball, y: Ball) -> Ball:
+        return self.rounded(self.ar.sub(x, y))
+
+    def mul(self, x: Ball, y: Ball) -> Ball:
+        return self.rounded(self.ar.mul(x, y))
+
     def div(self, x: Ball, y: Ball) -> Ball:
         return self.rounded(self.ar.div(x, y), 3)
+
+    def function(self, name: str, f: Function, x: Ball) -> Ball:
+        return f.value(self.ar, x)
 
     def sqrt(self, x: Ball) -> Ball:
         return self.rounded(self.ar.sqrt(x), 2)  # of the root, and of a constant that isn't a float32
@@ -78,6 +88,11 @@ class Float32(Real):
 
     def rounded(self, x: Ball, times: int = 1) -> Ball:
         return self.ar.widen(self._bounded(x, x), times * U32, times * FLUSH)
+
+    def function(self, name: str, f: Function, x: Ball) -> Ball:
+        if name not in ("relu", "abs"):  # these are exact
+            raise Rejected(f"semantics float32 says nothing of {name!r} yet; use semantics real")
+        return f.value(self.ar, x)
 
     def contract(self, spec: str, x: Ball, y: Ball) -> Ball:
         """n products and sums: gamma_n of the sum of absolute products, and n flushes of each kind."""

@@ -6,9 +6,10 @@ from math import ceil
 
 from mechverify import kernel
 from mechverify.certificate.write import write
-from mechverify.claims.claim import Accuracy
-from mechverify.kernel.claim import Bounds
+from mechverify.claims.claim import Accuracy, Bounds
+from mechverify.kernel.claim import Bounds as Counts
 from mechverify.provers.base import Attempt, Budget, Evidence, Problem, Progress, Prover
+from mechverify.provers.bounds import BoundsProblem, search
 from mechverify.provers.enumerate import Enumerate
 from mechverify.provers.falsify import falsify
 from mechverify.provers.fold import Fold
@@ -28,15 +29,15 @@ class Outcome:
     verdict: str
     theorem: kernel.Theorem | None
     certificate: bytes | None
-    evidence: Evidence
+    evidence: Evidence | None
     reasons: list[str]
     search_seconds: float
     check_seconds: float
 
 
 def prove(
-    claim: Accuracy, *, semantics: str = "real", time_limit: float | None = None, progress: Progress | None = None,
-    budget: Budget | None = None,
+    claim: Accuracy | Bounds, *, semantics: str = "real", time_limit: float | None = None,
+    progress: Progress | None = None, budget: Budget | None = None,
 ) -> Outcome:  # fmt: skip
     """Falsify, search, write the certificate, and have the kernel check it.
 
@@ -50,6 +51,8 @@ def prove(
         budget.deadline = start + time_limit
     if progress is not None:
         budget.progress = progress
+    if isinstance(claim, Bounds):
+        return _prove_bounds(claim, semantics, budget, start)
     problem = Problem.of(claim, semantics)
     evidence = falsify(problem, budget)
     found = _listed(problem, evidence)
@@ -84,20 +87,38 @@ def prove(
     )  # fmt: skip
 
 
+def _prove_bounds(claim: Bounds, semantics: str, budget: Budget, start: float) -> Outcome:
+    problem = BoundsProblem(claim, semantics)
+    found = search(problem, budget)
+    verdict = "REFUTED" if found.broken else "BOUNDED"
+    if problem.asks and not found.broken and problem.proves(found.range):
+        verdict = "PROVED"
+    certificate = write(problem.document, claim.output.model.data, found.proof, verdict, found.range)
+    searched = time.monotonic()
+    budget.progress("the kernel checks the certificate", None)
+    theorem = kernel.check(certificate, limit=float("inf"))
+    undecided = problem.asks and verdict == "BOUNDED"
+    reasons = ["the proved bounds don't reach the thresholds", *found.reasons] if undecided else found.reasons
+    return Outcome(
+        "UNKNOWN" if undecided else verdict, theorem, certificate, None, reasons,
+        searched - start, time.monotonic() - searched,
+    )  # fmt: skip
+
+
 def _listed(problem: Problem, evidence: Evidence) -> Attempt:
     """The wrong inputs that were found, as a proof: a few, or enough to refute the claim."""
     known, size = len(evidence.wrong), problem.domain.size
     if not known:
-        return Attempt(None, Bounds(0, size))
+        return Attempt(None, Counts(0, size))
     enough = 1 if problem.at_least is None else size - ceil(problem.at_least * size) + 1
     listed = enough if SHOWN < enough <= known else min(SHOWN, known)
     proof = {"rule": "counterexample", "inputs": evidence.wrong[:listed].tolist()}
-    return Attempt(proof, Bounds(0, size - listed))
+    return Attempt(proof, Counts(0, size - listed))
 
 
 def _meet(a: Attempt, b: Attempt) -> Attempt:
     """Both proofs together: the better of each bound."""
-    right = Bounds(max(a.right.low, b.right.low), min(a.right.high, b.right.high))
+    right = Counts(max(a.right.low, b.right.low), min(a.right.high, b.right.high))
     if a.proof is None:
         return Attempt(b.proof, right)
     return Attempt({"rule": "both", "first": a.proof, "second": b.proof}, right)

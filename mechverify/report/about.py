@@ -2,7 +2,7 @@
 
 from importlib.resources import files
 
-from mechverify.kernel.check import AXIOMS, LEAVES, READS
+from mechverify.kernel.check import AXIOMS, LEAVES, VERSIONS
 
 
 def modules() -> list[tuple[str, int, int]]:
@@ -21,8 +21,8 @@ def about() -> str:
             f"mechverify.kernel: {full} lines with comments and docstrings ({total} with blank ones)",
             f"{len(rows)} modules, standard library and numpy only:",
             *(f"{lines:6}  {name}" for name, _, lines in rows),
-            f"reads certificate format version {', '.join(map(str, READS))}",
-            f"rules: {', '.join(sorted([*LEAVES, 'both', 'split']))}",
+            f"reads certificate format version {', '.join(map(str, VERSIONS.values()))}",
+            f"rules: {', '.join(sorted({*(rule for kind in LEAVES.values() for rule in kind), 'both', 'split'}))}",
             *(f"axiom {name}: {text}" for name, text in AXIOMS.items()),
         ]
     )

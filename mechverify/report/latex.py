@@ -1,9 +1,11 @@
 """A LaTeX table of theorems (booktabs and siunitx)."""
 
 from fractions import Fraction
+from math import inf, isfinite
 from pathlib import Path
 
 from mechverify.kernel import Theorem
+from mechverify.report.ranges import name
 from mechverify.report.statement import brute_force_ops, decimal, expression, scientific
 
 HEAD = r"""% \usepackage{booktabs,siunitx}
@@ -13,12 +15,21 @@ certificate & verdict & mechanism & inputs & {accuracy $\geq$} & {accuracy $\leq
 & weights \\
 \midrule
 """
+RANGES = r"""% \usepackage{booktabs,siunitx}
+\begin{tabular}{lllS[table-format=3.0]S[table-format=1.6]S[table-format=1.6]S[table-format=1.1e2]l}
+\toprule
+certificate & verdict & value & {entries} & {mean width} & {reached} & {kernel ops} & weights \\
+\midrule
+"""
 TAIL = "\\bottomrule\n\\end{tabular}\n"
 
 
 def write_latex(target: Path, checked: list[tuple[Path, Theorem, float]]) -> Path:
-    rows = []
+    rows, ranges = [], []
     for path, t, _ in checked:
+        if t.claim.kind == "bounds":
+            ranges.append(_range_row(path, t))
+            continue
         total = t.claim.domain.size
         low = decimal(Fraction(t.right.low, total), 8, upwards=False)
         high = decimal(Fraction(t.right.high, total), 8, upwards=True)
@@ -37,8 +48,22 @@ def write_latex(target: Path, checked: list[tuple[Path, Theorem, float]]) -> Pat
         ]
         rows.append(" & ".join([*cells, f"\\texttt{{{t.claim.weights_sha256[:12]}}}"]) + " \\\\\n")
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(HEAD + "".join(rows) + TAIL)
+    tables = [HEAD + "".join(rows) + TAIL] if rows else []
+    target.write_text("\n".join(tables + ([RANGES + "".join(ranges) + TAIL] if ranges else [])))
     return target
+
+
+def _range_row(path: Path, t: Theorem) -> str:
+    """Mean width proved, and mean width that replayed inputs reach."""
+    width = float((t.range.high - t.range.low).mean())
+    reached = float((t.attained.low.max(0) - t.attained.high.min(0)).mean()) if t.attained else inf
+    cells = [_escape(path.name), t.verdict, f"\\texttt{{{_escape(name(t))}}}", str(t.claim.outputs)]
+    cells += [
+        f"{width:.6f}" if isfinite(width) else "{--}",
+        f"{reached:.6f}" if isfinite(reached) else "{--}",
+        scientific(t.kernel_ops),
+    ]
+    return " & ".join([*cells, f"\\texttt{{{t.claim.weights_sha256[:12]}}}"]) + " \\\\\n"
 
 
 def _escape(text: str) -> str:

@@ -5,6 +5,7 @@ from fractions import Fraction
 from typing import Any
 
 from mechverify.kernel import Theorem
+from mechverify.report import ranges
 from mechverify.report.statement import brute_force_ops, counterexamples, expression
 
 
@@ -22,7 +23,13 @@ def as_json(
             **common, "claim": None, "semantics": semantics, "value": nothing, "counterexample": None, "axioms": [],
             "cost": {"kernel_ops": 0, "brute_force_ops": None},
         }  # fmt: skip
-    claim, total = theorem.claim, theorem.claim.domain.size
+    claim = theorem.claim
+    if claim.kind == "bounds":
+        return {
+            **common, **ranges.as_json(theorem), "semantics": claim.semantics, "axioms": list(theorem.axioms),
+            "cost": {"kernel_ops": theorem.kernel_ops, "brute_force_ops": None},
+        }  # fmt: skip
+    total = claim.domain.size
     low, high = Fraction(theorem.right.low, total), Fraction(theorem.right.high, total)
     wrong = next(iter(counterexamples(theorem)), None)
     return {

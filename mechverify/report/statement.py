@@ -12,6 +12,7 @@ from mechverify.kernel.evaluate import Evaluation
 from mechverify.kernel.float64 import Float64
 from mechverify.kernel.graph import Graph
 from mechverify.kernel.semantics import Real
+from mechverify.report import ranges
 
 LONG = 4_000  # characters
 SHOWN = 4  # replayed inputs
@@ -88,6 +89,8 @@ def _ids(tokens: tuple[int, ...]) -> str:
 
 def lines(theorem: Theorem) -> list[tuple[str, str]]:
     """(label, text) pairs: the whole theorem, its assumptions and its cost."""
+    if theorem.claim.kind == "bounds":
+        return ranges.lines(theorem, _assumptions(theorem))
     claim, right, total = theorem.claim, theorem.right, theorem.claim.domain.size
     threshold = "" if claim.at_least is None else f", on at least {claim.at_least} of them"
     ops, brute = theorem.kernel_ops, brute_force_ops(theorem)
@@ -98,16 +101,23 @@ def lines(theorem: Theorem) -> list[tuple[str, str]]:
         ("claim", f"strict argmax {claim.site}[{claim.position}] = {expression(claim.graph, claim.target)}{threshold}"),
         ("domain", domain(theorem)),
         ("model", f"{claim.architecture}, weights sha256 {claim.weights_sha256}"),
-        ("semantics", f"{claim.semantics} ({MEANING[claim.semantics]})"),
         ("right, at least", f"{right.low:,}  ({decimal(Fraction(right.low, total), 8, False)} of all, rounded down)"),
         ("right, at most", f"{right.high:,}  ({decimal(Fraction(right.high, total), 8, True)} of all, rounded up)"),
     ]
-    rows += [("axiom", f"{axiom}: {AXIOMS[axiom]}") for axiom in theorem.axioms] or [("axiom", "none")]
-    rows.append(("proof", ", ".join(f"{times} {rule}" for rule, times in sorted(theorem.rules.items()))))
-    rows.append(("arithmetic", "exact rationals" if theorem.exact else "float64 with outward rounding"))
-    rows.append(("cost", f"{scientific(ops)} operations; brute force takes {scientific(brute)}{ratio}"))
+    rows += _assumptions(theorem)
+    rows[-1] = ("cost", f"{scientific(ops)} operations; brute force takes {scientific(brute)}{ratio}")
     for wrong in counterexamples(theorem):
         rows.append(("wrong on", f"{wrong.tokens}: the mechanism says {wrong.expected}, the model {wrong.decoded}"))
+    return rows
+
+
+def _assumptions(theorem: Theorem) -> list[tuple[str, str]]:
+    semantics = theorem.claim.semantics
+    rows = [("semantics", f"{semantics} ({MEANING[semantics]})")]
+    rows += [("axiom", f"{axiom}: {AXIOMS[axiom]}") for axiom in theorem.axioms] or [("axiom", "none")]
+    rows.append(("proof", ", ".join(f"{times:,} {rule}" for rule, times in sorted(theorem.rules.items()))))
+    rows.append(("arithmetic", "exact rationals" if theorem.exact else "float64 with outward rounding"))
+    rows.append(("cost", f"{scientific(theorem.kernel_ops)} operations"))
     return rows
 
 

@@ -36,6 +36,13 @@ def _label(node: dict, theorem: Theorem) -> str:
             )
         case "counterexample":
             return f"counterexample: {len(node['inputs'])} wrong inputs, replayed"
+        case "split" if "coordinate" in node:
+            return f"split: coordinate {node['coordinate']} at {float.fromhex(node['at']):.6g}"
+        case "point":
+            return f"point: {len(node['inputs'])} inputs, replayed"
+        case "linear":
+            lines = node["lines"]
+            return "linear: the kernel's own lines" if lines is None else f"linear: {len(lines)} sets of given lines"
         case "split":
             return f"split: the token at position {node['position']} is in {node['first']}, or not"
         case "both":

@@ -114,7 +114,7 @@ def test_contradicting_proofs_of_a_part_are_refused(monkeypatch):
     from mechverify.kernel.check import LEAVES
     from mechverify.kernel.claim import Bounds
 
-    monkeypatch.setitem(LEAVES, "enumerate", lambda job, part, node: Bounds(part.size, part.size))
+    monkeypatch.setitem(LEAVES["accuracy"], "enumerate", lambda job, part, node: Bounds(part.size, part.size))
     data = scalar_model(2, 2)
     wrong = {"rule": "counterexample", "inputs": [[0, 0]]}
     both = {"rule": "both", "first": {"rule": "enumerate"}, "second": wrong}

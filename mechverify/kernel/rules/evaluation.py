@@ -1,8 +1,8 @@
-"""Rules `enumerate` and `counterexample`: run the model on single inputs."""
+"""Rules `enumerate`, `counterexample` and `point`: run the model on single inputs."""
 
 import numpy as np
 
-from mechverify.kernel.claim import Bounds, Domain, Job
+from mechverify.kernel.claim import Bounds, Domain, Job, Range
 from mechverify.kernel.errors import Rejected
 from mechverify.kernel.fields import Reader
 
@@ -36,3 +36,24 @@ def counterexample(job: Job, domain: Domain, witness: Reader) -> Bounds:
         raise Rejected(f"input {listed[~wrong][0].tolist()} is not shown to be wrong")
     job.wrong.append(listed)
     return Bounds(0, domain.size - len(listed))
+
+
+def point(job: Job, domain: Domain, witness: Reader) -> Range:
+    """Postcondition: the value at each listed input of the part is in a range that is left for the report; of the part
+    as a whole nothing is said. Complexity: one evaluation an input."""
+    tokens, points = [], []
+    for row in witness["inputs"].items(2**12, 1):
+        ids, numbers = row.items(2, 2)
+        tokens.append(ids.integers(domain.length))
+        points.append([v.float64() for v in numbers.items(len(domain.low), len(domain.low))])
+    witness.close()
+    if any(len(row) != domain.length for row in tokens):
+        raise Rejected("a point needs one token for each position")
+    ids, numbers = np.array(tokens, np.int64).reshape(len(tokens), -1), np.array(points).reshape(len(points), -1)
+    if not domain.contains(ids) or not ((domain.low <= numbers) & (numbers <= domain.high)).all():
+        raise Rejected("a point lies outside its part of the domain")
+    job.wrong.append(ids)
+    job.points.append(numbers)
+    job.attained.append(job.enclose(ids, numbers))
+    everything = np.full(job.claim.outputs, np.inf)
+    return Range(-everything, everything)

@@ -1,0 +1,257 @@
+"""Any small torch module as an expression graph.
+
+torch.export gives the program (export.py), lowering.py writes it down, a replay compares the two. What is captured is
+the function over the reals that the module denotes with its weights taken exactly, whatever their float type; casts
+between floats are ignored. The module is called on a batch; the graph speaks of one input.
+"""
+
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.utils import _pytree as pytree
+
+from mechverify.graph.build import Builder, NotLowered, Value
+from mechverify.graph.export import Float64, Recorder, accept, arguments, exact_copy, exported, real_arithmetic
+from mechverify.graph.lowering import CASTS, MOVED, Lowering, name_of
+from mechverify.graph.run import TorchRunner
+from mechverify.graph.source import CaptureError, module_of, unsupported
+from mechverify.kernel.errors import Rejected
+from mechverify.kernel.graph import Graph
+
+REPLAYS = 16
+TOLERANCE = 1e-9  # of the replay, relative to the larger of one and the largest entry; no verdict rests on it
+
+
+@dataclass(frozen=True)
+class Captured:
+    """A module's graph. `weights`: float64 arrays by state-dict name. `sites`: node ids, without batch axis, of
+    "output" ("output.0", ... if several), "tokens", "input.0", ..., every submodule's output by its path
+    ("blocks.0.attn"; "norm@1" for a second call), and "<path>.pattern", "<path>.scores" of its softmax.
+    `inputs`: shapes of the real inputs. Replayed on `replayed` inputs: the largest relative difference."""
+
+    graph: Graph
+    weights: dict[str, np.ndarray]
+    sites: dict[str, int]
+    inputs: tuple[tuple[int, ...], ...]
+    tokens_length: int
+    vocab: int
+    replayed: int
+    difference: float
+
+
+def capture(module: nn.Module, *example_inputs: Any, vocab: int | None = None, **example_kwargs: Any) -> Captured:
+    """The graph of `module(*example_inputs, **example_kwargs)`.
+
+    Examples have a batch axis of one: real tensors [1, ...] are inputs, one integer tensor [1, length] may hold
+    token ids; other arguments stay as they are. Token ids are below `vocab` (default: the rows of the smallest
+    embedding that they index). The module is left as it was. Raises CaptureError.
+    """
+    accept(module)
+    call, tensors = arguments(example_inputs, example_kwargs)
+    with real_arithmetic():
+        recorder = Recorder(exact_copy(module), call)
+        tensors = [t.double() if t.is_floating_point() else t.long() for t in tensors]
+        program = exported(recorder, tensors)
+        return _Capture(recorder, program, tensors, vocab).result()
+
+
+class _Capture:
+    """From an exported program to a graph."""
+
+    def __init__(self, recorder: Recorder, program: Any, tensors: list[Tensor], vocab: int | None):
+        self.recorder, self.program, self.tensors = recorder, program, tensors
+        self.names = list(recorder.notes()[1])
+        ids = [t for t in tensors if not t.is_floating_point()]
+        self.length = ids[0].shape[1] if ids else 0
+        self.vocab = (vocab or self._smallest_table()) if ids else 0
+        self.builder = Builder(Graph(self.length, tuple(range(self.vocab))), self._state())
+        self.lowering = Lowering(self.builder)
+        self.sites: dict[str, Value] = {}
+        self.env: dict[Any, Any] = {}
+        self.problems: dict[Any, str] = {}
+
+    def result(self) -> Captured:
+        self._inputs()
+        outputs = self._outputs()
+        for node in self._needed(list(outputs.values())):
+            self._lower(node)
+        wanted = [node for name, node in outputs.items() if name.split(".")[0] == "output"]
+        problems = [(node, self.problems[node]) for node in self._needed(wanted) if node in self.problems]
+        if problems:
+            raise unsupported(problems)
+        for name, node in outputs.items():
+            self._site(name, self.env[node], node in wanted)
+        graph, sites = _compact(self.builder.graph, {name: self._without_batch(v) for name, v in self.sites.items()})
+        weights = {n.attr[0]: self.builder.weights[n.attr[0]] for n in graph.nodes if n.op == "weight"}
+        difference = self._replay(graph, weights, sites)
+        inputs = tuple(tuple(t.shape[1:]) for t in self.tensors if t.is_floating_point())
+        return Captured(graph, weights, sites, inputs, self.length, self.vocab, REPLAYS, difference)
+
+    # --- the program's inputs and outputs
+
+    def _placeholders(self) -> Iterator[tuple[Any, Any]]:
+        nodes = [n for n in self.program.graph.nodes if n.op == "placeholder"]
+        return zip(nodes, self.program.graph_signature.input_specs, strict=True)
+
+    def _constant(self, spec: Any) -> Tensor:
+        held = self.program.state_dict if spec.target in self.program.state_dict else self.program.constants
+        value = held[spec.target]
+        if isinstance(value, torch._subclasses.FakeTensor) or not isinstance(value, Tensor) or value.is_meta:
+            raise CaptureError(f"{spec.target.removeprefix('module.')} has no values: initialise the module first")
+        value = value.detach()
+        return value.double() if value.is_floating_point() else value
+
+    def _state(self) -> dict[str, Tensor]:
+        """What the module holds, by its own names: parameters first, as tied weights have several."""
+        pairs = [(node, spec) for node, spec in self._placeholders() if spec.kind != InputKind.USER_INPUT]
+        self.held = {node: self._constant(spec) for node, spec in pairs}
+        named = {spec.target.removeprefix("module."): self.held[node] for node, spec in pairs
+                 if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER)}  # fmt: skip
+        return {name: t for name, t in named.items() if t.is_floating_point()}
+
+    def _smallest_table(self) -> int:
+        """Rows of the smallest embedding that the token ids index."""
+        ids = {node for (node, spec) in self._placeholders()
+               if spec.kind == InputKind.USER_INPUT and not node.meta["val"].is_floating_point()}  # fmt: skip
+        rows = []
+        for node in self.program.graph.nodes:
+            if node.op != "call_function" or not hasattr(node.target, "_schema"):
+                continue
+            name, args = name_of(node.target), pytree.tree_leaves(node.args)
+            if name in MOVED or name in CASTS or (name == "index" and args[0] in ids):
+                ids |= {node} if args[0] in ids else set()
+            elif name == "one_hot" and args[0] in ids:
+                rows.append(args[1])
+            elif name in ("embedding", "index") and args[0] not in ids and any(a in ids for a in node.all_input_nodes):
+                rows.append(args[0].meta["val"].shape[0])
+        if not rows:
+            raise CaptureError("the vocabulary isn't known, as no embedding is read at the token ids: pass vocab=")
+        return min(rows)
+
+    def _inputs(self) -> None:
+        b, graph, real = self.builder, self.builder.graph, 0
+        self.env.update(self.held)
+        users = [node for node, spec in self._placeholders() if spec.kind == InputKind.USER_INPUT]
+        for node, example in zip(users, self.tensors, strict=True):
+            if example.is_floating_point():
+                name, base = f"input.{real}", graph.add("input", attr=(real, tuple(example.shape[1:])))
+                real += 1
+            else:
+                name, base = "tokens", graph.add("tokens")
+            self.sites[name] = Value(base)
+            self.env[node] = Value(b.reshape(base, example.shape))
+
+    def _outputs(self) -> dict[str, Any]:
+        """The program's node for each name."""
+        specs = self.program.graph_signature.output_specs
+        (end,) = (n for n in self.program.graph.nodes if n.op == "output")
+        nodes = [n for n, spec in zip(end.args[0], specs, strict=True) if spec.kind == OutputKind.USER_OUTPUT]
+        return dict(zip(self.names, nodes, strict=True))
+
+    def _needed(self, roots: list[Any]) -> list[Any]:
+        wanted = set(roots)
+        for node in reversed(self.program.graph.nodes):
+            if node in wanted:
+                wanted.update(node.all_input_nodes)
+        return [n for n in self.program.graph.nodes if n in wanted]
+
+    # --- lowering
+
+    def _lower(self, node: Any) -> None:
+        if node.op == "placeholder":
+            return
+        if any(n not in self.env for n in node.all_input_nodes):
+            return  # what it needs has failed
+        args, kwargs = torch.fx.map_arg((node.args, node.kwargs), self.env.__getitem__)
+        count = len(self.builder.softmaxes)
+        try:
+            if node.target is operator.getitem:
+                value = args[0][args[1]]
+                if isinstance(value, NotLowered):
+                    raise value
+            elif hasattr(node.target, "_schema"):
+                value = self.lowering(node.target, args, kwargs)
+            else:
+                raise NotLowered("control flow and custom operations: write the module without them")
+            self.env[node] = value
+        except (NotLowered, Rejected) as error:
+            self.problems[node] = str(error)
+        path = module_of(node)
+        for scores, pattern in self.builder.softmaxes[count:]:
+            for name, value in ((f"{path}.scores", scores), (f"{path}.pattern", pattern)):
+                name = name.removeprefix(".")
+                again = sum(known == name or known.startswith(f"{name}@") for known in self.sites)
+                self.sites[f"{name}@{again}" if again else name] = value
+
+    def _site(self, name: str, value: Any, wanted: bool) -> None:
+        try:
+            self.sites[name] = Value(self.builder.node(value))
+        except (NotLowered, Rejected) as error:
+            if wanted:
+                raise CaptureError(f"{name}: {error}") from error
+
+    def _without_batch(self, value: Value) -> int:
+        shape = self.builder.shape(value)
+        ids = self.builder.graph.nodes[value.node].op == "tokens"
+        return value.node if ids or not shape or shape[0] != 1 else self.builder.reshape(value.node, shape[1:])
+
+    # --- replay
+
+    def _replay(self, graph: Graph, weights: dict[str, np.ndarray], sites: dict[str, int]) -> float:
+        """The largest difference on random inputs, and on the example; raises at the first site that differs."""
+        batches = self._random_inputs()
+        reals = [x for x in batches if x.is_floating_point()]
+        tokens = next((x.numpy() for x in batches if not x.is_floating_point()), None)
+        run = TorchRunner(graph, weights, torch.float64)
+        with Float64(tensors=True):
+            expected = [self.recorder(*(x[k : k + 1] for x in batches)) for k in range(REPLAYS)]
+        computed = run.many([sites[n] for n in self.names if n in sites], tokens, reals)
+        largest, finite = 0.0, False
+        for k, name in enumerate(self.names):
+            if name not in sites:
+                continue
+            want = torch.stack([e[k].double().reshape(computed[sites[name]].shape[1:]) for e in expected])
+            got = torch.as_tensor(computed[sites[name]])
+            known = torch.isfinite(want) | torch.isfinite(got)
+            want, got = want[known], got[known]
+            finite = finite or (name.split(".")[0] == "output" and bool(torch.isfinite(want).any()))
+            if want.numel() == 0:
+                continue
+            scale = max(1.0, float(want.nan_to_num(posinf=0.0, neginf=0.0).abs().max()))
+            difference = float((want - got).abs().max()) / scale
+            if not difference <= TOLERANCE:
+                raise CaptureError(
+                    f"the graph differs from the module at {name}, by {difference:.3g} of its size. Either the module "
+                    "isn't a function of its inputs alone, or this is a fault of the capture: please report it"
+                )
+            largest = max(largest, difference)
+        if not finite:
+            raise CaptureError("the module's output is infinite or not a number on the example and on 15 random inputs")
+        return largest
+
+    def _random_inputs(self) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        batches = []
+        for example in self.tensors:
+            shape = REPLAYS - 1, *example.shape[1:]
+            if example.is_floating_point():
+                others = torch.randn(shape, generator=generator)
+            else:
+                others = torch.randint(self.vocab, shape, generator=generator)
+            batches.append(torch.cat([example, others]))
+        return batches
+
+
+def _compact(graph: Graph, sites: dict[str, int]) -> tuple[Graph, dict[str, int]]:
+    """Without what no site needs."""
+    small, new = Graph(graph.length, graph.values), {}
+    for n in graph.ancestors(list(sites.values())):
+        op, args, attr, *_ = graph.nodes[n]
+        new[n] = small.add(op, *(new[a] for a in args), attr=attr)
+    return small, {name: new[n] for name, n in sites.items()}

@@ -1,0 +1,174 @@
+"""A torch module as a program of ATen calls in float64, which names what its submodules compute."""
+
+import copy
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from mechverify.graph.lowering import FLOATS, KNOWN, double, name_of
+from mechverify.graph.source import CaptureError, export_failed
+
+
+def accept(module: nn.Module) -> None:
+    if not isinstance(module, nn.Module):
+        raise CaptureError(f"capture takes a torch.nn.Module, not {type(module).__name__}")
+    training = [name or "it" for name, m in module.named_modules() if m.training]
+    if training:
+        raise CaptureError(f"the module is in training mode ({', '.join(training[:3])}): call .eval() first")
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        if isinstance(tensor, Tensor) and (tensor.is_complex() or tensor.is_quantized or tensor.is_meta):
+            raise CaptureError(f"{name} is of type {tensor.dtype} on {tensor.device}: weights must be real numbers")
+
+
+def arguments(args: tuple, kwargs: dict[str, Any]) -> tuple[Callable, list[Tensor]]:
+    """(how to call a module with tensors in place, the example tensors)."""
+    leaves, spec = pytree.tree_flatten((args, kwargs))
+    places = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+    tensors = [leaves[k] for k in places]
+    problems = []
+    for t in tensors:
+        if t.dtype == torch.bool or t.is_complex():
+            problems.append(f"an example of type {t.dtype}: inputs are reals or token ids; make it a buffer")
+        elif t.ndim == 0 or t.shape[0] != 1 or 0 in t.shape:
+            problems.append(f"an example of shape {list(t.shape)}: examples need a batch axis of one in front")
+        elif not t.is_floating_point() and t.ndim != 2:
+            problems.append(f"token ids of shape {list(t.shape)}: they must be [1, length]")
+    if sum(not t.is_floating_point() for t in tensors) > 1:
+        problems.append("several integer inputs: pass one sequence of tokens and take it apart in the module")
+    if not tensors:
+        problems.append("no example tensor: pass one for each input")
+    if problems:
+        raise CaptureError("capture: " + "; ".join(problems))
+
+    def call(module: nn.Module, inputs: list[Tensor]) -> Any:
+        filled = list(leaves)
+        for k, value in zip(places, inputs, strict=True):
+            filled[k] = value
+        a, kw = pytree.tree_unflatten(filled, spec)
+        return module(*a, **kw)
+
+    return call, tensors
+
+
+def exact_copy(module: nn.Module) -> nn.Module:
+    """A float64 copy with the same weights."""
+    try:
+        twin = copy.deepcopy(module)
+    except Exception as error:
+        raise CaptureError(f"the module can't be copied ({error}): make its tensors parameters or buffers") from error
+    kind = next((p.dtype for p in module.parameters()), torch.float32)
+    for m in twin.modules():
+        if isinstance(m, nn.RMSNorm) and m.eps is None:
+            m.eps = torch.finfo(kind).eps  # as torch does, of the type that the module computes in
+        for name, value in vars(m).items():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                setattr(m, name, value.detach().double())
+    twin = twin.to("cpu", torch.float64).requires_grad_(False)
+    for tensor in (*twin.parameters(), *twin.buffers()):
+        tensor.data = tensor.data.contiguous()
+    return twin
+
+
+class Float64(TorchFunctionMode):
+    """Casts to a shorter float are casts to float64. With `tensors`, shorter floats that the program brings along are
+    cast as well (not while torch.export watches)."""
+
+    def __init__(self, tensors: bool = False):
+        super().__init__()
+        self.tensors = tensors
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (Tensor.float, Tensor.half, Tensor.bfloat16):
+            func = Tensor.double
+        kwargs = kwargs or {}
+        if str(kwargs.get("device")) == "meta":  # torch.export's own stand-ins
+            return func(*args, **kwargs)
+        if self.tensors:
+            with torch._C.DisableTorchFunction():
+                args = pytree.tree_map(_longer, args)
+        return func(*map(double, args), **{k: double(a) for k, a in kwargs.items()})
+
+
+def _longer(a: Any) -> Any:
+    return a.double() if isinstance(a, Tensor) and a.dtype in FLOATS else a
+
+
+@contextmanager
+def real_arithmetic() -> Iterator[None]:
+    """float64 everywhere, no gradients, and no fused kernels that hide what they compute."""
+    fast, default = torch.backends.mha.get_fastpath_enabled(), torch.get_default_dtype()
+    torch.backends.mha.set_fastpath_enabled(False)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.no_grad(), Float64():
+            yield
+    finally:
+        torch.set_default_dtype(default)
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+class Recorder(nn.Module):
+    """Calls the module and returns every named tensor: submodules' outputs in order, then its own."""
+
+    def __init__(self, module: nn.Module, call: Callable):
+        super().__init__()
+        self.module, self.call = module, call
+        seen: list[tuple[str, Any]] = []
+        names: list[str] = []
+        self.notes = lambda: (seen, names)  # a closure: torch.export undoes changes of a module's attributes
+        for name, child in module.named_modules():
+            if name:
+                child.register_forward_hook(lambda m, args, out, name=name: seen.append((name, out)))
+        self.eval()
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        seen, names = self.notes()
+        seen.clear()
+        out = self.call(self.module, list(inputs))
+        found: dict[str, Tensor] = {}
+        for path, value in seen:
+            calls = sum(name == path or name.startswith(f"{path}@") for name in found)
+            for name, tensor in _named(f"{path}@{calls}" if calls else path, value, first=True):
+                if tensor.is_floating_point():
+                    found[name] = tensor
+        found.update(_named("output", out, first=False))
+        seen.clear()
+        names[:] = found
+        return tuple(found.values())
+
+
+def _named(name: str, value: Any, first: bool) -> Iterator[tuple[str, Tensor]]:
+    """Tensors in a module's output by name; a tuple's first one has the module's own name if `first`."""
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, part in value.items():
+            yield from _named(f"{name}.{key}", part, first)
+    elif isinstance(value, tuple | list):
+        for k, part in enumerate(value):
+            yield from _named(name if first and k == 0 else f"{name}.{k}", part, first)
+
+
+def exported(recorder: Recorder, tensors: list[Tensor]) -> Any:
+    """The program of a recorder, without calls that write in place."""
+    try:
+        program = torch.export.export(recorder, tuple(tensors), strict=False)
+        if all(_known(node.target) for node in program.graph.nodes if node.op == "call_function"):
+            return program
+        # torch takes apart what has no row; the default table alone would take softmax and layer norm apart as well
+        rules = torch.export.default_decompositions().items()
+        return program.run_decompositions({op: rule for op, rule in rules if name_of(op) not in KNOWN})
+    except Exception as error:  # torch.export raises errors of many types
+        raise export_failed(error) from error
+
+
+def _known(target: Any) -> bool:
+    if not isinstance(target, torch._ops.OpOverload):
+        return target is operator.getitem
+    return not target._schema.is_mutable and name_of(target) in KNOWN

@@ -1,0 +1,222 @@
+"""ATen operations in the graph's operations, as a table: a call is folded, moved, tabulated or handed to its row.
+
+What depends on no input is computed at once, in float64, unless weights would be rounded by it: their arithmetic stays
+in the graph. What only moves entries runs on their numbers 0, 1, 2, ... and becomes views. A function of single token
+ids is tabulated over the vocabulary. The rows are in arithmetic.py, reductions.py and layers.py.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from mechverify.graph import arithmetic, layers, reductions
+from mechverify.graph.arithmetic import broadcast
+from mechverify.graph.build import Builder, NotLowered, Operand, Value
+
+_MOVED = """
+view _unsafe_view reshape permute transpose t numpy_T mT slice select expand expand_as view_as reshape_as unsqueeze
+squeeze flatten unflatten ravel flip fliplr flipud rot90 roll repeat tile index_select unfold im2col diagonal split
+split_with_sizes chunk unbind movedim moveaxis swapaxes swapdims narrow clone contiguous detach alias lift_fresh
+lift_fresh_copy repeat_interleave pixel_shuffle pixel_unshuffle channel_shuffle broadcast_to gather take as_strided
+reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d upsample_nearest1d upsample_nearest2d
+alias_copy view_copy permute_copy transpose_copy expand_copy unsqueeze_copy squeeze_copy slice_copy select_copy
+"""
+_EXACT = """
+where masked_fill cat stack tril triu constant_pad_nd embedding neg abs relu index maximum minimum clamp clamp_min
+clamp_max amax amin max min _to_copy to copy fill select_scatter slice_scatter index_put scatter dropout
+"""
+MOVED = set(_MOVED.split())
+EXACT = set(_EXACT.split())  # what rounds nothing
+LIKE = {"expand_as", "view_as", "reshape_as"}  # another operand gives a shape alone
+SHAPE_ALONE = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
+SAME = {"clone", "contiguous", "detach", "alias", "lift_fresh", "lift_fresh_copy"}
+CASTS = {"_to_copy", "to"}
+FLOATS = (torch.float16, torch.bfloat16, torch.float32)
+
+_COMPARE = "a comparison jumps: use relu, clamp, maximum or minimum, and let the claim compare"
+_JUMP = "it jumps: let the claim round or take the sign of what comes before"
+_RANK = "let the claim compare the values instead; max over an axis is amax"
+HINTS = {
+    **dict.fromkeys(["topk", "sort", "argsort", "argmax", "argmin", "kthvalue", "median", "mode", "msort"], _RANK),
+    **dict.fromkeys(["eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_not", "bitwise_not",
+                     "bitwise_and", "bitwise_or", "isnan", "isinf", "any", "all"], _COMPARE),
+    **dict.fromkeys(["sign", "sgn", "floor", "ceil", "round", "trunc", "frac", "remainder", "fmod", "heaviside",
+                     "floor_divide", "hardshrink"], _JUMP),
+    **dict.fromkeys(["lstm", "gru", "rnn_tanh", "rnn_relu"], "write the steps out with linear, tanh and sigmoid"),
+    **dict.fromkeys(["complex", "view_as_complex", "view_as_real", "polar", "angle", "real", "imag", "_fft_r2c",
+                     "_fft_c2c", "_fft_c2r"], "complex numbers: write sines and cosines as real matrices"),
+    **dict.fromkeys(["nonzero", "unique", "_unique2", "masked_select", "bincount", "histc", "item"],
+                    "its shape or value depends on the input: use a mask that doesn't, or one_hot"),
+    "_local_scalar_dense": "item() reads a value of the input: keep it a tensor",
+    "native_dropout": "dropout in training: call eval(), or F.dropout(..., training=self.training)",
+    "_embedding_bag": "use nn.Embedding, then a sum over positions",
+    "cdist": "write the distance out: (a - b).pow(2).sum(-1)",
+}  # fmt: skip
+
+
+def name_of(op: Any) -> str:
+    return op._schema.name.split("::")[1]
+
+
+def placed(scatter: Callable) -> Callable:
+    """A row that writes entries of a second operand into the first, from torch's own function."""
+
+    def row(b: Builder, x: Operand, *args: Any) -> Operand:
+        n = math.prod(b.shape(x))
+        index = torch.arange(n, dtype=torch.float64).reshape(b.shape(x))
+        place = next(k for k, a in enumerate(args) if isinstance(a, Value) or _is_float(a))
+        source = args[place]
+        numbers = torch.arange(n, n + math.prod(b.shape(source)), dtype=torch.float64).reshape(b.shape(source))
+        result = scatter(index, *[numbers if k == place else a for k, a in enumerate(args)])
+        return Value(b.move([b.node(x), b.node(source)], result.long().numpy()))
+
+    return row
+
+
+aten = torch.ops.aten
+
+
+def index_put(b: Builder, x: Operand, indices: Any, values: Operand, accumulate: bool = False) -> Operand:
+    if accumulate:
+        raise NotLowered("index_put that accumulates: multiply by a matrix")
+    values = values if isinstance(values, Value) else torch.as_tensor(values, dtype=torch.float64)
+    return placed(lambda i, j: aten.index_put(i, indices, j))(b, x, values)
+
+
+def dropout(b: Builder, x: Operand, p: float, train: bool) -> Operand:
+    if train and p:
+        raise NotLowered("dropout in training: call eval(), or F.dropout(..., training=self.training)")
+    return x
+
+
+def cast(b: Builder, x: Operand, *args: Any) -> Operand:
+    return x
+
+
+ROWS = {
+    **arithmetic.ROWS,
+    **reductions.ROWS,
+    **layers.ROWS,
+    "fill": lambda b, x, y: broadcast(b, y, x),
+    "copy": lambda b, x, y, *_: broadcast(b, y, x),
+    "index_put": index_put,
+    "select_scatter": placed(aten.select_scatter),
+    "slice_scatter": placed(aten.slice_scatter),
+    "dropout": dropout,
+    "_to_copy": cast,
+    "to": cast,
+}
+
+CONSTANTS = {"arange", "full", "zeros", "ones", "eye", "scalar_tensor", "_assert_tensor_metadata"}
+KNOWN = ROWS.keys() | MOVED | SHAPE_ALONE | CONSTANTS  # what torch needn't take apart
+
+
+class Lowering:
+    """Applies ATen calls to operands."""
+
+    def __init__(self, builder: Builder):
+        self.b = builder
+        self._derived: dict[int, Tensor] = {}  # memory that holds entries of weights; kept, so that it isn't reused
+
+    def __call__(self, op: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """What the call gives: values, tensors, numbers or a tuple of them. Raises NotLowered."""
+        args, kwargs = pytree.tree_map(double, (args, kwargs))
+        leaves = _leaves((args, kwargs))
+        for leaf in leaves:
+            if isinstance(leaf, NotLowered):
+                raise leaf
+        name, values = name_of(op), [a for a in leaves if isinstance(a, Value)]
+        if torch.Tag.nondeterministic_seeded in op.tags and name not in ROWS:
+            raise NotLowered(HINTS.get(name, "random numbers: a claim is about a function of the input"))
+        if not values:
+            return self._fold(op, name, args, kwargs, leaves)
+        if name in SHAPE_ALONE:
+            return op(torch.zeros(self.b.shape(args[0])), *args[1:], **kwargs)
+        if name in MOVED:
+            return self._move(op, name, args, kwargs)
+        ids = [v for v in values if self._is_ids(v)]
+        pointwise = name in CASTS or torch.Tag.pointwise in op.tags
+        if ids and pointwise and name not in ("where", "masked_fill"):
+            others = [a for a in leaves if isinstance(a, Tensor) and a.numel() > 1]
+            if len(values) == 1 and not others:
+                return self._tabulate(op, ids[0], args, kwargs)
+            args = pytree.tree_map(lambda a: self._real(a) if _is_value(a) else a, args, is_leaf=_is_value)
+        return self._row(op, name, args, kwargs)
+
+    def _is_ids(self, x: Value) -> bool:
+        return self.b.graph.nodes[x.node].kind == "ids"
+
+    def _row(self, op: Any, name: str, args: tuple, kwargs: dict[str, Any]) -> Any:
+        row = ROWS.get(f"{name}.{op._overloadname}") or ROWS.get(name)
+        if row is None:
+            raise NotLowered(HINTS.get(name, "rewrite it with supported operations, or add a row to graph/lowering.py"))
+        if row is cast and kwargs.get("dtype", torch.float64) != torch.float64:
+            raise NotLowered(_JUMP)
+        full = [args[k] if k < len(args) else kwargs.get(a.name, a.default_value)
+                for k, a in enumerate(op._schema.arguments)]  # fmt: skip
+        while full and full[-1] is None:
+            full.pop()
+        return row(self.b, *(None if isinstance(a, torch.dtype) else a for a in full))
+
+    def _fold(self, op: Any, name: str, args: tuple, kwargs: dict[str, Any], leaves: list) -> Any:
+        if name in SAME:
+            return args[0]
+        weights = [a for a in leaves if _is_float(a) and self._is_derived(a)]
+        result = op(*args, **kwargs)
+        if weights:
+            parts = [r for r in pytree.tree_leaves(result) if _is_float(r)]
+            if name in MOVED or name in EXACT:
+                self._derived |= {r.untyped_storage().data_ptr(): r for r in parts}
+            elif parts and all(bool(torch.isfinite(a).all()) for a in (*weights, *parts)) and name not in SHAPE_ALONE:
+                return self._row(op, name, args, kwargs)
+        return result
+
+    def _is_derived(self, x: Tensor) -> bool:
+        return self.b.is_state(x) or x.untyped_storage().data_ptr() in self._derived
+
+    def _move(self, op: Any, name: str, args: tuple, kwargs: dict[str, Any]) -> Any:
+        if name in LIKE:
+            args = args[0], torch.zeros(self.b.shape(args[1]))
+        x, *rest = args
+        if any(isinstance(a, Value) for a in _leaves((rest, kwargs))):
+            raise NotLowered("an index that depends on the input: multiply by one_hot")
+        shape = self.b.shape(x)
+        result = op(torch.zeros(shape), *rest, **kwargs)
+        if isinstance(result, Tensor):
+            return self.b.moved(x, lambda a: op(a, *rest, **kwargs))
+        return tuple(self.b.moved(x, lambda a, k=k: op(a, *rest, **kwargs)[k]) for k in range(len(result)))
+
+    def _tabulate(self, op: Any, x: Value, args: tuple, kwargs: dict[str, Any]) -> Value:
+        table = torch.arange(len(self.b.graph.values)) if x.table is None else x.table
+        args = pytree.tree_map(lambda a: table if a is x else a, args, is_leaf=_is_value)
+        result = op(*args, **kwargs)
+        out = Value(x.node, table=result)
+        return self._real(out) if result.is_floating_point() else out
+
+    def _real(self, x: Value) -> Value:
+        """Token ids as numbers."""
+        if not self._is_ids(x):
+            return x
+        table = torch.arange(len(self.b.graph.values)) if x.table is None else x.table
+        return layers.embedding(self.b, table.double(), Value(x.node))
+
+
+def double(a: Any) -> Any:
+    """Floats are real numbers here, whatever precision a program asks for."""
+    return torch.float64 if isinstance(a, torch.dtype) and a in FLOATS else a
+
+
+def _is_value(a: Any) -> bool:
+    return isinstance(a, Value)
+
+
+def _is_float(a: Any) -> bool:
+    return isinstance(a, Tensor) and a.is_floating_point()
+
+
+def _leaves(tree: Any) -> list:
+    return pytree.tree_leaves(tree, is_leaf=_is_value)
