@@ -9,6 +9,8 @@ from mechverify.bounds.tensors import Tensors
 from mechverify.kernel.graph import Graph
 from mechverify.kernel.linear import Cells, Lines, Relaxed
 
+DECAY = 0.05  # of the rate, from the first step to the last
+
 
 class Slopes(Lines):
     """One number in [0, 1] a line, for every form that passes: between the slopes of a function at the two ends of its
@@ -36,17 +38,19 @@ class Slopes(Lines):
 
     @staticmethod
     def _ends(relaxed: Relaxed, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Chords of the first and the last piece that aren't empty."""
+        """The least and the greatest slope of a piece's chord."""
         c = relaxed.curve(n)
         x, y = c.points.mid.detach(), c.values.mid.detach()
         width = x[1:] - x[:-1]
         slope = (y[1:] - y[:-1]) / torch.where(width > 0, width, torch.ones_like(width))
-        first = torch.where(width[0] > 0, slope[0], slope[-1])
-        return first, torch.where(width[-1] > 0, slope[-1], first)
+        least = torch.where(width > 0, slope, torch.inf).amin(0)
+        most = torch.where(width > 0, slope, -torch.inf).amax(0)
+        point = least > most
+        return torch.where(point, 0.0, least), torch.where(point, 0.0, most)
 
 
 def optimise(
-    graph: Graph, weights: dict[str, np.ndarray], root: int, cells: Cells, *, steps: int = 20, rate: float = 0.1,
+    graph: Graph, weights: dict[str, np.ndarray], root: int, cells: Cells, *, steps: int = 40, rate: float = 0.1,
     spent: Callable[[], bool] = lambda: False,
 ) -> tuple[Slopes, torch.Tensor, torch.Tensor]:  # fmt: skip
     """Slopes for the narrowest sum of widths of `root`'s entries, and the bounds [cells, *shape] that they give."""
@@ -66,6 +70,7 @@ def optimise(
         if optimiser is None:
             numbers = [t for pair in slopes.numbers.values() for t in pair]
             optimiser = torch.optim.Adam(numbers, lr=rate)
+        optimiser.param_groups[0]["lr"] = rate * DECAY ** (step / steps)
         optimiser.zero_grad()
         width.backward()
         optimiser.step()

@@ -10,10 +10,8 @@ from mechverify.kernel import integers
 from mechverify.kernel.arithmetic import Ball
 from mechverify.kernel.errors import Unsupported
 from mechverify.kernel.functions import FUNCTIONS, Function, power_of
-from mechverify.kernel.graph import Graph, Node
+from mechverify.kernel.graph import ROOM, Graph, Node, entries
 from mechverify.kernel.semantics import Real
-
-ROOM = 2**22  # numbers that one node's value may have
 
 
 class Evaluation:
@@ -107,16 +105,6 @@ class Evaluation:
 
 def function_of(node: Node) -> Function | None:
     return power_of(node.attr) if node.op == "power" else FUNCTIONS.get(node.op)
-
-
-def entries(view: tuple) -> np.ndarray:
-    """The flat indices that a view (shape, offset, strides) reads."""
-    shape, offset, strides = view
-    reserve(*shape)
-    index = np.full(shape, offset)
-    for axis, (size, step) in enumerate(zip(shape, strides, strict=True)):
-        index = index + (np.arange(size) * step).reshape(size, *(1,) * (len(shape) - axis - 1))
-    return index
 
 
 def kept(node: Node) -> np.ndarray:

@@ -15,6 +15,8 @@ from mechverify.kernel import integers
 from mechverify.kernel.errors import Rejected
 from mechverify.kernel.functions import FUNCTIONS
 
+ROOM = 2**22  # numbers that one node's value may have
+
 
 class Node(NamedTuple):
     """`shape` without batch axes; `span` encloses an int node's value."""
@@ -107,13 +109,54 @@ class Graph:
             return "softmax", [(n.args[0], axis, index)], kept
         if n.op == "gather" and axis < len(self.nodes[n.args[1]].shape):
             return "gather", [n.args[0], (n.args[1], axis, index)], None
+        if n.op == "view" and n.kind == "real":
+            shape, offset, strides = n.attr
+            rest = (
+                shape[:axis] + shape[axis + 1 :],
+                offset + index * strides[axis],
+                strides[:axis] + strides[axis + 1 :],
+            )
+            return self._narrowed(n.args[0], rest)
         return "select", [node], (axis, index)
+
+    def narrowed(self, node: int) -> int:
+        """A node of equal value that computes less, if `node` is a view of one slice of its operand."""
+        n = self.nodes[node]
+        if n.op != "view" or n.kind != "real":
+            return node
+        _, (operand,), attr = self._narrowed(n.args[0], n.attr)
+        return self.add("view", self.select(*operand) if type(operand) is tuple else operand, attr=attr)
+
+    def _narrowed(self, operand: int, view: tuple) -> tuple[str, list, tuple]:
+        """A view, read from a slice of its operand if all that it reads lies in one."""
+        shape, at = self.nodes[operand].shape, entries(view)
+        for axis, index in enumerate(np.unravel_index(at, shape)):
+            if shape[axis] > 1 and (index == index.flat[0]).all():
+                inner = shape[axis + 1 :]
+                block = math.prod(inner)
+                moved = at // (block * shape[axis]) * block + at % block
+                steps = tuple(int(moved[tuple(int(i == a) for i in range(at.ndim))] - moved.flat[0]) if size > 1 else 0
+                              for a, size in enumerate(at.shape))  # fmt: skip
+                smaller = at.shape, int(moved.flat[0]), steps
+                if np.array_equal(entries(smaller), moved):
+                    return "view", [(operand, axis, int(index.flat[0]))], smaller
+        return "view", [operand], view
 
     def _slice_operand(self, node: int, from_right: int, index: int) -> Any:
         """Of an operand that broadcasts (axes aligned on the right, sizes 1 or equal)."""
         shape = self.nodes[node].shape
         axis = len(shape) + from_right
         return node if axis < 0 else (node, axis, 0 if shape[axis] == 1 else index)
+
+
+def entries(view: tuple) -> np.ndarray:
+    """The flat indices that a view (shape, offset, strides) reads."""
+    shape, offset, strides = view
+    _need(math.prod(shape) <= ROOM, f"a view of {math.prod(shape)} entries")
+    index = np.full(shape, offset)
+    for axis, (size, step) in enumerate(zip(shape, strides, strict=True)):
+        index = index + (np.arange(size) * step).reshape(size, *(1,) * (len(shape) - axis - 1))
+    return index
 
 
 def _need(condition: bool, message: str) -> None:

@@ -16,8 +16,8 @@ import numpy as np
 from mechverify.kernel import relaxation
 from mechverify.kernel.arithmetic import Arithmetic, Ball
 from mechverify.kernel.errors import Unsupported
-from mechverify.kernel.evaluate import entries, function_of, reserve, weight
-from mechverify.kernel.graph import Graph
+from mechverify.kernel.evaluate import function_of, reserve, weight
+from mechverify.kernel.graph import Graph, entries
 
 
 class Cells(NamedTuple):

@@ -24,6 +24,7 @@ def rewritten(graph: Graph, root: int) -> int:
     """A node with the value of `root` over the reals, made of: input, tokens, weight, constant, gather, view, concat,
     add, sub, mul, over_root, einsum with a fixed operand, power, functions, and pivot (any constants). Operands of
     add, sub and mul have the same shape."""
+    root = graph.narrowed(root)
     order, new = graph.ancestors([root]), {}
     fixed: set[int] = set()  # nodes (new ones) that don't depend on the input
 

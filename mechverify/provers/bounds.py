@@ -27,6 +27,10 @@ from mechverify.provers.base import Budget
 
 SAMPLES, STEPS, RESTARTS = 4_096, 60, 32  # inputs drawn at random; gradient steps, from how many of the best
 DEPTH = 300  # cuts of a cell, one in another
+FEW = 16  # coordinates: branching alone is quick
+CELLS, CANDIDATES, PATIENCE, WORTH = 256, 12, 10.0, 0.995  # for the narrowest range: at most so many cells and seconds
+OPTIMISED = 2  # halvings before slopes are optimised
+BITS = 16  # of a slope
 BRANCHES = 256  # cells cut at a time
 SLACK = 1e-9  # relative; the kernel's bounds are a little wider than the search's
 
@@ -147,49 +151,136 @@ def _points(problem: BoundsProblem, tokens: np.ndarray, points: np.ndarray) -> P
 
 
 def _relax(problem: BoundsProblem, budget: Budget, shown: Proof) -> Found:
-    """The kernel's own lines; then optimised ones; then, for a threshold that is still open, cells."""
-    job, domain = problem.job, problem.domain
+    """For thresholds: the kernel's own lines, optimised ones for many coordinates, then cells until they are reached.
+    Without: as narrow as a moderate effort gets."""
     budget.progress("linear bounds", None)
-    (found,) = linear.bounds(job, problem.root, [domain])
+    (found,) = linear.bounds(problem.job, problem.root, [problem.domain])
     leaf: Proof = {"rule": "linear", "lines": None}
-    if problem.asks and problem.proves(found):
+    if not problem.asks:
+        return _narrow(problem, budget, shown, found)
+    if problem.proves(found):
         return Found(leaf, found, False, [])
-    reasons: list[str] = []
-    if problem.asks and len(domain.low) and len(domain.low) <= 16:
-        return _branch(problem, budget)
+    if len(problem.domain.low) > FEW and not budget.spent():
+        budget.progress("optimising slopes", None)
+        (lines,) = optimised(problem, [problem.domain], budget)
+        (found,) = linear.bounds(problem.job, problem.root, [problem.domain], linear.Given(Reader(lines, "lines")))
+        if problem.proves(found):
+            return Found({"rule": "linear", "lines": lines}, found, False, [])
+    return _branch(problem, budget)
+
+
+def _narrow(problem: BoundsProblem, budget: Budget, shown: Proof, found: Range) -> Found:
+    """The better of two proofs, entry by entry: many cells with the kernel's lines, few with optimised ones."""
+    cuts = _cuts(problem, budget)
+    proofs: list[Proof] = [shown]
+    if cuts:
+        budget.progress(f"{2 ** len(cuts):,} cells", None)
+        parts = _parts(problem.domain, cuts)
+        found = _meet(found, _unite(linear.bounds(problem.job, problem.root, parts)))
+        proofs.append(_tree(cuts, [{"rule": "linear", "lines": None}] * len(parts), problem.domain))
+    else:
+        proofs.append({"rule": "linear", "lines": None})
     if not budget.spent():
         budget.progress("optimising slopes", None)
-        lines = optimised(problem, budget)
-        given = linear.Given(Reader(lines, "lines"))
-        (tighter,) = linear.bounds(job, problem.root, [domain], given)
-        both = Range(np.maximum(found.low, tighter.low), np.minimum(found.high, tighter.high))
-        leaf = {"rule": "both", "first": leaf, "second": {"rule": "linear", "lines": lines}}
-        found = both
-    if problem.asks and not problem.proves(found):
-        if len(domain.low) or len(domain.tokens):
-            return _branch(problem, budget)
-        reasons.append("the bounds don't reach the threshold")
-    return Found({"rule": "both", "first": shown, "second": leaf}, found, False, reasons)
+        few = cuts[:OPTIMISED]
+        parts = _parts(problem.domain, few)
+        lines = optimised(problem, parts, budget)
+        ranges = [linear.bounds(problem.job, problem.root, [part], linear.Given(Reader(given, "lines")))[0]
+                  for part, given in zip(parts, lines, strict=True)]  # fmt: skip
+        found = _meet(found, _unite(ranges))
+        proofs.append(_tree(few, [{"rule": "linear", "lines": given} for given in lines], problem.domain))
+    while len(proofs) > 1:
+        proofs[-2:] = [{"rule": "both", "first": proofs[-2], "second": proofs[-1]}]
+    return Found(proofs[0], found, False, [])
 
 
-def optimised(problem: BoundsProblem, budget: Budget, steps: int = 40, rate: float = 0.1) -> list:
-    """Lines as a certificate lists them, for the narrowest output over the whole domain."""
-    graph, cells = problem.claim.graph, _tensors(problem, [problem.domain])
-    slopes, _, _ = optimise(
-        graph, problem.claim.weights, problem.root, cells, steps=steps, rate=rate, spent=budget.spent
-    )
+def _cuts(problem: BoundsProblem, budget: Budget) -> list[int]:
+    """Coordinates to halve one after another, in every cell: each time the one, of those that move the output most,
+    that makes the output's range narrowest; until it is no longer worth a doubling."""
+    domain, cuts = problem.domain, []
+    begun = time.monotonic()
+    while (
+        len(domain.low) and 2 ** (len(cuts) + 1) <= CELLS and time.monotonic() - begun < PATIENCE and not budget.spent()
+    ):
+        budget.progress(f"choosing the next of {len(cuts)} cuts", None)
+        part = _parts(domain, cuts)[0]
+        middle = torch.from_numpy((part.low + part.high) / 2)[None].requires_grad_()
+        tokens = np.array([[t[0] for t in domain.tokens]], np.int64).reshape(1, -1)
+        (slope,) = torch.autograd.grad(problem.values(tokens, middle).abs().sum(), middle)
+        influence = slope[0].abs().numpy() * (part.high - part.low)
+        likely = [int(c) for c in np.argsort(-influence)[:CANDIDATES] if part.high[c] > part.low[c]]
+        if not likely:
+            break
+        halves = [half for c in likely for half in part.cut(c, _middle(part, c))]
+        low, high = _estimate(problem, [part, *halves])
+        alone = (high[0] - low[0]).mean()
+        low, high = (a[1:].reshape(len(likely), 2, -1) for a in (low, high))
+        widths = (high.max(1) - low.min(1)).mean(1)
+        if not widths.min() < WORTH * alone:
+            break
+        cuts.append(likely[int(widths.argmin())])
+    return cuts
+
+
+def _middle(part: Domain, c: int) -> float:
+    return float(part.low[c] / 2 + part.high[c] / 2)
+
+
+def _parts(domain: Domain, cuts: list[int]) -> list[Domain]:
+    parts = [domain]
+    for c in cuts:
+        parts = [half for part in parts for half in part.cut(c, _middle(part, c))]
+    return parts
+
+
+def _tree(cuts: list[int], leaves: list[Proof], domain: Domain) -> Proof:
+    """The proof that cuts `domain` like _parts, and has these leaves."""
+    if not cuts:
+        return leaves[0]
+    first, half = cuts[0], len(leaves) // 2
+    inside, outside = domain.cut(first, at := _middle(domain, first))
+    return {"rule": "split", "coordinate": first, "at": at.hex(), "inside": _tree(cuts[1:], leaves[:half], inside),
+            "outside": _tree(cuts[1:], leaves[half:], outside)}  # fmt: skip
+
+
+def _estimate(problem: BoundsProblem, parts: list[Domain]) -> tuple[np.ndarray, np.ndarray]:
+    """The search's bounds [parts, entries], with default lines."""
+    ar, ends = Tensors(), []
+    step = linear.side_by_side(problem.job, problem.root)
+    for start in range(0, len(parts), step):
+        cells = _tensors(problem, parts[start : start + step])
+        with torch.no_grad():
+            relaxed = Relaxed(ar, problem.claim.graph, problem.claim.weights, problem.root, cells)
+            output = relaxation.meet(ar, relaxed.bounds[problem.root], relaxed.range(problem.root))
+        ends.append([getattr(ar, end)(output).reshape(len(cells), -1).numpy() for end in ("lower", "upper")])
+    low, high = (np.concatenate(end) for end in zip(*ends, strict=True))
+    return low, high
+
+
+def _unite(ranges: list[Range]) -> Range:
+    return Range(np.min([r.low for r in ranges], 0), np.max([r.high for r in ranges], 0))
+
+
+def _meet(a: Range, b: Range) -> Range:
+    return Range(np.maximum(a.low, b.low), np.minimum(a.high, b.high))
+
+
+def optimised(problem: BoundsProblem, parts: list[Domain], budget: Budget) -> list[list]:
+    """Lines as a certificate lists them, for each part, for the narrowest output there."""
+    graph, cells = problem.claim.graph, _tensors(problem, parts)
+    slopes, *_ = optimise(graph, problem.claim.weights, problem.root, cells, spent=budget.spent)
     with torch.no_grad():
         relaxed = Relaxed(Tensors(), graph, problem.claim.weights, problem.root, cells, slopes)
         relaxed.range(problem.root)
-    return listed(relaxed, slopes)
+        return [listed(relaxed, slopes, cell) for cell in range(len(parts))]
 
 
-def listed(relaxed: Relaxed, slopes: Slopes, bits: int = 16) -> list:
+def listed(relaxed: Relaxed, slopes: Slopes, cell: int) -> list:
     rows = []
     for start, n in sorted(slopes.numbers):
-        lower, upper = (t.detach().numpy()[0] for t in slopes.choose(relaxed, start, n))
+        lower, upper = (t.numpy()[cell] for t in slopes.choose(relaxed, start, n))
         largest = max(np.abs(lower).max(), np.abs(upper).max())
-        exponent = int(np.frexp(largest)[1]) - bits if largest > 0 else 0
+        exponent = int(np.frexp(largest)[1]) - BITS if largest > 0 else 0
         limit = 2**-exponent if relaxed.graph.nodes[n].op == "mul" else None
         whole = [np.rint(np.ldexp(a, -exponent)).astype(np.int64) for a in (lower, upper)]
         whole = [np.clip(a, 0, limit) if limit else a for a in whole]
@@ -205,8 +296,7 @@ def _tensors(problem: BoundsProblem, parts: list[Domain]) -> Cells:
 
 def _branch(problem: BoundsProblem, budget: Budget) -> Found:
     """Best-first: cut the cells that are farthest from the thresholds, many at a time, until all are proved."""
-    graph, weights, root = problem.claim.graph, problem.claim.weights, problem.root
-    ar, count = Tensors(), itertools.count()
+    count = itertools.count()
     scale = SLACK * max(1.0, float(np.abs(np.concatenate([problem.least, problem.most])[np.isfinite(
         np.concatenate([problem.least, problem.most]))]).max()))  # fmt: skip
     least, most = problem.least + scale, problem.most - scale
@@ -217,20 +307,14 @@ def _branch(problem: BoundsProblem, budget: Budget) -> Found:
 
     def relax(cells: list[tuple[dict, Domain, float]]) -> None:
         nonlocal proved, total
-        step = linear.side_by_side(problem.job, root)
-        for start in range(0, len(cells), step):
-            some = cells[start : start + step]
-            with torch.no_grad():
-                relaxed = Relaxed(ar, graph, weights, root, _tensors(problem, [part for _, part, _ in some]))
-                output = relaxation.meet(ar, relaxed.bounds[root], relaxed.range(root))
-                low, high = (getattr(ar, end)(output).reshape(len(some), -1).numpy() for end in ("lower", "upper"))
-            for (node, part, share), a, b in zip(some, low, high, strict=True):
-                missing = max(np.max(least - a, initial=-np.inf), np.max(b - most, initial=-np.inf))
-                if missing <= 0:
-                    proved += share
-                    reached[0], reached[1] = np.minimum(reached[0], a), np.maximum(reached[1], b)
-                else:
-                    heapq.heappush(open_cells, (-missing, next(count), node, part, share, a, b))
+        bounds = _estimate(problem, [part for _, part, _ in cells])
+        for (node, part, share), a, b in zip(cells, *bounds, strict=True):
+            missing = max(np.max(least - a, initial=-np.inf), np.max(b - most, initial=-np.inf))
+            if missing <= 0:
+                proved += share
+                reached[0], reached[1] = np.minimum(reached[0], a), np.maximum(reached[1], b)
+            else:
+                heapq.heappush(open_cells, (-missing, next(count), node, part, share, a, b))
         total += len(cells)
 
     relax([(tree, problem.domain, 1.0)])
