@@ -65,7 +65,7 @@ def optimise(
         if best is None or width.item() < best[0]:
             kept = {k: tuple(t.detach().clone() for t in v) for k, v in slopes.numbers.items()}
             best = width.item(), kept, low.detach(), high.detach()
-        if step == steps or spent():
+        if step == steps or spent() or not slopes.numbers:  # a linear model has no lines to choose
             break
         if optimiser is None:
             numbers = [t for pair in slopes.numbers.values() for t in pair]

@@ -130,7 +130,7 @@ class Graph:
     def _narrowed(self, operand: int, view: tuple) -> tuple[str, list, tuple]:
         """A view, read from a slice of its operand if all that it reads lies in one."""
         shape, at = self.nodes[operand].shape, entries(view)
-        for axis, index in enumerate(np.unravel_index(at, shape)):
+        for axis, index in enumerate(np.unravel_index(at, shape) if shape else ()):
             if shape[axis] > 1 and (index == index.flat[0]).all():
                 inner = shape[axis + 1 :]
                 block = math.prod(inner)
