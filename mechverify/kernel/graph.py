@@ -256,6 +256,7 @@ MODEL: dict[str, Callable[[Graph, list[Node], Any], tuple]] = {
     "over_root": lambda graph, args, attr: ("real", args[0].shape),  # divided by the square root of attr
     "einsum": _einsum,
     "softmax": _softmax,
+    "slack": lambda graph, args, attr: ("real", args[0].shape[:-1]),  # a small error: see relaxation.py
     "pivot": _einsum,  # any constants of that shape: see relaxation.py
     **dict.fromkeys(FUNCTIONS, _function),
 }

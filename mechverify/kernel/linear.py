@@ -19,6 +19,8 @@ from mechverify.kernel.errors import Unsupported
 from mechverify.kernel.evaluate import function_of, reserve, weight
 from mechverify.kernel.graph import Graph, entries
 
+FORMS = 2**21  # coefficients of the forms that are carried at a time
+
 
 class Cells(NamedTuple):
     """Parts of a domain, side by side: the real inputs' boxes, balls [cells, *shape]; and which tokens may stand at
@@ -59,24 +61,31 @@ class Relaxed:
         self.fixed = self._fixed()
         self._curved = {n for n in self.order if n not in self.fixed and self._bends(n)}
         self._depth = self._depths()  # how many functions and products lie on the way from the input
-        wanted = self._curved_operands() if refine else set()
+        wanted = self._curved_operands() if refine else {}
         for n in self.order:
             if graph.nodes[n].kind == "ids":
                 self.positions[n] = self._positions(n)
                 continue
             self.bounds[n] = self._interval(n)
-            if n in wanted:
+            if n in wanted and not self._stable(n, wanted[n]):
                 self.bounds[n] = relaxation.meet(ar, self.bounds[n], self.range(n))
 
     def range(self, node: int) -> Ball:
         """Linear bounds of every entry of a node: a ball [cells, *shape]."""
-        shape = self.graph.nodes[node].shape
+        ar, shape = self.ar, self.graph.nodes[node].shape
         size = prod(shape)
-        reserve(len(self.cells), 2 * size, size)
-        eye = np.eye(size).reshape(1, size, *shape)
-        low = self.form(node, self.ar.exact(self.ar.raw(np.concatenate([eye, -eye], 1))))
-        low, high = (self.ar.exact(b.reshape(-1, *shape)) for b in (low[:, :size], -low[:, size:]))
-        return relaxation.hull(self.ar, low, high)
+        widest = max(prod(self.graph.nodes[n].shape) for n in self.order)
+        step = size if type(self.lines) is not Lines else max(1, FORMS // (2 * len(self.cells) * widest))
+        ends: list[list] = [[], []]
+        for start in range(0, size, step):
+            eye = np.eye(min(step, size - start), size, start)
+            reserve(len(self.cells), 2 * len(eye), widest)
+            both = np.concatenate([eye, -eye]).reshape(1, 2 * len(eye), *shape)
+            low = self.form(node, ar.exact(ar.raw(both)))
+            ends[0].append(low[:, : len(eye)])
+            ends[1].append(-low[:, len(eye) :])
+        low, high = (ar.exact(ar.xp.concatenate(end, 1).reshape(-1, *shape)) for end in ends)
+        return relaxation.hull(ar, low, high)
 
     def form(self, start: int, coefficients: Ball):
         """Raw lower bounds [cells, rows] of linear forms [cells or 1, rows, *shape] of the entries of node `start`."""
@@ -87,7 +96,7 @@ class Relaxed:
             if n not in pending:
                 continue
             k, node = pending.pop(n), self.graph.nodes[n]
-            if n in self.fixed or node.op == "input":
+            if n in self.fixed or node.op in ("input", "slack"):
                 total = ar.add(total, self._dot(k, self.bounds[n]))
             elif node.op == "gather":
                 tokens = self._by_token(k, n) if tokens is None else ar.add(tokens, self._by_token(k, n))
@@ -125,10 +134,10 @@ class Relaxed:
             depth[n] = 0 if n in self.fixed else max((depth[a] for a in node.args), default=0) + (n in self._curved)
         return depth
 
-    def _curved_operands(self) -> set[int]:
+    def _curved_operands(self) -> dict[int, set[str]]:
         """The nodes whose intervals decide how tight a line is; through views, and not the values of functions,
         whose intervals follow from their operands'."""
-        wanted = set()
+        wanted: dict[int, set[str]] = {}
         for n in self.order:
             node = self.graph.nodes[n]
             if n in self._curved:
@@ -136,8 +145,13 @@ class Relaxed:
                     while self.graph.nodes[operand].op == "view":
                         (operand,) = self.graph.nodes[operand].args
                     if function_of(self.graph.nodes[operand]) is None and self.graph.nodes[operand].op != "input":
-                        wanted.add(operand)
-        return wanted - self.fixed
+                        wanted.setdefault(operand, set()).add(node.op)
+        return {n: ops for n, ops in wanted.items() if n not in self.fixed}
+
+    def _stable(self, n: int, ops: set[str]) -> bool:
+        """The interval already decides the sign of every argument, and only functions that are linear then read it."""
+        x = self.bounds[n]
+        return ops <= {"relu", "abs"} and bool(((self.ar.lower(x) > 0) | (self.ar.upper(x) < 0)).all())
 
     def _positions(self, n: int) -> np.ndarray:
         node = self.graph.nodes[n]
@@ -163,6 +177,10 @@ class Relaxed:
                 table = self._table(n)
                 low = [self._over_tokens(n, sign * table) for sign in (1, -1)]
                 return relaxation.hull(ar, ar.exact(low[0]), -ar.exact(low[1]))
+            case "slack":
+                zero = 0 * args[0].mid.sum(-1)
+                inactive = bool((ar.lower(args[0]) >= 0).all())
+                return relaxation.hull(ar, ar.exact(zero if inactive else zero - relaxation.SLACK), ar.exact(zero))
             case "pivot":  # near the value
                 return ar.exact(ar.contract(node.attr, *(x.point for x in args)).mid)
             case "view":
@@ -177,12 +195,67 @@ class Relaxed:
             case "add" | "sub":
                 return getattr(ar, node.op)(*args)
             case "mul":
-                return ar.mul(*args) if self.fixed & set(node.args) else relaxation.product(ar, *args)
+                if self.fixed & set(node.args):
+                    return ar.mul(*args)
+                product, limit = relaxation.product(ar, *args), self._normalised(n)
+                return product if limit is None else relaxation.meet(ar, product, limit)
             case "over_root":
                 return ar.div(args[0], ar.sqrt(ar.rational(Fraction(node.attr))))
             case "einsum":
                 return ar.contract(node.attr, *args)
         return relaxation.image(ar, function_of(node), args[0])
+
+    def _normalised(self, n: int) -> Ball | None:
+        """A bound of c_i / sqrt(s), where s = sum_j k_ij c_j^2 + (something not negative) and k_ii > 0: at most
+        1 / sqrt(k_ii), however wide c is. Layer norm's entries, whose scale is lost otherwise."""
+        ar, nodes = self.ar, self.graph.nodes
+        for x, y in (nodes[n].args, nodes[n].args[::-1]):
+            (c, at), (root, row) = self._source(x), self._source(y)
+            squares = [m for m in self.order if nodes[m].op == "power" and nodes[m].attr == 2 and nodes[m].args == (c,)]
+            if nodes[root].op != "rsqrt" or len(squares) != 1:
+                continue
+            sums = nodes[root].args[0]
+            size = prod(nodes[sums].shape)
+            eye = ar.exact(ar.raw(np.eye(size).reshape(1, size, *nodes[sums].shape)))
+            form, rest = self._down_to(squares[0], sums, eye)
+            if form is None:
+                continue
+            low, zero = ar.lower(form), 0 * form.mid
+            negative = ar.exact(ar.xp.minimum(low, zero))  # rounding leaves such traces of zero coefficients
+            if not (ar.lower(ar.add(rest, self._dot(negative, self.bounds[squares[0]]))) >= 0).all():
+                continue
+            share = low.reshape(low.shape[0], size, -1)[:, row, at]
+            if (share > 0).all():
+                most = ar.div(ar.rational(Fraction(1)), ar.sqrt(ar.exact(share))).map(
+                    lambda a: a.reshape(-1, *nodes[n].shape)
+                )
+                return relaxation.hull(ar, -most, most)
+        return None
+
+    def _source(self, n: int) -> tuple[int, np.ndarray]:
+        """The node that `n` is a view of, and which of its entries each of n's is."""
+        at = np.arange(prod(self.graph.nodes[n].shape))
+        while self.graph.nodes[n].op == "view":
+            at, (n,) = entries(self.graph.nodes[n].attr).ravel()[at], self.graph.nodes[n].args
+        return n, at
+
+    def _down_to(self, stop: int, start: int, k: Ball) -> tuple[Ball | None, Ball]:
+        """Forms of node `start` as forms of node `stop` and a constant; None if it is not linear in between."""
+        found, rest, pending = None, self.ar.rational(Fraction(0)), {start: k}
+        for n in reversed(self.order[: self.order.index(start) + 1]):
+            if n not in pending:
+                continue
+            k = pending.pop(n)
+            if n == stop:
+                found = k
+            elif n in self.fixed:
+                rest = self.ar.add(rest, self._dot(k, self.bounds[n]))
+            elif n in self._curved or self.graph.nodes[n].op in ("input", "gather"):
+                return None, rest
+            else:
+                for operand, form in self._transposed(n, k):
+                    pending[operand] = self.ar.add(pending[operand], form) if operand in pending else form
+        return found, rest
 
     def _concat_entries(self, n: int) -> Iterable[tuple[int, np.ndarray]]:
         """For every operand, where its entries go in the flattened result."""
@@ -250,6 +323,11 @@ class Relaxed:
         forms: list = [None, None]
         for part, mix, upper in zip(self._by_sign(k), mixes, (False, True), strict=True):
             *slopes, constant = relaxation.plane(ar, x, y, mix, upper)
+            level = self.bounds[n].map(lambda v: v[:, None])  # where it is narrow, it beats a plane over a wide box
+            level = ar.exact(ar.upper(level) if upper else ar.lower(level))
+            narrow = self.bounds[n].rad[:, None] < x.rad * y.rad
+            slopes = [ar.where(narrow, ar.rational(Fraction(0)), s) for s in slopes]
+            constant = ar.where(narrow, level, constant)
             for i in (0, 1):
                 bent = ar.mul(part, slopes[i])
                 forms[i] = bent if forms[i] is None else ar.add(forms[i], bent)

@@ -17,6 +17,8 @@ from mechverify.kernel.evaluate import kept
 from mechverify.kernel.functions import Function
 from mechverify.kernel.graph import Graph, Node
 
+CAP = 24  # of a difference of scores; beyond it, a probability changes by less than SLACK, as e^-24 < 2^-34
+SLACK = 2.0**-34
 PIECES = 8  # into which an interval is cut to bound a curved function
 
 
@@ -58,8 +60,11 @@ def rewritten(graph: Graph, root: int) -> int:
         apart = add("constant", attr=(apart.shape, tuple(apart.ravel().tolist())))
         difference = add("mul", add("sub", other, own), apart)
         letters = "abcdefgh"[: len(rest)]
-        total = add("einsum", add("exp", difference), weights, attr=f"{letters}ij,{letters}j->{letters}i")
-        share = add("reciprocal", total)
+        limit = expanded(add("constant", attr=((), (float(CAP),))), graph.nodes[difference].shape)
+        room = add("sub", limit, difference)
+        capped = add("sub", limit, add("relu", room))  # so that nothing overflows
+        total = add("einsum", add("exp", capped), weights, attr=f"{letters}ij,{letters}j->{letters}i")
+        share = add("add", add("reciprocal", total), add("slack", room))
         return share if mask.all() else add("mul", share, weights)
 
     for n in order:
