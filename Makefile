@@ -22,4 +22,5 @@ bench: $(INSTALLED)
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --disable-pip-version-check -e ".[dev]"
+	$(PY) -m pip install --disable-pip-version-check --no-deps auto-LiRPA==0.3 # its metadata wants an older torch
 	touch $@

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from mechverify.bounds.tensors import Tensors
+from mechverify.kernel.errors import Unsupported
 from mechverify.kernel.graph import Graph
 from mechverify.kernel.linear import Cells, Lines, Relaxed
 
@@ -58,8 +59,13 @@ def optimise(
     best, optimiser = None, None
     for step in range(steps + 1):
         with torch.set_grad_enabled(step < steps):
-            relaxed = Relaxed(ar, graph, weights, root, cells, slopes)
-            output = relaxed.range(root)
+            try:
+                relaxed = Relaxed(ar, graph, weights, root, cells, slopes)
+                output = relaxed.range(root)
+            except Unsupported:  # a step went astray; the best so far stands
+                if best is None:
+                    raise
+                break
             low, high = ar.lower(output), ar.upper(output)
             width = (high - low).sum()
         if best is None or width.item() < best[0]:
@@ -73,6 +79,9 @@ def optimise(
         optimiser.param_groups[0]["lr"] = rate * DECAY ** (step / steps)
         optimiser.zero_grad()
         width.backward()
+        for t in numbers:
+            if t.grad is not None:
+                t.grad.nan_to_num_(0.0, 0.0, 0.0)  # where huge numbers cancel
         optimiser.step()
         with torch.no_grad():
             for t in numbers:

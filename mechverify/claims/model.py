@@ -118,5 +118,5 @@ def capture(module: nn.Module, *example_inputs: Any, vocab: int | None = None, *
         captured = graph_of(module, *example_inputs, vocab=vocab, **example_kwargs)
     except CaptureError as error:
         raise ClaimError(str(error)) from None
-    data = save({name: np.ascontiguousarray(a) for name, a in sorted(captured.weights.items())})
+    data = save({name: np.asarray(a, order="C") for name, a in sorted(captured.weights.items())})
     return CapturedModel(captured, type(module).__name__, data)

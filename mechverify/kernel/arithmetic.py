@@ -7,12 +7,15 @@ Arguments: docs/soundness.md, "Arithmetic". Only elementwise + - * / and sqrt of
 to nearest (axiom `ieee754`): sums are added up here, term by term, so every machine gets the same bits.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mechverify.kernel.errors import Rejected
+from mechverify.kernel.errors import Rejected, Unsupported
+
+ROOM = 2**22  # numbers that one value may have
 
 
 class Ball(NamedTuple):
@@ -109,16 +112,18 @@ class Arithmetic:
     def scatter(self, x: Ball, entries: np.ndarray, size: int) -> Ball:
         """[.., n] to [.., size]: entry i is added to entry entries[i]; the others are zero."""
         order = np.argsort(entries, kind="stable")
-        first = np.searchsorted(entries[order], entries[order])
-        turn = np.arange(len(order)) - first  # the how-manieth with that target
-        total = None
-        for t in range(int(turn.max()) + 1):
-            here = order[turn == t]
-            piece = Ball(*(np.zeros((*a.shape[:-1], size), a.dtype) for a in np.broadcast_arrays(*x[:2])), x.exponent)
-            for to, of in zip(piece[:2], np.broadcast_arrays(*x[:2]), strict=True):
-                to[..., entries[here]] = of[..., here]
-            total = piece if total is None else self.add(total, piece)
-        return total
+        turn = np.empty_like(order)  # the how-manieth with that target
+        turn[order] = np.arange(len(order)) - np.searchsorted(entries[order], entries[order])
+        turns = int(turn.max()) + 1
+        self.spend(len(order), 10, 10)
+        spread = []
+        for a in np.broadcast_arrays(*x[:2]):
+            if (numbers := math.prod(a.shape[:-1]) * size * turns) > 4 * ROOM:
+                raise Unsupported(f"a sum needs {numbers} numbers (limit {4 * ROOM})")
+            place = np.zeros((*a.shape[:-1], size * turns), a.dtype)
+            place[..., entries * turns + turn] = a
+            spread.append(place.reshape(*a.shape[:-1], size, turns))
+        return self.sum(Ball(*spread, x.exponent))
 
     def value(self, f: Any, x: Ball) -> Ball:
         return f.value(self, x)

@@ -85,6 +85,8 @@ def _decide(document: Reader, weights: bytes, arithmetic: Float64 | Exact, forbi
     claim = Claim(document["claim"], weights)
     if version != VERSIONS[claim.kind]:
         raise Rejected(f"a claim of kind {claim.kind} is written in version {VERSIONS[claim.kind]} of the format")
+    if claim.kind == "bounds" and type(arithmetic) is Exact:
+        raise Rejected("a claim about bounds is checked in float64 only")
     needed = claim.axioms
     if (listed := [a.text() for a in document["axioms"].items(16)]) != needed:
         raise Rejected(f"the proof needs the axioms {needed}, the certificate lists {listed}")

@@ -7,10 +7,10 @@ from fractions import Fraction
 import numpy as np
 
 from mechverify.kernel import integers
-from mechverify.kernel.arithmetic import Ball
+from mechverify.kernel.arithmetic import ROOM, Ball
 from mechverify.kernel.errors import Unsupported
 from mechverify.kernel.functions import FUNCTIONS, Function, power_of
-from mechverify.kernel.graph import ROOM, Graph, Node, entries
+from mechverify.kernel.graph import Graph, Node, entries
 from mechverify.kernel.semantics import Real
 
 
@@ -51,6 +51,7 @@ class Evaluation:
             self.held += math.prod(sizes)
             reserve(*sizes)
             reserve(self.held // 4)  # all values together
+            model.ar.spend(math.prod(sizes), 4, 1)
         match node.op:
             case "tokens":
                 return self.tokens
@@ -67,8 +68,10 @@ class Evaluation:
                 return self._concatenated(node, args)
             case "sub" | "mul":
                 return getattr(model, node.op)(*(self.align(a, rank) for a in args))
-            case "select" if node.kind == "ids":
+            case "select" if node.kind == "ids" and self.graph.nodes[node.args[0]].op == "tokens":
                 return self.selected(node.attr[1])
+            case "select" if node.kind == "ids":
+                return np.take(args[0], node.attr[1], node.attr[0] + self.batch)
             case "select":
                 return args[0].map(lambda a: np.take(a, node.attr[1], node.attr[0] + self.batch))
             case "weight":
@@ -129,4 +132,4 @@ def batch_size(graph: Graph, roots: list[int]) -> int:
 
 def weight(weights: dict[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:
     """The leading part of a weight tensor (a shorter sequence uses the first positions)."""
-    return weights[name][tuple(slice(s) for s in shape)]
+    return np.asarray(weights[name][tuple(slice(s) for s in shape)])

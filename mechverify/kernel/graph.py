@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mechverify.kernel import integers
+from mechverify.kernel.arithmetic import ROOM
 from mechverify.kernel.errors import Rejected
 from mechverify.kernel.functions import FUNCTIONS
-
-ROOM = 2**22  # numbers that one node's value may have
 
 
 class Node(NamedTuple):
@@ -190,8 +189,8 @@ def _concat(graph: Graph, args: list[Node], attr: int) -> tuple:
     """Along axis `attr`; all other sizes equal."""
     shapes = [a.shape for a in args]
     _need(len(args) > 0 and all(a.kind == "real" for a in args) and 0 <= attr < len(shapes[0]), "concat needs an axis")
-    rest = {(s[:attr], s[attr + 1 :]) for s in shapes}
-    _need(len(rest) == 1, f"concat along axis {attr} of shapes {shapes}")
+    rest = {(s[:attr], s[attr + 1 :]) for s in shapes if len(s) > attr}
+    _need(len(rest) == 1 and len({len(s) for s in shapes}) == 1, f"concat along axis {attr} of shapes {shapes}")
     return "real", (*shapes[0][:attr], sum(s[attr] for s in shapes), *shapes[0][attr + 1 :])
 
 

@@ -62,10 +62,16 @@ class Relaxed:
         self._curved = {n for n in self.order if n not in self.fixed and self._bends(n)}
         self._depth = self._depths()  # how many functions and products lie on the way from the input
         wanted = self._curved_operands() if refine else {}
+        held = 0
         for n in self.order:
             if graph.nodes[n].kind == "ids":
                 self.positions[n] = self._positions(n)
                 continue
+            size = len(cells) * prod(graph.nodes[n].shape)
+            held += size
+            reserve(size)
+            reserve(held // 4)  # all values together
+            ar.spend(size, 4, 1)
             self.bounds[n] = self._interval(n)
             if n in wanted and not self._stable(n, wanted[n]):
                 self.bounds[n] = relaxation.meet(ar, self.bounds[n], self.range(n))
@@ -91,11 +97,13 @@ class Relaxed:
         """Raw lower bounds [cells, rows] of linear forms [cells or 1, rows, *shape] of the entries of node `start`."""
         ar = self.ar
         self.rows[start] = coefficients.mid.shape[1]
+        ar.spend(len(self.order), 1, 100)
         total, tokens, pending = ar.rational(Fraction(0)), None, {start: coefficients}
         for n in reversed(self.order[: self.order.index(start) + 1]):
             if n not in pending:
                 continue
             k, node = pending.pop(n), self.graph.nodes[n]
+            ar.spend(prod(k.mid.shape), 10, 1)
             if n in self.fixed or node.op in ("input", "slack"):
                 total = ar.add(total, self._dot(k, self.bounds[n]))
             elif node.op == "gather":
@@ -250,7 +258,7 @@ class Relaxed:
                 found = k
             elif n in self.fixed:
                 rest = self.ar.add(rest, self._dot(k, self.bounds[n]))
-            elif n in self._curved or self.graph.nodes[n].op in ("input", "gather"):
+            elif n in self._curved or self.graph.nodes[n].op in ("input", "gather", "slack"):
                 return None, rest
             else:
                 for operand, form in self._transposed(n, k):
@@ -392,6 +400,7 @@ class Relaxed:
     def _by_token(self, k: Ball, n: int) -> Ball:
         """A form of embeddings as one of one-hot tokens: [cells, rows, length x vocabulary]."""
         ar, places, table = self.ar, self.positions[self.graph.nodes[n].args[1]].ravel(), self._table(n)
+        reserve(*k.mid.shape[:2], self.graph.length, len(table))
         flat = k.map(lambda a: a.reshape(*a.shape[:2], len(places), -1))
         scores = ar.contract("pd,vd->pv", flat, ar.exact(table.reshape(1, 1, len(table), -1)))
         at = places[:, None] * len(table) + np.arange(len(table))

@@ -54,6 +54,8 @@ def ratio_form(graph: Graph, weights: dict[str, np.ndarray], model: Real, output
     Complexity: one evaluation of the graph on vocab^2 inputs, row by row.
     """
     order, nodes = graph.ancestors([output]), graph.nodes
+    if any(nodes[n].kind == "ids" and nodes[n].op == "view" for n in order):
+        raise Unsupported("rule fold reads tokens in their own order")
     pinned = {nodes[n].attr[1] for n in order if nodes[n].op == "select" and nodes[n].kind == "ids"}
     if len(pinned) != 1:
         raise Unsupported(f"the output reads {len(pinned)} tokens by themselves; rule fold needs one (a query)")

@@ -13,7 +13,7 @@ import numpy as np
 
 from mechverify.kernel.arithmetic import Arithmetic, Ball
 from mechverify.kernel.errors import Rejected, Unsupported
-from mechverify.kernel.evaluate import kept
+from mechverify.kernel.evaluate import kept, reserve
 from mechverify.kernel.functions import Function
 from mechverify.kernel.graph import Graph, Node
 
@@ -70,6 +70,7 @@ def rewritten(graph: Graph, root: int) -> int:
     for n in order:
         node = graph.nodes[n]
         args = [new[a] for a in node.args]
+        reserve(*node.shape, node.shape[-1] if node.op == "softmax" else 1)
         if node.kind == "int":
             raise Unsupported(f"rule linear can't bound {node.op!r}, an integer of the mechanism")
         if node.op == "softmax":

@@ -107,9 +107,10 @@ def _extremes(problem: BoundsProblem, budget: Budget, seed: int) -> tuple:
     rng = np.random.default_rng(seed)
     domain = problem.domain
     n = problem.claim.outputs
-    batch = max(16, min(SAMPLES, 2**24 // max(1, sum(
-        int(np.prod(problem.claim.graph.nodes[m].shape)) for m in problem.claim.graph.ancestors([problem.claim.output])
-    ))))  # fmt: skip
+    graph = problem.claim.graph
+    numbers = sum(int(np.prod(graph.nodes[m].shape)) for m in graph.ancestors([problem.claim.output])
+                  if graph.nodes[m].op not in ("weight", "constant"))  # fmt: skip
+    batch = max(64, min(SAMPLES, 2**24 // max(1, numbers)))
     budget.progress("sampling", None)
     share = rng.random((batch, len(domain.low)))
     share[batch // 2 :] = np.round(share[batch // 2 :])  # half of them are corners
@@ -120,7 +121,7 @@ def _extremes(problem: BoundsProblem, budget: Budget, seed: int) -> tuple:
         else np.zeros((batch, 0), np.int64)
     )
     values = problem.values(tokens, torch.from_numpy(points)).numpy()
-    starts = max(1, min(RESTARTS, 512 // n))
+    starts = max(1, min(RESTARTS, 512 // n, batch))
     order = np.argsort(values, 0)
     start = np.concatenate([order[:starts], order[::-1][:starts]], 1).ravel()  # [starts, 2 entries]
     tokens, points = tokens[start], torch.from_numpy(points[start])
@@ -173,6 +174,7 @@ def _narrow(problem: BoundsProblem, budget: Budget, shown: Proof, found: Range) 
     """The better of two proofs, entry by entry: many cells with the kernel's lines, few with optimised ones."""
     cuts = _cuts(problem, budget)
     proofs: list[Proof] = [shown]
+    reasons: list[str] = []
     if cuts:
         budget.progress(f"{2 ** len(cuts):,} cells", None)
         parts = _parts(problem.domain, cuts)
@@ -184,14 +186,20 @@ def _narrow(problem: BoundsProblem, budget: Budget, shown: Proof, found: Range) 
         budget.progress("optimising slopes", None)
         few = cuts[:OPTIMISED]
         parts = _parts(problem.domain, few)
-        lines = optimised(problem, parts, budget)
-        ranges = [linear.bounds(problem.job, problem.root, [part], linear.Given(Reader(given, "lines")))[0]
-                  for part, given in zip(parts, lines, strict=True)]  # fmt: skip
-        found = _meet(found, _unite(ranges))
-        proofs.append(_tree(few, [{"rule": "linear", "lines": given} for given in lines], problem.domain))
+        try:
+            lines = optimised(problem, parts, budget)
+            ranges = [
+                linear.bounds(problem.job, problem.root, [part], linear.Given(Reader(given, "lines")))[0]
+                for part, given in zip(parts, lines, strict=True)
+            ]
+        except (Rejected, Unsupported) as error:  # what the kernel's own lines prove stands
+            reasons.append(f"optimised lines: {error}")
+        else:
+            found = _meet(found, _unite(ranges))
+            proofs.append(_tree(few, [{"rule": "linear", "lines": given} for given in lines], problem.domain))
     while len(proofs) > 1:
         proofs[-2:] = [{"rule": "both", "first": proofs[-2], "second": proofs[-1]}]
-    return Found(proofs[0], found, False, [])
+    return Found(proofs[0], found, False, reasons)
 
 
 def _cuts(problem: BoundsProblem, budget: Budget) -> list[int]:

@@ -178,3 +178,30 @@ def test_what_is_wrong_with_a_claim_is_said(make, message):
     model = capture(seeded(mlp), torch.zeros(1, 3))
     with pytest.raises(ClaimError, match=message):
         make(model)
+
+
+def test_scalar_parameters_and_flipped_tokens():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale, self.embed = nn.Parameter(torch.tensor(2.0)), nn.Embedding(3, 2)
+
+        def forward(self, ids):
+            return self.scale * self.embed(ids.flip(1))
+
+    module = seeded(Scaled)
+    model = capture(module, torch.zeros(1, 2, dtype=torch.long))
+    over = tokens("x", length=2, vocab=3, allowed=[[0, 1, 2], [1]])
+    found = prove(Bounds(model["output"][0], over=over)).theorem.range
+    value = 2 * module.embed.weight.detach().double().numpy()[1]  # row 0 shows the last token
+    assert np.allclose(found.low, value, atol=1e-9) and np.allclose(found.high, value, atol=1e-9)
+
+
+def test_a_saturated_softmax_has_finite_bounds():
+    class Steep(nn.Module):
+        def forward(self, x):
+            return torch.softmax(1000 * x, -1)
+
+    model = capture(Steep().eval(), torch.zeros(1, 3))
+    found = prove(Bounds(model["output"], over=ball(torch.zeros(3), 1.0))).theorem.range
+    assert (found.low <= 0).all() and (found.low > -1e-9).all() and (found.high >= 1).all() and (found.high < 1.1).all()

@@ -8,6 +8,7 @@ import numpy as np
 from mechverify.kernel import relaxation
 from mechverify.kernel.claim import Domain, Job, Range
 from mechverify.kernel.errors import Rejected
+from mechverify.kernel.evaluate import reserve
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64
 from mechverify.kernel.linear import Cells, Lines, Relaxed
@@ -75,8 +76,12 @@ def check(job: Job, parts: list[Domain], witnesses: list[Reader]) -> list[Range]
 
 def side_by_side(job: Job, root: int) -> int:
     """How many parts can be relaxed at a time in bounded memory."""
-    graph = job.claim.graph
-    widest = max(int(np.prod(graph.nodes[n].shape)) for n in graph.ancestors([root]))
+    graph, varying, widest = job.claim.graph, set(), 1
+    for n in graph.ancestors([root]):
+        node = graph.nodes[n]
+        if node.op in ("input", "tokens") or varying & set(node.args):
+            varying.add(n)
+            widest = max(widest, int(np.prod(node.shape)))
     return max(1, ROOM // (2 * widest**2))
 
 
@@ -91,7 +96,9 @@ def bounds(job: Job, root: int, parts: list[Domain], lines: Lines | None = None)
 
 def cells(job: Job, parts: list[Domain]) -> Cells:
     """The parts as boxes of balls and as allowed tokens."""
-    ar, allowed = job.ar, np.zeros((len(parts), job.claim.domain.length, len(job.claim.graph.values)), bool)
+    ar, shape = job.ar, (len(parts), job.claim.domain.length, len(job.claim.graph.values))
+    reserve(*shape)
+    allowed = np.zeros(shape, bool)
     for i, part in enumerate(parts):
         for position, tokens in enumerate(part.tokens):
             allowed[i, position, list(tokens)] = True

@@ -1,0 +1,88 @@
+"""The optional peer: the same numbers as when it was measured, errors in words, and nothing left behind."""
+
+import logging
+import sys
+import warnings
+from importlib import import_module
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from benchmarks.reference_nets import REFERENCE, nets
+from mechverify.bounds import lirpa
+from mechverify.bounds.lirpa import METHODS, LirpaError, lirpa_bounds
+
+peer = pytest.mark.skipif(not find_spec("auto_LiRPA"), reason=f"the peer isn't installed: {lirpa.INSTALL}")
+NETS = {name: rest for name, *rest in nets()}
+
+
+@peer
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("method", METHODS)
+def test_reference(name, method):
+    module, centre, radius = NETS[name]
+    width = REFERENCE[name]["pypi"][METHODS.index(method)]
+    if width is None:
+        with pytest.raises(LirpaError, match=f"auto_LiRPA 0.3: {method} failed: "):
+            lirpa_bounds(module, centre, radius, method)
+        return
+    low, high = lirpa_bounds(module, centre, radius, method)
+    assert low.dtype == high.dtype == np.float64 and low.shape == high.shape == (1, low.shape[1])
+    assert (high - low).mean() == pytest.approx(width, rel=1e-4)
+    inside = centre + radius * torch.sign(torch.randn(1000, *centre.shape[1:], generator=torch.manual_seed(0)))
+    values = module(inside).detach().double().numpy()
+    assert (low - 1e-5 <= values).all() and (values <= high + 1e-5).all()  # it is float32, rounded as it comes
+
+
+@peer
+def test_what_it_cannot_do_is_named():
+    module, centre, radius = NETS["gelu-mlp"]
+    with pytest.raises(LirpaError, match="onnx::Erf"):
+        lirpa_bounds(module, centre, radius, "CROWN")
+
+
+@peer
+def test_nan_is_an_error():
+    module = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+    with pytest.raises(LirpaError, match="NaN"), torch.no_grad():
+        module[0].weight.fill_(torch.nan)
+        lirpa_bounds(module, torch.zeros(1, 2), 0.1, "IBP")
+
+
+@peer
+def test_nothing_is_left_behind(capfd):
+    module, centre, radius = NETS["attention"]
+    module = module.train()
+    before = {name: t.clone() for name, t in module.state_dict().items()}
+
+    def world():
+        settings = lirpa._exporter().export_onnx_opset_version
+        softmax = import_module("auto_LiRPA.operators.softmax").BoundSoftmaxImpl.forward
+        members = import_module("auto_LiRPA").BoundedModule._named_members
+        return (settings, softmax, members, hasattr(torch._C.Node, "__getitem__"), list(logging.root.handlers),
+                list(warnings.filters), set(sys.modules) & {"appdirs", "numpy.lib.arraysetops"})  # fmt: skip
+
+    lirpa_bounds(module, centre, radius, "IBP")
+    start = world()
+    lirpa_bounds(module, centre, radius, "CROWN")
+    with pytest.raises(LirpaError):
+        lirpa_bounds(*NETS["gelu-mlp"], "IBP")
+    assert world() == start and not start[3] and not start[6]
+    assert module.training and all(torch.equal(t, before[name]) for name, t in module.state_dict().items())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_absence_is_told(monkeypatch):
+    for name in [m for m in sys.modules if m.split(".")[0] == "auto_LiRPA"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "auto_LiRPA", None)
+    with pytest.raises(LirpaError, match="install it: pip install --no-deps auto-LiRPA"):
+        lirpa_bounds(nn.ReLU(), torch.zeros(1, 2), 0.1, "IBP")
+
+
+def test_an_unknown_method_is_told():
+    with pytest.raises(LirpaError, match="IBP, CROWN, CROWN-Optimized"):
+        lirpa_bounds(nn.ReLU(), torch.zeros(1, 2), 0.1, "crown")
