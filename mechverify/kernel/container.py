@@ -8,6 +8,7 @@ imported or unpickled, and no array is larger than the file.
 import json
 import re
 import struct
+import sys
 import zlib
 from collections.abc import Callable
 from math import prod
@@ -18,6 +19,7 @@ from mechverify.kernel.errors import NotACertificate
 
 MEMBERS = ("certificate.json", "weights.safetensors")
 FILE_LIMIT, JSON_LIMIT, HEADER_LIMIT = 2**30, 2**26, 2**22  # bytes
+NESTED = 1_000  # levels of JSON, and of the calls around it
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
 _CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
 _END = struct.Struct("<4sHHHHIIH")
@@ -66,10 +68,16 @@ def read_json(data: bytes) -> object:
     def no_float(text: str) -> object:
         raise NotACertificate(f"certificate.json has the number {text[:40]!r}; only integers are exact")
 
+    before = sys.getrecursionlimit()
     try:
+        sys.setrecursionlimit(
+            min(before, NESTED)
+        )  # other libraries raise it, and Python's parser then overruns its stack
         return json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_float=no_float, parse_constant=no_float)
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise NotACertificate(f"certificate.json can't be read: {error}") from None
+    finally:
+        sys.setrecursionlimit(before)
 
 
 # What TransformerLens state dicts carry beside parameters: the causal mask, and minus infinity.

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import sys
 import zipfile
 from io import BytesIO
 
@@ -112,3 +113,15 @@ def test_versions_are_named():
     with pytest.raises(Rejected, match="claim"):
         check(new)
     assert tuple(CONTENTS) == container.MEMBERS
+
+
+def test_deep_json_is_refused_whatever_the_recursion_limit():
+    """torch raises the limit; the parser would overrun its stack."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(10**6)
+    try:
+        with pytest.raises(NotACertificate):
+            container.read_json(b"[" * 200_000 + b"]" * 200_000)
+        assert sys.getrecursionlimit() == 10**6
+    finally:
+        sys.setrecursionlimit(before)
