@@ -1,7 +1,7 @@
 """Faults to plant in the kernel, by rule: a test of the tests. Each is one replaced piece of source and the tests
 that must notice it. `tests/mutants/run.py` plants them all; the suite plants one a rule."""
 
-# ruff: noqa: E501 (pieces of source stay in one line)
+
 
 from typing import NamedTuple
 
