@@ -1,8 +1,6 @@
 """Faults to plant in the kernel, by rule: a test of the tests. Each is one replaced piece of source and the tests
 that must notice it. `tests/mutants/run.py` plants them all; the suite plants one a rule."""
 
-
-
 from typing import NamedTuple
 
 
@@ -41,10 +39,10 @@ FAULTS = [
     Fault("split", "check.py", "Bounds(a.low + b.low, a.high + b.high)", "Bounds(a.low + b.high, a.high + b.high)", RULES),
     Fault("both", "check.py", "max(a.low, b.low)", "max(a.high, b.low)", RULES),
     Fault("both", "check.py", "min(a.high, b.high)", "min(a.low, b.high)", RULES),
-    Fault("both", "check.py", "if both.low > both.high:", "if False:", REG),
-    Fault("conclusion", "check.py", "stated.low > proved.low", "stated.low > proved.high", RULES),
-    Fault("conclusion", "check.py", "stated.high < proved.high", "stated.high < proved.low", RULES),
-    Fault("conclusion", "check.py", "not stated.low >= needed", "not stated.high >= needed", RULES),
+    Fault("both", "check.py", "contradictory = both.low > both.high", "contradictory = False", REG),
+    Fault("conclusion", "check.py", "if stated.low > proved.low or", "if stated.low > proved.high or", RULES),
+    Fault("conclusion", "check.py", "or stated.high < proved.high:", "or stated.high < proved.low:", RULES),
+    Fault("conclusion", "check.py", "and stated.low < needed", "and stated.high < needed", RULES),
     Fault("conclusion", "check.py", "stated.high < needed and", "stated.high <= needed and", RULES),
     Fault("conclusion", "check.py", ") != needed:", ") != needed and False:", RULES),
     Fault("conclusion", "claim.py", "!= hashlib.sha256(weights_data).hexdigest()", "== ''", RULES),
