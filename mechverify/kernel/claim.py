@@ -102,6 +102,8 @@ class Claim:
         except ValueError as error:
             raise Rejected(f"weights: {error}") from None
         self.domain, values, shapes = _domain(entry["domain"])
+        if counted and shapes:
+            raise Rejected("an accuracy claim counts token sequences; its domain has no real inputs")
         self.graph = Graph(self.domain.length, values)
         self.target = add_expression(self.graph, entry["equals"]) if self.kind == "accuracy" else None
         self.captured = self.architecture == "captured"

@@ -64,7 +64,7 @@ def rewritten(graph: Graph, root: int) -> int:
         room = add("sub", limit, difference)
         capped = add("sub", limit, add("relu", room))  # so that nothing overflows
         total = add("einsum", add("exp", capped), weights, attr=f"{letters}ij,{letters}j->{letters}i")
-        share = add("add", add("reciprocal", total), add("slack", room))
+        share = add("add", add("reciprocal", total), add("slack", room, total))  # each mask errs on its own
         return share if mask.all() else add("mul", share, weights)
 
     for n in order:

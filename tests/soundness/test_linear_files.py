@@ -3,6 +3,7 @@
 And files that once got something false accepted.
 """
 
+import json
 import subprocess
 import sys
 
@@ -130,6 +131,32 @@ def test_small_files_take_little(name):
 
 
 # --- false theorems ---------------------------------------------------------------------------------------------------
+
+
+def test_an_accuracy_claim_has_no_box_whose_halves_count_twice():
+    from mechverify.kernel import container
+    from tests.test_versions import GOLDEN
+
+    contents = container.unpack(GOLDEN.read_bytes())
+    document = json.loads(contents["certificate.json"])
+    document["claim"]["domain"]["inputs"] = [[[1], ["0x0.0p+0"], ["0x1.0000000000000p+0"]]]
+    cut = {"rule": "split", "coordinate": 0, "at": "0x1.0000000000000p-1"}
+    for proof in (document["proof"], cut | {"inside": document["proof"], "outside": document["proof"]}):
+        changed = document | {"proof": proof}
+        with pytest.raises(Rejected, match="no real inputs"):
+            check(container.pack({**contents, "certificate.json": json.dumps(changed).encode()}))
+
+
+def test_saturated_softmaxes_of_the_same_scores_do_not_share_their_error():
+    """Two masks: each probability has an error of its own, so their difference is not certain to 2^-34."""
+    rows = [given(2), constant([100.0]), ["mul", [0, 1], None], ["softmax", [2], ["11"]], ["softmax", [2], ["10"]],
+            ["sub", [3, 4], None]]  # fmt: skip
+    box = [(np.zeros(2), np.array([1.0, 0.0]))]
+    theorem = check(file(*document(Network(rows, {}, box, [], 0), {"rule": "linear", "lines": None}, n=2)))
+    assert theorem.verdict == "BOUNDED"
+    graph = theorem.claim.graph
+    slacks = [n for n in graph.nodes if n.op == "slack"]
+    assert len(slacks) == len({n.args for n in slacks}) == 2
 
 
 TABLE = {"e": np.array([[0.0], [1.0], [2.0]])}
