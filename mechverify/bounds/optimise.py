@@ -6,75 +6,126 @@ import numpy as np
 import torch
 
 from mechverify.bounds.tensors import Tensors
+from mechverify.kernel.arithmetic import Ball
 from mechverify.kernel.errors import Unsupported
 from mechverify.kernel.graph import Graph
 from mechverify.kernel.linear import Cells, Lines, Relaxed
 
 DECAY = 0.05  # of the rate, from the first step to the last
+RECENT, WORTH = 8, 1e-3  # so many steps that gain no more than this share of the width are the last ones
+
+Key = tuple[int, int]  # the node where forms start, and the node that they pass
+Pair = tuple[torch.Tensor, torch.Tensor]  # of the lower and of the upper lines, [cells, rows, *shape]
 
 
-class Slopes(Lines):
+class Moving(Lines):
     """One number in [0, 1] a line, for every form that passes: between the slopes of a function at the two ends of its
-    interval, or between the two planes of a product."""
+    interval, or between the two planes of a product. Where only one line is sensible, none: above a convex function
+    every line is above the chord, and below a concave one."""
 
     def __init__(self) -> None:
-        self.numbers: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
-        self.frozen = False
+        self.numbers: dict[Key, list[torch.Tensor]] = {}
+        self.used: dict[Key, Pair] = {}  # what the numbers came to when they were last asked for
 
-    def choose(self, relaxed: Relaxed, start: int, n: int) -> tuple:
+    def choose(self, relaxed: Relaxed, start: int, n: int) -> Pair:
         key, rows = (start, n), relaxed.rows[start]
-        function = relaxed.graph.nodes[n].op != "mul"
-        first, last = self._ends(relaxed, n) if function else (0.0, 1.0)
+        if relaxed.graph.nodes[n].op != "mul":
+            ends, initial = self._ends(relaxed, n), relaxed.default_slopes(n)
+            initial = [self._share(s.mid, first, last) for s, (first, last) in zip(initial, ends, strict=True)]
+        else:
+            zero = torch.zeros((len(relaxed.cells), 1, *relaxed.graph.nodes[n].shape), dtype=torch.float64)
+            ends, initial = [(zero, zero + 1)] * 2, [zero + float(m) for m in relaxed.default_mixes(n)]
         if key not in self.numbers:
-            if function:
-                spread = torch.where(last != first, last - first, torch.ones_like(first))
-                initial = [((s.mid - first) / spread).clamp(0, 1) for s in relaxed.default_slopes(n)]
-            else:
-                shape = (len(relaxed.cells), 1, *relaxed.graph.nodes[n].shape)
-                initial = [torch.full(shape, float(m), dtype=torch.float64) for m in relaxed.default_mixes(n)]
-            self.numbers[key] = tuple(
+            self.numbers[key] = [
                 v.detach().expand(v.shape[0], rows, *v.shape[2:]).clone().requires_grad_() for v in initial
-            )
-        return tuple(first + (last - first) * t for t in self.numbers[key])
+            ]
+        moved = [a + (b - a) * t for (a, b), t in zip(ends, self.numbers[key], strict=True)]
+        self.used[key] = tuple(m.detach() for m in moved)
+        return tuple(moved)
 
     @staticmethod
-    def _ends(relaxed: Relaxed, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The least and the greatest slope of a piece's chord."""
+    def _share(slope: torch.Tensor, first: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+        return ((slope - first) / torch.where(last != first, last - first, 1.0)).clamp(0, 1)
+
+    @staticmethod
+    def _ends(relaxed: Relaxed, n: int) -> list[Pair]:
+        """The least and the greatest slope of a piece's chord; the whole chord's where no other line is better."""
         c = relaxed.curve(n)
         x, y = c.points.mid.detach(), c.values.mid.detach()
         width = x[1:] - x[:-1]
-        slope = (y[1:] - y[:-1]) / torch.where(width > 0, width, torch.ones_like(width))
+        slope = (y[1:] - y[:-1]) / torch.where(width > 0, width, 1.0)
         least = torch.where(width > 0, slope, torch.inf).amin(0)
         most = torch.where(width > 0, slope, -torch.inf).amax(0)
-        point = least > most
-        return torch.where(point, 0.0, least), torch.where(point, 0.0, most)
+        least, most = (torch.where(least > most, 0.0, end) for end in (least, most))
+        _, chord = relaxed.default_slopes(n)
+        chord, steps = chord.mid.detach(), torch.where((width[1:] > 0) & (width[:-1] > 0), slope[1:] - slope[:-1], 0.0)
+        ends = []
+        for bends, sign in ((c.sag, -1), (c.rise, 1)):  # sag is zero where f is concave on each piece
+            settled = (bends.mid.detach() == 0).all(0) & (sign * steps >= 0).all(0)
+            ends.append((torch.where(settled, chord, least), torch.where(settled, chord, most)))
+        return ends
+
+
+class Kept(Lines):
+    """The lines of each form from the step where its bound was best. An interval that narrowed since only helps."""
+
+    def __init__(self) -> None:
+        self.lines: dict[Key, Pair] = {}
+        self.lows: dict[int, torch.Tensor] = {}
+
+    def keep(self, moving: Moving, lows: dict[int, torch.Tensor]) -> None:
+        for start, low in lows.items():
+            known = self.lows.get(start)
+            better = torch.ones_like(low, dtype=torch.bool) if known is None else low > known
+            self.lows[start] = low if known is None else torch.where(better, low, known)
+            for key, new in moving.used.items():
+                if key[0] == start:
+                    old = self.lines.get(key, new)
+                    at = better.reshape(*better.shape, *(1,) * (new[0].ndim - 2))
+                    self.lines[key] = tuple(torch.where(at, n, o) for n, o in zip(new, old, strict=True))
+
+    def choose(self, relaxed: Relaxed, start: int, n: int) -> Pair | None:
+        return self.lines.get((start, n))
+
+
+class _Recorded(Relaxed):
+    """Keeps what the forms of each node came to."""
+
+    def __init__(self, *args, **options):
+        self.lows: dict[int, torch.Tensor] = {}
+        super().__init__(*args, **options)
+
+    def form(self, start: int, coefficients: Ball) -> torch.Tensor:
+        low = super().form(start, coefficients)
+        self.lows[start] = low.detach()
+        return low
 
 
 def optimise(
-    graph: Graph, weights: dict[str, np.ndarray], root: int, cells: Cells, *, steps: int = 40, rate: float = 0.1,
+    graph: Graph, weights: dict[str, np.ndarray], root: int, cells: Cells, *, steps: int = 40, rate: float = 0.2,
     spent: Callable[[], bool] = lambda: False,
-) -> tuple[Slopes, torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Slopes for the narrowest sum of widths of `root`'s entries, and the bounds [cells, *shape] that they give."""
-    ar, slopes = Tensors(), Slopes()
-    best, optimiser = None, None
-    for step in range(steps + 1):
-        with torch.set_grad_enabled(step < steps):
-            try:
-                relaxed = Relaxed(ar, graph, weights, root, cells, slopes)
-                output = relaxed.range(root)
-            except Unsupported:  # a step went astray; the best so far stands
-                if best is None:
-                    raise
-                break
-            low, high = ar.lower(output), ar.upper(output)
-            width = (high - low).sum()
-        if best is None or width.item() < best[0]:
-            kept = {k: tuple(t.detach().clone() for t in v) for k, v in slopes.numbers.items()}
-            best = width.item(), kept, low.detach(), high.detach()
-        if step == steps or spent() or not slopes.numbers:  # a linear model has no lines to choose
+) -> tuple[Lines, torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Lines for the narrowest sum of widths of `root`'s entries, and the bounds [cells, *shape] that they give.
+
+    Complexity: for each step, a few times that of linear bounds."""
+    ar, moving, kept = Tensors(), Moving(), Kept()
+    optimiser, widths = None, []
+    for step in range(steps):
+        try:
+            relaxed = _Recorded(ar, graph, weights, root, cells, moving)
+            output = relaxed.range(root)
+        except Unsupported:  # a step went astray; the best so far stands
+            if not widths:
+                raise
+            break
+        kept.keep(moving, relaxed.lows)
+        width = (ar.upper(output) - ar.lower(output)).sum()
+        widths.append(-kept.lows[root].sum().item())  # lower bounds of each entry and of its negative
+        slow = len(widths) > 2 * RECENT and widths[-RECENT] - widths[-1] < WORTH * widths[-1]
+        if slow or spent() or not moving.numbers:  # a linear model has no lines to choose
             break
         if optimiser is None:
-            numbers = [t for pair in slopes.numbers.values() for t in pair]
+            numbers = [t for pair in moving.numbers.values() for t in pair]
             optimiser = torch.optim.Adam(numbers, lr=rate)
         optimiser.param_groups[0]["lr"] = rate * DECAY ** (step / steps)
         optimiser.zero_grad()
@@ -86,5 +137,6 @@ def optimise(
         with torch.no_grad():
             for t in numbers:
                 t.clamp_(0, 1)
-    slopes.numbers = best[1]
-    return slopes, best[2], best[3]
+    with torch.no_grad():
+        output = Relaxed(ar, graph, weights, root, cells, kept).range(root)
+    return kept, ar.lower(output), ar.upper(output)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mechverify.bounds.optimise import Slopes, optimise
+from mechverify.bounds.optimise import Kept, optimise
 from mechverify.bounds.tensors import Tensors
 from mechverify.certificate.write import Proof, claim_document
 from mechverify.claims.claim import Bounds
@@ -21,6 +21,7 @@ from mechverify.kernel.claim import Domain, Job, Range
 from mechverify.kernel.errors import Rejected, Unsupported
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64
+from mechverify.kernel.graph import Graph
 from mechverify.kernel.linear import Cells, Relaxed
 from mechverify.kernel.rules import linear
 from mechverify.provers.base import Budget
@@ -276,20 +277,17 @@ def _meet(a: Range, b: Range) -> Range:
 def optimised(problem: BoundsProblem, parts: list[Domain], budget: Budget) -> list[list]:
     """Lines as a certificate lists them, for each part, for the narrowest output there."""
     graph, cells = problem.claim.graph, _tensors(problem, parts)
-    slopes, *_ = optimise(graph, problem.claim.weights, problem.root, cells, spent=budget.spent)
-    with torch.no_grad():
-        relaxed = Relaxed(Tensors(), graph, problem.claim.weights, problem.root, cells, slopes)
-        relaxed.range(problem.root)
-        return [listed(relaxed, slopes, cell) for cell in range(len(parts))]
+    kept, *_ = optimise(graph, problem.claim.weights, problem.root, cells, spent=budget.spent)
+    return [listed(graph, kept, cell) for cell in range(len(parts))]
 
 
-def listed(relaxed: Relaxed, slopes: Slopes, cell: int) -> list:
+def listed(graph: Graph, kept: Kept, cell: int) -> list:
     rows = []
-    for start, n in sorted(slopes.numbers):
-        lower, upper = (t.numpy()[cell] for t in slopes.choose(relaxed, start, n))
+    for (start, n), lines in sorted(kept.lines.items()):
+        lower, upper = (t.numpy()[cell] for t in lines)
         largest = max(np.abs(lower).max(), np.abs(upper).max())
         exponent = int(np.frexp(largest)[1]) - BITS if largest > 0 else 0
-        limit = 2**-exponent if relaxed.graph.nodes[n].op == "mul" else None
+        limit = 2**-exponent if graph.nodes[n].op == "mul" else None
         whole = [np.rint(np.ldexp(a, -exponent)).astype(np.int64) for a in (lower, upper)]
         whole = [np.clip(a, 0, limit) if limit else a for a in whole]
         rows.append([start, n, exponent, *(a.ravel().tolist() for a in whole)])
