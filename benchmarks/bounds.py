@@ -33,10 +33,10 @@ from mechverify import Bounds, ball, box, capture, kernel, prove, tokens
 from mechverify.bounds.lirpa import LirpaError, lirpa_bounds
 from mechverify.bounds.tensors import TensorBall, Tensors
 from mechverify.graph.adapters import load
-from mechverify.kernel import relaxation
 from mechverify.kernel.claim import Range
 from mechverify.kernel.errors import Rejected, Unsupported
-from mechverify.kernel.linear import Cells, Relaxed
+from mechverify.kernel.intervals import Cells, Intervals
+from mechverify.kernel.linear import Relaxed
 from mechverify.kernel.rules import linear
 from mechverify.provers.bounds import BoundsProblem
 
@@ -53,12 +53,7 @@ def width(found: Range) -> float:
 def relaxed(problem: BoundsProblem, refine: bool) -> Range:
     """What the kernel proves of the whole domain without a witness: by intervals alone, or backwards."""
     with np.errstate(all="ignore"):
-        if refine:
-            return linear.bounds(problem.job, problem.root, [problem.domain])[0]
-        job, cells = problem.job, linear.cells(problem.job, [problem.domain])
-        claim = problem.claim
-        value = Relaxed(job.ar, claim.graph, claim.weights, problem.root, cells, refine=False).bounds[problem.root]
-        return Range(*(end(value).ravel() for end in (job.ar.lower, job.ar.upper)))
+        return linear.bounds(problem.job, [problem.domain], kind=Relaxed if refine else Intervals)[0]
 
 
 def question(module: nn.Module, centre: torch.Tensor, radius: float) -> Bounds:
@@ -153,14 +148,13 @@ def batch(board: Board, quick: bool) -> None:
 def cells(problem: BoundsProblem, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Linear bounds of boxes, corners [2, cells, coordinates], as many side by side as the prover takes."""
     ar, claim, results = Tensors(), problem.claim, []
-    step = linear.side_by_side(problem.job, problem.root)
+    step = linear.side_by_side(problem.job)
     (shape,) = claim.shapes
     with torch.no_grad():
         for start in range(0, corners.shape[1], step):
             low, high = torch.from_numpy(corners[:, start : start + step].reshape(2, -1, *shape))
             some = Cells((TensorBall((low + high) / 2, (high - low) / 2),), np.zeros((len(low), 0, 0), bool))
-            value = Relaxed(ar, claim.graph, claim.weights, problem.root, some)
-            output = relaxation.meet(ar, value.bounds[problem.root], value.range(problem.root))
+            output = Relaxed(ar, claim.graph, claim.weights, problem.job.roots, some).output()
             results.append([ar.lower(output).numpy(), ar.upper(output).numpy()])
     low, high = (np.concatenate(ends) for ends in zip(*results, strict=True))
     return low, high

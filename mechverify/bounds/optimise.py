@@ -9,7 +9,9 @@ from mechverify.bounds.tensors import Tensors
 from mechverify.kernel.arithmetic import Ball
 from mechverify.kernel.errors import Unsupported
 from mechverify.kernel.graph import Graph
-from mechverify.kernel.linear import Cells, Lines, Relaxed
+from mechverify.kernel.intervals import Cells
+from mechverify.kernel.linear import Lines, Relaxed
+from mechverify.kernel.relaxation import Rewritten
 
 DECAY = 0.05  # of the rate, from the first step to the last
 RECENT, WORTH = 8, 1e-3  # so many steps that gain no more than this share of the width are the last ones
@@ -102,25 +104,25 @@ class _Recorded(Relaxed):
 
 
 def optimise(
-    graph: Graph, weights: dict[str, np.ndarray], root: int, cells: Cells, *, steps: int = 40, rate: float = 0.2,
+    graph: Graph, weights: dict[str, np.ndarray], roots: Rewritten, cells: Cells, *, steps: int = 40, rate: float = 0.2,
     spent: Callable[[], bool] = lambda: False,
 ) -> tuple[Lines, torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Lines for the narrowest sum of widths of `root`'s entries, and the bounds [cells, *shape] that they give.
+    """Lines for the narrowest sum of widths of the output's entries, and the bounds [cells, *shape] that they give.
 
     Complexity: for each step, a few times that of linear bounds."""
     ar, moving, kept = Tensors(), Moving(), Kept()
     optimiser, widths = None, []
     for step in range(steps):
         try:
-            relaxed = _Recorded(ar, graph, weights, root, cells, moving)
-            output = relaxed.range(root)
+            relaxed = _Recorded(ar, graph, weights, roots, cells, moving)
+            output = relaxed.range(roots.output)
         except Unsupported:  # a step went astray; the best so far stands
             if not widths:
                 raise
             break
         kept.keep(moving, relaxed.lows)
         width = (ar.upper(output) - ar.lower(output)).sum()
-        widths.append(-kept.lows[root].sum().item())  # lower bounds of each entry and of its negative
+        widths.append(-kept.lows[roots.output].sum().item())  # lower bounds of each entry and of its negative
         slow = len(widths) > 2 * RECENT and widths[-RECENT] - widths[-1] < WORTH * widths[-1]
         if slow or spent() or not moving.numbers:  # a linear model has no lines to choose
             break
@@ -138,5 +140,5 @@ def optimise(
             for t in numbers:
                 t.clamp_(0, 1)
     with torch.no_grad():
-        output = Relaxed(ar, graph, weights, root, cells, kept).range(root)
+        output = Relaxed(ar, graph, weights, roots, cells, kept).range(roots.output)
     return kept, ar.lower(output), ar.upper(output)

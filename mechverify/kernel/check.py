@@ -6,6 +6,7 @@ what it proved with what the certificate concludes. Anything unknown or unproved
 
 from collections.abc import Collection
 from fractions import Fraction
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from mechverify.kernel.rules import evaluation, fold, linear
 
 FORMAT = "mechverify-certificate"
 VERSIONS = {"accuracy": 2, "bounds": 3}  # of the format, by what is claimed; every later kernel reads these as well
+FACTS = 2**8  # of a part
 LIMIT = 5e9  # units of work: five to nine seconds
 AXIOMS = {
     "ieee754": "elementwise float64 + - * / and sqrt of numpy round to nearest with gradual underflow",
@@ -28,7 +30,7 @@ AXIOMS = {
 }
 LEAVES = {
     "accuracy": {"enumerate": evaluation.enumerate, "counterexample": evaluation.counterexample, "fold": fold.check},
-    "bounds": {"point": evaluation.point, "linear": linear.check},
+    "bounds": {"point": evaluation.point, **dict.fromkeys(["interval", "linear", "farkas"], linear.check)},
 }
 
 
@@ -110,7 +112,7 @@ def prove(job: Job, proof: Reader) -> tuple[Bounds | Range, dict[str, int]]:
     """Bounds for the right inputs of the job's domain, or for the value there, and how often each rule was used.
 
     The tree is walked with a stack: its depth is the certificate's to choose. A `split` cuts a token set, or the box
-    at a coordinate, in two; the halves are made here, not listed, so they cover their parent whatever the file says
+    at a coordinate, or the inputs by a model's value, in two; the halves are made here, not listed, so they cover their parent whatever the file says
     (token sets disjointly), and their bounds are combined. `both` proves one part twice and keeps the better of
     each bound. Leaves of rule linear are checked side by side.
     """
@@ -135,7 +137,7 @@ def prove(job: Job, proof: Reader) -> tuple[Bounds | Range, dict[str, int]]:
         elif rule == "both":
             todo += [(_meet, None, None), (None, part, node["first"]), (None, part, node["second"])]
             node.close()
-        elif rule == "linear":
+        elif leaves[rule] is linear.check:
             linear_leaves.append((len(steps), part, node))
             steps.append((None, None))
         else:
@@ -158,6 +160,13 @@ def _halves(job: Job, part: Domain, node: Reader) -> tuple[Domain, Domain]:
         if not halves[0].size or not halves[1].size:
             raise Rejected("a split leaves one half empty")
         return halves
+    if "node" in node.value:
+        n = node["node"].an_integer()
+        if n not in job.roots.values or len(part.facts) >= FACTS:
+            raise Rejected(f"node {n} is none of the model's values, or more than {FACTS} facts are known in this part")
+        job.ar.spend(len(part.facts))
+        entry = node["entry"].an_integer(0, prod(job.claim.graph.nodes[n].shape) - 1)
+        return part.sides(n, entry, node["at"].float64())
     coordinate, at = node["coordinate"].an_integer(0, len(part.low) - 1), node["at"].float64()
     job.ar.spend(10 * len(part.low))
     if not part.low[coordinate] <= at <= part.high[coordinate]:
@@ -181,6 +190,8 @@ def _unite(a: Range, b: Range) -> Range:
 
 def _meet(a: Bounds | Range, b: Bounds | Range) -> Bounds | Range:
     if isinstance(a, Range):
+        if (empty := next((r for r in (a, b) if r.low[0] > r.high[0]), None)) is not None:
+            return empty
         both = Range(np.maximum(a.low, b.low), np.minimum(a.high, b.high))
         contradictory = not (both.low <= both.high).all()
     else:
@@ -216,6 +227,8 @@ def _conclude_accuracy(entry: Reader, verdict: str, job: Job, proved: Bounds) ->
 
 def _conclude_bounds(entry: Reader, verdict: str, job: Job, proved: Range) -> Range:
     """Ends that aren't stated are null; thresholds are compared as rational numbers."""
+    if proved.low[0] > proved.high[0]:
+        raise Rejected("no input satisfies the claim's conditions")
     claim, ends = job.claim, []
     for name, nothing in (("low", -np.inf), ("high", np.inf)):
         numbers = [nothing if v.value is None else v.float64() for v in entry[name].items(claim.outputs, claim.outputs)]

@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from fractions import Fraction
+from functools import cached_property
 from itertools import pairwise
 from math import prod
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from mechverify.kernel.fields import Reader
 from mechverify.kernel.functions import FUNCTIONS
 from mechverify.kernel.graph import Graph
 from mechverify.kernel.integers import OPERATIONS
+from mechverify.kernel.relaxation import Rewritten, rewritten
 from mechverify.kernel.semantics import SEMANTICS
 
 MOST_ENTRIES = 2**16  # of an output
@@ -40,11 +42,13 @@ class Range(NamedTuple):
 
 class Domain(NamedTuple):
     """A product of token sets, `tokens[i]` the distinct ids, ascending, allowed at position i; and of a box, all real
-    inputs flattened one after another: its corners `low` and `high` [coordinates]."""
+    inputs flattened one after another: its corners `low` and `high` [coordinates]. Of these, the inputs for which the
+    `facts` hold: (node, entry, at, above) says that an entry of a rewritten node is at least `at`, or at most."""
 
     tokens: tuple[tuple[int, ...], ...]
     low: np.ndarray = np.zeros(0)
     high: np.ndarray = np.zeros(0)
+    facts: tuple[tuple[int, int, float, bool], ...] = ()
 
     @property
     def length(self) -> int:
@@ -68,6 +72,10 @@ class Domain(NamedTuple):
         low[coordinate] = high[coordinate] = at
         return self._replace(high=high), self._replace(low=low)
 
+    def sides(self, node: int, entry: int, at: float) -> tuple["Domain", "Domain"]:
+        """The inputs for which that entry is at most `at`, and at least."""
+        return tuple(self._replace(facts=(*self.facts, (node, entry, at, above))) for above in (False, True))
+
     def inputs(self, start: int, stop: int) -> np.ndarray:
         """Sequences number `start` to `stop` - 1 in lexicographic order, ids [stop - start, length]."""
         index, columns = np.arange(start, stop), []
@@ -85,7 +93,8 @@ class Claim:
 
     `accuracy`: row `position` of a site decodes to the mechanism's value. An input is right if output `target` (an
     integer node) of the vector node `output` is strictly larger than every other. A tie, and a target that is no
-    output, is wrong. `bounds`: every entry of a site (or of a row) lies between `least` and `most` [entries].
+    output, is wrong. `bounds`: every entry of a site (or of a row) lies between `least` and `most` [entries], for all
+    inputs for which no entry of the sites `where` is negative. `cases` are sites whose entries a proof may tell apart.
     """
 
     def __init__(self, entry: Reader, weights_data: bytes):
@@ -124,6 +133,10 @@ class Claim:
         if self.outputs > MOST_ENTRIES:
             raise Rejected(f"the output has {self.outputs} entries (limit {MOST_ENTRIES})")
         self.at_least = _fraction(entry["at_least"]) if self.kind == "accuracy" else None
+        self.where: tuple[int, ...] = ()
+        self.cases: tuple[int, ...] = ()
+        if self.captured:
+            self.where, self.cases = (_conditions(self.graph, entry[name], sites) for name in ("where", "cases"))
         if self.kind == "bounds":
             self.least, self.most = (_thresholds(entry[name], self.outputs) for name in ("at_least", "at_most"))
         entry.close()
@@ -165,16 +178,35 @@ class Job:
         loses = ((ar.upper(margin) <= 0) & rival).any(1)
         return possible & wins, ~possible | loses
 
+    @cached_property
+    def roots(self) -> Rewritten:
+        """Of rules interval and linear."""
+        roots = rewritten(self.claim.graph, self.claim.output, (*self.claim.where, *self.claim.cases))
+        if not roots.values.issuperset(roots.conditions):
+            raise Rejected("a condition doesn't depend on the input")
+        return roots
+
     def enclose(self, tokens: np.ndarray, points: np.ndarray) -> Range:
-        """Bounds [inputs, entries] of the output at single inputs."""
+        """Bounds [inputs, entries] of the output at single inputs; rejects one outside the claim's conditions."""
         claim, ar = self.claim, self.ar
         inputs, start = [], 0
         for shape in claim.shapes:
             inputs.append(points[:, start : start + prod(shape)].reshape(-1, *shape))
             start += prod(shape)
-        value = Evaluation(claim.graph, claim.weights, self.model, tokens, inputs=inputs)[claim.output]
+        values = Evaluation(claim.graph, claim.weights, self.model, tokens, inputs=inputs)
+        if not all((ar.lower(values[n]) >= 0).all() for n in claim.where):
+            raise Rejected("a point is not shown to satisfy the claim's conditions")
+        value = values[claim.output]
         value = value.map(lambda a: np.broadcast_to(a, (len(tokens), *a.shape[1:])).reshape(len(tokens), -1))
         return Range(ar.lower(value), ar.upper(value))
+
+
+def _conditions(graph: Graph, entry: Reader, sites: dict[str, int]) -> tuple[int, ...]:
+    """Real nodes, by the names of their sites."""
+    nodes = tuple(sites[name.one_of(sites)] for name in entry.items(2**8))
+    if any(graph.nodes[n].kind != "real" for n in nodes):
+        raise Rejected(f"{entry.where}: a condition is no real value")
+    return nodes
 
 
 def add_expression(graph: Graph, entry: Reader) -> int:

@@ -22,12 +22,21 @@ SLACK = 2.0**-34
 PIECES = 8  # into which an interval is cut to bound a curved function
 
 
-def rewritten(graph: Graph, root: int) -> int:
-    """A node with the value of `root` over the reals, made of: input, tokens, weight, constant, gather, view, concat,
-    add, sub, mul, over_root, einsum with a fixed operand, power, functions, and pivot (any constants). Operands of
-    add, sub and mul have the same shape."""
+class Rewritten(NamedTuple):
+    """Nodes with the values that a claim's nodes have: its output, its conditions, and all real ones that these need and
+    that depend on the input, `values`. (Other rewritten nodes may depend on a pivot, and so on more than the input.)"""
+
+    output: int
+    conditions: tuple[int, ...]
+    values: frozenset[int]
+
+
+def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewritten:
+    """Nodes with the same values over the reals, made of: input, tokens, weight, constant, gather, view, concat, add,
+    sub, mul, over_root, einsum with a fixed operand, power, functions, and pivot (any constants). Operands of add, sub
+    and mul have the same shape."""
     root = graph.narrowed(root)
-    order, new = graph.ancestors([root]), {}
+    order, new = graph.ancestors([root, *conditions]), {}
     fixed: set[int] = set()  # nodes (new ones) that don't depend on the input
 
     def add(op: str, *args: int, attr=None) -> int:
@@ -107,7 +116,8 @@ def rewritten(graph: Graph, root: int) -> int:
             new[n] = add("view", args[0], attr=(node.shape, offset, tuple(steps)))
         else:
             new[n] = add(node.op, *args, attr=node.attr)
-    return new[root]
+    values = frozenset(new[n] for n in order if graph.nodes[n].kind == "real" and new[n] not in fixed)
+    return Rewritten(new[root], tuple(new[n] for n in conditions), values)
 
 
 def _repeated(shape: tuple[int, ...], letters: str, of: str) -> tuple:

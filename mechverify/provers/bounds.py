@@ -16,13 +16,13 @@ from mechverify.certificate.write import Proof, claim_document
 from mechverify.claims.claim import Bounds
 from mechverify.graph.run import TorchRunner
 from mechverify.kernel import claim as kernel_claim
-from mechverify.kernel import relaxation
 from mechverify.kernel.claim import Domain, Job, Range
 from mechverify.kernel.errors import Rejected, Unsupported
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64
 from mechverify.kernel.graph import Graph
-from mechverify.kernel.linear import Cells, Relaxed
+from mechverify.kernel.intervals import Cells
+from mechverify.kernel.linear import Relaxed
 from mechverify.kernel.rules import linear
 from mechverify.provers.base import Budget
 
@@ -54,7 +54,6 @@ class BoundsProblem:
         self.claim = kernel_claim.Claim(Reader(self.document, "claim"), claim.output.model.data)
         self.job = Job(self.claim, Float64())
         self.run = TorchRunner(self.claim.graph, self.claim.weights, torch.float64)
-        self.root = relaxation.rewritten(self.claim.graph, self.claim.output)
         n = self.claim.outputs
         self.least = _floats(self.claim.least, n, -np.inf)
         self.most = _floats(self.claim.most, n, np.inf)
@@ -156,7 +155,7 @@ def _relax(problem: BoundsProblem, budget: Budget, shown: Proof) -> Found:
     """For thresholds: the kernel's own lines, optimised ones for many coordinates, then cells until they are reached.
     Without: as narrow as a moderate effort gets."""
     budget.progress("linear bounds", None)
-    (found,) = linear.bounds(problem.job, problem.root, [problem.domain])
+    (found,) = linear.bounds(problem.job, [problem.domain])
     leaf: Proof = {"rule": "linear", "lines": None}
     if not problem.asks:
         return _narrow(problem, budget, shown, found)
@@ -165,7 +164,7 @@ def _relax(problem: BoundsProblem, budget: Budget, shown: Proof) -> Found:
     if len(problem.domain.low) > FEW and not budget.spent():
         budget.progress("optimising slopes", None)
         (lines,) = optimised(problem, [problem.domain], budget)
-        (found,) = linear.bounds(problem.job, problem.root, [problem.domain], linear.Given(Reader(lines, "lines")))
+        (found,) = linear.bounds(problem.job, [problem.domain], linear.Given(Reader(lines, "lines")))
         if problem.proves(found):
             return Found({"rule": "linear", "lines": lines}, found, False, [])
     return _branch(problem, budget)
@@ -179,7 +178,7 @@ def _narrow(problem: BoundsProblem, budget: Budget, shown: Proof, found: Range) 
     if cuts:
         budget.progress(f"{2 ** len(cuts):,} cells", None)
         parts = _parts(problem.domain, cuts)
-        found = _meet(found, _unite(linear.bounds(problem.job, problem.root, parts)))
+        found = _meet(found, _unite(linear.bounds(problem.job, parts)))
         proofs.append(_tree(cuts, [{"rule": "linear", "lines": None}] * len(parts), problem.domain))
     else:
         proofs.append({"rule": "linear", "lines": None})
@@ -190,7 +189,7 @@ def _narrow(problem: BoundsProblem, budget: Budget, shown: Proof, found: Range) 
         try:
             lines = optimised(problem, parts, budget)
             ranges = [
-                linear.bounds(problem.job, problem.root, [part], linear.Given(Reader(given, "lines")))[0]
+                linear.bounds(problem.job, [part], linear.Given(Reader(given, "lines")))[0]
                 for part, given in zip(parts, lines, strict=True)
             ]
         except (Rejected, Unsupported) as error:  # what the kernel's own lines prove stands
@@ -255,12 +254,11 @@ def _tree(cuts: list[int], leaves: list[Proof], domain: Domain) -> Proof:
 def _estimate(problem: BoundsProblem, parts: list[Domain]) -> tuple[np.ndarray, np.ndarray]:
     """The search's bounds [parts, entries], with default lines."""
     ar, ends = Tensors(), []
-    step = linear.side_by_side(problem.job, problem.root)
+    step = linear.side_by_side(problem.job)
     for start in range(0, len(parts), step):
         cells = _tensors(problem, parts[start : start + step])
         with torch.no_grad():
-            relaxed = Relaxed(ar, problem.claim.graph, problem.claim.weights, problem.root, cells)
-            output = relaxation.meet(ar, relaxed.bounds[problem.root], relaxed.range(problem.root))
+            output = Relaxed(ar, problem.claim.graph, problem.claim.weights, problem.job.roots, cells).output()
         ends.append([getattr(ar, end)(output).reshape(len(cells), -1).numpy() for end in ("lower", "upper")])
     low, high = (np.concatenate(end) for end in zip(*ends, strict=True))
     return low, high
@@ -277,7 +275,7 @@ def _meet(a: Range, b: Range) -> Range:
 def optimised(problem: BoundsProblem, parts: list[Domain], budget: Budget) -> list[list]:
     """Lines as a certificate lists them, for each part, for the narrowest output there."""
     graph, cells = problem.claim.graph, _tensors(problem, parts)
-    kept, *_ = optimise(graph, problem.claim.weights, problem.root, cells, spent=budget.spent)
+    kept, *_ = optimise(graph, problem.claim.weights, problem.job.roots, cells, spent=budget.spent)
     return [listed(graph, kept, cell) for cell in range(len(parts))]
 
 
@@ -297,7 +295,8 @@ def listed(graph: Graph, kept: Kept, cell: int) -> list:
 def _tensors(problem: BoundsProblem, parts: list[Domain]) -> Cells:
     cells, ar = linear.cells(problem.job, parts), Tensors()
     return Cells(tuple(type(ar.exact(ar.raw(b.mid)))(*(ar.raw(np.broadcast_to(a, b.mid.shape).copy()) for a in b[:2]))
-                       for b in cells.inputs), cells.allowed)  # fmt: skip
+                       for b in cells.inputs), cells.allowed,
+                 {n: tuple(map(ar.raw, ends)) for n, ends in cells.facts.items()})  # fmt: skip
 
 
 def _branch(problem: BoundsProblem, budget: Budget) -> Found:

@@ -84,6 +84,8 @@ def document(net: Network, proof: Any = None, *, low=None, high=None, n=1, verdi
                 "tokens": [list(t) for t in net.tokens], "values": list(range(net.vocab)),
                 "inputs": [[list(np.shape(a)), hexadecimal(a), hexadecimal(b)] for a, b in net.inputs],
             },
+            "where": [],
+            "cases": [],
             "graph": {
                 "nodes": net.rows, "sites": [["output", net.site]],
                 "replayed": {"module": "test", "inputs": 0, "difference": "0/1"},
