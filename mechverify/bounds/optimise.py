@@ -1,4 +1,5 @@
-"""Slopes chosen by gradient steps, for the narrowest output (alpha-CROWN: Xu et al. 2021, arXiv 2011.13824)."""
+"""Slopes chosen by gradient steps, for the narrowest output (alpha-CROWN: Xu et al. 2021, arXiv 2011.13824), and with
+them multipliers of what is known of a cell (beta-CROWN: Wang et al. 2021, arXiv 2103.06624)."""
 
 from collections.abc import Callable
 
@@ -27,6 +28,7 @@ class Moving(Lines):
 
     def __init__(self) -> None:
         self.numbers: dict[Key, list[torch.Tensor]] = {}
+        self.factors: dict[Key, torch.Tensor] = {}
         self.used: dict[Key, Pair] = {}  # what the numbers came to when they were last asked for
 
     def choose(self, relaxed: Relaxed, start: int, n: int) -> Pair:
@@ -44,6 +46,21 @@ class Moving(Lines):
         moved = [a + (b - a) * t for (a, b), t in zip(ends, self.numbers[key], strict=True)]
         self.used[key] = tuple(m.detach() for m in moved)
         return tuple(moved)
+
+    def multipliers(self, relaxed: Relaxed, start: int, n: int) -> torch.Tensor:
+        floor, ceiling = (torch.as_tensor(end)[:, None] for end in relaxed.cells.facts[n])
+        if (start, n) not in self.factors:
+            shape = floor.shape[0], relaxed.rows[start], *floor.shape[2:]
+            self.factors[start, n] = floor.new_zeros(shape).requires_grad_()
+        factor = self.factors[start, n]
+        least = torch.where(ceiling.isfinite(), -torch.inf, 0.0)  # signs that what is known allows
+        most = torch.where(floor.isfinite(), torch.inf, 0.0)
+        with torch.no_grad():
+            factor.copy_(torch.minimum(torch.maximum(factor, least), most))
+        return factor * 1.0
+
+    def tensors(self) -> list[torch.Tensor]:
+        return [*(t for pair in self.numbers.values() for t in pair), *self.factors.values()]
 
     @staticmethod
     def _share(slope: torch.Tensor, first: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
@@ -73,6 +90,7 @@ class Kept(Lines):
 
     def __init__(self) -> None:
         self.lines: dict[Key, Pair] = {}
+        self.factors: dict[Key, torch.Tensor] = {}
         self.lows: dict[int, torch.Tensor] = {}
 
     def keep(self, moving: Moving, lows: dict[int, torch.Tensor]) -> None:
@@ -86,8 +104,16 @@ class Kept(Lines):
                     at = better.reshape(*better.shape, *(1,) * (new[0].ndim - 2))
                     self.lines[key] = tuple(torch.where(at, n, o) for n, o in zip(new, old, strict=True))
 
+            for key, factor in moving.factors.items():
+                if key[0] == start:
+                    new, old = factor.detach(), self.factors.get(key, factor.detach())
+                    self.factors[key] = torch.where(better.reshape(*better.shape, *(1,) * (new.ndim - 2)), new, old)
+
     def choose(self, relaxed: Relaxed, start: int, n: int) -> Pair | None:
         return self.lines.get((start, n))
+
+    def multipliers(self, relaxed: Relaxed, start: int, n: int) -> torch.Tensor | None:
+        return self.factors.get((start, n))
 
 
 class _Recorded(Relaxed):
@@ -104,13 +130,15 @@ class _Recorded(Relaxed):
 
 
 def optimise(
-    graph: Graph, weights: dict[str, np.ndarray], roots: Rewritten, cells: Cells, *, steps: int = 40, rate: float = 0.2,
-    spent: Callable[[], bool] = lambda: False,
-) -> tuple[Lines, torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Lines for the narrowest sum of widths of the output's entries, and the bounds [cells, *shape] that they give.
+    graph: Graph, weights: dict[str, np.ndarray], roots: Rewritten, cells: Cells, *,
+    ar: Tensors | None = None, steps: int = 40, rate: float = 0.2,
+    spent: Callable[[], bool] = lambda: False, enough: Callable[[torch.Tensor], bool] = lambda lows: False,
+) -> tuple[Kept, torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Lines for the narrowest sum of widths of the output's entries, and the bounds [cells, *shape] that they give. Ends early
+    where these are `enough`: lower bounds [cells, 2 entries] of the entries and of their negatives.
 
     Complexity: for each step, a few times that of linear bounds."""
-    ar, moving, kept = Tensors(), Moving(), Kept()
+    ar, moving, kept = ar or Tensors(), Moving(), Kept()
     optimiser, widths = None, []
     for step in range(steps):
         try:
@@ -124,21 +152,21 @@ def optimise(
         width = (ar.upper(output) - ar.lower(output)).sum()
         widths.append(-kept.lows[roots.output].sum().item())  # lower bounds of each entry and of its negative
         slow = len(widths) > 2 * RECENT and widths[-RECENT] - widths[-1] < WORTH * widths[-1]
-        if slow or spent() or not moving.numbers:  # a linear model has no lines to choose
+        if slow or spent() or not moving.tensors() or enough(kept.lows[roots.output]):  # or a linear model: no lines
             break
         if optimiser is None:
-            numbers = [t for pair in moving.numbers.values() for t in pair]
-            optimiser = torch.optim.Adam(numbers, lr=rate)
+            optimiser = torch.optim.Adam(moving.tensors(), lr=rate)
         optimiser.param_groups[0]["lr"] = rate * DECAY ** (step / steps)
         optimiser.zero_grad()
         width.backward()
-        for t in numbers:
+        for t in moving.tensors():
             if t.grad is not None:
                 t.grad.nan_to_num_(0.0, 0.0, 0.0)  # where huge numbers cancel
         optimiser.step()
         with torch.no_grad():
-            for t in numbers:
-                t.clamp_(0, 1)
+            for pair in moving.numbers.values():
+                for t in pair:
+                    t.clamp_(0, 1)
     with torch.no_grad():
         output = Relaxed(ar, graph, weights, roots, cells, kept).range(roots.output)
     return kept, ar.lower(output), ar.upper(output)

@@ -37,7 +37,7 @@ class Outcome:
 
 def prove(
     claim: Accuracy | Bounds, *, semantics: str = "real", time_limit: float | None = None,
-    progress: Progress | None = None, budget: Budget | None = None,
+    progress: Progress | None = None, budget: Budget | None = None, method: str = "branching", device: str = "cpu",
 ) -> Outcome:  # fmt: skip
     """Falsify, search, write the certificate, and have the kernel check it.
 
@@ -52,7 +52,7 @@ def prove(
     if progress is not None:
         budget.progress = progress
     if isinstance(claim, Bounds):
-        return _prove_bounds(claim, semantics, budget, start)
+        return _prove_bounds(BoundsProblem(claim, semantics, device), claim, budget, method, start)
     problem = Problem.of(claim, semantics)
     evidence = falsify(problem, budget)
     found = _listed(problem, evidence)
@@ -87,9 +87,8 @@ def prove(
     )  # fmt: skip
 
 
-def _prove_bounds(claim: Bounds, semantics: str, budget: Budget, start: float) -> Outcome:
-    problem = BoundsProblem(claim, semantics)
-    found = search(problem, budget)
+def _prove_bounds(problem: BoundsProblem, claim: Bounds, budget: Budget, method: str, start: float) -> Outcome:
+    found = search(problem, budget, method)
     verdict = "REFUTED" if found.broken else "BOUNDED"
     if problem.asks and not found.broken and problem.proves(found.range):
         verdict = "PROVED"

@@ -1,0 +1,202 @@
+"""Best-first branching: cut the cells that are farthest from the thresholds, many at a time, until all are proved.
+
+Cells are cut at a coordinate, in a token set, or, where there are many coordinates, by the sign of what a ReLU reads (or
+the middle of what another function reads): there the multipliers of what is known pay (Wang et al. 2021).
+"""
+
+import heapq
+import itertools
+import time
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from mechverify.certificate.write import Proof
+from mechverify.kernel.claim import Domain, Range
+from mechverify.kernel.errors import Rejected, Unsupported
+from mechverify.kernel.evaluate import function_of
+from mechverify.kernel.linear import Relaxed
+from mechverify.provers.base import Budget
+from mechverify.provers.bounds import FEW, LINEAR, BoundsProblem, Found, middle_of, optimised, refuted
+from mechverify.provers.extremes import Inputs
+
+DEPTH = 200  # cuts of a cell, one in another; the kernel knows at most 256 facts of a part
+BRANCHES, DEEP = 256, 16  # cells cut at a time; with optimised lines
+STEPS = 12  # of optimising lines, in a cell
+SLACK = 1e-9  # relative; the kernel's bounds are a little wider than the search's
+
+
+class Cell(NamedTuple):
+    node: Proof  # where its proof goes
+    part: Domain
+    share: float  # of the domain, by number of cuts
+    low: np.ndarray
+    high: np.ndarray
+
+
+class Branching:
+    def __init__(self, problem: BoundsProblem, budget: Budget):
+        self.problem, self.budget = problem, budget
+        self.deep = len(problem.domain.low) > FEW
+        known = np.concatenate([problem.least, problem.most])
+        self.slack = SLACK * max(1.0, np.abs(known[np.isfinite(known)]).max(initial=0.0))
+        self.open: list[tuple] = []
+        self.count = itertools.count()
+        self.reached = Range(np.full(problem.claim.outputs, np.inf), np.full(problem.claim.outputs, -np.inf))
+        self.proved, self.total = 0.0, 0
+
+    def relax(self, cells: list[tuple[Proof, Domain, float]]) -> None:
+        """Bound new cells; those that don't reach the thresholds stay open."""
+        problem = self.problem
+        low, high = problem.estimate([part for _, part, _ in cells])
+        missing = problem.missing(low - self.slack, high + self.slack)
+        if self.deep and (tough := np.flatnonzero(missing > 0)).size:
+            for start in range(0, len(tough), DEEP):
+                self._optimise(cells, tough[start : start + DEEP], low, high)
+            missing = problem.missing(low - self.slack, high + self.slack)
+        for (node, part, share), short, a, b in zip(cells, missing, low, high, strict=True):
+            if short <= 0 or a[0] > b[0]:
+                self.proved += share
+                self._reach(a, b)
+            else:
+                heapq.heappush(self.open, (-short, next(self.count), Cell(node, part, share, a, b)))
+        self.total += len(cells)
+
+    def _optimise(self, cells: list, some: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+        """Optimised lines where they are better."""
+        try:
+            leaves = optimised(self.problem, [cells[i][1] for i in some], self.budget, steps=STEPS)
+        except (Rejected, Unsupported):
+            return
+        for i, (leaf, found) in zip(some, leaves, strict=True):
+            if self.problem.missing(found.low, found.high) < self.problem.missing(low[i], high[i]):
+                low[i], high[i] = found.low + self.slack, found.high - self.slack  # these are the kernel's own
+                cells[i][0].clear()
+                cells[i][0].update(leaf)
+
+    def _reach(self, low: np.ndarray, high: np.ndarray) -> None:
+        self.reached = Range(np.minimum(self.reached.low, low), np.maximum(self.reached.high, high))
+
+    def cut(self, cells: list[Cell]) -> list[tuple[Proof, Domain, float]]:
+        """Each cell in two."""
+        children = []
+        influences = self._influences([c.part for c in cells]) if self.deep else [None] * len(cells)
+        for cell, influence in zip(cells, influences, strict=True):
+            halves, how = _halves(self.problem, cell.part, influence)
+            cell.node.clear()
+            cell.node.update(rule="split", **how, inside=dict(LINEAR), outside=dict(LINEAR))
+            for half, name in zip(halves, ("inside", "outside"), strict=True):
+                children.append((cell.node[name], half, cell.share / 2))
+        return children
+
+    def _influences(self, parts: list[Domain]) -> list[tuple[float, int, int, float] | None]:
+        """For each part the entry of a function's operand (node, entry, where to cut it) that widens the output most:
+        the output's width is differentiated by that of the operand's interval."""
+        problem, ar, roots = self.problem, self.problem.ar, self.problem.job.roots
+        watched = _Watched(ar, problem.claim.graph, problem.claim.weights, roots, problem.cells(parts))
+        output = watched.output()
+        (ar.upper(output) - ar.lower(output)).sum().backward()
+        best: list[tuple[float, int, int, float] | None] = [None] * len(parts)
+        for n, (x, more, bent) in watched.operands.items():
+            if more.grad is None or n not in roots.values:
+                continue
+            low, high, slope = (t.detach().expand(len(parts), *t.shape[1:]).reshape(len(parts), -1).cpu().numpy()
+                                for t in (ar.lower(x), ar.upper(x), more.grad))  # fmt: skip
+            at = np.zeros_like(low) if bent else low / 2 + high / 2
+            gain = np.where((low < at) & (at < high), np.abs(slope) * np.minimum(high - at, at - low), 0.0)
+            for i, entry in enumerate(gain.argmax(1)):
+                if gain[i, entry] > (best[i][0] if best[i] else 0.0):
+                    best[i] = float(gain[i, entry]), n, int(entry), float(at[i, entry])
+        return best
+
+    def broken(self, cells: list[Cell]) -> Found | None:
+        """A threshold that is broken in the middle of a cell."""
+        parts = [c.part for c in cells]
+        tokens = np.array([[t[len(t) // 2] for t in p.tokens] for p in parts], np.int64).reshape(len(parts), -1)
+        points = np.stack([p.low + (p.high - p.low) / 2 for p in parts])
+        values, allowed = self.problem.values(tokens, torch.from_numpy(points))
+        return refuted(self.problem, Inputs(tokens, points, values.numpy()).at(allowed.numpy()))
+
+
+class _Watched(Relaxed):
+    """Adds a zero to the radius of what functions and products read, to differentiate by."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.operands: dict[int, tuple] = {}  # ball, what is added, read by a ReLU
+        self.reads: dict[int, bool] = {}
+        for n in self._curved:
+            for operand in self.graph.nodes[n].args:
+                self.reads[self._source(operand)[0]] = self.graph.nodes[n].op in ("relu", "abs")
+        self.reads |= {n: False for n in self.order if self.graph.nodes[n].op == "input"}
+
+    def refine(self, n: int) -> None:
+        super().refine(n)
+        if n in self.reads and n not in self.fixed:
+            ball = self.bounds[n]
+            more = (0 * ball.mid if ball.rad is None else 0 * ball.rad).detach().requires_grad_()
+            self.bounds[n] = type(ball)(ball.mid, more if ball.rad is None else ball.rad + more)
+            self.operands[n] = self.bounds[n], more, self.reads[n]
+
+
+def _halves(problem: BoundsProblem, part: Domain, influence: tuple | None) -> tuple[tuple[Domain, Domain], dict]:
+    """Cut the value of most influence; else the widest coordinate (relative to the domain's) in the middle, or the
+    largest token set."""
+    nodes = problem.claim.graph.nodes
+    if influence is not None and nodes[influence[1]].op != "input":
+        _, n, entry, at = influence
+        return part.sides(n, entry, at), {"node": n, "entry": entry, "at": at.hex()}
+    if len(part.low):
+        if influence is not None:
+            before = problem.claim.shapes[: nodes[influence[1]].attr[0]]
+            coordinate = sum(map(prod, before)) + influence[2]
+        else:
+            whole = problem.domain.high - problem.domain.low
+            coordinate = int(np.argmax((part.high - part.low) / np.where(whole > 0, whole, 1)))
+        at = middle_of(part, coordinate)
+        return part.cut(coordinate, at), {"coordinate": coordinate, "at": at.hex()}
+    position = int(np.argmax([len(t) for t in part.tokens]))
+    first = part.tokens[position][: len(part.tokens[position]) // 2]
+    return part.split(position, set(first)), {"position": position, "first": list(first)}
+
+
+def cases(problem: BoundsProblem, tree: Proof) -> list[tuple[Proof, Domain, float]]:
+    """The user's own case split: the sign of every entry of the claim's `cases`, one after another."""
+    cells = [(tree, problem.domain, 1.0)]
+    for n in problem.job.roots.conditions[len(problem.claim.where) :]:
+        for entry in range(prod(problem.claim.graph.nodes[n].shape)):
+            halved = []
+            for node, part, share in cells:
+                node.clear()
+                node.update(
+                    rule="split", node=n, entry=entry, at=(0.0).hex(), inside=dict(LINEAR), outside=dict(LINEAR)
+                )
+                sides = part.sides(n, entry, 0.0)
+                halved += [(node[k], side, share / 2) for k, side in zip(("inside", "outside"), sides, strict=True)]
+            cells = halved
+    return cells
+
+
+def branch(problem: BoundsProblem, budget: Budget) -> Found:
+    tree: Proof = dict(LINEAR)
+    work = Branching(problem, budget)
+    work.relax(cases(problem, tree))
+    begun = time.monotonic()
+    while work.open and not budget.spent():
+        if time.monotonic() - begun > 1:
+            budget.progress(f"{work.total:,} cells, {len(work.open):,} open", work.proved)
+        some = [heapq.heappop(work.open) for _ in range(min(DEEP if work.deep else BRANCHES, len(work.open)))]
+        cells = [cell for *_, cell in some]
+        if (broken := work.broken(cells)) is not None:
+            return broken
+        if cells[0].share < 2.0**-DEPTH or not problem.asks:
+            work.open += some
+            break
+        work.relax(work.cut(cells))
+    for *_, cell in work.open:
+        work._reach(cell.low, cell.high)
+    reasons = [f"{len(work.open):,} of {work.total:,} cells are still open; raise --time-limit"] if work.open else []
+    low, high = work.reached
+    return Found(tree, Range(low - work.slack, high + work.slack), False, reasons)

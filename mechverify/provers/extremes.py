@@ -1,0 +1,88 @@
+"""Inputs where a captured model's output is small or large: sampling, then gradient steps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from mechverify.certificate.write import Proof
+from mechverify.provers.base import Budget
+
+if TYPE_CHECKING:
+    from mechverify.provers.bounds import BoundsProblem
+
+SAMPLES, STEPS, RESTARTS = 4_096, 60, 32  # inputs drawn at random; gradient steps, from how many of the best
+
+
+class Inputs(NamedTuple):
+    """Token ids [inputs, length] and real inputs [inputs, coordinates] in the domain, with the output's values there
+    [inputs, entries]."""
+
+    tokens: np.ndarray
+    points: np.ndarray
+    values: np.ndarray
+
+    def at(self, rows: np.ndarray | list[int]) -> Inputs:
+        return Inputs(*(a[rows] for a in self))
+
+    def proof(self) -> Proof:
+        rows = sorted(
+            {
+                (tuple(t), tuple(v.hex() for v in p))
+                for t, p in zip(self.tokens.tolist(), self.points.tolist(), strict=True)
+            }
+        )
+        return {"rule": "point", "inputs": [[list(t), list(p)] for t, p in rows]}
+
+
+def sample(problem: BoundsProblem, budget: Budget, seed: int) -> Inputs:
+    """Random inputs, half of them corners; those that satisfy the claim's conditions (maybe none)."""
+    rng, domain = np.random.default_rng(seed), problem.domain
+    graph = problem.claim.graph
+    numbers = sum(int(np.prod(graph.nodes[m].shape)) for m in graph.ancestors([problem.claim.output])
+                  if graph.nodes[m].op not in ("weight", "constant"))  # fmt: skip
+    batch = max(64, min(SAMPLES, 2**24 // max(1, numbers)))
+    budget.progress("sampling", None)
+    share = rng.random((batch, len(domain.low)))
+    share[batch // 2 :] = np.round(share[batch // 2 :])
+    points = domain.low + share * (domain.high - domain.low)
+    tokens = (
+        np.stack([rng.choice(np.array(t), batch) for t in domain.tokens], -1)
+        if domain.tokens
+        else np.zeros((batch, 0), np.int64)
+    )
+    values, allowed = problem.values(tokens, torch.from_numpy(points))
+    return Inputs(tokens, points, values.numpy()).at(allowed.numpy())
+
+
+def climb(problem: BoundsProblem, budget: Budget, inputs: Inputs) -> Inputs:
+    """Where each entry is smallest, and then largest, [2 entries]: the best of `inputs`, moved by gradient steps."""
+    n = problem.claim.outputs
+    starts = max(1, min(RESTARTS, 512 // n, len(inputs.values)))
+    order = np.argsort(inputs.values, 0)
+    start = np.concatenate([order[:starts], order[::-1][:starts]], 1).ravel()  # [starts, 2 entries]
+    sign = np.tile(np.repeat([1.0, -1.0], n), starts)
+    entry = np.tile(np.arange(n), 2 * starts)
+    best = inputs.at(start)
+    tokens, points = best.tokens, torch.from_numpy(best.points)
+    if points.shape[1]:
+        low, high = torch.from_numpy(problem.domain.low), torch.from_numpy(problem.domain.high)
+        rows, signs = torch.arange(len(entry)), torch.from_numpy(sign)
+        for step in range(STEPS):
+            if budget.spent():
+                break
+            budget.progress("gradient steps", step / STEPS)
+            moving = points.clone().requires_grad_()
+            values, allowed = problem.values(tokens, moving)
+            (slope,) = torch.autograd.grad((values[rows, entry] * signs).sum(), moving)
+            reached = values.detach().numpy()
+            better = (reached[rows, entry] - best.values[rows, entry]) * sign < 0
+            better &= allowed.numpy()
+            best = Inputs(tokens, *(np.where(better[:, None], new, old) for new, old in
+                                    zip((points.numpy(), reached), best[1:], strict=True)))  # fmt: skip
+            rate = 0.5 * (1 - step / STEPS)
+            points = torch.clamp(points - rate * (high - low) * slope.sign(), low, high)
+    score = (best.values[np.arange(len(entry)), entry] * sign).reshape(starts, 2 * n)
+    return best.at(score.argmin(0) * 2 * n + np.arange(2 * n))
