@@ -38,7 +38,7 @@ from mechverify.kernel.errors import Rejected, Unsupported
 from mechverify.kernel.intervals import Cells, Intervals
 from mechverify.kernel.linear import Relaxed
 from mechverify.kernel.rules import linear
-from mechverify.provers.bounds import BoundsProblem
+from mechverify.provers.ranges import BoundsProblem
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT.parent / "shared" / "models"
@@ -107,9 +107,12 @@ def speed(board: Board, quick: bool) -> None:
         ours, theirs, failed = [], [], ""
         for _ in range(repetitions + 1):
             captured, claim = timed(lambda m=module, c=centre, r=radius: question(m, c, r))
-            ours.append(captured + prove(claim).search_seconds)
+            outcome = prove(claim, method="optimised")
+            ours.append(captured + outcome.search_seconds)
+            mean = width(outcome.theorem.range)
             try:
-                theirs.append(timed(lambda m=module, c=centre, r=radius: lirpa_bounds(m, c, r, "CROWN-Optimized"))[0])
+                taken, ends = timed(lambda m=module, c=centre, r=radius: lirpa_bounds(m, c, r, "CROWN-Optimized"))
+                theirs.append(taken)
             except LirpaError as error:
                 failed = str(error)
         mine, peer = min(ours[1:]), min(theirs[1:], default=math.nan)  # the first one warms up
@@ -118,7 +121,7 @@ def speed(board: Board, quick: bool) -> None:
             installed = find_spec("auto_LiRPA") is not None
             board.row(what, "at most 1", f"{mine:.2f} s; not compared: {failed}", installed)
         else:
-            board.row(what, "at most 1", f"{mine / peer:.2f} ({mine:.2f} s, {peer:.2f} s)", mine <= peer)
+            board.row(what, "at most 1", f"{mine / peer:.2f} ({mine:.2f} s, {peer:.2f} s; mean width {mean:.5f}, {float((ends[1] - ends[0]).mean()):.5f})", mine <= peer)
 
 
 def batch(board: Board, quick: bool) -> None:

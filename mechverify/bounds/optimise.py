@@ -15,7 +15,7 @@ from mechverify.kernel.linear import Lines, Relaxed
 from mechverify.kernel.relaxation import Rewritten
 
 DECAY = 0.05  # of the rate, from the first step to the last
-RECENT, WORTH = 8, 1e-3  # so many steps that gain no more than this share of the width are the last ones
+RECENT, WORTH = 6, 1e-3  # so many steps that gain no more than this share of the width are the last ones
 
 Key = tuple[int, int]  # the node where forms start, and the node that they pass
 Pair = tuple[torch.Tensor, torch.Tensor]  # of the lower and of the upper lines, [cells, rows, *shape]
@@ -30,16 +30,22 @@ class Moving(Lines):
         self.numbers: dict[Key, list[torch.Tensor]] = {}
         self.factors: dict[Key, torch.Tensor] = {}
         self.used: dict[Key, Pair] = {}  # what the numbers came to when they were last asked for
+        self._of: Relaxed | None = None
+        self._known: dict[int, list[Pair]] = {}  # slopes between which the lines of a node lie
 
     def choose(self, relaxed: Relaxed, start: int, n: int) -> Pair:
-        key, rows = (start, n), relaxed.rows[start]
-        if relaxed.graph.nodes[n].op != "mul":
-            ends, initial = self._ends(relaxed, n), relaxed.default_slopes(n)
-            initial = [self._share(s.mid, first, last) for s, (first, last) in zip(initial, ends, strict=True)]
+        key, rows, node = (start, n), relaxed.rows[start], relaxed.graph.nodes[n]
+        if node.op == "mul":
+            zero = relaxed.ar.raw(np.zeros((len(relaxed.cells), 1, *node.shape)))
+            ends = [(zero, zero + 1)] * 2
         else:
-            zero = torch.zeros((len(relaxed.cells), 1, *relaxed.graph.nodes[n].shape), dtype=torch.float64)
-            ends, initial = [(zero, zero + 1)] * 2, [zero + float(m) for m in relaxed.default_mixes(n)]
+            ends = self._ends(relaxed, n)
         if key not in self.numbers:
+            if node.op == "mul":
+                initial = [zero + float(m) for m in relaxed.default_mixes(n)]
+            else:
+                slopes = relaxed.default_slopes(n)
+                initial = [self._share(s.mid, *both) for s, both in zip(slopes, ends, strict=True)]
             self.numbers[key] = [
                 v.detach().expand(v.shape[0], rows, *v.shape[2:]).clone().requires_grad_() for v in initial
             ]
@@ -57,7 +63,7 @@ class Moving(Lines):
         most = torch.where(floor.isfinite(), torch.inf, 0.0)
         with torch.no_grad():
             factor.copy_(torch.minimum(torch.maximum(factor, least), most))
-        return factor * 1.0
+        return factor
 
     def tensors(self) -> list[torch.Tensor]:
         return [*(t for pair in self.numbers.values() for t in pair), *self.factors.values()]
@@ -66,9 +72,18 @@ class Moving(Lines):
     def _share(slope: torch.Tensor, first: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         return ((slope - first) / torch.where(last != first, last - first, 1.0)).clamp(0, 1)
 
-    @staticmethod
-    def _ends(relaxed: Relaxed, n: int) -> list[Pair]:
+    def _ends(self, relaxed: Relaxed, n: int) -> list[Pair]:
         """The least and the greatest slope of a piece's chord; the whole chord's where no other line is better."""
+        if self._of is not relaxed:
+            self._of, self._known = relaxed, {}
+        if n not in self._known:
+            relaxed.curve(n)  # with its gradient
+            self._known[n] = self._sensible(relaxed, n)
+        return self._known[n]
+
+    @staticmethod
+    @torch.no_grad()
+    def _sensible(relaxed: Relaxed, n: int) -> list[Pair]:
         c = relaxed.curve(n)
         x, y = c.points.mid.detach(), c.values.mid.detach()
         width = x[1:] - x[:-1]
@@ -134,8 +149,9 @@ def optimise(
     ar: Tensors | None = None, steps: int = 40, rate: float = 0.2,
     spent: Callable[[], bool] = lambda: False, enough: Callable[[torch.Tensor], bool] = lambda lows: False,
 ) -> tuple[Kept, torch.Tensor, torch.Tensor]:  # fmt: skip
-    """Lines for the narrowest sum of widths of the output's entries, and the bounds [cells, *shape] that they give. Ends early
-    where these are `enough`: lower bounds [cells, 2 entries] of the entries and of their negatives.
+    """Lines for the narrowest sum of widths of the output's entries, and the bounds [cells, *shape] that they give.
+
+    Ends early where these are `enough`: lower bounds [cells, 2 entries] of the entries and of their negatives.
 
     Complexity: for each step, a few times that of linear bounds."""
     ar, moving, kept = ar or Tensors(), Moving(), Kept()
@@ -155,7 +171,7 @@ def optimise(
         if slow or spent() or not moving.tensors() or enough(kept.lows[roots.output]):  # or a linear model: no lines
             break
         if optimiser is None:
-            optimiser = torch.optim.Adam(moving.tensors(), lr=rate)
+            optimiser = torch.optim.Adam(moving.tensors(), lr=rate, foreach=True)
         optimiser.param_groups[0]["lr"] = rate * DECAY ** (step / steps)
         optimiser.zero_grad()
         width.backward()

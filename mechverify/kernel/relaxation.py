@@ -23,8 +23,8 @@ PIECES = 8  # into which an interval is cut to bound a curved function
 
 
 class Rewritten(NamedTuple):
-    """Nodes with the values that a claim's nodes have: its output, its conditions, and all real ones that these need and
-    that depend on the input, `values`. (Other rewritten nodes may depend on a pivot, and so on more than the input.)"""
+    """Nodes with the values that a claim's nodes have: its output, its conditions, and, `values`, all real ones that
+    these need and that depend on the input. (Other rewritten nodes may depend on a pivot, and so on more than that.)"""
 
     output: int
     conditions: tuple[int, ...]

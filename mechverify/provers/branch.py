@@ -1,12 +1,13 @@
 """Best-first branching: cut the cells that are farthest from the thresholds, many at a time, until all are proved.
 
-Cells are cut at a coordinate, in a token set, or, where there are many coordinates, by the sign of what a ReLU reads (or
-the middle of what another function reads): there the multipliers of what is known pay (Wang et al. 2021).
+Cells are cut at a coordinate, in a token set, or, where there are many coordinates, by the sign of what a ReLU reads
+(or the middle of what another function reads): there the multipliers of what is known pay (Wang et al. 2021).
 """
 
 import heapq
 import itertools
 import time
+from collections.abc import Callable
 from math import prod
 from typing import NamedTuple
 
@@ -16,14 +17,15 @@ import torch
 from mechverify.certificate.write import Proof
 from mechverify.kernel.claim import Domain, Range
 from mechverify.kernel.errors import Rejected, Unsupported
-from mechverify.kernel.evaluate import function_of
 from mechverify.kernel.linear import Relaxed
 from mechverify.provers.base import Budget
-from mechverify.provers.bounds import FEW, LINEAR, BoundsProblem, Found, middle_of, optimised, refuted
 from mechverify.provers.extremes import Inputs
+from mechverify.provers.ranges import LINEAR, BoundsProblem, Found, middle_of, optimised, refuted
 
+FEW = 16  # coordinates: cutting these alone is quick
 DEPTH = 200  # cuts of a cell, one in another; the kernel knows at most 256 facts of a part
 BRANCHES, DEEP = 256, 16  # cells cut at a time; with optimised lines
+EASY = 6  # rounds
 STEPS = 12  # of optimising lines, in a cell
 SLACK = 1e-9  # relative; the kernel's bounds are a little wider than the search's
 
@@ -179,14 +181,19 @@ def cases(problem: BoundsProblem, tree: Proof) -> list[tuple[Proof, Domain, floa
     return cells
 
 
-def branch(problem: BoundsProblem, budget: Budget) -> Found:
+def branch(problem: BoundsProblem, budget: Budget, look: Callable[[], Found | None] = lambda: None) -> Found:
+    """Until all cells are proved, a threshold is broken in one, or nothing is left of the budget. `look` is called once
+    easy claims are decided, for an input that breaks a threshold."""
     tree: Proof = dict(LINEAR)
     work = Branching(problem, budget)
     work.relax(cases(problem, tree))
-    begun = time.monotonic()
+    begun, rounds = time.monotonic(), 0
     while work.open and not budget.spent():
         if time.monotonic() - begun > 1:
             budget.progress(f"{work.total:,} cells, {len(work.open):,} open", work.proved)
+        rounds += 1
+        if rounds == EASY and (broken := look()) is not None:
+            return broken
         some = [heapq.heappop(work.open) for _ in range(min(DEEP if work.deep else BRANCHES, len(work.open)))]
         cells = [cell for *_, cell in some]
         if (broken := work.broken(cells)) is not None:

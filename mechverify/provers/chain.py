@@ -9,10 +9,11 @@ from mechverify.certificate.write import write
 from mechverify.claims.claim import Accuracy, Bounds
 from mechverify.kernel.claim import Bounds as Counts
 from mechverify.provers.base import Attempt, Budget, Evidence, Problem, Progress, Prover
-from mechverify.provers.bounds import BoundsProblem, search
+from mechverify.provers.bounds import search
 from mechverify.provers.enumerate import Enumerate
 from mechverify.provers.falsify import falsify
 from mechverify.provers.fold import Fold
+from mechverify.provers.ranges import BoundsProblem
 
 SHOWN = 16  # wrong inputs listed in a certificate, or as many as refute the claim
 
@@ -89,6 +90,8 @@ def prove(
 
 def _prove_bounds(problem: BoundsProblem, claim: Bounds, budget: Budget, method: str, start: float) -> Outcome:
     found = search(problem, budget, method)
+    if found.proof is None:
+        return Outcome("UNKNOWN", None, None, None, found.reasons, time.monotonic() - start, 0.0)
     verdict = "REFUTED" if found.broken else "BOUNDED"
     if problem.asks and not found.broken and problem.proves(found.range):
         verdict = "PROVED"

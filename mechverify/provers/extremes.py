@@ -11,7 +11,7 @@ from mechverify.certificate.write import Proof
 from mechverify.provers.base import Budget
 
 if TYPE_CHECKING:
-    from mechverify.provers.bounds import BoundsProblem
+    from mechverify.provers.ranges import BoundsProblem
 
 SAMPLES, STEPS, RESTARTS = 4_096, 60, 32  # inputs drawn at random; gradient steps, from how many of the best
 
@@ -57,9 +57,11 @@ def sample(problem: BoundsProblem, budget: Budget, seed: int) -> Inputs:
     return Inputs(tokens, points, values.numpy()).at(allowed.numpy())
 
 
-def climb(problem: BoundsProblem, budget: Budget, inputs: Inputs) -> Inputs:
+def climb(problem: BoundsProblem, budget: Budget, inputs: Inputs, steps: int) -> Inputs | None:
     """Where each entry is smallest, and then largest, [2 entries]: the best of `inputs`, moved by gradient steps."""
     n = problem.claim.outputs
+    if not len(inputs.values):
+        return None
     starts = max(1, min(RESTARTS, 512 // n, len(inputs.values)))
     order = np.argsort(inputs.values, 0)
     start = np.concatenate([order[:starts], order[::-1][:starts]], 1).ravel()  # [starts, 2 entries]
@@ -70,10 +72,10 @@ def climb(problem: BoundsProblem, budget: Budget, inputs: Inputs) -> Inputs:
     if points.shape[1]:
         low, high = torch.from_numpy(problem.domain.low), torch.from_numpy(problem.domain.high)
         rows, signs = torch.arange(len(entry)), torch.from_numpy(sign)
-        for step in range(STEPS):
+        for step in range(steps):
             if budget.spent():
                 break
-            budget.progress("gradient steps", step / STEPS)
+            budget.progress("gradient steps", step / steps)
             moving = points.clone().requires_grad_()
             values, allowed = problem.values(tokens, moving)
             (slope,) = torch.autograd.grad((values[rows, entry] * signs).sum(), moving)
@@ -82,7 +84,7 @@ def climb(problem: BoundsProblem, budget: Budget, inputs: Inputs) -> Inputs:
             better &= allowed.numpy()
             best = Inputs(tokens, *(np.where(better[:, None], new, old) for new, old in
                                     zip((points.numpy(), reached), best[1:], strict=True)))  # fmt: skip
-            rate = 0.5 * (1 - step / STEPS)
+            rate = 0.5 * (1 - step / steps)
             points = torch.clamp(points - rate * (high - low) * slope.sign(), low, high)
     score = (best.values[np.arange(len(entry)), entry] * sign).reshape(starts, 2 * n)
     return best.at(score.argmin(0) * 2 * n + np.arange(2 * n))

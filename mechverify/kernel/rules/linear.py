@@ -1,7 +1,7 @@
 """Rules `interval`, `linear` and `farkas`: bounds of a value over parts of the domain by relaxation, side by side.
 
-Where a witness gives lines, they are used; any lines are sound. Otherwise the kernel takes its own. `farkas` is `linear`
-with multipliers of what is known in the part beside its box.
+Where a witness gives lines, they are used; any lines are sound. Otherwise the kernel takes its own. `farkas` is
+`linear` with multipliers of what is known in the part beside its box.
 """
 
 from math import prod
@@ -21,9 +21,9 @@ ROOM = 2**21  # coefficients of the widest form, of all cells together
 
 
 class Given(Lines):
-    """Lines as a certificate lists them, rows [start, node, exponent, lower, upper], and multipliers, rows [start, node,
-    exponent, multipliers]: integers times 2^exponent, one for each entry of the node, or for each entry and form of
-    `start`. All must be used."""
+    """Lines as a certificate lists them, rows [start, node, exponent, lower, upper], and multipliers, rows [start,
+    node, exponent, multipliers]: integers times 2^exponent, one for each entry of the node, or for each entry and form
+    of `start`. All must be used."""
 
     def __init__(self, lines: Reader, multipliers: Reader | None = None):
         self.lines = _rows(lines, 2) if lines.value is not None else {}

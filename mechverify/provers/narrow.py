@@ -1,0 +1,101 @@
+"""The narrowest range, for a claim without thresholds: halve coordinates, optimise lines."""
+
+import time
+
+import numpy as np
+import torch
+
+from mechverify.certificate.write import Proof
+from mechverify.kernel.claim import Domain, Range
+from mechverify.kernel.errors import Rejected, Unsupported
+from mechverify.kernel.rules import linear
+from mechverify.provers.base import Budget
+from mechverify.provers.ranges import LINEAR, BoundsProblem, Found, middle_of, optimised
+
+CELLS, CANDIDATES, PATIENCE, WORTH = 256, 12, 10.0, 0.995  # at most so many cells and seconds; a cut's least gain
+OPTIMISED = 2  # halvings before slopes are optimised
+
+
+def narrow(problem: BoundsProblem, budget: Budget, found: Found) -> Found:
+    """The better of two proofs, entry by entry: many cells with the kernel's lines, few with optimised ones."""
+    cuts = _cuts(problem, budget)
+    if cuts:
+        budget.progress(f"{2 ** len(cuts):,} cells", None)
+        parts = _parts(problem.domain, cuts)
+        range_ = _meet(found.range, _unite(linear.bounds(problem.job, parts)))
+        found = Found(_tree(cuts, [LINEAR] * len(parts), problem.domain), range_, False, found.reasons)
+    return with_optimised_lines(problem, budget, found, cuts[:OPTIMISED])
+
+
+def _cuts(problem: BoundsProblem, budget: Budget) -> list[int]:
+    """Coordinates to halve one after another, in every cell: each time the one, of those that move the output most,
+    that makes the output's range narrowest; until it is no longer worth a doubling."""
+    domain, cuts = problem.domain, []
+    begun = time.monotonic()
+    while (
+        len(domain.low) and 2 ** (len(cuts) + 1) <= CELLS and time.monotonic() - begun < PATIENCE and not budget.spent()
+    ):
+        budget.progress(f"choosing the next of {len(cuts)} cuts", None)
+        part = _parts(domain, cuts)[0]
+        middle = torch.from_numpy((part.low + part.high) / 2)[None].requires_grad_()
+        tokens = np.array([[t[0] for t in domain.tokens]], np.int64).reshape(1, -1)
+        (slope,) = torch.autograd.grad(problem.values(tokens, middle)[0].abs().sum(), middle)
+        influence = slope[0].abs().numpy() * (part.high - part.low)
+        likely = [int(c) for c in np.argsort(-influence)[:CANDIDATES] if part.high[c] > part.low[c]]
+        if not likely:
+            break
+        halves = [half for c in likely for half in part.cut(c, middle_of(part, c))]
+        low, high = problem.estimate([part, *halves])
+        alone = (high[0] - low[0]).mean()
+        low, high = (a[1:].reshape(len(likely), 2, -1) for a in (low, high))
+        widths = (high.max(1) - low.min(1)).mean(1)
+        if not widths.min() < WORTH * alone:
+            break
+        cuts.append(likely[int(widths.argmin())])
+    return cuts
+
+
+def with_optimised_lines(problem: BoundsProblem, budget: Budget, found: Found, cuts: list[int]) -> Found:
+    """With optimised lines on the parts that `cuts` make. What was found before stands beside it, unless it is worse
+    in every entry."""
+    if budget.spent():
+        return found
+    budget.progress("optimising slopes", None)
+    parts = _parts(problem.domain, cuts)
+    try:
+        leaves = optimised(problem, parts, budget)
+        range_ = _unite([found for _, found in leaves])
+    except (Rejected, Unsupported) as error:  # what the kernel's own lines prove stands
+        found.reasons.append(f"optimised lines: {error}")
+        return found
+    proof = _tree(cuts, [leaf for leaf, _ in leaves], problem.domain)
+    if not ((found.range.low > range_.low).any() or (found.range.high < range_.high).any()):
+        return Found(proof, range_, False, found.reasons)
+    return Found(
+        {"rule": "both", "first": found.proof, "second": proof}, _meet(found.range, range_), False, found.reasons
+    )
+
+
+def _parts(domain: Domain, cuts: list[int]) -> list[Domain]:
+    parts = [domain]
+    for c in cuts:
+        parts = [half for part in parts for half in part.cut(c, middle_of(part, c))]
+    return parts
+
+
+def _tree(cuts: list[int], leaves: list[Proof], domain: Domain) -> Proof:
+    """The proof that cuts `domain` like _parts, and has these leaves."""
+    if not cuts:
+        return leaves[0]
+    first, half = cuts[0], len(leaves) // 2
+    inside, outside = domain.cut(first, at := middle_of(domain, first))
+    return {"rule": "split", "coordinate": first, "at": at.hex(), "inside": _tree(cuts[1:], leaves[:half], inside),
+            "outside": _tree(cuts[1:], leaves[half:], outside)}  # fmt: skip
+
+
+def _unite(ranges: list[Range]) -> Range:
+    return Range(np.min([r.low for r in ranges], 0), np.max([r.high for r in ranges], 0))
+
+
+def _meet(a: Range, b: Range) -> Range:
+    return Range(np.maximum(a.low, b.low), np.minimum(a.high, b.high))

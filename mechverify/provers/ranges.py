@@ -1,0 +1,174 @@
+"""A claim about bounds as the search sees it, and what every step of the search may find."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import torch
+
+from mechverify.bounds.optimise import Kept, optimise
+from mechverify.bounds.tensors import Tensors
+from mechverify.certificate.write import Proof, claim_document
+from mechverify.claims.claim import Bounds
+from mechverify.graph.run import TorchRunner
+from mechverify.kernel import claim as kernel_claim
+from mechverify.kernel.claim import Domain, Job, Range
+from mechverify.kernel.fields import Reader
+from mechverify.kernel.float64 import Float64
+from mechverify.kernel.graph import Graph
+from mechverify.kernel.intervals import Cells
+from mechverify.kernel.linear import Relaxed
+from mechverify.kernel.rules import linear
+from mechverify.provers.base import Budget
+from mechverify.provers.extremes import Inputs
+
+BITS = 16  # of a slope
+LINEAR: Proof = {"rule": "linear", "lines": None}
+
+
+@dataclass
+class Found:
+    """A proof, the range that it should give, and whether a point in it breaks a threshold."""
+
+    proof: Proof | None
+    range: Range
+    broken: bool
+    reasons: list[str]
+
+
+class BoundsProblem:
+    """A claim about bounds, read exactly as the kernel reads it."""
+
+    def __init__(self, claim: Bounds, semantics: str, device: str = "cpu"):
+        self.document: dict[str, Any] = claim_document(claim, semantics)
+        self.claim = kernel_claim.Claim(Reader(self.document, "claim"), claim.output.model.data)
+        self.job = Job(self.claim, Float64())
+        self.run = TorchRunner(self.claim.graph, self.claim.weights, torch.float64)
+        self.ar = Tensors(device)
+        n = self.claim.outputs
+        self.least = _floats(self.claim.least, n, -np.inf)
+        self.most = _floats(self.claim.most, n, np.inf)
+
+    @property
+    def domain(self) -> Domain:
+        return self.claim.domain
+
+    @property
+    def asks(self) -> bool:
+        """There is a threshold to decide."""
+        return self.claim.least is not None or self.claim.most is not None
+
+    def values(self, tokens: np.ndarray, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The output [inputs, entries] in float64, differentiable in `points` [inputs, coordinates]; and which of the
+        inputs satisfy the claim's conditions."""
+        inputs, start = [], 0
+        for shape in self.claim.shapes:
+            size = int(np.prod(shape))
+            inputs.append(points[:, start : start + size].reshape(-1, *shape))
+            start += size
+        values = self.run.many([self.claim.output, *self.claim.where], tokens, inputs)
+        allowed = torch.ones(len(tokens), dtype=torch.bool)
+        for n in self.claim.where:
+            allowed &= (values[n].detach().reshape(len(tokens), -1) >= 0).all(1)
+        return values[self.claim.output].reshape(len(tokens), -1), allowed
+
+    def missing(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """By how much [...] bounds [..., entries] fail to reach the thresholds; not positive where they do."""
+        return np.maximum(self.least - low, high - self.most).max(-1, initial=-np.inf)
+
+    def proves(self, found: Range) -> bool:
+        return not self.missing(found.low, found.high) > 0
+
+    def cells(self, parts: list[Domain]) -> Cells:
+        """The parts as the search's tensors."""
+        cells, ar = linear.cells(self.job, parts), self.ar
+        boxes = [[ar.raw(np.broadcast_to(a, b.mid.shape).copy()) for a in b[:2]] for b in cells.inputs]
+        ball = type(ar.exact(None))
+        return Cells(tuple(ball(*b) for b in boxes), cells.allowed,
+                     {n: tuple(map(ar.raw, ends)) for n, ends in cells.facts.items()})  # fmt: skip
+
+    def estimate(self, parts: list[Domain]) -> tuple[np.ndarray, np.ndarray]:
+        """The search's bounds [parts, entries], with default lines; the other way round where a part is empty."""
+        ends, step = [], linear.side_by_side(self.job)
+        for start in range(0, len(parts), step):
+            cells = self.cells(parts[start : start + step])
+            with torch.no_grad():
+                relaxed = Relaxed(self.ar, self.claim.graph, self.claim.weights, self.job.roots, cells)
+                ends.append(_ends(self.ar, relaxed, len(cells)))
+        low, high = (np.concatenate(end) for end in zip(*ends, strict=True))
+        return low, high
+
+
+def _floats(thresholds: list[Fraction] | None, n: int, nothing: float) -> np.ndarray:
+    return np.full(n, nothing) if thresholds is None else np.array([float(t) for t in thresholds])
+
+
+def _ends(ar: Tensors, relaxed: Relaxed, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    output = relaxed.output()
+    low, high = (end(output).reshape(cells, -1).cpu().numpy() for end in (ar.lower, ar.upper))
+    empty = relaxed.empty.expand(cells).cpu().numpy()[:, None]
+    return np.where(empty, np.inf, low), np.where(empty, -np.inf, high)
+
+
+def everything(problem: BoundsProblem) -> Range:
+    everything = np.full(problem.claim.outputs, np.inf)
+    return Range(-everything, everything)
+
+
+def middle_of(part: Domain, c: int) -> float:
+    return float(part.low[c] / 2 + part.high[c] / 2)
+
+
+def refuted(problem: BoundsProblem, inputs: Inputs) -> Found | None:
+    """What an input that breaks a threshold proves: the worst one."""
+    if not problem.asks or not len(inputs.values):
+        return None
+    margin = problem.missing(inputs.values, inputs.values)
+    if not margin.max() > 0:
+        return None
+    return Found(inputs.at([int(margin.argmax())]).proof(), everything(problem), True, [])
+
+
+def optimised(problem: BoundsProblem, parts: list[Domain], budget: Budget, **options: Any) -> list[tuple[Proof, Range]]:
+    """For each part a leaf with optimised lines (and multipliers, where something is known of it beside its box), and
+    the range that the kernel finds with them."""
+    claim, leaves = problem.claim, []
+    cells = problem.cells(parts)
+    kept, *_ = optimise(claim.graph, claim.weights, problem.job.roots, cells, ar=problem.ar, spent=budget.spent,
+                        **options)  # fmt: skip
+    for cell, part in enumerate(parts):
+        leaf = listed(claim.graph, kept, cell)
+        given = linear.Given(*(Reader(leaf[name], name) for name in ("lines", "multipliers") if name in leaf))
+        (found,) = linear.bounds(problem.job, [part], given)
+        for name, used in (("lines", ()), ("multipliers", ("multipliers",))):  # a cell alone may need fewer
+            if name in leaf:
+                leaf[name] = [row for row in leaf[name] if (*row[:2], *used) not in given.unread]
+        leaves.append((leaf, found))
+    return leaves
+
+
+def listed(graph: Graph, kept: Kept, cell: int) -> Proof:
+    """What was kept for a cell, as a certificate lists it."""
+    lines, multipliers = [], []
+    for (start, n), pair in sorted(kept.lines.items()):
+        limit = 1.0 if graph.nodes[n].op == "mul" else None
+        lines.append([start, n, *_rounded([t[cell] for t in pair], limit)])
+    for (start, n), factors in sorted(kept.factors.items()):
+        multipliers.append([start, n, *_rounded([factors[cell]])])
+    return (
+        {"rule": "farkas", "lines": lines, "multipliers": multipliers}
+        if multipliers
+        else {"rule": "linear", "lines": lines}
+    )
+
+
+def _rounded(tensors: list[torch.Tensor], limit: float | None = None) -> list:
+    """A common exponent, and the entries as integers of BITS bits."""
+    arrays = [t.cpu().numpy() for t in tensors]
+    largest = max(np.abs(a).max() for a in arrays)
+    exponent = int(np.frexp(largest)[1]) - BITS if largest > 0 else 0
+    whole = [np.rint(np.ldexp(a, -exponent)).astype(np.int64) for a in arrays]
+    if limit is not None:
+        whole = [np.clip(a, 0, int(np.ldexp(limit, -exponent))) for a in whole]
+    return [exponent, *(a.ravel().tolist() for a in whole)]
