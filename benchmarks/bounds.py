@@ -53,7 +53,10 @@ def width(found: Range) -> float:
 def relaxed(problem: BoundsProblem, refine: bool) -> Range:
     """What the kernel proves of the whole domain without a witness: by intervals alone, or backwards."""
     with np.errstate(all="ignore"):
-        return linear.bounds(problem.job, [problem.domain], kind=Relaxed if refine else Intervals)[0]
+        if not refine:
+            return linear.bounds(problem.job, [problem.domain], kind=Intervals)[0]
+        forms = [linear.bounds(problem.job, [problem.domain], shared)[0] for shared in (False, True)]
+        return min(forms, key=width)
 
 
 def question(module: nn.Module, centre: torch.Tensor, radius: float) -> Bounds:

@@ -146,7 +146,7 @@ class _Recorded(Relaxed):
 
 def optimise(
     graph: Graph, weights: dict[str, np.ndarray], roots: Rewritten, cells: Cells, *,
-    ar: Tensors | None = None, steps: int = 40, rate: float = 0.2,
+    ar: Tensors | None = None, shared: bool = False, steps: int = 40, rate: float = 0.2,
     spent: Callable[[], bool] = lambda: False, enough: Callable[[torch.Tensor], bool] = lambda lows: False,
 ) -> tuple[Kept, torch.Tensor, torch.Tensor]:  # fmt: skip
     """Lines for the narrowest sum of widths of the output's entries, and the bounds [cells, *shape] that they give.
@@ -158,7 +158,7 @@ def optimise(
     optimiser, widths = None, []
     for step in range(steps):
         try:
-            relaxed = _Recorded(ar, graph, weights, roots, cells, moving)
+            relaxed = _Recorded(ar, graph, weights, roots, cells, moving, shared)
             output = relaxed.range(roots.output)
         except Unsupported:  # a step went astray; the best so far stands
             if not widths:
@@ -184,5 +184,5 @@ def optimise(
                 for t in pair:
                     t.clamp_(0, 1)
     with torch.no_grad():
-        output = Relaxed(ar, graph, weights, roots, cells, kept).range(roots.output)
+        output = Relaxed(ar, graph, weights, roots, cells, kept, shared).range(roots.output)
     return kept, ar.lower(output), ar.upper(output)

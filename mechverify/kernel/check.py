@@ -113,8 +113,8 @@ def prove(job: Job, proof: Reader) -> tuple[Bounds | Range, dict[str, int]]:
 
     The tree is walked with a stack: its depth is the certificate's to choose. A `split` cuts a token set, or the box
     at a coordinate, or the inputs by a model's value, in two; the halves are made here, not listed, so they cover their
-    parent whatever the file says (token sets disjointly), and their bounds are combined. `both` proves one part twice and keeps the better of
-    each bound. Leaves of rule linear are checked side by side.
+    parent whatever the file says (token sets disjointly), and their bounds are combined. `both` proves one part twice
+    and keeps the better of each bound. Leaves of rules that relax are checked side by side.
     """
     leaves, everything = LEAVES[job.claim.kind], _everything(job.claim)
     used: dict[str, int] = {}

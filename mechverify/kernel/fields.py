@@ -43,6 +43,10 @@ class Reader:
         )
         return self.value
 
+    def flag(self) -> bool:
+        self._need(type(self.value) is bool, "expected true or false")
+        return self.value
+
     def an_integer(self, low: int = 1 - 2**62, high: int = 2**62 - 1) -> int:
         self._need(type(self.value) is int and low <= self.value <= high, f"expected an integer in [{low}, {high}]")
         return self.value

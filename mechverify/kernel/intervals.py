@@ -10,7 +10,7 @@ import numpy as np
 
 from mechverify.kernel import relaxation
 from mechverify.kernel.arithmetic import Arithmetic, Ball
-from mechverify.kernel.errors import Unsupported
+from mechverify.kernel.errors import Rejected, Unsupported
 from mechverify.kernel.evaluate import function_of, reserve, weight
 from mechverify.kernel.graph import Graph, entries
 from mechverify.kernel.relaxation import Rewritten
@@ -31,12 +31,18 @@ class Cells(NamedTuple):
 
 class Intervals:
     """Precondition: `roots` comes from relaxation.rewritten. Postcondition: `bounds[n]` [cells, *shape] holds the value
-    of node n for every input of each cell; a cell that is `empty` has no input. Complexity: one evaluation a cell."""
+    of node n for every input of each cell; a cell that is `empty` has no input. With `shared`, both forms of a softmax
+    are there. Complexity: one evaluation a cell."""
 
-    def __init__(self, ar: Arithmetic, graph: Graph, weights: dict, roots: Rewritten, cells: Cells):
+    def __init__(self, ar: Arithmetic, graph: Graph, weights: dict, roots: Rewritten, cells: Cells,
+                 shared: bool = False):  # fmt: skip
         self.ar, self.graph, self.weights, self.root, self.cells = ar, graph, weights, roots.output, cells
-        self.order = list(dict.fromkeys([*graph.ancestors([*roots.conditions]), *graph.ancestors([roots.output])]))
+        self.other = dict(roots.shared) if shared else {}  # a softmax's second form, by the first
+        ancestors = graph.ancestors([roots.output, *self.other.values()])
+        self.order = list(dict.fromkeys([*graph.ancestors([*roots.conditions]), *ancestors]))
         self.place = {n: i for i, n in enumerate(self.order)}
+        if not all(self.place[m] < self.place[n] for n, m in self.other.items() if n in self.place):
+            raise Rejected("a softmax's second form comes after the first")
         self.bounds: dict[int, Ball] = {}
         self.positions: dict[int, np.ndarray] = {}  # of ids: which token stands there
         self.empty = ar.raw(np.zeros(len(cells), bool))

@@ -42,12 +42,12 @@ class Relaxed(Intervals):
     Complexity: for each of them, the cost of its graph times its entries."""
 
     def __init__(self, ar: Arithmetic, graph: Graph, weights: dict, roots: Rewritten, cells: Cells,
-                 lines: Lines | None = None):  # fmt: skip
+                 lines: Lines | None = None, shared: bool = False):  # fmt: skip
         self.lines = lines or Lines()
         self._curves: dict[int, relaxation.Curve] = {}
         self._defaults: dict[int, tuple] = {}
         self.rows: dict[int, int] = {}  # how many forms of a node are bounded
-        super().__init__(ar, graph, weights, roots, cells)
+        super().__init__(ar, graph, weights, roots, cells, shared)
 
     def prepare(self) -> None:
         self._curved = {n for n in self.order if n not in self.fixed and self._bends(n)}
@@ -97,7 +97,10 @@ class Relaxed(Intervals):
                 continue
             k, node = pending.pop(n), self.graph.nodes[n]
             ar.spend(prod(k.mid.shape), 10, 1)
-            if n in self.fixed or node.op in ("input", "slack"):
+            if n in self.other and n != start:
+                other = self.other[n]
+                pending[other] = ar.add(pending[other], k) if other in pending else k
+            elif n in self.fixed or node.op in ("input", "slack"):
                 total = ar.add(total, self._dot(k, self.bounds[n]))
             elif node.op == "gather":
                 tokens = self._by_token(k, n) if tokens is None else ar.add(tokens, self._by_token(k, n))
@@ -113,6 +116,8 @@ class Relaxed(Intervals):
                     total = ar.add(total, rest)
                 for operand, form in parts:
                     pending[operand] = ar.add(pending[operand], form) if operand in pending else form
+        if pending:
+            raise Rejected(f"forms of nodes {sorted(pending)} were left behind")
         low = ar.lower(total if tokens is None else ar.add(total, self._least_of_tokens(tokens)))
         return ar.xp.broadcast_to(low, (len(self.cells), low.shape[-1]))
 

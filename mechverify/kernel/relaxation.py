@@ -1,8 +1,9 @@
 """Linear relaxation: a graph of linear operations, products and functions, and lines that bound the latter two.
 
 `rewritten` brings a graph to few operations, without changing its value over the reals: a softmax becomes
-p_i = 1 / sum_j e^(s_j - s_i), whose terms are functions of linear forms; contractions of two computed values become
-products and a sum; operands that broadcast are expanded.
+p_i = 1 / sum_j e^(s_j - s_i), whose terms are functions of linear forms, and beside it p_i = e_i (1 / sum_j e_j) with
+e_i = e^(s_i - c), where all share one quotient; contractions of two computed values become products and a sum; operands
+that broadcast are expanded.
 """
 
 from fractions import Fraction
@@ -24,11 +25,13 @@ PIECES = 8  # into which an interval is cut to bound a curved function
 
 class Rewritten(NamedTuple):
     """Nodes with the values that a claim's nodes have: its output, its conditions, and, `values`, all real ones that
-    these need and that depend on the input. (Other rewritten nodes may depend on a pivot, and so on more than that.)"""
+    these need and that depend on the input. (Other rewritten nodes may depend on a pivot, and so on more than that.)
+    `shared`: for each softmax, the node of its first form and that of the second, of equal value."""
 
     output: int
     conditions: tuple[int, ...]
     values: frozenset[int]
+    shared: tuple[tuple[int, int], ...]
 
 
 def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewritten:
@@ -36,7 +39,7 @@ def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewr
     sub, mul, over_root, einsum with a fixed operand, power, functions, and pivot (any constants). Operands of add, sub
     and mul have the same shape."""
     root = graph.narrowed(root)
-    order, new = graph.ancestors([root, *conditions]), {}
+    order, new, shared = graph.ancestors([root, *conditions]), {}, []
     fixed: set[int] = set()  # nodes (new ones) that don't depend on the input
 
     def add(op: str, *args: int, attr=None) -> int:
@@ -65,16 +68,25 @@ def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewr
         own = add("view", scores, attr=((*rest, n, n), 0, (*steps, 1, 0)))
         mask = np.broadcast_to(kept(node), node.shape).astype(float)
         weights = add("constant", attr=(node.shape, tuple(mask.ravel().tolist())))
+        letters = "abcdefgh"[: len(rest)]
+        term = letters + "i"
+        mean = add("pivot", scores, add("constant", attr=((n,), (1 / n,) * n)), attr=f"{term},i->{letters}")
+        e = add("exp", add("sub", scores, add("view", mean, attr=(node.shape, 0, (*(s // n for s in steps), 0)))))
+        e = e if mask.all() else add("mul", e, weights)
+        quotient = add("reciprocal", add("einsum", e, ones(n), attr=f"{term},i->{letters}"))
+        quotient = add("view", quotient, attr=(node.shape, 0, (*(s // n for s in steps), 0)))
+        second = add("mul", e, quotient)  # before the first, which a form meets earlier on its way back
         apart = np.broadcast_to(1 - np.eye(n), (*rest, n, n))  # s_i - s_i is zero, which intervals don't see
         apart = add("constant", attr=(apart.shape, tuple(apart.ravel().tolist())))
         difference = add("mul", add("sub", other, own), apart)
-        letters = "abcdefgh"[: len(rest)]
         limit = expanded(add("constant", attr=((), (float(CAP),))), graph.nodes[difference].shape)
         room = add("sub", limit, difference)
         capped = add("sub", limit, add("relu", room))  # so that nothing overflows
         total = add("einsum", add("exp", capped), weights, attr=f"{letters}ij,{letters}j->{letters}i")
         share = add("add", add("reciprocal", total), add("slack", room, total))  # each mask errs on its own
-        return share if mask.all() else add("mul", share, weights)
+        first = share if mask.all() else add("mul", share, weights)
+        shared.append((first, second))
+        return first
 
     for n in order:
         node = graph.nodes[n]
@@ -117,7 +129,7 @@ def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewr
         else:
             new[n] = add(node.op, *args, attr=node.attr)
     values = frozenset(new[n] for n in order if graph.nodes[n].kind == "real" and new[n] not in fixed)
-    return Rewritten(new[root], tuple(new[n] for n in conditions), values)
+    return Rewritten(new[root], tuple(new[n] for n in conditions), values, tuple(shared))
 
 
 def _repeated(shape: tuple[int, ...], letters: str, of: str) -> tuple:

@@ -11,7 +11,7 @@ from mechverify.provers.base import Budget
 from mechverify.provers.branch import FEW, branch
 from mechverify.provers.extremes import STEPS, Inputs, climb, sample
 from mechverify.provers.narrow import narrow, with_optimised_lines
-from mechverify.provers.ranges import LINEAR, BoundsProblem, Found, everything, refuted
+from mechverify.provers.ranges import BoundsProblem, Found, everything, refuted
 
 METHODS = ("interval", "linear", "optimised", "branching")  # from cheap to dear
 INTERVAL: Proof = {"rule": "interval"}
@@ -59,15 +59,22 @@ def _decide(problem: BoundsProblem, budget: Budget, found: Found, seen: Inputs, 
 
 
 def _relaxed(problem: BoundsProblem, budget: Budget, kind: type[Intervals]) -> Found:
-    """Of the whole domain; intervals where linear bounds can't be had, and nothing where intervals can't."""
-    reasons: list[str] = []
-    for rule in (kind, Intervals) if kind is Relaxed else (Intervals,):
+    """Of the whole domain, through the better form of a softmax. Intervals where linear bounds can't be had, and
+    nothing where intervals can't."""
+    best, reasons = None, []
+    tries = [(Relaxed, False), (Relaxed, True), (Intervals, False)] if kind is Relaxed else [(Intervals, False)]
+    for rule, shared in tries:
+        if (shared and not problem.job.roots.shared) or (rule is not kind and best is not None):
+            continue
         name = "linear bounds" if rule is Relaxed else "intervals"
         budget.progress(name, None)
         try:
-            (range_,) = linear.bounds(problem.job, [problem.domain], kind=rule)
+            (range_,) = linear.bounds(problem.job, [problem.domain], shared, rule)
         except (Rejected, Unsupported) as error:
-            reasons.append(f"{name}: {error}")
-        else:
-            return Found(LINEAR if rule is Relaxed else INTERVAL, range_, False, reasons)
-    return Found(None, everything(problem), False, reasons)
+            if not shared:
+                reasons.append(f"{name}: {error}")
+            continue
+        if best is None or np.mean(range_.high - range_.low) < np.mean(best.range.high - best.range.low):
+            problem.shared = shared
+            best = Found(problem.linear if rule is Relaxed else INTERVAL, range_, False, reasons)
+    return best or Found(None, everything(problem), False, reasons)

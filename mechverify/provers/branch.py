@@ -20,7 +20,7 @@ from mechverify.kernel.errors import Rejected, Unsupported
 from mechverify.kernel.linear import Relaxed
 from mechverify.provers.base import Budget
 from mechverify.provers.extremes import Inputs
-from mechverify.provers.ranges import LINEAR, BoundsProblem, Found, middle_of, optimised, refuted
+from mechverify.provers.ranges import BoundsProblem, Found, middle_of, optimised, refuted
 
 FEW = 16  # coordinates: cutting these alone is quick
 DEPTH = 200  # cuts of a cell, one in another; the kernel knows at most 256 facts of a part
@@ -88,7 +88,7 @@ class Branching:
         for cell, influence in zip(cells, influences, strict=True):
             halves, how = _halves(self.problem, cell.part, influence)
             cell.node.clear()
-            cell.node.update(rule="split", **how, inside=dict(LINEAR), outside=dict(LINEAR))
+            cell.node.update(rule="split", **how, inside=self.problem.linear, outside=self.problem.linear)
             for half, name in zip(halves, ("inside", "outside"), strict=True):
                 children.append((cell.node[name], half, cell.share / 2))
         return children
@@ -97,7 +97,7 @@ class Branching:
         """For each part the entry of a function's operand (node, entry, where to cut it) that widens the output most:
         the output's width is differentiated by that of the operand's interval."""
         problem, ar, roots = self.problem, self.problem.ar, self.problem.job.roots
-        watched = _Watched(ar, problem.claim.graph, problem.claim.weights, roots, problem.cells(parts))
+        watched = problem.relaxed(problem.cells(parts), _Watched)
         output = watched.output()
         (ar.upper(output) - ar.lower(output)).sum().backward()
         best: list[tuple[float, int, int, float] | None] = [None] * len(parts)
@@ -173,7 +173,7 @@ def cases(problem: BoundsProblem, tree: Proof) -> list[tuple[Proof, Domain, floa
             for node, part, share in cells:
                 node.clear()
                 node.update(
-                    rule="split", node=n, entry=entry, at=(0.0).hex(), inside=dict(LINEAR), outside=dict(LINEAR)
+                    rule="split", node=n, entry=entry, at=(0.0).hex(), inside=problem.linear, outside=problem.linear
                 )
                 sides = part.sides(n, entry, 0.0)
                 halved += [(node[k], side, share / 2) for k, side in zip(("inside", "outside"), sides, strict=True)]
@@ -184,7 +184,7 @@ def cases(problem: BoundsProblem, tree: Proof) -> list[tuple[Proof, Domain, floa
 def branch(problem: BoundsProblem, budget: Budget, look: Callable[[], Found | None] = lambda: None) -> Found:
     """Until all cells are proved, a threshold is broken in one, or nothing is left of the budget. `look` is called once
     easy claims are decided, for an input that breaks a threshold."""
-    tree: Proof = dict(LINEAR)
+    tree: Proof = problem.linear
     work = Branching(problem, budget)
     work.relax(cases(problem, tree))
     begun, rounds = time.monotonic(), 0

@@ -10,7 +10,7 @@ from mechverify.kernel.claim import Domain, Range
 from mechverify.kernel.errors import Rejected, Unsupported
 from mechverify.kernel.rules import linear
 from mechverify.provers.base import Budget
-from mechverify.provers.ranges import LINEAR, BoundsProblem, Found, middle_of, optimised
+from mechverify.provers.ranges import BoundsProblem, Found, middle_of, optimised
 
 CELLS, CANDIDATES, PATIENCE, WORTH = 256, 12, 10.0, 0.995  # at most so many cells and seconds; a cut's least gain
 OPTIMISED = 2  # halvings before slopes are optimised
@@ -22,8 +22,8 @@ def narrow(problem: BoundsProblem, budget: Budget, found: Found) -> Found:
     if cuts:
         budget.progress(f"{2 ** len(cuts):,} cells", None)
         parts = _parts(problem.domain, cuts)
-        range_ = _meet(found.range, _unite(linear.bounds(problem.job, parts)))
-        found = Found(_tree(cuts, [LINEAR] * len(parts), problem.domain), range_, False, found.reasons)
+        range_ = _meet(found.range, _unite(linear.bounds(problem.job, parts, problem.shared)))
+        found = Found(_tree(cuts, [problem.linear] * len(parts), problem.domain), range_, False, found.reasons)
     return with_optimised_lines(problem, budget, found, cuts[:OPTIMISED])
 
 

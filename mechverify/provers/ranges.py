@@ -16,7 +16,6 @@ from mechverify.kernel import claim as kernel_claim
 from mechverify.kernel.claim import Domain, Job, Range
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64
-from mechverify.kernel.graph import Graph
 from mechverify.kernel.intervals import Cells
 from mechverify.kernel.linear import Relaxed
 from mechverify.kernel.rules import linear
@@ -24,7 +23,6 @@ from mechverify.provers.base import Budget
 from mechverify.provers.extremes import Inputs
 
 BITS = 16  # of a slope
-LINEAR: Proof = {"rule": "linear", "lines": None}
 
 
 @dataclass
@@ -46,6 +44,7 @@ class BoundsProblem:
         self.job = Job(self.claim, Float64())
         self.run = TorchRunner(self.claim.graph, self.claim.weights, torch.float64)
         self.ar = Tensors(device)
+        self.shared = False  # which form of a softmax narrower bounds go through
         n = self.claim.outputs
         self.least = _floats(self.claim.least, n, -np.inf)
         self.most = _floats(self.claim.most, n, np.inf)
@@ -53,6 +52,11 @@ class BoundsProblem:
     @property
     def domain(self) -> Domain:
         return self.claim.domain
+
+    @property
+    def linear(self) -> Proof:
+        """A leaf with the kernel's own lines."""
+        return {"rule": "linear", "lines": None} | ({"shared": True} if self.shared else {})
 
     @property
     def asks(self) -> bool:
@@ -88,14 +92,16 @@ class BoundsProblem:
         return Cells(tuple(ball(*b) for b in boxes), cells.allowed,
                      {n: tuple(map(ar.raw, ends)) for n, ends in cells.facts.items()})  # fmt: skip
 
+    def relaxed(self, cells: Cells, kind: type[Relaxed] = Relaxed) -> Relaxed:
+        return kind(self.ar, self.claim.graph, self.claim.weights, self.job.roots, cells, shared=self.shared)
+
     def estimate(self, parts: list[Domain]) -> tuple[np.ndarray, np.ndarray]:
         """The search's bounds [parts, entries], with default lines; the other way round where a part is empty."""
         ends, step = [], linear.side_by_side(self.job)
         for start in range(0, len(parts), step):
             cells = self.cells(parts[start : start + step])
             with torch.no_grad():
-                relaxed = Relaxed(self.ar, self.claim.graph, self.claim.weights, self.job.roots, cells)
-                ends.append(_ends(self.ar, relaxed, len(cells)))
+                ends.append(_ends(self.ar, self.relaxed(cells), len(cells)))
         low, high = (np.concatenate(end) for end in zip(*ends, strict=True))
         return low, high
 
@@ -135,12 +141,12 @@ def optimised(problem: BoundsProblem, parts: list[Domain], budget: Budget, **opt
     the range that the kernel finds with them."""
     claim, leaves = problem.claim, []
     cells = problem.cells(parts)
-    kept, *_ = optimise(claim.graph, claim.weights, problem.job.roots, cells, ar=problem.ar, spent=budget.spent,
-                        **options)  # fmt: skip
+    options |= {"ar": problem.ar, "shared": problem.shared, "spent": budget.spent}
+    kept, *_ = optimise(claim.graph, claim.weights, problem.job.roots, cells, **options)
     for cell, part in enumerate(parts):
-        leaf = listed(claim.graph, kept, cell)
+        leaf = listed(problem, kept, cell)
         given = linear.Given(*(Reader(leaf[name], name) for name in ("lines", "multipliers") if name in leaf))
-        (found,) = linear.bounds(problem.job, [part], given)
+        (found,) = linear.bounds(problem.job, [part], problem.shared, lines=given)
         for name, used in (("lines", ()), ("multipliers", ("multipliers",))):  # a cell alone may need fewer
             if name in leaf:
                 leaf[name] = [row for row in leaf[name] if (*row[:2], *used) not in given.unread]
@@ -148,19 +154,16 @@ def optimised(problem: BoundsProblem, parts: list[Domain], budget: Budget, **opt
     return leaves
 
 
-def listed(graph: Graph, kept: Kept, cell: int) -> Proof:
+def listed(problem: BoundsProblem, kept: Kept, cell: int) -> Proof:
     """What was kept for a cell, as a certificate lists it."""
     lines, multipliers = [], []
     for (start, n), pair in sorted(kept.lines.items()):
-        limit = 1.0 if graph.nodes[n].op == "mul" else None
+        limit = 1.0 if problem.claim.graph.nodes[n].op == "mul" else None
         lines.append([start, n, *_rounded([t[cell] for t in pair], limit)])
     for (start, n), factors in sorted(kept.factors.items()):
         multipliers.append([start, n, *_rounded([factors[cell]])])
-    return (
-        {"rule": "farkas", "lines": lines, "multipliers": multipliers}
-        if multipliers
-        else {"rule": "linear", "lines": lines}
-    )
+    leaf = problem.linear | {"lines": lines}
+    return leaf | {"rule": "farkas", "multipliers": multipliers} if multipliers else leaf
 
 
 def _rounded(tensors: list[torch.Tensor], limit: float | None = None) -> list:

@@ -1,7 +1,8 @@
 """Rules `interval`, `linear` and `farkas`: bounds of a value over parts of the domain by relaxation, side by side.
 
 Where a witness gives lines, they are used; any lines are sound. Otherwise the kernel takes its own. `farkas` is
-`linear` with multipliers of what is known in the part beside its box.
+`linear` with multipliers of what is known in the part beside its box. `shared`: forms go through the second form of a
+softmax.
 """
 
 from math import prod
@@ -73,24 +74,25 @@ def check(job: Job, parts: list[Domain], witnesses: list[Reader]) -> list[Range]
     if job.claim.semantics != "real" or type(job.ar) is not Float64:
         raise Rejected("bounds by relaxation are for semantics real, and are checked in float64")
     results: list = [None] * len(parts)
-    alike: dict[type, list[int]] = {Intervals: [], Relaxed: []}
+    alike: dict[tuple[type, bool], list[int]] = {}
     for i, witness in enumerate(witnesses):
         rule = witness["rule"].text()
         lines = witness["lines"] if rule != "interval" else None
         multipliers = witness["multipliers"] if rule == "farkas" else None
+        shared = "shared" in witness.value and witness["shared"].flag()
         witness.close()
         if lines is None or (lines.value is None and multipliers is None):
-            alike[Intervals if lines is None else Relaxed].append(i)
+            alike.setdefault((Intervals if lines is None else Relaxed, shared), []).append(i)
             continue
         given = Given(lines, multipliers)
-        (results[i],) = bounds(job, [parts[i]], given)
+        (results[i],) = bounds(job, [parts[i]], shared, lines=given)
         if given.unread:
             raise Rejected(f"{witness.where}: lines or multipliers are given where none is used")
     step = side_by_side(job)
-    for kind, places in alike.items():
+    for (kind, shared), places in alike.items():
         for start in range(0, len(places), step):
             some = places[start : start + step]
-            for i, found in zip(some, bounds(job, [parts[i] for i in some], kind=kind), strict=True):
+            for i, found in zip(some, bounds(job, [parts[i] for i in some], shared, kind), strict=True):
                 results[i] = found
     return results
 
@@ -106,8 +108,9 @@ def side_by_side(job: Job) -> int:
     return max(1, ROOM // (2 * widest**2))
 
 
-def bounds(job: Job, parts: list[Domain], lines: Lines | None = None, kind: type[Intervals] = Relaxed) -> list[Range]:
-    options = {"lines": lines} if lines is not None else {}
+def bounds(job: Job, parts: list[Domain], shared: bool = False, kind: type[Intervals] = Relaxed,
+           lines: Lines | None = None) -> list[Range]:  # fmt: skip
+    options: dict = {"shared": shared} | ({"lines": lines} if lines is not None else {})
     value = kind(job.ar, job.claim.graph, job.claim.weights, job.roots, cells(job, parts), **options)
     output, shape = value.output(), (len(parts), job.claim.outputs)
     low, high = (np.broadcast_to(a, (len(parts), *a.shape[1:])).reshape(shape)
