@@ -55,7 +55,7 @@ def relaxed(problem: BoundsProblem, refine: bool) -> Range:
     with np.errstate(all="ignore"):
         if not refine:
             return linear.bounds(problem.job, [problem.domain], kind=Intervals)[0]
-        forms = [linear.bounds(problem.job, [problem.domain], shared)[0] for shared in (False, True)]
+        forms = [linear.bounds(problem.job, [problem.domain], shared=shared)[0] for shared in (False, True)]
         return min(forms, key=width)
 
 

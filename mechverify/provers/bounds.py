@@ -69,7 +69,7 @@ def _relaxed(problem: BoundsProblem, budget: Budget, kind: type[Intervals]) -> F
         name = "linear bounds" if rule is Relaxed else "intervals"
         budget.progress(name, None)
         try:
-            (range_,) = linear.bounds(problem.job, [problem.domain], shared, rule)
+            (range_,) = linear.bounds(problem.job, [problem.domain], shared=shared, kind=rule)
         except (Rejected, Unsupported) as error:
             if not shared:
                 reasons.append(f"{name}: {error}")

@@ -22,7 +22,7 @@ def narrow(problem: BoundsProblem, budget: Budget, found: Found) -> Found:
     if cuts:
         budget.progress(f"{2 ** len(cuts):,} cells", None)
         parts = _parts(problem.domain, cuts)
-        range_ = _meet(found.range, _unite(linear.bounds(problem.job, parts, problem.shared)))
+        range_ = _meet(found.range, _unite(linear.bounds(problem.job, parts, shared=problem.shared)))
         found = Found(_tree(cuts, [problem.linear] * len(parts), problem.domain), range_, False, found.reasons)
     return with_optimised_lines(problem, budget, found, cuts[:OPTIMISED])
 

@@ -146,7 +146,7 @@ def optimised(problem: BoundsProblem, parts: list[Domain], budget: Budget, **opt
     for cell, part in enumerate(parts):
         leaf = listed(problem, kept, cell)
         given = linear.Given(*(Reader(leaf[name], name) for name in ("lines", "multipliers") if name in leaf))
-        (found,) = linear.bounds(problem.job, [part], problem.shared, lines=given)
+        (found,) = linear.bounds(problem.job, [part], shared=problem.shared, lines=given)
         for name, used in (("lines", ()), ("multipliers", ("multipliers",))):  # a cell alone may need fewer
             if name in leaf:
                 leaf[name] = [row for row in leaf[name] if (*row[:2], *used) not in given.unread]

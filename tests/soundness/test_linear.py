@@ -444,7 +444,7 @@ def listed(net: Network, rng: np.random.Generator, scale: float) -> list:
             seen[start, n] = relaxed.rows[start], relaxed.graph.nodes[n]
 
     job = Job(claim, Float64())
-    linear.bounds(job, [claim.domain], Recorder())
+    linear.bounds(job, [claim.domain], lines=Recorder())
     rows = []
     for (start, n), (forms, node) in seen.items():
         count = int(np.prod(node.shape)) * int(rng.choice([1, forms]))

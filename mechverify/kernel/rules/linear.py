@@ -85,14 +85,14 @@ def check(job: Job, parts: list[Domain], witnesses: list[Reader]) -> list[Range]
             alike.setdefault((Intervals if lines is None else Relaxed, shared), []).append(i)
             continue
         given = Given(lines, multipliers)
-        (results[i],) = bounds(job, [parts[i]], shared, lines=given)
+        (results[i],) = bounds(job, [parts[i]], shared=shared, lines=given)
         if given.unread:
             raise Rejected(f"{witness.where}: lines or multipliers are given where none is used")
     step = side_by_side(job)
     for (kind, shared), places in alike.items():
         for start in range(0, len(places), step):
             some = places[start : start + step]
-            for i, found in zip(some, bounds(job, [parts[i] for i in some], shared, kind), strict=True):
+            for i, found in zip(some, bounds(job, [parts[i] for i in some], shared=shared, kind=kind), strict=True):
                 results[i] = found
     return results
 
@@ -108,7 +108,7 @@ def side_by_side(job: Job) -> int:
     return max(1, ROOM // (2 * widest**2))
 
 
-def bounds(job: Job, parts: list[Domain], shared: bool = False, kind: type[Intervals] = Relaxed,
+def bounds(job: Job, parts: list[Domain], *, shared: bool = False, kind: type[Intervals] = Relaxed,
            lines: Lines | None = None) -> list[Range]:  # fmt: skip
     options: dict = {"shared": shared} | ({"lines": lines} if lines is not None else {})
     value = kind(job.ar, job.claim.graph, job.claim.weights, job.roots, cells(job, parts), **options)
