@@ -1,12 +1,15 @@
 """Claims: a model, a domain, a mechanism, and what must hold between them."""
 
-from dataclasses import dataclass
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 import sympy
 
 from mechverify.claims.box import Box, corners
+from mechverify.claims.conditions import add_conditions
 from mechverify.claims.domain import Tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.language import compile_mechanism
@@ -66,6 +69,9 @@ class Bounds:
     """Every entry of `site` is at least `at_least` and at most `at_most`, on every input `over`: a box or ball of real
     inputs, a product of token sets, or both.
 
+    `where` lists conditions on the inputs, in sympy (`x[0] >= x[1]`, x being the domain): of other inputs nothing is
+    said. `cases` lists conditions that the proof tells apart first: your own case split.
+
     Thresholds are numbers for all entries or one for each (nested lists as the site's shape), taken exactly; without
     any, the question is for the tightest bounds that can be proved. Raises ClaimError.
     """
@@ -75,8 +81,10 @@ class Bounds:
     at_least: list[Fraction] | None
     at_most: list[Fraction] | None
     position: int | None
+    where: tuple[str, ...]
+    cases: tuple[str, ...]
 
-    def __init__(self, site: Site, *, over: Box | Tokens, at_least=None, at_most=None):
+    def __init__(self, site: Site, *, over: Box | Tokens, at_least=None, at_most=None, where=(), cases=()):
         if not isinstance(site, Site) or not isinstance(site.model, CapturedModel):
             raise ClaimError('Bounds needs a site of a captured module, such as capture(module, example)["output"]')
         shape, captured = site.model.shape(site.name), site.model.captured
@@ -94,12 +102,31 @@ class Bounds:
         if length != captured.tokens_length or (tokens and len(tokens.values) != captured.vocab):
             need = f"{captured.tokens_length} tokens below {captured.vocab}"
             raise ClaimError(f"{site.model.source} reads {need}; the domain has {length}: over=tokens(...)")
+        site, (where, cases) = _with_conditions(site, box, tokens, where, cases)
         set_ = object.__setattr__
+        set_(self, "where", where)
+        set_(self, "cases", cases)
         set_(self, "output", site)
-        set_(self, "over", Box(box.low, box.high, tokens))
+        set_(self, "over", replace(box, tokens=tokens))
         set_(self, "at_least", _numbers("at_least", at_least, shape))
         set_(self, "at_most", _numbers("at_most", at_most, shape))
         set_(self, "position", position)
+
+
+def _with_conditions(site: Site, box: Box, tokens: Tokens | None, *conditions) -> tuple[Site, list[tuple[str, ...]]]:
+    """The site in a model whose graph has the conditions as sites of their own, and these sites' names."""
+    groups = [list(c) if isinstance(c, Iterable) else [c] for c in conditions]
+    if not any(groups):
+        return site, [() for _ in groups]
+    captured = site.model.captured
+    graph, names = copy.deepcopy(captured.graph), []
+    sites = dict(captured.sites)
+    for group in groups:
+        found = add_conditions(graph, group, box, tokens)
+        names.append(tuple(found))
+        sites |= found
+    model = replace(site.model, captured=replace(captured, graph=graph, sites=sites))
+    return replace(site, model=model), names
 
 
 def _numbers(name: str, value, shape: tuple[int, ...]) -> list[Fraction] | None:

@@ -78,8 +78,7 @@ class Evaluation:
                 value = weight(self.weights, *node.attr)
                 return model.ar.exact(value.reshape((1,) * self.batch + value.shape))
             case "gather":
-                table, tokens = weight(self.weights, *self.graph.nodes[node.args[0]].attr), args[1]
-                return model.ar.exact(table[tokens])
+                return model.ar.exact(table(self.weights, self.graph.nodes[node.args[0]])[args[1]])
             case "add":
                 return model.add(self.align(args[0], rank), self.align(args[1], rank))
             case "over_root":
@@ -128,6 +127,13 @@ def batch_size(graph: Graph, roots: list[int]) -> int:
     """How many inputs can be evaluated at a time in bounded memory."""
     numbers = sum(math.prod(graph.nodes[n].shape) for n in graph.ancestors(roots))
     return max(1, min(2**12, ROOM // numbers))
+
+
+def table(weights: dict[str, np.ndarray], node: Node) -> np.ndarray:
+    """A weight or a constant."""
+    if node.op == "constant":
+        return np.array(node.attr[1], float).reshape(node.attr[0])
+    return weight(weights, *node.attr)
 
 
 def weight(weights: dict[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:

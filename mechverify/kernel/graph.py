@@ -207,8 +207,8 @@ def _power(graph: Graph, args: list[Node], attr: int) -> tuple:
 def _gather(graph: Graph, args: list[Node], attr: None) -> tuple:
     """Rows of a table [vocab, ...] at token ids [...]."""
     table, ids = args
-    _need(table.op == "weight" and ids.kind == "ids", "gather needs a weight and token ids")
-    _need(table.shape[0] >= len(graph.values), "the embedding has fewer rows than the vocabulary")
+    _need(table.op in ("weight", "constant") and ids.kind == "ids", "gather needs a table and token ids")
+    _need(len(table.shape) > 0 and table.shape[0] >= len(graph.values), "the embedding has fewer rows than the vocabulary")
     return "real", ids.shape + table.shape[1:]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from mechverify.kernel import relaxation
 from mechverify.kernel.arithmetic import Arithmetic, Ball
 from mechverify.kernel.errors import Rejected, Unsupported
-from mechverify.kernel.evaluate import function_of, reserve, weight
+from mechverify.kernel.evaluate import function_of, reserve, table, weight
 from mechverify.kernel.graph import Graph, entries
 from mechverify.kernel.relaxation import Rewritten
 
@@ -237,7 +237,7 @@ class Intervals:
 
     def _table(self, n: int):
         node = self.graph.nodes[n]
-        return self.ar.raw(weight(self.weights, *self.graph.nodes[node.args[0]].attr)[: len(self.graph.values)])
+        return self.ar.raw(table(self.weights, self.graph.nodes[node.args[0]])[: len(self.graph.values)])
 
     def _over_tokens(self, n: int, table):
         """The least entry of a table [vocabulary, ...] over the tokens allowed at each position: [cells, *ids, ...]."""

@@ -23,6 +23,7 @@ from mechverify.provers.base import Budget
 from mechverify.provers.extremes import Inputs
 
 BITS = 16  # of a slope
+CLEARLY = 1e-9  # a condition's value is shown to be not negative
 
 
 @dataclass
@@ -74,7 +75,7 @@ class BoundsProblem:
         values = self.run.many([self.claim.output, *self.claim.where], tokens, inputs)
         allowed = torch.ones(len(tokens), dtype=torch.bool)
         for n in self.claim.where:
-            allowed &= (values[n].detach().reshape(len(tokens), -1) >= 0).all(1)
+            allowed &= (values[n].detach().reshape(len(tokens), -1) > CLEARLY).all(1)
         return values[self.claim.output].reshape(len(tokens), -1), allowed
 
     def missing(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
