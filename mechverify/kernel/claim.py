@@ -22,6 +22,7 @@ from mechverify.kernel.graph import Graph
 from mechverify.kernel.integers import OPERATIONS
 from mechverify.kernel.relaxation import Rewritten, rewritten
 from mechverify.kernel.semantics import SEMANTICS
+from mechverify.kernel.tables import Tables
 
 MOST_ENTRIES = 2**16  # of an output
 
@@ -185,6 +186,15 @@ class Job:
         if not roots.values.issuperset(roots.conditions):
             raise Rejected("a condition doesn't depend on the input")
         return roots
+
+    @cached_property
+    def tables(self) -> Tables | None:
+        """Of the nodes that rules interval and linear bound; none without tokens."""
+        graph, roots = self.claim.graph, self.roots
+        if not graph.length:
+            return None
+        wanted = [n for n, m in roots.of.items() if m in roots.values]
+        return Tables(graph, self.claim.weights, self.model, wanted)
 
     def enclose(self, tokens: np.ndarray, points: np.ndarray) -> Range:
         """Bounds [inputs, entries] of the output at single inputs; rejects one outside the claim's conditions."""

@@ -208,7 +208,9 @@ def _gather(graph: Graph, args: list[Node], attr: None) -> tuple:
     """Rows of a table [vocab, ...] at token ids [...]."""
     table, ids = args
     _need(table.op in ("weight", "constant") and ids.kind == "ids", "gather needs a table and token ids")
-    _need(len(table.shape) > 0 and table.shape[0] >= len(graph.values), "the embedding has fewer rows than the vocabulary")
+    _need(
+        len(table.shape) > 0 and table.shape[0] >= len(graph.values), "the embedding has fewer rows than the vocabulary"
+    )
     return "real", ids.shape + table.shape[1:]
 
 

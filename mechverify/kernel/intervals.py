@@ -19,11 +19,12 @@ from mechverify.kernel.relaxation import Rewritten
 class Cells(NamedTuple):
     """Parts of a domain, side by side: the real inputs' boxes, balls [cells, *shape]; which tokens may stand at each
     position, booleans [cells, length, vocabulary]; and, by node, what is known of its value beside: between `facts[n]`,
-    two raw arrays [cells, *shape], infinite where nothing is."""
+    and between `tabled[n]`, two raw arrays [cells, *shape], infinite where nothing is."""
 
     inputs: tuple[Ball, ...]
     allowed: np.ndarray
     facts: Mapping[int, tuple] = MappingProxyType({})
+    tabled: Mapping[int, tuple] = MappingProxyType({})
 
     def __len__(self) -> int:
         return len(self.allowed)
@@ -47,6 +48,7 @@ class Intervals:
         self.positions: dict[int, np.ndarray] = {}  # of ids: which token stands there
         self.empty = ar.raw(np.zeros(len(cells), bool))
         self.fixed = self._fixed()
+        self._curved = {n for n in self.order if n not in self.fixed and self._bends(n)}
         self.prepare()
         held = 0
         for n in self.order:
@@ -60,8 +62,9 @@ class Intervals:
             ar.spend(size, 4, 1)
             self.bounds[n] = self._interval(n)
             self.refine(n)
-            if n in cells.facts:
-                self.narrow(n, *cells.facts[n])
+            for known in (cells.tabled, cells.facts):
+                if n in known:
+                    self.narrow(n, *known[n])
 
     def prepare(self) -> None:
         """Before the first node."""

@@ -50,7 +50,6 @@ class Relaxed(Intervals):
         super().__init__(ar, graph, weights, roots, cells, shared)
 
     def prepare(self) -> None:
-        self._curved = {n for n in self.order if n not in self.fixed and self._bends(n)}
         self._depth = self._depths()  # how many functions and products lie on the way from the input
         self._wanted = self._curved_operands()
 

@@ -26,12 +26,14 @@ PIECES = 8  # into which an interval is cut to bound a curved function
 class Rewritten(NamedTuple):
     """Nodes with the values that a claim's nodes have: its output, its conditions, and, `values`, all real ones that
     these need and that depend on the input. (Other rewritten nodes may depend on a pivot, and so on more than that.)
-    `shared`: for each softmax, the node of its first form and that of the second, of equal value."""
+    `shared`: for each softmax, the node of its first form and that of the second, of equal value. `of`: the node that
+    each real node of the claim became."""
 
     output: int
     conditions: tuple[int, ...]
     values: frozenset[int]
     shared: tuple[tuple[int, int], ...]
+    of: dict[int, int]
 
 
 def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewritten:
@@ -82,7 +84,9 @@ def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewr
         limit = expanded(add("constant", attr=((), (float(CAP),))), graph.nodes[difference].shape)
         room = add("sub", limit, difference)
         capped = add("sub", limit, add("relu", room))  # so that nothing overflows
-        total = add("einsum", add("exp", capped), weights, attr=f"{letters}ij,{letters}j->{letters}i")
+        counted = np.maximum(mask[..., None, :], np.eye(n))  # for an i that isn't kept, its own: not to divide by zero
+        counted = add("constant", attr=(counted.shape, tuple(counted.ravel().tolist())))
+        total = add("einsum", add("exp", capped), counted, attr=f"{letters}ij,{letters}ij->{letters}i")
         share = add("add", add("reciprocal", total), add("slack", room, total))  # each mask errs on its own
         first = share if mask.all() else add("mul", share, weights)
         shared.append((first, second))
@@ -129,7 +133,8 @@ def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewr
         else:
             new[n] = add(node.op, *args, attr=node.attr)
     values = frozenset(new[n] for n in order if graph.nodes[n].kind == "real" and new[n] not in fixed)
-    return Rewritten(new[root], tuple(new[n] for n in conditions), values, tuple(shared))
+    return Rewritten(new[root], tuple(new[n] for n in conditions), values, tuple(shared),
+                     {n: new[n] for n in order if graph.nodes[n].kind == "real"})  # fmt: skip
 
 
 def _repeated(shape: tuple[int, ...], letters: str, of: str) -> tuple:

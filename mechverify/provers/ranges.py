@@ -90,8 +90,8 @@ class BoundsProblem:
         cells, ar = linear.cells(self.job, parts), self.ar
         boxes = [[ar.raw(np.broadcast_to(a, b.mid.shape).copy()) for a in b[:2]] for b in cells.inputs]
         ball = type(ar.exact(None))
-        return Cells(tuple(ball(*b) for b in boxes), cells.allowed,
-                     {n: tuple(map(ar.raw, ends)) for n, ends in cells.facts.items()})  # fmt: skip
+        known = ({n: tuple(map(ar.raw, ends)) for n, ends in group.items()} for group in (cells.facts, cells.tabled))
+        return Cells(tuple(ball(*b) for b in boxes), cells.allowed, *known)
 
     def relaxed(self, cells: Cells, kind: type[Relaxed] = Relaxed) -> Relaxed:
         return kind(self.ar, self.claim.graph, self.claim.weights, self.job.roots, cells, shared=self.shared)

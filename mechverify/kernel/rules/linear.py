@@ -146,6 +146,11 @@ def cells(job: Job, parts: list[Domain]) -> Cells:
         for n, entry, at, above in part.facts:
             end = facts[n][0 if above else 1]
             end[i, entry] = max(end[i, entry], at) if above else min(end[i, entry], at)
-    return Cells(tuple(inputs), allowed, {
-        n: tuple(end.reshape(len(parts), *graph.nodes[n].shape) for end in ends) for n, ends in facts.items()
-    })  # fmt: skip
+    tabled = {} if job.tables is None else {
+        job.roots.of[n]: job.tables.ranges(ar, n, allowed) for n in job.tables.of
+    }  # fmt: skip
+    shaped = [
+        {n: tuple(end.reshape(len(parts), *graph.nodes[n].shape) for end in ends) for n, ends in known.items()}
+        for known in (facts, tabled)
+    ]
+    return Cells(tuple(inputs), allowed, *shaped)
