@@ -13,6 +13,7 @@ import numpy as np
 from flint import arb, ctx
 from safetensors.numpy import save
 
+from mechverify.kernel import relaxation
 from mechverify.kernel.claim import Claim
 from mechverify.kernel.container import pack
 from mechverify.kernel.fields import Reader
@@ -113,10 +114,10 @@ def claim(net: Network, **settings: Any) -> Claim:
 
 
 def evaluate(graph, weights: dict, nodes: Sequence[int], tokens: np.ndarray, inputs: Sequence[np.ndarray], *,
-             exact: bool = False, pivots: dict | None = None) -> dict[int, np.ndarray]:  # fmt: skip
+             exact: bool = False, pivots: dict | None = None, bits: int = 300) -> dict[int, np.ndarray]:  # fmt: skip
     """Values [batch, *shape] of a kernel graph's nodes on ids [batch, length] and inputs [batch, *shape]."""
     if exact:
-        ctx.prec = 300
+        ctx.prec = bits
     number = np.frompyfunc(lambda v: arb(float(v)), 1, 1) if exact else np.asarray
     batch, values = len(tokens), {}
 
@@ -145,8 +146,11 @@ def evaluate(graph, weights: dict, nodes: Sequence[int], tokens: np.ndarray, inp
             value = lifted(np.array(attr[1], float).reshape(attr[0]), node.shape)
         elif op == "pivot":
             value = lifted(pivots[n], node.shape)
-        elif op == "slack":  # zero where no score is capped
-            value = lifted(np.zeros(()), node.shape)
+        elif op == "slack":  # what capping the scores takes from a share: its exact value less the capped one
+            room, capped = args
+            kept = values[graph.nodes[node.args[1]].args[1]]
+            powers = mapped(0, relaxation.CAP - room, FUNCTIONS["exp"][exact])
+            value = 1 / (powers * kept[..., None, :]).sum(-1) - 1 / capped
         elif op == "gather":
             value = args[0][0][args[1]]
         elif op == "select":
@@ -200,12 +204,12 @@ MOST = 24  # entries of a node
 class Maker:
     """Adds random operations to a list of rows."""
 
-    def __init__(self, rng: np.random.Generator, radius: float | None = None):
+    def __init__(self, rng: np.random.Generator, radius: float | None = None, kind: int | None = None):
         self.rng, self.rows, self.shapes, self.weights = rng, [], [], {}
         self.inputs, self.tokens, self.vocab = [], [], 0
         self.radius = radius
         self.real: list[int] = []  # rows that depend on the input
-        kind = rng.integers(4)
+        kind = rng.integers(4) if kind is None else kind  # 1: tokens alone; 2: both
         if kind != 1:
             for _ in range(rng.integers(1, 3)):
                 self._input(self._shape(2))
@@ -308,7 +312,7 @@ class Maker:
             return 0
         return self._add("concat", parts, axis, (*shape[:axis], total, *shape[axis + 1 :]))
 
-    def _elementwise(self) -> int:
+    def _elementwise(self, name: str | None = None) -> int:
         n = self._pick(self.real)
         shape = self.shapes[n]
         if self.rng.random() < 0.5:
@@ -321,7 +325,7 @@ class Maker:
         result = _broadcast(*(self.shapes[a] for a in args))
         if result is None or math.prod(result) > MOST:
             return 0
-        return self._add(self._pick(["add", "sub", "mul"]), args, None, result)
+        return self._add(name or self._pick(["add", "sub", "mul"]), args, None, result)
 
     def _einsum(self) -> int:
         n = self._pick(self.real)
@@ -354,12 +358,12 @@ class Maker:
         (n, term), (other, second) = pair if self.rng.random() < 0.5 else pair[::-1]
         return self._add("einsum", [n, other], f"{term},{second}->{result}", shape)
 
-    def _softmax(self, n: int | None = None) -> int:
+    def _softmax(self, n: int | None = None, kind: int | None = None) -> int:
         n = self._pick(self.real) if n is None else n
         shape = self.shapes[n]
         if not shape:
             return 0
-        kind = self.rng.integers(4)
+        kind = self.rng.integers(4) if kind is None else kind
         attr: Any = int(self.rng.integers(1, shape[-1] + 1))
         if kind == 1 and len(shape) > 1:
             attr = "causal"
@@ -379,8 +383,9 @@ class Maker:
         pattern = self._softmax(self._add("over_root", [scores], int(self.rng.integers(1, 9)), (rows, rows)))
         return self._add("einsum", [pattern, n], "ij,jd->id", self.shapes[n])
 
-    def _function(self) -> int:
-        n, name = self._pick(self.real), self._pick([*FUNCTIONS, "power", "power", "over_root"])
+    def _function(self, name: str | None = None) -> int:
+        n = self._pick(self.real)
+        name = name or self._pick([*FUNCTIONS, "power", "power", "over_root"])
         shape = self.shapes[n]
         if name == "power":
             return self._add("power", [n], int(self._pick([2, 2, 3, 4, 5, 6, 7])), shape)
