@@ -6,6 +6,8 @@ bits, with code that shares nothing with the kernel's. Tolerance zero: one value
 """
 
 from collections.abc import Callable, Iterator
+from fractions import Fraction
+from itertools import product
 from math import prod
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -16,9 +18,11 @@ from flint import arb
 
 from benchmarks.board import Board, timed
 from mechverify.graph.run import TorchRunner
-from mechverify.kernel import relaxation
+from mechverify.kernel import check, relaxation
+from mechverify.kernel import functions as kernel_functions
+from mechverify.kernel.arithmetic import Ball
 from mechverify.kernel.claim import Domain, Job
-from mechverify.kernel.errors import Rejected
+from mechverify.kernel.errors import NotACertificate, Rejected
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64
 from mechverify.kernel.linear import Relaxed
@@ -26,11 +30,13 @@ from mechverify.kernel.rules import linear
 from mechverify.provers.bounds import optimised
 from tests.soundness import networks
 from tests.soundness.networks import FUNCTIONS, Maker, Network, evaluate, hexadecimal
+from tests.soundness.test_linear import LINEAR, inputs_of, parts
 from tests.soundness.test_linear import Any as AnyLines
-from tests.soundness.test_linear import inputs_of, parts
 
 KINDS = ("interval", "linear", "any lines", "optimised", "cells", "cells, any lines")
+NETWORKS, SAMPLES = 24, 1_000_000  # of an operation
 BATCH = 2**14  # samples at a time
+RADII = ([0.0, 5e-324, 1e-300, 1e-14], [1e-6, 1e-2, 0.3, 1.0, 1.0, 3.0, 10.0], [100.0, 1e4, 1e12, 1e100])
 JUDGED, CLIMBERS, STEPS = 24, 48, 24  # inputs evaluated exactly; ascents, and their steps
 
 
@@ -42,7 +48,9 @@ class Middle(Maker):
 
     def _input(self, shape: tuple[int, ...]) -> None:
         rng = self.rng
-        radius = self._pick([0.0, 5e-324, 1e-300, 1e-14, 1e-6, 1e-2, 0.3, 1.0, 1.0, 3.0, 3.0, 30.0, 1e4, 1e12, 1e100])
+        radius = self._pick(RADII[int(rng.choice(3, p=[0.15, 0.7, 0.15]))])
+        if rng.random() < 0.3:  # of each entry
+            radius = radius * 10.0 ** rng.uniform(-6, 0, shape)
         centre = rng.normal(size=shape) * self._pick([0.0, 1.0, 1.0, 1.0, 100.0])
         low, high = np.asarray(centre - radius), np.asarray(centre + radius)
         match int(rng.integers(6)):
@@ -178,6 +186,7 @@ class Case:
                       if self.graph.nodes[n].kind == "real" and self.graph.nodes[n].op != "pivot"]  # fmt: skip
         self.sizes = [prod(self.graph.nodes[n].shape) for n in self.nodes]
         self.proved: list[Proved] = []
+        self.nan = False
         for kind in kinds:
             try:
                 with np.errstate(all="ignore"):
@@ -209,6 +218,7 @@ class Case:
                     raise
                 continue  # a ball that is not finite bounds nothing
             low, high = np.broadcast_arrays(low, high)
+            self.nan |= bool(np.isnan(low).any() or np.isnan(high).any())
             ends[n] = low.reshape(len(low), -1), high.reshape(len(high), -1)
         pivots = {n: bounds[n].mid for n in bounds if self.graph.nodes[n].op == "pivot"}
         return Proved(kind, ends, pivots)
@@ -250,7 +260,9 @@ def gaps(values: np.ndarray, ends: np.ndarray) -> np.ndarray:
 class Runner(TorchRunner):
     """Also of what relaxation adds to a graph: constants, and the error of a capped softmax."""
 
-    pivots: dict[int, np.ndarray] = {}
+    def __init__(self, case: "Case", pivots: dict[int, np.ndarray]):
+        super().__init__(case.graph, case.claim.weights, torch.float64)
+        self.pivots = pivots
 
     def _compute(self, n: int, args: list, tokens: np.ndarray, inputs: list):
         node = self.graph.nodes[n]
@@ -271,6 +283,18 @@ class Attack:
         self.networks = self.bounds = self.refused = self.samples = self.judged = self.undecided = 0
         self.closest: list[float] = []  # of each network, how close its output came to an end
         self.outside: list[tuple] = []
+        self.nan = 0
+
+    def __str__(self) -> str:
+        close = sum(gap < 1e-9 for gap in self.closest)
+        return (f"{len(self.outside)} of {self.judged:,} exact values ({self.undecided} undecided); {self.samples:,} "
+                f"samples of {self.networks} networks, {self.bounds} bounds ({self.refused} refused); {close} outputs "
+                "came within 1e-9 of their width")  # fmt: skip
+
+    @property
+    def nothing(self) -> bool:
+        """It attacked, and found nothing."""
+        return self.networks > 0 and not self.outside and not self.nan
 
     def operation(self, name: str, seed: int, networks: int, samples: int) -> None:
         """`samples` in all, on as many networks of which something is proved."""
@@ -285,13 +309,13 @@ class Attack:
 
     def case(self, case: Case, samples: int) -> None:
         self.networks, self.bounds = self.networks + 1, self.bounds + len(case.proved)
+        self.nan += case.nan
         gap = [self._part(case, part, -(-samples // len(case.parts))) for part in range(len(case.parts))]
         self.closest.append(min(gap))
 
     def _part(self, case: Case, part: int, samples: int) -> float:
         """How close the output came to an end of its narrowest interval, as a share of it."""
-        runner = Runner(case.graph, case.claim.weights, torch.float64)
-        runner.pivots = case.proved[-1].constants(part)
+        runner = Runner(case, case.proved[-1].constants(part))
         known = {p.kind: p.of(part, case.nodes, case.sizes) for p in case.proved}
         ends = np.stack([np.max([k[0] for k in known.values()], 0), np.min([k[1] for k in known.values()], 0)])
         final, found = ends.shape[1] - case.sizes[-1], []
@@ -299,10 +323,11 @@ class Attack:
             count = min(BATCH, samples - start)
             tokens, inputs = inputs_of(case.net, case.parts[part], count, case.rng)
             points = np.concatenate([np.zeros((count, 0)), *(x.reshape(count, -1) for x in inputs)], 1)
-            gap = gaps(self._values(case, runner, tokens, torch.from_numpy(points)).numpy(), ends)
-            rows = gap.argmin(1).ravel()  # one for each end of each entry
+            values = self._values(case, runner, tokens, torch.from_numpy(points))
+            extreme, rows = (torch.stack(v).numpy() for v in zip(values.min(0), values.max(0), strict=True))
             upper, entry = (a.ravel() for a in np.indices((2, ends.shape[1])))
-            found.append(Inputs(tokens[rows], points[rows], entry, upper, gap.min(1).ravel()))
+            gap = gaps(extreme, ends)[upper, upper, entry]
+            found.append(Inputs(tokens[rows.ravel()], points[rows.ravel()], entry, upper, gap))
             found = [Inputs.joined(found).closest(CLIMBERS, final)]
             self.samples += count
         if len(case.claim.domain.low):
@@ -381,12 +406,116 @@ def _exactly(case: Case, tokens: np.ndarray, points: np.ndarray, pivots: dict, b
 
 
 def attack(board: Board, quick: bool) -> None:
-    networks, samples = (2, 20_000) if quick else (8, 1_000_000)
+    networks, samples = (2, 20_000) if quick else (NETWORKS, SAMPLES)
     for name in OPERATIONS:
         found = Attack()
         seconds, _ = timed(lambda f=found, n=name: f.operation(n, 0, networks, samples))
-        told = (
-            f"{len(found.outside)} of {found.judged:,} exact values ({found.undecided} undecided); of {found.samples:,} samples the outputs' came within "
-            f"{np.median(found.closest):.1e} of the width, the middle one of {found.networks} networks; {found.bounds} bounds, {found.refused} refused ({seconds:.1f} s)"
-        )
-        board.row(f"{name}: values outside their bounds", "0", told, not found.outside)
+        board.row(f"{name}: values outside their bounds", "0", f"{found} ({seconds:.0f} s)", found.nothing)
+    seconds, found = timed(lambda: hostile(29 if quick else 3))
+    what = "boxes and numbers at the ends of float64: values outside their bounds, or NaN"
+    board.row(what, "0", f"{found} ({seconds:.0f} s)", found.nothing)
+    told = [f"{name}: {said}" for name, said in [*handed(), *written()] if said != "refused"]
+    board.row("NaN or an infinity in a ball, in lines, or in a file", "refused", "; ".join(told) or "refused", not told)
+
+
+# --- NaN, infinities, overflow ----------------------------------------------------------------------------------------
+
+HUGE, TINY = float(np.finfo(float).max), 5e-324
+BOXES = [
+    (-0.0, 0.0), (0.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (-1.0, 1.0), (0.0, TINY), (-TINY, TINY), (TINY, 1.0),
+    (TINY, TINY), (2.0**-1022, 1e-300), (1e-200, 1e200), (-HUGE, HUGE), (0.0, HUGE), (HUGE, HUGE), (-HUGE, -1e308),
+    (1e153, 1e155), (700.0, 720.0), (709.78, 709.79), (-760.0, -700.0), (-1e4, 1e4), (23.0, 25.0), (1e15, 1e16), (1e22, 1e22),
+]  # fmt: skip
+
+
+def graphs() -> Iterator[list]:
+    """Of an input of two entries."""
+    two = networks.given(2)
+    for name in FUNCTIONS:
+        yield [two, [name, [0], None]]
+        yield [two, ["exp", [0], None], [name, [1], None]]
+    for n in (2, 3, 15, 16):
+        yield [two, ["power", [0], n]]
+    for op in ("add", "sub", "mul"):
+        yield [two, ["view", [0], [[2], 1, [-1]]], [op, [0, 1], None], [op, [2, 0], None]]
+        for number in (0.0, -0.0, TINY, HUGE):
+            yield [two, networks.constant(np.full(2, number)), [op, [0, 1], None], [op, [2, 2], None]]
+    for mask in (1, 2, ["11"], ["01"]):
+        yield [two, ["softmax", [0], mask], ["einsum", [1, 0], "a,a->"]]
+        yield [two, networks.constant([HUGE, -HUGE]), ["add", [0, 1], None], ["softmax", [2], mask]]
+    yield [two, ["einsum", [0, 0], "a,b->ab"], ["softmax", [1], "causal"], ["einsum", [2, 0], "ij,j->i"]]
+    yield [two, ["power", [0], 2], ["rsqrt", [1], None], ["mul", [0, 2], None]]
+    yield [two, ["exp", [0], None], ["view", [0], [[2], 1, [-1]]], ["reciprocal", [1], None], ["mul", [2, 3], None]]
+
+
+def hostile(step: int) -> Attack:
+    """Bounds of what overflows, underflows, or is not defined: right, or refused."""
+    found, rng = Attack(), np.random.default_rng(0)
+    pairs = list(product(graphs(), BOXES))
+    for rows, (low, high) in pairs[::step]:
+        box = [(np.full(2, low), np.full(2, high))]
+        case = Case(Network(rows, {}, box, [], 0), rng, found.kinds)
+        found.refused += len(found.kinds) - len(case.proved)
+        if case.proved:
+            found.case(case, 64)
+    return found
+
+
+def handed() -> Iterator[tuple[str, str]]:
+    """What the kernel's steps say of balls that are not finite."""
+    ar, one = Float64(), Ball(np.ones(3), np.ones(3))
+    curve = relaxation.curve(ar, kernel_functions.FUNCTIONS["exp"], one)
+    steps: dict[str, Callable[[Ball], Any]] = {
+        "hull": lambda x: relaxation.hull(ar, x, one),
+        "hull, above": lambda x: relaxation.hull(ar, one, x),
+        "meet": lambda x: relaxation.meet(ar, x, one),
+        "product": lambda x: relaxation.product(ar, one, x),
+        "slope": lambda x: relaxation.offset(ar, curve, x, upper=False),
+        "plane": lambda x: relaxation.plane(ar, x, one, ar.rational(Fraction(1, 2)), upper=True),
+        "mixture": lambda x: relaxation.plane(ar, one, one, x, upper=False),
+        **{name: lambda x, f=f: relaxation.image(ar, f, x) for name, f in kernel_functions.FUNCTIONS.items()},
+        "power": lambda x: relaxation.image(ar, kernel_functions.power_of(3), x),
+    }
+    for name, step in steps.items():
+        for bad in (np.nan, np.inf, -np.inf):
+            for x in (one._replace(mid=np.array([1.0, bad, 1.0])), one._replace(rad=np.array([0.0, bad, 1.0]))):
+                if x.mid[1] == 1 and (bad < 0 or name in ("slope", "mixture")):
+                    continue  # no radius is negative, and these are points
+                yield f"{name} of {x.mid} +- {x.rad}", _answer(lambda s=step, v=x: _ends(ar, s(v)))
+
+
+def _ends(ar: Float64, balls: Any) -> list:
+    return [(ar.lower(b), ar.upper(b)) for b in ([balls] if isinstance(balls, Ball) else balls)]
+
+
+def _answer(question: Callable) -> str:
+    with np.errstate(all="ignore"):
+        try:
+            return f"answered {question()}"
+        except (Rejected, NotACertificate) as error:
+            return str(error) if "internal" in str(error) else "refused"
+
+
+def written() -> Iterator[tuple[str, str]]:
+    """What the kernel says of files with numbers that are none."""
+    net = Network([networks.given(1), ["exp", [0], None]], {"w": np.ones(2)}, [(np.zeros(1), np.ones(1))], [], 0)
+    cut = {"rule": "split", "coordinate": 0, "at": None, "inside": LINEAR, "outside": LINEAR}
+    for text in ("nan", "NaN", "-nan", "inf", "-inf", "Infinity", "0x1p+1024", "1e999", "0x1.8p+4000", np.nan, np.inf):
+        for where in ("low", "high", "constant", "at", "point", "stated", "threshold"):
+            row = [["constant", [], [[1], [text]]], ["add", [1, 2], None]] if where == "constant" else []
+            proof = cut | {"at": text} if where == "at" else LINEAR
+            if where == "point":
+                proof = {"rule": "point", "inputs": [[[], [text]]]}
+            document, data = networks.document(net._replace(rows=[*net.rows, *row]), proof)
+            claim = document["claim"]
+            if where in ("low", "high"):
+                claim["domain"]["inputs"][0][1 + (where == "high")] = [text]
+            elif where == "stated":
+                document["conclusion"]["low"] = [text]
+            elif where == "threshold":
+                claim["at_most"], document["conclusion"]["verdict"] = text, "PROVED"
+            yield f"{text!r} as {where}", _answer(lambda d=document, w=data: check(networks.file(d, w)))
+    for bad in (np.nan, np.inf, -np.inf):
+        rows = [*net.rows, ["weight", [], ["w", [2]]], ["add", [1, 2], None]]
+        spoilt = net._replace(rows=rows, weights={"w": np.array([1.0, bad])})
+        yield f"{bad} as a weight", _answer(lambda s=spoilt: check(networks.file(*networks.document(s, n=2))))

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -168,7 +169,7 @@ def evaluate(graph, weights: dict, nodes: Sequence[int], tokens: np.ndarray, inp
         elif op == "over_root":
             value = args[0] / (arb(attr).sqrt() if exact else math.sqrt(attr))
         elif op == "power":
-            value = args[0] ** attr
+            value = reduce(np.multiply, [args[0]] * attr)  # arb's ** is NaN for a ball around zero
         elif op == "einsum":
             first, second, result = attr.replace("->", ",").split(",")
             summed = "".join(c for c in first if c not in result)
@@ -418,5 +419,6 @@ def samples(net: Network, count: int, rng: np.random.Generator) -> tuple[np.ndar
         share[:third] = rounded[:third]
         faces = rng.random(share[third : 2 * third].shape) < 0.5
         share[third : 2 * third] = np.where(faces, rounded[third : 2 * third], share[third : 2 * third])
-        inputs.append(np.where(share == 1, high, np.clip(low + share * (high - low), low, high)))
+        inside = np.clip(low * (1 - share) + high * share, low, high)  # high - low might overflow
+        inputs.append(np.where(share == 1, high, inside))
     return tokens, inputs

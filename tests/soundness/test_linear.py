@@ -59,9 +59,10 @@ def parts(domain, rng: np.random.Generator) -> list:
             position = int(rng.choice(wide))
             pieces += piece.split(position, {piece.tokens[position][0]})
         elif len(piece.low):
-            at = int(rng.integers(len(piece.low)))
-            low, high = piece.low[at], piece.high[at]
-            pieces += piece.cut(at, float(rng.choice([low, high, low + (high - low) * rng.random()])))
+            at, share = int(rng.integers(len(piece.low))), rng.random()
+            low, high = float(piece.low[at]), float(piece.high[at])
+            within = min(max(low * (1 - share) + high * share, low), high)
+            pieces += piece.cut(at, float(rng.choice([low, high, within])))
         else:
             pieces.append(piece)
     return pieces
