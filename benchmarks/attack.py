@@ -34,10 +34,10 @@ from tests.soundness.test_linear import LINEAR, inputs_of, parts
 from tests.soundness.test_linear import Any as AnyLines
 
 KINDS = ("interval", "linear", "any lines", "optimised", "cells", "cells, any lines")
-NETWORKS, SAMPLES = 24, 1_000_000  # of an operation
+NETWORKS, SAMPLES = 16, 1_000_000  # of an operation
 BATCH = 2**14  # samples at a time
 RADII = ([0.0, 5e-324, 1e-300, 1e-14], [1e-6, 1e-2, 0.3, 1.0, 1.0, 3.0, 10.0], [100.0, 1e4, 1e12, 1e100])
-JUDGED, CLIMBERS, STEPS = 24, 48, 24  # inputs evaluated exactly; ascents, and their steps
+JUDGED, CLIMBERS, STEPS = 16, 48, 24  # inputs evaluated exactly; ascents, and their steps
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------
@@ -424,7 +424,8 @@ HUGE, TINY = float(np.finfo(float).max), 5e-324
 BOXES = [
     (-0.0, 0.0), (0.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (-1.0, 1.0), (0.0, TINY), (-TINY, TINY), (TINY, 1.0),
     (TINY, TINY), (2.0**-1022, 1e-300), (1e-200, 1e200), (-HUGE, HUGE), (0.0, HUGE), (HUGE, HUGE), (-HUGE, -1e308),
-    (1e153, 1e155), (700.0, 720.0), (709.78, 709.79), (-760.0, -700.0), (-1e4, 1e4), (23.0, 25.0), (1e15, 1e16), (1e22, 1e22),
+    (1e153, 1e155), (700.0, 720.0), (709.78, 709.79), (-760.0, -700.0), (-1e4, 1e4), (23.0, 25.0), (1e15, 1e16),
+    (1e22, 1e22),
 ]  # fmt: skip
 
 

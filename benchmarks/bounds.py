@@ -2,9 +2,9 @@
 
     python benchmarks/bounds.py [--quick] [--only PART ...]     # about 30 minutes on two cores; --quick under six
 
-Exit code 1 if a target is missed. Parts: nets, speed, batch, relu_box, models, users, attack. Widths are the kernel's, in its
-outward-rounded float64. The peers, auto_LiRPA and maraboupy, come with `make`; without one its rows are missed. They
-and mechverify run on one thread each: the networks are small, and threads that wait for busy cores cost more.
+Exit code 1 if a target is missed. Parts: nets, speed, batch, relu_box, models, users, attack. Widths are the kernel's,
+in its outward-rounded float64. The peers, auto_LiRPA and maraboupy, come with `make`; without one its rows are missed.
+They and mechverify run on one thread each: the networks are small, and threads that wait for busy cores cost more.
 """
 
 import argparse
