@@ -19,7 +19,6 @@ from mechverify.kernel.claim import Claim
 from mechverify.kernel.container import pack
 from mechverify.kernel.fields import Reader
 
-TAIL = arb(44715) / 10**6
 FUNCTIONS: dict[str, tuple[Callable[[float], float], Callable[[arb], arb]]] = {
     "relu": (lambda x: max(x, 0.0), lambda x: x.max(arb(0))),
     "abs": (abs, abs),
@@ -35,7 +34,7 @@ FUNCTIONS: dict[str, tuple[Callable[[float], float], Callable[[arb], arb]]] = {
                  lambda x: x + (1 + (-x).exp()).log() if x > 0 else (1 + x.exp()).log()),
     "gelu": (lambda x: x / 2 * (1 + math.erf(x / math.sqrt(2))), lambda x: x / 2 * (1 + (x / arb(2).sqrt()).erf())),
     "gelu_tanh": (lambda x: x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
-                  lambda x: x / 2 * (1 + ((2 / arb.pi()).sqrt() * (x + TAIL * x**3)).tanh())),
+                  lambda x: x / 2 * (1 + ((2 / arb.pi()).sqrt() * (x + arb(44715) / 10**6 * x * x * x)).tanh())),
     "silu": (lambda x: x * (0.5 + 0.5 * math.tanh(x / 2)), lambda x: x / (1 + (-x).exp())),
     "sin": (math.sin, arb.sin),
     "cos": (math.cos, arb.cos),
