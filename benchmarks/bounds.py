@@ -1,10 +1,10 @@
-"""Bounds of any small network, measured: widths, speed beside peers, ReLU networks, real models, worst cases.
+"""Bounds of any small network, measured: widths, speed beside peers, ReLU networks, real models, worst cases, attacks.
 
-    python benchmarks/bounds.py [--quick] [--only PART ...]     # about 20 minutes on two cores; --quick under five
+    python benchmarks/bounds.py [--quick] [--only PART ...]     # about 30 minutes on two cores; --quick under six
 
-Exit code 1 if a target is missed. Parts: nets, speed, batch, relu_box, models, users. Widths are the kernel's, in its
-outward-rounded float64. The peers, auto_LiRPA and maraboupy, come with `make`; without one its rows are missed. They
-and mechverify run on one thread each: the networks are small, and threads that wait for busy cores cost more.
+Exit code 1 if a target is missed. Parts: nets, speed, batch, relu_box, models, users, attack. Widths are the kernel's,
+in its outward-rounded float64. The peers, auto_LiRPA and maraboupy, come with `make`; without one its rows are missed.
+They and mechverify run on one thread each: the networks are small, and threads that wait for busy cores cost more.
 """
 
 import argparse
@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.attack import attack
 from benchmarks.board import Board, timed
 from benchmarks.reference_nets import REFERENCE, nets, relu_box
 from mechverify import Bounds, ball, box, capture, kernel, prove, tokens
@@ -373,7 +374,8 @@ def users(board: Board, quick: bool) -> None:
                       f"exit {done.returncode} in {seconds:.1f} s: {told}", met)  # fmt: skip
 
 
-PARTS = {"nets": widths, "speed": speed, "batch": batch, "relu_box": relu, "models": models, "users": users}
+PARTS = {"nets": widths, "speed": speed, "batch": batch, "relu_box": relu, "models": models, "users": users,
+         "attack": attack}  # fmt: skip
 
 
 def main() -> int:

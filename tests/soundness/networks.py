@@ -7,17 +7,18 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
 from flint import arb, ctx
 from safetensors.numpy import save
 
+from mechverify.kernel import relaxation
 from mechverify.kernel.claim import Claim
 from mechverify.kernel.container import pack
 from mechverify.kernel.fields import Reader
 
-TAIL = arb(44715) / 10**6
 FUNCTIONS: dict[str, tuple[Callable[[float], float], Callable[[arb], arb]]] = {
     "relu": (lambda x: max(x, 0.0), lambda x: x.max(arb(0))),
     "abs": (abs, abs),
@@ -33,7 +34,7 @@ FUNCTIONS: dict[str, tuple[Callable[[float], float], Callable[[arb], arb]]] = {
                  lambda x: x + (1 + (-x).exp()).log() if x > 0 else (1 + x.exp()).log()),
     "gelu": (lambda x: x / 2 * (1 + math.erf(x / math.sqrt(2))), lambda x: x / 2 * (1 + (x / arb(2).sqrt()).erf())),
     "gelu_tanh": (lambda x: x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
-                  lambda x: x / 2 * (1 + ((2 / arb.pi()).sqrt() * (x + TAIL * x**3)).tanh())),
+                  lambda x: x / 2 * (1 + ((2 / arb.pi()).sqrt() * (x + arb(44715) / 10**6 * x * x * x)).tanh())),
     "silu": (lambda x: x * (0.5 + 0.5 * math.tanh(x / 2)), lambda x: x / (1 + (-x).exp())),
     "sin": (math.sin, arb.sin),
     "cos": (math.cos, arb.cos),
@@ -115,10 +116,10 @@ def claim(net: Network, **settings: Any) -> Claim:
 
 
 def evaluate(graph, weights: dict, nodes: Sequence[int], tokens: np.ndarray, inputs: Sequence[np.ndarray], *,
-             exact: bool = False, pivots: dict | None = None) -> dict[int, np.ndarray]:  # fmt: skip
+             exact: bool = False, pivots: dict | None = None, bits: int = 300) -> dict[int, np.ndarray]:  # fmt: skip
     """Values [batch, *shape] of a kernel graph's nodes on ids [batch, length] and inputs [batch, *shape]."""
     if exact:
-        ctx.prec = 300
+        ctx.prec = bits
     number = np.frompyfunc(lambda v: arb(float(v)), 1, 1) if exact else np.asarray
     batch, values = len(tokens), {}
 
@@ -147,8 +148,11 @@ def evaluate(graph, weights: dict, nodes: Sequence[int], tokens: np.ndarray, inp
             value = lifted(np.array(attr[1], float).reshape(attr[0]), node.shape)
         elif op == "pivot":
             value = lifted(pivots[n], node.shape)
-        elif op == "slack":  # zero where no score is capped
-            value = lifted(np.zeros(()), node.shape)
+        elif op == "slack":  # what capping the scores takes from a share: its exact value less the capped one
+            room, capped = args
+            kept = values[graph.nodes[node.args[1]].args[1]]
+            powers = mapped(0, relaxation.CAP - room, FUNCTIONS["exp"][exact])
+            value = 1 / (powers * kept[..., None, :]).sum(-1) - 1 / capped
         elif op == "gather":
             value = args[0][0][args[1]]
         elif op == "select":
@@ -166,7 +170,7 @@ def evaluate(graph, weights: dict, nodes: Sequence[int], tokens: np.ndarray, inp
         elif op == "over_root":
             value = args[0] / (arb(attr).sqrt() if exact else math.sqrt(attr))
         elif op == "power":
-            value = args[0] ** attr
+            value = reduce(np.multiply, [args[0]] * attr)  # arb's ** is NaN for a ball around zero
         elif op == "einsum":
             first, second, result = attr.replace("->", ",").split(",")
             summed = "".join(c for c in first if c not in result)
@@ -202,12 +206,12 @@ MOST = 24  # entries of a node
 class Maker:
     """Adds random operations to a list of rows."""
 
-    def __init__(self, rng: np.random.Generator, radius: float | None = None):
+    def __init__(self, rng: np.random.Generator, radius: float | None = None, kind: int | None = None):
         self.rng, self.rows, self.shapes, self.weights = rng, [], [], {}
         self.inputs, self.tokens, self.vocab = [], [], 0
         self.radius = radius
         self.real: list[int] = []  # rows that depend on the input
-        kind = rng.integers(4)
+        kind = rng.integers(4) if kind is None else kind  # 1: tokens alone; 2: both
         if kind != 1:
             for _ in range(rng.integers(1, 3)):
                 self._input(self._shape(2))
@@ -310,7 +314,7 @@ class Maker:
             return 0
         return self._add("concat", parts, axis, (*shape[:axis], total, *shape[axis + 1 :]))
 
-    def _elementwise(self) -> int:
+    def _elementwise(self, name: str | None = None) -> int:
         n = self._pick(self.real)
         shape = self.shapes[n]
         if self.rng.random() < 0.5:
@@ -323,7 +327,7 @@ class Maker:
         result = _broadcast(*(self.shapes[a] for a in args))
         if result is None or math.prod(result) > MOST:
             return 0
-        return self._add(self._pick(["add", "sub", "mul"]), args, None, result)
+        return self._add(name or self._pick(["add", "sub", "mul"]), args, None, result)
 
     def _einsum(self) -> int:
         n = self._pick(self.real)
@@ -356,12 +360,12 @@ class Maker:
         (n, term), (other, second) = pair if self.rng.random() < 0.5 else pair[::-1]
         return self._add("einsum", [n, other], f"{term},{second}->{result}", shape)
 
-    def _softmax(self, n: int | None = None) -> int:
+    def _softmax(self, n: int | None = None, kind: int | None = None) -> int:
         n = self._pick(self.real) if n is None else n
         shape = self.shapes[n]
         if not shape:
             return 0
-        kind = self.rng.integers(4)
+        kind = self.rng.integers(4) if kind is None else kind
         attr: Any = int(self.rng.integers(1, shape[-1] + 1))
         if kind == 1 and len(shape) > 1:
             attr = "causal"
@@ -381,8 +385,9 @@ class Maker:
         pattern = self._softmax(self._add("over_root", [scores], int(self.rng.integers(1, 9)), (rows, rows)))
         return self._add("einsum", [pattern, n], "ij,jd->id", self.shapes[n])
 
-    def _function(self) -> int:
-        n, name = self._pick(self.real), self._pick([*FUNCTIONS, "power", "power", "over_root"])
+    def _function(self, name: str | None = None) -> int:
+        n = self._pick(self.real)
+        name = name or self._pick([*FUNCTIONS, "power", "power", "over_root"])
         shape = self.shapes[n]
         if name == "power":
             return self._add("power", [n], int(self._pick([2, 2, 3, 4, 5, 6, 7])), shape)
@@ -415,5 +420,6 @@ def samples(net: Network, count: int, rng: np.random.Generator) -> tuple[np.ndar
         share[:third] = rounded[:third]
         faces = rng.random(share[third : 2 * third].shape) < 0.5
         share[third : 2 * third] = np.where(faces, rounded[third : 2 * third], share[third : 2 * third])
-        inputs.append(np.where(share == 1, high, np.clip(low + share * (high - low), low, high)))
+        inside = np.clip(low * (1 - share) + high * share, low, high)  # high - low might overflow
+        inputs.append(np.where(share == 1, high, inside))
     return tokens, inputs

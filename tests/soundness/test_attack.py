@@ -1,0 +1,81 @@
+"""The attack on bounds of benchmarks/attack.py, small: it finds nothing, and finds what is planted."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from benchmarks import attack
+from benchmarks.attack import EMBEDDED, OPERATIONS, Attack, Case, Middle
+from mechverify.kernel import relaxation
+from mechverify.kernel.arithmetic import Ball
+from mechverify.kernel.claim import ATTRIBUTES
+from mechverify.kernel.linear import Relaxed
+from tests.soundness.networks import Network, given
+
+PART = 1e-9  # by which a planted fault is wrong
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_no_value_lies_outside(name, monkeypatch):
+    monkeypatch.setattr(attack, "JUDGED", 4)
+    found = Attack(("interval", "linear", "cells, any lines"))
+    found.operation(name, seed=7, networks=1, samples=200)
+    assert found.nothing, found.outside[:3]
+
+
+def test_every_operation_stands_in_the_middle_of_some_network():
+    met = set()
+    for name in OPERATIONS:
+        maker = Middle(np.random.default_rng(0), kind=2 if name == EMBEDDED else None)
+        met |= {row[0] for row in maker.around(name).rows}
+    assert met == set(ATTRIBUTES)
+
+
+def test_the_ends_of_float64():
+    assert attack.hostile(307).nothing
+
+
+def test_no_file_says_nan():
+    assert {said for _, said in attack.written()} == {"refused"}
+
+
+def tighter(ball: Ball, upper: bool) -> Ball:
+    """A little less than the least value, or more than the greatest."""
+    return ball._replace(mid=ball.mid + PART * abs(ball.mid) * (-1 if upper else 1))
+
+
+def narrower(ball: Ball, part: float = PART) -> Ball:
+    return ball._replace(rad=ball.rad * (1 - part))
+
+
+FAR = Network([given(2), ["softmax", [0], 2]], {}, [(np.full(2, -40.0), np.full(2, 40.0))], [], 0)
+FAULTS = {
+    "a line's offset": (relaxation, "offset", lambda old: lambda ar, c, slope, upper: tighter(
+        old(ar, c, slope, upper), upper), ["tanh", "exp", "softplus", "gelu"]),
+    "a product's plane": (relaxation, "plane", lambda old: lambda ar, x, y, mix, upper: (
+        *(p := old(ar, x, y, mix, upper))[:2], tighter(p[2], upper)), ["mul", "einsum"]),
+    "a product's interval": (relaxation, "product", lambda old: lambda *args: narrower(old(*args)), ["mul", "einsum"]),
+    "a function's interval": (relaxation, "image", lambda old: lambda *args: narrower(old(*args)), ["tanh", "sqrt"]),
+    "a cap without slack": (relaxation, "SLACK", lambda old: 0.0, [FAR]),
+    "a cap that is too low": (relaxation, "CAP", lambda old: 2, [FAR]),
+    "a form of tokens": (Relaxed, "_least_of_tokens", lambda old: lambda self, form: tighter(
+        old(self, form), upper=False), [EMBEDDED]),
+    "a layer norm's limit": (Relaxed, "_normalised", lambda old: lambda self, n: (
+        None if (limit := old(self, n)) is None else narrower(limit, 0.4)), ["layer norm"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found(fault, monkeypatch):
+    where, what, change, operations = FAULTS[fault]
+    monkeypatch.setattr(where, what, change(getattr(where, what)))
+    found = Attack()
+    for seed, place in product(range(12), operations):
+        if isinstance(place, Network):
+            found.case(Case(place, np.random.default_rng(seed), found.kinds), 500)
+        else:
+            found.operation(place, seed, networks=found.networks + 1, samples=500 * (found.networks + 1))
+        if found.outside:
+            return
+    raise AssertionError("the attack found nothing")
