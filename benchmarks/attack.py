@@ -17,6 +17,7 @@ import torch
 from flint import arb
 
 from benchmarks.board import Board, timed
+from mechverify.bounds.tensors import Tensors
 from mechverify.graph.run import TorchRunner
 from mechverify.kernel import check, relaxation
 from mechverify.kernel import functions as kernel_functions
@@ -25,15 +26,16 @@ from mechverify.kernel.claim import Domain, Job
 from mechverify.kernel.errors import NotACertificate, Rejected
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64
+from mechverify.kernel.intervals import Intervals
 from mechverify.kernel.linear import Relaxed
 from mechverify.kernel.rules import linear
-from mechverify.provers.bounds import optimised
+from mechverify.provers.ranges import BoundsProblem, optimised
 from tests.soundness import networks
 from tests.soundness.networks import FUNCTIONS, Maker, Network, evaluate, hexadecimal
 from tests.soundness.test_linear import LINEAR, inputs_of, parts
 from tests.soundness.test_linear import Any as AnyLines
 
-KINDS = ("interval", "linear", "any lines", "optimised", "cells", "cells, any lines")
+KINDS = ("interval", "linear", "any lines", "optimised", "shared", "shared, any lines", "cells", "cells, any lines")
 NETWORKS, SAMPLES = 16, 1_000_000  # of an operation
 BATCH = 2**14  # samples at a time
 RADII = ([0.0, 5e-324, 1e-300, 1e-14], [1e-6, 1e-2, 0.3, 1.0, 1.0, 3.0, 10.0], [100.0, 1e4, 1e12, 1e100])
@@ -180,10 +182,13 @@ class Case:
         self.net, self.rng = net, rng
         self.claim = networks.claim(net)
         self.job, self.graph = Job(self.claim, Float64()), self.claim.graph
-        self.root = relaxation.rewritten(self.graph, self.claim.output)
+        self.roots = self.job.roots
+        self.root = self.roots.output
         self.parts: list[Domain] = parts(self.claim.domain, rng)
-        self.nodes = [n for n in self.graph.ancestors([self.root])
-                      if self.graph.nodes[n].kind == "real" and self.graph.nodes[n].op != "pivot"]  # fmt: skip
+        every = self.graph.ancestors([self.root, *(m for _, m in self.roots.shared)])
+        real = [n for n in every if self.graph.nodes[n].kind == "real"]
+        self.constant = [n for n in real if self.graph.nodes[n].op == "pivot"]
+        self.nodes = [n for n in real if n not in (self.root, *self.constant)] + [self.root]
         self.sizes = [prod(self.graph.nodes[n].shape) for n in self.nodes]
         self.proved: list[Proved] = []
         self.nan = False
@@ -200,15 +205,19 @@ class Case:
         lines = AnyLines(self.rng) if "any lines" in kind else None
         if kind == "optimised":
             turns = iter(range(4))
-            problem: Any = SimpleNamespace(claim=claim, root=self.root, job=self.job)
+            problem = BoundsProblem.__new__(BoundsProblem)
+            problem.claim, problem.job, problem.ar, problem.shared = claim, self.job, Tensors(), False
             budget: Any = SimpleNamespace(spent=lambda: next(turns, None) is None)
-            (listed,) = optimised(problem, whole, budget)
-            lines = linear.Given(Reader(listed, "lines"))
+            ((leaf, _),) = optimised(problem, whole, budget)
+            lines = linear.Given(Reader(leaf["lines"], "lines"))
         cells = linear.cells(self.job, self.parts if "cells" in kind else whole)
-        relaxed = Relaxed(ar, self.graph, claim.weights, self.root, cells, lines, refine=kind != "interval")
+        if kind == "interval":
+            relaxed = Intervals(ar, self.graph, claim.weights, self.roots, cells)
+        else:
+            relaxed = Relaxed(ar, self.graph, claim.weights, self.roots, cells, lines, "shared" in kind)
+        relaxed.output()
+        assert not np.any(relaxed.empty)
         bounds = dict(relaxed.bounds)
-        if kind != "interval":
-            bounds[self.root] = relaxation.meet(ar, bounds[self.root], relaxed.range(self.root))
         ends = {}
         for n, ball in bounds.items():
             try:
@@ -220,7 +229,8 @@ class Case:
             low, high = np.broadcast_arrays(low, high)
             self.nan |= bool(np.isnan(low).any() or np.isnan(high).any())
             ends[n] = low.reshape(len(low), -1), high.reshape(len(high), -1)
-        pivots = {n: bounds[n].mid for n in bounds if self.graph.nodes[n].op == "pivot"}
+        zeros = {n: np.zeros((1, *self.graph.nodes[n].shape)) for n in self.constant}
+        pivots = {n: bounds[n].mid if n in bounds else zeros[n] for n in self.constant}
         return Proved(kind, ends, pivots)
 
 
@@ -270,7 +280,7 @@ class Runner(TorchRunner):
             return torch.as_tensor(self.pivots[n])[None]
         if node.op == "slack":
             (shape, kept), (room, capped) = self.graph.nodes[self.graph.nodes[node.args[1]].args[1]].attr, args
-            powers = torch.exp(relaxation.CAP - room) * torch.tensor(kept).double().reshape(shape)[..., None, :]
+            powers = torch.exp(relaxation.CAP - room) * torch.tensor(kept).double().reshape(shape)
             return 1 / powers.sum(-1) - 1 / capped
         return super()._compute(n, args, tokens, inputs)
 

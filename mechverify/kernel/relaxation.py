@@ -199,7 +199,7 @@ def hull(ar: Arithmetic, low: Ball, high: Ball) -> Ball:
     """A ball that holds the lower end of `low`, the upper end of `high`, and all between."""
     mid = ar.mul(ar.add(low, high), ar.rational(Fraction(1, 2))).point
     up, down = ar.sub(high, mid).size, ar.sub(mid, low).size
-    return ar.widen(mid, 1.0, of=ar.where(up.mid > down.mid, up, down))
+    return ar.widen(mid, 1.0, of=up._replace(mid=ar.xp.maximum(up.mid, down.mid)))  # maximum keeps a NaN
 
 
 def meet(ar: Arithmetic, x: Ball, y: Ball) -> Ball:

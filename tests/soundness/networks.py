@@ -152,7 +152,7 @@ def evaluate(graph, weights: dict, nodes: Sequence[int], tokens: np.ndarray, inp
             room, capped = args
             kept = values[graph.nodes[node.args[1]].args[1]]
             powers = mapped(0, relaxation.CAP - room, FUNCTIONS["exp"][exact])
-            value = 1 / (powers * kept[..., None, :]).sum(-1) - 1 / capped
+            value = 1 / (powers * kept).sum(-1) - 1 / capped
         elif op == "gather":
             value = args[0][0][args[1]]
         elif op == "select":

@@ -19,7 +19,7 @@ PART = 1e-9  # by which a planted fault is wrong
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_no_value_lies_outside(name, monkeypatch):
     monkeypatch.setattr(attack, "JUDGED", 4)
-    found = Attack(("interval", "linear", "cells, any lines"))
+    found = Attack(("interval", "linear", "shared, any lines", "cells, any lines"))
     found.operation(name, seed=7, networks=1, samples=200)
     assert found.nothing, found.outside[:3]
 
@@ -36,8 +36,9 @@ def test_the_ends_of_float64():
     assert attack.hostile(307).nothing
 
 
-def test_no_file_says_nan():
+def test_no_file_and_no_ball_says_nan():
     assert {said for _, said in attack.written()} == {"refused"}
+    assert {said for _, said in attack.handed()} == {"refused"}
 
 
 def tighter(ball: Ball, upper: bool) -> Ball:

@@ -1,0 +1,255 @@
+"""Parts that are cut by a model's value, conditions of a claim, multipliers, dependency tables, and a softmax's second
+form: every sample of a part must lie in the part's range, whatever multipliers and lines the witness gives.
+"""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from mechverify.kernel import Rejected, check
+from mechverify.kernel.check import FACTS, prove
+from mechverify.kernel.claim import Job
+from mechverify.kernel.fields import Reader
+from mechverify.kernel.float64 import Float64
+from mechverify.kernel.intervals import Intervals
+from mechverify.kernel.linear import Relaxed
+from mechverify.kernel.rules import linear
+from tests.soundness import networks
+from tests.soundness.networks import Maker, Network, constant, document, evaluate, file, given, samples
+from tests.soundness.test_linear import LINEAR
+from tests.soundness.test_linear import Any as AnyLines
+
+
+@pytest.fixture(autouse=True)
+def quiet():
+    with np.errstate(all="ignore"):
+        yield
+
+
+class Multiplied(AnyLines):
+    """Any lines, and any multipliers that what is known allows."""
+
+    def multipliers(self, relaxed, start, n):
+        floor, ceiling = relaxed.cells.facts[n]
+        shape = (len(relaxed.cells), self.rng.choice([1, relaxed.rows[start]]), *floor.shape[1:])
+        size = np.abs(self.rng.normal(size=shape)) * self.wild * self.rng.integers(2)
+        up, down = np.isfinite(floor)[:, None], np.isfinite(ceiling)[:, None]
+        return np.where(up & (~down | (self.rng.random(shape) < 0.5)), size, np.where(down, -size, 0.0))
+
+
+def test_samples_on_a_side_lie_in_its_range():
+    compared = 0
+    for seed in range(160):
+        rng = np.random.default_rng([31, seed])
+        net = Maker(rng).network(int(rng.integers(2, 8)))
+        claim = networks.claim(net)
+        job = Job(claim, Float64())
+        points = samples(net, 400, rng)
+        originals = [n for n, m in job.roots.of.items() if m in job.roots.values]
+        if not originals:
+            continue
+        values = evaluate(claim.graph, claim.weights, [*originals, claim.output], *points)
+        parts = [(claim.domain, np.ones(400, bool))]
+        for _ in range(3):
+            n = int(rng.choice(originals))
+            flat = values[n].reshape(400, -1)
+            entry = int(rng.integers(flat.shape[1]))
+            at = float(flat[rng.integers(400), entry])
+            if not np.isfinite(at):
+                continue
+            cut = []
+            for part, inside in parts:
+                for side, above in zip(part.sides(job.roots.of[n], entry, at), (False, True), strict=True):
+                    clearly = 1e-9 * max(1, abs(at))
+                    here = flat[:, entry] >= at + clearly if above else flat[:, entry] <= at - clearly
+                    cut.append((side, inside & here))
+            parts = cut
+        output = values[claim.output].reshape(400, -1)
+        slack = 1e-9 * np.maximum(1, np.abs(output))
+        for shared, lines in product((False, True), (None, Multiplied(rng))):
+            try:
+                found = linear.bounds(job, [part for part, _ in parts], shared=shared, lines=lines)
+            except Rejected as error:
+                assert "contradict" not in str(error) and "left behind" not in str(error)
+                continue
+            for (_, inside), range_ in zip(parts, found, strict=True):
+                compared += int(inside.sum())
+                assert (output[inside] >= range_.low - slack[inside]).all()
+                assert (output[inside] <= range_.high + slack[inside]).all()
+    assert compared > 30_000
+
+
+@pytest.mark.parametrize("high, multipliers, good", [
+    (1.5, True, True), (1.5, False, False), (1.4, True, False), (2.0, False, True),
+])  # fmt: skip
+def test_a_condition_is_used_through_its_multiplier(high, multipliers, good):
+    """x0 + x1 <= 3/2 where it is said to be: with multiplier 1 of the condition, and not without."""
+    rows = [given(2), constant([1.0, 1.0]), ["einsum", [0, 1], "a,a->"], constant(1.5), ["sub", [3, 2], None],
+            constant(1.0), ["mul", [2, 5], None]]  # fmt: skip
+    net = Network(rows, {}, [(-np.ones(2), np.ones(2))], [], 0)
+    doc, data = document(net, n=1, high=[high * (1 + 1e-12)])
+    doc["claim"]["graph"]["sites"].append(["room", 4])
+    doc["claim"]["where"] = ["room"]
+    claim = networks.Claim(Reader(doc["claim"], "claim"), data)
+    roots = Job(claim, Float64()).roots
+    leaf = {"rule": "farkas", "lines": [], "multipliers": [[roots.output, roots.conditions[0], 0, [0, 1]]]}
+    doc["proof"] = leaf if multipliers else LINEAR
+    if good:
+        assert check(file(doc, data)).range.high[0] == high * (1 + 1e-12)
+    else:
+        with pytest.raises(Rejected, match="tighter"):
+            check(file(doc, data))
+
+
+def spoilt(doc: dict, data: bytes, change) -> str:
+    change(doc)
+    with pytest.raises(Rejected) as error:
+        check(file(doc, data))
+    assert "internal error" not in str(error.value)
+    return str(error.value)
+
+
+def relu(proof: dict, **settings) -> tuple[dict, bytes, int, int]:
+    """relu(x0 + x1), its argument's node and its own as the kernel numbers them."""
+    rows = [given(2), constant([1.0, 1.0]), ["einsum", [0, 1], "a,a->"], ["relu", [2], None]]
+    net = Network(rows, {}, [(-np.ones(2), np.ones(2))], [], 0)
+    doc, data = document(net, proof, **settings)
+    roots = Job(networks.claim(net), Float64()).roots
+    return doc, data, roots.of[2], roots.output
+
+
+def halves(n: int, inside: dict = LINEAR, outside: dict = LINEAR, at: float = 0.0) -> dict:
+    return {"rule": "split", "node": n, "entry": 0, "at": at.hex(), "inside": inside, "outside": outside}
+
+
+def test_a_split_at_a_sign_decides_a_relu():
+    doc, data, argument, output = relu(LINEAR, high=[2.0 + 1e-9], low=[-1e-9])
+    doc["proof"] = halves(argument)
+    assert check(file(doc, data)).rules == {"split": 1, "linear": 2}
+
+
+@pytest.mark.parametrize("name, change", [
+    ("no such node", lambda proof, n: proof.update(node=10_000)),
+    ("a constant", lambda proof, n: proof.update(node=1)),
+    ("a negative node", lambda proof, n: proof.update(node=-1)),
+    ("no such entry", lambda proof, n: proof.update(entry=1)),
+    ("NaN", lambda proof, n: proof.update(at="nan")),
+    ("no number", lambda proof, n: proof.update(at=0)),
+    ("a side too few", lambda proof, n: proof.pop("outside")),
+    ("a field too many", lambda proof, n: proof.update(coordinate=0)),
+    ("a multiplier where nothing is known", lambda proof, n: proof.update(inside={
+        "rule": "farkas", "lines": [], "multipliers": [[n + 1, n + 1, 0, [1, 1]]]})),
+    ("a multiplier of the wrong sign", lambda proof, n: proof.update(inside={
+        "rule": "farkas", "lines": [], "multipliers": [[n + 1, n, 0, [1, 1]]]})),
+    ("another wrong sign", lambda proof, n: proof.update(outside={
+        "rule": "farkas", "lines": [], "multipliers": [[n + 1, n, 0, [-1, -1]]]})),
+    ("multipliers that don't fit", lambda proof, n: proof.update(inside={
+        "rule": "farkas", "lines": [], "multipliers": [[n + 1, n, 0, [-1, -1, -1]]]})),
+    ("multipliers twice", lambda proof, n: proof.update(inside={
+        "rule": "farkas", "lines": [], "multipliers": [[n + 1, n, 0, [-1, -1]]] * 2})),
+    ("shared is no truth value", lambda proof, n: proof["inside"].update(shared=1)),
+])  # fmt: skip
+def test_what_is_not_known_is_refused(name, change):
+    doc, data, argument, output = relu(LINEAR)
+    doc["proof"] = halves(argument, dict(LINEAR), dict(LINEAR))
+    assert check(file(doc, data))
+    spoilt(doc, data, lambda d: change(d["proof"], argument))
+
+
+def test_facts_of_a_part_are_few():
+    doc, data, argument, _ = relu(LINEAR)
+    proof = dict(LINEAR)
+    for _ in range(FACTS + 1):
+        proof = halves(argument, proof)
+    doc["proof"] = proof
+    assert "facts" in spoilt(doc, data, lambda d: None)
+
+
+def test_a_side_without_inputs_bounds_nothing_and_a_domain_without_is_refused():
+    doc, data, argument, _ = relu(LINEAR, high=[2.0 + 1e-9])
+    doc["proof"] = halves(argument, at=5.0)
+    assert check(file(doc, data))  # nothing is above 5
+    doc["claim"]["graph"]["nodes"] += [constant(3.0), ["sub", [2, 4], None]]
+    doc["claim"]["graph"]["sites"].append(["far", 5])
+    doc["claim"]["where"] = ["far"]
+    assert "no input" in spoilt(doc, data, lambda d: d.update(proof=dict(LINEAR)))
+
+
+def test_a_point_must_satisfy_the_conditions():
+    doc, data, *_ = relu(LINEAR, verdict="REFUTED", at_most="1/1")
+    doc["claim"]["graph"]["nodes"] += [constant(1.5), ["sub", [4, 2], None]]
+    doc["claim"]["graph"]["sites"].append(["room", 5])
+    doc["proof"] = {"rule": "point", "inputs": [[[], [(0.9).hex(), (0.9).hex()]]]}
+    doc["claim"]["where"] = []
+    assert check(file(doc, data)).verdict == "REFUTED"  # 1.8 is more than 1
+    assert "condition" in spoilt(doc, data, lambda d: d["claim"].update(where=["room"]))
+
+
+@pytest.mark.parametrize("where", [["no such site"], ["output", "output", 3], "output", [["output"]], ["fixed"]])
+def test_conditions_are_sites_that_depend_on_the_input(where):
+    doc, data, *_ = relu(LINEAR)
+    doc["claim"]["graph"]["sites"].append(["fixed", 1])
+    spoilt(doc, data, lambda d: d["claim"].update(where=where))
+
+
+@pytest.mark.parametrize("kind", [Intervals, Relaxed])
+def test_tables_hold_every_input_and_are_exact(kind):
+    """Small token networks, by brute force: ranges of nodes that depend on two tokens are those that are reached."""
+    tight = 0
+    for seed in range(60):
+        rng = np.random.default_rng([33, seed])
+        net = Maker(rng, kind=1).network(int(rng.integers(2, 7)))
+        claim = networks.claim(net)
+        job = Job(claim, Float64())
+        if job.claim.domain.size > 3_000 or job.tables is None or claim.shapes:
+            continue
+        every = claim.domain.inputs(0, claim.domain.size)
+        try:
+            cells = linear.cells(job, [claim.domain])
+            relaxed = kind(job.ar, claim.graph, claim.weights, job.roots, cells)
+        except Rejected:
+            continue
+        values = evaluate(claim.graph, claim.weights, list(job.roots.of), every, [])
+        for n, table in job.tables.of.items():
+            value = values[n].reshape(len(every), -1)
+            ball = relaxed.bounds[job.roots.of[n]]
+            low, high = (np.broadcast_to(end(ball), (1, *claim.graph.nodes[n].shape)).ravel()
+                         for end in (job.ar.lower, job.ar.upper))  # fmt: skip
+            slack = 1e-9 * np.maximum(1, np.abs(value).max(0))
+            assert (value.min(0) >= low - slack).all() and (value.max(0) <= high + slack).all()
+            assert np.allclose(value.min(0), low, atol=1e-6 * np.abs(value).max() + 1e-9)
+            assert np.allclose(value.max(0), high, atol=1e-6 * np.abs(value).max() + 1e-9)
+            tight += table.reads.any(1).sum()
+    assert tight > 300
+
+
+def test_a_tree_of_every_kind_of_leaf_states_no_more_than_is_true():
+    accepted = 0
+    for seed in range(60):
+        rng = np.random.default_rng([34, seed])
+        net = Maker(rng).network(int(rng.integers(2, 7)))
+        claim = networks.claim(net)
+        job = Job(claim, Float64())
+        if not job.roots.values:
+            continue
+        leaves = [LINEAR, {"rule": "interval"}, {**LINEAR, "shared": True}]
+        tree: dict = dict(leaves[rng.integers(3)])
+        for _ in range(int(rng.integers(1, 5))):
+            n = int(rng.choice(sorted(job.roots.values)))
+            entry = int(rng.integers(np.prod(claim.graph.nodes[n].shape, dtype=int)))
+            pair = [tree, dict(leaves[rng.integers(3)])]
+            rng.shuffle(pair)
+            tree = {"rule": "split", "node": n, "entry": entry, "at": float(rng.normal()).hex(), "inside": pair[0],
+                    "outside": pair[1]}  # fmt: skip
+        try:
+            proved, _ = prove(job, Reader(tree, "proof"))
+        except Rejected as error:
+            assert "internal" not in str(error) and "contradict" not in str(error)
+            continue
+        accepted += 1
+        values = evaluate(claim.graph, claim.weights, [claim.output], *samples(net, 300, rng))[claim.output]
+        values = values.reshape(300, -1)
+        slack = 1e-9 * np.maximum(1, np.abs(values))
+        assert (values >= proved.low - slack).all() and (values <= proved.high + slack).all()
+    assert accepted > 30
