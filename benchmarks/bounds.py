@@ -125,7 +125,9 @@ def speed(board: Board, quick: bool) -> None:
             installed = find_spec("auto_LiRPA") is not None
             board.row(what, "at most 1", f"{mine:.2f} s; not compared: {failed}", installed)
         else:
-            board.row(what, "at most 1", f"{mine / peer:.2f} ({mine:.2f} s, {peer:.2f} s; mean width {mean:.5f}, {float((ends[1] - ends[0]).mean()):.5f})", mine <= peer)
+            told = f"{mine / peer:.2f} ({mine:.2f} s, {peer:.2f} s)"
+            widths = f"mean widths {mean:.6f}, {float((ends[1] - ends[0]).mean()):.6f}"
+            board.row(what, "at most 1", f"{told}; {widths}", mine <= peer)
 
 
 def batch(board: Board, quick: bool) -> None:

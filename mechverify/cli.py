@@ -16,6 +16,7 @@ from rich.table import Table
 from mechverify import kernel
 from mechverify.kernel.check import AXIOMS, LIMIT
 from mechverify.kernel.semantics import SEMANTICS
+from mechverify.provers.base import METHODS
 from mechverify.report.progress import Reporter
 from mechverify.report.result import as_json
 from mechverify.report.statement import lines
@@ -47,6 +48,10 @@ def prove(
     time_limit: Annotated[
         float | None, typer.Option(min=0, help="Seconds of search; then what is proved so far.")
     ] = None,
+    method: Annotated[
+        str, typer.Option(help=f"How far to go for bounds, from cheap to dear: {', '.join(METHODS)}.")
+    ] = METHODS[-1],
+    device: Annotated[str, typer.Option(help="Where the search for bounds computes: cpu, cuda.")] = "cpu",
 ) -> None:
     """Search for a proof or a counterexample, write the certificate, and let the kernel check it."""
     from mechverify.claims import ClaimError
@@ -56,6 +61,8 @@ def prove(
 
     if semantics not in SEMANTICS:
         _stop(f"--semantics {semantics}: unknown; choose {' or '.join(SEMANTICS)}")
+    if method not in METHODS:
+        _stop(f"--method {method}: unknown; choose {' or '.join(METHODS)}")
     target = out_file or Path(file.stem + ".cert")
     if not target.parent.is_dir():
         _stop(f"--out {target}: the folder {target.parent} doesn't exist; create it first")
@@ -68,9 +75,12 @@ def prove(
     budget = Budget()
     with Reporter(err) as reporter, _Interrupt(budget):
         try:
-            outcome = search(claim, semantics=semantics, time_limit=time_limit, progress=reporter, budget=budget)
+            outcome = search(claim, semantics=semantics, time_limit=time_limit, progress=reporter, budget=budget,
+                             method=method, device=device)  # fmt: skip
         except kernel.Rejected as error:
             _stop(f"the claim can't be checked: {error}")
+        except ClaimError as error:
+            _stop(str(error))
     if outcome.certificate is not None:
         try:
             target.write_bytes(outcome.certificate)

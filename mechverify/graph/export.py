@@ -1,7 +1,9 @@
 """A torch module as a program of ATen calls in float64, which names what its submodules compute."""
 
 import copy
+import logging
 import operator
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -157,6 +159,24 @@ def _named(name: str, value: Any, first: bool) -> Iterator[tuple[str, Tensor]]:
 
 def exported(recorder: Recorder, tensors: list[Tensor]) -> Any:
     """The program of a recorder, without calls that write in place."""
+    with quiet():
+        return _exported(recorder, tensors)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """torch warns and logs of its own inner affairs; what stands in the way of a capture comes as an error."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+def _exported(recorder: Recorder, tensors: list[Tensor]) -> Any:
     try:
         program = torch.export.export(recorder, tuple(tensors), strict=False)
         if all(_known(node.target) for node in program.graph.nodes if node.op == "call_function"):

@@ -28,7 +28,7 @@ class Table(NamedTuple):
 
 class Tables:
     """Postcondition: `of[n]` for every node of `wanted` whose entries depend on two tokens at most and on nothing else
-    (and cost MOST numbers at most). Complexity: m^2 evaluations, m the least prime that the vocabulary and length allow."""
+    (and cost MOST numbers at most). Complexity: m^2 evaluations, m the least prime that vocabulary and length allow."""
 
     def __init__(self, graph: Graph, weights: dict, model: Real, wanted: list[int]):
         self.length, size = graph.length, len(graph.values)

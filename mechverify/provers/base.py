@@ -17,6 +17,7 @@ from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64
 from mechverify.kernel.rules.fold import Partition
 
+METHODS = ("interval", "linear", "optimised", "branching")  # for bounds, from cheap to dear
 Progress = Callable[[str, float | None], None]  # what is being done; how much of it is done, from 0 to 1
 
 

@@ -1,5 +1,7 @@
 """Bounds of a captured model's values: sample, relax, look for an input that breaks a threshold, then branch."""
 
+import time
+
 import numpy as np
 
 from mechverify.certificate.write import Proof
@@ -13,7 +15,7 @@ from mechverify.provers.extremes import STEPS, Inputs, climb, sample
 from mechverify.provers.narrow import narrow, with_optimised_lines
 from mechverify.provers.ranges import BoundsProblem, Found, everything, refuted
 
-METHODS = ("interval", "linear", "optimised", "branching")  # from cheap to dear
+SLOW = 5.0  # seconds of linear bounds, beyond which a range isn't narrowed any further
 INTERVAL: Proof = {"rule": "interval"}
 
 
@@ -25,9 +27,14 @@ def search(problem: BoundsProblem, budget: Budget, method: str = "branching", se
         seen = sample(problem, budget, seed)
         if (broken := refuted(problem, seen)) is not None:
             return broken
+        begun = time.monotonic()
         found = _relaxed(problem, budget, Intervals if method == "interval" else Relaxed)
+        taken = time.monotonic() - begun
         if found.reasons:
             method = "interval"
+        elif taken > SLOW and method in ("optimised", "branching") and not problem.asks:
+            found.reasons.append(f"linear bounds alone take {taken:.0f} s: no cells and no optimised lines were tried")
+            method = "linear"
         if problem.asks:
             return found if problem.proves(found.range) else _decide(problem, budget, found, seen, method)
         if method == "optimised":
@@ -61,10 +68,12 @@ def _decide(problem: BoundsProblem, budget: Budget, found: Found, seen: Inputs, 
 def _relaxed(problem: BoundsProblem, budget: Budget, kind: type[Intervals]) -> Found:
     """Of the whole domain, through the better form of a softmax. Intervals where linear bounds can't be had, and
     nothing where intervals can't."""
-    best, reasons = None, []
+    best, reasons, begun = None, [], time.monotonic()
     tries = [(Relaxed, False), (Relaxed, True), (Intervals, False)] if kind is Relaxed else [(Intervals, False)]
     for rule, shared in tries:
-        if (shared and not problem.job.roots.shared) or (rule is not kind and best is not None):
+        if (shared and (not problem.job.roots.shared or time.monotonic() - begun > SLOW)) or (
+            rule is not kind and best is not None
+        ):
             continue
         name = "linear bounds" if rule is Relaxed else "intervals"
         budget.progress(name, None)

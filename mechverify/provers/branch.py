@@ -54,7 +54,11 @@ class Branching:
         problem = self.problem
         low, high = problem.estimate([part for _, part, _ in cells])
         missing = problem.missing(low - self.slack, high + self.slack)
-        if self.deep and (tough := np.flatnonzero(missing > 0)).size:
+        if not problem.asks:  # of the user's cases: as narrow as can be
+            for start in range(0, len(cells), DEEP):
+                self._optimise(cells, np.arange(len(cells))[start : start + DEEP], low, high)
+            missing = problem.missing(low, high)
+        elif self.deep and (tough := np.flatnonzero(missing > 0)).size:
             for start in range(0, len(tough), DEEP):
                 self._optimise(cells, tough[start : start + DEEP], low, high)
             missing = problem.missing(low - self.slack, high + self.slack)
@@ -73,7 +77,8 @@ class Branching:
         except (Rejected, Unsupported):
             return
         for i, (leaf, found) in zip(some, leaves, strict=True):
-            if self.problem.missing(found.low, found.high) < self.problem.missing(low[i], high[i]):
+            better = self.problem.missing(found.low, found.high) < self.problem.missing(low[i], high[i])
+            if better or (not self.problem.asks and np.sum(found.high - found.low) < np.sum(high[i] - low[i])):
                 low[i], high[i] = found.low + self.slack, found.high - self.slack  # these are the kernel's own
                 cells[i][0].clear()
                 cells[i][0].update(leaf)

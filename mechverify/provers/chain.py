@@ -7,6 +7,7 @@ from math import ceil
 from mechverify import kernel
 from mechverify.certificate.write import write
 from mechverify.claims.claim import Accuracy, Bounds
+from mechverify.claims.errors import ClaimError
 from mechverify.kernel.claim import Bounds as Counts
 from mechverify.provers.base import Attempt, Budget, Evidence, Problem, Progress, Prover
 from mechverify.provers.bounds import search
@@ -40,7 +41,8 @@ def prove(
     claim: Accuracy | Bounds, *, semantics: str = "real", time_limit: float | None = None,
     progress: Progress | None = None, budget: Budget | None = None, method: str = "branching", device: str = "cpu",
 ) -> Outcome:  # fmt: skip
-    """Falsify, search, write the certificate, and have the kernel check it.
+    """Falsify, search, write the certificate, and have the kernel check it. `method` (one of base.METHODS) and torch's
+    `device` are for claims about bounds.
 
     Postcondition: what the outcome says was accepted by the kernel. When time is up, or on an interrupt
     (`budget.interrupted`), the outcome holds what was proved until then. Raises Rejected if a prover
@@ -74,6 +76,8 @@ def prove(
         reasons = []
     if budget.spent() and not problem.settled(found.right):
         reasons.append("interrupted" if budget.interrupted else "the time limit was reached; raise --time-limit")
+    if found.range.low[0] > found.range.high[0]:
+        raise ClaimError("no input of the domain satisfies the claim's conditions: nothing is claimed")
     if found.proof is None:
         return Outcome("UNKNOWN", None, None, evidence, reasons, time.monotonic() - start, 0.0)
     if decided is None:
@@ -90,6 +94,8 @@ def prove(
 
 def _prove_bounds(problem: BoundsProblem, claim: Bounds, budget: Budget, method: str, start: float) -> Outcome:
     found = search(problem, budget, method)
+    if found.range.low[0] > found.range.high[0]:
+        raise ClaimError("no input of the domain satisfies the claim's conditions: nothing is claimed")
     if found.proof is None:
         return Outcome("UNKNOWN", None, None, None, found.reasons, time.monotonic() - start, 0.0)
     verdict = "REFUTED" if found.broken else "BOUNDED"

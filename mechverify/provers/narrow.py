@@ -8,9 +8,8 @@ import torch
 from mechverify.certificate.write import Proof
 from mechverify.kernel.claim import Domain, Range
 from mechverify.kernel.errors import Rejected, Unsupported
-from mechverify.kernel.rules import linear
 from mechverify.provers.base import Budget
-from mechverify.provers.ranges import BoundsProblem, Found, middle_of, optimised
+from mechverify.provers.ranges import BoundsProblem, Found, middle_of, optimised, unite
 
 CELLS, CANDIDATES, PATIENCE, WORTH = 256, 12, 10.0, 0.995  # at most so many cells and seconds; a cut's least gain
 OPTIMISED = 2  # halvings before slopes are optimised
@@ -18,12 +17,16 @@ OPTIMISED = 2  # halvings before slopes are optimised
 
 def narrow(problem: BoundsProblem, budget: Budget, found: Found) -> Found:
     """The better of two proofs, entry by entry: many cells with the kernel's lines, few with optimised ones."""
-    cuts = _cuts(problem, budget)
-    if cuts:
-        budget.progress(f"{2 ** len(cuts):,} cells", None)
-        parts = _parts(problem.domain, cuts)
-        range_ = _meet(found.range, _unite(linear.bounds(problem.job, parts, shared=problem.shared)))
-        found = Found(_tree(cuts, [problem.linear] * len(parts), problem.domain), range_, False, found.reasons)
+    cuts: list[int] = []
+    try:
+        cuts = _cuts(problem, budget)
+        if cuts:
+            budget.progress(f"{2 ** len(cuts):,} cells", None)
+            parts = _parts(problem.domain, cuts)
+            range_ = _meet(found.range, problem.bounds(parts))
+            found = Found(_tree(cuts, [problem.linear] * len(parts), problem.domain), range_, False, found.reasons)
+    except (Rejected, Unsupported) as error:  # what is proved already stands
+        found.reasons.append(f"cells: {error}")
     return with_optimised_lines(problem, budget, found, cuts[:OPTIMISED])
 
 
@@ -64,7 +67,7 @@ def with_optimised_lines(problem: BoundsProblem, budget: Budget, found: Found, c
     parts = _parts(problem.domain, cuts)
     try:
         leaves = optimised(problem, parts, budget)
-        range_ = _unite([found for _, found in leaves])
+        range_ = unite([found for _, found in leaves])
     except (Rejected, Unsupported) as error:  # what the kernel's own lines prove stands
         found.reasons.append(f"optimised lines: {error}")
         return found
@@ -91,10 +94,6 @@ def _tree(cuts: list[int], leaves: list[Proof], domain: Domain) -> Proof:
     inside, outside = domain.cut(first, at := middle_of(domain, first))
     return {"rule": "split", "coordinate": first, "at": at.hex(), "inside": _tree(cuts[1:], leaves[:half], inside),
             "outside": _tree(cuts[1:], leaves[half:], outside)}  # fmt: skip
-
-
-def _unite(ranges: list[Range]) -> Range:
-    return Range(np.min([r.low for r in ranges], 0), np.max([r.high for r in ranges], 0))
 
 
 def _meet(a: Range, b: Range) -> Range:

@@ -11,6 +11,7 @@ from mechverify.bounds.optimise import Kept, optimise
 from mechverify.bounds.tensors import Tensors
 from mechverify.certificate.write import Proof, claim_document
 from mechverify.claims.claim import Bounds
+from mechverify.claims.errors import ClaimError
 from mechverify.graph.run import TorchRunner
 from mechverify.kernel import claim as kernel_claim
 from mechverify.kernel.claim import Domain, Job, Range
@@ -44,7 +45,12 @@ class BoundsProblem:
         self.claim = kernel_claim.Claim(Reader(self.document, "claim"), claim.output.model.data)
         self.job = Job(self.claim, Float64())
         self.run = TorchRunner(self.claim.graph, self.claim.weights, torch.float64)
-        self.ar = Tensors(device)
+        try:
+            self.ar = Tensors(device)
+            self.ar.raw(np.zeros(1))
+        except (RuntimeError, AssertionError) as error:
+            said = str(error).splitlines()[0]
+            raise ClaimError(f"device {device!r}: torch can't compute in float64 there ({said}); use cpu") from None
         self.shared = False  # which form of a softmax narrower bounds go through
         n = self.claim.outputs
         self.least = _floats(self.claim.least, n, -np.inf)
@@ -96,6 +102,13 @@ class BoundsProblem:
     def relaxed(self, cells: Cells, kind: type[Relaxed] = Relaxed) -> Relaxed:
         return kind(self.ar, self.claim.graph, self.claim.weights, self.job.roots, cells, shared=self.shared)
 
+    def bounds(self, parts: list[Domain]) -> Range:
+        """What the kernel proves of all parts together, with its own lines."""
+        found, step = [], linear.side_by_side(self.job)
+        for start in range(0, len(parts), step):
+            found += linear.bounds(self.job, parts[start : start + step], shared=self.shared)
+        return unite(found)
+
     def estimate(self, parts: list[Domain]) -> tuple[np.ndarray, np.ndarray]:
         """The search's bounds [parts, entries], with default lines; the other way round where a part is empty."""
         ends, step = [], linear.side_by_side(self.job)
@@ -105,6 +118,10 @@ class BoundsProblem:
                 ends.append(_ends(self.ar, self.relaxed(cells), len(cells)))
         low, high = (np.concatenate(end) for end in zip(*ends, strict=True))
         return low, high
+
+
+def unite(ranges: list[Range]) -> Range:
+    return Range(np.min([r.low for r in ranges], 0), np.max([r.high for r in ranges], 0))
 
 
 def _floats(thresholds: list[Fraction] | None, n: int, nothing: float) -> np.ndarray:

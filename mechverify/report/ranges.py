@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from mechverify.kernel import Theorem
+from mechverify.kernel.graph import Graph
 
+OPERATORS = {"add": "+", "sub": "-", "mul": "*"}
 SHOWN = 8  # entries, and coordinates of a point
 
 
@@ -19,6 +21,7 @@ def lines(theorem: Theorem, common: list[tuple[str, str]]) -> list[tuple[str, st
         ("verdict", theorem.verdict),
         ("claim", f"{_thresholds(theorem)} {name(theorem)}, {claim.outputs} entries"),
         ("domain", domain(theorem)),
+        *(("where", f"{expression(claim.graph, n)} >= 0") for n in claim.where),
         ("model", f"{claim.architecture}, weights sha256 {claim.weights_sha256}"),
     ]
     if replayed:
@@ -38,6 +41,30 @@ def lines(theorem: Theorem, common: list[tuple[str, str]]) -> list[tuple[str, st
     if theorem.verdict == "REFUTED":
         rows += [("broken at", text) for text in broken(theorem)]
     return rows + common
+
+
+def expression(graph: Graph, n: int) -> str:
+    """A real node as a formula of the inputs: `x0[3]` is an entry of the first one, `token 2` the integer that a token
+    means. Read off the graph, so that nobody has to trust a name."""
+    node = graph.nodes[n]
+    args = [expression(graph, a) for a in node.args if graph.nodes[a].kind == "real"]
+    match node.op:
+        case "view" if node.shape == ():
+            operand = graph.nodes[node.args[0]]
+            at = [int(i) for i in np.unravel_index(node.attr[1], operand.shape)]
+            if operand.op == "gather" and graph.nodes[operand.args[0]].op == "constant":
+                return f"token {at[0]}"
+            return f"{args[0]}{at}"
+        case "input":
+            return f"x{node.attr[0]}"
+        case "constant" if node.shape == ():
+            return f"{node.attr[1][0]:.17g}"
+        case "add" | "sub" | "mul":
+            return f"({args[0]} {OPERATORS[node.op]} {args[1]})"
+        case "power":
+            return f"{args[0]}^{node.attr}"
+    inside = ", ".join(args) if args else f"{node.attr}"
+    return f"{node.op}({inside})"
 
 
 def name(theorem: Theorem) -> str:
@@ -118,6 +145,7 @@ def as_json(theorem: Theorem) -> dict[str, Any]:
         "claim": {
             "kind": "bounds",
             "output": name(theorem),
+            "where": [f"{expression(claim.graph, n)} >= 0" for n in claim.where],
             "at_least": None if claim.least is None else [str(t) for t in claim.least],
             "at_most": None if claim.most is None else [str(t) for t in claim.most],
             "domain_size": str(claim.domain.size) if not len(claim.domain.low) else None,

@@ -124,7 +124,7 @@ def halves(n: int, inside: dict = LINEAR, outside: dict = LINEAR, at: float = 0.
 
 
 def test_a_split_at_a_sign_decides_a_relu():
-    doc, data, argument, output = relu(LINEAR, high=[2.0 + 1e-9], low=[-1e-9])
+    doc, data, argument, _ = relu(LINEAR, high=[2.0 + 1e-9], low=[-1e-9])
     doc["proof"] = halves(argument)
     assert check(file(doc, data)).rules == {"split": 1, "linear": 2}
 
@@ -151,7 +151,7 @@ def test_a_split_at_a_sign_decides_a_relu():
     ("shared is no truth value", lambda proof, n: proof["inside"].update(shared=1)),
 ])  # fmt: skip
 def test_what_is_not_known_is_refused(name, change):
-    doc, data, argument, output = relu(LINEAR)
+    doc, data, argument, _ = relu(LINEAR)
     doc["proof"] = halves(argument, dict(LINEAR), dict(LINEAR))
     assert check(file(doc, data))
     spoilt(doc, data, lambda d: change(d["proof"], argument))
