@@ -14,7 +14,7 @@ from mechverify.kernel.evaluate import Evaluation, batch_size, kept
 from mechverify.kernel.graph import Graph, entries
 from mechverify.kernel.semantics import Real
 
-MOST = 2**22  # numbers computed for a table
+MOST = 2**25  # numbers computed for a table
 
 
 class Table(NamedTuple):

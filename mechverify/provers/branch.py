@@ -26,7 +26,7 @@ FEW = 16  # coordinates: cutting these alone is quick
 DEPTH = 200  # cuts of a cell, one in another; the kernel knows at most 256 facts of a part
 BRANCHES, DEEP = 256, 16  # cells cut at a time; with optimised lines
 EASY = 6  # rounds
-STEPS = 12  # of optimising lines, in a cell
+STEPS = 32  # of optimising lines, in a cell
 SLACK = 1e-9  # relative; the kernel's bounds are a little wider than the search's
 
 
@@ -73,7 +73,8 @@ class Branching:
     def _optimise(self, cells: list, some: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
         """Optimised lines where they are better."""
         try:
-            leaves = optimised(self.problem, [cells[i][1] for i in some], self.budget, steps=STEPS)
+            parts = [cells[i][1] for i in some]
+            leaves = optimised(self.problem, parts, self.budget, steps=STEPS, enough=self._enough)
         except (Rejected, Unsupported):
             return
         for i, (leaf, found) in zip(some, leaves, strict=True):
@@ -82,6 +83,12 @@ class Branching:
                 low[i], high[i] = found.low + self.slack, found.high - self.slack  # these are the kernel's own
                 cells[i][0].clear()
                 cells[i][0].update(leaf)
+
+    def _enough(self, lows: torch.Tensor) -> bool:
+        """All cells' thresholds are clearly reached."""
+        low, high = lows.cpu().numpy().reshape(len(lows), 2, -1).transpose(1, 0, 2)
+        room = 1e-4 * np.abs(low - high)  # lines are rounded
+        return self.problem.asks and bool((self.problem.missing(low - room, -high + room) <= 0).all())
 
     def _reach(self, low: np.ndarray, high: np.ndarray) -> None:
         self.reached = Range(np.minimum(self.reached.low, low), np.maximum(self.reached.high, high))

@@ -103,8 +103,8 @@ def domain(theorem: Theorem) -> str:
 
 
 def _split(theorem: Theorem) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    cuts = np.cumsum([prod(s) for s in theorem.claim.shapes])[:-1]
-    return np.split(theorem.claim.domain.low, cuts), np.split(theorem.claim.domain.high, cuts)
+    cuts, n = np.cumsum([prod(s) for s in theorem.claim.shapes])[:-1], len(theorem.claim.shapes)
+    return tuple(np.split(end, cuts)[:n] for end in (theorem.claim.domain.low, theorem.claim.domain.high))
 
 
 def broken(theorem: Theorem) -> list[str]:
