@@ -36,7 +36,8 @@ from tests.independent.checker import (
 
 SIZE = 2**14  # of a value, and of the products of a contraction
 PIECES = 8  # of an interval, for a function
-CELLS = 16  # into which a part is cut at most, to reach what is stated
+TINY = Fraction(1, 2**80)  # a line is not worth while on so short an interval
+CELLS = 8  # into which a part is cut at most, to reach what is stated
 INFINITY = float("inf")
 
 
@@ -318,7 +319,7 @@ def image(f: Function, slope: Function, x: Value) -> Value:
         return fixed(f(Interval(x.lo)))
     whole = x.range.short()
     low, high = whole.lo, whole.hi
-    if low == high:
+    if high - low < TINY:
         return fixed(f(whole))
     a = _up(((f(Interval(high)) - f(Interval(low))) * constant(1 / (high - low))).lo)
     cuts = sorted(
