@@ -705,16 +705,21 @@ class Claim:
 
     def _halves(self, cell: Part, open_: list[Value]) -> list[Part]:
         """Cut where the values depend most on the input; nowhere if all is proved, or nothing left to cut."""
-        reals, sets = range(len(cell.low)), [i for i, ids in enumerate(cell.tokens) if len(ids) > 1]
-        moves = {i: sum(abs(v.k.get(i, Fraction(0))) for v in open_) for i in reals if cell.low[i] < cell.high[i]}
-        if moves and max(moves.values()) > 0:
-            i = max(moves, key=lambda i: moves[i])
-            middle = float((cell.low[i] + cell.high[i]) / 2)
-            return self.by_number(cell, i, min(max(middle, float(cell.low[i])), float(cell.high[i])).hex())
-        if open_ and sets:
-            i = max(sets, key=lambda i: len(cell.tokens[i]))
-            return self.by_token(cell, i, cell.tokens[i][: len(cell.tokens[i]) // 2])
-        return []
+        moves: dict[Symbol, Fraction] = {}
+        for i in range(len(cell.low)):
+            if cell.low[i] < cell.high[i]:
+                moves[i] = sum((2 * abs(v.k.get(i, 0)) for v in open_), Fraction(0))
+        for i, ids in enumerate(cell.tokens):
+            if len(ids) > 1:
+                shares = [[v.k.get((i, t), Fraction(0)) for t in ids] for v in open_]
+                moves[i, 0] = sum((max(k) - min(k) for k in shares), Fraction(0))
+        if not open_ or not moves:
+            return []
+        most = max(moves, key=lambda i: moves[i])
+        if type(most) is tuple:
+            return self.by_token(cell, most[0], cell.tokens[most[0]][: len(cell.tokens[most[0]]) // 2])
+        middle = float((cell.low[most] + cell.high[most]) / 2)
+        return self.by_number(cell, most, min(max(middle, float(cell.low[most])), float(cell.high[most])).hex())
 
     def _reached(self, places: list[Part]) -> "Range":
         """No sound range is narrower than the hull of enclosed values, each by what is sure of it."""

@@ -9,6 +9,7 @@ import io
 import json
 import zipfile
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,7 @@ def both(first: dict, second: dict) -> dict:
     return {"rule": "both", "first": first, "second": second}
 
 
+@cache
 def bases() -> dict[str, tuple[dict, dict]]:
     """name -> (document, weights): with the range that the proof gives, and thresholds there."""
     from tests.soundness.test_linear import curved, listed
@@ -137,7 +139,9 @@ def is_true(file: bytes, rng: np.random.Generator) -> bool:
     tokens = np.concatenate(
         [tokens, np.array([ids for ids, _ in listed], np.int64).reshape(len(listed), tokens.shape[1])]
     )
-    numbers = np.array([[float(bounds.a_float(v)) for v in x] for _, x in listed]).reshape(len(listed), len(claim.domain.low))
+    numbers = np.array([[float(bounds.a_float(v)) for v in x] for _, x in listed]).reshape(
+        len(listed), len(claim.domain.low)
+    )
     start = 0
     for i, (a, _) in enumerate(net.inputs):
         inputs[i] = np.concatenate([inputs[i], numbers[:, start : start + a.size].reshape(-1, *a.shape)])
