@@ -128,7 +128,8 @@ FAULTS = [
     Fault("linear", "linear.py", "return k.point, self._dot(rounding, self.bounds[n]) if self.ar.rounds else "
           "self.ar.rational(Fraction(0))", "return k.point, self.ar.rational(Fraction(0))", LINEAR),
     Fault("linear", "linear.py", "self.ar.xp.amin(self.ar.xp.where(allowed, low, np.inf), 3)",
-          "self.ar.xp.amin(self.ar.xp.where(allowed, low, 0 * low), 3)", LINEAR),
+          "self.ar.xp.amin(self.ar.xp.where(allowed, low, np.inf), 3) + 1e-6", LINEAR),
+    Fault("linear", "linear.py", "reshape(1, 1, len(table), -1)", "reshape(1, 1, len(table), -1)[:, :, ::-1]", LINEAR),
     Fault("linear", "linear.py", "at = places[:, None] * len(table)", "at = np.arange(len(places))[:, None] * len(table)", LINEAR),
     Fault("linear", "linear.py", "ar.upper(level) if upper else ar.lower(level)", "ar.lower(level) if upper else ar.upper(level)",
           LINEAR),

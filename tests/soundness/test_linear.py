@@ -292,6 +292,26 @@ def test_a_scale_that_something_is_taken_off_is_no_norm(shift):
     assert (high < 1 + 1e-9) == (shift >= 0)
 
 
+def test_a_norm_narrower_than_its_planes_is_held():
+    """x / sqrt(x^2 + 1/10) on [-3, 3]: its interval, of both ends, takes the place of planes over the wide box."""
+    rows = [
+        given(1),
+        ["power", [0], 2],
+        constant([0.1]),
+        ["add", [1, 2], None],
+        ["rsqrt", [3], None],
+        ["mul", [0, 4], None],
+    ]
+    found, root = relaxed(Network(rows, {}, [(-3 * np.ones(1), 3 * np.ones(1))], [], 0))
+    x, y = (found.bounds[a].rad.item() for a in found.graph.nodes[root].args)
+    assert found.bounds[root].rad.item() < x * y  # which is when it does
+    value = 3 / np.sqrt(9.1)
+    for ball in (found.bounds[root], found.range(root)):
+        assert found.ar.lower(ball).item() <= -value and value <= found.ar.upper(ball).item()
+    low = found.form(root, found.ar.exact(np.array([1.0, -1.0]).reshape(1, 2, 1)))
+    assert (low <= -value).all() and (low > -1.01).all()
+
+
 @pytest.mark.parametrize("gap", [23.0, 25.0, 100.0])
 @pytest.mark.parametrize("width", [0.0, 3.0])
 def test_capped_probabilities_are_held(gap, width):
