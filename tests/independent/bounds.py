@@ -1,9 +1,10 @@
 """The second checker's part for claims about bounds of a captured model: format version 3.
 
-Follows docs/certificate.md; shares no code with mechverify, though its author had read the kernel. Numbers are exact rationals; what isn't rational is
-enclosed by intervals. Ranges on parts of the domain come from affine arithmetic: each value is a sum of the inputs'
-own symbols and of one new symbol for every function or product, which stands for what a line leaves over. Lines are
-taken by the mean value theorem on pieces, so nothing here resembles rule linear; a certificate's lines are not read.
+Follows docs/certificate.md; shares no code with mechverify, though its author had read the kernel. Numbers are exact
+rationals; what isn't rational is enclosed by intervals. Ranges on parts of the domain come from affine arithmetic: each
+value is a sum of the inputs' own symbols and of one new symbol for every function or product, which stands for what a
+line leaves over. Lines are taken by the mean value theorem on pieces, so nothing here resembles rule linear; a
+certificate's lines are not read.
 
 Three answers: `check` returns (confirmed), raises Rejected (no certificate, or surely more than its proof can show), or
 raises NotConfirmed: these ranges are too wide, or the network is too large for this checker.

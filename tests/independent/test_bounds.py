@@ -228,6 +228,7 @@ def cut(at: str, inside: dict, outside: dict) -> dict:
     ("rejected", cut("1/2", POINT, LINEAR), dict(high=[1.0])),
     ("rejected", cut("0x1.8000000000000p+0", LINEAR, LINEAR), {}),
     ("rejected", cut("1/2", POINT, LINEAR), dict(at_most="1/2", verdict="REFUTED")),  # at most is reached
+    ("rejected", POINT, dict(at_least="1/2", verdict="REFUTED")),
     ("rejected", cut("1/4", POINT, LINEAR), {}),  # outside its part
     ("rejected", LINEAR, dict(verdict="PROVED")),
     ("rejected", LINEAR, dict(at_most="1/1", verdict="PROVED")),  # nothing is stated
