@@ -22,8 +22,10 @@ from hypothesis import strategies as st
 
 from mechverify.kernel import NotACertificate, Rejected, check
 from mechverify.kernel.container import pack, unpack
+from tests.independent import bounds, checker
 from tests.models import as_bytes, max_weights, random_weights
-from tests.soundness import forge
+from tests.soundness import forge, networks
+from tests.soundness.networks import Maker
 
 FOUND = Path(__file__).parent.parent / "build" / "fuzz"
 ROUND = 2_500  # examples of one hypothesis run, which remembers all of them
@@ -201,6 +203,97 @@ def certificate(data: bytes) -> bytes:
     return pack({"certificate.json": text, "weights.safetensors": weights})
 
 
+ENDS = [
+    *("0/1", "1/2", "-1/3", "0x0.0p+0", "-0x0.0p+0", "0x0.0000000000001p-1022", "0x1.fffffffffffffp+1023"),
+    *(
+        "0x1.0000000000000p-1074",
+        "1/0",
+        "inf",
+        "0x1.0000000000000p+1024",
+        "9" * 5_000 + "/1",
+    ),  # no numbers of the format
+]
+
+
+def lines(tape: Tape) -> list[list[int]]:
+    lower = [tape.pick([0, 1, -1, 2**16, 2**53, -(2**20)]) for _ in range(1 + tape.below(4))]
+    return [lower, lower[::-1]]
+
+
+def bounds_proof(tape: Tape, ids: list[list[int]], box: list[tuple[str, str]], rows: int, depth: int = 3) -> dict:
+    """Cuts mostly at places that exist: ends, the middle, another coordinate's end."""
+    match tape.below(8 if depth else 4):
+        case 0 | 1:
+            return {"rule": "linear", "lines": None}
+        case 2:
+            rows = [[tape.below(2 * rows + 2), tape.below(2 * rows + 2), tape.pick([-16, 0, 900, -1000]), *lines(tape)]
+                    for _ in range(tape.pick([0, 0, 1, 2]))]  # fmt: skip
+            return {"rule": "linear", "lines": rows}
+        case 3:
+            return {"rule": "point", "inputs": [[[tape.pick(here) for here in ids], [tape.pick(ends) for ends in box]]
+                                                for _ in range(1 + tape.below(2))]}  # fmt: skip
+        case 4 | 5 if box:
+            at = tape.below(len(box))
+            cut = tape.pick([*box[at], *box[at], float(np.mean([float.fromhex(v) for v in box[at]])).hex(), *ENDS])
+            inside, outside = ([*box[:at], ends, *box[at + 1 :]] for ends in ((box[at][0], cut), (cut, box[at][1])))
+            readable = cut not in ENDS
+            return {"rule": "split", "coordinate": at, "at": cut,
+                    "inside": bounds_proof(tape, ids, inside if readable else box, rows, depth - 1),
+                    "outside": bounds_proof(tape, ids, outside if readable else box, rows, depth - 1)}  # fmt: skip
+        case 6 if ids:
+            at = tape.below(len(ids))
+            first = tape.some(ids[at], 1)[: max(1, len(ids[at]) - 1)]
+            halves = [[t for t in ids[at] if (t in first) == inside] or ids[at] for inside in (True, False)]
+            inside, outside = ([*ids[:at], half, *ids[at + 1 :]] for half in halves)
+            return {"rule": "split", "position": at, "first": first,
+                    "inside": bounds_proof(tape, inside, box, rows, depth - 1),
+                    "outside": bounds_proof(tape, outside, box, rows, depth - 1)}  # fmt: skip
+        case _:
+            return {"rule": "both", "first": bounds_proof(tape, ids, box, rows, depth - 1),
+                    "second": bounds_proof(tape, ids, box, rows, depth - 1)}  # fmt: skip
+
+
+def bounds_certificate(data: bytes) -> bytes:
+    """A random network whose rows, box or weights are now and then extreme, and a proof that fits it mostly."""
+    tape = Tape(data)
+    net = Maker(np.random.default_rng(list(data[:64])), tape.pick([None, 0.0, 0.3, 1e3, 1e300])).network(
+        1 + tape.below(6)
+    )
+    if tape.below(8) == 0:
+        net = net._replace(weights={k: v * tape.pick([1e300, 1e-300, 1e20, np.nan]) for k, v in net.weights.items()})
+    with np.errstate(all="ignore"):
+        net = net._replace(inputs=[tuple(np.nan_to_num(end) for end in corners) for corners in net.inputs])
+    box = [
+        (a.hex(), b.hex())
+        for low, high in net.inputs
+        for a, b in zip(low.ravel().tolist(), high.ravel().tolist(), strict=True)
+    ]
+    thresholds = [None] * 12 + ENDS[:7] * 2 + ENDS
+    doc, weights = networks.document(
+        net, bounds_proof(tape, net.tokens, box, len(net.rows)), at_least=tape.pick(thresholds),
+        at_most=tape.pick(thresholds), verdict=tape.pick(["BOUNDED"] * 6 + ["PROVED", "REFUTED"]),
+        position=tape.pick([None] * 9 + [0, 1]),
+    )  # fmt: skip
+    stated = tape.pick([[None], [None, "-0x1.0000000000000p+900"], [None, "0/1", "-0x1.0000000000000p+3"]])
+    ends = [tape.pick(stated) for _ in range(entries(doc, weights))]
+    doc["conclusion"] |= {"low": ends, "high": [v and v.lstrip("-") for v in ends]}
+    if tape.below(8) == 0:
+        row = tape.pick(doc["claim"]["graph"]["nodes"])
+        row[0] = tape.pick([*networks.FUNCTIONS, "power", "softmax", "gather", "concat", "select", "pivot"])
+    for _ in range(tape.pick([0, 0, 0, 1, 2])):
+        forge.put(doc, tape.pick(forge.places(doc)), anything(tape))
+    text = json.dumps(doc).encode("utf-8", "surrogatepass")
+    return pack({"certificate.json": text, "weights.safetensors": weights})
+
+
+def entries(doc: dict, weights: bytes) -> int:
+    """How many entries the output has; one where the claim is none."""
+    try:
+        return bounds.Claim(doc["claim"], weights).outputs
+    except (checker.Rejected, bounds.NotConfirmed):
+        return 1
+
+
 def good_files() -> list[bytes]:
     from benchmarks.mutants import bases
 
@@ -228,9 +321,11 @@ def damaged(draw, files: list[bytes], inside: bool) -> bytes:
 def run(start: int, count: int) -> dict[str, Any]:
     files = good_files()
     grammar = st.binary(min_size=300, max_size=600).map(certificate)
+    bounds_grammar = st.binary(min_size=300, max_size=600).map(bounds_certificate)
     shares = {
         "bytes": (st.binary(max_size=4_000), 0.04), "damaged file": (damaged(files, False), 0.08),
-        "damaged JSON": (damaged(files, True), 0.18), "grammar": (grammar, 0.70),
+        "damaged JSON": (damaged(files, True), 0.18), "grammar": (grammar, 0.45),
+        "bounds grammar": (bounds_grammar, 0.25),
     }  # fmt: skip
     outcomes: dict[str, Counter] = {name: Counter() for name in shares}
     reasons, bad, slowest = Counter(), [], (0.0, "")

@@ -80,7 +80,7 @@ def mutants(board: Board, quick: bool) -> None:
     total, kept = kinds.total(), accepted.total()
     rest = sum(r["unchanged"] for r in results)
     most = ", ".join(f"{n} {kind}" for kind, n in accepted.most_common(4))
-    what = (f"{total:,} mutants of 12 certificates, {len(kinds)} kinds: {total - kept - rest:,} refused, {rest:,} not "
+    what = (f"{total:,} mutants of 18 certificates, {len(kinds)} kinds: {total - kept - rest:,} refused, {rest:,} not "
             f"changed, {kept:,} accepted and true ({most}); false")  # fmt: skip
     board.row(what, "0 accepted, no other exception", "; ".join(bad[:3]) or "0", not bad)
 

@@ -3,7 +3,8 @@
     python -m benchmarks.mutants SEED COUNT      # one process's share of the campaign, as JSON
 
 The judges are tests/oracle.py and, for inputs whose margin is far from zero, plain float64; the container is read
-with zipfile. Under `float32` the claim must hold for the real function, and for some float32 programs.
+with zipfile. Under `float32` the claim must hold for the real function, and for some float32 programs. Claims about
+bounds are judged by tests/soundness/bounds.py, by samples; half of their mutants state what the kernel proves of them.
 """
 
 import hashlib
@@ -26,7 +27,7 @@ from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64
 from tests import oracle
 from tests.models import as_bytes, max_weights
-from tests.soundness import float32, forge
+from tests.soundness import bounds, float32, forge
 
 VOCAB, LENGTH = 4, 3
 RIVALS = {m: [t for t in range(VOCAB) if t != m] for m in range(VOCAB)}
@@ -59,7 +60,7 @@ def bases() -> dict[str, tuple[dict, dict]]:
     for semantics in ("real", "float32"):
         for name, proof in proofs.items():
             result[f"{name}, {semantics}"] = _stated(weights, proof, semantics), weights
-    return result
+    return result | bounds.bases()
 
 
 def _stated(weights: dict, proof: dict, semantics: str) -> dict:
@@ -92,6 +93,8 @@ class Judge:
     def agrees(self, file: bytes) -> bool:
         with zipfile.ZipFile(io.BytesIO(file)) as members:
             doc, data = json.loads(members.read("certificate.json")), members.read("weights.safetensors")
+        if doc["version"] == 3:
+            return bounds.is_true(file, self.rng)
         claim, conclusion = doc["claim"], doc["conclusion"]
         if hashlib.sha256(data).hexdigest() != claim["weights_sha256"] or claim["site"] != "logits":
             return False
@@ -136,6 +139,8 @@ def mutate(doc: dict, weights: dict, rng: np.random.Generator) -> tuple[str, byt
     kind, changed, data = forge.corrupt(doc, weights, rng)
     if rng.random() < BYTES:
         return forge.spoil(forge.file(doc, as_bytes(weights)), rng)
+    if doc["version"] == 3 and rng.random() < 0.5:
+        kind, changed = f"{kind}, restated", bounds.restated(changed, data)
     return kind, forge.file(changed, data)
 
 

@@ -5,12 +5,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 
+from tests.independent import bounds as second
 from tests.independent import checker
 from tests.independent.test_agreement import KINDS, SEMANTICS, changed, good
-from tests.soundness import forge
+from tests.soundness import bounds, forge, networks
+from tests.soundness.networks import Maker, Network, given
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "certificate.schema.json").read_text())
 VALIDATOR = Draft202012Validator(SCHEMA)
@@ -95,3 +98,99 @@ MALFORMED = {
 @pytest.mark.parametrize("name", MALFORMED)
 def test_malformed_certificates_dont(name: str) -> None:
     assert not VALIDATOR.is_valid(MALFORMED[name])
+
+
+# --- version 3 --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", bounds.bases())
+def test_good_bounds_validate(name: str) -> None:
+    VALIDATOR.validate(bounds.bases()[name][0])
+
+
+def test_random_networks_validate() -> None:
+    """All operations and attributes that the kernel reads."""
+    seen = set()
+    for seed in range(60):
+        rng = np.random.default_rng([41, seed])
+        net = Maker(rng).network(8)
+        doc, data = networks.document(net)
+        second.Claim(doc["claim"], data)
+        VALIDATOR.validate(doc)
+        seen |= {row[0] for row in net.rows}
+    assert seen >= {*second.FUNCTIONS, "tokens", "gather", "view", "concat", "einsum", "softmax", "power", "over_root"}
+
+
+UNIT, _ = networks.document(Network([given(1), ["relu", [0], None]], {}, [(np.zeros(1), np.ones(1))], [], 0))
+LEAF = {"rule": "linear", "lines": None}
+CUT = {"rule": "split", "coordinate": 0, "at": "1/2", "inside": LEAF, "outside": LEAF}
+
+
+def test_proofs_of_bounds_validate() -> None:
+    point = {"rule": "point", "inputs": [[[], ["0x1.0000000000000p+0"]], [[], ["-1/3"]]]}
+    token = {"rule": "split", "position": 0, "first": [1], "inside": LEAF, "outside": point}
+    lines = {"rule": "linear", "lines": [[3, 2, -16, [1, -2], [0, 4]]]}
+    for proof in (LEAF, point, CUT, token, lines, {"rule": "both", "first": CUT, "second": token}):
+        VALIDATOR.validate(changed(UNIT, "proof", proof))
+
+
+def with_operation(*row: Any) -> dict[str, Any]:
+    return changed(UNIT, "claim.graph.nodes", [given(1), list(row)])
+
+
+MALFORMED_BOUNDS = {
+    "an accuracy claim's version": changed(UNIT, "version", 2),
+    "an accuracy claim": changed(document(), "version", 3),
+    "float32": changed(UNIT, "claim.semantics", "float32"),
+    "another architecture": changed(UNIT, "claim.architecture", "transformer"),
+    "no capture": changed(UNIT, "axioms", ["ieee754"]),
+    "no inputs": changed(UNIT, "claim.domain", {"tokens": [], "values": []}),
+    "nothing to read": changed(UNIT, "claim.domain.inputs", []),
+    "a corner that is a number": changed(UNIT, "claim.domain.inputs", [[[1], [0], ["1/1"]]]),
+    "a corner too few": changed(UNIT, "claim.domain.inputs", [[[1], ["1/1"]]]),
+    "a size of zero": changed(UNIT, "claim.domain.inputs", [[[0], [], []]]),
+    "a threshold in decimals": changed(UNIT, "claim.at_most", "0.5"),
+    "a threshold over zero": changed(UNIT, "claim.at_most", ["1/0"]),
+    "an end that is no float": changed(UNIT, "conclusion.low", ["inf"]),
+    "an end as a number": changed(UNIT, "conclusion.high", [1]),
+    "counts": changed(UNIT, "conclusion", document()["conclusion"]),
+    "a verdict without a threshold": changed(UNIT, "conclusion.verdict", "PROVED"),
+    "a negative position": changed(UNIT, "claim.position", -1),
+    "a mechanism": changed(UNIT, "claim.equals", forge.MAX),
+    "an empty graph": changed(UNIT, "claim.graph.nodes", []),
+    "a site without a node": changed(UNIT, "claim.graph.sites", [["output"]]),
+    "nothing replayed": changed(UNIT, "claim.graph.replayed", {}),
+    "an operation of the kernel's own": with_operation("pivot", [0], None),
+    "a slice": with_operation("select", [0], [0, 0]),
+    "a function of two": with_operation("relu", [0, 0], None),
+    "a function with an attribute": with_operation("relu", [0], 1),
+    "a sum of one": with_operation("add", [0], None),
+    "concat of nothing": with_operation("concat", [], 0),
+    "power 1": with_operation("power", [0], 1),
+    "power 17": with_operation("power", [0], 17),
+    "einsum of one": with_operation("einsum", [0, 0], "a->a"),
+    "einsum in capitals": with_operation("einsum", [0, 0], "A,A->A"),
+    "a mask that keeps nothing": with_operation("softmax", [0], ["0"]),
+    "a mask of no rows": with_operation("softmax", [0], []),
+    "softmax of none": with_operation("softmax", [0], 0),
+    "a view without strides": with_operation("view", [0], [[1], 0]),
+    "a view from before the start": with_operation("view", [0], [[1], -1, [1]]),
+    "a constant as numbers": with_operation("constant", [], [[1], [1]]),
+    "enumerate": changed(UNIT, "proof", {"rule": "enumerate"}),
+    "no lines": changed(UNIT, "proof", {"rule": "linear"}),
+    "a line too short": changed(UNIT, "proof", {"rule": "linear", "lines": [[0, 0, 0, [1]]]}),
+    "a line's exponent": changed(UNIT, "proof", {"rule": "linear", "lines": [[0, 0, 901, [1], [1]]]}),
+    "no points": changed(UNIT, "proof", {"rule": "point", "inputs": []}),
+    "a point without numbers": changed(UNIT, "proof", {"rule": "point", "inputs": [[[]]]}),
+    "a cut without a place": changed(UNIT, "proof", {k: v for k, v in CUT.items() if k != "at"}),
+    "a cut of both kinds": changed(UNIT, "proof", {**CUT, "position": 0, "first": [0]}),
+}
+
+
+def test_the_unit_document_validates() -> None:
+    VALIDATOR.validate(UNIT)
+
+
+@pytest.mark.parametrize("name", MALFORMED_BOUNDS)
+def test_malformed_bounds_dont_validate(name: str) -> None:
+    assert not VALIDATOR.is_valid(MALFORMED_BOUNDS[name])

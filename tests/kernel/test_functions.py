@@ -42,7 +42,13 @@ def intervals(name: str, count: int, rng: np.random.Generator) -> list[tuple[flo
     while len(found) < count:
         near = rng.choice(EDGES) * rng.choice([-1, 1]) if rng.random() < 0.5 else rng.normal() * rng.choice(SCALES)
         width = rng.choice([0.0, 10.0 ** rng.uniform(-18, 1), 10.0 ** rng.uniform(-2, 2), abs(near) * 0.1, 2e-323])
-        low, high = [(near, near + width), (near - width, near), (near - width / 3, near + width)][rng.integers(3)]
+        ends = [
+            (near, near + width),
+            (near - width, near),
+            (near - width / 3, near + width),
+            (near - width, near + width / 2),
+        ]
+        low, high = ends[rng.integers(4)]
         if rng.random() < 0.2:
             high = float(np.nextafter(low, np.inf))
         if ALL[name].positive:
@@ -257,7 +263,9 @@ def test_what_is_no_number_is_refused(name, x):
 
 
 @pytest.mark.parametrize("name", [n for n, f in ALL.items() if f.positive])
-@pytest.mark.parametrize("low, high", [(0.0, 1.0), (-0.0, 1.0), (-1.0, 1.0), (-2.0, -1.0), (0.0, 0.0), (5e-324, 1.0)])
+@pytest.mark.parametrize(
+    "low, high", [(0.0, 1.0), (-0.0, 1.0), (-1.0, 1.0), (-1.0, 2.0), (-2.0, -1.0), (0.0, 0.0), (5e-324, 1.0)]
+)
 def test_what_may_not_be_positive_is_refused(name, low, high):
     for step in (relaxation.curve, relaxation.image):
         with pytest.raises(Rejected):

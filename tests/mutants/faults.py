@@ -21,6 +21,9 @@ ELEMENTARY = "tests/kernel/test_elementary.py"
 FOLD = "tests/kernel/test_fold.py"
 SEMANTICS = "tests/kernel/test_semantics.py"
 RECURSION = "tests/kernel/test_recursion.py"
+LINEAR = "tests/soundness/test_linear.py"
+FILES = "tests/soundness/test_linear_files.py"
+FUNCTIONS = "tests/kernel/test_functions.py"
 
 FAULTS = [
     # rules/evaluation.py and Job.decide
@@ -118,4 +121,69 @@ FAULTS = [
     Fault("container", "container.py", "if pack(contents) != data:", "if False:", "tests/kernel/test_container.py"),
     Fault("container", "container.py", "if len(result) != len(pairs):", "if False:", "tests/kernel/test_container.py"),
     Fault("container", "container.py", "if not np.isfinite(values).all():", "if False:", "tests/kernel/test_container.py"),
+    # linear.py
+    Fault("linear", "linear.py", "for s in (k.mid > 0, k.mid < 0))", "for s in (k.mid < 0, k.mid > 0))", LINEAR),
+    Fault("linear", "linear.py", "return [(node.args[0], k), (node.args[1], -k)]", "return [(node.args[0], k), (node.args[1], k)]",
+          LINEAR),
+    Fault("linear", "linear.py", "return k.point, self._dot(rounding, self.bounds[n]) if self.ar.rounds else "
+          "self.ar.rational(Fraction(0))", "return k.point, self.ar.rational(Fraction(0))", LINEAR),
+    Fault("linear", "linear.py", "self.ar.xp.amin(self.ar.xp.where(allowed, low, np.inf), 3)",
+          "self.ar.xp.amin(self.ar.xp.where(allowed, low, np.inf), 3) + 1e-6", LINEAR),
+    Fault("linear", "linear.py", "reshape(1, 1, len(table), -1)", "reshape(1, 1, len(table), -1)[:, :, ::-1]", LINEAR),
+    Fault("linear", "linear.py", "at = places[:, None] * len(table)", "at = np.arange(len(places))[:, None] * len(table)", LINEAR),
+    Fault("linear", "linear.py", "ar.upper(level) if upper else ar.lower(level)", "ar.lower(level) if upper else ar.upper(level)",
+          LINEAR),
+    Fault("linear", "linear.py", "zero if inactive else zero - relaxation.SLACK", "zero", LINEAR),
+    Fault("linear", "linear.py", "inactive = bool((ar.lower(args[0]) >= 0).all())", "inactive = bool((ar.upper(args[0]) >= 0).all())",
+          LINEAR),
+    Fault("linear", "linear.py", "if not (ar.lower(ar.add(rest, self._dot(negative, self.bounds[squares[0]]))) >= 0).all():",
+          "if False:", LINEAR),
+    # rules/linear.py
+    Fault("linear", "rules/linear.py", "allowed[i, position, list(tokens)] = True", "allowed[i, position, tokens[0]] = True", LINEAR),
+    Fault("linear", "rules/linear.py", "start += size", "start += 0", LINEAR),
+    Fault("linear", "rules/linear.py", "rows not in (1, relaxed.rows[start])", "rows not in (0, 1, relaxed.rows[start])", LINEAR),
+    Fault("linear", "rules/linear.py", "if key in self.rows:", "if False:", LINEAR),
+    # relaxation.py
+    Fault("relaxation", "relaxation.py", "(-c.values, c.rise) if upper else (c.values, c.sag)",
+          "(-c.values, c.sag) if upper else (c.values, c.rise)", FUNCTIONS),
+    Fault("relaxation", "relaxation.py", "change = xp.maximum(ar.lower(step", "change = xp.maximum(2 * ar.upper(step",
+          FUNCTIONS),
+    Fault("relaxation", "relaxation.py", "[xp.where(low > 0, low, xp.where(high < 0, high, 0 * low))]", "[low]", FUNCTIONS),
+    Fault("relaxation", "relaxation.py", "if f.positive and not (low > 0).all():", "if f.positive and not (high > 0).all():", FUNCTIONS),
+    Fault("relaxation", "relaxation.py", "((xl, yu), (xu, yl)) if upper else ((xl, yl), (xu, yu))",
+          "((xl, yl), (xu, yu)) if upper else ((xl, yu), (xu, yl))", LINEAR),
+    Fault("relaxation", "relaxation.py", "if not ((mix.mid >= 0) & (mix.mid <= 1)).all():", "if False:", LINEAR),
+    Fault("relaxation", "relaxation.py", "ar.where(up.mid > down.mid, up, down)", "ar.where(up.mid < down.mid, up, down)", LINEAR),
+    Fault("relaxation", "relaxation.py", 'graph.nodes[node.args[0]].op == "softmax" and first', "first", LINEAR),
+    Fault("relaxation", "relaxation.py", 'add("slack", room, total)', 'add("slack", room, room)', FILES),
+    # functions.py
+    Fault("functions", "functions.py", "_odd(Fraction(77, 100))", "_odd(Fraction(70, 100))", FUNCTIONS),
+    Fault("functions", "functions.py", "ar.where(ar.upper(q) <= 0, zero, -most)", "ar.where(ar.lower(p) <= 0, zero, -most)", FUNCTIONS),
+    Fault("functions", "functions.py", "        if n % 2:\n            return a, b", "        if n:\n            return a, b", FUNCTIONS),
+    Fault("functions", "functions.py", "Fraction(1, 2), Fraction(4, 100)", "Fraction(1, 2), Fraction(3, 100)", FUNCTIONS),
+    Fault("functions", "functions.py", "return ar.sub(-fp, width), ar.add(-fp, width)", "return -fp, -fp", FUNCTIONS),
+    Fault("functions", "functions.py", "tail), 1.0, of=", "tail), 0.4, of=", FUNCTIONS),
+    Fault("functions", "functions.py", "return Ball(x.mid * (x.mid > 0), x.rad, x.exponent)",
+          "return Ball(x.mid * (x.mid > 0), x.rad * (x.mid > 0), x.exponent)", FUNCTIONS),
+    # bounds in claim.py, check.py and rules/evaluation.py
+    Fault("split", "claim.py", "low[coordinate] = high[coordinate] = at", "low[coordinate], high[coordinate] = np.nextafter(at, np.inf), at",
+          LINEAR),
+    Fault("split", "claim.py", "return self._replace(high=high), self._replace(low=low)", "return self._replace(high=high), self._replace(high=high)",
+          LINEAR),
+    Fault("split", "check.py", "if not part.low[coordinate] <= at <= part.high[coordinate]:", "if False:", LINEAR),
+    Fault("split", "check.py", "Range(np.minimum(a.low, b.low), np.maximum(a.high, b.high))",
+          "Range(np.maximum(a.low, b.low), np.maximum(a.high, b.high))", LINEAR),
+    Fault("both", "check.py", "Range(np.maximum(a.low, b.low), np.minimum(a.high, b.high))",
+          "Range(np.maximum(a.low, b.low), np.minimum(a.high, b.low))", LINEAR),
+    Fault("bounds", "claim.py", "if not (low <= high).all():", "if False:", LINEAR),
+    Fault("bounds", "check.py", "if (stated.low > proved.low).any() or", "if (stated.low > proved.high).any() or", LINEAR),
+    Fault("bounds", "check.py", 'if verdict == "PROVED" and not reached:', "if False:", LINEAR),
+    Fault("bounds", "check.py", "not _all_at_least(high, least)", "not _all_at_least(low, least)", LINEAR),
+    Fault("bounds", "check.py", "_all_at_least(-stated.high, [-t for t in most])", "_all_at_least(-stated.high, [])", LINEAR),
+    Fault("bounds", "check.py", "value >= t for value", "value >= float(t) for value", LINEAR),
+    Fault("point", "rules/evaluation.py", "not ((domain.low <= numbers) & (numbers <= domain.high)).all()", "False", LINEAR),
+    Fault("point", "rules/evaluation.py", "return Range(-everything, everything)",
+          "return Range(job.attained[-1].low.min(0), job.attained[-1].high.max(0))", LINEAR),
+    Fault("point", "rules/evaluation.py", "job.attained.append(job.enclose(ids, numbers))",
+          "job.attained.append(job.enclose(ids, numbers * 0 + domain.low))", LINEAR),
 ]  # fmt: skip

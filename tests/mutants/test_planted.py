@@ -16,11 +16,15 @@ def test_every_fault_still_applies_and_every_rule_has_three():
         assert source.count(fault.old) == 1 and fault.old != fault.new, fault
         assert all((ROOT / test).exists() for test in fault.tests.split()), fault
     counts = Counter(fault.rule for fault in FAULTS)
-    assert min(counts.values()) >= 3 and set(counts) >= {*LEAVES["accuracy"], "split", "both"}
+    assert min(counts.values()) >= 3 and set(counts) >= {*LEAVES["accuracy"], *LEAVES["bounds"], "split", "both"}
 
 
-@pytest.mark.parametrize("rule", [*LEAVES["accuracy"], "split", "both", "float32"])
+@pytest.mark.parametrize("rule", [*LEAVES["accuracy"], "split", "both", "float32", "linear", "point", "bounds"])
 def test_a_planted_fault_is_noticed(rule, tmp_path: Path):
     copy(tmp_path)
-    quick = [f for f in FAULTS if f.rule == rule and f.tests.endswith(("test_rules.py", "test_semantics.py"))]
+    quick = [
+        f
+        for f in FAULTS
+        if f.rule == rule and f.tests.endswith(("test_rules.py", "test_semantics.py", "test_linear.py"))
+    ]
     assert noticed(quick[-1], tmp_path)

@@ -6,6 +6,7 @@ import io
 import json
 import warnings
 import zipfile
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -83,9 +84,11 @@ def corrupt(doc: dict, weights: dict[str, np.ndarray], rng: np.random.Generator)
     doc = copy.deepcopy(doc)
     proof = doc["proof"]
     fold_node = next((n for n in nodes(proof) if n["rule"] == "fold"), None)
-    kind = str(rng.choice(KINDS))
+    kind = str(rng.choice(KINDS if doc["version"] == 2 else BOUNDS_KINDS))
     data = as_bytes(weights)
     match kind:
+        case _ if kind in BOUNDS:
+            BOUNDS[kind](doc, rng)
         case "weight" | "weight, hash restamped":
             name = str(rng.choice(sorted(weights)))
             value = weights[name].copy()
@@ -189,6 +192,179 @@ def corrupt(doc: dict, weights: dict[str, np.ndarray], rng: np.random.Generator)
     return kind, doc, data
 
 
+# --- bounds: each changes the document in place, or leaves it where it has nothing of the kind ---------------------------
+
+
+def nudged(text: str, rng: np.random.Generator) -> Any:
+    """A number of the format, changed; now and then to no number."""
+    if rng.random() < 0.1:
+        return _pick(
+            rng, ["inf", "nan", "-0x0.0p+0", "0x1p+0", "1.0", "1/0", "0x1.0000000000000p+1024", "1/3", 1, None]
+        )
+    if "/" in text:
+        value = Fraction(text) + _pick(rng, [Fraction(s, 10**9) for s in (1, -1, 10**8, -(10**8))])
+        return f"{value.numerator}/{value.denominator}"
+    x = float.fromhex(text)
+    steps = [np.nextafter(x, np.inf), np.nextafter(x, -np.inf), x + 1e-6, x - 1e-6, x + 0.1, x - 0.1, 1.5 * x, -x, 0.0,
+             5e-324, -1e308]  # fmt: skip
+    return float(_pick(rng, steps)).hex()
+
+
+def _nudge(doc: Any, rng: np.random.Generator, paths: list[tuple]) -> None:
+    """One of the numbers at or below these paths."""
+    numbers = [(*p, *q) for p in paths for q in places(entry_at(doc, p)) if type(entry_at(doc, (*p, *q))) is str]
+    if numbers:
+        put(doc, at := _pick(rng, numbers), nudged(entry_at(doc, at), rng))
+
+
+def _stated(doc: dict, rng: np.random.Generator) -> None:
+    """An end moved inwards, or not stated."""
+    end, inward = _pick(rng, [("low", 1), ("high", -1)])
+    i = int(rng.integers(len(doc["conclusion"][end])))
+    if (text := doc["conclusion"][end][i]) is not None:
+        x, by = float.fromhex(text), float(_pick(rng, [1e-12, 1e-6, 1e-3, 0.05, 1.0]))
+        doc["conclusion"][end][i] = _pick(
+            rng, [None, float(np.nextafter(x, inward * np.inf)).hex(), *[(x + inward * by).hex()] * 4]
+        )
+
+
+def _verdict(doc: dict, rng: np.random.Generator) -> None:
+    doc["conclusion"]["verdict"] = _pick(rng, ["PROVED", "REFUTED", "BOUNDED"])
+    name = _pick(rng, ["at_least", "at_most"])
+    if rng.random() < 0.7:
+        ends = doc["conclusion"]["low" if name == "at_least" else "high"]
+        doc["claim"][name] = _pick(rng, [None, "0/1", "1/2", "-1/2", *[[v or "0/1" for v in ends]] * 3])
+
+
+def _operation(doc: dict, rng: np.random.Generator) -> None:
+    """Another operation on as many operands."""
+    row = _pick(rng, doc["claim"]["graph"]["nodes"])
+    families = [["add", "sub", "mul"], ["relu", "abs", "exp", "log", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid", "erf",
+                "softplus", "gelu", "gelu_tanh", "silu", "sin", "cos"], ["power", "over_root"]]  # fmt: skip
+    row[0] = _pick(rng, next((f for f in families if row[0] in f), ["relu", "tokens", "select", "slack", "pivot"]))
+
+
+def _operand(doc: dict, rng: np.random.Generator) -> None:
+    rows = doc["claim"]["graph"]["nodes"]
+    at = int(rng.integers(len(rows)))
+    if rows[at][1]:
+        rows[at][1][int(rng.integers(len(rows[at][1])))] = int(rng.integers(-1, at + 1))
+        if rng.random() < 0.2:
+            rows[at][1].reverse()
+
+
+def _attribute(doc: dict, rng: np.random.Generator) -> None:
+    """A view's reading, a mask, an exponent, a contraction, a constant, a tensor's name or shape."""
+    row = _pick(rng, [r for r in doc["claim"]["graph"]["nodes"] if r[2] is not None])
+    match row:
+        case ["einsum", _, text]:
+            row[2] = _pick(rng, [text[::-1].replace(">-", "->"), text.replace("a", "b"), text[:-1], text.swapcase(),
+                                 ",".join(text.split("->")[0].split(",")[::-1]) + "->" + text.split("->")[1]])  # fmt: skip
+        case ["softmax", _, mask]:
+            row[2] = _pick(rng, ["causal", 1, 2, ["01"], ["11"], ["10", "11"], ["00"], mask])
+        case [_, _, value]:
+            where = (2, *_pick(rng, places(value)))
+            old = entry_at(row, where)
+            put(
+                row,
+                where,
+                old + _pick(rng, [1, -1, 2]) if type(old) is int else nudged(old, rng) if "x" in str(old) else "none",
+            )
+
+
+def _box(doc: dict, rng: np.random.Generator) -> None:
+    _nudge(
+        doc,
+        rng,
+        [
+            ("claim", "domain", "inputs", i, 1 + end)
+            for i in range(len(doc["claim"]["domain"]["inputs"]))
+            for end in (0, 1)
+        ],
+    )
+
+
+def _tokens(doc: dict, rng: np.random.Generator) -> None:
+    if doc["claim"]["domain"]["tokens"]:
+        ids = _pick(rng, doc["claim"]["domain"]["tokens"])
+        ids.pop(int(rng.integers(len(ids)))) if rng.random() < 0.5 else ids.append(int(rng.integers(5)))
+        if rng.random() < 0.8:
+            ids.sort()
+
+
+def _site(doc: dict, rng: np.random.Generator) -> None:
+    sites = doc["claim"]["graph"]["sites"]
+    match int(rng.integers(3)):
+        case 0:
+            doc["claim"]["position"] = _pick(rng, [None, 0, 1, -1, 9])
+        case 1:
+            _pick(rng, sites)[1] = int(rng.integers(-1, len(doc["claim"]["graph"]["nodes"]) + 1))
+        case 2:
+            doc["claim"]["site"] = _pick(rng, ["none", "", *[s[0] for s in sites]])
+
+
+def _cut(doc: dict, rng: np.random.Generator) -> None:
+    """A split elsewhere, along another coordinate, of another set; or halves that change places."""
+    if splits := [n for n in nodes(doc["proof"]) if n["rule"] == "split"]:
+        node = _pick(rng, splits)
+        if rng.random() < 0.2:
+            node["inside"], node["outside"] = node["outside"], node["inside"]
+        elif "at" in node and rng.random() < 0.7:
+            node["at"] = nudged(node["at"], rng)
+        elif "at" in node:
+            node["coordinate"] += _pick(rng, [1, -1])
+        else:
+            node["first"] = _pick(rng, [[], [0], [1, 1], [0, 1, 2, 3], node["first"][:-1], [7]])
+
+
+def _rule(doc: dict, rng: np.random.Generator) -> None:
+    """A part of the proof replaced by another, or proved twice."""
+    node, leaf = _pick(rng, nodes(doc["proof"])), {"rule": "linear", "lines": None}
+    others = [leaf, {"rule": "linear", "lines": []}, {"rule": "enumerate"}, {"rule": "both", "first": leaf, "second": dict(node)},
+              *[copy.deepcopy(n) for n in nodes(doc["proof"]) if n["rule"] == "point"] * 2]  # fmt: skip
+    chosen = _pick(rng, others)
+    node.clear()
+    node.update(chosen)
+
+
+def _lines(doc: dict, rng: np.random.Generator) -> None:
+    if given := [n["lines"] for n in nodes(doc["proof"]) if n.get("lines")]:
+        rows = _pick(rng, given)
+        row = _pick(rng, rows)
+        match int(rng.integers(7)):
+            case 0:
+                rows.remove(row)
+            case 1:
+                rows.append(copy.deepcopy(row))
+            case 2:
+                row[2] += int(_pick(rng, [1, -1, 20, -20, 900, 2_000]))
+            case 3:
+                row[3], row[4] = row[4], row[3]
+            case 4:
+                row[int(rng.integers(2))] += int(_pick(rng, [1, -1]))
+            case _:
+                side = row[_pick(rng, [3, 4])]
+                i = int(rng.integers(len(side)))
+                side[i] = int(_pick(rng, [0, -side[i], side[i] + 1, 2**16, 2**16 + 1, 7 * side[i], 2**53, -(2**20)]))
+
+
+def _points(doc: dict, rng: np.random.Generator) -> None:
+    if found := [n["inputs"] for n in nodes(doc["proof"]) if n["rule"] == "point"]:
+        row = _pick(rng, _pick(rng, found))
+        if row[0] and rng.random() < 0.4:
+            row[0][int(rng.integers(len(row[0])))] += int(_pick(rng, [1, -1]))
+        else:
+            _nudge(row, rng, [(1,)])
+
+
+BOUNDS = {
+    "bound stated": _stated, "verdict": _verdict, "operation": _operation, "operand of a row": _operand,
+    "attribute": _attribute, "box": _box, "token set": _tokens, "site": _site, "cut": _cut, "part of the proof": _rule,
+    "lines": _lines, "points": _points,
+    "number": lambda doc, rng: _nudge(doc, rng, [("conclusion", "low"), ("conclusion", "high"), ("claim", "at_least"), ("claim", "at_most")]),
+}  # fmt: skip
+
+
 def spoil(file: bytes, rng: np.random.Generator) -> tuple[str, bytes]:
     """One change to the bytes of a good file that no JSON document can express: duplicate keys, another way to write
     the same zip, lies in its headers."""
@@ -279,3 +455,7 @@ KINDS = ["weight", "weight, hash restamped", "weight, hash restamped", "bound", 
          "version", "operand", "domain", "domain", "values", "position", "threshold", "axioms", "extra field", "leaf",
          "leaf", "leaf", "leaf", "index", "index", "number as text", "swapped children", "replayed leaf", "no number",
          "weight that is no number", "deep nesting", "deep proof", "lying header"]  # fmt: skip
+GENERAL = ["weight", "weight, hash restamped", "weight, hash restamped", "semantics", "version", "axioms", "extra field", "leaf",
+           "leaf", "index", "index", "number as text", "swapped children", "replayed leaf", "no number",
+           "weight that is no number", "deep nesting", "deep proof", "lying header"]  # fmt: skip
+BOUNDS_KINDS = [*BOUNDS, *BOUNDS, *GENERAL]

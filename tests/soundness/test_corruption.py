@@ -11,7 +11,7 @@ from mechverify.provers import chain, prove
 from mechverify.provers import fold as fold_prover
 from tests import oracle
 from tests.models import as_bytes, max_weights
-from tests.soundness import forge
+from tests.soundness import bounds, forge, networks
 
 CORRUPTIONS = int(os.environ.get("MECHVERIFY_CORRUPTIONS", 900))
 
@@ -70,6 +70,42 @@ def test_no_corruption_certifies_anything_false(tmp_path, monkeypatch, listing):
         assert implied(doc, data), f"{kind}: a false conclusion was accepted"
     assert rejected > 0.6 * CORRUPTIONS / 2
     assert kinds >= {"weight", "weight, hash restamped", "bound", "grid", "cell", "rule", "mechanism", "domain"}
+
+
+def test_no_corruption_certifies_a_false_bound():
+    """Of proofs by lines and points, cuts and token sets; half of the mutants state what the kernel proves of them."""
+    rng, kinds, accepted = np.random.default_rng(13), set(), 0
+    originals = bounds.bases()
+    for i in range(CORRUPTIONS // 3):
+        name = list(originals)[i % len(originals)]
+        kind, doc, data = forge.corrupt(*originals[name], rng)
+        file = forge.file(bounds.restated(doc, data) if rng.random() < 0.5 else doc, data)
+        try:
+            check(file)
+        except (Rejected, NotACertificate) as error:
+            assert "internal error" not in str(error), (name, kind, error)
+            kinds.add(kind)
+            continue
+        accepted += 1
+        assert bounds.is_true(file, rng), f"{name}: {kind}: a false conclusion was accepted"
+    assert kinds >= set(forge.BOUNDS) - {"points", "lines"} and CORRUPTIONS / 60 < accepted < CORRUPTIONS / 6
+
+
+@pytest.mark.parametrize("name", bounds.bases())
+def test_the_judge_of_bounds_sees_what_is_false(name):
+    """A range that ends half way to its middle, a refutation by points that break nothing, other weights."""
+    rng = np.random.default_rng(14)
+    doc, weights = bounds.bases()[name]
+    good = forge.file(doc, as_bytes(weights))
+    assert bounds.is_true(good, rng)
+    low, high = ([float.fromhex(v) for v in doc["conclusion"][end]] for end in ("low", "high"))
+    for end, other, own in (("low", high, low), ("high", low, high)):
+        inward = networks.hexadecimal([a + (b - a) / 2 for a, b in zip(own, other, strict=True)])
+        false = doc | {"conclusion": doc["conclusion"] | {end: inward}}
+        assert not bounds.is_true(forge.file(false, as_bytes(weights)), rng)
+    claim = doc["claim"] | {"at_least": None, "at_most": networks.hexadecimal(high)}
+    false = doc | {"claim": claim, "conclusion": doc["conclusion"] | {"verdict": "REFUTED"}}
+    assert not bounds.is_true(forge.file(false, as_bytes(weights)), rng)
 
 
 def test_raw_bytes(tmp_path, monkeypatch):

@@ -247,6 +247,81 @@ def test_mixtures_outside_the_unit_interval_are_refused(mix):
         relaxation.plane(Float64(), ones, ones, Ball(np.array([mix]), np.zeros(1)), False)
 
 
+def relaxed(net: Network) -> tuple[Relaxed, int]:
+    claim = networks.claim(net)
+    root = relaxation.rewritten(claim.graph, claim.output)
+    job = Job(claim, Float64())
+    return Relaxed(job.ar, claim.graph, claim.weights, root, linear.cells(job, [claim.domain])), root
+
+
+@pytest.mark.parametrize("function", ["relu", "exp", "tanh"])
+def test_a_form_holds_for_all_coefficients_that_it_may_have(function):
+    """Rounding makes coefficients balls; before signs are looked at, what that may change is taken off."""
+    net = Network([given(2), [function, [0], None]], {}, [(np.array([-1.0, 1.0]), np.array([1.0, 2.0]))], [], 0)
+    found, root = relaxed(net)
+    mid, rad = (
+        np.array([[[1.0, -1.0]], [[0.25, 0.25]], [[0.0, 0.0]]]),
+        np.array([[[0.5, 0.25]], [[0.5, 0.5]], [[1.0, 0.0]]]),
+    )
+    low = found.form(root, Ball(mid.reshape(1, 3, 2), rad.reshape(1, 3, 2)))
+    for x in np.stack(np.meshgrid(np.linspace(-1, 1, 9), np.linspace(1, 2, 9)), -1).reshape(-1, 2):
+        y = np.array([networks.FUNCTIONS[function][0](v) for v in x])
+        least = (mid[:, 0] * y - rad[:, 0] * np.abs(y)).sum(-1)  # over all coefficients
+        assert (low[0] <= least + 1e-12).all()
+
+
+@pytest.mark.parametrize("shift", [-0.9, 1e-5, 0.5])
+def test_a_scale_that_something_is_taken_off_is_no_norm(shift):
+    """x / sqrt(x^2 + shift) on [1, 2]: at most one only if nothing is taken off the square."""
+    rows = [
+        given(1),
+        ["power", [0], 2],
+        constant([shift]),
+        ["add", [1, 2], None],
+        ["rsqrt", [3], None],
+        ["mul", [0, 4], None],
+    ]
+    found, root = relaxed(Network(rows, {}, [(np.ones(1), 2 * np.ones(1))], [], 0))
+    low, high = (f(found.bounds[root]).item() for f in (found.ar.lower, found.ar.upper))
+    values = [x / np.sqrt(x * x + shift) for x in np.linspace(1, 2, 50)]
+    assert low <= min(values) and max(values) <= high + 1e-12
+    assert (high < 1 + 1e-9) == (shift >= 0)
+
+
+def test_a_norm_narrower_than_its_planes_is_held():
+    """x / sqrt(x^2 + 1/10) on [-3, 3]: its interval, of both ends, takes the place of planes over the wide box."""
+    rows = [
+        given(1),
+        ["power", [0], 2],
+        constant([0.1]),
+        ["add", [1, 2], None],
+        ["rsqrt", [3], None],
+        ["mul", [0, 4], None],
+    ]
+    found, root = relaxed(Network(rows, {}, [(-3 * np.ones(1), 3 * np.ones(1))], [], 0))
+    x, y = (found.bounds[a].rad.item() for a in found.graph.nodes[root].args)
+    assert found.bounds[root].rad.item() < x * y  # which is when it does
+    value = 3 / np.sqrt(9.1)
+    for ball in (found.bounds[root], found.range(root)):
+        assert found.ar.lower(ball).item() <= -value and value <= found.ar.upper(ball).item()
+    low = found.form(root, found.ar.exact(np.array([1.0, -1.0]).reshape(1, 2, 1)))
+    assert (low <= -value).all() and (low > -1.01).all()
+
+
+@pytest.mark.parametrize("gap", [23.0, 25.0, 100.0])
+@pytest.mark.parametrize("width", [0.0, 3.0])
+def test_capped_probabilities_are_held(gap, width):
+    """Scores 0 and x, x in [gap, gap + width]: the first's share, exactly; a cap is active from 24 on."""
+    net = Network([constant([[1.0], [0.0]]), given(1), ["einsum", [0, 1], "ab,b->a"], ["softmax", [2], 2]], {},
+                  [(np.array([gap]), np.array([gap + width]))], [], 0)  # fmt: skip
+    claim = networks.claim(net)
+    (found,) = linear.bounds(Job(claim, Float64()), relaxation.rewritten(claim.graph, claim.output), [claim.domain])
+    for x in (gap, gap + width):
+        share = 1 / (1 + arb(x).exp())
+        for low, value, high in zip(found.low.tolist(), (1 - share, share), found.high.tolist(), strict=True):
+            assert arb(low) <= value <= arb(high)
+
+
 # --- whole certificates -----------------------------------------------------------------------------------------------
 
 
