@@ -76,8 +76,6 @@ def prove(
         reasons = []
     if budget.spent() and not problem.settled(found.right):
         reasons.append("interrupted" if budget.interrupted else "the time limit was reached; raise --time-limit")
-    if found.range.low[0] > found.range.high[0]:
-        raise ClaimError("no input of the domain satisfies the claim's conditions: nothing is claimed")
     if found.proof is None:
         return Outcome("UNKNOWN", None, None, evidence, reasons, time.monotonic() - start, 0.0)
     if decided is None:

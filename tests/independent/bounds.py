@@ -511,9 +511,9 @@ class Claim:
     """What is claimed, and the rules, applied to parts of its domain."""
 
     def __init__(self, claim: Any, weights: bytes):
-        kind, architecture, semantics, digest, domain, graph, self.site, self.position, least, most = fields(
-            claim, "kind", "architecture", "semantics", "weights_sha256", "domain", "graph", "site", "position",
-            "at_least", "at_most")  # fmt: skip
+        kind, architecture, semantics, digest, domain, graph, self.site, self.position, where, cases, least, most = (
+            fields(claim, "kind", "architecture", "semantics", "weights_sha256", "domain", "graph", "site", "position",
+                   "where", "cases", "at_least", "at_most"))  # fmt: skip
         need((kind, architecture, semantics) == ("bounds", "captured", "real"), "kind, architecture or semantics")
         need(digest == hashlib.sha256(weights).hexdigest(), "other weights")
         tokens, values, inputs = fields(domain, "tokens", "values", "inputs")
@@ -537,6 +537,10 @@ class Claim:
         module, count, difference = fields(replayed, "module", "inputs", "difference")
         need(type(module) is str and integer(count, 0) >= 0 and a_number(difference) is not None, "replayed")
         need(type(self.site) is str and self.site in dict(named), "site")
+        for name in [*items(where), *items(cases)]:
+            need(type(name) is str and name in dict(named), "a condition is a site")
+            need(self.graph.nodes[dict(named)[name]].kind == "real", "a condition of numbers")
+        self.where = [dict(named)[name] for name in where]
         self.output = dict(named)[self.site]
         node = self.graph.nodes[self.output]
         need(node.kind == "real", "a site of numbers")
@@ -558,16 +562,19 @@ class Claim:
 
     def values(self, part: Part) -> list[Value]:
         """The claim's output on a part."""
+        start = 0 if self.position is None else self.position * self.outputs
+        return self._all(part, self.output)[start : start + self.outputs]
+
+    def _all(self, part: Part, root: int) -> list[Value]:
         done: dict[int, list] = {}
-        for n in self.graph.ancestors([self.output]):
+        for n in self.graph.ancestors([root]):
             node = self.graph.nodes[n]
             confirm(math.prod(node.shape) <= SIZE, "a value too large for this checker")
             try:
                 done[n] = self._computed(node, [done[a] for a in node.args], part)
             except Rejected as e:  # here: a limit of this checker
                 raise NotConfirmed(str(e)) from e
-        start = 0 if self.position is None else self.position * self.outputs
-        return done[self.output][start : start + self.outputs]
+        return done[root]
 
     def _computed(self, node: Node, args: list[list], part: Part) -> list:
         attr, shapes = node.attr, [self.graph.nodes[a].shape for a in node.args]
@@ -612,7 +619,11 @@ class Claim:
     def _rows(self, table: int, position: int, part: Part) -> list[Value]:
         """A row of the table, by the token at the position."""
         name, shape = self.graph.nodes[table].attr
-        whole, numbers = self.tensors[name]
+        if self.graph.nodes[table].op == "constant":
+            whole = shape = self.graph.nodes[table].shape
+            numbers = self.graph.nodes[table].attr[1]
+        else:
+            whole, numbers = self.tensors[name]
         result = []
         for i in itertools.product(*map(range, shape[1:])):
             row = {t: numbers[flat((t, *i), whole)] for t in part.tokens[position]}
@@ -627,8 +638,12 @@ class Claim:
         """What is proved of the part, and what no rule can beat: a hull of values that are reached there."""
         rule = proof.get("rule") if type(proof) is dict else None
         match rule:
-            case "linear":
-                self._lines(fields(proof, "rule", "lines")[1])
+            case "linear" | "farkas" | "interval":
+                names = {"linear": ["lines"], "farkas": ["lines", "multipliers"], "interval": []}[rule]
+                shared = ["shared"] if "shared" in proof and rule != "interval" else []
+                _, *witness = fields(proof, "rule", *names, *shared)
+                need(not shared or type(witness[-1]) is bool, "shared")
+                self._lines(witness[0] if names else None)
                 return self.linear(part, target)
             case "point":
                 self.point(part, fields(proof, "rule", "inputs")[1])
@@ -637,6 +652,12 @@ class Claim:
                 _, first, second = fields(proof, "rule", "first", "second")
                 found = [self.prove(p, part, target) for p in (first, second)]
                 return tuple([meet(a, b) for a, b in zip(*pair, strict=True)] for pair in zip(*found, strict=True))
+            case "split" if "node" in proof:  # of numbers that only the kernel knows
+                _, node, entry, cut, inside, outside = fields(proof, "rule", "node", "entry", "at", "inside", "outside")
+                integer(node), integer(entry, 0), a_float(cut)
+                found = [self.prove(p, part, target) for p in (inside, outside)]
+                proved = [hull([a, b]) for a, b in zip(*(pair[0] for pair in found), strict=True)]
+                return proved, self.nothing()
             case "split":
                 names = ("position", "first") if "position" in proof else ("coordinate", "at")
                 _, which, how, inside, outside = fields(proof, "rule", *names, "inside", "outside")
@@ -666,10 +687,15 @@ class Claim:
                 "a point outside the part",
             )
             try:
+                need(self.allowed(at(ids, numbers)), "a point that may not satisfy the conditions")
                 self.attained.append([v.range for v in self.values(at(ids, numbers))])
             except NotConfirmed:
                 self.attained.append(self.nothing())
         need(inputs, "at least one point")
+
+    def allowed(self, place: Part) -> bool:
+        """An input surely satisfies the claim's conditions."""
+        return all(v.range.lo >= 0 for n in self.where for v in self._all(place, n))
 
     def by_token(self, part: Part, position: Any, first: Any) -> list[Part]:
         position, ids = integer(position, 0, len(part.tokens) - 1), {integer(t) for t in items(first)}
@@ -727,6 +753,8 @@ class Claim:
         low, high = [INFINITY] * self.outputs, [-INFINITY] * self.outputs
         for place in places:
             try:
+                if not self.allowed(place):
+                    continue
                 found = self.values(place)
             except NotConfirmed:
                 continue

@@ -234,7 +234,7 @@ def cut(at: str, inside: dict, outside: dict) -> dict:
     ("rejected", LINEAR, dict(at_most="1/1", verdict="PROVED")),  # nothing is stated
     ("rejected", LINEAR, dict(high=[1.0], at_most="999999999999/1000000000000", verdict="PROVED")),
     ("rejected", LINEAR, dict(at_most="1/2", verdict="REFUTED")),  # true, but no point shows it
-    ("rejected", {"rule": "interval"}, {}), ("rejected", {"rule": "linear"}, {}), ("rejected", {**POINT, "inputs": []}, {}),
+    ("confirmed", {"rule": "interval"}, {}), ("rejected", {"rule": "linear"}, {}), ("rejected", {**POINT, "inputs": []}, {}),
 ])  # fmt: skip
 def test_rules_on_the_unit_interval(answer: str, proof: dict, settings: dict) -> None:
     data = networks.file(*networks.document(UNIT, proof, **settings))
