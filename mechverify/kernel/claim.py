@@ -111,9 +111,7 @@ class Claim:
             self.weights = container.read_weights(weights_data)
         except ValueError as error:
             raise Rejected(f"weights: {error}") from None
-        self.domain, values, shapes = _domain(entry["domain"])
-        if counted and shapes:
-            raise Rejected("an accuracy claim counts token sequences; its domain has no real inputs")
+        self.domain, values, shapes = _domain(entry["domain"], real=not counted)
         self.graph = Graph(self.domain.length, values)
         self.target = add_expression(self.graph, entry["equals"]) if self.kind == "accuracy" else None
         self.captured = self.architecture == "captured"
@@ -256,6 +254,8 @@ def captured(graph: Graph, weights: dict[str, np.ndarray], entry: Reader, shapes
     sites = {}
     for row in entry["sites"].items(2**16, 1):
         name, node = row.items(2, 2)
+        if name.text() in sites:
+            raise Rejected(f"{name.where}: two sites of one name")
         sites[name.text()] = ids[node.an_integer(0, len(ids) - 1)]
     replayed = entry["replayed"]
     replayed["inputs"].an_integer(0), replayed["difference"].number(), replayed["module"].text()
@@ -330,18 +330,18 @@ OPERANDS = {**dict.fromkeys(["tokens", "input", "weight", "constant"], 0),
             **dict.fromkeys(["gather", "add", "sub", "mul", "einsum"], 2)}  # fmt: skip
 
 
-def _domain(entry: Reader) -> tuple[Domain, tuple[int, ...], list[tuple[int, ...]]]:
+def _domain(entry: Reader, real: bool) -> tuple[Domain, tuple[int, ...], list[tuple[int, ...]]]:
     """Token sets by position (ids, ascending), the integer that each id of the vocabulary means, and the shapes of
-    the real inputs."""
-    real = entry["inputs"].items(2**8) if "inputs" in entry.value else []
+    the inputs, if they may be real."""
+    inputs = entry["inputs"].items(2**8) if real else []
     values = tuple(entry["values"].integers(2**20))
-    tokens = tuple(tuple(row.integers()) for row in entry["tokens"].items(2**10, 0 if real else 1))
+    tokens = tuple(tuple(row.integers()) for row in entry["tokens"].items(2**10, 0 if inputs else 1))
     entry.close()
     for here in tokens:
         if not here or here[0] < 0 or here[-1] >= len(values) or not all(a < b for a, b in pairwise(here)):
             raise Rejected("a token set of the domain is empty, not ascending, or not within the vocabulary")
     shapes, corners = [], [[], []]
-    for row in real:
+    for row in inputs:
         shape, *ends = row.items(3, 3)
         shapes.append(_sizes(shape))
         for corner, end in zip(corners, ends, strict=True):

@@ -253,3 +253,10 @@ def test_a_tree_of_every_kind_of_leaf_states_no_more_than_is_true():
         slack = 1e-9 * np.maximum(1, np.abs(values))
         assert (values >= proved.low - slack).all() and (values <= proved.high + slack).all()
     assert accepted > 30
+
+
+def test_two_sites_of_one_name_and_a_missing_box_are_refused():
+    doc, data, *_ = relu(LINEAR)
+    spoilt(doc, data, lambda d: d["claim"]["graph"]["sites"].append(["output", 2]))
+    doc, data, *_ = relu(LINEAR)
+    assert "inputs" in spoilt(doc, data, lambda d: d["claim"]["domain"].pop("inputs"))
