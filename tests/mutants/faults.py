@@ -124,7 +124,7 @@ FAULTS = [
     Fault("container", "container.py", "if not np.isfinite(values).all():", "if False:", "tests/kernel/test_container.py"),
     # linear.py
     Fault("linear", "linear.py", "for s in (k.mid > 0, k.mid < 0))", "for s in (k.mid < 0, k.mid > 0))", LINEAR),
-    Fault("linear", "intervals.py", "return [(node.args[0], k), (node.args[1], -k)]", "return [(node.args[0], k), (node.args[1], k)]",
+    Fault("interval", "intervals.py", "return [(node.args[0], k), (node.args[1], -k)]", "return [(node.args[0], k), (node.args[1], k)]",
           LINEAR),
     Fault("linear", "linear.py", "return k.point, self._dot(rounding, self.bounds[n]) if self.ar.rounds else "
           "self.ar.rational(Fraction(0))", "return k.point, self.ar.rational(Fraction(0))", LINEAR),
@@ -134,10 +134,10 @@ FAULTS = [
     Fault("linear", "linear.py", "at = places[:, None] * len(table)", "at = np.arange(len(places))[:, None] * len(table)", LINEAR),
     Fault("linear", "linear.py", "ar.upper(level) if upper else ar.lower(level)", "ar.lower(level) if upper else ar.upper(level)",
           LINEAR),
-    Fault("linear", "intervals.py", "zero if inactive else zero - relaxation.SLACK", "zero", LINEAR),
-    Fault("linear", "intervals.py", "inactive = bool((ar.lower(args[0]) >= 0).all())", "inactive = bool((ar.upper(args[0]) >= 0).all())",
+    Fault("interval", "intervals.py", "zero if inactive else zero - relaxation.SLACK", "zero", LINEAR),
+    Fault("interval", "intervals.py", "inactive = bool((ar.lower(args[0]) >= 0).all())", "inactive = bool((ar.upper(args[0]) >= 0).all())",
           LINEAR),
-    Fault("linear", "intervals.py", "if not (ar.lower(ar.add(rest, self._dot(negative, self.bounds[squares[0]]))) >= 0).all():",
+    Fault("interval", "intervals.py", "if not (ar.lower(ar.add(rest, self._dot(negative, self.bounds[squares[0]]))) >= 0).all():",
           "if False:", LINEAR),
     # rules/linear.py
     Fault("linear", "rules/linear.py", "allowed[i, position, list(tokens)] = True", "allowed[i, position, tokens[0]] = True", LINEAR),
@@ -158,11 +158,11 @@ FAULTS = [
     Fault("relaxation", "relaxation.py", 'graph.nodes[node.args[0]].op == "softmax" and first', "first", LINEAR),
     Fault("relaxation", "relaxation.py", 'add("slack", room, total)', 'add("slack", room, room)', FILES),
     # facts, multipliers, conditions, tables
-    Fault("facts", "claim.py", "(node, entry, at, above))) for above in (False, True)",
+    Fault("farkas", "claim.py", "(node, entry, at, above))) for above in (False, True)",
           "(node, entry, at, above))) for above in (True, False)", FACTS),
-    Fault("facts", "linear.py", "form = -ar.exact(m)", "form = ar.exact(m)", FACTS),
-    Fault("facts", "linear.py", "ar.xp.where(m > 0, floor, ceiling)", "ar.xp.where(m > 0, ceiling, floor)", FACTS),
-    Fault("facts", "claim.py", "if not all((ar.lower(values[n]) >= 0).all() for n in claim.where):", "if False:", FACTS),
+    Fault("farkas", "linear.py", "form = -ar.exact(m)", "form = ar.exact(m)", FACTS),
+    Fault("farkas", "linear.py", "ar.xp.where(m > 0, floor, ceiling)", "ar.xp.where(m > 0, ceiling, floor)", FACTS),
+    Fault("point", "claim.py", "if not all((ar.lower(values[n]) >= 0).all() for n in claim.where):", "if False:", FACTS),
     Fault("tables", "tables.py", "(a[:, None] + b[:, None] * np.arange(self.length)) % m",
           "(a[:, None] + b[:, None] + np.arange(self.length)) % m", FACTS),
     Fault("tables", "tables.py", "r.sum(-1).max() <= 2}", "r.sum(-1).max() <= 3}", FACTS),
