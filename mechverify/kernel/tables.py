@@ -33,12 +33,16 @@ class Tables:
     def __init__(self, graph: Graph, weights: dict, model: Real, wanted: list[int]):
         self.length, size = graph.length, len(graph.values)
         m = _prime(max(size, self.length))
+        self.of: dict[int, Table] = {}
+        if m * m * self.length > ROOM:
+            return
         a, b = np.divmod(np.arange(m * m), m)
         self.rows = (a[:, None] + b[:, None] * np.arange(self.length)) % m
         self.rows = self.rows[(self.rows < size).any(1)]
         self.known = self.rows < size  # others stand for no token
-        reads = {n: r for n, r in _reads(graph, wanted).items() if r is not None and r.any() and r.sum(-1).max() <= 2}
-        small = [n for n in wanted if n in reads and len(self.rows) * _cost(graph, n) <= MOST]
+        reads = _reads(graph, wanted, model.ar)
+        reads = {n: r for n, r in reads.items() if r is not None and r.any() and r.sum(-1).max() <= 2}
+        small = [n for n in wanted if n in reads and len(self.rows) * _cost(graph, n, model.ar) <= MOST]
         inputs, parts = np.where(self.known, self.rows, 0), {n: [] for n in small}
         step = batch_size(graph, small) if small else 1
         for start in range(0, len(inputs) if small else 0, step):
@@ -50,7 +54,7 @@ class Tables:
                     for end in (model.ar.lower, model.ar.upper)
                 )
                 parts[n].append([np.broadcast_to(e, (count, e.shape[1])) for e in ends])
-        self.of = {
+        self.of |= {
             n: Table(*map(np.concatenate, zip(*part, strict=True)), reads[n].reshape(-1, self.length))
             for n, part in parts.items()
         }
@@ -68,9 +72,10 @@ class Tables:
         return tuple(map(np.stack, ends))
 
 
-def _cost(graph: Graph, n: int) -> int:
+def _cost(graph: Graph, n: int, ar: Arithmetic) -> int:
     """Numbers that an evaluation takes."""
-    nodes = (graph.nodes[m] for m in graph.ancestors([n]))
+    nodes = [graph.nodes[m] for m in graph.ancestors([n])]
+    ar.spend(len(nodes), 1, 1_000)
     return sum(math.prod(m.shape) for m in nodes if m.op not in ("weight", "constant"))
 
 
@@ -81,16 +86,20 @@ def _prime(least: int) -> int:
     return m
 
 
-def _reads(graph: Graph, wanted: list[int]) -> dict[int, np.ndarray | None]:
+def _reads(graph: Graph, wanted: list[int], ar: Arithmetic) -> dict[int, np.ndarray | None]:
     """Which positions' tokens each entry of a node may depend on, booleans [*shape, length]; None where the node
-    depends on real inputs, or is too large."""
+    depends on real inputs, or is too large (or all nodes together are)."""
     reads: dict[int, np.ndarray | None] = {}
+    held = 0
     for n in graph.ancestors(wanted):
         node = graph.nodes[n]
         args = [reads[a] for a in node.args]
-        if node.op == "input" or any(a is None for a in args) or math.prod(node.shape) * graph.length > ROOM:
+        size = math.prod(node.shape) * graph.length
+        if node.op == "input" or any(a is None for a in args) or size > ROOM or held + size > MOST:
             reads[n] = None
             continue
+        held += size
+        ar.spend(size, 10, 1)
         nothing = np.zeros((*node.shape, graph.length), bool)
         match node.op:
             case "tokens":

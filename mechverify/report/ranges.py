@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from mechverify.kernel import Theorem
+from mechverify.kernel.functions import FUNCTIONS
 from mechverify.kernel.graph import Graph
 
 OPERATORS = {"add": "+", "sub": "-", "mul": "*"}
+LONG = 400  # characters of a formula
 SHOWN = 8  # entries, and coordinates of a point
 
 
@@ -45,15 +47,26 @@ def lines(theorem: Theorem, common: list[tuple[str, str]]) -> list[tuple[str, st
 
 def expression(graph: Graph, n: int) -> str:
     """A real node as a formula of the inputs: `x0[3]` is an entry of the first one, `token 2` the integer that a token
-    means. Read off the graph, so that nobody has to trust a name."""
+    means. Read off the graph, so that nobody has to trust a name; a long formula is cut."""
+    texts: dict[int, str] = {}
+    for m in graph.ancestors([n]):
+        text = _formula(graph, m, texts)
+        texts[m] = text if len(text) <= LONG else f"{text[:LONG]}... (node {m})"
+    return texts[n]
+
+
+def _formula(graph: Graph, n: int, texts: dict[int, str]) -> str:
     node = graph.nodes[n]
-    args = [expression(graph, a) for a in node.args if graph.nodes[a].kind == "real"]
+    args = [texts[a] for a in node.args if graph.nodes[a].kind == "real"]
     match node.op:
-        case "view" if node.shape == ():
+        case "view" if node.shape == () and node.kind == "real":
             operand = graph.nodes[node.args[0]]
             at = [int(i) for i in np.unravel_index(node.attr[1], operand.shape)]
-            if operand.op == "gather" and graph.nodes[operand.args[0]].op == "constant":
-                return f"token {at[0]}"
+            if operand.op == "gather":
+                table, ids = (graph.nodes[a] for a in operand.args)
+                meant = (len(graph.values),), tuple(map(float, graph.values))
+                if ids.op == "tokens" and (table.op, table.attr) == ("constant", meant):
+                    return f"token {at[0]}"
             return f"{args[0]}{at}"
         case "input":
             return f"x{node.attr[0]}"
@@ -63,8 +76,8 @@ def expression(graph: Graph, n: int) -> str:
             return f"({args[0]} {OPERATORS[node.op]} {args[1]})"
         case "power":
             return f"{args[0]}^{node.attr}"
-    inside = ", ".join(args) if args else f"{node.attr}"
-    return f"{node.op}({inside})"
+    name = node.op if node.op in FUNCTIONS else f"{node.op}, node {n},"  # what its attribute does, the graph says
+    return f"{name}({', '.join(args)})"
 
 
 def name(theorem: Theorem) -> str:

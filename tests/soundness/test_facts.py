@@ -15,6 +15,7 @@ from mechverify.kernel.float64 import Float64
 from mechverify.kernel.intervals import Intervals
 from mechverify.kernel.linear import Relaxed
 from mechverify.kernel.rules import linear
+from mechverify.report.ranges import expression
 from tests.soundness import networks
 from tests.soundness.networks import Maker, Network, constant, document, evaluate, file, given, samples
 from tests.soundness.test_linear import LINEAR
@@ -260,3 +261,34 @@ def test_two_sites_of_one_name_and_a_missing_box_are_refused():
     spoilt(doc, data, lambda d: d["claim"]["graph"]["sites"].append(["output", 2]))
     doc, data, *_ = relu(LINEAR)
     assert "inputs" in spoilt(doc, data, lambda d: d["claim"]["domain"].pop("inputs"))
+
+
+def test_a_large_vocabulary_has_no_tables():
+    """They would take 50,257^2 rows."""
+    table = np.random.default_rng(0).normal(size=(50_257, 2))
+    rows = [["weight", [], ["t", [50_257, 2]]], ["tokens", [], None], ["gather", [0, 1], None]]
+    net = Network(rows, {"t": table}, [], [list(range(50_257))] * 2, 50_257)
+    claim = networks.claim(net)
+    job = Job(claim, Float64())
+    assert job.tables.of == {}
+    (found,) = linear.bounds(job, [claim.domain])
+    assert (found.low <= np.tile(table.min(0), 2)).all() and (found.high >= np.tile(table.max(0), 2)).all()
+
+
+def test_a_formula_that_doubles_is_cut():
+    doc, data, *_ = relu(LINEAR)
+    nodes = doc["claim"]["graph"]["nodes"]
+    for _ in range(200):
+        nodes.append(["add", [len(nodes) - 1] * 2, None])
+    doc["claim"]["graph"]["sites"].append(["doubled", len(nodes) - 1])
+    claim = networks.Claim(Reader(doc["claim"] | {"where": ["doubled"]}, "claim"), data)
+    assert len(expression(claim.graph, claim.where[0])) < 1_000
+
+
+def test_a_table_that_is_not_what_tokens_mean_is_not_called_a_token():
+    rows = [["tokens", [], None], constant([0.0, 1.0, 2.0]), constant([2.0, 1.0, 0.0])]
+    for table in (1, 2):
+        rows += [["gather", [table, 0], None], ["view", [len(rows)], [[], 1, []]]]
+    claim = networks.claim(Network(rows, {}, [], [[0, 1, 2]] * 2, 3))
+    texts = [expression(claim.graph, n) for n, node in enumerate(claim.graph.nodes) if node.op == "view"]
+    assert texts[0] == "token 1" and "token" not in texts[1]

@@ -79,7 +79,7 @@ def check(job: Job, parts: list[Domain], witnesses: list[Reader]) -> list[Range]
         rule = witness["rule"].text()
         lines = witness["lines"] if rule != "interval" else None
         multipliers = witness["multipliers"] if rule == "farkas" else None
-        shared = "shared" in witness.value and witness["shared"].flag()
+        shared = rule != "interval" and "shared" in witness.value and witness["shared"].flag()
         witness.close()
         if lines is None or (lines.value is None and multipliers is None):
             alike.setdefault((Intervals if lines is None else Relaxed, shared), []).append(i)
@@ -137,9 +137,11 @@ def cells(job: Job, parts: list[Domain]) -> Cells:
         inputs.append(box.map(lambda a, s=start, n=size, t=shape: a[:, s : s + n].reshape(-1, *t)))
         start += size
     facts: dict[int, np.ndarray] = {}  # [two ends, cells, entries]
+    held = 0
     for n in {*job.roots.conditions[: len(job.claim.where)], *(n for p in parts for n, *_ in p.facts)}:
         size = prod(graph.nodes[n].shape)
-        reserve(2, len(parts), size)
+        held += 2 * len(parts) * size
+        reserve(held // 4)  # all of them together
         floor = 0.0 if n in job.roots.conditions[: len(job.claim.where)] else -np.inf
         facts[n] = np.stack([np.full((len(parts), size), end) for end in (floor, np.inf)])
     for i, part in enumerate(parts):
