@@ -279,9 +279,10 @@ class Runner(TorchRunner):
         if node.op == "pivot":
             return torch.as_tensor(self.pivots[n])[None]
         if node.op == "slack":
-            (shape, kept), (room, capped) = self.graph.nodes[self.graph.nodes[node.args[1]].args[1]].attr, args
+            others = self.graph.nodes[self.graph.nodes[node.args[1]].args[0]]
+            (shape, kept), (room, capped) = self.graph.nodes[others.args[1]].attr, args
             powers = torch.exp(relaxation.CAP - room) * torch.tensor(kept).double().reshape(shape)
-            return 1 / powers.sum(-1) - 1 / capped
+            return 1 / (1 + powers.sum(-1)) - 1 / capped
         return super()._compute(n, args, tokens, inputs)
 
 

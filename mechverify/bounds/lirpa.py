@@ -1,4 +1,5 @@
-"""Bounds by auto_LiRPA (Xu et al. 2020, arXiv 2002.12920): an optional peer, in float32 as it comes, and never trusted.
+"""Bounds and slopes by auto_LiRPA (Xu et al. 2020, arXiv 2002.12920): an optional peer, in float32 as it comes, and
+never trusted.
 
 Release 0.3, the one that pip has, was written for torch 1.12 and numpy 1.23. `compatible` puts in place what has gone
 since then, for the time of a call, and takes it out again. What is there already, as with newer releases, stays.
@@ -23,8 +24,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mechverify.bounds.optimise import Slopes
+
 METHODS = ("IBP", "CROWN", "CROWN-Optimized")
 OPTIONS = {"conv_mode": "matrix"}  # "patches", its default, fails on attention; fixed_reducemax_index would be unsound
+DENSE = {"sparse_features_alpha": False, "sparse_spec_alpha": False}  # a slope for every entry
 INSTALL = "pip install --no-deps auto-LiRPA==0.3 tqdm"
 
 
@@ -37,20 +41,50 @@ def lirpa_bounds(module: nn.Module, centre: Tensor, radius: float, method: str) 
     finds them: float64 arrays [batch, ...]. The module is left as it was. Raises LirpaError."""
     if method not in METHODS:
         raise LirpaError(f"method {method!r} is none of {', '.join(METHODS)}")
+    _, low, high = _computed(module, centre - radius, centre + radius, method, {})
+    if np.isnan(low).any() or np.isnan(high).any():
+        raise LirpaError(f"auto_LiRPA: {method} gave {int((np.isnan(low) | np.isnan(high)).sum())} bounds that are NaN")
+    return low, high
+
+
+def lirpa_slopes(module: nn.Module, low: Tensor, high: Tensor) -> Slopes:
+    """The slopes that its optimised bounds of `module(x)` take below ReLUs for x between `low` and `high` [1, ...]: for
+    `prove(claim, slopes=...)`, where a claim is about that module's output. Of networks whose only curved functions are
+    ReLUs; the module is left as it was. Raises LirpaError."""
+    sides = [_slopes(module, low, high, side) for side in (0, 1)]  # both at once would keep the upper bound's alone
+    return {
+        key: np.stack([a[0], b[1]]) if key[0] is None else (a + b) / 2
+        for (key, a), b in zip(sides[0].items(), sides[1].values(), strict=True)
+    }
+
+
+def _slopes(module: nn.Module, low: Tensor, high: Tensor, side: int) -> Slopes:
+    only = {"bound_upper": side == 1, "bound_lower": side == 0}
+    bounded, *_ = _computed(module, low, high, "CROWN-Optimized", only, **DENSE)
+    relus = [n for n in bounded._modules.values() if type(n).__name__ == "BoundRelu"]
+    starts: dict[str, int | None] = {n.inputs[0].name: i for i, n in enumerate(relus)} | {bounded.final_name: None}
+    return {
+        (starts[name], i): alpha.detach()[:, :, 0].double().cpu().numpy()
+        for i, relu in enumerate(relus) for name, alpha in relu.alpha.items()
+    }  # fmt: skip
+
+
+def _computed(
+    module: nn.Module, low: Tensor, high: Tensor, method: str, only: dict[str, bool], **options: bool
+) -> tuple[Any, ...]:
+    """The bounded module, and the bounds."""
     with compatible() as package, _told() as told:
         try:
-            bounded = package.BoundedModule(copy.deepcopy(module).eval(), centre, bound_opts=dict(OPTIONS))
-            ball = package.PerturbationLpNorm(norm=np.inf, eps=radius)
-            ends = bounded.compute_bounds(x=(package.BoundedTensor(centre, ball),), method=method)
-            low, high = (end.detach().double().cpu().numpy() for end in ends)
+            centre = (low + high) / 2
+            bounded = package.BoundedModule(copy.deepcopy(module).eval(), centre, bound_opts=OPTIONS | options)
+            ball = package.PerturbationLpNorm(norm=np.inf, x_L=low, x_U=high)
+            ends = bounded.compute_bounds(x=(package.BoundedTensor(centre, ball),), method=method, **only)
+            return bounded, *(end.detach().double().cpu().numpy() for end in ends if end is not None)
         except Exception as error:  # of any type
             name = f"auto_LiRPA {getattr(package, '__version__', '')}: {method}"
             unknown = sorted(set(re.findall(r"^Name: ([^,]*)", told.getvalue(), re.M)))
             what = ", ".join([f"{type(error).__name__}: {error}".removesuffix(": "), *unknown])
             raise LirpaError(f"{name} failed: {what}") from error
-    if np.isnan(low).any() or np.isnan(high).any():
-        raise LirpaError(f"auto_LiRPA: {method} gave {int((np.isnan(low) | np.isnan(high)).sum())} bounds that are NaN")
-    return low, high
 
 
 @contextmanager

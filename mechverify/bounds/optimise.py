@@ -18,6 +18,9 @@ DECAY = 0.05  # of the rate, from the first step to the last
 RECENT, WORTH = 6, 1e-3  # so many steps that gain no more than this share of the width are the last ones
 
 Key = tuple[int, int]  # the node where forms start, and the node that they pass
+Slopes = dict[tuple[int | None, int], np.ndarray]
+"""Below ReLU number j where the operand of ReLU i (None: the output) is bounded, by (i, j) and numbered as they are
+computed: [2, entries of what is bounded, *shape], for lower and for upper bounds. Any number is sound."""
 Pair = tuple[torch.Tensor, torch.Tensor]  # of the lower and of the upper lines, [cells, rows, *shape]
 
 

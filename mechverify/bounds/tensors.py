@@ -110,6 +110,9 @@ class Tensors(Arithmetic):
 
     def scatter(self, x: TensorBall, entries: np.ndarray, size: int) -> TensorBall:
         index = torch.from_numpy(entries).to(self.device)
+        if len(entries) == size and len(np.unique(entries)) == size:
+            inverse = torch.argsort(index)
+            return x.map(lambda a: a.index_select(-1, inverse))
         return x.map(lambda a: a.new_zeros(*a.shape[:-1], size).index_add(-1, index, a))
 
     def widen(self, x: TensorBall, relative: float, absolute: float = 0.0, of: TensorBall | None = None) -> TensorBall:

@@ -151,7 +151,7 @@ class Intervals:
         1 / sqrt(k_ii), however wide c is. Layer norm's entries, whose scale is lost otherwise."""
         ar, nodes = self.ar, self.graph.nodes
         for x, y in (nodes[n].args, nodes[n].args[::-1]):
-            (c, at), (root, row) = self._source(x), self._source(y)
+            (c, at), (root, row) = self.source(x), self.source(y)
             squares = [m for m in self.order if nodes[m].op == "power" and nodes[m].attr == 2 and nodes[m].args == (c,)]
             if nodes[root].op != "rsqrt" or len(squares) != 1:
                 continue
@@ -173,7 +173,7 @@ class Intervals:
                 return relaxation.hull(ar, -most, most)
         return None
 
-    def _source(self, n: int) -> tuple[int, np.ndarray]:
+    def source(self, n: int) -> tuple[int, np.ndarray]:
         """The node that `n` is a view of, and which of its entries each of n's is."""
         at = np.arange(prod(self.graph.nodes[n].shape))
         while self.graph.nodes[n].op == "view":
@@ -215,7 +215,9 @@ class Intervals:
             case "view":
                 shape = self.graph.nodes[node.args[0]].shape
                 at = entries(node.attr).ravel()
-                form = ar.scatter(k.map(lambda a: a.reshape(*lead, -1)), at, prod(shape))
+                form = k.map(lambda a: a.reshape(*lead, -1))
+                if not np.array_equal(at, np.arange(prod(shape))):  # more than a reshape
+                    form = ar.scatter(form, at, prod(shape))
                 return [(node.args[0], form.map(lambda a: a.reshape(*lead, *shape)))]
             case "concat":
                 flat = k.map(lambda a: a.reshape(*lead, -1))

@@ -70,7 +70,7 @@ class Relaxed(Intervals):
         """Linear bounds of every entry of a node: a ball [cells, *shape]."""
         ar, shape = self.ar, self.graph.nodes[node].shape
         size = prod(shape)
-        widest = max(prod(self.graph.nodes[n].shape) for n in self.order)
+        widest = max([size, *(prod(self.graph.nodes[n].shape) for n in self.order if n not in self.fixed)])
         step = size if type(self.lines) is not Lines else max(1, FORMS // (2 * len(self.cells) * widest))
         ends: list[list] = [[], []]
         for start in range(0, size, step):
@@ -162,7 +162,8 @@ class Relaxed(Intervals):
 
     def _through_function(self, start: int, n: int, k: Ball) -> tuple[list, Ball]:
         ar, x = self.ar, self.graph.nodes[n].args[0]
-        k, total = self._pointed(n, k)
+        if (signs := self._signs(n)) is not None:
+            return [(x, ar.mul(k, signs))], ar.rational(Fraction(0))
         given = self.lines.choose(self, start, n)
         if given is None:
             if n not in self._defaults:
@@ -170,32 +171,55 @@ class Relaxed(Intervals):
             lines = self._defaults[n]
         else:
             lines = self._lines(n, *(ar.exact(a) for a in given))
-        form = None
-        for part, (slope, offset) in zip(self._by_sign(k), lines, strict=True):
-            bent = ar.mul(part, slope)
-            form = bent if form is None else ar.add(form, bent)
-            total = ar.add(total, self._dot(part, offset, rows=True))
+        (form,), total = self._bent(n, k, lines)
         return [(x, form)], total
 
     def _through_product(self, start: int, n: int, k: Ball) -> tuple[list, Ball]:
         ar, operands = self.ar, self.graph.nodes[n].args
-        k, total = self._pointed(n, k)
         x, y = (self.bounds[a].map(lambda v: v[:, None]) for a in operands)
         given = self.lines.choose(self, start, n)
         mixes = [ar.rational(m) for m in self.default_mixes(n)] if given is None else [ar.exact(a) for a in given]
-        forms: list = [None, None]
-        for part, mix, upper in zip(self._by_sign(k), mixes, (False, True), strict=True):
+        planes = []
+        for mix, upper in zip(mixes, (False, True), strict=True):
             *slopes, constant = relaxation.plane(ar, x, y, mix, upper)
             level = self.bounds[n].map(lambda v: v[:, None])  # where it is narrow, it beats a plane over a wide box
             level = ar.exact(ar.upper(level) if upper else ar.lower(level))
             narrow = self.bounds[n].rad[:, None] < x.rad * y.rad
-            slopes = [ar.where(narrow, ar.rational(Fraction(0)), s) for s in slopes]
-            constant = ar.where(narrow, level, constant)
-            for i in (0, 1):
-                bent = ar.mul(part, slopes[i])
-                forms[i] = bent if forms[i] is None else ar.add(forms[i], bent)
-            total = ar.add(total, self._dot(part, constant, rows=True))
+            planes.append(
+                [
+                    *(ar.where(narrow, ar.rational(Fraction(0)), s) for s in slopes),
+                    ar.where(narrow, level, constant),
+                ]
+            )
+        forms, total = self._bent(n, k, planes)
         return list(zip(operands, forms, strict=True)), total
+
+    def _bent(self, n: int, k: Ball, planes: list) -> tuple[list[Ball], Ball]:
+        """A form of node n as forms of its operands and a constant, by planes [lower, upper] of slopes and constant:
+        k+ lower + k- upper, where k is the sum of k+ >= 0 and k- <= 0, is k (lower + upper) / 2 + |k| (lower - upper)
+        / 2: fewer passes over the coefficients."""
+        ar, half = self.ar, self.ar.rational(Fraction(1, 2))
+        rounding = k._replace(mid=0 * k.mid)
+        total = self._dot(rounding, self.bounds[n]) if ar.rounds else ar.rational(Fraction(0))
+        k = k.point
+        size, bent = k._replace(mid=ar.xp.abs(k.mid)), []
+        for lower, upper in zip(*planes, strict=True):
+            mean, half_gap = (ar.mul(half, b) for b in (ar.add(lower, upper), ar.sub(lower, upper)))
+            bent.append((mean, half_gap))
+        *slopes, (mean, half_gap) = bent
+        forms = [ar.add(ar.mul(k, m), ar.mul(size, g)) for m, g in slopes]
+        for one, constant in ((k, mean), (size, half_gap)):
+            total = ar.add(total, self._dot(one, constant, rows=True))
+        return forms, total
+
+    def _signs(self, n: int) -> Ball | None:
+        """1 and 0 where a ReLU is the identity and where it is zero; None unless all of its entries are one or the
+        other, in all cells."""
+        x = self.graph.nodes[n].args[0]
+        if self.graph.nodes[n].op != "relu" or not self._stable(x, {"relu"}):
+            return None
+        ar, x = self.ar, self.bounds[x].map(lambda a: a[:, None])
+        return ar.exact(ar.xp.where(ar.lower(x) > 0, 1 + 0 * x.mid, 0 * x.mid))
 
     def curve(self, n: int) -> relaxation.Curve:
         if n not in self._curves:
@@ -224,15 +248,6 @@ class Relaxed(Intervals):
         x, y = (self._depth[a] for a in self.graph.nodes[n].args)
         half = Fraction(1, 2)
         return (half, half) if x == y else (Fraction(0), Fraction(int(x < y)))
-
-    def _by_sign(self, k: Ball) -> tuple[Ball, Ball]:
-        zero = 0 * k.mid
-        return tuple(k._replace(mid=self.ar.xp.where(s, k.mid, zero)) for s in (k.mid > 0, k.mid < 0))
-
-    def _pointed(self, n: int, k: Ball) -> tuple[Ball, Ball]:
-        """The form with coefficients rounded to points, and what that may change."""
-        rounding = k._replace(mid=0 * k.mid)
-        return k.point, self._dot(rounding, self.bounds[n]) if self.ar.rounds else self.ar.rational(Fraction(0))
 
     def _by_token(self, k: Ball, n: int) -> Ball:
         """A form of embeddings as one of one-hot tokens: [cells, rows, length x vocabulary]."""

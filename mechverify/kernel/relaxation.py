@@ -53,6 +53,9 @@ def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewr
     def ones(*shape: int) -> int:
         return add("view", add("constant", attr=((1,), (1.0,))), attr=(shape, 0, (0,) * len(shape)))
 
+    def constant(entries: np.ndarray) -> int:
+        return add("constant", attr=(entries.shape, tuple(entries.ravel().tolist())))
+
     def expanded(n: int, shape: tuple[int, ...]) -> int:
         old = graph.nodes[n].shape
         if old == shape:
@@ -66,10 +69,10 @@ def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewr
     def softmax(node: Node, scores: int) -> int:
         *rest, n = node.shape
         steps = [prod(node.shape[i + 1 :]) for i in range(len(rest))]
-        other = add("view", scores, attr=((*rest, n, n), 0, (*steps, 0, 1)))  # [.., i, j]: score j
-        own = add("view", scores, attr=((*rest, n, n), 0, (*steps, 1, 0)))
         mask = np.broadcast_to(kept(node), node.shape).astype(float)
-        weights = add("constant", attr=(node.shape, tuple(mask.ravel().tolist())))
+        weights = constant(mask)
+        if n == 1:
+            return weights
         letters = "abcdefgh"[: len(rest)]
         term = letters + "i"
         mean = add("pivot", scores, add("constant", attr=((n,), (1 / n,) * n)), attr=f"{term},i->{letters}")
@@ -78,15 +81,17 @@ def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewr
         quotient = add("reciprocal", add("einsum", e, ones(n), attr=f"{term},i->{letters}"))
         quotient = add("view", quotient, attr=(node.shape, 0, (*(s // n for s in steps), 0)))
         second = add("mul", e, quotient)  # before the first, which a form meets earlier on its way back
-        apart = np.broadcast_to(1 - np.eye(n), (*rest, n, n))  # s_i - s_i is zero, which intervals don't see
-        apart = add("constant", attr=(apart.shape, tuple(apart.ravel().tolist())))
-        difference = add("mul", add("sub", other, own), apart)
-        limit = expanded(add("constant", attr=((), (float(CAP),))), graph.nodes[difference].shape)
-        room = add("sub", limit, difference)
+        pairs = (*rest, n, n - 1)  # [.., i, d]: i and the d-th after it, in a circle
+        twice = add("concat", scores, scores, attr=len(rest))
+        other = add("view", twice, attr=(pairs, 1, (*(2 * s for s in steps), 1, 1)))
+        own = add("view", scores, attr=(pairs, 0, (*steps, 1, 0)))
+        limit = expanded(add("constant", attr=((), (float(CAP),))), pairs)
+        room = add("sub", limit, add("sub", other, own))
         capped = add("sub", limit, add("relu", room))  # so that nothing overflows
-        counted = np.maximum(mask[..., None, :], np.eye(n))  # for an i that isn't kept, its own: not to divide by zero
-        counted = add("constant", attr=(counted.shape, tuple(counted.ravel().tolist())))
+        after = (np.arange(n)[:, None] + 1 + np.arange(n - 1)) % n
+        counted = constant(mask[..., after])
         total = add("einsum", add("exp", capped), counted, attr=f"{letters}ij,{letters}ij->{letters}i")
+        total = add("add", total, ones(*node.shape))  # i's own term, kept or not
         share = add("add", add("reciprocal", total), add("slack", room, total))  # each mask errs on its own
         first = share if mask.all() else add("mul", share, weights)
         shared.append((first, second))

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 
+from mechverify.bounds.optimise import Slopes
 from mechverify.certificate.write import Proof
 from mechverify.kernel.errors import Rejected, Unsupported
 from mechverify.kernel.intervals import Intervals
@@ -12,14 +13,14 @@ from mechverify.kernel.rules import linear
 from mechverify.provers.base import Budget
 from mechverify.provers.branch import FEW, branch
 from mechverify.provers.extremes import STEPS, Inputs, climb, sample
-from mechverify.provers.narrow import narrow, with_optimised_lines
+from mechverify.provers.narrow import narrow, with_optimised_lines, with_slopes
 from mechverify.provers.ranges import BoundsProblem, Found, everything, refuted
 
 SLOW = 5.0  # seconds of linear bounds, beyond which a range isn't narrowed any further
 INTERVAL: Proof = {"rule": "interval"}
 
 
-def search(problem: BoundsProblem, budget: Budget, method: str = "branching", seed: int = 0) -> Found:
+def search(problem: BoundsProblem, budget: Budget, method: str = "branching", slopes: Slopes | None = None, seed: int = 0) -> Found:
     """Cheap means first: each of METHODS up to `method`, until the thresholds are reached, or an input breaks one.
 
     Postcondition: the range, and whether a threshold is broken, are the search's belief; the kernel decides."""
@@ -30,6 +31,8 @@ def search(problem: BoundsProblem, budget: Budget, method: str = "branching", se
         begun = time.monotonic()
         found = _relaxed(problem, budget, Intervals if method == "interval" else Relaxed)
         taken = time.monotonic() - begun
+        if slopes:
+            found = with_slopes(problem, found, slopes)
         if found.reasons:
             method = "interval"
         elif taken > SLOW and method in ("optimised", "branching") and not problem.asks:

@@ -143,7 +143,7 @@ class _Watched(Relaxed):
         self.reads: dict[int, bool] = {}
         for n in self._curved:
             for operand in self.graph.nodes[n].args:
-                self.reads[self._source(operand)[0]] = self.graph.nodes[n].op in ("relu", "abs")
+                self.reads[self.source(operand)[0]] = self.graph.nodes[n].op in ("relu", "abs")
         self.reads |= {n: False for n in self.order if self.graph.nodes[n].op == "input"}
 
     def refine(self, n: int) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from mechverify import kernel
+from mechverify.bounds.optimise import Slopes
 from mechverify.certificate.write import write
 from mechverify.claims.claim import Accuracy, Bounds
 from mechverify.claims.errors import ClaimError
@@ -40,9 +41,10 @@ class Outcome:
 def prove(
     claim: Accuracy | Bounds, *, semantics: str = "real", time_limit: float | None = None,
     progress: Progress | None = None, budget: Budget | None = None, method: str = "branching", device: str = "cpu",
+    slopes: Slopes | None = None,
 ) -> Outcome:  # fmt: skip
-    """Falsify, search, write the certificate, and have the kernel check it. `method` (one of base.METHODS) and torch's
-    `device` are for claims about bounds.
+    """Falsify, search, write the certificate, and have the kernel check it. For claims about bounds: `method`, one of
+    base.METHODS; torch's `device`; and `slopes` to try, say those of bounds.lirpa.
 
     Postcondition: what the outcome says was accepted by the kernel. When time is up, or on an interrupt
     (`budget.interrupted`), the outcome holds what was proved until then. Raises Rejected if a prover
@@ -55,7 +57,7 @@ def prove(
     if progress is not None:
         budget.progress = progress
     if isinstance(claim, Bounds):
-        return _prove_bounds(BoundsProblem(claim, semantics, device), claim, budget, method, start)
+        return _prove_bounds(BoundsProblem(claim, semantics, device), claim, budget, method, slopes or {}, start)
     problem = Problem.of(claim, semantics)
     evidence = falsify(problem, budget)
     found = _listed(problem, evidence)
@@ -90,8 +92,8 @@ def prove(
     )  # fmt: skip
 
 
-def _prove_bounds(problem: BoundsProblem, claim: Bounds, budget: Budget, method: str, start: float) -> Outcome:
-    found = search(problem, budget, method)
+def _prove_bounds(problem: BoundsProblem, claim: Bounds, budget: Budget, method: str, slopes: Slopes, start: float) -> Outcome:
+    found = search(problem, budget, method, slopes)
     if found.range.low[0] > found.range.high[0]:
         raise ClaimError("no input of the domain satisfies the claim's conditions: nothing is claimed")
     if found.proof is None:

@@ -5,11 +5,12 @@ import time
 import numpy as np
 import torch
 
+from mechverify.bounds.optimise import Slopes
 from mechverify.certificate.write import Proof
 from mechverify.kernel.claim import Domain, Range
 from mechverify.kernel.errors import Rejected, Unsupported
 from mechverify.provers.base import Budget
-from mechverify.provers.ranges import BoundsProblem, Found, middle_of, optimised, unite
+from mechverify.provers.ranges import BoundsProblem, Found, checked, middle_of, optimised, proposed, unite
 
 CELLS, CANDIDATES, PATIENCE, WORTH = 256, 12, 10.0, 0.995  # at most so many cells and seconds; a cut's least gain
 OPTIMISED = 2  # halvings before slopes are optimised
@@ -71,7 +72,21 @@ def with_optimised_lines(problem: BoundsProblem, budget: Budget, found: Found, c
     except (Rejected, Unsupported) as error:  # what the kernel's own lines prove stands
         found.reasons.append(f"optimised lines: {error}")
         return found
-    proof = _tree(cuts, [leaf for leaf, _ in leaves], problem.domain)
+    return _better(found, _tree(cuts, [leaf for leaf, _ in leaves], problem.domain), range_)
+
+
+def with_slopes(problem: BoundsProblem, found: Found, slopes: Slopes) -> Found:
+    """With the slopes that somebody proposes."""
+    try:
+        leaf, range_ = checked(problem, proposed(problem, slopes), 0, problem.domain)
+    except (Rejected, Unsupported) as error:
+        found.reasons.append(f"the given slopes: {error}")
+        return found
+    return _better(found, leaf, range_)
+
+
+def _better(found: Found, proof: Proof, range_: Range) -> Found:
+    """Both, or one if it is as good in every entry."""
     if not ((found.range.low > range_.low).any() or (found.range.high < range_.high).any()):
         return Found(proof, range_, False, found.reasons)
     return Found(

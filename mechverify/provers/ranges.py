@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mechverify.bounds.optimise import Kept, optimise
+from mechverify.bounds.optimise import Kept, Slopes, optimise
 from mechverify.bounds.tensors import Tensors
 from mechverify.certificate.write import Proof, claim_document
 from mechverify.claims.claim import Bounds
@@ -157,19 +157,45 @@ def refuted(problem: BoundsProblem, inputs: Inputs) -> Found | None:
 def optimised(problem: BoundsProblem, parts: list[Domain], budget: Budget, **options: Any) -> list[tuple[Proof, Range]]:
     """For each part a leaf with optimised lines (and multipliers, where something is known of it beside its box), and
     the range that the kernel finds with them."""
-    claim, leaves = problem.claim, []
+    claim = problem.claim
     cells = problem.cells(parts)
     options |= {"ar": problem.ar, "shared": problem.shared, "spent": budget.spent}
     kept, *_ = optimise(claim.graph, claim.weights, problem.job.roots, cells, **options)
-    for cell, part in enumerate(parts):
-        leaf = listed(problem, kept, cell)
-        given = linear.Given(*(Reader(leaf[name], name) for name in ("lines", "multipliers") if name in leaf))
-        (found,) = linear.bounds(problem.job, [part], shared=problem.shared, lines=given)
-        for name, used in (("lines", ()), ("multipliers", ("multipliers",))):  # a cell alone may need fewer
-            if name in leaf:
-                leaf[name] = [row for row in leaf[name] if (*row[:2], *used) not in given.unread]
-        leaves.append((leaf, found))
-    return leaves
+    return [checked(problem, kept, cell, part) for cell, part in enumerate(parts)]
+
+
+def checked(problem: BoundsProblem, kept: Kept, cell: int, part: Domain) -> tuple[Proof, Range]:
+    """A leaf with those of a cell's lines that the kernel uses, and the range that it finds."""
+    leaf = listed(problem, kept, cell)
+    given = linear.Given(*(Reader(leaf[name], name) for name in ("lines", "multipliers") if name in leaf))
+    (found,) = linear.bounds(problem.job, [part], shared=problem.shared, lines=given)
+    for name, used in (("lines", ()), ("multipliers", ("multipliers",))):  # a cell alone may need fewer
+        if name in leaf:
+            leaf[name] = [row for row in leaf[name] if (*row[:2], *used) not in given.unread]
+    return leaf, found
+
+
+def proposed(problem: BoundsProblem, slopes: Slopes) -> Kept:
+    """Slopes below ReLUs as lines of the whole domain; above, the chord's. Raises ClaimError where they don't fit."""
+    relaxed, kept = problem.relaxed(problem.cells([problem.domain])), Kept()
+    graph, root = problem.claim.graph, problem.job.roots.output
+    relus = [n for n in relaxed.order if graph.nodes[n].op == "relu" and n not in relaxed.fixed]
+    if problem.job.roots.shared:
+        raise ClaimError("slopes can be given for networks without a softmax")
+    for (start, at), given in slopes.items():
+        if not (at in range(len(relus)) and (start is None or start in range(at + 1, len(relus)))):
+            raise ClaimError(f"slopes of ReLU {at} for {start}: the claim's value has {len(relus)} ReLUs before it")
+        node = relus[at]
+        bounded = root if start is None else relaxed.source(graph.nodes[relus[start]].args[0])[0]
+        shape, size = graph.nodes[node].shape, int(np.prod(graph.nodes[bounded].shape))
+        try:
+            below = torch.from_numpy(np.asarray(given, float).reshape(1, 2 * size, *shape))
+        except ValueError:
+            what = f"slopes of ReLU {at} for {start}: expected (2, {size}, {', '.join(map(str, shape))})"
+            raise ClaimError(f"{what}, got {np.shape(given)}") from None
+        above = relaxed.default_slopes(node)[1].mid.expand_as(below)
+        kept.lines[bounded, node] = below, above
+    return kept
 
 
 def listed(problem: BoundsProblem, kept: Kept, cell: int) -> Proof:

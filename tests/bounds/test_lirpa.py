@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from benchmarks.reference_nets import REFERENCE, nets
+from mechverify import Bounds, ball, capture, kernel, prove
 from mechverify.bounds import lirpa
 from mechverify.bounds.lirpa import METHODS, LirpaError, lirpa_bounds
+from mechverify.claims.errors import ClaimError
 
 peer = pytest.mark.skipif(not find_spec("auto_LiRPA"), reason=f"the peer isn't installed: {lirpa.INSTALL}")
 NETS = {name: rest for name, *rest in nets()}
@@ -86,3 +88,36 @@ def test_absence_is_told(monkeypatch):
 def test_an_unknown_method_is_told():
     with pytest.raises(LirpaError, match="IBP, CROWN, CROWN-Optimized"):
         lirpa_bounds(nn.ReLU(), torch.zeros(1, 2), 0.1, "crown")
+
+
+def relu_network():
+    torch.manual_seed(2)
+    layers = [nn.Linear(3, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 4)]
+    return nn.Sequential(*layers).eval(), torch.randn(1, 3)
+
+
+@peer
+def test_its_slopes_become_a_certificate():
+    module, centre = relu_network()
+    low, high = lirpa_bounds(module, centre, 0.5, "CROWN-Optimized")
+    claim = Bounds(capture(module, centre)["output"], over=ball(centre[0], 0.5))
+    slopes = lirpa.lirpa_slopes(module, centre - 0.5, centre + 0.5)
+    outcome = prove(claim, method="linear", slopes=slopes)
+    range_, plain = kernel.check(outcome.certificate).range, prove(claim, method="linear").theorem.range
+    assert (range_.high - range_.low).mean() < 0.9 * (plain.high - plain.low).mean()
+    assert (range_.high - range_.low).mean() < 1.1 * (high - low).mean()  # which keeps the best of all its steps
+
+
+def test_any_slopes_are_sound_and_misfits_are_named():
+    module, centre = relu_network()
+    claim = Bounds(capture(module, centre)["output"], over=ball(centre[0], 0.5))
+    values = module(centre + torch.rand(10_000, 3) - 0.5).detach().double().numpy()
+    rng = np.random.default_rng(0)
+    for scale in (0.5, 3, 1e3):
+        slopes = {(None, 1): scale * rng.normal(size=(2, 4, 12)), (1, 0): scale * rng.normal(size=(2, 12, 12))}
+        outcome = prove(claim, method="linear", slopes=slopes)
+        assert (outcome.theorem.range.low <= values).all() and (values <= outcome.theorem.range.high).all()
+    with pytest.raises(ClaimError, match=r"slopes of ReLU 1 for None: expected \(2, 4, 12\), got \(3,\)"):
+        prove(claim, slopes={(None, 1): np.zeros(3)})
+    with pytest.raises(ClaimError, match="slopes of ReLU 7 for None: the claim's value has 2 ReLUs"):
+        prove(claim, slopes={(None, 7): np.zeros(3)})

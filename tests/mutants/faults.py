@@ -123,11 +123,13 @@ FAULTS = [
     Fault("container", "container.py", "if len(result) != len(pairs):", "if False:", "tests/kernel/test_container.py"),
     Fault("container", "container.py", "if not np.isfinite(values).all():", "if False:", "tests/kernel/test_container.py"),
     # linear.py
-    Fault("linear", "linear.py", "for s in (k.mid > 0, k.mid < 0))", "for s in (k.mid < 0, k.mid > 0))", LINEAR),
+    Fault("linear", "linear.py", "ar.sub(lower, upper))", "ar.sub(upper, lower))", LINEAR),
+    Fault("linear", "linear.py", '!= "relu" or not self._stable(x, {"relu"}):', '!= "relu":', LINEAR),
+    Fault("linear", "linear.py", "ar.xp.where(ar.lower(x) > 0, 1 + 0 * x.mid", "ar.xp.where(ar.lower(x) > 1, 1 + 0 * x.mid", LINEAR),
     Fault("interval", "intervals.py", "return [(node.args[0], k), (node.args[1], -k)]", "return [(node.args[0], k), (node.args[1], k)]",
           LINEAR),
-    Fault("linear", "linear.py", "return k.point, self._dot(rounding, self.bounds[n]) if self.ar.rounds else "
-          "self.ar.rational(Fraction(0))", "return k.point, self.ar.rational(Fraction(0))", LINEAR),
+    Fault("linear", "linear.py", "total = self._dot(rounding, self.bounds[n]) if ar.rounds else ar.rational(Fraction(0))",
+          "total = ar.rational(Fraction(0))", LINEAR),
     Fault("linear", "linear.py", "self.ar.xp.amin(self.ar.xp.where(allowed, low, np.inf), 3)",
           "self.ar.xp.amin(self.ar.xp.where(allowed, low, np.inf), 3) + 1e-6", LINEAR),
     Fault("linear", "linear.py", "reshape(1, 1, len(table), -1)", "reshape(1, 1, len(table), -1)[:, :, ::-1]", LINEAR),
@@ -156,6 +158,9 @@ FAULTS = [
     Fault("relaxation", "relaxation.py", "if not ((mix.mid >= 0) & (mix.mid <= 1)).all():", "if False:", LINEAR),
     Fault("relaxation", "relaxation.py", "ar.xp.maximum(up.mid, down.mid)", "ar.xp.minimum(up.mid, down.mid)", LINEAR),
     Fault("relaxation", "relaxation.py", 'graph.nodes[node.args[0]].op == "softmax" and first', "first", LINEAR),
+    Fault("relaxation", "relaxation.py", 'total = add("add", total, ones(*node.shape))', "", LINEAR),
+    Fault("relaxation", "relaxation.py", 'add("view", twice, attr=(pairs, 1,', 'add("view", twice, attr=(pairs, 0,', LINEAR),
+    Fault("relaxation", "relaxation.py", "after = (np.arange(n)[:, None] + 1", "after = (np.arange(n)[:, None]", LINEAR),
     Fault("relaxation", "relaxation.py", 'add("slack", room, total)', 'add("slack", room, room)', FILES),
     # facts, multipliers, conditions, tables
     Fault("farkas", "claim.py", "(node, entry, at, above))) for above in (False, True)",

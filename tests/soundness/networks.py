@@ -150,9 +150,9 @@ def evaluate(graph, weights: dict, nodes: Sequence[int], tokens: np.ndarray, inp
             value = lifted(pivots[n], node.shape)
         elif op == "slack":  # what capping the scores takes from a share: its exact value less the capped one
             room, capped = args
-            kept = values[graph.nodes[node.args[1]].args[1]]
+            kept = values[graph.nodes[graph.nodes[node.args[1]].args[0]].args[1]]
             powers = mapped(0, relaxation.CAP - room, FUNCTIONS["exp"][exact])
-            value = 1 / (powers * kept).sum(-1) - 1 / capped
+            value = 1 / (1 + (powers * kept).sum(-1)) - 1 / capped
         elif op == "gather":
             value = args[0][0][args[1]]
         elif op == "select":
