@@ -10,10 +10,13 @@ from typing import Any
 _HOMES = {
     "Accuracy": "mechverify.claims",
     "Bounds": "mechverify.claims",
+    "Holds": "mechverify.claims",
+    "Within": "mechverify.claims",
     "ball": "mechverify.claims",
     "box": "mechverify.claims",
     "capture": "mechverify.claims",
     "kth_largest": "mechverify.claims",
+    "lookup": "mechverify.claims",
     "tokens": "mechverify.claims",
     "transformer": "mechverify.claims",
     "prove": "mechverify.provers",

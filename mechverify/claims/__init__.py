@@ -1,13 +1,14 @@
 """What the user says: token symbols, a model's sites, mechanisms in sympy, and claims."""
 
 from mechverify.claims.box import Box, ball, box
-from mechverify.claims.claim import Accuracy, Bounds
+from mechverify.claims.claim import Accuracy, Bounds, Holds, Within
 from mechverify.claims.domain import Tokens, tokens
 from mechverify.claims.errors import ClaimError
+from mechverify.claims.expressions import lookup
 from mechverify.claims.language import kth_largest
-from mechverify.claims.model import CapturedModel, Model, Site, capture, transformer
+from mechverify.claims.model import CapturedModel, Entry, Model, Site, capture, transformer
 
 __all__ = [
-    "Accuracy", "Bounds", "Box", "CapturedModel", "ClaimError", "Model", "Site", "Tokens", "ball", "box", "capture",
-    "kth_largest", "tokens", "transformer",
+    "Accuracy", "Bounds", "Box", "CapturedModel", "ClaimError", "Entry", "Holds", "Model", "Site", "Tokens", "Within",
+    "ball", "box", "capture", "kth_largest", "lookup", "tokens", "transformer",
 ]  # fmt: skip

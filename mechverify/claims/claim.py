@@ -1,19 +1,21 @@
 """Claims: a model, a domain, a mechanism, and what must hold between them."""
 
 import copy
+import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import sympy
 
 from mechverify.claims.box import Box, corners
-from mechverify.claims.conditions import add_conditions
 from mechverify.claims.domain import Tokens
 from mechverify.claims.errors import ClaimError
+from mechverify.claims.expressions import Expressions, inequalities
 from mechverify.claims.language import compile_mechanism
-from mechverify.claims.model import CapturedModel, Model, Site
+from mechverify.claims.model import CapturedModel, Entry, Model, Site
 from mechverify.kernel.architectures import ARCHITECTURES
 from mechverify.kernel.graph import Graph
 
@@ -66,8 +68,9 @@ class Accuracy:
 
 @dataclass(frozen=True, init=False)
 class Bounds:
-    """Every entry of `site` is at least `at_least` and at most `at_most`, on every input `over`: a box or ball of real
-    inputs, a product of token sets, or both.
+    """Every entry of `output` is at least `at_least` and at most `at_most`, on every input `over`: a box or ball of
+    real inputs, a product of token sets, or both. `output` is a site, or expressions in sympy of entries of sites (as
+    `model["pattern"][0, -1, 2]`) and inputs.
 
     `where` lists conditions on the inputs, in sympy (`x[0] >= x[1]`, x being the domain): of other inputs nothing is
     said. `cases` lists conditions that the proof tells apart first: your own case split.
@@ -84,11 +87,17 @@ class Bounds:
     where: tuple[str, ...]
     cases: tuple[str, ...]
 
-    def __init__(self, site: Site, *, over: Box | Tokens, at_least=None, at_most=None, where=(), cases=()):
-        if not isinstance(site, Site) or not isinstance(site.model, CapturedModel):
+    def __init__(self, output, *, over: Box | Tokens, at_least=None, at_most=None, where=(), cases=()):
+        groups = [list(c) if isinstance(c, Iterable) else [c] for c in (where, cases)]
+        if isinstance(output, Entry) and len(output.index) == 1 and output.index[0].is_Integer:
+            output = Site(output.model, output.site, int(output.index[0]))
+        expressions = [] if isinstance(output, Site) else list(output) if isinstance(output, Iterable) else [output]
+        model = output.model if isinstance(output, Site) else _model_of([*expressions, *groups[0], *groups[1]])
+        if not isinstance(model, CapturedModel):
             raise ClaimError('Bounds needs a site of a captured module, such as capture(module, example)["output"]')
-        shape, captured = site.model.shape(site.name), site.model.captured
-        position = site.position
+        captured = model.captured
+        site, shape = (output, model.shape(output.name)) if isinstance(output, Site) else (None, (len(expressions),))
+        position = site.position if site else None
         if position is not None:
             if not shape or not -shape[0] <= position < shape[0]:
                 raise ClaimError(f"{site.name}[{position}]: its shape is {shape}")
@@ -97,12 +106,12 @@ class Bounds:
         shapes = tuple(a.shape for a in box.low)
         if shapes != captured.inputs:
             need = f"real inputs of shapes {captured.inputs}"
-            raise ClaimError(f"{site.model.source} reads {need}, the domain has {shapes}")
+            raise ClaimError(f"{model.source} reads {need}, the domain has {shapes}")
         length = 0 if tokens is None else len(tokens)
         if length != captured.tokens_length or (tokens and len(tokens.values) != captured.vocab):
             need = f"{captured.tokens_length} tokens below {captured.vocab}"
-            raise ClaimError(f"{site.model.source} reads {need}; the domain has {length}: over=tokens(...)")
-        site, (where, cases) = _with_conditions(site, box, tokens, where, cases)
+            raise ClaimError(f"{model.source} reads {need}; the domain has {length}: over=tokens(...)")
+        site, (where, cases) = _compiled(model, site, expressions, box, tokens, groups)
         set_ = object.__setattr__
         set_(self, "where", where)
         set_(self, "cases", cases)
@@ -113,20 +122,102 @@ class Bounds:
         set_(self, "position", position)
 
 
-def _with_conditions(site: Site, box: Box, tokens: Tokens | None, *conditions) -> tuple[Site, list[tuple[str, ...]]]:
-    """The site in a model whose graph has the conditions as sites of their own, and these sites' names."""
-    groups = [list(c) if isinstance(c, Iterable) else [c] for c in conditions]
-    if not any(groups):
+@dataclass(frozen=True, init=False)
+class Within(Bounds):
+    """`actual` differs from `expected` by at most `eps`, entry by entry, on every input `over` that satisfies `given`:
+    a site or expressions, and what the mechanism says that they are. eps=None asks for the least that can be proved."""
+
+    def __init__(self, actual, expected, *, over: Box | Tokens, eps=None, given=(), cases=()):
+        pairs = zip(_entries(actual), _alike(expected, len(_entries(actual))), strict=True)
+        limit = None if eps is None else _numbers("eps", eps, ())[0]
+        if limit is not None and limit < 0:
+            raise ClaimError(f"eps={eps!r} is negative")
+        least, most = (None, None) if limit is None else (-limit, limit)
+        differences = [sympy.Add(a, -sympy.sympify(b)) for a, b in pairs]
+        super().__init__(differences, over=over, at_least=least, at_most=most, where=given, cases=cases)
+
+
+@dataclass(frozen=True, init=False)
+class Holds(Bounds):
+    """`predicate` holds on every input `over` that satisfies `given`: inequalities between expressions of entries of
+    sites and inputs, And(...) of them, or a list. A margin below zero is what breaks it."""
+
+    def __init__(self, predicate, *, over: Box | Tokens, given=(), cases=()):
+        problems: list[str] = []
+        parts = list(predicate) if isinstance(predicate, Iterable) else [predicate]
+        pairs = [pair for p in parts for pair in inequalities(sympy.sympify(p), problems)]
+        if problems:
+            raise ClaimError("\n".join([f"{_here()}a predicate can't be compiled:", *(f"  {p}" for p in problems)]))
+        super().__init__([high - low for low, high in pairs], over=over, at_least=0, where=given, cases=cases)
+
+
+def _entries(value) -> list[sympy.Expr]:
+    """A site's entries in row-major order, or expressions as they are."""
+    if isinstance(value, Site):
+        if not isinstance(value.model, CapturedModel):
+            raise ClaimError(f"{value.name}: a claim about sites needs a captured module")
+        shape = value.model.shape(value.name)
+        first = () if value.position is None else (value.position,)
+        return [Entry(value.model, value.name, (*first, *index)) for index in np.ndindex(*shape[len(first) :])]
+    return list(map(sympy.sympify, value)) if isinstance(value, Iterable) else [sympy.sympify(value)]
+
+
+def _alike(expected, count: int) -> list:
+    """One expression for all entries, or one for each (nested as they are)."""
+    if not isinstance(expected, Iterable):
+        return [expected] * count
+    flat = np.array(expected, dtype=object).ravel().tolist()
+    if len(flat) != count:
+        raise ClaimError(f"{len(flat)} expressions for {count} entries")
+    return flat
+
+
+def _here() -> str:
+    """The line of the user's file that makes the claim."""
+    frame = inspect.currentframe()
+    while frame and frame.f_globals.get("__name__", "").startswith("mechverify."):
+        frame = frame.f_back
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}: " if frame else ""
+
+
+def _model_of(expressions: list) -> CapturedModel | None:
+    """The model whose entries they speak of."""
+    entries = [e for x in expressions for e in sympy.sympify(x).atoms(Entry)]
+    if len({id(e.model) for e in entries}) > 1:
+        raise ClaimError("a claim speaks of entries of one model; these are of several")
+    return entries[0].model if entries else None
+
+
+def _compiled(
+    model: CapturedModel, site: Site | None, expressions: list, box: Box, tokens: Tokens | None, groups: list[list]
+) -> tuple[Site, list[tuple[str, ...]]]:
+    """The site that is claimed about, in a model whose graph has the expressions and conditions as sites of their own;
+    and the conditions' names."""
+    if site is not None and not any(groups):
         return site, [() for _ in groups]
-    captured = site.model.captured
-    graph, names = copy.deepcopy(captured.graph), []
-    sites = dict(captured.sites)
+    captured = model.captured
+    graph, sites, names = copy.deepcopy(captured.graph), dict(captured.sites), []
+    compiler = Expressions(graph, captured.sites, box, tokens)
     for group in groups:
-        found = add_conditions(graph, group, box, tokens)
+        found = compiler.conditions(group)
         names.append(tuple(found))
         sites |= found
-    model = replace(site.model, captured=replace(captured, graph=graph, sites=sites))
-    return replace(site, model=model), names
+    nodes = compiler.values(expressions)
+    compiler.finish(_here())
+    name = site.name if site else _title(expressions)
+    if site is None:
+        if not nodes:
+            raise ClaimError("nothing is claimed: give an expression")
+        rows = [graph.add("view", node, attr=((1,), 0, (0,))) for node in nodes]
+        sites[name] = graph.add("concat", *rows, attr=0)
+    changed = replace(model, captured=replace(captured, graph=graph, sites=sites))
+    return Site(changed, name, site.position if site else None), names
+
+
+def _title(expressions: list) -> str:
+    text = str(expressions[0])
+    text = text if len(text) <= 80 else text[:77] + "..."
+    return text if len(expressions) == 1 else f"{text} (and {len(expressions) - 1} more)"
 
 
 def _numbers(name: str, value, shape: tuple[int, ...]) -> list[Fraction] | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sympy
 from safetensors.numpy import save
 from torch import nn
 
@@ -18,6 +19,25 @@ from mechverify.kernel.errors import Rejected
 from mechverify.kernel.graph import Graph
 
 
+class Entry(sympy.AtomicExpr):
+    """One entry of a site, as a symbol: `model["pattern"][0, -1, 2]`. An index may be an integer expression of tokens.
+
+    Entries are equal if they are of the same model, site and index."""
+
+    is_commutative = is_extended_real = is_real = True
+
+    def __new__(cls, model: "CapturedModel", site: str, index: tuple) -> "Entry":
+        self = super().__new__(cls)
+        self.model, self.site, self.index = model, site, tuple(sympy.sympify(i) for i in index)
+        return self
+
+    def _hashable_content(self) -> tuple:
+        return id(self.model), self.site, self.index
+
+    def _sympystr(self, printer: Any) -> str:
+        return f"{self.site}[{', '.join(map(str, self.index))}]"
+
+
 @dataclass(frozen=True)
 class Site:
     """A named value inside the model, or one row of it: `model.logits[-1]`."""
@@ -26,7 +46,15 @@ class Site:
     name: str
     position: int | None = None
 
-    def __getitem__(self, position: int) -> "Site":
+    def __getitem__(self, position: "int | tuple | sympy.Expr") -> "Site | Entry":
+        """A row by one index, and an entry, as a symbol, by an index for each axis."""
+        if isinstance(self.model, CapturedModel) and self.position is None:
+            whole = position if isinstance(position, tuple) else (position,)
+            shape = self.model.shape(self.name)
+            if len(whole) == len(shape):
+                return Entry(self.model, self.name, whole)
+            if isinstance(position, tuple):
+                raise ClaimError(f"{self.name}[{', '.join(map(str, whole))}]: the site has shape {shape}")
         if self.position is not None or not isinstance(position, int):
             raise ClaimError(f"{self.name}: index it with one position, as in {self.name}[-1]")
         return Site(self.model, self.name, position)

@@ -60,6 +60,14 @@ class TorchRunner:
             case "constant":
                 shape, entries = node.attr
                 return torch.tensor(entries, dtype=self.dtype).reshape(1, *shape)
+            case "pi":
+                return torch.full((1,), math.pi, dtype=self.dtype)
+            case "number":
+                return torch.from_numpy(np.array(args[0]).reshape(-1)).to(self.dtype)
+            case "pick":
+                index = torch.from_numpy(np.array(args[1]).reshape(-1))
+                size = max(len(args[0]), len(index))
+                return args[0].expand(size, *args[0].shape[1:])[torch.arange(size), index.expand(size)]
             case "select":
                 axis, index = node.attr
                 return args[0].select(axis + 1, index)

@@ -119,7 +119,7 @@ class Claim:
             sites = captured(self.graph, self.weights, entry["graph"], shapes)
         else:
             sites = ARCHITECTURES[self.architecture](self.graph, self.weights)
-        self.shapes = shapes
+        self.shapes, self.sites = shapes, sites
         self.site, position = entry["site"].one_of(sites), entry["position"]
         self.output = sites[self.site]
         self.position = None if self.kind == "bounds" and position.value is None else position.an_integer(0, 2**20)
@@ -192,7 +192,7 @@ class Job:
         if not graph.length:
             return None
         wanted = [n for n, m in roots.of.items() if m in roots.values]
-        return Tables(graph, self.claim.weights, self.model, wanted)
+        return Tables(graph, self.claim.weights, self.model, wanted, self.claim.where)
 
     def enclose(self, tokens: np.ndarray, points: np.ndarray) -> Range:
         """Bounds [inputs, entries] of the output at single inputs; rejects one outside the claim's conditions."""
@@ -242,7 +242,7 @@ def captured(graph: Graph, weights: dict[str, np.ndarray], entry: Reader, shapes
         op, operands, attribute = row.items(3, 3)
         name = op.one_of(ATTRIBUTES)
         args, attr = operands.integers(2**12), ATTRIBUTES[name](attribute)
-        if len(args) != OPERANDS.get(name, 1) and not (name == "concat" and args):
+        if len(args) != OPERANDS.get(name, 1) and not (args and name in ("concat", *OPERATIONS)):
             raise Rejected(f"{row.where}: {name!r} on {len(args)} operands")
         if not all(0 <= a < len(ids) for a in args):
             raise Rejected(f"an operand of {name!r} doesn't refer to an earlier node")
@@ -310,6 +310,10 @@ def _nothing(entry: Reader) -> None:
         raise Rejected(f"{entry.where}: this operation has no attribute")
 
 
+def _integer(entry: Reader) -> int | None:
+    return None if entry.value is None else entry.an_integer()
+
+
 # The operations of a captured graph, and how their attribute is read.
 ATTRIBUTES: dict[str, Callable[[Reader], Any]] = {
     "tokens": _nothing,
@@ -322,12 +326,13 @@ ATTRIBUTES: dict[str, Callable[[Reader], Any]] = {
     "softmax": _mask,
     "power": lambda e: e.an_integer(2, 16),
     "over_root": lambda e: e.an_integer(1, 2**30),
-    **dict.fromkeys(["gather", "add", "sub", "mul", *FUNCTIONS], _nothing),
+    **dict.fromkeys(["gather", "add", "sub", "mul", "pi", "number", "pick", *FUNCTIONS], _nothing),
+    **dict.fromkeys(["value", "integer", *OPERATIONS], _integer),
 }
 
 
-OPERANDS = {**dict.fromkeys(["tokens", "input", "weight", "constant"], 0),
-            **dict.fromkeys(["gather", "add", "sub", "mul", "einsum"], 2)}  # fmt: skip
+OPERANDS = {**dict.fromkeys(["tokens", "input", "weight", "constant", "pi", "value", "integer"], 0),
+            **dict.fromkeys(["gather", "add", "sub", "mul", "einsum", "pick"], 2)}  # fmt: skip
 
 
 def _domain(entry: Reader, real: bool) -> tuple[Domain, tuple[int, ...], list[tuple[int, ...]]]:

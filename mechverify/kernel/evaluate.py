@@ -8,6 +8,7 @@ import numpy as np
 
 from mechverify.kernel import integers
 from mechverify.kernel.arithmetic import ROOM, Ball
+from mechverify.kernel.elementary import pi
 from mechverify.kernel.errors import Unsupported
 from mechverify.kernel.functions import FUNCTIONS, Function, power_of
 from mechverify.kernel.graph import Graph, Node, entries
@@ -66,6 +67,12 @@ class Evaluation:
                 return model.ar.exact(np.array(node.attr[1], float).reshape((1,) * self.batch + node.attr[0]))
             case "concat":
                 return self._concatenated(node, args)
+            case "pi":
+                return pi(model.ar).map(lambda a: a.reshape((1,) * self.batch))
+            case "number":
+                return model.ar.whole(self._of_batch(args[0]))
+            case "pick":
+                return self._picked(*args)
             case "sub" | "mul":
                 return getattr(model, node.op)(*(self.align(a, rank) for a in args))
             case "select" if node.kind == "ids" and self.graph.nodes[node.args[0]].op == "tokens":
@@ -92,6 +99,17 @@ class Evaluation:
         model.ar.spend(len(args) * math.prod(np.broadcast_shapes(*(a.shape for a in args))), 1 + len(args))
         values = np.asarray(self.graph.values, np.int64)
         return integers.apply(node.op, node.attr, args, lambda i: values[self.selected(i)])
+
+    def _of_batch(self, value: np.ndarray) -> np.ndarray:
+        """An integer with all batch axes."""
+        return np.asarray(value).reshape((1,) * (self.batch - np.ndim(value)) + np.shape(value))
+
+    def _picked(self, x: Ball, index: np.ndarray) -> Ball:
+        index = self._of_batch(index)
+        batch = np.broadcast_shapes(x.mid.shape[: self.batch], index.shape)
+        at = index.reshape(*index.shape, *(1,) * (x.mid.ndim - self.batch))
+        wide = x.map(lambda a: np.broadcast_to(a, (*batch, *a.shape[self.batch :])))
+        return wide.map(lambda a: np.take_along_axis(a, at, self.batch).squeeze(self.batch))
 
     def _concatenated(self, node: Node, args: list) -> Ball:
         """Each operand in its place of an array of zeros, added up: exact, and their exponents may differ."""

@@ -228,6 +228,22 @@ def _einsum(graph: Graph, args: list[Node], attr: str) -> tuple:
     return "real", tuple(sizes[c] for c in result)
 
 
+def _number(graph: Graph, args: list[Node], attr: None) -> tuple:
+    """An integer as a real."""
+    _need(len(args) == 1 and args[0].kind == "int", "number takes an integer")
+    _need(max(map(abs, args[0].span)) < 2**53, "an integer of more than 53 bits as a real")
+    return "real", ()
+
+
+def _pick(graph: Graph, args: list[Node], attr: None) -> tuple:
+    """The slice along the first axis of a real value that an integer says."""
+    _need([a.kind for a in args] == ["real", "int"] and len(args[0].shape) > 0, "pick takes a real axis and an integer")
+    low, high = args[1].span
+    size = args[0].shape[0]
+    _need(0 <= low <= high < size, f"pick: the index reaches from {low} to {high}, the axis has {size} entries")
+    return "real", args[0].shape[1:]
+
+
 def _softmax(graph: Graph, args: list[Node], attr: Any) -> tuple:
     """Over the last axis. `attr`: "causal" (entry [j, i] kept if i <= j), or the number of entries kept, or rows of
     "0" and "1" for the last two axes, one row for all if there is but one."""
@@ -248,6 +264,9 @@ MODEL: dict[str, Callable[[Graph, list[Node], Any], tuple]] = {
     "gather": _gather,
     "input": lambda graph, args, attr: ("real", attr[1]),  # attr: which of the real inputs, and its shape
     "constant": lambda graph, args, attr: ("real", attr[0]),  # attr: shape, and the entries
+    "pi": lambda graph, args, attr: ("real", ()),
+    "number": _number,
+    "pick": _pick,
     "view": _view,
     "concat": _concat,
     "add": _elementwise,

@@ -8,12 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mechverify.kernel import relaxation
+from mechverify.kernel import integers, relaxation
 from mechverify.kernel.arithmetic import Arithmetic, Ball
+from mechverify.kernel.elementary import pi
 from mechverify.kernel.errors import Rejected, Unsupported
 from mechverify.kernel.evaluate import function_of, reserve, table, weight
 from mechverify.kernel.graph import Graph, entries
+from mechverify.kernel.integers import Span
 from mechverify.kernel.relaxation import Rewritten
+
+LEAVES = ("input", "slack", "number", "pick")  # where forms end, at intervals
 
 
 class Cells(NamedTuple):
@@ -46,6 +50,7 @@ class Intervals:
             raise Rejected("a softmax's second form comes after the first")
         self.bounds: dict[int, Ball] = {}
         self.positions: dict[int, np.ndarray] = {}  # of ids: which token stands there
+        self.spans: dict[int, list[Span]] = {}  # of integers, cell by cell
         self.empty = ar.raw(np.zeros(len(cells), bool))
         self.fixed = self._fixed()
         self._curved = {n for n in self.order if n not in self.fixed and self._bends(n)}
@@ -54,6 +59,9 @@ class Intervals:
         for n in self.order:
             if graph.nodes[n].kind == "ids":
                 self.positions[n] = self._positions(n)
+                continue
+            if graph.nodes[n].kind == "int":
+                self.spans[n] = self._spans(n)
                 continue
             size = len(cells) * prod(graph.nodes[n].shape)
             held += size
@@ -78,15 +86,18 @@ class Intervals:
     def narrow(self, n: int, low, high) -> None:
         """Keep of bounds[n] what lies between two raw arrays. Where nothing does, the cell is empty."""
         ar, x = self.ar, self.bounds[n]
-        low, high = ar.xp.maximum(ar.lower(x), low), ar.xp.minimum(ar.upper(x), high)
-        self.empty = self.empty | (low > high).reshape(len(low), -1).any(1)
-        self.bounds[n] = relaxation.hull(ar, ar.exact(ar.xp.minimum(low, high)), ar.exact(ar.xp.maximum(low, high)))
+        ends = ar.lower(x), ar.upper(x)
+        low, high = ar.xp.maximum(ends[0], low), ar.xp.minimum(ends[1], high)
+        nothing = low > high
+        self.empty = self.empty | nothing.reshape(len(nothing), -1).any(1)
+        low, high = (ar.xp.where(nothing, old, new) for old, new in zip(ends, (low, high), strict=True))
+        self.bounds[n] = relaxation.hull(ar, ar.exact(low), ar.exact(high))
 
     def _fixed(self) -> set[int]:
         fixed: set[int] = set()
         for n in self.order:
             node = self.graph.nodes[n]
-            if node.op in ("weight", "constant", "pivot") or (node.args and all(a in fixed for a in node.args)):
+            if node.op in ("weight", "constant", "pi", "pivot") or (node.args and all(a in fixed for a in node.args)):
                 fixed.add(n)
         return fixed
 
@@ -103,6 +114,24 @@ class Intervals:
             return np.take(operand, node.attr[1], node.attr[0])
         return operand.ravel()[entries(node.attr)]
 
+    def _spans(self, n: int) -> list[Span]:
+        """Of an integer, by interval arithmetic."""
+        node, values = self.graph.nodes[n], np.array(self.graph.values)
+        self.ar.spend(len(self.cells) * (1 + len(node.args)), 1, 1_000)
+        if node.op == "value":
+            at = [values[allowed[node.attr]] for allowed in self.cells.allowed]
+            return [(int(v.min()), int(v.max())) for v in at]
+        if node.op == "integer":
+            return [(node.attr, node.attr)] * len(self.cells)
+        spans = zip(*(self.spans[a] for a in node.args), strict=True)
+        found = []
+        for s in spans:
+            low, high = integers.span(node.op, list(s), node.attr)
+            if all(a == b for a, b in s):
+                low = high = int(integers.apply(node.op, node.attr, [np.array(a) for a, _ in s], lambda _: values))
+            found.append((low, high))
+        return found
+
     def _interval(self, n: int) -> Ball:
         """Of one operation, from the intervals of its operands."""
         ar, node = self.ar, self.graph.nodes[n]
@@ -118,6 +147,18 @@ class Intervals:
                 table = self._table(n)
                 low = [self._over_tokens(n, sign * table) for sign in (1, -1)]
                 return relaxation.hull(ar, ar.exact(low[0]), -ar.exact(low[1]))
+            case "pi":
+                return pi(ar).map(lambda a: a.reshape(1))
+            case "number":
+                low, high = np.array(self.spans[node.args[0]], float).T
+                return relaxation.hull(ar, ar.exact(ar.raw(low)), ar.exact(ar.raw(high)))
+            case "pick":
+                low, high = np.array(self.spans[node.args[1]]).T[:, :, None]
+                at = np.arange(args[0].mid.shape[1])
+                inside = ar.raw(((low <= at) & (at <= high)).reshape(len(low), -1, *(1,) * len(node.shape)))
+                ends = ar.lower(args[0]), -ar.upper(args[0])
+                ends = [ar.xp.amin(ar.xp.where(inside, end, np.inf), 1) for end in ends]
+                return relaxation.hull(ar, ar.exact(ends[0]), -ar.exact(ends[1]))
             case "slack":
                 zero = 0 * args[0].mid.sum(-1)
                 inactive = bool((ar.lower(args[0]) >= 0).all())
@@ -191,7 +232,7 @@ class Intervals:
                 found = k
             elif n in self.fixed:
                 rest = self.ar.add(rest, self._dot(k, self.bounds[n]))
-            elif n in self._curved or self.graph.nodes[n].op in ("input", "gather", "slack"):
+            elif n in self._curved or self.graph.nodes[n].op in (*LEAVES, "gather"):
                 return None, rest
             else:
                 for operand, form in self._transposed(n, k):

@@ -16,7 +16,7 @@ from mechverify.kernel.arithmetic import Arithmetic, Ball
 from mechverify.kernel.errors import Rejected
 from mechverify.kernel.evaluate import function_of, reserve
 from mechverify.kernel.graph import Graph
-from mechverify.kernel.intervals import Cells, Intervals
+from mechverify.kernel.intervals import LEAVES, Cells, Intervals
 from mechverify.kernel.relaxation import Rewritten
 
 FORMS = 2**21  # coefficients of the forms that are carried at a time
@@ -99,7 +99,7 @@ class Relaxed(Intervals):
             if n in self.other and n != start:
                 other = self.other[n]
                 pending[other] = ar.add(pending[other], k) if other in pending else k
-            elif n in self.fixed or node.op in ("input", "slack"):
+            elif n in self.fixed or node.op in LEAVES:
                 total = ar.add(total, self._dot(k, self.bounds[n]))
             elif node.op == "gather":
                 tokens = self._by_token(k, n) if tokens is None else ar.add(tokens, self._by_token(k, n))

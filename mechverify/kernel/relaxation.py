@@ -37,16 +37,16 @@ class Rewritten(NamedTuple):
 
 
 def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewritten:
-    """Nodes with the same values over the reals, made of: input, tokens, weight, constant, gather, view, concat, add,
-    sub, mul, over_root, einsum with a fixed operand, power, functions, and pivot (any constants). Operands of add, sub
-    and mul have the same shape."""
+    """Nodes with the same values over the reals, made of: input, tokens, weight, constant, pi, gather, number, pick,
+    view, concat, add, sub, mul, over_root, einsum with a fixed operand, power, functions, pivot (any constants), and
+    integers. Operands of add, sub and mul have the same shape."""
     root = graph.narrowed(root)
     order, new, shared = graph.ancestors([root, *conditions]), {}, []
     fixed: set[int] = set()  # nodes (new ones) that don't depend on the input
 
     def add(op: str, *args: int, attr=None) -> int:
         node = graph.add(op, *args, attr=attr)
-        if op in ("weight", "constant", "pivot") or (args and all(a in fixed for a in args)):
+        if op in ("weight", "constant", "pi", "pivot") or (args and all(a in fixed for a in args)):
             fixed.add(node)
         return node
 
@@ -102,8 +102,8 @@ def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewr
         args = [new[a] for a in node.args]
         reserve(*node.shape, node.shape[-1] if node.op == "softmax" else 1)
         if node.kind == "int":
-            raise Unsupported(f"rule linear can't bound {node.op!r}, an integer of the mechanism")
-        if node.op == "softmax":
+            new[n] = n
+        elif node.op == "softmax":
             new[n] = softmax(node, args[0])
         elif node.op in ("add", "sub"):
             new[n] = add(node.op, *(expanded(a, node.shape) for a in args))

@@ -27,13 +27,15 @@ class Table(NamedTuple):
 
 
 class Tables:
-    """Postcondition: `of[n]` for every node of `wanted` whose entries depend on two tokens at most and on nothing else
-    (and cost MOST numbers at most). Complexity: m^2 evaluations, m the least prime that vocabulary and length allow."""
+    """`where`: nodes that are not negative on any input in question. Postcondition: `of[n]` for every node of `wanted`
+    whose entries depend on two tokens at most and on nothing else (and cost MOST numbers at most).
+    Complexity: m^2 evaluations, m the least prime that vocabulary and length allow."""
 
-    def __init__(self, graph: Graph, weights: dict, model: Real, wanted: list[int]):
+    def __init__(self, graph: Graph, weights: dict, model: Real, wanted: list[int], where: tuple[int, ...] = ()):
         self.length, size = graph.length, len(graph.values)
         m = _prime(max(size, self.length))
         self.of: dict[int, Table] = {}
+        self.barred: list[tuple[np.ndarray, np.ndarray]] = []  # rows that break a condition on the tokens it reads
         if m * m * self.length > ROOM:
             return
         a, b = np.divmod(np.arange(m * m), m)
@@ -58,15 +60,22 @@ class Tables:
             n: Table(*map(np.concatenate, zip(*part, strict=True)), reads[n].reshape(-1, self.length))
             for n, part in parts.items()
         }
+        for n in where:
+            if n in self.of:
+                ends = self.of[n].high.T, self.of[n].reads
+                self.barred += [(high < 0, reads) for high, reads in zip(*ends, strict=True)]
 
     def ranges(self, ar: Arithmetic, n: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Least and greatest values [cells, entries] of a node, over the tokens allowed [cells, length, vocabulary]."""
+        """Least and greatest values [cells, entries] of a node, over the tokens allowed [cells, length, vocabulary]
+        that satisfy the conditions; the other way round where there are none."""
         table, ends = self.of[n], [[], []]
         at = np.where(self.known, self.rows, 0)
         for cell in allowed:
             ar.spend(table.low.size, 10, 3)
             here = cell[np.arange(self.length), at] & self.known
             counts = ~(~here @ table.reads.T)  # the tokens that an entry reads are allowed: [rows, entries]
+            for rows, reads in self.barred:
+                counts &= ~(rows[:, None] & table.reads[:, reads].all(1))
             ends[0].append(np.where(counts, table.low, np.inf).min(0))
             ends[1].append(np.where(counts, table.high, -np.inf).max(0))
         return tuple(map(np.stack, ends))
@@ -104,8 +113,12 @@ def _reads(graph: Graph, wanted: list[int], ar: Arithmetic) -> dict[int, np.ndar
         match node.op:
             case "tokens":
                 reads[n] = np.eye(graph.length, dtype=bool)
-            case "weight" | "constant":
+            case "weight" | "constant" | "pi" | "integer":
                 reads[n] = nothing
+            case "value":
+                reads[n] = np.arange(graph.length) == node.attr
+            case "pick":
+                reads[n] = args[0].any(0) | args[1]
             case "view":
                 reads[n] = args[0].reshape(-1, graph.length)[entries(node.attr)]
             case "select":
@@ -122,12 +135,10 @@ def _reads(graph: Graph, wanted: list[int], ar: Arithmetic) -> dict[int, np.ndar
                 reads[n] = nothing | (args[0] & np.broadcast_to(kept(node), node.shape)[..., None]).any(
                     -2, keepdims=True
                 )
-            case _ if node.kind == "real":
+            case _:  # elementwise, or integers
                 for x in args:
                     nothing = nothing | x.reshape(*(1,) * (nothing.ndim - x.ndim), *x.shape)
                 reads[n] = nothing
-            case _:
-                reads[n] = None
     return reads
 
 

@@ -20,7 +20,9 @@ SLOW = 5.0  # seconds of linear bounds, beyond which a range isn't narrowed any 
 INTERVAL: Proof = {"rule": "interval"}
 
 
-def search(problem: BoundsProblem, budget: Budget, method: str = "branching", slopes: Slopes | None = None, seed: int = 0) -> Found:
+def search(
+    problem: BoundsProblem, budget: Budget, method: str = "branching", slopes: Slopes | None = None, seed: int = 0
+) -> Found:
     """Cheap means first: each of METHODS up to `method`, until the thresholds are reached, or an input breaks one.
 
     Postcondition: the range, and whether a threshold is broken, are the search's belief; the kernel decides."""

@@ -45,6 +45,7 @@ class Branching:
         known = np.concatenate([problem.least, problem.most])
         self.slack = SLACK * max(1.0, np.abs(known[np.isfinite(known)]).max(initial=0.0))
         self.open: list[tuple] = []
+        self.stuck: list[Cell] = []
         self.count = itertools.count()
         self.reached = Range(np.full(problem.claim.outputs, np.inf), np.full(problem.claim.outputs, -np.inf))
         self.proved, self.total = 0.0, 0
@@ -66,6 +67,8 @@ class Branching:
             if short <= 0 or a[0] > b[0]:
                 self.proved += share
                 self._reach(a, b)
+            elif self.problem.asks and (short <= 2 * self.slack or _single(part)):  # no cut will help
+                self.stuck.append(Cell(node, part, share, a, b))
             else:
                 heapq.heappush(self.open, (-short, next(self.count), Cell(node, part, share, a, b)))
         self.total += len(cells)
@@ -155,6 +158,11 @@ class _Watched(Relaxed):
             self.operands[n] = self.bounds[n], more, self.reads[n]
 
 
+def _single(part: Domain) -> bool:
+    """One input, which can't be cut."""
+    return part.size == 1 and bool((part.low == part.high).all())
+
+
 def _halves(problem: BoundsProblem, part: Domain, influence: tuple | None) -> tuple[tuple[Domain, Domain], dict]:
     """Cut the value of most influence; else the widest coordinate (relative to the domain's) in the middle, or the
     largest token set."""
@@ -214,8 +222,11 @@ def branch(problem: BoundsProblem, budget: Budget, look: Callable[[], Found | No
             work.open += some
             break
         work.relax(work.cut(cells))
-    for *_, cell in work.open:
+    for cell in [*(cell for *_, cell in work.open), *work.stuck]:
         work._reach(cell.low, cell.high)
     reasons = [f"{len(work.open):,} of {work.total:,} cells are still open; raise --time-limit"] if work.open else []
+    if work.stuck:
+        what = f"{len(work.stuck):,} of {work.total:,} cells come within {2 * work.slack:.1g} of a threshold"
+        reasons.append(f"{what}, where rounding decides; claim that much less")
     low, high = work.reached
     return Found(tree, Range(low - work.slack, high + work.slack), False, reasons)

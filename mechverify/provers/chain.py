@@ -92,7 +92,9 @@ def prove(
     )  # fmt: skip
 
 
-def _prove_bounds(problem: BoundsProblem, claim: Bounds, budget: Budget, method: str, slopes: Slopes, start: float) -> Outcome:
+def _prove_bounds(
+    problem: BoundsProblem, claim: Bounds, budget: Budget, method: str, slopes: Slopes, start: float
+) -> Outcome:
     found = search(problem, budget, method, slopes)
     if found.range.low[0] > found.range.high[0]:
         raise ClaimError("no input of the domain satisfies the claim's conditions: nothing is claimed")

@@ -5,8 +5,9 @@ from math import inf, isfinite
 from pathlib import Path
 
 from mechverify.kernel import Theorem
+from mechverify.report.formula import integer
 from mechverify.report.ranges import name
-from mechverify.report.statement import brute_force_ops, decimal, expression, scientific
+from mechverify.report.statement import brute_force_ops, decimal, scientific
 
 HEAD = r"""% \usepackage{booktabs,siunitx}
 \begin{tabular}{lllrS[table-format=1.8]S[table-format=1.8]S[table-format=1.1e2]S[table-format=1.1e2]l}
@@ -34,7 +35,7 @@ def write_latex(target: Path, checked: list[tuple[Path, Theorem, float]]) -> Pat
         low = decimal(Fraction(t.right.low, total), 8, upwards=False)
         high = decimal(Fraction(t.right.high, total), 8, upwards=True)
         size = f"\\num{{{scientific(total)}}}"
-        claim = expression(t.claim.graph, t.claim.target)
+        claim = integer(t.claim.graph, t.claim.target)
         mechanism = f"\\texttt{{{_escape(claim if len(claim) <= 60 else claim[:57] + '...')}}}"
         cells = [
             _escape(path.name),

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from mechverify.kernel import Theorem
-from mechverify.kernel.functions import FUNCTIONS
-from mechverify.kernel.graph import Graph
+from mechverify.kernel.claim import Claim
+from mechverify.kernel.evaluate import Evaluation
+from mechverify.kernel.float64 import Float64
+from mechverify.kernel.semantics import Real
+from mechverify.report import formula
 
-OPERATORS = {"add": "+", "sub": "-", "mul": "*"}
-LONG = 400  # characters of a formula
 SHOWN = 8  # entries, and coordinates of a point
 
 
@@ -23,7 +24,7 @@ def lines(theorem: Theorem, common: list[tuple[str, str]]) -> list[tuple[str, st
         ("verdict", theorem.verdict),
         ("claim", f"{_thresholds(theorem)} {name(theorem)}, {claim.outputs} entries"),
         ("domain", domain(theorem)),
-        *(("where", f"{expression(claim.graph, n)} >= 0") for n in claim.where),
+        *(("where", f"{formula.real(claim, n)} >= 0") for n in claim.where),
         ("model", f"{claim.architecture}, weights sha256 {claim.weights_sha256}"),
     ]
     if replayed:
@@ -33,9 +34,12 @@ def lines(theorem: Theorem, common: list[tuple[str, str]]) -> list[tuple[str, st
     width = range_.high - range_.low
     if np.isfinite(width).all():
         rows.append(("proved width", f"mean {width.mean():.6g}, largest {width.max():.6g}{_reached(theorem)}"))
+    said = added(claim)
     for i in range(min(SHOWN, claim.outputs)):
         ends = (attained.high[:, i].min(), attained.low[:, i].max()) if attained else None
         reached = f"   reached {ends[0]:+.6f} to {ends[1]:+.6f}" if ends else ""
+        if i in said:
+            rows.append((f"entry {i} is", said[i]))
         if np.isfinite(range_.low[i]) or np.isfinite(range_.high[i]):
             rows.append((f"entry {i}", f"{_down(range_.low[i])} to {_down(range_.high[i], up=True)}{reached}"))
     if claim.outputs > SHOWN:
@@ -43,41 +47,6 @@ def lines(theorem: Theorem, common: list[tuple[str, str]]) -> list[tuple[str, st
     if theorem.verdict == "REFUTED":
         rows += [("broken at", text) for text in broken(theorem)]
     return rows + common
-
-
-def expression(graph: Graph, n: int) -> str:
-    """A real node as a formula of the inputs: `x0[3]` is an entry of the first one, `token 2` the integer that a token
-    means. Read off the graph, so that nobody has to trust a name; a long formula is cut."""
-    texts: dict[int, str] = {}
-    for m in graph.ancestors([n]):
-        text = _formula(graph, m, texts)
-        texts[m] = text if len(text) <= LONG else f"{text[:LONG]}... (node {m})"
-    return texts[n]
-
-
-def _formula(graph: Graph, n: int, texts: dict[int, str]) -> str:
-    node = graph.nodes[n]
-    args = [texts[a] for a in node.args if graph.nodes[a].kind == "real"]
-    match node.op:
-        case "view" if node.shape == () and node.kind == "real":
-            operand = graph.nodes[node.args[0]]
-            at = [int(i) for i in np.unravel_index(node.attr[1], operand.shape)]
-            if operand.op == "gather":
-                table, ids = (graph.nodes[a] for a in operand.args)
-                meant = (len(graph.values),), tuple(map(float, graph.values))
-                if ids.op == "tokens" and (table.op, table.attr) == ("constant", meant):
-                    return f"token {at[0]}"
-            return f"{args[0]}{at}"
-        case "input":
-            return f"x{node.attr[0]}"
-        case "constant" if node.shape == ():
-            return f"{node.attr[1][0]:.17g}"
-        case "add" | "sub" | "mul":
-            return f"({args[0]} {OPERATORS[node.op]} {args[1]})"
-        case "power":
-            return f"{args[0]}^{node.attr}"
-    name = node.op if node.op in FUNCTIONS else f"{node.op}, node {n},"  # what its attribute does, the graph says
-    return f"{name}({', '.join(args)})"
 
 
 def name(theorem: Theorem) -> str:
@@ -120,6 +89,14 @@ def _split(theorem: Theorem) -> tuple[list[np.ndarray], list[np.ndarray]]:
     return tuple(np.split(end, cuts)[:n] for end in (theorem.claim.domain.low, theorem.claim.domain.high))
 
 
+def added(claim: Claim) -> dict[int, str]:
+    """What the entries are, where the claim is about expressions that were added to the module's graph."""
+    node = claim.graph.nodes[claim.output]
+    if node.op != "concat" or any(claim.graph.nodes[a].shape != (1,) for a in node.args):
+        return {}
+    return {i: formula.real(claim, a) for i, a in enumerate(node.args)}
+
+
 def broken(theorem: Theorem) -> list[str]:
     """The replayed inputs that break a threshold, and by how much at least."""
     result, claim = [], theorem.claim
@@ -131,7 +108,21 @@ def broken(theorem: Theorem) -> list[str]:
                 where = [*([str(ids.tolist())] if len(ids) else []), *([_shortened(point)] if len(point) else [])]
                 how = f"below by {float(short):.4g}" if short > 0 else f"above by {float(over):.4g}"
                 result.append(f"{' and '.join(where)}: entry {i} is in [{low[i]:.9g}, {high[i]:.9g}], {how}")
+                result += _seen(claim, i, ids, point)
     return result
+
+
+def _seen(claim: Claim, i: int, ids: np.ndarray, point: np.ndarray) -> list[str]:
+    """The values of the sites that entry i speaks of."""
+    if not added(claim):
+        return []
+    node, inputs, start = claim.graph.nodes[claim.output].args[i], [], 0
+    for shape in claim.shapes:
+        inputs.append(point[None, start : start + prod(shape)].reshape(1, *shape))
+        start += prod(shape)
+    values = Evaluation(claim.graph, claim.weights, Real(Float64()), ids[None], inputs=inputs)
+    shown = [(text, float(values[n].mid.ravel()[0])) for text, n in list(formula.sites(claim, node).items())[:SHOWN]]
+    return [f"    there {text} = {value:.9g}" for text, value in shown]
 
 
 def _shortened(point: np.ndarray) -> str:
@@ -158,7 +149,7 @@ def as_json(theorem: Theorem) -> dict[str, Any]:
         "claim": {
             "kind": "bounds",
             "output": name(theorem),
-            "where": [f"{expression(claim.graph, n)} >= 0" for n in claim.where],
+            "where": [f"{formula.real(claim, n)} >= 0" for n in claim.where],
             "at_least": None if claim.least is None else [str(t) for t in claim.least],
             "at_most": None if claim.most is None else [str(t) for t in claim.most],
             "domain_size": str(claim.domain.size) if not len(claim.domain.low) else None,

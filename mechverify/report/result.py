@@ -6,7 +6,8 @@ from typing import Any
 
 from mechverify.kernel import Theorem
 from mechverify.report import ranges
-from mechverify.report.statement import brute_force_ops, counterexamples, expression
+from mechverify.report.formula import integer
+from mechverify.report.statement import brute_force_ops, counterexamples
 
 
 def as_json(
@@ -37,7 +38,7 @@ def as_json(
         "claim": {
             "kind": "accuracy",
             "output": f"{claim.site}[{claim.position}]",
-            "equals": expression(claim.graph, claim.target),
+            "equals": integer(claim.graph, claim.target),
             "at_least": None if claim.at_least is None else str(claim.at_least),
             "domain_size": str(total),
             "weights_sha256": claim.weights_sha256,

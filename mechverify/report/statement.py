@@ -10,48 +10,14 @@ from mechverify.kernel.check import AXIOMS, Theorem
 from mechverify.kernel.claim import Job
 from mechverify.kernel.evaluate import Evaluation
 from mechverify.kernel.float64 import Float64
-from mechverify.kernel.graph import Graph
 from mechverify.kernel.semantics import Real
-from mechverify.report import ranges
+from mechverify.report import formula, ranges
 
-LONG = 4_000  # characters
 SHOWN = 4  # replayed inputs
 MEANING = {
     "real": "exact real arithmetic on these exact weights",
     "float32": "every float32 evaluation of the model, in any summation order",
 }
-_INFIX = {"sum": " + ", "product": "*", "eq": " == ", "lt": " < ", "le": " <= ", "and": " and ", "or": " or "}
-
-
-def expression(graph: Graph, root: int) -> str:
-    """An integer expression in infix notation; tokens are x0, x1, ... One that is too long to print is cut,
-    with the SHA-256 of all of it."""
-    nodes = graph.ancestors([root])
-    whole = hashlib.sha256(
-        repr([(n, graph.nodes[n].op, graph.nodes[n].args, graph.nodes[n].attr) for n in nodes]).encode()
-    )
-    text: dict[int, str] = {}
-    for n in nodes:
-        node = graph.nodes[n]
-        args = [text[a] for a in node.args]
-        if sum(map(len, args)) > LONG:
-            return f"a mechanism of {len(nodes)} operations, sha256 {whole.hexdigest()}"
-        match node.op:
-            case "value":
-                text[n] = f"x{node.attr}"
-            case "integer":
-                text[n] = str(node.attr)
-            case "mod" | "floordiv":
-                text[n] = f"({args[0]} {'mod' if node.op == 'mod' else '//'} {node.attr})"
-            case "kth_largest":
-                text[n] = f"kth_largest({node.attr}; {', '.join(args)})"
-            case "where":
-                text[n] = f"({args[1]} if {args[0]} else {args[2]})"
-            case op if op in _INFIX:
-                text[n] = f"({_INFIX[op].join(args)})"
-            case op:
-                text[n] = f"{op}({', '.join(args)})"
-    return text[root]
 
 
 def decimal(value: Fraction, places: int, upwards: bool) -> str:
@@ -98,7 +64,10 @@ def lines(theorem: Theorem) -> list[tuple[str, str]]:
     ratio = f", {scientific(times)} times as many" if times > 1 else ""
     rows = [
         ("verdict", theorem.verdict),
-        ("claim", f"strict argmax {claim.site}[{claim.position}] = {expression(claim.graph, claim.target)}{threshold}"),
+        (
+            "claim",
+            f"strict argmax {claim.site}[{claim.position}] = {formula.integer(claim.graph, claim.target)}{threshold}",
+        ),
         ("domain", domain(theorem)),
         ("model", f"{claim.architecture}, weights sha256 {claim.weights_sha256}"),
         ("right, at least", f"{right.low:,}  ({decimal(Fraction(right.low, total), 8, False)} of all, rounded down)"),

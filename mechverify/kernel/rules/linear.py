@@ -102,7 +102,7 @@ def side_by_side(job: Job) -> int:
     graph, varying, widest = job.claim.graph, set(), 1
     for n in graph.ancestors([job.roots.output, *job.roots.conditions]):
         node = graph.nodes[n]
-        if node.op in ("input", "tokens") or varying & set(node.args):
+        if node.op in ("input", "tokens", "value") or varying & set(node.args):
             varying.add(n)
             widest = max(widest, prod(node.shape))
     return max(1, ROOM // (2 * widest**2))
