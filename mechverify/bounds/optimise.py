@@ -15,7 +15,7 @@ from mechverify.kernel.linear import Lines, Relaxed
 from mechverify.kernel.relaxation import Rewritten
 
 DECAY = 0.05  # of the rate, from the first step to the last
-RECENT, WORTH = 6, 1e-3  # so many steps that gain no more than this share of the width are the last ones
+RECENT, WORTH = 5, 1e-3  # so many steps that gain no more than this share of the width are the last ones
 
 Key = tuple[int, int]  # the node where forms start, and the node that they pass
 Slopes = dict[tuple[int | None, int], np.ndarray]

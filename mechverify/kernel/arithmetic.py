@@ -16,6 +16,7 @@ import numpy as np
 from mechverify.kernel.errors import Rejected, Unsupported
 
 ROOM = 2**22  # numbers that one value may have
+CACHED = 2**16  # numbers that stay near the processor
 
 
 class Ball(NamedTuple):
@@ -87,17 +88,22 @@ class Arithmetic:
         n = int(np.prod(axes))
         size, outer = np.abs(left.mid), np.abs(right.mid)
         inner = self.slop(right.rad, outer, n)
-        mid = rad = np.zeros((), self.dtype)
+        shape = np.broadcast_shapes(left.mid.shape[len(summed) :], right.mid.shape[len(summed) :])
+        mid, rad = np.zeros(shape, self.dtype), np.zeros(shape, self.dtype)
         wide_left, wide_right = np.any(left.rad), np.any(inner)
-        for at in np.ndindex(axes):
-            mid = mid + left.mid[at] * right.mid[at]
-            if wide_right:
-                rad = rad + size[at] * inner[at]
-            if wide_left:
-                rad = rad + left.rad[at] * (outer[at] + right.rad[at])
-            self.spend(np.size(mid))
-        rad = np.broadcast_to(np.asarray(rad, self.dtype), np.shape(mid))
-        return self._ball(np.asarray(mid, self.dtype), rad, x.exponent + y.exponent, 3 * n)
+        self.spend(n * mid.size, n)
+        for part in _parts(shape):
+            m, r = mid[(*part, ...)], rad[(*part, ...)]  # views, also of a scalar
+            terms = [_part(a, part, len(shape), len(summed))
+                     for a in (left.mid, left.rad, size, right.mid, right.rad, inner, outer)]  # fmt: skip
+            for at in np.ndindex(axes):
+                a, wide, large, b, spread, inside, reach = (t[at] for t in terms)
+                m += a * b
+                if wide_right:
+                    r += large * inside
+                if wide_left:
+                    r += wide * (reach + spread)
+        return self._ball(mid, rad, x.exponent + y.exponent, 3 * n)
 
     def sum(self, x: Ball) -> Ball:
         """Over the last axis, added in pairs: log2 n rounds."""
@@ -139,6 +145,23 @@ class Arithmetic:
     def whole(self, values: np.ndarray) -> Ball:
         """Integers, exactly (below 2^53 in size)."""
         return Ball(np.asarray(np.asarray(values), self.dtype), np.zeros((1,) * np.ndim(values), self.dtype))
+
+
+def _parts(shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
+    """Slices of an array of that shape, along its first axis that isn't one, which fit a cache."""
+    axis = next((i for i, size in enumerate(shape) if size > 1), None)
+    if axis is None:
+        return [()]
+    step = max(1, CACHED * shape[axis] // math.prod(shape))
+    return [(*(slice(None),) * axis, slice(i, i + step)) for i in range(0, shape[axis], step)]
+
+
+def _part(a: np.ndarray, part: tuple[slice, ...], rank: int, leading: int) -> np.ndarray:
+    """That part of an operand that broadcasts to `rank` axes, after its leading ones."""
+    axis = a.ndim - rank + len(part) - 1
+    if not part or axis < leading or a.shape[axis] == 1:
+        return a
+    return a[(*(slice(None),) * axis, part[-1])]
 
 
 def _spread(a: np.ndarray, term: str, summed: list[str], result: str) -> np.ndarray:

@@ -18,7 +18,7 @@ from mechverify.kernel.float64 import Float64
 from mechverify.kernel.intervals import Cells, Intervals
 from mechverify.kernel.linear import Lines, Relaxed
 
-ROOM = 2**20  # coefficients of the widest form, of all cells together: about what a cache holds
+ROOM = 2**21  # coefficients of the widest form, of all cells together: about what a cache holds
 
 
 class Given(Lines):
