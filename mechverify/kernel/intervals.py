@@ -128,7 +128,8 @@ class Intervals:
         for s in spans:
             low, high = integers.span(node.op, list(s), node.attr)
             if all(a == b for a, b in s):
-                low = high = int(integers.apply(node.op, node.attr, [np.array(a) for a, _ in s], lambda _: values))
+                value = integers.apply(node.op, node.attr, [np.array(a) for a, _ in s], lambda _: values)
+                low = high = int(value.item())
             found.append((low, high))
         return found
 

@@ -98,6 +98,17 @@ def test_a_guard_on_tokens_is_exact(pair):
     everywhere = (values[..., 0] - values[..., 1]).min()
     assert everywhere < margin.min() - 1e-3  # the guard matters
     assert prove(Holds(site[0] >= site[1] + float(margin.min() - 1e-9), over=x)).verdict == "REFUTED"
+    guards = [
+        (x[0] > x[1], A > B),
+        (x[0] >= x[1] + 2, A >= B + 2),
+        (Eq(x[0] + x[1], 6), A + B == 6),
+        (x[0] <= 2, A <= 2),
+    ]
+    for guard, inside in guards:  # every entry, and the tokens at the guard's edge
+        off = values - values[..., ::-1]
+        range_ = prove(Within(site, [site[4 - i] for i in range(5)], over=x, given=guard)).theorem.range
+        assert range_.low == pytest.approx(off[inside].min(0), abs=1e-12)
+        assert range_.high == pytest.approx(off[inside].max(0), abs=1e-12)
     both = Holds(And(site[0] >= site[1] - 3, site[2] <= site[3] + 9), over=x, given=[x[0] > x[1], x[1] >= 1])
     assert prove(both).verdict == "PROVED"
     with pytest.raises(ClaimError, match="no input of the domain"):
@@ -120,6 +131,38 @@ def test_of_more_tokens_than_two_the_bounds_hold():
     assert outcome.verdict == "PROVED"  # by branching on tokens
     assert prove(Within(model["output"][0], Mod(y[0] + y[1] + y[2], 3), over=y,
                         eps=float(np.abs(truth).max()) - 0.01)).verdict == "REFUTED"  # fmt: skip
+
+
+class Three(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.embed = nn.Embedding(5, 3)
+
+    def forward(self, ids):
+        e = self.embed(ids)
+        return e[:, 0] * e[:, 1]
+
+
+def test_three_tokens_are_never_taken_for_two():
+    """Two tokens are read by the model, and another one by a guard, by an index or by a number."""
+    module = Three().eval().double()
+    model, z = capture(module, torch.tensor([[1, 2, 3]])), tokens("z", length=3, vocab=5)
+    ids = np.stack(np.meshgrid(*[range(5)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    values, site = module(torch.from_numpy(ids)).detach().numpy(), model["output"]
+    a, b, c = ids.T
+    cases = {
+        "guard": (Within(site, 0, over=z, given=z[1] > z[2]), values[b > c]),
+        "guard on two others": (Within(site, 0, over=z, given=z[1] + z[2] >= 6), values[b + c >= 6]),
+        "index": (Within(site, lookup([0, 3, -1, 2, 7], z[2]), over=z), values - np.array([0, 3, -1, 2, 7])[c, None]),
+        "number": (Within(site, Mod(z[2] + 3, 4), over=z), values - ((c + 3) % 4)[:, None]),
+        "of all": (Within(site, Mod(z[0] + z[1] + z[2] + 1, 3), over=z), values - ((a + b + c + 1) % 3)[:, None]),
+        "index of all": (Within(site, model["embed"][1, Mod(z[0] + z[2], 3)], over=z),
+                         values - module.embed.weight.detach().numpy()[b, (a + c) % 3][:, None]),
+    }  # fmt: skip
+    for name, (claim, truth) in cases.items():
+        range_ = prove(claim).theorem.range
+        assert (range_.low <= truth.min(0) + 1e-12).all() and (truth.max(0) <= range_.high + 1e-12).all(), name
 
 
 def test_over_a_box():

@@ -21,12 +21,14 @@ from typing import Any, NamedTuple
 
 from tests.independent.checker import (
     LN2,
+    OPERATIONS,
     Interval,
     Rejected,
     _up,
     fields,
     integer,
     items,
+    legal_span,
     members,
     need,
     read_tensors,
@@ -372,20 +374,27 @@ def a_shape(value: Any) -> tuple[int, ...]:
 
 
 class Node(NamedTuple):
-    """`kind` is "real" or "ids"; `shape` has no batch axis."""
+    """`kind` is "real", "ids" or "int", which has a span; `shape` has no batch axis."""
 
     op: str
     args: tuple[int, ...]
     attr: Any
     kind: str
     shape: tuple[int, ...]
+    span: tuple[int, int] = (0, 0)
 
 
 class Graph:
     """The rows of claim.graph.nodes, each legal."""
 
-    def __init__(self, rows: Any, tensors: dict, shapes: list[tuple[int, ...]], length: int, vocabulary: int):
-        self.tensors, self.shapes, self.length, self.vocabulary = tensors, shapes, length, vocabulary
+    def __init__(self, rows: Any, tensors: dict, shapes: list[tuple[int, ...]], length: int, meant: list[int]):
+        self.tensors, self.shapes, self.length, self.vocabulary, self.values = (
+            tensors,
+            shapes,
+            length,
+            len(meant),
+            meant,
+        )
         self.nodes: list[Node] = []
         for row in items(rows):
             op, operands, attr = items(row, 3)
@@ -400,10 +409,23 @@ class Graph:
                 wanted.update(self.nodes[n].args)
         return sorted(wanted)
 
-    def _legal(self, op: Any, args: list[Node], attr: Any) -> tuple[Any, str, tuple[int, ...]]:
-        """The attribute as it is used, kind and shape."""
+    def _legal(self, op: Any, args: list[Node], attr: Any) -> tuple:
+        """The attribute as it is used, kind and shape; of an integer its span."""
         reals = all(a.kind == "real" for a in args)
+        if type(op) is str and (op in OPERATIONS or op in ("value", "integer")):
+            need(all(a.kind == "int" for a in args), f"operands of {op}")
+            return attr, "int", (), legal_span(op, [a.span for a in args], attr, self.values, self.length)
         match op, len(args):
+            case "pi", 0:
+                need(attr is None, "attribute of pi")
+                return None, "real", ()
+            case "number", 1:
+                need(attr is None and args[0].kind == "int" and max(map(abs, args[0].span)) < 2**53, "number")
+                return None, "real", ()
+            case "pick", 2:
+                need(attr is None and [a.kind for a in args] == ["real", "int"] and args[0].shape, "operands of pick")
+                need(args[1].span[0] >= 0 and args[1].span[1] < args[0].shape[0], "pick: outside its operand")
+                return None, "real", args[0].shape[1:]
             case "tokens", 0:
                 need(attr is None, "attribute of tokens")
                 return None, "ids", (self.length,)
@@ -531,7 +553,7 @@ class Claim:
         need(all(a <= b for a, b in zip(self.domain.low, self.domain.high, strict=True)), "low <= high")
         self.shapes, self.tensors = shapes, read_tensors(weights)
         rows, sites, replayed = fields(graph, "nodes", "sites", "replayed")
-        self.graph = Graph(rows, self.tensors, shapes, len(self.domain.tokens), len(values))
+        self.graph = Graph(rows, self.tensors, shapes, len(self.domain.tokens), values)
         named = [(name, integer(n, 0, len(self.graph.nodes) - 1)) for name, n in (items(s, 2) for s in items(sites))]
         need(all(type(name) is str for name, _ in named) and len(dict(named)) == len(named), "names of sites")
         module, count, difference = fields(replayed, "module", "inputs", "difference")
@@ -581,6 +603,25 @@ class Claim:
         match node.op:
             case "tokens":
                 return list(range(self.graph.length))
+            case "value":
+                return [frozenset(self.graph.values[t] for t in part.tokens[attr])]
+            case "integer":
+                return [frozenset([attr])]
+            case op if op in OPERATIONS:
+                combinations = math.prod(len(a[0]) for a in args)
+                confirm(combinations <= SIZE, "an integer of too many values")
+                return [frozenset(OPERATIONS[op][-1](list(x), attr) for x in itertools.product(*(a[0] for a in args)))]
+            case "pi":
+                return [fixed(Interval(PI - TINY, PI + TINY))]
+            case "number":
+                return [fixed(Interval(Fraction(min(args[0][0])), Fraction(max(args[0][0]))))]
+            case "pick":
+                size = math.prod(node.shape)
+                slices = [args[0][i * size : (i + 1) * size] for i in args[1][0]]
+                alone = len(slices) == 1
+                return (
+                    slices[0] if alone else [fixed(hull([v.range for v in some])) for some in zip(*slices, strict=True)]
+                )
             case "input":
                 start = sum(math.prod(s) for s in self.shapes[: attr[0]])
                 return [coordinate(i, part) for i in range(start, start + math.prod(node.shape))]

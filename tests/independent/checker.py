@@ -484,6 +484,28 @@ OPERATIONS: dict[str, tuple[int, int, int, Callable, Callable]] = {
 }
 
 
+def legal_span(op: Any, s: list[Span], k: Any, values: list[int], length: int) -> Span:
+    """Of an operation on operands with spans s, if it is legal."""
+    if op == "value":
+        need(not s and values, "operands of value")
+        integer(k, 0, length - 1)
+        span = min(values), max(values)
+    elif op == "integer":
+        need(not s, "operands of integer")
+        span = integer(k), k
+    else:
+        need(type(op) is str and op in OPERATIONS, "operation")
+        count, truths, most, of, _ = OPERATIONS[op]
+        need(len(s) == count if count else s, f"operands of {op}")
+        need(integer(k, 1, most) if most else k is None, f"attribute of {op}")
+        need(op != "kth_largest" or k <= len(s), "fewer operands than k")
+        need(all(lo >= 0 and hi <= 1 for lo, hi in s[:truths]), f"{op} needs truth values")
+        need(op != "sum" or sum(map(size, s)) < BIG, "span of a sum")
+        span = of(s, k)
+    need(size(span) < BIG, f"span of {op}")
+    return span
+
+
 class Mechanism:
     """An integer expression of the tokens."""
 
@@ -494,23 +516,7 @@ class Mechanism:
             operands = [integer(i, 0, len(spans) - 1) for i in items(operands)]
             need(len(operands) <= 4096, "too many operands")
             s = [spans[i] for i in operands]
-            if op == "value":
-                need(not s, "operands of value")
-                integer(k, 0, length - 1)
-                spans.append((min(values), max(values)))
-            elif op == "integer":
-                need(not s, "operands of integer")
-                spans.append((integer(k), k))
-            else:
-                need(type(op) is str and op in OPERATIONS, "operation")
-                count, truths, most, span, _ = OPERATIONS[op]
-                need(len(s) == count if count else s, f"operands of {op}")
-                need(integer(k, 1, most) if most else k is None, f"attribute of {op}")
-                need(op != "kth_largest" or k <= len(s), "fewer operands than k")
-                need(all(lo >= 0 and hi <= 1 for lo, hi in s[:truths]), f"{op} needs truth values")
-                need(op != "sum" or sum(map(size, s)) < BIG, "span of a sum")
-                spans.append(span(s, k))
-            need(size(spans[-1]) < BIG, f"span of {op}")
+            spans.append(legal_span(op, s, k, values, length))
             self.nodes.append((op, operands, k))
         need(spans, "an empty mechanism")
 

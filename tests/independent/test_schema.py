@@ -118,7 +118,23 @@ def test_random_networks_validate() -> None:
         second.Claim(doc["claim"], data)
         VALIDATOR.validate(doc)
         seen |= {row[0] for row in net.rows}
-    assert seen >= {*second.FUNCTIONS, "tokens", "gather", "view", "concat", "einsum", "softmax", "power", "over_root"}
+    assert seen >= {
+        *second.FUNCTIONS,
+        "pi",
+        "number",
+        "pick",
+        "value",
+        "mod",
+        "where",
+        "tokens",
+        "gather",
+        "view",
+        "concat",
+        "einsum",
+        "softmax",
+        "power",
+        "over_root",
+    }
 
 
 UNIT, _ = networks.document(Network([given(1), ["relu", [0], None]], {}, [(np.zeros(1), np.ones(1))], [], 0))

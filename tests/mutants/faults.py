@@ -23,6 +23,7 @@ SEMANTICS = "tests/kernel/test_semantics.py"
 RECURSION = "tests/kernel/test_recursion.py"
 LINEAR = "tests/soundness/test_linear.py"
 FILES = "tests/soundness/test_linear_files.py"
+MECHANISMS = "tests/claims/test_mechanisms.py"
 FACTS = "tests/soundness/test_facts.py"
 FUNCTIONS = "tests/kernel/test_functions.py"
 
@@ -172,6 +173,13 @@ FAULTS = [
           "(a[:, None] + b[:, None] + np.arange(self.length)) % m", FACTS),
     Fault("tables", "tables.py", "r.sum(-1).max() <= 2}", "r.sum(-1).max() <= 3}", FACTS),
     Fault("tables", "tables.py", "self.known = self.rows < size", "self.known = self.rows <= size", FACTS),
+    Fault("tables", "tables.py", "(high < 0, reads)", "(high < 1, reads)", MECHANISMS),
+    Fault("tables", "tables.py", "table.reads[:, reads].all(1)", "table.reads[:, reads].any(1)", MECHANISMS),
+    Fault("tables", "tables.py", "reads[n] = args[0].any(0) | args[1]", "reads[n] = args[0].any(0)", MECHANISMS),
+    Fault("interval", "intervals.py", "return [(int(v.min()), int(v.max())) for v in at]",
+          "return [(int(v.min()), int(v.min())) for v in at]", LINEAR),
+    Fault("interval", "intervals.py", "if all(a == b for a, b in s):", "if any(a == b for a, b in s):", MECHANISMS),
+    Fault("interval", "intervals.py", "(low <= at) & (at <= high)", "(low <= at) & (at < high)", LINEAR),
     # functions.py
     Fault("functions", "functions.py", "_odd(Fraction(77, 100))", "_odd(Fraction(70, 100))", FUNCTIONS),
     Fault("functions", "functions.py", "ar.where(ar.upper(q) <= 0, zero, -most)", "ar.where(ar.lower(p) <= 0, zero, -most)", FUNCTIONS),

@@ -22,7 +22,7 @@ from mechverify.kernel.fields import Reader
 FUNCTIONS: dict[str, tuple[Callable[[float], float], Callable[[arb], arb]]] = {
     "relu": (lambda x: max(x, 0.0), lambda x: x.max(arb(0))),
     "abs": (abs, abs),
-    "exp": (math.exp, arb.exp),
+    "exp": (lambda x: math.exp(x) if x < 709 else math.inf, arb.exp),
     "log": (math.log, arb.log),
     "sqrt": (math.sqrt, arb.sqrt),
     "rsqrt": (lambda x: 1 / math.sqrt(x), arb.rsqrt),
@@ -140,6 +140,14 @@ def evaluate(graph, weights: dict, nodes: Sequence[int], tokens: np.ndarray, inp
         op, attr = node.op, node.attr
         if op == "tokens":
             value = tokens
+        elif node.kind == "int":
+            value = np.broadcast_to(_integer(node, args, np.array(graph.values), tokens), batch)
+        elif op == "pi":
+            value = np.broadcast_to(np.array(arb.pi() if exact else math.pi, object if exact else float), (batch,))
+        elif op == "number":
+            value = lifted(args[0][:, None], (1,))[:, 0]
+        elif op == "pick":
+            value = args[0][np.arange(batch), args[1]]
         elif op == "input":
             value = lifted(inputs[attr[0]], node.shape)
         elif op == "weight":
@@ -177,11 +185,37 @@ def evaluate(graph, weights: dict, nodes: Sequence[int], tokens: np.ndarray, inp
             joint = spread(args[0], first, result + summed) * spread(args[1], second, result + summed)
             value = joint.reshape(*joint.shape[: 1 + len(result)], -1).sum(-1)
         elif op == "softmax":
-            value = _softmax(mapped(0, args[0], FUNCTIONS["exp"][exact]), node)
+            scores = args[0] if exact else args[0] - args[0].max(-1, keepdims=True)  # exp may overflow
+            value = _softmax(mapped(0, scores, FUNCTIONS["exp"][exact]), node)
         else:
             value = mapped(0, args[0], FUNCTIONS[op][exact])
         values[n] = np.asarray(value)
     return {n: values[n] for n in nodes}
+
+
+def _integer(node: Any, args: list, values: np.ndarray, tokens: np.ndarray) -> Any:
+    match node.op:
+        case "value":
+            return values[tokens[:, node.attr]]
+        case "integer":
+            return node.attr
+        case "sum" | "product" | "max" | "min":
+            fold = {"sum": np.add, "product": np.multiply, "max": np.maximum, "min": np.minimum}[node.op]
+            return reduce(fold, args)
+        case "mod" | "floordiv":
+            return args[0] % node.attr if node.op == "mod" else args[0] // node.attr
+        case "lt" | "le" | "eq":
+            compare = {"lt": np.less, "le": np.less_equal, "eq": np.equal}[node.op]
+            return compare(*args).astype(int)
+        case "and" | "or":
+            return reduce(np.minimum if node.op == "and" else np.maximum, args)
+        case "not":
+            return 1 - args[0]
+        case "kth_largest":
+            return np.sort(np.stack(np.broadcast_arrays(*args)), 0)[-node.attr]
+        case "where":
+            return np.where(args[0] == 1, args[1], args[2])
+    raise NotImplementedError(node.op)
 
 
 def _softmax(powers: np.ndarray, node: Any) -> np.ndarray:
@@ -397,9 +431,38 @@ class Maker:
             n = self._add(self._pick(["exp", "softplus", "sigmoid"]), [n], None, shape)
         return self._add(name, [n], None, shape)
 
+    def _mechanism(self) -> int:
+        """An integer of the tokens, as a number or as an index."""
+        if not self.tokens:
+            return 0
+        ids = [self._int("value", [], int(self.rng.integers(len(self.tokens)))) for _ in range(self.rng.integers(1, 3))]
+        for _ in range(int(self.rng.integers(1, 3))):
+            a, b = self._pick(ids), self._pick(ids)
+            truths = [self._int(name, [a, b]) for name in ("lt", "le", "eq")]
+            name = self._pick(["sum", "product", "max", "min", "kth_largest", "mod", "floordiv", "and", "or", "not",
+                               "where", "integer"])  # fmt: skip
+            operands = {"mod": [a], "floordiv": [a], "integer": [], "not": truths[:1], "and": truths, "or": truths[1:],
+                        "where": [self._pick(truths), b, a]}  # fmt: skip
+            attr = int(self.rng.integers(1, 3)) if name in ("mod", "floordiv", "integer", "kth_largest") else None
+            ids.append(self._int(name, operands.get(name, [a, b]), attr))
+        axes = [m for m in self.real if self.shapes[m]]
+        if axes and self.rng.random() < 0.5:
+            n = self._pick(axes)
+            at = self._int("mod", [ids[-1]], self.shapes[n][0])
+            return self._add("pick", [n, at], None, self.shapes[n][1:])
+        number = self._add(
+            "number", [self._int("mod", [ids[-1]], 3)], None, ()
+        )  # small: powers of it must not overflow
+        if self.rng.random() < 0.3:
+            return self._add("mul", [self._add("pi", [], None, (), False), number], None, ())
+        return number
+
+    def _int(self, op: str, args: list[int], attr: int | None = None) -> int:
+        return self._add(op, args, attr, (), False)
+
 
 STEPS = ["view", "concat", "elementwise", "elementwise", "einsum", "einsum", "softmax", "attention", "function",
-         "function", "function"]  # fmt: skip
+         "function", "function", "mechanism"]  # fmt: skip
 
 
 def _broadcast(a: tuple, b: tuple) -> tuple | None:
