@@ -1,6 +1,6 @@
 """Bounds of any small network, measured: widths, speed beside peers, ReLU networks, real models, worst cases, attacks.
 
-    python benchmarks/bounds.py [--quick] [--only PART ...]     # about 30 minutes on two cores; --quick under six
+    python benchmarks/bounds.py [--quick] [--only PART ...]     # about 17 minutes on two cores; --quick under five
 
 Exit code 1 if a target is missed. Parts: nets, speed, batch, relu_box, models, users, attack. Widths are the kernel's,
 in its outward-rounded float64. The peers, auto_LiRPA and maraboupy, come with `make`; without one its rows are missed.
@@ -365,13 +365,13 @@ def users(board: Board, quick: bool) -> None:
             environment = {**os.environ, "PYTHONPATH": str(ROOT)}
             seconds, done = timed(lambda c=command, e=environment: subprocess.run(
                 c, cwd=folder, env=e, capture_output=True, text=True, timeout=600))  # fmt: skip
-            said = done.stdout + done.stderr
+            said = (done.stdout + done.stderr).replace(folder + os.sep, "")
             noise = re.findall(r"Traceback.*|.*Warning: .*|^[WE]\d{4} .*", said, re.M)
             if done.returncode == 0:
                 answer = json.loads(done.stdout)
                 told = "; ".join([answer["verdict"], *answer["reasons"]])
             else:
-                told = " ".join(done.stderr.split())[-300:]
+                told = " ".join(done.stderr.replace(folder + os.sep, "").split())[-300:]
             met = done.returncode in codes and not noise and told != ""
             told += f" (and beside it: {noise[0][:80]} ...)" if noise else ""
             board.row(what, "words alone, without traceback or log, or a bound",
