@@ -152,7 +152,8 @@ class _Compiler:
                 offset += int(i) % size * step
             else:
                 return self.fail(e, f"the site has shape {shape}")
-        node = self.graph.add("view", node, attr=(tuple(kept), offset, tuple(steps)))
+        if tuple(kept) != shape:
+            node = self.graph.add("view", node, attr=(tuple(kept), offset, tuple(steps)))
         for index in (i for i in e.index if not i.is_Integer):
             node = self.picked(e, node, index)
         return node

@@ -1,6 +1,7 @@
 """Read a claim file: a Python file with a function `claim(name=default, ...)` that returns a claim."""
 
 import inspect
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +12,8 @@ from mechverify.claims.errors import ClaimError
 
 
 def load_claim(path: str | Path, parameters: Mapping[str, str]) -> Accuracy | Bounds:
-    """Run the claim file with parameters given as text; a default's type says how text is read.
+    """Run the claim file with parameters given as text; a default's type says how text is read. It may import what
+    lies beside it, or in the current folder.
 
     Raises ClaimError, pointing to the line at fault, for anything that is wrong with the file, a
     parameter, or what the function returns.
@@ -46,6 +48,9 @@ def _function(path: Path) -> Callable[..., Any]:
         raise ClaimError(f"{path}, line {error.lineno}: {error.msg}: {(error.text or '').strip()}") from None
     except ValueError as error:
         raise ClaimError(f"{path}: {error}") from None
+    for folder in (str(path.resolve().parent), str(Path.cwd())):
+        if folder not in sys.path:
+            sys.path.append(folder)  # last: nothing that is installed is hidden
     namespace: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
     _run(path, lambda: exec(code, namespace))
     if not callable(namespace.get("claim")):

@@ -33,6 +33,7 @@ MOVED = set(_MOVED.split())
 EXACT = set(_EXACT.split())  # what rounds nothing
 LIKE = {"expand_as", "view_as", "reshape_as"}  # another operand gives a shape alone
 SHAPE_ALONE = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
+UNSET = {"empty", "empty_like", "new_empty", "empty_permuted", "empty_strided", "new_empty_strided"}
 SAME = {"clone", "contiguous", "detach", "alias", "lift_fresh", "lift_fresh_copy"}
 CASTS = {"_to_copy", "to"}
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
@@ -112,7 +113,7 @@ ROWS = {
 }
 
 CONSTANTS = {"arange", "full", "zeros", "ones", "eye", "scalar_tensor", "_assert_tensor_metadata"}
-KNOWN = ROWS.keys() | MOVED | SHAPE_ALONE | CONSTANTS  # what torch needn't take apart
+KNOWN = ROWS.keys() | MOVED | SHAPE_ALONE | CONSTANTS | UNSET  # what torch needn't take apart
 
 
 class Lowering:
@@ -134,8 +135,9 @@ class Lowering:
             raise NotLowered(HINTS.get(name, "random numbers: a claim is about a function of the input"))
         if not values:
             return self._fold(op, name, args, kwargs, leaves)
-        if name in SHAPE_ALONE:
-            return op(torch.zeros(self.b.shape(args[0])), *args[1:], **kwargs)
+        if name in SHAPE_ALONE | UNSET:
+            result = op(torch.zeros(self.b.shape(args[0])), *args[1:], **kwargs)
+            return torch.zeros_like(result) if name in UNSET else result
         if name in MOVED:
             return self._move(op, name, args, kwargs)
         ids = [v for v in values if self._is_ids(v)]
@@ -167,6 +169,8 @@ class Lowering:
             return args[0]
         weights = [a for a in leaves if _is_float(a) and self._is_derived(a)]
         result = op(*args, **kwargs)
+        if name in UNSET:  # whatever the memory held; a program writes to all of it before it reads
+            return torch.zeros_like(result)
         if weights:
             parts = [r for r in pytree.tree_leaves(result) if _is_float(r)]
             if name in MOVED or name in EXACT:

@@ -192,7 +192,7 @@ class Job:
         if not graph.length:
             return None
         wanted = [n for n, m in roots.of.items() if m in roots.values]
-        return Tables(graph, self.claim.weights, self.model, wanted, self.claim.where)
+        return Tables(graph, self.claim.weights, self.model, wanted, roots.narrowed[: len(self.claim.where)])
 
     def enclose(self, tokens: np.ndarray, points: np.ndarray) -> Range:
         """Bounds [inputs, entries] of the output at single inputs; rejects one outside the claim's conditions."""

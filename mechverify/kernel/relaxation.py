@@ -26,13 +26,15 @@ PIECES = 8  # into which an interval is cut to bound a curved function
 class Rewritten(NamedTuple):
     """Nodes with the values that a claim's nodes have: its output, its conditions, and, `values`, all real ones that
     these need and that depend on the input. (Other rewritten nodes may depend on a pivot, and so on more than that.)
-    `shared`: for each softmax, the node of its first form and that of the second, of equal value. `of`: the node that
-    each real node of the claim became."""
+    `shared`: for each softmax, the node of its first form and that of the second, of equal value. `narrowed`: the
+    conditions in the claim's graph, with no more in it than they need; `of`: the node that each real node there, and of
+    the output likewise, became."""
 
     output: int
     conditions: tuple[int, ...]
     values: frozenset[int]
     shared: tuple[tuple[int, int], ...]
+    narrowed: tuple[int, ...]
     of: dict[int, int]
 
 
@@ -40,8 +42,8 @@ def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewr
     """Nodes with the same values over the reals, made of: input, tokens, weight, constant, pi, gather, number, pick,
     view, concat, add, sub, mul, over_root, einsum with a fixed operand, power, functions, pivot (any constants), and
     integers. Operands of add, sub and mul have the same shape."""
-    root = graph.narrowed(root)
-    order, new, shared = graph.ancestors([root, *conditions]), {}, []
+    root, *narrowed = _narrowed(graph, [root, *conditions])
+    order, new, shared = graph.ancestors([root, *narrowed]), {}, []
     fixed: set[int] = set()  # nodes (new ones) that don't depend on the input
 
     def add(op: str, *args: int, attr=None) -> int:
@@ -138,8 +140,19 @@ def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewr
         else:
             new[n] = add(node.op, *args, attr=node.attr)
     values = frozenset(new[n] for n in order if graph.nodes[n].kind == "real" and new[n] not in fixed)
-    return Rewritten(new[root], tuple(new[n] for n in conditions), values, tuple(shared),
+    return Rewritten(new[root], tuple(new[n] for n in narrowed), values, tuple(shared), tuple(narrowed),
                      {n: new[n] for n in order if graph.nodes[n].kind == "real"})  # fmt: skip
+
+
+def _narrowed(graph: Graph, roots: list[int]) -> list[int]:
+    """Nodes of equal values, in which views of one slice of a value compute that slice alone."""
+    new: dict[int, int] = {}
+    for n in graph.ancestors(roots):
+        node = graph.nodes[n]
+        new[n] = graph.add(node.op, *(new[a] for a in node.args), attr=node.attr)
+        while (slimmer := graph.narrowed(new[n])) != new[n]:  # one axis after another
+            new[n] = slimmer
+    return [new[n] for n in roots]
 
 
 def _repeated(shape: tuple[int, ...], letters: str, of: str) -> tuple:

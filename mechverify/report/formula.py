@@ -1,12 +1,13 @@
 """Expressions of a claim as formulas, read off its graph, so that nobody has to trust a text beside it."""
 
 import hashlib
+import math
 
 import numpy as np
 
 from mechverify.kernel.claim import Claim
 from mechverify.kernel.functions import FUNCTIONS
-from mechverify.kernel.graph import Graph
+from mechverify.kernel.graph import Graph, Node
 
 OPERATORS = {"add": "+", "sub": "-", "mul": "*"}
 LONG, LONGEST = 400, 4_000  # characters of a formula; of an integer one
@@ -95,6 +96,8 @@ def _formula(graph: Graph, n: int, texts: dict[int, str], names: dict[int, str])
                 if ids.op == "tokens" and (table.op, table.attr) == ("constant", meant):
                     return f"token {at[0]}"
             return f"{args[0]}{at}"
+        case "view" if node.args[0] in names and (part := _part(graph, node)):
+            return f"{args[0]}[{part}]"
         case "view" if node.shape == (1,) and graph.nodes[node.args[0]].shape == ():
             return args[0]
         case "input":
@@ -115,3 +118,17 @@ def _formula(graph: Graph, n: int, texts: dict[int, str], names: dict[int, str])
             return f"[{', '.join(args)}]"
     name = node.op if node.op in FUNCTIONS else f"{node.op}, node {n},"  # what its attribute does, the graph says
     return f"{name}({', '.join(args)})"
+
+
+def _part(graph: Graph, node: Node) -> str:
+    """The indices of a view that fixes some axes and keeps others whole, in their order; empty for another view."""
+    whole, (shape, offset, strides) = graph.nodes[node.args[0]].shape, node.attr
+    kept, at = list(zip(shape, strides, strict=True)), np.unravel_index(offset, whole) if whole else ()
+    texts = []
+    for axis, size in enumerate(whole):
+        if kept and kept[0] == (size, math.prod(whole[axis + 1 :])) and at[axis] == 0:
+            kept.pop(0)
+            texts.append(":")
+        else:
+            texts.append(str(int(at[axis])))
+    return "" if kept else ", ".join(texts)

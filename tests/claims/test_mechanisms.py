@@ -216,6 +216,8 @@ def test_a_formula_is_read_off_the_graph(pair):
     text = ranges.added(claim)[0]
     assert "output[2]" in text and "pi" in text and "((x0*x1) mod 5)" in text
     assert formula.sites(claim, claim.output).keys() == {"output[2]"}
+    row = prove(Bounds(model["embed"][1, Mod(x[0], 4)] - model["output"][Mod(x[1], 5)], over=x)).theorem.claim
+    assert "embed[1, :][(x0 mod 4)]" in ranges.added(row)[0] and "output[(x1 mod 5)]" in ranges.added(row)[0]
 
 
 @pytest.mark.parametrize("row", [

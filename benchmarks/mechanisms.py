@@ -1,0 +1,256 @@
+"""Claims about the inside of networks, measured: what is proved beside brute force, and planted false claims.
+
+    python benchmarks/mechanisms.py [--quick] [--only FAMILY ...]     # some minutes on two cores; --quick: one
+
+Exit code 1 if a target is missed. Families: addition, max_of_k, superposition. Not there yet, and so rows that are
+missed in a full run: the running sum, the sorted list, and composition of lemmas.
+"""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import numpy as np
+import torch
+from sympy import Mod
+
+from benchmarks.board import Board
+from mechverify import Bounds, Within, box, capture, kernel, prove, tokens
+from mechverify.graph.adapters import load
+from proofs import max_of_k_inside, modular_addition, superposition
+from toy_models.superposition import FEATURES, shipped
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared" / "models" / "c113-mlp-seed1.safetensors"
+OWN = str(ROOT / "toy_models" / "weights" / "add_mod_59_seed0.safetensors")
+MAX = str(ROOT / "toy_models" / "weights" / "max_of_4_seed0.safetensors")
+LIMIT = 60  # seconds of a planted claim
+MISSING = (
+    "running sum on all 11^20 inputs, under real and float32",
+    "addition under float32",
+    "sorted list: what its heads attend to",
+    "bounds from lemmas alone (using=)",
+)
+Planted = Iterator[tuple[str, Bounds]]
+
+
+def judged(claim: Bounds) -> tuple[str, kernel.Theorem | None, float]:
+    """The verdict that the kernel confirms, and the seconds from the claim to it."""
+    start = time.perf_counter()
+    outcome = prove(claim, time_limit=LIMIT)
+    theorem = kernel.check(outcome.certificate, limit=float("inf")) if outcome.certificate else None
+    verdict = outcome.verdict if theorem is None or outcome.verdict == "UNKNOWN" else theorem.verdict
+    return verdict, theorem, time.perf_counter() - start
+
+
+def planted(board: Board, family: str, claims: Planted, quick: bool) -> None:
+    """False claims: none is proved, most are refuted."""
+    verdicts, slowest, proved = Counter(), 0.0, []
+    for i, (name, claim) in enumerate(claims):
+        if quick and i % 4:
+            continue
+        verdict, _, taken = judged(claim)
+        verdicts[verdict] += 1
+        slowest = max(slowest, taken)
+        proved += [name] if verdict == "PROVED" else []
+    total = sum(verdicts.values())
+    told = f"{dict(verdicts)}, the slowest in {slowest:.1f} s" + (f"; proved: {proved}" if proved else "")
+    met = not proved and verdicts["REFUTED"] >= 0.9 * total and set(verdicts) <= {"REFUTED", "UNKNOWN"}
+    enough = total >= (8 if quick else 30)
+    board.row(f"{family}: {total} false claims", "none proved, 90 % refuted, each within 60 s", told,
+              met and enough and slowest <= LIMIT)  # fmt: skip
+
+
+def true(board: Board, what: str, claim: Bounds) -> None:
+    verdict, _, taken = judged(claim)
+    board.row(f"{what}", "PROVED", f"{verdict} in {taken:.1f} s", verdict == "PROVED")
+
+
+# --- addition ---------------------------------------------------------------------------------------------------------
+
+
+def all_logits(weights: str) -> np.ndarray:
+    """[p, p, p] in float64."""
+    module = load(weights).module.double()
+    p = len(module.W_x)
+    pairs = torch.cartesian_prod(torch.arange(p), torch.arange(p))
+    with torch.no_grad():
+        return module(pairs).numpy().reshape(p, p, p)
+
+
+def addition(board: Board, quick: bool) -> None:
+    for weights in [OWN, *([str(SHARED)] if SHARED.exists() and not quick else [])]:
+        name, values = Path(weights).stem, all_logits(weights)
+        p = len(values)
+        a, b = np.mgrid[:p, :p]
+        right = values[a, b, (a + b) % p]
+        others = np.where((np.arange(p) == ((a + b) % p)[..., None]), -np.inf, values)
+        margin = (right - others.max(-1)).min()
+        verdict, theorem, taken = judged(modular_addition.claim(weights))
+        low = float(theorem.range.low.min())
+        told = f"{verdict} in {taken:.1f} s; smallest margin {low:.9f}, in float64 {margin:.9f}"
+        board.row(f"{name}: right on all {p * p:,} pairs, and by how much", "PROVED, margin within 1e-6", told,
+                  verdict == "PROVED" and abs(low - margin) <= 1e-6 * abs(margin))  # fmt: skip
+    for what in ("embedding",) if quick else ("embedding", "waves"):
+        _, theorem, taken = judged(modular_addition.claim(OWN, what=what))
+        eps = float(max(-theorem.range.low.min(), theorem.range.high.max()))
+        seen = deviation(what)
+        told = f"{eps:.6f} in {taken:.1f} s; the largest deviation found {seen:.6f}"
+        board.row(f"{Path(OWN).stem}: {what} are sums of waves up to", "within 5 % of the largest found", told,
+                  seen <= eps <= 1.05 * seen)  # fmt: skip
+    planted(board, "addition", false_additions(), quick)
+
+
+def deviation(what: str) -> float:
+    """The largest one on all inputs, in float64, of what modular_addition says."""
+    module = load(OWN).module.double()
+    p, values = len(module.W_x), all_logits(OWN)
+    if what == "embedding":
+        table = module.W_x.detach().numpy().T
+        return max(float(np.abs(row - kept(row)).max()) for row in table)
+    a, b, c = np.ogrid[:p, :p, :p]
+    distance = (a + b - c) % p
+    mean = np.bincount(distance.ravel(), values.ravel()) / p**2
+    return float(np.abs(values - kept(mean)[distance]).max())
+
+
+def kept(values: np.ndarray, count: int = 6) -> np.ndarray:
+    """The function made of its mean and its largest waves."""
+    f = np.fft.rfft(values)
+    small = np.argsort(-np.abs(f[1:]))[count:] + 1
+    f[small] = 0
+    return np.fft.irfft(f, len(values))
+
+
+def false_additions() -> Planted:
+    adapted = load(OWN)
+    model, p = capture(adapted.module, adapted.example), len(adapted.module.W_x)
+    x, logits, embed = tokens("x", length=2, vocab=p), model["logits"], model["embed_x"]
+    margin = float(judged(modular_addition.claim(OWN))[1].range.low.min())
+    yield "a margin 10 % larger", modular_addition.claim(OWN, at_least=str(1.1 * margin))
+    for s in range(1, 11):
+        wrong = logits[Mod(x[0] + x[1] + s, p)]
+        yield (
+            f"off by {s}",
+            Bounds([wrong - logits[Mod(x[0] + x[1] + s + d, p)] for d in (1, 2, p - s)], over=x, at_least=0),
+        )
+    for name, sum_ in {"minus": x[0] - x[1], "twice": 2 * x[0] + x[1], "product": x[0] * x[1], "one": x[0]}.items():
+        wrong = logits[Mod(sum_, p)]
+        yield name, Bounds([wrong - logits[Mod(sum_ + d, p)] for d in range(1, p)], over=x, at_least=0)
+    table = adapted.module.W_x.double().detach().numpy().T
+    for i, row in enumerate(table[:9]):
+        eps = float(np.abs(row - kept(row)).max())
+        yield (
+            f"embedding {i}, eps 10 % smaller",
+            Within(embed[i], modular_addition.wave(row, x[0], 6), over=x, eps=0.9 * eps),
+        )
+        other = table[(i + 1) % len(table)]
+        yield (
+            f"embedding {i}, another's waves",
+            Within(embed[i], modular_addition.wave(other, x[0], 6), over=x, eps=eps),
+        )
+        yield f"embedding {i}, sign", Within(embed[i], -modular_addition.wave(row, x[0], 6), over=x, eps=eps)
+
+
+# --- the inside of max-of-k -------------------------------------------------------------------------------------------
+
+
+def max_of_k(board: Board, quick: bool) -> None:
+    module = load(MAX).module.double()
+    for what, part in (("scores", max_of_k_inside.Scores(module, 0)), ("copies", max_of_k_inside.Values(module))):
+        with torch.no_grad():
+            table = part(torch.arange(64)[:, None]).numpy()
+        steps = np.diff(table, axis=1)
+        t = np.arange(64)
+        lead = table[t, t][:, None] - table[t[:, None], (t[:, None] + np.arange(1, 64)) % 64]
+        seen = (steps if what == "scores" else lead[8:]).min()
+        _, theorem, taken = judged(max_of_k_inside.claim(MAX, what=what, least=0 if what == "scores" else 8))
+        low = float(theorem.range.low.min())
+        board.row(f"max of 4: {what}, the smallest margin", "within 1e-9 of brute force",
+                  f"{low:.9f}, by brute force {seen:.9f} ({taken:.1f} s)", 0 <= seen - low <= 1e-9)  # fmt: skip
+        true(board, f"max of 4: {what}, with that margin",
+             max_of_k_inside.claim(MAX, what=what, least=0 if what == "scores" else 8, at_least=str(low)))  # fmt: skip
+    planted(board, "max of 4", false_insides(), quick)
+
+
+def false_insides() -> Planted:
+    for what, least in (("scores", 0), ("copies", 8)):
+        claim = max_of_k_inside.claim(MAX, what=what, least=least)
+        lows = judged(claim)[1].range.low
+        for i in range(0, 63, 4):
+            thresholds = lows - 1.0
+            thresholds[i] = lows[i] + 0.1 * abs(lows[i])
+            yield f"{what} {i}, 10 % more", Bounds(claim.output, over=claim.over, at_least=thresholds)
+        yield f"{what}, upside down", Bounds(claim.output, over=claim.over, at_most=0)
+    yield "copies, the small tokens as well", max_of_k_inside.claim(MAX, what="copies", at_least="2.6")
+    yield "scores grow at every step", max_of_k_inside.claim(MAX, at_least="0")
+
+
+# --- superposition ----------------------------------------------------------------------------------------------------
+
+
+def pairs() -> Iterator[tuple[int, int, float]]:
+    """A feature, another one, and how far the second moves the first one's output, at its corner or between."""
+    module = shipped().double()
+    for i in range(FEATURES):
+        for j in range(FEATURES):
+            if i != j:
+                x = torch.zeros(1_001, FEATURES, dtype=torch.float64)
+                x[:, j] = torch.linspace(0, 1, 1_001, dtype=torch.float64)
+                yield i, j, float(module(x)[:, i].detach().max())
+
+
+def interference(board: Board, quick: bool) -> None:
+    worst, slowest = 0.0, 0.0
+    for i, j, seen in pairs():
+        _, theorem, taken = judged(superposition.claim(i, str(j)))
+        worst, slowest = max(worst, abs(float(theorem.range.high[0]) - seen)), max(slowest, taken)
+        if seen > float(theorem.range.high[0]):
+            worst = float("inf")
+    told = f"at most {worst:.1e} apart, the slowest in {slowest:.1f} s"
+    board.row(f"superposition: each feature on each other one, {FEATURES * (FEATURES - 1)} ranges",
+              "within 1e-6 of the largest seen", told, worst <= 1e-6)  # fmt: skip
+    planted(board, "superposition", false_interferences(), quick)
+
+
+def false_interferences() -> Planted:
+    for i, j, seen in pairs():
+        yield f"{j} on {i}", superposition.claim(i, str(j), at_most=str(0.9 * seen if seen > 1e-6 else -0.01))
+    model = capture(shipped(), torch.zeros(1, FEATURES))
+    everything = " ".join(map(str, range(FEATURES)))
+    for i in range(FEATURES):
+        high = float(judged(superposition.claim(i, everything))[1].range.high[0])
+        yield f"all on {i}", superposition.claim(i, everything, at_most=str(0.9 * high))
+        x = box(np.zeros(FEATURES), np.ones(FEATURES))
+        yield f"{i} is copied", Within(model["output"][i], x[i], over=x, eps=0.2)
+        yield f"{i} is never seen", Bounds(model["output"][i], over=x, at_most=0.5)
+
+
+FAMILIES: dict[str, Callable[[Board, bool], None]] = {
+    "addition": addition, "max_of_k": max_of_k, "superposition": interference,
+}  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="smaller samples")
+    parser.add_argument("--only", nargs="+", choices=FAMILIES, help="some families; nothing is kept")
+    arguments = parser.parse_args()
+    board = Board("mechanisms")
+    for name in arguments.only or FAMILIES:
+        start = time.perf_counter()
+        FAMILIES[name](board, arguments.quick)
+        print(f"        {name}: {time.perf_counter() - start:.0f} s", flush=True)
+    if not arguments.only and not arguments.quick:
+        for what in MISSING:
+            board.row(what, "a certificate", "not built yet", False)
+    return board.finish("mechanisms", arguments.quick or arguments.only is not None)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

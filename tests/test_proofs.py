@@ -1,0 +1,75 @@
+"""The shipped claims about the inside of networks: their certificates are made again, and say what brute force says."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from benchmarks.mechanisms import all_logits, kept, pairs
+from mechverify import kernel, prove
+from mechverify.graph.adapters import load
+from proofs import max_of_k_inside, modular_addition, superposition
+from toy_models import modular_addition as addition
+from toy_models.superposition import shipped, train
+
+ROOT = Path(__file__).parent.parent
+OWN, MAX = (
+    str(ROOT / "toy_models" / "weights" / f"{name}.safetensors") for name in ("add_mod_59_seed0", "max_of_4_seed0")
+)
+
+
+def theorem(claim, verdict: str = "BOUNDED") -> kernel.Theorem:
+    outcome = prove(claim)
+    found = kernel.check(outcome.certificate, limit=float("inf"))
+    assert found.verdict == verdict == outcome.verdict
+    return found
+
+
+def test_addition_is_right_on_all_pairs_by_the_margin():
+    values = all_logits(OWN)
+    p = len(values)
+    a, b = np.mgrid[:p, :p]
+    d = np.arange(1, p)
+    lead = (
+        values[a, b, (a + b) % p][..., None] - values[a[..., None], b[..., None], (a[..., None] + b[..., None] + d) % p]
+    )
+    found = theorem(modular_addition.claim(OWN), "PROVED")
+    assert found.range.low == pytest.approx(lead.min((0, 1)), abs=1e-10)
+    assert (found.range.low <= lead.min((0, 1)) + 1e-13).all() and found.range.low.min() > 11
+
+
+def test_embeddings_are_waves():
+    table = load(OWN).module.double().W_x.detach().numpy().T
+    off = np.stack([row - kept(row) for row in table])
+    found = theorem(modular_addition.claim(OWN, what="embedding"))
+    assert found.range.low == pytest.approx(off.min(1), abs=1e-10)
+    assert found.range.high == pytest.approx(off.max(1), abs=1e-10)
+
+
+def test_scores_grow_and_values_are_copied():
+    module = load(MAX).module.double()
+    with torch.no_grad():
+        table = max_of_k_inside.Scores(module, 0)(torch.arange(64)[:, None]).numpy()
+    assert theorem(max_of_k_inside.claim(MAX)).range.low == pytest.approx(np.diff(table, axis=1).min(0), abs=1e-10)
+    theorem(max_of_k_inside.claim(MAX, what="copies", least=8, at_least="2.6"), "PROVED")
+    theorem(max_of_k_inside.claim(MAX, what="copies", at_least="2.6"), "REFUTED")  # not of the smallest tokens
+
+
+def test_interference_is_what_the_corner_shows():
+    for i, j, seen in pairs():
+        if i < 2:
+            high = float(theorem(superposition.claim(i, str(j))).range.high[0])
+            assert seen <= high <= seen + 1e-9
+
+
+def test_training_is_deterministic():
+    first, second = (addition.train(7, seed=1, steps=50) for _ in range(2))
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    state = load_file(addition.path())
+    assert addition.accuracy(state) == 1 and {k: v.shape for k, v in state.items()} == {
+        k: v.shape for k, v in addition.train(steps=1).items()
+    }
+    (one, _), (other, _) = (train(seed=1, steps=20) for _ in range(2))
+    assert torch.equal(one.W, other.W) and shipped().W.shape == one.W.shape
