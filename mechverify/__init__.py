@@ -17,6 +17,7 @@ _HOMES = {
     "capture": "mechverify.claims",
     "kth_largest": "mechverify.claims",
     "lookup": "mechverify.claims",
+    "pair_mlp": "mechverify.claims",
     "tokens": "mechverify.claims",
     "transformer": "mechverify.claims",
     "prove": "mechverify.provers",

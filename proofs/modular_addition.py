@@ -1,6 +1,7 @@
 """A network of two tokens adds them modulo p, and does so with waves.
 
 mechverify prove proofs/modular_addition.py --out margin.cert                   # the smallest margin of all pairs
+mechverify prove proofs/modular_addition.py -p what=accuracy --semantics float32
 mechverify prove proofs/modular_addition.py -p what=waves --out waves.cert      # logits are sums of cosines, up to ...
 mechverify prove proofs/modular_addition.py -p what=embedding -p waves=4        # embeddings are sinusoids, up to ...
 """
@@ -9,11 +10,15 @@ import numpy as np
 import torch
 from sympy import Mod, cos, pi, sin
 
-from mechverify import Bounds, Within, capture, tokens
+from mechverify import Accuracy, Bounds, Within, capture, pair_mlp, tokens
 from mechverify.graph.adapters import load
 
 
 def claim(weights="toy_models/weights/add_mod_59_seed0.safetensors", what="margin", waves=6, at_least="0", eps=""):
+    if what == "accuracy":
+        network = pair_mlp(weights)
+        x = tokens("x", length=2, vocab=network.d_vocab)
+        return Accuracy(network.logits, equals=Mod(x[0] + x[1], network.d_vocab), over=x, at_least=1)
     adapted = load(weights)
     model = capture(adapted.module, adapted.example)
     p, logits = model.captured.vocab, model["logits"]

@@ -6,10 +6,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from sympy import Mod
 
 from benchmarks.mechanisms import all_logits, kept, pairs
-from mechverify import kernel, prove
+from mechverify import Accuracy, kernel, pair_mlp, prove, tokens
+from mechverify.claims import ClaimError
 from mechverify.graph.adapters import load
+from mechverify.graph.run import TorchRunner
+from mechverify.kernel import Rejected
+from mechverify.kernel.architectures import ARCHITECTURES
+from mechverify.kernel.graph import Graph
 from proofs import max_of_k_inside, modular_addition, superposition
 from toy_models import modular_addition as addition
 from toy_models.superposition import shipped, train
@@ -38,6 +44,34 @@ def test_addition_is_right_on_all_pairs_by_the_margin():
     found = theorem(modular_addition.claim(OWN), "PROVED")
     assert found.range.low == pytest.approx(lead.min((0, 1)), abs=1e-10)
     assert (found.range.low <= lead.min((0, 1)) + 1e-13).all() and found.range.low.min() > 11
+
+
+@pytest.mark.parametrize("semantics", ["real", "float32"])
+def test_addition_is_right_whatever_the_rounding(semantics):
+    claim = modular_addition.claim(OWN, what="accuracy")
+    outcome = prove(claim, semantics=semantics)
+    found = kernel.check(outcome.certificate)
+    assert found.verdict == "PROVED" and found.right == (59**2, 59**2) and found.claim.architecture == "pair_mlp"
+    x = claim.over
+    wrong = prove(Accuracy(claim.output, equals=Mod(x[0] - x[1], 59), over=x, at_least="1/2"), semantics=semantics)
+    assert wrong.verdict == "REFUTED" and kernel.check(wrong.certificate).right.high < 59**2 / 2
+
+
+def test_a_network_of_two_tokens_is_what_the_module_computes():
+    network, module = pair_mlp(OWN), load(OWN).module.double()
+    graph = Graph(2, tuple(range(59)))
+    logits = ARCHITECTURES["pair_mlp"](graph, network.tensors)["logits"]
+    ids = np.random.default_rng(0).integers(59, size=(200, 2))
+    torch.testing.assert_close(
+        TorchRunner(graph, network.tensors, torch.float64)(logits, ids), module(torch.from_numpy(ids))
+    )
+    state = dict(network.tensors)
+    for broken, length in ((state | {"b": np.zeros(3)}, 2), (state | {"W": state["W"].T[:3]}, 2), (state, 3)):
+        with pytest.raises(Rejected, match="don't fit the architecture"):
+            ARCHITECTURES["pair_mlp"](Graph(length, (0, 1)), broken)
+    x = tokens("x", length=2, vocab=59)
+    with pytest.raises(ClaimError, match=r"read one of: embed_x, embed_y, pre, hidden, logits"):
+        Accuracy(network["logits"][-1], equals=x[0], over=x)
 
 
 def test_embeddings_are_waves():

@@ -6,9 +6,9 @@ from mechverify.claims.domain import Tokens, tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.expressions import lookup
 from mechverify.claims.language import kth_largest
-from mechverify.claims.model import CapturedModel, Entry, Model, Site, capture, transformer
+from mechverify.claims.model import CapturedModel, Entry, Model, Site, capture, pair_mlp, transformer
 
 __all__ = [
     "Accuracy", "Bounds", "Box", "CapturedModel", "ClaimError", "Entry", "Holds", "Model", "Site", "Tokens", "Within",
-    "ball", "box", "capture", "kth_largest", "lookup", "tokens", "transformer",
+    "ball", "box", "capture", "kth_largest", "lookup", "pair_mlp", "tokens", "transformer",
 ]  # fmt: skip

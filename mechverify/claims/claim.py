@@ -33,28 +33,32 @@ class Accuracy:
     equals: sympy.Basic
     over: Tokens
     at_least: Fraction | None
-    position: int
+    position: int | None
     rows: list[list]
 
     def __init__(self, output: Site, *, equals, over: Tokens, at_least=None):
         if not isinstance(output, Site) or not isinstance(over, Tokens):
             raise ClaimError("Accuracy needs a model's site, such as model.logits[-1], and over=tokens(...)")
         if isinstance(output.model, CapturedModel):
-            raise ClaimError("Accuracy is for transformer(weights) so far; for a captured module, ask for Bounds")
-        if output.position is None:
-            raise ClaimError(f"say at which position {output.name} is read, as in {output.name}[-1]")
-        model, length = output.model, len(over)
-        position = output.position + length if output.position < 0 else output.position
-        if not 0 <= position < length:
-            raise ClaimError(f"{output.name}[{output.position}]: the sequences have length {length}")
+            raise ClaimError(
+                "Accuracy is for transformer(weights) and pair_mlp(weights); for a captured module, ask for Bounds"
+            )
+        model, length, position = output.model, len(over), output.position
+        if position is not None:
+            position = position + length if position < 0 else position
+            if not 0 <= position < length:
+                raise ClaimError(f"{output.name}[{output.position}]: the sequences have length {length}")
         if length > model.n_ctx or len(over.values) > model.d_vocab:
             raise ClaimError(
                 f"sequences of length {length} over {len(over.values)} tokens don't fit {model.source} "
                 f"({model.n_ctx} positions, {model.d_vocab} tokens)"
             )
-        vectors = _vector_sites(model, length)
-        if output.name not in vectors:
-            raise ClaimError(f"{output.name} is not one vector a position; read one of: {', '.join(vectors)}")
+        rows, alone = _vector_sites(model, length)
+        if output.name not in (alone if position is None else rows):
+            if position is None and output.name in rows:
+                raise ClaimError(f"say at which position {output.name} is read, as in {output.name}[-1]")
+            ones = [*(f"{name}[-1]" for name in rows), *alone]
+            raise ClaimError(f"{output.name} is not one vector of outputs; read one of: {', '.join(ones)}")
         if isinstance(equals, str):
             raise ClaimError(f"equals={equals!r} is text; write the expression itself, with the tokens of `over`")
         set_ = object.__setattr__
@@ -233,12 +237,13 @@ def _numbers(name: str, value, shape: tuple[int, ...]) -> list[Fraction] | None:
         raise ClaimError(f"{name} holds something that is not a finite number: {value!r:.80}") from None
 
 
-def _vector_sites(model: Model, length: int) -> list[str]:
-    """Sites of shape [positions, width]: their rows can be decoded."""
+def _vector_sites(model: Model, length: int) -> tuple[list[str], list[str]]:
+    """Sites of shape [positions, width], whose rows can be decoded, and those of shape [width]."""
     graph = Graph(length, tuple(range(model.d_vocab)))
     sites = ARCHITECTURES[model.architecture](graph, model.tensors)
     shapes = {name: graph.nodes[node].shape for name, node in sites.items()}
-    return [name for name, shape in shapes.items() if len(shape) == 2 and shape[0] == length]
+    rows = [name for name, shape in shapes.items() if len(shape) == 2 and shape[0] == length]
+    return rows, [name for name, node in sites.items() if len(shapes[name]) == 1 and graph.nodes[node].kind == "real"]
 
 
 def _share(value) -> Fraction | None:

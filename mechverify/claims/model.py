@@ -70,10 +70,6 @@ class Model:
     tensors: dict[str, np.ndarray]
     n_ctx: int
     d_vocab: int
-    d_vocab_out: int
-    d_model: int
-    n_heads: int
-    d_head: int
     sites: tuple[str, ...]
 
     @property
@@ -94,6 +90,17 @@ def transformer(weights: str | Path) -> Model:
     Sizes are read off the shapes (W_Q [heads, d_model, d_head], ...); biases may be absent. Raises
     ClaimError if the file can't be read, holds NaN or infinity, or doesn't fit the architecture.
     """
+    return _known("transformer", weights, "pos_embed.W_pos", "embed.W_E")
+
+
+def pair_mlp(weights: str | Path) -> Model:
+    """A network of two tokens, logits = relu([W_x[a], W_y[b]] W) W_U, from a safetensors file of these matrices.
+
+    Raises ClaimError as `transformer` does."""
+    return _known("pair_mlp", weights, None, "W_x")
+
+
+def _known(architecture: str, weights: str | Path, positions: str | None, embedding: str) -> Model:
     path = Path(weights)
     try:
         data = path.read_bytes()
@@ -105,14 +112,11 @@ def transformer(weights: str | Path) -> Model:
         raise ClaimError(f"{path}: {what}; load it where you trust it and write it with safetensors.torch.save_file")
     try:
         tensors = container.read_weights(data)
-        sites = ARCHITECTURES["transformer"](Graph(1, (0,)), tensors)
+        sites = ARCHITECTURES[architecture](Graph(1 if positions else 2, (0,)), tensors)
     except (ValueError, Rejected) as error:
         raise ClaimError(f"{path}: {error}") from None
-    (d_vocab, d_model), (n_heads, _, d_head) = tensors["embed.W_E"].shape, tensors["blocks.0.attn.W_Q"].shape
-    n_ctx, d_vocab_out = len(tensors["pos_embed.W_pos"]), tensors["unembed.W_U"].shape[1]
-    return Model(
-        "transformer", str(path), data, tensors, n_ctx, d_vocab, d_vocab_out, d_model, n_heads, d_head, tuple(sites)
-    )
+    length = len(tensors[positions]) if positions else 2
+    return Model(architecture, str(path), data, tensors, length, len(tensors[embedding]), tuple(sites))
 
 
 @dataclass(frozen=True)

@@ -92,10 +92,11 @@ class Domain(NamedTuple):
 class Claim:
     """What a certificate states about the weights in `weights_data` (a safetensors file); rejects what isn't a claim.
 
-    `accuracy`: row `position` of a site decodes to the mechanism's value. An input is right if output `target` (an
-    integer node) of the vector node `output` is strictly larger than every other. A tie, and a target that is no
-    output, is wrong. `bounds`: every entry of a site (or of a row) lies between `least` and `most` [entries], for all
-    inputs for which no entry of the sites `where` is negative. `cases` are sites whose entries a proof may tell apart.
+    `accuracy`: row `position` of a site (None: the site itself) decodes to the mechanism's value. An input is right if
+    output `target` (an integer node) of the vector node `output` is strictly larger than every other. A tie, and a
+    target that is no output, is wrong. `bounds`: every entry of a site (or of a row) lies between `least` and `most`
+    [entries], for all inputs for which no entry of the sites `where` is negative. `cases` are sites whose entries a
+    proof may tell apart.
     """
 
     def __init__(self, entry: Reader, weights_data: bytes):
@@ -122,7 +123,7 @@ class Claim:
         self.shapes, self.sites = shapes, sites
         self.site, position = entry["site"].one_of(sites), entry["position"]
         self.output = sites[self.site]
-        self.position = None if self.kind == "bounds" and position.value is None else position.an_integer(0, 2**20)
+        self.position = None if position.value is None else position.an_integer(0, 2**20)
         if self.position is not None:
             self.output = self.graph.select(self.output, 0, self.position)
         node = self.graph.nodes[self.output]

@@ -37,7 +37,7 @@ def as_json(
         **common,
         "claim": {
             "kind": "accuracy",
-            "output": f"{claim.site}[{claim.position}]",
+            "output": ranges.name(theorem),
             "equals": integer(claim.graph, claim.target),
             "at_least": None if claim.at_least is None else str(claim.at_least),
             "domain_size": str(total),

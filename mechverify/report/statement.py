@@ -66,7 +66,7 @@ def lines(theorem: Theorem) -> list[tuple[str, str]]:
         ("verdict", theorem.verdict),
         (
             "claim",
-            f"strict argmax {claim.site}[{claim.position}] = {formula.integer(claim.graph, claim.target)}{threshold}",
+            f"strict argmax {ranges.name(theorem)} = {formula.integer(claim.graph, claim.target)}{threshold}",
         ),
         ("domain", domain(theorem)),
         ("model", f"{claim.architecture}, weights sha256 {claim.weights_sha256}"),
