@@ -168,11 +168,11 @@ class _Compiler:
                 values, index = e.args
                 if not all(v.is_Rational or v.is_Float for v in values):
                     return self.fail(e, "lookup takes numbers")
-                nodes = [self.graph.add("view", self.number(_exact(v)), attr=((1,), 0, (0,))) for v in values]
                 if all(Fraction(float(_exact(v))) == _exact(v) for v in values):
                     table = self.graph.add("constant", attr=((len(values),), tuple(float(v) for v in values)))
                 else:
-                    table = self.graph.add("concat", *nodes, attr=0)
+                    rows = [self.graph.add("view", self.number(_exact(v)), attr=((1,), 0, (0,))) for v in values]
+                    table = self.graph.add("concat", *rows, attr=0)
                 return self.picked(e, table, index)
             case sympy.Sum():
                 if not all(bound.is_Integer for limits in e.limits for bound in limits[1:]):

@@ -71,6 +71,8 @@ class _Compiler:
                 return self.emit("integer", [], int(e))
             case boolalg.BooleanTrue() | boolalg.BooleanFalse():
                 return self.emit("integer", [], int(bool(e)))
+            case sympy.Mul() if e.is_integer and (bottom := e.as_numer_denom()[1]).is_Integer and bottom > 1:
+                return self.floor(sympy.floor(e, evaluate=False))  # sympy drops a floor where it sees an integer
             case sympy.Add() | sympy.Mul() | sympy.Max() | sympy.Min() | boolalg.And() | boolalg.Or():
                 return self.emit(_NARY[type(e)], self.nodes(e.args))
             case boolalg.Not():

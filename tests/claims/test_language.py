@@ -93,3 +93,10 @@ def test_a_domain_knows_its_size_and_samples_itself():
     assert x.size == 18
     sample = x.sample(200, np.random.default_rng(0))
     assert set(sample[:, 0]) == {1, 2} and set(sample[:, 2]) == {4}
+
+
+def test_a_quotient_that_sympy_knows_to_be_whole():
+    x = X[0]
+    rows = compile_mechanism(sympy.floor(sympy.Max(2, 2 * x) / 2), X)  # sympy leaves out the floor
+    for ids in [(0, 1, 2), (3, 3, 0), (2, 0, 3)]:
+        assert oracle.evaluate(rows, ids, X.values) == max(1, X.values[ids[0]])
