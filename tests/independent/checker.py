@@ -436,10 +436,40 @@ class Model:
         return base, u, scores
 
 
+class Pair(Model):
+    """relu([W_x[a], W_y[b]] W) W_U, of exactly two tokens; no site has rows."""
+
+    def __init__(self, tensors: dict[str, tuple[list[int], list[Fraction]]], semantics: Real):
+        self.of, self.left, self.known = semantics, tensors, {}
+        self.W_x, (self.vocab, d) = self.take("W_x", None, None)
+        self.W_y, (_, e) = self.take("W_y", self.vocab, None)
+        self.W, (_, hidden) = self.take("W", d + e, None)
+        self.W_U, (_, out) = self.take("W_U", hidden, None)
+        need(not self.left, f"unknown tensors {list(self.left)}")
+        self.context, self.heads = 2, 0
+        self.widths = {"embed_x": d, "embed_y": e, "pre": hidden, "hidden": hidden, "logits": out}
+
+    def sites(self) -> dict[str, tuple[int, int]]:
+        return {site: (width, 0) for site, width in self.widths.items()}
+
+    @kept
+    def output(self, site: str, prefix: tuple[int, ...]) -> Vector:
+        a, b = prefix
+        x, y = self.W_x[a], self.W_y[b]
+        if site.startswith("embed"):
+            return x if site == "embed_x" else y
+        pre = self.linear([*x, *y], self.W)
+        if site == "pre":
+            return pre
+        hidden = [Interval(max(v.lo, Fraction(0)), max(v.hi, Fraction(0))) for v in pre]
+        return hidden if site == "hidden" else self.linear(hidden, self.W_U)
+
+
 @lru_cache(4)
-def model_of(weights: bytes, semantics: str) -> Model:
+def model_of(weights: bytes, semantics: str, architecture: str = "transformer") -> Model:
     """Kept with the rows that it has computed, as checks of several certificates about one model come together."""
-    return Model(read_tensors(weights), Real() if semantics == "real" else Float32())
+    kind = {"transformer": Model, "pair_mlp": Pair}[architecture]
+    return kind(read_tensors(weights), Real() if semantics == "real" else Float32())
 
 
 # --- Mechanisms ------------------------------------------------------------------------------------------------------
@@ -550,7 +580,7 @@ class Claim:
         kind, architecture, self.semantics, digest, domain, self.site, position, equals, share = fields(
             claim, "kind", "architecture", "semantics", "weights_sha256", "domain", "site", "position", "equals",
             "at_least")  # fmt: skip
-        need(kind == "accuracy" and architecture == "transformer", "kind or architecture")
+        need(kind == "accuracy" and architecture in ("transformer", "pair_mlp"), "kind or architecture")
         need(self.semantics in ("real", "float32"), "semantics")
         need(digest == hashlib.sha256(weights).hexdigest(), "other weights")
         tokens, values = fields(domain, "tokens", "values")
@@ -558,12 +588,15 @@ class Claim:
         self.domain = [[integer(t, 0, len(self.values) - 1) for t in items(ids)] for ids in items(tokens)]
         need(1 <= len(self.domain) <= 1024, "length")
         need(all(ids and ids == sorted(set(ids)) for ids in self.domain), "token ids ascend, at least one")
-        self.model = model_of(weights, self.semantics)
+        self.model = model_of(weights, self.semantics, architecture)
         fits = len(self.domain) <= self.model.context and len(self.values) <= self.model.vocab
         need(fits, "a domain beyond the model")
         need(type(self.site) is str and self.site in self.model.sites(), "site")
         self.out, self.depth = self.model.sites()[self.site]
-        self.position = integer(position, 0, len(self.domain) - 1)
+        if architecture == "pair_mlp":
+            need(position is None and len(self.domain) == 2, "position or length")
+        self.position = 1 if position is None else integer(position, 0, len(self.domain) - 1)
+        need(architecture == "pair_mlp" or position is not None, "position")
         self.mechanism = Mechanism(equals, self.values, len(self.domain))
         self.at_least = None if share is None else number(share, "[0-9]+/[1-9][0-9]*")
         need(self.at_least is None or self.at_least <= 1, "at_least above 1")

@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sympy import Mod
 
-from mechverify.kernel import NotACertificate, Rejected, check
+from mechverify import Accuracy, pair_mlp, prove, tokens
+from mechverify.kernel import NotACertificate, Rejected, check, container
 from mechverify.kernel.container import pack
 from tests.independent import checker
 from tests.models import as_bytes, max_weights, random_weights
@@ -368,3 +370,32 @@ def test_float32_is_widened_as_documented(seed: int, scores: float) -> None:
     real, widened = least("real"), least("float32")
     assert not wins(real + 0.95 * (widened - real), "float32", accepted_by_kernel)
     assert wins(real + 1.1 * (widened - real), "float32", accepted_by_kernel)
+
+
+@pytest.mark.parametrize("semantics", ["real", "float32"])
+def test_networks_of_two_tokens(semantics: str, tmp_path) -> None:
+    """Good certificates are confirmed; of what is changed in them, neither accepts what the other refuses."""
+    rng = np.random.default_rng(0)
+    shapes = {"W_x": (4, 3), "W_y": (4, 2), "W": (5, 6), "W_U": (6, 4)}
+    path = tmp_path / "pair.safetensors"
+    path.write_bytes(as_bytes({name: rng.normal(size=s).astype(np.float32) for name, s in shapes.items()}))
+    model, x = pair_mlp(path), tokens("x", length=2, vocab=4)
+    best = prove(Accuracy(model.logits, equals=Mod(x[0] + x[1], 4), over=x), semantics=semantics)
+    assert checker.check(best.certificate)["verdict"] == "BOUNDED" and best.theorem.right.low > 0
+    files = container.unpack(best.certificate)
+    doc, weights = json.loads(files["certificate.json"]), files["weights.safetensors"]
+    right = int(doc["conclusion"]["right_at_least"])
+    changes: list[tuple[str, Any]] = [
+        ("conclusion.right_at_least", str(right + 1)), ("conclusion.right_at_most", str(right - 1)),
+        ("claim.position", 1), ("claim.position", 0), ("claim.architecture", "transformer"), ("claim.site", "tokens"),
+        ("claim.site", "hidden"), ("claim.site", "embed_x"), ("claim.domain.tokens", [[0, 1, 2, 3]] * 3),
+        ("claim.domain.tokens", [[0, 1], [2]]), ("claim.domain.values", [0, 1, 2, 3, 4]),
+        ("claim.domain.values", [3, 2, 1, 0]), ("claim.semantics", {"real": "float32", "float32": "real"}[semantics]),
+    ]  # fmt: skip
+    confirmed = 0
+    for path_, value in changes:
+        data = forge.file(changed(doc, path_, value), weights)
+        here, there = accepted(data), accepted_by_kernel(data)
+        assert here == there, (path_, value, here, there)
+        confirmed += here
+    assert confirmed < len(changes) / 2
