@@ -143,8 +143,9 @@ def reserve(*sizes: int) -> None:
 
 def batch_size(graph: Graph, roots: list[int]) -> int:
     """How many inputs can be evaluated at a time in bounded memory."""
-    numbers = sum(math.prod(graph.nodes[n].shape) for n in graph.ancestors(roots))
-    return max(1, min(2**12, ROOM // numbers))
+    nodes = [graph.nodes[n] for n in graph.ancestors(roots)]
+    numbers = sum(math.prod(n.shape) for n in nodes if n.op not in ("weight", "constant"))  # these are there once
+    return max(1, min(2**12, ROOM // max(1, numbers)))
 
 
 def table(weights: dict[str, np.ndarray], node: Node) -> np.ndarray:
