@@ -30,7 +30,8 @@ def claim_document(claim: Accuracy | Bounds, semantics: str) -> dict[str, Any]:
     }
     if isinstance(claim, Accuracy):
         share, domain = claim.at_least, claim.over
-        return common | {
+        margin = {} if not claim.margin else {"margin": f"{claim.margin.numerator}/{claim.margin.denominator}"}
+        return common | margin | {
             "kind": "accuracy",
             "domain": {"tokens": [list(ids) for ids in domain.allowed], "values": list(domain.values)},
             "equals": claim.rows,

@@ -24,8 +24,9 @@ from mechverify.kernel.graph import Graph
 class Accuracy:
     """On at least a share `at_least` of the inputs `over`, the decoded `output` equals the mechanism `equals`.
 
-    The decoded output is the index of the strictly largest entry: a tie is wrong, and so is a mechanism
-    value that is no index. `at_least` is a number from 0 to 1, best given as text ("0.999", "999/1000"),
+    The decoded output is the index of the entry that exceeds every other by more than `margin`: a tie is wrong, and so
+    is a mechanism value that is no index. `margin="best"` asks for the largest one that can be proved on all inputs.
+    `at_least` is a number from 0 to 1, best given as text ("0.999", "999/1000"),
     which is exact; None (or "best") asks for the best bounds that can be proved. Raises ClaimError.
     """
 
@@ -35,8 +36,9 @@ class Accuracy:
     at_least: Fraction | None
     position: int | None
     rows: list[list]
+    margin: Fraction | None
 
-    def __init__(self, output: Site, *, equals, over: Tokens, at_least=None):
+    def __init__(self, output: Site, *, equals, over: Tokens, at_least=None, margin=0):
         if not isinstance(output, Site) or not isinstance(over, Tokens):
             raise ClaimError("Accuracy needs a model's site, such as model.logits[-1], and over=tokens(...)")
         if isinstance(output.model, CapturedModel):
@@ -66,6 +68,9 @@ class Accuracy:
         set_(self, "equals", sympy.sympify(equals))
         set_(self, "over", over)
         set_(self, "at_least", _share(at_least))
+        set_(self, "margin", _margin(margin))
+        if self.margin is None and self.at_least != 1:
+            raise ClaimError('margin="best" asks for a margin on all inputs: say at_least=1 as well')
         set_(self, "position", position)
         set_(self, "rows", compile_mechanism(self.equals, over))
 
@@ -244,6 +249,18 @@ def _vector_sites(model: Model, length: int) -> tuple[list[str], list[str]]:
     shapes = {name: graph.nodes[node].shape for name, node in sites.items()}
     rows = [name for name, shape in shapes.items() if len(shape) == 2 and shape[0] == length]
     return rows, [name for name, node in sites.items() if len(shapes[name]) == 1 and graph.nodes[node].kind == "real"]
+
+
+def _margin(value) -> Fraction | None:
+    if value == "best":
+        return None
+    try:
+        margin = Fraction(value) if isinstance(value, float) else Fraction(str(value))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        raise ClaimError(f"margin={value!r} is not a number; use 0.25, 1/4 or best") from None
+    if margin < 0:
+        raise ClaimError(f"margin={value!r} is negative")
+    return margin
 
 
 def _share(value) -> Fraction | None:

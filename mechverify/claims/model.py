@@ -84,13 +84,16 @@ class Model:
         return Site(self, plain)
 
 
-def transformer(weights: str | Path) -> Model:
-    """An attention-only transformer without layer norm, from a safetensors file in TransformerLens names.
+def transformer(weights: str | Path, act_fn: str | None = None) -> Model:
+    """A transformer without layer norm, from a safetensors file in TransformerLens names: attention-only, or with
+    MLPs whose activation is `act_fn`, which weights don't tell; "relu" is known.
 
     Sizes are read off the shapes (W_Q [heads, d_model, d_head], ...); biases may be absent. Raises
     ClaimError if the file can't be read, holds NaN or infinity, or doesn't fit the architecture.
     """
-    return _known("transformer", weights, "pos_embed.W_pos", "embed.W_E")
+    if act_fn not in (None, "relu"):
+        raise ClaimError(f"act_fn={act_fn!r}: known is 'relu'; other networks go through capture(module, example)")
+    return _known(f"transformer{'_relu' if act_fn else ''}", weights, "pos_embed.W_pos", "embed.W_E")
 
 
 def pair_mlp(weights: str | Path) -> Model:
@@ -114,7 +117,8 @@ def _known(architecture: str, weights: str | Path, positions: str | None, embedd
         tensors = container.read_weights(data)
         sites = ARCHITECTURES[architecture](Graph(1 if positions else 2, (0,)), tensors)
     except (ValueError, Rejected) as error:
-        raise ClaimError(f"{path}: {error}") from None
+        hint = '; with ReLU MLPs, say transformer(weights, act_fn="relu")' if ".mlp." in str(error) else ""
+        raise ClaimError(f"{path}: {error}{hint}") from None
     length = len(tensors[positions]) if positions else 2
     return Model(architecture, str(path), data, tensors, length, len(tensors[embedding]), tuple(sites))
 

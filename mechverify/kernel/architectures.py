@@ -11,23 +11,30 @@ from mechverify.kernel.graph import Graph
 
 _BLOCK = {**{f"W_{c}": "hde" for c in "QKV"}, "W_O": "hed"}
 _BIASES = {**{f"b_{c}": "he" for c in "QKV"}, "b_O": "d"}
+_MLP, _MLP_BIASES = {"W_in": "dm", "W_out": "md"}, {"b_in": "m", "b_out": "d"}
 
 
-def transformer(graph: Graph, weights: dict[str, np.ndarray]) -> dict[str, int]:
+def transformer(graph: Graph, weights: dict[str, np.ndarray], mlp: bool = False) -> dict[str, int]:
     """An attention-only transformer without layer norm; returns its sites, by name, as node ids.
 
     x = W_E[token] + W_pos[position]; per block: scores q.k / sqrt(d_head), causal softmax, x + (pattern v) W_O
     + b_O; logits = x W_U + b_U. Biases may be absent (zero). Shapes: W_E [vocab, d], W_pos [n_ctx, d],
-    W_Q, W_K, W_V [heads, d, e], b_Q, b_K, b_V [heads, e], W_O [heads, e, d], W_U [d, out].
+    W_Q, W_K, W_V [heads, d, e], b_Q, b_K, b_V [heads, e], W_O [heads, e, d], W_U [d, out]; `mlp`: see
+    `transformer_relu`; W_in [d, m], b_in [m], W_out [m, d], b_out [d].
     Raises Rejected, naming every missing, unexpected or wrongly shaped tensor.
     """
     layers = 1 + max((int(m[1]) for k in weights if (m := re.match(r"blocks\.([0-9]{1,3})\.", k))), default=0)
-    blocks = [f"blocks.{layer}.attn." for layer in range(layers)]
+    blocks = [f"blocks.{layer}." for layer in range(layers)]
+    inside = [("attn", _BLOCK, _BIASES), *([("mlp", _MLP, _MLP_BIASES)] if mlp else [])]
     required = {"embed.W_E": "vd", "pos_embed.W_pos": "pd", "unembed.W_U": "do"}
-    required |= {f"{attn}{name}": axes for attn in blocks for name, axes in _BLOCK.items()}
-    optional = {"unembed.b_U": "o"} | {f"{attn}{name}": axes for attn in blocks for name, axes in _BIASES.items()}
+    optional = {"unembed.b_U": "o"}
+    for block in blocks:
+        for part, needed, biases in inside:
+            required |= {f"{block}{part}.{name}": axes for name, axes in needed.items()}
+            optional |= {f"{block}{part}.{name}": axes for name, axes in biases.items()}
     problems = [f"{name} is missing" for name in required if name not in weights]
-    problems += [f"{name!r} is not part of an attention-only transformer without layer norm"
+    what = "a transformer with ReLU MLPs and" if mlp else "an attention-only transformer"
+    problems += [f"{name!r} is not part of {what} without layer norm"
                  for name in weights if name not in required | optional]  # fmt: skip
     sizes: dict[str, int] = {}
     for name, axes in (required | optional).items():
@@ -55,7 +62,8 @@ def transformer(graph: Graph, weights: dict[str, np.ndarray]) -> dict[str, int]:
     sites["embed"] = graph.add("gather", weight("embed.W_E"), sites["tokens"])
     sites["pos_embed"] = graph.add("weight", attr=("pos_embed.W_pos", (graph.length, sizes["d"])))
     x = graph.add("add", sites["embed"], sites["pos_embed"])
-    for layer, attn in enumerate(blocks):
+    for layer, block in enumerate(blocks):
+        attn = f"{block}attn."
         q, k, v = (
             biased(graph.add("einsum", x, weight(f"{attn}W_{c}"), attr="nd,hde->nhe"), f"{attn}b_{c}") for c in "QKV"
         )
@@ -66,9 +74,22 @@ def transformer(graph: Graph, weights: dict[str, np.ndarray]) -> dict[str, int]:
         sites |= {f"blocks.{layer}.resid_pre": x, f"{attn}q": q, f"{attn}k": k, f"{attn}v": v}
         sites |= {f"{attn}attn_scores": scores, f"{attn}pattern": pattern, f"{attn}z": z}
         x = graph.add("add", x, out)
-        sites |= {f"blocks.{layer}.attn_out": out, f"blocks.{layer}.resid_post": x}
+        sites[f"{block}attn_out"] = out
+        if mlp:
+            pre = biased(graph.add("einsum", x, weight(f"{block}mlp.W_in"), attr="jd,dm->jm"), f"{block}mlp.b_in")
+            post = graph.add("relu", pre)
+            out = biased(graph.add("einsum", post, weight(f"{block}mlp.W_out"), attr="jm,md->jd"), f"{block}mlp.b_out")
+            sites |= {f"{block}resid_mid": x, f"{block}mlp.pre": pre, f"{block}mlp.post": post, f"{block}mlp_out": out}
+            x = graph.add("add", x, out)
+        sites[f"{block}resid_post"] = x
     sites["logits"] = biased(graph.add("einsum", x, weight("unembed.W_U"), attr="jd,dv->jv"), "unembed.b_U")
     return sites
+
+
+def transformer_relu(graph: Graph, weights: dict[str, np.ndarray]) -> dict[str, int]:
+    """A transformer without layer norm, as above, with an MLP after the attention of every block: x + relu(x W_in + b_in)
+    W_out + b_out. Raises Rejected as `transformer` does."""
+    return transformer(graph, weights, mlp=True)
 
 
 def pair_mlp(graph: Graph, weights: dict[str, np.ndarray]) -> dict[str, int]:
@@ -95,4 +116,4 @@ def pair_mlp(graph: Graph, weights: dict[str, np.ndarray]) -> dict[str, int]:
     return sites
 
 
-ARCHITECTURES = {"transformer": transformer, "pair_mlp": pair_mlp}
+ARCHITECTURES = {"transformer": transformer, "transformer_relu": transformer_relu, "pair_mlp": pair_mlp}

@@ -147,6 +147,12 @@ class Arithmetic:
         return Ball(np.asarray(np.asarray(values), self.dtype), np.zeros((1,) * np.ndim(values), self.dtype))
 
 
+def aligned(ar: Arithmetic, *balls: Ball) -> list[Ball]:
+    """The same balls with one exponent."""
+    lowest = min(balls, key=lambda b: b.exponent)
+    return [ar.align(b, lowest)[0] for b in balls]
+
+
 def _parts(shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
     """Slices of an array of that shape, along its first axis that isn't one, which fit a cache."""
     axis = next((i for i, size in enumerate(shape) if size > 1), None)

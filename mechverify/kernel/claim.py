@@ -93,8 +93,8 @@ class Claim:
     """What a certificate states about the weights in `weights_data` (a safetensors file); rejects what isn't a claim.
 
     `accuracy`: row `position` of a site (None: the site itself) decodes to the mechanism's value. An input is right if
-    output `target` (an integer node) of the vector node `output` is strictly larger than every other. A tie, and a
-    target that is no output, is wrong. `bounds`: every entry of a site (or of a row) lies between `least` and `most`
+    output `target` (an integer node) of the vector node `output` exceeds every other by more than `margin` (zero if the
+    claim has none). A tie, and a target that is no output, is wrong. `bounds`: every entry of a site (or of a row) lies between `least` and `most`
     [entries], for all inputs for which no entry of the sites `where` is negative. `cases` are sites whose entries a
     proof may tell apart.
     """
@@ -132,7 +132,10 @@ class Claim:
         self.outputs = prod(node.shape)
         if self.outputs > MOST_ENTRIES:
             raise Rejected(f"the output has {self.outputs} entries (limit {MOST_ENTRIES})")
-        self.at_least = _fraction(entry["at_least"]) if self.kind == "accuracy" else None
+        self.at_least = _fraction(entry["at_least"]) if counted else None
+        self.margin = entry["margin"].number() if counted and "margin" in entry.value else Fraction(0)
+        if self.margin < 0:
+            raise Rejected("a margin is negative")
         self.where: tuple[int, ...] = ()
         self.cases: tuple[int, ...] = ()
         if self.captured:
@@ -173,6 +176,7 @@ class Job:
         possible = (target >= 0) & (target < claim.outputs)
         at = np.where(possible, target, 0)[:, None]
         margin = ar.sub(logits.map(lambda a: np.take_along_axis(a, at, 1)), logits)
+        margin = ar.sub(margin, ar.rational(claim.margin)) if claim.margin else margin
         rival = np.arange(claim.outputs) != at
         wins = ((ar.lower(margin) > 0) | ~rival).all(1)
         loses = ((ar.upper(margin) <= 0) & rival).any(1)

@@ -94,6 +94,10 @@ class Exact(Arithmetic):
     def units(self, value: float, exponent: int) -> int:
         return floor(Fraction(value) / Fraction(2) ** exponent)
 
+    def approximate(self, x: Ball) -> np.ndarray:
+        x = self.trim(x)
+        return np.ldexp(np.asarray(x.mid, np.float64), x.exponent)
+
     def trim(self, x: Ball) -> Ball:
         shift = max(_longest(x.mid), _longest(x.rad) + self.precision) - 2 * self.precision
         if shift <= 0:

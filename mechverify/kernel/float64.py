@@ -94,6 +94,10 @@ class Float64(Arithmetic):
         """`value` as a number to compare with raw arrays of a ball of that exponent, rounded down."""
         return value
 
+    def approximate(self, x: Ball) -> np.ndarray:
+        """float64 numbers near the centres, for choices that are sound whatever they are."""
+        return x.mid
+
     def trim(self, x: Ball) -> Ball:
         """A ball that holds `x`, of numbers not longer than the precision needs."""
         return x

@@ -6,10 +6,12 @@ rows is
 
     sum_i e^(s_i) u_i / sum_i e^(s_i),
 
-s_i and u_i depending on the pinned token and on the token at position i, and linear operations keep that form.
+s_i and u_i depending on the pinned token and on the token at position i, and linear operations keep that form. A layer
+of ReLU neurons that read such values is kept as it is: the output is such a form plus multiples of the neurons.
 This is what papers derive by hand for a one-layer model (EQKE, EVOU, EU).
 """
 
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +33,17 @@ class RatioForm(NamedTuple):
     base: Ball
     score: Ball
     value: Ball
+    neurons: "Neurons | None"
+
+
+class Neurons(NamedTuple):
+    """Added to the output: sum_j coefficient[q, j] relu(z_j), z_j = base[q, j] + sum_i e^(s_i) u_ij / sum_i e^(s_i),
+    with the same scores. Shapes: base [q or 1, 1, neurons], value [q or 1, vocab, attended, neurons], coefficient
+    [q or 1, 1, neurons, *shape]."""
+
+    base: Ball
+    value: Ball
+    coefficient: Ball
 
 
 class _Table(NamedTuple):
@@ -41,9 +54,12 @@ class _Table(NamedTuple):
 
 
 class _Mixture(NamedTuple):
+    """A value as in RatioForm; `neurons` are the coefficients there."""
+
     base: Ball
     score: Ball
     value: Ball
+    neurons: Ball | None
 
 
 def ratio_form(graph: Graph, weights: dict[str, np.ndarray], model: Real, output: int) -> RatioForm:
@@ -63,6 +79,7 @@ def ratio_form(graph: Graph, weights: dict[str, np.ndarray], model: Real, output
     free = np.broadcast_to(vocab[None, :, None], (1, len(vocab), graph.length))
     tables = Evaluation(graph, weights, model, free, lambda _: vocab[:, None])
     found: dict[int, Any] = {}
+    neurons: Neurons | None = None
     for n in order:
         node = nodes[n]
         args = [found[a] for a in node.args]
@@ -71,6 +88,10 @@ def ratio_form(graph: Graph, weights: dict[str, np.ndarray], model: Real, output
             raise Unsupported("an attention pattern is used for something else than attending")
         if patterns:
             found[n] = _attend(tables, node, patterns[0], found[patterns[0].args[0]], args[1])
+        elif node.op == "relu" and type(args[0]) is _Mixture:
+            if neurons is not None:
+                raise Unsupported("rule fold needs one layer of neurons")
+            neurons, found[n] = _neurons(tables.model, node, args[0])
         elif any(type(a) is _Mixture for a in args):
             found[n] = _linear(tables, node, args)
         elif node.kind == "ids":
@@ -80,7 +101,9 @@ def ratio_form(graph: Graph, weights: dict[str, np.ndarray], model: Real, output
     result = found[output]
     if type(result) is not _Mixture:
         raise Unsupported("the output doesn't go through attention")
-    return RatioForm(pinned.pop(), result.score.mid.shape[-1], *result)
+    base, score, value, coefficient = result
+    neurons = None if coefficient is None else neurons._replace(coefficient=coefficient)
+    return RatioForm(pinned.pop(), score.mid.shape[-1], base, score, value, neurons)
 
 
 def _axis(graph: Graph, node: Node, axes: list) -> int | None:
@@ -127,21 +150,52 @@ def _attend(tables: Evaluation, node: Node, pattern: Node, scores: _Table, value
     score = scores.value.map(lambda a: widened(a.reshape(*a.shape[:2], -1)[..., positions]))
     value = values.value.map(lambda a: widened(a.transpose(order)[:, :, positions]))
     zero = model.ar.whole(np.zeros((1, 1, *node.shape), np.int64))
-    return _Mixture(zero, model.scores(score, (1, 2)), model.attended(value, pattern.shape[-1]))
+    return _Mixture(zero, model.scores(score, (1, 2)), model.attended(value, pattern.shape[-1]), None)
 
 
 def _linear(tables: Evaluation, node: Node, args: list) -> _Mixture:
-    """A linear operation with a factor, or an addend, that depends on the pinned token alone."""
-    model, mixture = tables.model, next(a for a in args if type(a) is _Mixture)
+    """A linear operation: the sum of two mixtures; or with a factor, or an addend, that depends on the pinned token
+    alone. A rounding error is a factor of the whole, so that each part may bear it."""
+    model, mixtures = tables.model, [a for a in args if type(a) is _Mixture]
+    mixture = mixtures[0]
     others = [a.value for a in args if type(a) is _Table and a.axis is None]
-    if len(others) != 1 or not (node.op == "add" or (node.op == "einsum" and args[0] is mixture)):
+    scaled = node.op == "einsum" and args[0] is mixture and len(mixtures) == 1
+    if len(mixtures) + len(others) != 2 or not (node.op == "add" or scaled):
         raise Unsupported(f"{node.op!r} on the result of attention is not linear, or its factor reads other tokens")
+    if not scaled and any(m.value.mid.ndim - 3 != len(node.shape) for m in mixtures):
+        raise Unsupported("'add' spreads the result of attention over further axes")
+    if len(mixtures) == 2:
+        other = mixtures[1]
+        if other.score is not mixture.score:
+            raise Unsupported("two applications of attention are added")
+        base, value = model.add(mixture.base, other.base), model.add(mixture.value, other.value)
+        return _Mixture(base, mixture.score, value, _added(model, mixture.neurons, other.neurons))
+    parts = [mixture.value, mixture.neurons]
     if node.op == "add":
-        if mixture.value.mid.ndim - 3 != len(node.shape):
-            raise Unsupported("'add' spreads the result of attention over further axes")
         base = model.add(mixture.base, tables.align(others[0], len(node.shape)))
-        return _Mixture(base, mixture.score, model.rounded(mixture.value))
+        return _Mixture(base, mixture.score, *(_added(model, p, None) for p in parts))
     reserve(*mixture.value.mid.shape[:3], *node.shape)
+    factor = others[0].map(lambda a: a[:, :, None])
     base = model.contract(node.attr, mixture.base, others[0])
-    value = model.contract(node.attr, mixture.value, others[0].map(lambda a: a[:, :, None]))
-    return _Mixture(base, mixture.score, value)
+    return _Mixture(base, mixture.score, *(None if p is None else model.contract(node.attr, p, factor) for p in parts))
+
+
+def _added(model: Real, x: Ball | None, y: Ball | None) -> Ball | None:
+    """A part of a sum; None is zero."""
+    if x is None or y is None:
+        return None if x is y else model.rounded(x or y)
+    return model.add(x, y)
+
+
+def _neurons(model: Real, node: Node, z: _Mixture) -> tuple[Neurons, _Mixture]:
+    """relu of a vector of mixtures. The neurons are scaled by a power of two so that their sum is at most one, as that
+    of attention's weights is: what a semantics says of the size of a value holds for their coefficients as well."""
+    if z.neurons is not None or len(node.shape) != 1:
+        raise Unsupported("rule fold needs one layer of neurons, read at one position")
+    ar, m = model.ar, node.shape[0]
+    size = ar.add(z.base.map(lambda a: a[:, :, None]), z.value).size
+    shift = int(ar.mantissa(ar.add(size, ar.rational(Fraction(1))))[1].max()) + 1 + m.bit_length()
+    down = np.array(-shift)
+    eye = ar.exact(np.ldexp(np.eye(m), shift).reshape(1, 1, m, m))
+    flat = _Mixture(z.base.map(np.zeros_like), z.score, z.value.map(np.zeros_like), eye)
+    return Neurons(ar.scale(z.base, down), ar.scale(z.value, down), eye), flat

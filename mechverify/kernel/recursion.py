@@ -1,13 +1,13 @@
 """One recursion over a layered automaton, and what it answers about a cell: size, smallest sum, sums <= 0, all sums."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
 
 from mechverify.kernel.arithmetic import Arithmetic
-from mechverify.kernel.automaton import Layer
+from mechverify.kernel.automaton import Automaton, Layer
 from mechverify.kernel.errors import Rejected
 
 WINDOW_LIMIT = 2**21  # grid points kept after one token
@@ -24,58 +24,91 @@ def pin(layers: list[Layer], position: int, token: int) -> list[Layer]:
 
 def completions(ar: Arithmetic, layers: list[Layer]) -> list[list[int]]:
     """For every layer and state, the exact number of token sequences from there to the end."""
-    counts = [[1]]
+    counts = [np.ones(1, object)]  # integers of Python: exact
     for layer in reversed(layers):
         ar.spend(10 * layer.states * len(layer.groups))
-        row = [0] * layer.states
+        row = np.zeros(layer.states, object)
         for tokens, following in layer.groups:
-            for state, target in enumerate(following.tolist()):
-                if target >= 0:
-                    row[state] += len(tokens) * counts[-1][target]
+            going = following >= 0
+            row[going] += len(tokens) * counts[-1][following[going]]
         counts.append(row)
-    return counts[::-1]
+    return [row.tolist() for row in counts[::-1]]
 
 
 def sizes_by_token(ar: Arithmetic, layers: list[Layer], position: int) -> dict[int, int]:
     """How many accepted sequences have each token at `position`; tokens that none has are left out."""
-    rest, before = completions(ar, layers), [1]
+    rest, before = np.array(completions(ar, layers)[position + 1], object), np.ones(1, object)
     ar.spend(10 * sum(layer.states * len(layer.groups) for layer in layers))
     for i, layer in enumerate(layers[:position]):
-        after = [0] * _targets(layers, i)
+        after = np.zeros(_targets(layers, i), object)
         for tokens, following in layer.groups:
-            for state, target in enumerate(following.tolist()):
-                if target >= 0:
-                    after[target] += len(tokens) * before[state]
+            going = following >= 0
+            np.add.at(after, following[going], len(tokens) * before[going])
         before = after
     result: dict[int, int] = {}
     for tokens, following in layers[position].groups:
-        targets = zip(before, following.tolist(), strict=True)
-        if count := sum(b * rest[position + 1][target] for b, target in targets if target >= 0):
+        going = following >= 0
+        if count := int((before[going] * rest[following[going]]).sum()):
             result |= dict.fromkeys(tokens.tolist(), count)
     return result
 
 
 def smallest(
-    ar: Arithmetic, layers: list[Layer], term: Callable[[int, np.ndarray], np.ndarray], shape: tuple[int, ...]
+    ar: Arithmetic, layers: list[Layer], term: Callable[[int, np.ndarray], np.ndarray], shape: tuple[int, int]
 ) -> np.ndarray:
     """A lower bound, over all accepted sequences, of the sum of one-token terms (min-plus recursion).
 
-    `term(i, tokens)` gives lower bounds [*shape] of the smallest term among `tokens` at position i, as large as
-    you like where none is allowed. Exact up to rounding, which is downwards. Complexity: positions times states
-    times groups, on arrays of `shape`.
+    `term(i, tokens)` gives lower bounds [rows, tokens, columns] of the terms of `tokens` at position i, as large as
+    you like where one isn't allowed; `shape` is (rows, columns). Exact up to rounding, which is downwards. Complexity:
+    positions times states times groups, on arrays of `shape`.
     """
-    best = [np.zeros(shape, ar.dtype)]
+    best = np.zeros((1, *shape), ar.dtype)
     for position, layer in enumerate(layers):
-        following_best = [np.full(shape, ar.infinity, ar.dtype) for _ in range(_targets(layers, position))]
+        after = np.full((_targets(layers, position), *shape), ar.infinity, ar.dtype)
+        terms, start = term(position, np.concatenate([tokens for tokens, _ in layer.groups])), 0
         for tokens, following in layer.groups:
-            least = term(position, tokens)
-            for state, target in enumerate(following.tolist()):
-                if target >= 0:
-                    total = ar.down(best[state] + least)
-                    following_best[target] = np.minimum(following_best[target], total)
-                    ar.spend(total.size, 2, 4)
-        best = following_best
+            least, start = ar.down(terms[:, start : start + len(tokens)].min(1)), start + len(tokens)
+            going = np.flatnonzero(following >= 0)
+            _keep_least(ar, after, following[going], ar.down(best[going] + least))
+        best = after
     return best[0]
+
+
+def smallest_by_class(
+    ar: Arithmetic, automaton: Automaton, domain: Sequence[Sequence[int]], terms: np.ndarray, pin: int,
+    queries: np.ndarray,
+) -> np.ndarray:
+    """Lower bounds [classes, queries, columns] of the sum of `terms` [positions, vocab, queries, columns] (no terms at
+    later positions), over the sequences of each class that have each of `queries` at position `pin`; infinity, or more
+    than it, where there is none. All classes at once, so that no term may depend on the class.
+
+    Complexity: positions times states times tokens, on arrays of queries times columns.
+    """
+    best = np.zeros((1, *terms.shape[2:]), ar.dtype)
+    for position, (table, tokens) in enumerate(zip(automaton.step, domain, strict=True)):
+        states = len(automaton.step[position + 1] if position + 1 < len(automaton.step) else automaton.final)
+        after = np.full((states, *best.shape[1:]), ar.infinity, ar.dtype)
+        for token in tokens:
+            total = best + terms[position, token] if position < len(terms) else best
+            if position == pin:
+                total = np.where((queries == token)[:, None], total, ar.infinity)
+            _keep_least(ar, after, table[:, token], total)
+        best = after
+    result = np.full((len(automaton.classes), *best.shape[1:]), ar.infinity, ar.dtype)
+    _keep_least(ar, result, automaton.final, best)
+    return ar.down(result - ar.slack(np.abs(terms).max(1).sum(0), len(automaton.step) + 1))
+
+
+def _keep_least(ar: Arithmetic, after: np.ndarray, targets: np.ndarray, values: np.ndarray) -> None:
+    """after[targets[i]] becomes at most values[i], for all i; a NaN stays."""
+    ar.spend(values.size, 4, 4)
+    order = np.argsort(targets, kind="stable")
+    at = targets[order]
+    first = np.concatenate([[True], at[1:] != at[:-1]])
+    if not first.all():
+        values, order = np.minimum.reduceat(values[order], np.flatnonzero(first), 0), slice(None)
+    at = at[first]
+    after[at] = np.minimum(after[at], values[order])
 
 
 def sums(ar: Arithmetic, layers: list[Layer], terms: np.ndarray) -> np.ndarray:

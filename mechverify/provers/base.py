@@ -11,12 +11,15 @@ import numpy as np
 
 from mechverify.certificate.write import Proof, claim_document
 from mechverify.claims.claim import Accuracy
+from mechverify.claims.language import Row
 from mechverify.kernel import claim as kernel_claim
-from mechverify.kernel.claim import Bounds, Domain, Job
+from mechverify.kernel.claim import Bounds, Domain, Job, add_expression
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64
+from mechverify.kernel.integers import FOLDS
 from mechverify.kernel.rules.fold import Partition
 
+TRIALS = 16  # values that a neuron in a cell of rule fold is compared with
 METHODS = ("interval", "linear", "optimised", "branching")  # for bounds, from cheap to dear
 Progress = Callable[[str, float | None], None]  # what is being done; how much of it is done, from 0 to 1
 
@@ -44,10 +47,26 @@ class Problem:
         return Problem(document, checked, Job(checked, Float64()))
 
     @cached_property
+    def trials(self) -> int | None:
+        """Of rule fold: how often to compare each neuron; None without neurons."""
+        graph = self.claim.graph
+        return TRIALS if any(graph.nodes[n].op == "relu" for n in graph.ancestors([self.claim.output])) else None
+
+    @cached_property
+    def keys(self) -> list[list[Row]]:
+        """What the cells of rule fold tell apart besides the mechanism's value. A neuron is nearly linear on a cell
+        where it reads nearly the same: then, the folds that the mechanism is made of (the sum in its sign)."""
+        return [] if self.trials is None else inner_folds(self.document["equals"])
+
+    @cached_property
     def partition(self) -> Partition:
         """The domain's cells under rule fold; raises Unsupported where it has none."""
+        return self.partitioned(self.keys)
+
+    def partitioned(self, keys: list[list[Row]]) -> Partition:
+        roots = [add_expression(self.claim.graph, Reader(rows, "keys")) for rows in keys]
         with np.errstate(all="ignore"):
-            return Partition(self.job, self.domain, [])
+            return Partition(self.job, self.domain, roots, self.trials)
 
     def verdict(self, right: Bounds, has_counterexample: bool) -> str | None:
         """What the bounds decide; None while the threshold lies between them."""
@@ -69,12 +88,14 @@ class Problem:
 @dataclass
 class Evidence:
     """What sampling and search saw: `wrong` [inputs, length], distinct, all replayed in the kernel's
-    arithmetic, the worst first; `rivals` [inputs] the output that won; the share of uniform samples right."""
+    arithmetic, the worst first; `rivals` [inputs] the output that won (the best of those that should not); the share of
+    uniform samples right; and the least margin seen, in float64."""
 
     wrong: np.ndarray
     rivals: np.ndarray
     accuracy: float
     samples: int
+    least: float
 
 
 @dataclass
@@ -95,6 +116,27 @@ class Budget:
 
     def spent(self) -> bool:
         return self.interrupted or time.monotonic() > self.deadline
+
+
+def inner_folds(rows: list[Row]) -> list[list[Row]]:
+    """The parts of an expression that fold values of one token each, of several tokens; not the expression itself."""
+    support: list[set[int]] = []
+    found = []
+    for i, (op, operands, attribute) in enumerate(rows):
+        support.append({attribute} if op == "value" else set().union(*(support[a] for a in operands)))
+        folded = op in FOLDS and len(support[i]) > 1 and all(len(support[a]) <= 1 for a in operands)
+        if folded and i < len(rows) - 1:
+            found.append(_part(rows, i))
+    return found
+
+
+def _part(rows: list[Row], root: int) -> list[Row]:
+    """The rows that `root` needs, referring to each other."""
+    needed = {root}
+    for i in range(root, -1, -1):
+        needed |= set(rows[i][1]) if i in needed else set()
+    place = {old: new for new, old in enumerate(sorted(needed))}
+    return [[rows[i][0], [place[a] for a in rows[i][1]], rows[i][2]] for i in sorted(needed)]
 
 
 class Prover(Protocol):

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from fractions import Fraction
 from math import ceil
 
 from mechverify import kernel
@@ -10,11 +11,13 @@ from mechverify.certificate.write import write
 from mechverify.claims.claim import Accuracy, Bounds
 from mechverify.claims.errors import ClaimError
 from mechverify.kernel.claim import Bounds as Counts
+from mechverify.kernel.errors import Unsupported
 from mechverify.provers.base import Attempt, Budget, Evidence, Problem, Progress, Prover
 from mechverify.provers.bounds import search
 from mechverify.provers.enumerate import Enumerate
 from mechverify.provers.falsify import falsify
 from mechverify.provers.fold import Fold
+from mechverify.provers.margin import largest_margin
 from mechverify.provers.ranges import BoundsProblem
 
 SHOWN = 16  # wrong inputs listed in a certificate, or as many as refute the claim
@@ -60,6 +63,9 @@ def prove(
         return _prove_bounds(BoundsProblem(claim, semantics, device), claim, budget, method, slopes or {}, start)
     problem = Problem.of(claim, semantics)
     evidence = falsify(problem, budget)
+    if claim.margin is None and (margin := _largest_margin(problem, evidence, budget)):
+        claim = Accuracy(claim.output, equals=claim.equals, over=claim.over, at_least=claim.at_least, margin=margin)
+        problem = Problem.of(claim, semantics)
     found = _listed(problem, evidence)
     reasons = []
     for prover in PROVERS:
@@ -90,6 +96,14 @@ def prove(
         decided or "UNKNOWN", theorem, certificate, evidence, reasons,
         searched - start, time.monotonic() - searched,
     )  # fmt: skip
+
+
+def _largest_margin(problem: Problem, evidence: Evidence, budget: Budget) -> Fraction | None:
+    """The margin to claim where any will do; zero, or None, where no better one was found."""
+    try:
+        return largest_margin(problem, evidence.least, budget)
+    except Unsupported:  # no short fold: then all inputs were seen, or none is proved
+        return Fraction(evidence.least * (1 - 1e-6)) if evidence.samples == problem.domain.size else None
 
 
 def _prove_bounds(

@@ -46,7 +46,8 @@ def falsify(problem: Problem, budget: Budget, seed: int = 0) -> Evidence:
     candidates = np.concatenate([worst, candidates])
     unique = np.unique(searched[candidates], axis=0, return_index=True)[1]
     wrong = searched[candidates[np.sort(unique)[:KEEP]]]
-    return Evidence(*_replay(problem, margins, wrong), accuracy, len(sampled))
+    least = float(searched_margin.min())
+    return Evidence(*_replay(problem, margins, wrong), accuracy, len(sampled), least)
 
 
 def _replay(problem: Problem, margins: "_Margins", wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +60,7 @@ def _replay(problem: Problem, margins: "_Margins", wrong: np.ndarray) -> tuple[n
 
 
 class _Margins:
-    """logit[target] - largest other logit, in float64, rounded to a grid far coarser than its rounding errors, so
+    """logit[target] - largest other logit - the claim's margin, in float64, rounded to a grid far coarser than its rounding errors, so
     that ties are broken by position; -inf where the target is no output."""
 
     def __init__(self, problem: Problem):
@@ -80,7 +81,7 @@ class _Margins:
 
     def _batch(self, inputs: np.ndarray) -> np.ndarray:
         others, right, possible = self._others(inputs)
-        margin = torch.round((right - others.amax(1)) / GRID) * GRID
+        margin = torch.round((right - others.amax(1) - float(self.claim.margin)) / GRID) * GRID
         return torch.where(possible, margin, -torch.inf).numpy()
 
     def winner(self, inputs: np.ndarray) -> np.ndarray:

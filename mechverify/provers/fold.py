@@ -60,16 +60,17 @@ class Fold:
     def prove(self, problem: Problem, evidence: Evidence, budget: Budget) -> Attempt:
         with np.errstate(all="ignore"):
             if _aims_to_refute(problem, evidence):
-                for keys in ([], [_largest_token(problem.domain.length)]):
+                for keys in (problem.keys, [*problem.keys, _largest_token(problem.domain.length)]):
                     attempt = _refute(problem, evidence, budget, keys)
                     if problem.settled(attempt.right):
                         return attempt
             counted, right = _bound(problem, budget)
-        return Attempt(_witness([], None, counted), right)
+        return Attempt(_witness(problem, problem.keys, None, counted), right)
 
 
-def _witness(keys: list, only: list | None, counted: list[_Counted]) -> Proof:
-    return {"rule": "fold", "keys": keys, "only": only, "cells": [c.entry() for c in counted]}
+def _witness(problem: Problem, keys: list, only: list | None, counted: list[_Counted]) -> Proof:
+    trials = {} if problem.trials is None else {"trials": problem.trials}
+    return {"rule": "fold", "keys": keys, "only": only, "cells": [c.entry() for c in counted]} | trials
 
 
 def _largest_token(length: int) -> list:
@@ -86,11 +87,11 @@ def _aims_to_refute(problem: Problem, evidence: Evidence) -> bool:
 
 def _refute(problem: Problem, evidence: Evidence, budget: Budget, keys: list) -> Attempt:
     """Count surely wrong inputs, in the cells and for the rivals seen most often, until there are enough."""
-    job = problem.job
-    roots = [add_expression(job.claim.graph, Reader(rows, "keys")) for rows in keys]
-    partition = Partition(job, problem.domain, roots) if keys else problem.partition
-    run = TorchRunner(job.claim.graph, job.claim.weights)
-    values = np.stack([run(root, evidence.wrong) for root in (job.claim.target, *roots)], -1).tolist()
+    claim = problem.claim
+    roots = [add_expression(claim.graph, Reader(rows, "keys")) for rows in keys]
+    partition = problem.partition if keys == problem.keys else problem.partitioned(keys)
+    run = TorchRunner(claim.graph, claim.weights)
+    values = np.stack([run(root, evidence.wrong) for root in (claim.target, *roots)], -1).tolist()
     seen: dict[tuple, Counter[int]] = {}
     for tokens, key, rival in zip(evidence.wrong, values, evidence.rivals.tolist(), strict=True):
         seen.setdefault((tuple(key), int(tokens[partition.form.pin])), Counter())[rival] += 1
@@ -111,7 +112,7 @@ def _refute(problem: Problem, evidence: Evidence, budget: Budget, keys: list) ->
             wrong += low
             counted.append(_Counted(families[key], query, [], cell.size, [], certain, Bounds(low, cell.size)))
     only = [list(key) for key in sorted(families)]
-    return Attempt(_witness(keys, only, counted), Bounds(0, problem.domain.size - wrong))
+    return Attempt(_witness(problem, keys, only, counted), Bounds(0, problem.domain.size - wrong))
 
 
 def _bound(problem: Problem, budget: Budget) -> tuple[list[_Counted], Bounds]:

@@ -1,27 +1,31 @@
 """Rule `fold`: cells are (query token, class of the mechanism); the softmax denominator is cleared.
 
-With one head, logit_m - logit_t > 0 is equivalent to
+With one head, logit_m - logit_t > margin is equivalent to
 
-    sum_i exp(s_i) * (base[m] - base[t] + u_i[m] - u_i[t]) > 0,
+    sum_i exp(s_i) * (base[m] - base[t] + u_i[m] - u_i[t] - margin) > 0,
 
-a sum of one-token terms once the query token is fixed. A cell where its minimum is positive for every t is right
+a sum of one-token terms once the query token is fixed. ReLU neurons between attention and output are bounded in each
+cell and replaced there by lines (neurons.py), so that the sum is a bound. A cell where its minimum is positive for every t is right
 everywhere. In another cell the witness says how to count: groups of rival outputs t, whose terms are replaced by
 the smallest of the group, bound the wrong inputs from above; one rival bounds them from below. Or the terms of
 every input are added up.
 """
 
 from collections.abc import Iterator
-from functools import cached_property
+from fractions import Fraction
+from functools import cached_property, partial
 
 import numpy as np
 
 from mechverify.kernel import recursion
+from mechverify.kernel.arithmetic import aligned
 from mechverify.kernel.automaton import derive, towards
 from mechverify.kernel.claim import Bounds, Domain, Job, add_expression
 from mechverify.kernel.elementary import exp_parts
 from mechverify.kernel.errors import Rejected
 from mechverify.kernel.evaluate import reserve
 from mechverify.kernel.fields import Reader
+from mechverify.kernel.neurons import Factors, Reach, reach, replaced
 from mechverify.kernel.ratio import ratio_form
 
 LISTED = 2**22  # inputs times rivals of a cell that is listed
@@ -32,15 +36,17 @@ def check(job: Job, domain: Domain, witness: Reader) -> Bounds:
     """Precondition: the output has a ratio form with one head, and the mechanism is a short fold.
 
     Postcondition: the bounds hold for the number of right inputs in `domain`. Complexity: classes x query tokens
-    x positions x vocabulary x outputs for the minima, and positions x vocabulary x grid a counted group.
+    x positions x vocabulary x outputs for the minima (times the states that lead to a class), and positions x
+    vocabulary x grid a counted group; for neurons see `reach`.
     """
     keys = [add_expression(job.claim.graph, k) for k in witness["keys"].items(8)]
+    trials = witness["trials"].an_integer(1, 2**8) if "trials" in witness.value else None
     only, n = witness["only"], 1 + len(keys)
     only = None if only.value is None else {tuple(v.an_integer() for v in k.items(n, n)) for k in only.items()}
     cells = _cells(witness["cells"])
     witness.close()
     right_min = right_max = covered = 0
-    partition = Partition(job, domain, keys)
+    partition = Partition(job, domain, keys, trials)
     for key in partition.keys:
         family = Family(partition, key) if only is None or key in only else None
         for cell in family.cells() if family else ():
@@ -77,38 +83,70 @@ def _group(entry: Reader, most: int) -> Group:
 class Partition:
     """The domain cut into families of cells, one for each class of (mechanism, keys)."""
 
-    def __init__(self, job: Job, domain: Domain, keys: list[int]):
+    def __init__(self, job: Job, domain: Domain, keys: list[int], trials: int | None = None):
+        self.domain, self.trials = domain, trials
         self.job, self.ar, claim = job, job.ar, job.claim
         self.form = ratio_form(claim.graph, claim.weights, job.model, claim.output)
-        self.factors = exp_parts(self.ar, self.form.score)  # mantissas and exponents: nothing underflows yet
+        self.exponentials = exp_parts(self.ar, self.form.score)  # mantissas and exponents: nothing underflows yet
         self.queries = domain.tokens[self.form.pin]
         self.automaton = derive(self.ar, claim.graph, [claim.target, *keys], [np.array(t) for t in domain.tokens])
         self.keys = [tuple(key) for key in self.automaton.classes.tolist()]
+        if (trials is None) != (self.form.neurons is None):
+            raise Rejected("trials are needed where, and only where, the output goes through neurons")
+
+    def factors(self, queries: np.ndarray, alive: np.ndarray) -> Factors:
+        """Of query tokens; c is the largest exponent among the tokens `alive` [queries, vocab, attended]."""
+        ar, rows = self.ar, partial(_rows, queries=queries)
+        mantissa, k = self.exponentials[0].map(rows), rows(self.exponentials[1])
+        top = np.where(alive, k, -(2**53)).reshape(len(queries), -1).max(1)[:, None, None]
+        factor = ar.scale(mantissa, np.where(alive, k - top, 0))
+        low, high = np.where(alive, np.maximum(ar.lower(factor), 0), 0), np.where(alive, ar.upper(factor), 0)
+        return Factors(low, high, factor.exponent, alive)
+
+    @cached_property
+    def reach(self) -> Reach:
+        """What the neurons read, in every cell."""
+        form, tokens = self.form, self.domain.tokens
+        queries, vocab, attended = np.array(self.queries), *form.score.mid.shape[1:]
+        alive = np.zeros((len(queries), vocab, attended), bool)
+        for i, here in enumerate(tokens[:attended]):
+            alive[:, list(here), i] = True
+        alive[:, :, form.pin] = np.arange(vocab) == queries[:, None]
+        factors = self.factors(queries, alive)
+        return reach(self.ar, form.neurons, factors, self.automaton, tokens, form.pin, self.trials)
 
 
 class Family:
     """The cells of one class, one for each query token. `key` are the values of the mechanism and of the witness's
     keys; `impossible`: no output decodes to the mechanism's value, so that every input is wrong."""
 
-    def __init__(self, partition: Partition, key: tuple[int, ...]):
-        self.ar, self.form, self.factors, self.key = partition.ar, partition.form, partition.factors, key
-        self.layers = towards(self.ar, partition.automaton, partition.keys.index(key))
+    def __init__(self, partition: Partition, key: tuple[int, ...], margin: Fraction | None = None):
+        self.margin = partition.job.claim.margin if margin is None else margin
+        self.ar, self.form, self.partition, self.key = partition.ar, partition.form, partition, key
+        self.index = partition.keys.index(key)
+        self.layers = towards(self.ar, partition.automaton, self.index)
         self.sizes = recursion.sizes_by_token(self.ar, self.layers, self.form.pin)  # of the cells with an input
         self.right, self.outputs = key[0], partition.job.claim.outputs
         self.impossible = not 0 <= self.right < self.outputs
 
     @cached_property
     def weights(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
-        """Bounds of the terms' weights w = (base + u)[right] - (base + u)[t], as the raw sums base_low + u_low and
+        """Bounds of the terms' weights w = (base + u)[right] - (base + u)[t] - margin, as the raw sums base_low + u_low and
         base_high + u_high (a slack covers that addition's rounding), base [q or 1, out], u [q or 1, vocab,
-        attended, out]; and their exponent."""
-        ar, right = self.ar, self.right
-        parts = self.form.base.map(lambda a: a[:, 0]), self.form.value
-        base, value = ar.align(*(ar.sub(x.map(lambda a: a[..., right, None]), x) for x in parts))
-        bounds = [ar.lower(base), ar.upper(base), ar.lower(value), ar.upper(value)]
+        attended, out]; and their exponent. Neurons are replaced by lines below, or above, what they add."""
+        ar, form, right = self.ar, self.form, self.right
+        parts = form.base.map(lambda a: a[:, 0]), form.value
+        base, value = (ar.sub(x.map(lambda a: a[..., right, None]), x) for x in parts)
+        low = high = (ar.sub(base, ar.rational(self.margin)) if self.margin else base), value
+        if form.neurons is not None:
+            ends = [b.map(lambda a: a[self.index]) for b in self.partition.reach]
+            low, high = ([ar.add(x, y) for x, y in zip(low, replaced(ar, form.neurons, *ends, right, upper), strict=True)]
+                         for upper in (False, True))  # fmt: skip
+        low_base, low_value, high_base, high_value = aligned(ar, *low, *high)
+        bounds = [ar.lower(low_base), ar.upper(high_base), ar.lower(low_value), ar.upper(high_value)]
         size = sum(max(np.abs(a).max(), np.abs(b).max()) for a, b in (bounds[:2], bounds[2:]))
         slack = ar.slack(2 * size, 1)  # rejects sizes near overflow
-        return ar.down(bounds[0] - slack), ar.up(bounds[1] + slack), bounds[2], bounds[3], base.exponent
+        return ar.down(bounds[0] - slack), ar.up(bounds[1] + slack), bounds[2], bounds[3], low_base.exponent
 
     def cells(self) -> Iterator["Cell"]:
         """Every cell of the family that has an input."""
@@ -124,32 +162,24 @@ class Family:
 
 
 class Terms:
-    """The one-token terms 2^-c e^s w of some cells of a family. `low_factor`, `high_factor` [rows, vocab, attended]
-    enclose 2^-c e^s, c the largest exponent among the tokens that can occur in the cell."""
+    """The one-token terms 2^-c e^s w of some cells of a family; `factors` are those of the tokens that can occur."""
 
     def __init__(self, family: Family, queries: np.ndarray):
-        ar, form, self.family, self.queries = family.ar, family.form, family, queries
+        form, self.family, self.queries = family.form, family, queries
         vocab, attended = form.score.mid.shape[1:]
         alive = np.zeros((len(queries), vocab, attended), bool)
         for i, layer in enumerate(family.layers[:attended]):
             for tokens, _ in layer.groups:
                 alive[:, tokens, i] = True
         alive[:, :, form.pin] &= np.arange(vocab) == queries[:, None]
-        mantissa, k = family.factors[0].map(self._rows), self._rows(family.factors[1])
-        top = np.where(alive, k, -(2**53)).reshape(len(queries), -1).max(1)[:, None, None]
-        factor = ar.scale(mantissa, np.where(alive, k - top, 0))
-        self.low_factor = np.where(alive, np.maximum(ar.lower(factor), 0), 0)
-        self.high_factor = np.where(alive, ar.upper(factor), 0)
-        self.exponent = factor.exponent + family.weights[4]
-
-    def _rows(self, a: np.ndarray) -> np.ndarray:
-        """The rows of the queries, or the one row of an array that doesn't depend on the query token."""
-        return a[self.queries] if len(a) > 1 else a
+        factors = family.partition.factors(queries, alive)
+        self.low_factor, self.high_factor = factors.low, factors.high
+        self.exponent = factors.exponent + family.weights[4]
 
     def below(self, position: int, tokens: np.ndarray) -> np.ndarray:
         """Lower bounds [rows, tokens, out] of the terms, before the last rounding."""
         base, _, value, _, _ = self.family.weights
-        w = self._rows(base)[:, None] + self._rows(value[:, tokens, position])
+        w = _rows(base, self.queries)[:, None] + _rows(value[:, tokens, position], self.queries)
         small, large = (f[:, tokens, position, None] for f in (self.low_factor, self.high_factor))
         self.family.ar.spend(4 * w.size, 4, 2)
         return w * np.where(w >= 0, small, large)
@@ -161,12 +191,12 @@ class Terms:
 
         def term(position: int, tokens: np.ndarray) -> np.ndarray:
             if position >= self.low_factor.shape[2]:
-                return np.zeros((1, 1), ar.dtype)
+                return np.zeros((1, len(tokens), 1), ar.dtype)
             terms = self.below(position, tokens)
             if position == family.form.pin:
                 other = tokens[None, :] != self.queries[:, None]
                 terms = np.where(other[..., None], ar.infinity, terms)
-            return ar.down(terms.min(1))
+            return terms
 
         result = recursion.smallest(ar, family.layers, term, (len(self.queries), family.outputs))
         result[:, family.right] = ar.infinity
@@ -185,6 +215,11 @@ class Terms:
         both[:, : low.shape[1]] = low.swapaxes(0, 1), high.swapaxes(0, 1)
         ar.spend(8 * both.size, 10, 2)
         return both[0], both[1]
+
+
+def _rows(a: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """The rows of the queries, or the one row of an array that doesn't depend on the query token."""
+    return a[queries] if len(a) > 1 else a
 
 
 class Cell:
