@@ -1,7 +1,8 @@
 """A plain transformer whose parameters carry the names that the field's state dicts use.
 
-Sizes: `n_ctx` positions, `d_vocab` tokens, residual width `d_model`, `n_heads` heads of width `d_head`.
-Causal softmax attention, learned positions, no layer norm; scores are divided by sqrt(d_head).
+Sizes: `n_ctx` positions, `d_vocab` tokens, residual width `d_model`, `n_heads` heads of width `d_head`, `d_mlp` neurons
+(none: attention only). Causal softmax attention, ReLU, learned positions, no layer norm; scores are divided by
+sqrt(d_head).
 """
 
 import torch
@@ -61,13 +62,29 @@ class Attention(nn.Module):
         return torch.einsum("...hne,hed->...nd", pattern @ v, self.W_O) + self.b_O
 
 
-class Block(nn.Module):
-    def __init__(self, n_heads: int, d_model: int, d_head: int, deviation: float):
+class MLP(nn.Module):
+    """relu(x W_in + b_in) W_out + b_out."""
+
+    def __init__(self, d_model: int, d_mlp: int, deviation: float):
         super().__init__()
-        self.attn = Attention(n_heads, d_model, d_head, deviation)
+        self.W_in = _normal(d_model, d_mlp, deviation=deviation)
+        self.b_in = nn.Parameter(torch.zeros(d_mlp))
+        self.W_out = _normal(d_mlp, d_model, deviation=deviation)
+        self.b_out = nn.Parameter(torch.zeros(d_model))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.attn(x)
+        return torch.relu(x @ self.W_in + self.b_in) @ self.W_out + self.b_out
+
+
+class Block(nn.Module):
+    def __init__(self, n_heads: int, d_model: int, d_head: int, d_mlp: int, deviation: float):
+        super().__init__()
+        self.attn = Attention(n_heads, d_model, d_head, deviation)
+        self.mlp = MLP(d_model, d_mlp, deviation) if d_mlp else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(x)
+        return x if self.mlp is None else x + self.mlp(x)
 
 
 class Unembed(nn.Module):
@@ -87,12 +104,12 @@ class Transformer(nn.Module):
 
     def __init__(
         self, *, n_ctx: int, d_vocab: int, d_model: int, d_head: int,
-        n_heads: int = 1, n_layers: int = 1, d_vocab_out: int | None = None, deviation: float,
+        n_heads: int = 1, n_layers: int = 1, d_mlp: int = 0, d_vocab_out: int | None = None, deviation: float,
     ):  # fmt: skip
         super().__init__()
         self.embed = Embed(d_vocab, d_model, deviation)
         self.pos_embed = PosEmbed(n_ctx, d_model, deviation)
-        self.blocks = nn.ModuleList(Block(n_heads, d_model, d_head, deviation) for _ in range(n_layers))
+        self.blocks = nn.ModuleList(Block(n_heads, d_model, d_head, d_mlp, deviation) for _ in range(n_layers))
         self.unembed = Unembed(d_model, d_vocab_out or d_vocab, deviation)
 
     def forward(self, tokens: Tensor) -> Tensor:
