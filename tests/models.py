@@ -5,7 +5,7 @@ from safetensors.numpy import save
 
 
 def random_weights(
-    rng: np.random.Generator, *, vocab=4, length=3, d=3, e=2, heads=1, layers=1, scale=1.0, biases=True, out=None
+    rng: np.random.Generator, *, vocab=4, length=3, d=3, e=2, heads=1, layers=1, scale=1.0, biases=True, out=None, mlp=0
 ) -> dict[str, np.ndarray]:
     def normal(*shape):
         return (rng.normal(size=shape) * scale).astype(np.float32)
@@ -16,10 +16,17 @@ def random_weights(
         weights |= {f"{attn}W_{c}": normal(heads, d, e) for c in "QKV"} | {f"{attn}W_O": normal(heads, e, d)}
         if biases:
             weights |= {f"{attn}b_{c}": normal(heads, e) for c in "QKV"} | {f"{attn}b_O": normal(d)}
+        if mlp:
+            weights |= random_mlp(rng, d, mlp, layer=layer, scale=scale, biases=biases)
     weights["unembed.W_U"] = normal(d, out or vocab)
     if biases:
         weights["unembed.b_U"] = normal(out or vocab)
     return weights
+
+
+def random_mlp(rng: np.random.Generator, d: int, m: int, *, layer=0, scale=1.0, biases=True) -> dict[str, np.ndarray]:
+    shapes = {"W_in": (d, m), "W_out": (m, d)} | ({"b_in": (m,), "b_out": (d,)} if biases else {})
+    return {f"blocks.{layer}.mlp.{n}": (rng.normal(size=s) * scale).astype(np.float32) for n, s in shapes.items()}
 
 
 def max_weights(rng: np.random.Generator, *, vocab=6, length=3, noise=0.12, slope=4.0) -> dict[str, np.ndarray]:

@@ -81,6 +81,12 @@ def items(value: Any, length: int | None = None) -> list[Any]:
     return value
 
 
+def optional(value: Any, name: str, default: Any) -> tuple[Any, Any]:
+    """An object without a field, and the field's value."""
+    value = dict(value) if type(value) is dict else {}
+    return value, value.pop(name, default)
+
+
 def integer(value: Any, low: int = 1 - BIG, high: int = BIG - 1) -> int:
     need(type(value) is int and low <= value <= high, f"an integer from {low} to {high} is wanted")
     return value
@@ -92,6 +98,21 @@ def number(text: Any, form: str) -> Fraction:
         return Fraction(text)
     except ValueError as e:  # Python reads no more than 4,300 digits
         raise Rejected("a number too long") from e
+
+
+def margin_of(text: Any) -> Fraction:
+    """A fraction, or a float64 as `float.hex` writes it; not negative."""
+    if type(text) is not str or "x" not in text:
+        value = number(text, "-?[0-9]+/[1-9][0-9]*")
+    else:
+        try:
+            x = float.fromhex(text)
+        except (ValueError, OverflowError) as e:
+            raise Rejected("a margin is no number") from e
+        need(math.isfinite(x) and x.hex() == text, "a margin isn't written as float.hex does")
+        value = Fraction(x)
+    need(value >= 0, "a negative margin")
+    return value
 
 
 def read_tensors(data: bytes) -> dict[str, tuple[list[int], list[Fraction]]]:
@@ -165,6 +186,19 @@ class Interval:
 Vector = list[Interval]
 Place = tuple[int, int]  # a token and its position
 ZERO = Interval(Fraction(0))
+
+
+def relu(x: Interval) -> Interval:
+    return Interval(max(x.lo, Fraction(0)), max(x.hi, Fraction(0)))
+
+
+def _times(v: Vector, by: Fraction) -> Vector:
+    return [Interval(x.lo * by, x.hi * by) for x in v]  # by is positive
+
+
+def _log2(x: Fraction) -> int:
+    """A little more than the logarithm of a number, 0 for 0."""
+    return x.numerator.bit_length() - x.denominator.bit_length() + 1 if x else 0
 
 
 def _up(x: Fraction) -> Fraction:
@@ -323,14 +357,23 @@ def kept(method: Callable) -> Callable:
     return lookup
 
 
+class Form:
+    """base + sum_i p_i shares[x_i, i] + sum_k relu(z_k) shares[k]: p the attention's probabilities, z_k the neurons."""
+
+    def __init__(self, base: Vector, shares: dict[Place | int, Vector]):
+        self.base, self.shares = base, shares
+
+
 class Model:
     """The transformer, run on prefixes: a row depends on the tokens up to its own."""
+
+    mlp = False
 
     def __init__(self, tensors: dict[str, tuple[list[int], list[Fraction]]], semantics: Real):
         self.of, self.left, self.known = semantics, tensors, {}
         self.W_E, (self.vocab, self.d) = self.take("embed.W_E", None, None)
         self.W_pos, (self.context, _) = self.take("pos_embed.W_pos", None, self.d)
-        self.blocks, self.heads, self.e = [], None, None
+        self.blocks, self.heads, self.e, self.m = [], None, None, None
         while not self.blocks or any(name.startswith(f"blocks.{len(self.blocks)}.") for name in self.left):
             at, block = f"blocks.{len(self.blocks)}.attn.", {}
             block["W_Q"], (self.heads, _, self.e) = self.take(at + "W_Q", self.heads, self.d, self.e)
@@ -340,6 +383,12 @@ class Model:
                 block[name], _ = self.take(at + name, self.heads, self.e, optional=True)
             block["W_O"], _ = self.take(at + "W_O", self.heads, self.e, self.d)
             block["b_O"], _ = self.take(at + "b_O", self.d, optional=True)
+            if self.mlp:
+                at = f"blocks.{len(self.blocks)}.mlp."
+                block["W_in"], (_, self.m) = self.take(at + "W_in", self.d, self.m)
+                block["b_in"], _ = self.take(at + "b_in", self.m, optional=True)
+                block["W_out"], _ = self.take(at + "W_out", self.m, self.d)
+                block["b_out"], _ = self.take(at + "b_out", self.d, optional=True)
             self.blocks.append(block)
         self.W_U, (_, self.out) = self.take("unembed.W_U", self.d, None)
         self.b_U, _ = self.take("unembed.b_U", self.out, optional=True)
@@ -367,7 +416,8 @@ class Model:
         """The row of the prefix's last token before block n."""
         if n == 0:
             return self.of.add(self.W_E[prefix[-1]], self.W_pos[len(prefix) - 1])
-        return self.of.add(self.resid(n - 1, prefix), self.attn_out(n - 1, prefix))
+        middle = self.resid_mid(n - 1, prefix)
+        return self.of.add(middle, self.mlp_out(n - 1, prefix)) if self.mlp else middle
 
     @kept
     def project(self, which: str, n: int, h: int, prefix: tuple[int, ...]) -> Vector:
@@ -389,6 +439,18 @@ class Model:
             mixed += [self.of.dot(pattern, list(column)) for column in zip(*values, strict=True)]
         return self.linear(mixed, list(itertools.chain(*block["W_O"])), block["b_O"])
 
+    @kept
+    def resid_mid(self, n: int, prefix: tuple[int, ...]) -> Vector:
+        return self.of.add(self.resid(n, prefix), self.attn_out(n, prefix))
+
+    @kept
+    def pre(self, n: int, prefix: tuple[int, ...]) -> Vector:
+        return self.linear(self.resid_mid(n, prefix), self.blocks[n]["W_in"], self.blocks[n]["b_in"])
+
+    @kept
+    def mlp_out(self, n: int, prefix: tuple[int, ...]) -> Vector:
+        return self.linear([relu(z) for z in self.pre(n, prefix)], self.blocks[n]["W_out"], self.blocks[n]["b_out"])
+
     def masked(self, depth: int, tokens: tuple[int, ...], j: int) -> None:
         """Later positions' values meet row j with probability 0: harmless, unless a float32 value overflows."""
         for n, h, i in itertools.product(range(depth), range(self.heads), range(j + 1, len(tokens))):
@@ -400,7 +462,14 @@ class Model:
         for n in range(len(self.blocks)):
             after = {f"blocks.{n}.attn_out": (self.d, n + 1), f"blocks.{n}.resid_post": (self.d, n + 1)}
             sites |= {f"blocks.{n}.resid_pre": (self.d, n)} | after
+            if self.mlp:
+                rows = {"resid_mid": self.d, "mlp.pre": self.m, "mlp.post": self.m, "mlp_out": self.d}
+                sites |= {f"blocks.{n}.{name}": (width, n + 1) for name, width in rows.items()}
         return sites
+
+    def behind_mlp(self, site: str) -> bool:
+        """Whether a row that goes through block 0 alone goes through its MLP as well."""
+        return self.mlp and site not in ("blocks.0.attn_out", "blocks.0.resid_mid", "blocks.0.mlp.pre")
 
     @kept
     def output(self, site: str, prefix: tuple[int, ...]) -> Vector:
@@ -411,29 +480,61 @@ class Model:
                 return self.W_E[prefix[-1]]
             case ["pos_embed"]:
                 return self.W_pos[len(prefix) - 1]
-            case [_, n, "attn_out"]:
-                return self.attn_out(int(n), prefix)
+            case [_, n, "attn_out" | "resid_mid" | "mlp_out" as which]:
+                return getattr(self, which)(int(n), prefix)
+            case [_, n, "mlp", which]:
+                z = self.pre(int(n), prefix)
+                return z if which == "pre" else [relu(x) for x in z]
             case [_, n, which]:
                 return self.resid(int(n) + (which == "resid_post"), prefix)
 
+    def through(self, form: Form, matrix: list[Vector], bias: Vector | None) -> Form:
+        """A rounded product or addend is off by a factor, which each share bears for itself."""
+        shares = {at: self.linear(x, matrix) for at, x in form.shares.items()}
+        form = Form(self.linear(form.base, matrix), shares)
+        return form if bias is None else self.plus(form, Form(bias, {}))
+
+    def plus(self, one: Form, other: Form) -> Form:
+        def share(at: Place | int) -> Vector:
+            both = [f.shares[at] for f in (one, other) if at in f.shares]
+            return self.of.passed([sum(x, ZERO) for x in zip(*both, strict=True)])
+
+        return Form(self.of.add(one.base, other.base), {at: share(at) for at in one.shares | other.shares})
+
     @kept
-    def ratio(self, site: str, q: int, j: int, vocabulary: int, length: int) -> tuple[Vector, dict, dict]:
-        """B(q), U(v, i) and s(q, v, i) of rule `fold`, where the site's row goes through block 0, of one head."""
+    def ratio(self, site: str, q: int, j: int, vocabulary: int, length: int) -> tuple[Form, dict, Form | None]:
+        """The output, the scores s(q, v, i) and the neurons of rule `fold`, where the site's row goes through block 0,
+        of one head. Neurons come divided by a power of two that keeps the sum of their sizes below 1."""
         block, own = self.blocks[0], (q,) * (j + 1)
         # In block 0 only the last token of a prefix matters, and its position.
         alone = {(v, i): (v,) * (i + 1) for i in range(length) for v in range(vocabulary)}
         values = {at: self.project("V", 0, 0, prefix) for at, prefix in alone.items()}
         scores = self.of.scores({at: self.score(0, 0, own, alone[at]) for at in alone if at[1] <= j})
-        base, u = [ZERO] * self.e, self.of.attended({at: values[at] for at in scores}, length)
-        to_logits = site == "logits"
-        rest = None if site.endswith("attn_out") else self.resid(0, own)
-        for matrix, vectors in (block["W_O"][0], (block["b_O"], rest)), (self.W_U, (self.b_U,)):
-            if matrix is self.W_U and not to_logits:
-                break
-            base, u = self.linear(base, matrix), {at: self.linear(x, matrix) for at, x in u.items()}
-            for vector in filter(None, vectors):
-                base, u = self.of.add(base, vector), {at: self.of.passed(x) for at, x in u.items()}
-        return base, u, scores
+        attended = Form([ZERO] * self.e, self.of.attended({at: values[at] for at in scores}, length))
+        form, z = self.through(attended, block["W_O"][0], block["b_O"]), None
+        if site.endswith("attn_out"):
+            return form, scores, z
+        form = self.plus(form, Form(self.resid(0, own), {}))
+        if self.mlp and not site.endswith("resid_mid"):
+            z = self.through(form, block["W_in"], block["b_in"])
+            if site.endswith("mlp.pre"):
+                return z, scores, None
+            largest = max(x.size() for v in (z.base, *z.shares.values()) for x in v)
+            unit = Fraction(2) ** (_log2(2 * self.m * largest))
+            z = Form(_times(z.base, 1 / unit), {at: _times(x, 1 / unit) for at, x in z.shares.items()})
+            ones = {k: [Interval(unit) if k == i else ZERO for i in range(self.m)] for k in range(self.m)}
+            hidden = Form([ZERO] * self.m, {at: [ZERO] * self.m for at in scores} | ones)
+            if site.endswith("mlp.post"):
+                return hidden, scores, z
+            hidden = self.through(hidden, block["W_out"], block["b_out"])
+            form = hidden if site.endswith("mlp_out") else self.plus(form, hidden)
+        return self.through(form, self.W_U, self.b_U) if site == "logits" else form, scores, z
+
+
+class Relu(Model):
+    """The same with an MLP in each block."""
+
+    mlp = True
 
 
 class Pair(Model):
@@ -461,14 +562,17 @@ class Pair(Model):
         pre = self.linear([*x, *y], self.W)
         if site == "pre":
             return pre
-        hidden = [Interval(max(v.lo, Fraction(0)), max(v.hi, Fraction(0))) for v in pre]
+        hidden = [relu(v) for v in pre]
         return hidden if site == "hidden" else self.linear(hidden, self.W_U)
+
+
+ARCHITECTURES = {"transformer": Model, "transformer_relu": Relu, "pair_mlp": Pair}
 
 
 @lru_cache(4)
 def model_of(weights: bytes, semantics: str, architecture: str = "transformer") -> Model:
     """Kept with the rows that it has computed, as checks of several certificates about one model come together."""
-    kind = {"transformer": Model, "pair_mlp": Pair}[architecture]
+    kind = ARCHITECTURES[architecture]
     return kind(read_tensors(weights), Real() if semantics == "real" else Float32())
 
 
@@ -577,10 +681,12 @@ class Claim:
     """What is claimed, and the rules, applied to parts of its domain."""
 
     def __init__(self, claim: Any, weights: bytes):
+        claim, margin = optional(claim, "margin", "0/1")
         kind, architecture, self.semantics, digest, domain, self.site, position, equals, share = fields(
             claim, "kind", "architecture", "semantics", "weights_sha256", "domain", "site", "position", "equals",
             "at_least")  # fmt: skip
-        need(kind == "accuracy" and architecture in ("transformer", "pair_mlp"), "kind or architecture")
+        need(kind == "accuracy", "kind")
+        need(type(architecture) is str and architecture in ARCHITECTURES, "architecture")
         need(self.semantics in ("real", "float32"), "semantics")
         need(digest == hashlib.sha256(weights).hexdigest(), "other weights")
         tokens, values = fields(domain, "tokens", "values")
@@ -600,6 +706,8 @@ class Claim:
         self.mechanism = Mechanism(equals, self.values, len(self.domain))
         self.at_least = None if share is None else number(share, "[0-9]+/[1-9][0-9]*")
         need(self.at_least is None or self.at_least <= 1, "at_least above 1")
+        self.margin = margin_of(margin)
+        self.neurons = self.depth == 1 and self.model.behind_mlp(self.site)
         self.replayed = False
 
     def right(self, tokens: tuple[int, ...]) -> bool | None:
@@ -610,7 +718,7 @@ class Claim:
         if self.semantics == "float32":
             self.model.masked(self.depth, tokens, self.position)
         y = self.model.output(self.site, tokens[: self.position + 1])
-        margins = [y[m] - y[t] for t in range(self.out) if t != m]
+        margins = [y[m] - y[t] - Interval(self.margin) for t in range(self.out) if t != m]
         if any(x.hi <= 0 for x in margins):
             return False
         return True if all(x.lo > 0 for x in margins) else None
@@ -618,7 +726,8 @@ class Claim:
     def prove(self, proof: Any, part: Part) -> Bounds:
         rule = proof.get("rule") if type(proof) is dict else None
         need(type(rule) is str and rule in FIELDS, "unknown rule")
-        _, *arguments = fields(proof, "rule", *FIELDS[rule])
+        trials = ("trials",) if rule == "fold" and self.neurons else ()
+        _, *arguments = fields(proof, "rule", *FIELDS[rule], *trials)
         return getattr(self, rule)(part, *arguments)
 
     def enumerate(self, part: Part) -> Bounds:
@@ -647,7 +756,8 @@ class Claim:
         need(max(a, c) <= min(b, d), "the two contradict each other")
         return max(a, c), min(b, d)
 
-    def fold(self, part: Part, keys: Any, only: Any, cells: Any) -> Bounds:
+    def fold(self, part: Part, keys: Any, only: Any, cells: Any, trials: Any = 1) -> Bounds:
+        integer(trials, 1, 256)
         need(self.depth == 1 and self.model.heads == 1, "the output goes through no single head")
         need(len(items(keys)) <= 8, "too many keys")
         roots = [self.mechanism, *(Mechanism(k, self.values, len(part)) for k in keys)]
@@ -676,7 +786,8 @@ class Claim:
                 least = most = len(cell)
             else:
                 places = read[name] | {(q, self.position)}
-                least, most = self.wrong(q, name[0], cell, places, *rows.get((q, name), ([], None)))
+                row = rows.get((q, name), ([], None))
+                least, most = self.wrong(part, trials, q, name[0], cell, places, *row)
             low, high = low + len(cell) - most, high + len(cell) - least
         return low, high
 
@@ -688,18 +799,38 @@ class Claim:
         return integer(step, -1000, 1000), [integer(t) for t in items(rivals)]
 
     def wrong(
-        self, q: int, m: int, inputs: list[tuple[int, ...]], places: set[Place], above: Any, below: Any
-    ) -> Bounds:
+        self, part: Part, trials: int, q: int, m: int, inputs: list[tuple[int, ...]], places: set[Place], above: Any,
+        below: Any
+    ) -> Bounds:  # fmt: skip
         """At least and at most so many of a cell's inputs are wrong."""
         j = self.position
-        base, u, score = self.model.ratio(self.site, q, j, len(self.values), len(self.domain))
+        form, score, z = self.model.ratio(self.site, q, j, len(self.values), len(self.domain))
         c = max(binary_exponent(score[at]) for at in places)
         factor = {at: scaled_exp(score[at], c) for at in places}
-        g = {
-            t: {at: factor[at] * (base[m] - base[t] + (u[at][m] - u[at][t])) for at in places}
-            for t in range(self.out)
-            if t != m
-        }
+        # A neuron's value if only this place were attended to, for every place of the part.
+        means = [
+            {
+                at: z.base[k] + z.shares[at][k]
+                for i in range(j + 1)
+                for at in [(v, i) for v in (part[i] if i < j else [q])]
+            }
+            for k in range(len(z.base) if z else 0)
+        ]
+        reach = [self.reach(mean, factor, inputs, trials) for mean in means]
+
+        def term(t: int, at: Place, side: int) -> Interval:
+            """g of rival t at a place; where there are neurons, at least (side -1) or at most (1) what it stands for."""
+            weight = form.base[m] - form.base[t] + (form.shares[at][m] - form.shares[at][t]) - Interval(self.margin)
+            for k, mean in enumerate(means):
+                effect, (lo, hi) = form.shares[k][m] - form.shares[k][t], reach[k]
+                middle, error = (effect.lo + effect.hi) / 2, (effect.hi - effect.lo) / 2 * max(hi, Fraction(0))
+                a, b = line(lo, hi, above=(middle >= 0) == (side > 0))
+                weight += Interval(middle) * (Interval(a) * mean[at] + Interval(b)) + Interval(side * error)
+            return factor[at] * weight
+
+        rivals = [t for t in range(self.out) if t != m]
+        lows, highs = ({t: {at: term(t, at, side) for at in places} for t in rivals} for side in (-1, 1))
+        g = {t: {at: Interval(lows[t][at].lo, highs[t][at].hi) for at in places} for t in rivals}
 
         def sums(terms: dict[Place, Any]) -> list[Any]:
             return [sum(terms[x[i], i] for i in range(j + 1)) for x in inputs]
@@ -729,6 +860,33 @@ class Claim:
         if not set(undecided) <= {t for _, rivals in above for t in rivals}:
             most = len(inputs)
         return 0 if below is None else count("hi", math.ceil, *below), min(most, len(inputs))
+
+    def reach(
+        self, mean: dict[Place, Interval], factor: dict[Place, Interval], inputs: list[tuple[int, ...]], trials: int
+    ) -> tuple[Fraction, Fraction]:
+        """What a neuron's value lies between on a cell's inputs."""
+        rows = [[(x[i], i) for i in range(self.position + 1)] for x in inputs]
+        totals = [sum((factor[at] for at in row), ZERO) for row in rows]
+        least, most = min(x.lo for x in totals), max(x.hi for x in totals)
+        a, b = min(x.lo for x in mean.values()), max(x.hi for x in mean.values())
+        lo, hi = a, b
+        for r in range(trials if least > 0 else 0):
+            t = a + (b - a) * Fraction(2 * r + 1, 2 * trials)
+            terms = {at: factor[at] * (mean[at] - Interval(t)) for at in factor}
+            low = min(sum(terms[at].lo for at in row) for row in rows)
+            high = max(sum(terms[at].hi for at in row) for row in rows)
+            lo = max(lo, t + low / (most if low >= 0 else least))
+            hi = min(hi, t + high / (most if high <= 0 else least))
+        return -_up(-lo), _up(hi)
+
+
+def line(lo: Fraction, hi: Fraction, above: bool) -> tuple[Fraction, Fraction]:
+    """Slope and constant of a line above, or below, relu on the numbers from lo to hi."""
+    zero, one = Fraction(0), Fraction(1)
+    if not above:
+        return (one if lo + hi > 0 else zero), zero
+    a = min(max(_up(hi / (hi - lo)), zero), one) if hi > lo else one if hi > 0 else zero
+    return a, max(max(lo, zero) - a * lo, max(hi, zero) - a * hi)
 
 
 def check(data: bytes) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from mechverify import Accuracy, pair_mlp, prove, tokens
 from mechverify.kernel import NotACertificate, Rejected, check, container
 from mechverify.kernel.container import pack
 from tests.independent import checker
-from tests.models import as_bytes, max_weights, random_weights
+from tests.models import as_bytes, max_weights, random_mlp, random_weights
 from tests.soundness import forge
 
 RULES = ("enumerate", "counterexample", "split", "both", "fold")
@@ -111,7 +111,7 @@ def fold_of(claim: checker.Claim, part: list[list[int]], rng: np.random.Generato
         elif how == "below" and rivals:
             above = [[steps[0], rivals]] if rng.random() < 0.5 else []
             rows.append([q, list(name), above, [steps[1], [int(rng.choice(rivals))]]])
-    return forge.fold(rows, keys, only)
+    return forge.fold(rows, keys, only, int(rng.choice([1, 2, 3, 4, 7, 16])) if claim.neurons else None)
 
 
 def proof_of(kind: str, claim: checker.Claim, rng: np.random.Generator) -> dict[str, Any] | None:
@@ -136,33 +136,53 @@ def proof_of(kind: str, claim: checker.Claim, rng: np.random.Generator) -> dict[
     return fold_of(claim, domain, rng, kind)
 
 
-KINDS = ("enumerate", "enumerate deep", "counterexample", "split enumerate", "split fold", "both enumerate",
+ATTENTION = ("enumerate", "enumerate deep", "counterexample", "split enumerate", "split fold", "both enumerate",
          "both fold", "fold", "fold keys", "fold only", "fold only keys", "fold max")  # fmt: skip
+# `neurons`: with MLPs, and a margin; the first margins of attention alone.
+KINDS = (*ATTENTION, "enumerate margin", "fold margin", *(f"{kind} neurons" for kind in ATTENTION))
+INSIDE = ("attn_out", "resid_mid", "mlp.pre", "mlp.post", "mlp_out", "resid_post")
+
+
+def margin_of(rng: np.random.Generator, scale: float) -> str:
+    value = abs(rng.normal()) * scale
+    return float(value).hex() if rng.random() < 0.5 else f"{int(value * 3 * 2**20)}/{3 * 2**20}"
 
 
 def good(kind: str, semantics: str, seed: int) -> tuple[dict, dict[str, np.ndarray]] | None:
     """A certificate of the kind with the best bounds that its proof gives, and its weights."""
     rng = np.random.default_rng([seed, KINDS.index(kind), SEMANTICS.index(semantics)])
+    neurons = int(rng.integers(1, 5)) if "neurons" in kind else 0
+    margin = margin_of(rng, 0.5) if "margin" in kind or (neurons and rng.random() < 0.7) else None
+    kind = kind.removesuffix(" neurons").removesuffix(" margin")
     deep = kind == "enumerate deep" or (kind == "counterexample" and seed % 2)
-    shape = dict(heads=int(rng.integers(1, 3)), layers=int(rng.integers(1, 3))) if deep else {}
+    shape: dict[str, Any] = dict(heads=int(rng.integers(1, 3)), layers=int(rng.integers(1, 3))) if deep else {}
     vocab, length, out = 3, 3, int(rng.integers(2, 5))
     if kind in ("fold max", "both fold"):
         weights, out = max_weights(rng, vocab=vocab, noise=0.3, slope=1.0), vocab
+        if neurons:
+            weights |= random_mlp(rng, vocab + 1, neurons, scale=0.6)
     else:
         shape |= dict(vocab=vocab + seed % 2, length=length + seed % 2, d=3, e=2, out=out)
         scale, biases = float(rng.choice([0.5, 0.7] if deep else [0.5, 1, 1.5])), bool(rng.random() < 0.7)
-        weights = random_weights(rng, scale=scale, biases=biases, **shape)
+        if neurons and kind.endswith("fold") and rng.random() < 0.3:
+            shape["layers"] = 2  # the first block's rows are folded
+        weights = random_weights(rng, scale=scale, biases=biases, mlp=neurons, **shape)
     tokens = [list(range(vocab))] * length
     if rng.random() < 0.3:
         tokens = [[0, 2], *tokens[1:]]
     equals = forge.MAX if kind in ("fold max", "both fold") else mechanism(rng, length, out)
     values = [int(v) for v in rng.integers(-1, 4, vocab)] if "keys" in kind else None
     doc = forge.document(as_bytes(weights), ENUMERATE, equals=equals, tokens=copy.deepcopy(tokens), values=values,
-                         vocab=vocab, position=int(rng.choice([2, 2, 1, 0])), semantics=semantics)  # fmt: skip
+                         vocab=vocab, position=int(rng.choice([2, 2, 1, 0])), semantics=semantics, margin=margin,
+                         architecture="transformer_relu" if neurons else "transformer")  # fmt: skip
     if rng.random() < 0.3:
         doc["claim"]["site"] = str(rng.choice(["blocks.0.attn_out", "blocks.0.resid_post"]))
     if rng.random() < 0.3:
         doc["claim"]["site"] = "blocks.0.resid_pre" if "fold" not in kind else doc["claim"]["site"]
+    if shape.get("layers") == 2 and "fold" in kind:
+        doc["claim"]["site"] = str(rng.choice(["blocks.0.resid_post", "blocks.1.resid_pre", "blocks.0.mlp_out"]))
+    elif neurons and rng.random() < 0.4:
+        doc["claim"]["site"] = f"blocks.0.{rng.choice(INSIDE)}"
     claim = checker.Claim(doc["claim"], as_bytes(weights))
     proof = proof_of(kind.removesuffix(" deep"), claim, rng)
     if proof is None:
