@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -269,6 +270,7 @@ def variations(doc: dict, weights: dict[str, np.ndarray], rng: np.random.Generat
             yield case("fine", changed(doc, "proof.cells", fine), raw)
             yield case("only", changed(doc, "proof.only", [[0] * len(row[1])]), raw)
             yield case("nine keys", changed(doc, "proof.keys", [[["integer", [], 0]]] * 9), raw)
+    yield from new_fields(doc, weights, rng)
     data = forge.file(doc, raw)
     broken = [data + b"\0", data[:-1], data.replace(b"\x21\x00", b"\x22\x00", 1), data.replace(b'"real"', b'"REAL"'),
               pack({"weights.safetensors": raw, "certificate.json": json.dumps(doc).encode()}),
@@ -278,6 +280,49 @@ def variations(doc: dict, weights: dict[str, np.ndarray], rng: np.random.Generat
     for _ in range(0 if proof["rule"] == "split" else 2):  # `corrupt` knows the other rules
         name, spoilt, other = forge.corrupt(doc, weights, rng)
         yield Case(f"corrupt: {name}", case("", doc, raw).rules, doc["claim"]["semantics"], forge.file(spoilt, other))
+
+
+def new_fields(doc: dict, weights: dict[str, np.ndarray], rng: np.random.Generator) -> Iterator[Case]:
+    """Another margin, other trials, or other tensors of the MLPs."""
+    raw, margin = as_bytes(weights), checker.margin_of(doc["claim"].get("margin", "0/1"))
+    given = [f"{x.numerator}/{x.denominator}" for x in (margin + 1, margin + Fraction(1, 64), margin / 2)]
+    odd = ["-1/8", (-0.125).hex(), "-0/1", (-0.0).hex(), None, 0, "1/0", "0.5", "0x1p-3", "inf", " 1/2"]
+    if margin or rng.random() < 0.3:
+        for value in [*given, *(odd[i] for i in rng.choice(len(odd), 2, replace=False))]:
+            yield case(f"margin {value}", changed(doc, "claim.margin", value), raw)
+    if doc["claim"]["architecture"] != "transformer_relu":
+        return
+    yield case("architecture", changed(doc, "claim.architecture", "transformer"), raw)
+    places = [i for i, node in enumerate(forge.nodes(doc["proof"])) if node["rule"] == "fold"] or [0]
+    trials = [0, 257, -1, True, "4", None, 1, 2, 5, 32]
+    for value in ["missing", *(trials[i] for i in rng.choice(len(trials), 3, replace=False))]:
+        other = copy.deepcopy(doc)
+        node = forge.nodes(other["proof"])[int(rng.choice(places))]
+        node["trials"] = value
+        if value == "missing":
+            del node["trials"]
+        yield case(f"trials {value}", other, raw)
+    blocks = sorted({name.split(".")[1] for name in weights if ".mlp." in name})
+    at = f"blocks.{rng.choice(blocks)}.mlp."
+    d, m = weights[at + "W_in"].shape
+    tensors = {
+        "no W_in": {at + "W_in": None},
+        "no W_out": {at + "W_out": None},
+        "no b_in": {at + "b_in": None},
+        "no b_out": {at + "b_out": None},
+        "no MLP": {at + name: None for name in ("W_in", "W_out", "b_in", "b_out")},
+        "transposed": {at + "W_in": weights[at + "W_in"].T.copy()},
+        "wider": {at + "W_in": np.ones((d, m + 1), np.float32)},
+        "no neurons": {at + "W_in": np.ones((d, 0), np.float32), at + "W_out": np.ones((0, d), np.float32)},
+        "a gate": {at + "W_gate": weights[at + "W_in"]},
+        "another block": {f"blocks.{len(blocks)}.mlp.W_in": weights[at + "W_in"]},
+        "dead neurons": {at + "W_in": 0 * weights[at + "W_in"], at + "b_in": np.full(m, -1, np.float32)},
+        "doubled": {at + "W_out": 2 * weights[at + "W_out"]},
+    }
+    for name in rng.choice(list(tensors), 3, replace=False):
+        both = {key: value for key, value in {**weights, **tensors[str(name)]}.items() if value is not None}
+        other = as_bytes(both)
+        yield case(str(name), changed(doc, "claim.weights_sha256", hashlib.sha256(other).hexdigest()), other)
 
 
 # --- The comparison --------------------------------------------------------------------------------------------------
