@@ -17,7 +17,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from fractions import Fraction
-from functools import lru_cache, wraps
+from functools import cache, lru_cache, wraps
 from typing import Any
 
 BITS = 160
@@ -799,8 +799,8 @@ class Claim:
         return integer(step, -1000, 1000), [integer(t) for t in items(rivals)]
 
     def wrong(
-        self, part: Part, trials: int, q: int, m: int, inputs: list[tuple[int, ...]], places: set[Place], above: Any,
-        below: Any
+        self, part: Part, trials: int, q: int, m: int, inputs: list[tuple[int, ...]], places: set[Place],
+        above: Any, below: Any,
     ) -> Bounds:  # fmt: skip
         """At least and at most so many of a cell's inputs are wrong."""
         j = self.position
@@ -808,58 +808,56 @@ class Claim:
         c = max(binary_exponent(score[at]) for at in places)
         factor = {at: scaled_exp(score[at], c) for at in places}
         # A neuron's value if only this place were attended to, for every place of the part.
-        means = [
-            {
-                at: z.base[k] + z.shares[at][k]
-                for i in range(j + 1)
-                for at in [(v, i) for v in (part[i] if i < j else [q])]
-            }
-            for k in range(len(z.base) if z else 0)
-        ]
+        here = [(v, i) for i in range(j) for v in part[i]] + [(q, j)]
+        means = [{at: z.base[k] + z.shares[at][k] for at in here} for k in range(self.model.m if z else 0)]
         reach = [self.reach(mean, factor, inputs, trials) for mean in means]
 
-        def term(t: int, at: Place, side: int) -> Interval:
-            """g of rival t at a place; where there are neurons, at least (side -1) or at most (1) what it stands for."""
-            weight = form.base[m] - form.base[t] + (form.shares[at][m] - form.shares[at][t]) - Interval(self.margin)
-            for k, mean in enumerate(means):
-                effect, (lo, hi) = form.shares[k][m] - form.shares[k][t], reach[k]
+        @cache
+        def g(t: int, side: int) -> dict[Place, Fraction]:
+            """Rival t's terms, or with neurons what replaces them, from below (side -1) or from above (1)."""
+            base, slopes = form.base[m] - form.base[t] - Interval(self.margin), []
+            for k, (lo, hi) in enumerate(reach):
+                effect = form.shares[k][m] - form.shares[k][t]
                 middle, error = (effect.lo + effect.hi) / 2, (effect.hi - effect.lo) / 2 * max(hi, Fraction(0))
                 a, b = line(lo, hi, above=(middle >= 0) == (side > 0))
-                weight += Interval(middle) * (Interval(a) * mean[at] + Interval(b)) + Interval(side * error)
-            return factor[at] * weight
-
-        rivals = [t for t in range(self.out) if t != m]
-        lows, highs = ({t: {at: term(t, at, side) for at in places} for t in rivals} for side in (-1, 1))
-        g = {t: {at: Interval(lows[t][at].lo, highs[t][at].hi) for at in places} for t in rivals}
+                slopes.append(Interval(middle * a))
+                base += Interval(middle * b + side * error)
+            terms = {}
+            for at in places:
+                weight = base + (form.shares[at][m] - form.shares[at][t])
+                term = factor[at] * sum((a * z[at] for a, z in zip(slopes, means, strict=True)), weight)
+                terms[at] = term.lo if side < 0 else term.hi
+            return terms
 
         def sums(terms: dict[Place, Any]) -> list[Any]:
             return [sum(terms[x[i], i] for i in range(j + 1)) for x in inputs]
 
-        def nonpositive(t: int, end: str) -> list[bool]:
-            return [total <= 0 for total in sums({at: getattr(x, end) for at, x in g[t].items()})]
+        def nonpositive(t: int, side: int) -> list[bool]:
+            return [total <= 0 for total in sums(g(t, side))]
 
-        lost = {t: nonpositive(t, "lo") for t in g}  # possibly
-        undecided = [t for t in g if any(lost[t])]
+        rivals = [t for t in range(self.out) if t != m]
+        lost = {t: nonpositive(t, -1) for t in rivals}  # possibly
+        undecided = [t for t in rivals if any(lost[t])]
         if not undecided:
             return 0, 0
         if above is None:
             need(below is None, "a listed cell has no lower count")
             need(len(inputs) * len(undecided) <= 2**22, "too many inputs to list")
-            surely = zip(*(nonpositive(t, "hi") for t in undecided), strict=True)
+            surely = zip(*(nonpositive(t, 1) for t in undecided), strict=True)
             return sum(map(any, surely)), sum(map(any, zip(*(lost[t] for t in undecided), strict=True)))
 
-        for _, rivals in above if below is None else [*above, below]:
-            need(rivals and set(rivals) <= set(g), "a group names rivals")
+        for _, group in above if below is None else [*above, below]:
+            need(group and set(group) <= set(rivals), "a group names rivals")
 
-        def count(end: str, toward: Callable, step: int, rivals: list[int]) -> int:
-            terms = {at: toward(min(getattr(g[t][at], end) for t in rivals) / Fraction(2) ** step) for at in places}
+        def count(side: int, toward: Callable, step: int, group: list[int]) -> int:
+            terms = {at: toward(min(g(t, side)[at] for t in group) / Fraction(2) ** step) for at in places}
             need(min(terms.values()) >= -(2**30), "a rounded term below -2^30")
             return sum(total <= 0 for total in sums(terms))
 
-        most = sum(count("lo", math.floor, *group) for group in above)
-        if not set(undecided) <= {t for _, rivals in above for t in rivals}:
+        most = sum(count(-1, math.floor, *group) for group in above)
+        if not set(undecided) <= {t for _, group in above for t in group}:
             most = len(inputs)
-        return 0 if below is None else count("hi", math.ceil, *below), min(most, len(inputs))
+        return 0 if below is None else count(1, math.ceil, *below), min(most, len(inputs))
 
     def reach(
         self, mean: dict[Place, Interval], factor: dict[Place, Interval], inputs: list[tuple[int, ...]], trials: int

@@ -39,6 +39,21 @@ def test_good_certificates_validate(kind: str, semantics: str) -> None:
         VALIDATOR.validate(made[0])
 
 
+@pytest.mark.parametrize("margin", ["0/1", "1/3", "0x1.8000000000000p-4", "0x0.0p+0", "-0/1", "-0x0.0p+0"])
+def test_margins_validate(margin: str) -> None:
+    assert checker.margin_of(margin) >= 0
+    VALIDATOR.validate(document(margin=margin))
+
+
+def test_networks_with_mlps_validate() -> None:
+    doc = document(forge.fold(trials=256), architecture="transformer_relu")
+    for site in ("resid_mid", "mlp.pre", "mlp.post", "mlp_out", "resid_post"):
+        VALIDATOR.validate(changed(doc, "claim.site", f"blocks.12.{site}"))
+    pair = changed(document(architecture="pair_mlp", tokens=[[0]] * 2), "claim.position", None)
+    for site in ("embed_x", "embed_y", "pre", "hidden", "logits"):
+        VALIDATOR.validate(changed(pair, "claim.site", site))
+
+
 @pytest.mark.parametrize(
     "node",
     [["value", [], 2], ["integer", [], -5], ["sum", [0, 0], None], ["product", [0], None], ["max", [0], None],
@@ -91,6 +106,26 @@ MALFORMED = {
     "two rivals from below": with_row(0, [1], [GROUP], GROUP),
     "no rivals": with_row(0, [1], [[-8, []]], None),
     "a step out of range": with_row(0, [1], [[1001, [0]]], None),
+    "a margin that is a number": document(margin=1),
+    "a margin of null": changed(document(), "claim.margin", None),
+    "a margin in decimals": document(margin="0.5"),
+    "a margin over 0": document(margin="1/0"),
+    "a margin that is infinite": document(margin="inf"),
+    "a negative margin": document(margin="-1/2"),
+    "a negative margin of large parts": document(margin="-10/1"),
+    "a negative float64": document(margin=(-0.5).hex()),
+    "a negative subnormal": document(margin=(-(2.0**-1074)).hex()),
+    "no trials": changed(document(forge.fold()), "proof.trials", 0),
+    "too many trials": document(forge.fold(trials=257)),
+    "trials that are true": changed(document(forge.fold()), "proof.trials", True),
+    "trials of null": changed(document(forge.fold()), "proof.trials", None),
+    "trials of another rule": changed(document(), "proof.trials", 1),
+    "a network with MLPs without a position": changed(
+        document(architecture="transformer_relu"), "claim.position", None
+    ),
+    "an unknown site of an MLP": changed(
+        document(architecture="transformer_relu"), "claim.site", "blocks.0.mlp.hidden"
+    ),
     "a row too short": with_row(0, [1], [GROUP]),
 }
 
