@@ -73,7 +73,7 @@ def answered(name: str) -> dict:
     """Range of each kind of bound on a reference network, how long the optimised one took, and what its check says."""
     module, centre, radius = next(rest for known, *rest in nets() if known == name)
     claim = question(module, centre, radius)
-    problem = BoundsProblem(claim, "real")
+    problem = BoundsProblem.of(claim, "real")
     ranges = {kind: relaxed(problem, kind == "linear") for kind in KINDS[:2]}
     outcome = prove(claim)
     theorem = kernel.check(outcome.certificate, limit=math.inf)
@@ -139,7 +139,7 @@ def batch(board: Board, quick: bool) -> None:
     count = 1_000
     torch.set_num_threads(os.cpu_count() or 1)
     for name, module, centre, radius in nets():
-        problem = BoundsProblem(question(module, centre, radius), "real")
+        problem = BoundsProblem.of(question(module, centre, radius), "real")
         rng, low, high = np.random.default_rng(0), problem.domain.low, problem.domain.high
         corners = np.sort(rng.uniform(low, high, (2, count, len(low))), 0)
         seconds, widest = {1: math.inf, count: math.inf}, 0.0
@@ -299,7 +299,7 @@ def models(board: Board, quick: bool) -> None:
 
 
 def over_tokens(site, x, kind: str) -> Range:
-    return relaxed(BoundsProblem(Bounds(site, over=x), "real"), kind == "linear")
+    return relaxed(BoundsProblem.of(Bounds(site, over=x), "real"), kind == "linear")
 
 
 CASES = """

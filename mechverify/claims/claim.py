@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,8 @@ class Bounds:
     real inputs, a product of token sets, or both. `output` is a site, or expressions in sympy of entries of sites (as
     `model["pattern"][0, -1, 2]`) and inputs.
 
-    `where` lists conditions on the inputs, in sympy (`x[0] >= x[1]`, x being the domain): of other inputs nothing is
+    `using` lists lemmas, claims Within about whole sites: the bounds are proved from these alone, with the sites replaced
+    by what the lemmas say of them. `where` lists conditions on the inputs, in sympy (`x[0] >= x[1]`, x being the domain): of other inputs nothing is
     said. `cases` lists conditions that the proof tells apart first: your own case split.
 
     Thresholds are numbers for all entries or one for each (nested lists as the site's shape), taken exactly; without
@@ -95,8 +97,10 @@ class Bounds:
     position: int | None
     where: tuple[str, ...]
     cases: tuple[str, ...]
+    lemmas: tuple["Lemma", ...]
 
-    def __init__(self, output, *, over: Box | Tokens, at_least=None, at_most=None, where=(), cases=()):
+    def __init__(self, output, *, over: Box | Tokens, at_least=None, at_most=None, where=(), cases=(), using=()):
+        using = list(using) if isinstance(using, Iterable) else [using]
         groups = [list(c) if isinstance(c, Iterable) else [c] for c in (where, cases)]
         if isinstance(output, Entry) and len(output.index) == 1 and output.index[0].is_Integer:
             output = Site(output.model, output.site, int(output.index[0]))
@@ -120,8 +124,10 @@ class Bounds:
         if length != captured.tokens_length or (tokens and len(tokens.values) != captured.vocab):
             need = f"{captured.tokens_length} tokens below {captured.vocab}"
             raise ClaimError(f"{model.source} reads {need}; the domain has {length}: over=tokens(...)")
-        site, (where, cases) = _compiled(model, site, expressions, box, tokens, groups)
+        _usable(using, model, tokens)
+        site, (where, cases), lemmas = _compiled(model, site, expressions, box, tokens, groups, using)
         set_ = object.__setattr__
+        set_(self, "lemmas", lemmas)
         set_(self, "where", where)
         set_(self, "cases", cases)
         set_(self, "output", site)
@@ -136,14 +142,24 @@ class Within(Bounds):
     """`actual` differs from `expected` by at most `eps`, entry by entry, on every input `over` that satisfies `given`:
     a site or expressions, and what the mechanism says that they are. eps=None asks for the least that can be proved."""
 
-    def __init__(self, actual, expected, *, over: Box | Tokens, eps=None, given=(), cases=()):
+    actual: Site | None  # a whole site
+    expected: list
+    eps: Fraction | None
+
+    def __init__(self, actual, expected, *, over: Box | Tokens, eps=None, given=(), cases=(), using=()):
+        set_ = object.__setattr__
+        set_(self, "actual", actual if isinstance(actual, Site) and actual.position is None else None)
+        set_(self, "expected", _alike(expected, len(_entries(actual))))
         pairs = zip(_entries(actual), _alike(expected, len(_entries(actual))), strict=True)
         limit = None if eps is None else _numbers("eps", eps, ())[0]
         if limit is not None and limit < 0:
             raise ClaimError(f"eps={eps!r} is negative")
         least, most = (None, None) if limit is None else (-limit, limit)
+        set_(self, "eps", limit)
         differences = [sympy.Add(a, -sympy.sympify(b)) for a, b in pairs]
-        super().__init__(differences, over=over, at_least=least, at_most=most, where=given, cases=cases)
+        super().__init__(
+            differences, over=over, at_least=least, at_most=most, where=given, cases=cases, using=using
+        )
 
 
 @dataclass(frozen=True, init=False)
@@ -151,13 +167,35 @@ class Holds(Bounds):
     """`predicate` holds on every input `over` that satisfies `given`: inequalities between expressions of entries of
     sites and inputs, And(...) of them, or a list. A margin below zero is what breaks it."""
 
-    def __init__(self, predicate, *, over: Box | Tokens, given=(), cases=()):
+    def __init__(self, predicate, *, over: Box | Tokens, given=(), cases=(), using=()):
         problems: list[str] = []
         parts = list(predicate) if isinstance(predicate, Iterable) else [predicate]
         pairs = [pair for p in parts for pair in inequalities(sympy.sympify(p), problems)]
         if problems:
             raise ClaimError("\n".join([f"{_here()}a predicate can't be compiled:", *(f"  {p}" for p in problems)]))
-        super().__init__([high - low for low, high in pairs], over=over, at_least=0, where=given, cases=cases)
+        differences = [high - low for low, high in pairs]
+        super().__init__(differences, over=over, at_least=0, where=given, cases=cases, using=using)
+
+
+@dataclass(frozen=True)
+class Lemma:
+    """A site and a mechanism, both by the names of sites, and by how much they differ at most; None: as proved."""
+
+    site: str
+    mechanism: str
+    eps: Fraction | None
+
+
+def _usable(using: list, model: CapturedModel, tokens: Tokens | None) -> None:
+    for lemma in using:
+        if not isinstance(lemma, Within) or lemma.actual is None:
+            raise ClaimError(f"{_here()}using= takes claims Within(model[site], mechanism, ...) about whole sites")
+        name, other = lemma.actual.name, lemma.over.tokens
+        if lemma.actual.model is not model:
+            raise ClaimError(f"{_here()}the lemma about {name} is of another model")
+        alike = (other and (other.symbols, other.allowed)) == (tokens and (tokens.symbols, tokens.allowed))
+        if not alike or lemma.where or lemma.lemmas:
+            raise ClaimError(f"{_here()}the lemma about {name} needs the claim's own domain, and no conditions or lemmas")
 
 
 def _entries(value) -> list[sympy.Expr]:
@@ -198,12 +236,13 @@ def _model_of(expressions: list) -> CapturedModel | None:
 
 
 def _compiled(
-    model: CapturedModel, site: Site | None, expressions: list, box: Box, tokens: Tokens | None, groups: list[list]
-) -> tuple[Site, list[tuple[str, ...]]]:
-    """The site that is claimed about, in a model whose graph has the expressions and conditions as sites of their own;
-    and the conditions' names."""
-    if site is not None and not any(groups):
-        return site, [() for _ in groups]
+    model: CapturedModel, site: Site | None, expressions: list, box: Box, tokens: Tokens | None, groups: list[list],
+    using: list,
+) -> tuple[Site, list[tuple[str, ...]], tuple[Lemma, ...]]:  # fmt: skip
+    """The site that is claimed about, in a model whose graph has the expressions, conditions and mechanisms as sites of
+    their own; the conditions' names; and the lemmas."""
+    if site is not None and not any(groups) and not using:
+        return site, [() for _ in groups], ()
     captured = model.captured
     graph, sites, names = copy.deepcopy(captured.graph), dict(captured.sites), []
     compiler = Expressions(graph, captured.sites, box, tokens)
@@ -211,7 +250,14 @@ def _compiled(
         found = compiler.conditions(group)
         names.append(tuple(found))
         sites |= found
-    nodes = compiler.values(expressions)
+    nodes, lemmas = compiler.values(expressions), []
+    for i, lemma in enumerate(using):
+        shape = graph.nodes[sites[lemma.actual.name]].shape
+        rows = [graph.add("view", n, attr=((1,), 0, (0,))) for n in compiler.values(lemma.expected)]
+        steps = tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
+        mechanism = f"mechanism of lemma {i + 1}: {lemma.actual.name}"
+        sites[mechanism] = graph.add("view", graph.add("concat", *rows, attr=0), attr=(shape, 0, steps))
+        lemmas.append(Lemma(lemma.actual.name, mechanism, lemma.eps))
     compiler.finish(_here())
     name = site.name if site else _title(expressions)
     if site is None:
@@ -220,7 +266,7 @@ def _compiled(
         rows = [graph.add("view", node, attr=((1,), 0, (0,))) for node in nodes]
         sites[name] = graph.add("concat", *rows, attr=0)
     changed = replace(model, captured=replace(captured, graph=graph, sites=sites))
-    return Site(changed, name, site.position if site else None), names
+    return Site(changed, name, site.position if site else None), names, tuple(lemmas)
 
 
 def _title(expressions: list) -> str:

@@ -17,7 +17,7 @@ from mechverify.kernel.errors import NotACertificate, Rejected
 from mechverify.kernel.exact import Exact
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64, check_environment
-from mechverify.kernel.rules import evaluation, fold, linear
+from mechverify.kernel.rules import cut, evaluation, fold, linear
 
 FORMAT = "mechverify-certificate"
 VERSIONS = {"accuracy": 2, "bounds": 3}  # of the format, by what is claimed; every later kernel reads these as well
@@ -40,7 +40,7 @@ class Theorem(NamedTuple):
     that the certificate states; those proved are at least as good). `wrong` are inputs [number, length] and `points`
     [number, coordinates] that were replayed, `attained` what the value is there; `cells` those of rule fold, as
     (query token, class, size, bounds of the wrong inputs); `rules` how often each was used; `work` is in units that
-    `limit` bounds."""
+    `limit` bounds; `lemmas` those of rule cut, as (site, mechanism, bounds of their difference)."""
 
     claim: Claim
     verdict: str
@@ -55,6 +55,7 @@ class Theorem(NamedTuple):
     kernel_ops: int
     work: int
     exact: bool
+    lemmas: list[tuple[str, str, Range]]
 
 
 def check(data: bytes, *, exact: bool = False, forbid: Collection[str] = (), limit: float = LIMIT) -> Theorem:
@@ -105,7 +106,7 @@ def _decide(document: Reader, weights: bytes, arithmetic: Float64 | Exact, forbi
     attained = Range(*map(np.concatenate, zip(*job.attained, strict=True))) if job.attained else None
     ar = job.ar
     return Theorem(claim, verdict, right, range_, axioms, wrong, points, attained, rules, job.cells, ar.ops, ar.work,
-                   type(ar) is Exact)  # fmt: skip
+                   type(ar) is Exact, job.lemmas)  # fmt: skip
 
 
 def prove(job: Job, proof: Reader) -> tuple[Bounds | Range, dict[str, int]]:
@@ -114,7 +115,8 @@ def prove(job: Job, proof: Reader) -> tuple[Bounds | Range, dict[str, int]]:
     The tree is walked with a stack: its depth is the certificate's to choose. A `split` cuts a token set, or the box
     at a coordinate, or the inputs by a model's value, in two; the halves are made here, not listed, so they cover their
     parent whatever the file says (token sets disjointly), and their bounds are combined. `both` proves one part twice
-    and keeps the better of each bound. Leaves of rules that relax are checked side by side.
+    and keeps the better of each bound; `cut` proves lemmas and what follows from them. Leaves of rules that relax are
+    checked side by side.
     """
     leaves, everything = LEAVES[job.claim.kind], _everything(job.claim)
     used: dict[str, int] = {}
@@ -127,7 +129,7 @@ def prove(job: Job, proof: Reader) -> tuple[Bounds | Range, dict[str, int]]:
             steps.append((combine, None))
             continue
         job.ar.spend(0)
-        rule = node["rule"].one_of([*leaves, "split", "both"])
+        rule = node["rule"].one_of([*leaves, "split", "both", *(["cut"] if job.claim.kind == "bounds" else [])])
         used[rule] = used.get(rule, 0) + 1
         if rule == "split":
             halves = _halves(job, part, node)
@@ -137,6 +139,11 @@ def prove(job: Job, proof: Reader) -> tuple[Bounds | Range, dict[str, int]]:
         elif rule == "both":
             todo += [(_meet, None, None), (None, part, node["first"]), (None, part, node["second"])]
             node.close()
+        elif rule == "cut":
+            found, inside = cut.check(job, part, node, prove)
+            steps.append((None, found))
+            for name, times in inside.items():
+                used[name] = used.get(name, 0) + times
         elif leaves[rule] is linear.check:
             linear_leaves.append((len(steps), part, node))
             steps.append((None, None))

@@ -1,5 +1,6 @@
 """What is to be decided: a model, a domain, and a mechanism or thresholds for one of the model's values."""
 
+import copy
 import hashlib
 import re
 from collections.abc import Callable
@@ -129,9 +130,7 @@ class Claim:
         node = self.graph.nodes[self.output]
         if node.kind != "real" or (self.kind == "accuracy" and len(node.shape) != 1):
             raise Rejected(f"row {self.position} of site {self.site!r} is not a vector of outputs")
-        self.outputs = prod(node.shape)
-        if self.outputs > MOST_ENTRIES:
-            raise Rejected(f"the output has {self.outputs} entries (limit {MOST_ENTRIES})")
+        self.outputs = _entries(self.graph, self.output)
         self.at_least = _fraction(entry["at_least"]) if counted else None
         self.margin = entry["margin"].number() if counted and "margin" in entry.value else Fraction(0)
         if self.margin < 0:
@@ -140,6 +139,7 @@ class Claim:
         self.cases: tuple[int, ...] = ()
         if self.captured:
             self.where, self.cases = (_conditions(self.graph, entry[name], sites) for name in ("where", "cases"))
+        self.loaded = len(self.graph.nodes)  # what the document lists, before rules add nodes of their own
         if self.kind == "bounds":
             self.least, self.most = (_thresholds(entry[name], self.outputs) for name in ("at_least", "at_most"))
         entry.close()
@@ -160,6 +160,14 @@ class Job:
         self.wrong: list[np.ndarray] = []  # inputs that were replayed
         self.points: list[np.ndarray] = []  # and real inputs [number, coordinates], with the enclosed value there
         self.attained: list[Range] = []
+        self.lemmas: list[tuple[str, str, Range]] = []  # of rule cut: site, mechanism, bounds of their difference
+
+    def about(self, graph: Graph, output: int, domain: Domain, shapes: list[tuple[int, ...]]) -> "Job":
+        """About another value of the same model, which leaves nothing behind for the report."""
+        claim = copy.copy(self.claim)
+        claim.graph, claim.output, claim.domain, claim.shapes = graph, output, domain, shapes
+        claim.outputs, claim.loaded, claim.least, claim.most = _entries(graph, output), len(graph.nodes), None, None
+        return Job(claim, self.ar)
 
     def decide(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Two boolean arrays [inputs]: surely right, surely wrong (in every evaluation that the semantics speaks
@@ -212,6 +220,13 @@ class Job:
         value = values[claim.output]
         value = value.map(lambda a: np.broadcast_to(a, (len(tokens), *a.shape[1:])).reshape(len(tokens), -1))
         return Range(ar.lower(value), ar.upper(value))
+
+
+def _entries(graph: Graph, output: int) -> int:
+    count = prod(graph.nodes[output].shape)
+    if count > MOST_ENTRIES:
+        raise Rejected(f"the output has {count} entries (limit {MOST_ENTRIES})")
+    return count
 
 
 def _conditions(graph: Graph, entry: Reader, sites: dict[str, int]) -> tuple[int, ...]:

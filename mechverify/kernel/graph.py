@@ -60,6 +60,13 @@ class Graph:
             span = integers.span(op, [n.span for n in operands], attr)
         return Node(op, args, attr, "int", (), span)
 
+    def first(self, count: int) -> "Graph":
+        """A graph of its own with the first `count` nodes."""
+        part = Graph(self.length, self.values)
+        part.nodes = self.nodes[:count]
+        part._ids = {key: n for key, n in self._ids.items() if n < count}
+        return part
+
     def ancestors(self, roots: list[int]) -> list[int]:
         """`roots` and all that they depend on, in topological order."""
         wanted, stack = set(), list(roots)

@@ -79,8 +79,8 @@ def smallest_by_class(
     queries: np.ndarray,
 ) -> np.ndarray:
     """Lower bounds [classes, queries, columns] of the sum of `terms` [positions, vocab, queries, columns] (no terms at
-    later positions), over the sequences of each class that have each of `queries` at position `pin`; infinity, or more
-    than it, where there is none. All classes at once, so that no term may depend on the class.
+    later positions), over the sequences of each class that have each of `queries` at position `pin`; infinity where there
+    is none. All classes at once, so that no term may depend on the class.
 
     Complexity: positions times states times tokens, on arrays of queries times columns.
     """
@@ -96,7 +96,8 @@ def smallest_by_class(
         best = after
     result = np.full((len(automaton.classes), *best.shape[1:]), ar.infinity, ar.dtype)
     _keep_least(ar, result, automaton.final, best)
-    return ar.down(result - ar.slack(np.abs(terms).max(1).sum(0), len(automaton.step) + 1))
+    bound = ar.down(result - ar.slack(np.abs(terms).max(1).sum(0), len(automaton.step) + 1))
+    return np.where(result < ar.infinity, bound, ar.infinity)
 
 
 def _keep_least(ar: Arithmetic, after: np.ndarray, targets: np.ndarray, values: np.ndarray) -> None:

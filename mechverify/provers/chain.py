@@ -14,6 +14,7 @@ from mechverify.kernel.claim import Bounds as Counts
 from mechverify.kernel.errors import Unsupported
 from mechverify.provers.base import Attempt, Budget, Evidence, Problem, Progress, Prover
 from mechverify.provers.bounds import search
+from mechverify.provers.cut import cut
 from mechverify.provers.enumerate import Enumerate
 from mechverify.provers.falsify import falsify
 from mechverify.provers.fold import Fold
@@ -60,7 +61,7 @@ def prove(
     if progress is not None:
         budget.progress = progress
     if isinstance(claim, Bounds):
-        return _prove_bounds(BoundsProblem(claim, semantics, device), claim, budget, method, slopes or {}, start)
+        return _prove_bounds(BoundsProblem.of(claim, semantics, device), claim, budget, method, slopes or {}, start)
     problem = Problem.of(claim, semantics)
     evidence = falsify(problem, budget)
     if claim.margin is None and (margin := _largest_margin(problem, evidence, budget)):
@@ -109,7 +110,10 @@ def _largest_margin(problem: Problem, evidence: Evidence, budget: Budget) -> Fra
 def _prove_bounds(
     problem: BoundsProblem, claim: Bounds, budget: Budget, method: str, slopes: Slopes, start: float
 ) -> Outcome:
-    found = search(problem, budget, method, slopes)
+    if claim.lemmas:
+        found = cut(problem, claim.lemmas, budget, method)
+    else:
+        found = search(problem, budget, method, slopes)
     if found.range.low[0] > found.range.high[0]:
         raise ClaimError("no input of the domain satisfies the claim's conditions: nothing is claimed")
     if found.proof is None:
@@ -117,7 +121,8 @@ def _prove_bounds(
     verdict = "REFUTED" if found.broken else "BOUNDED"
     if problem.asks and not found.broken and problem.proves(found.range):
         verdict = "PROVED"
-    certificate = write(problem.document, claim.output.model.data, found.proof, verdict, found.range)
+    document = problem.claim.stated
+    certificate = write(document, claim.output.model.data, found.proof, verdict, found.range)
     searched = time.monotonic()
     budget.progress("the kernel checks the certificate", None)
     theorem = kernel.check(certificate, limit=float("inf"))

@@ -47,7 +47,7 @@ def sample(problem: BoundsProblem, budget: Budget, seed: int) -> Inputs:
     budget.progress("sampling", None)
     share = rng.random((batch, len(domain.low)))
     share[batch // 2 :] = np.round(share[batch // 2 :])
-    points = domain.low + share * (domain.high - domain.low)
+    points = np.clip(domain.low + share * (domain.high - domain.low), domain.low, domain.high)  # it may round outside
     tokens = (
         np.stack([rng.choice(np.array(t), batch) for t in domain.tokens], -1)
         if domain.tokens

@@ -40,10 +40,8 @@ class Found:
 class BoundsProblem:
     """A claim about bounds, read exactly as the kernel reads it."""
 
-    def __init__(self, claim: Bounds, semantics: str, device: str = "cpu"):
-        self.document: dict[str, Any] = claim_document(claim, semantics)
-        self.claim = kernel_claim.Claim(Reader(self.document, "claim"), claim.output.model.data)
-        self.job = Job(self.claim, Float64())
+    def __init__(self, job: Job, device: str = "cpu"):
+        self.job, self.claim, self.device = job, job.claim, device
         self.run = TorchRunner(self.claim.graph, self.claim.weights, torch.float64)
         try:
             self.ar = Tensors(device)
@@ -55,6 +53,12 @@ class BoundsProblem:
         n = self.claim.outputs
         self.least = _floats(self.claim.least, n, -np.inf)
         self.most = _floats(self.claim.most, n, np.inf)
+
+    @staticmethod
+    def of(claim: Bounds, semantics: str, device: str = "cpu") -> "BoundsProblem":
+        document = claim_document(claim, semantics)
+        read = kernel_claim.Claim(Reader(document, "claim"), claim.output.model.data)
+        return BoundsProblem(Job(read, Float64()), device)
 
     @property
     def domain(self) -> Domain:

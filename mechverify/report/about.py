@@ -22,7 +22,7 @@ def about() -> str:
             f"{len(rows)} modules, standard library and numpy only:",
             *(f"{lines:6}  {name}" for name, _, lines in rows),
             f"reads certificate format version {', '.join(map(str, VERSIONS.values()))}",
-            f"rules: {', '.join(sorted({*(rule for kind in LEAVES.values() for rule in kind), 'both', 'split'}))}",
+            f"rules: {', '.join(sorted({*(rule for kind in LEAVES.values() for rule in kind), 'both', 'cut', 'split'}))}",
             *(f"axiom {name}: {text}" for name, text in AXIOMS.items()),
         ]
     )

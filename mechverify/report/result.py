@@ -40,6 +40,7 @@ def as_json(
             "output": ranges.name(theorem),
             "equals": integer(claim.graph, claim.target),
             "at_least": None if claim.at_least is None else str(claim.at_least),
+            "margin": str(claim.margin),
             "domain_size": str(total),
             "weights_sha256": claim.weights_sha256,
         },

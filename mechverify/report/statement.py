@@ -59,6 +59,7 @@ def lines(theorem: Theorem) -> list[tuple[str, str]]:
         return ranges.lines(theorem, _assumptions(theorem))
     claim, right, total = theorem.claim, theorem.right, theorem.claim.domain.size
     threshold = "" if claim.at_least is None else f", on at least {claim.at_least} of them"
+    margin = f", by more than {decimal(claim.margin, 9, upwards=False)}" if claim.margin else ""
     ops, brute = theorem.kernel_ops, brute_force_ops(theorem)
     times = brute // max(ops, 1)
     ratio = f", {scientific(times)} times as many" if times > 1 else ""
@@ -66,7 +67,7 @@ def lines(theorem: Theorem) -> list[tuple[str, str]]:
         ("verdict", theorem.verdict),
         (
             "claim",
-            f"strict argmax {ranges.name(theorem)} = {formula.integer(claim.graph, claim.target)}{threshold}",
+            f"strict argmax {ranges.name(theorem)} = {formula.integer(claim.graph, claim.target)}{margin}{threshold}",
         ),
         ("domain", domain(theorem)),
         ("model", f"{claim.architecture}, weights sha256 {claim.weights_sha256}"),
@@ -76,7 +77,8 @@ def lines(theorem: Theorem) -> list[tuple[str, str]]:
     rows += _assumptions(theorem)
     rows[-1] = ("cost", f"{scientific(ops)} operations; brute force takes {scientific(brute)}{ratio}")
     for wrong in counterexamples(theorem):
-        rows.append(("wrong on", f"{wrong.tokens}: the mechanism says {wrong.expected}, the model {wrong.decoded}"))
+        lead = f"{wrong.decoded}" if wrong.decoded != wrong.expected else f"the same, by {wrong.lead:.9g}"
+        rows.append(("wrong on", f"{wrong.tokens}: the mechanism says {wrong.expected}, the model {lead}"))
     return rows
 
 
@@ -94,6 +96,7 @@ class Counterexample(NamedTuple):
     tokens: list[int]
     expected: int
     decoded: int
+    lead: float | None  # of the mechanism's output over the best other one, about; None where it is no output
 
 
 def counterexamples(theorem: Theorem) -> list[Counterexample]:
@@ -104,8 +107,12 @@ def counterexamples(theorem: Theorem) -> list[Counterexample]:
         return []
     values = Evaluation(claim.graph, claim.weights, Real(Float64()), wrong)
     expected = np.broadcast_to(values[claim.target], len(wrong)).tolist()
-    decoded = np.broadcast_to(values[claim.output].mid.argmax(-1), len(wrong)).tolist()
-    return [Counterexample(*row) for row in zip(wrong.tolist(), expected, decoded, strict=True)]
+    logits = values[claim.output].map(lambda a: np.broadcast_to(a, (len(wrong), claim.outputs)))
+    decoded = logits.mid.argmax(-1).tolist()
+    possible = (m if 0 <= m < claim.outputs > 1 else None for m in expected)
+    leads = [None if m is None else float(row[m] - np.delete(row, m).max())
+             for row, m in zip(logits.mid, possible, strict=True)]  # fmt: skip
+    return [Counterexample(*row) for row in zip(wrong.tolist(), expected, decoded, leads, strict=True)]
 
 
 def brute_force_ops(theorem: Theorem) -> int:

@@ -1,0 +1,59 @@
+"""Bounds from lemmas: each is proved by itself, and then what follows from them alone."""
+
+import numpy as np
+
+from mechverify.claims.claim import Lemma
+from mechverify.kernel.claim import Range
+from mechverify.kernel.rules import cut as rule
+from mechverify.provers.base import Budget
+from mechverify.provers.bounds import search
+from mechverify.provers.extremes import climb, sample
+from mechverify.provers.ranges import BoundsProblem, Found, everything, refuted
+
+
+def cut(problem: BoundsProblem, lemmas: tuple[Lemma, ...], budget: Budget, method: str) -> Found:
+    """An input of the model's own may refute the claim; errors within the lemmas only show that it doesn't follow."""
+    with np.errstate(all="ignore"):
+        seen = sample(problem, budget, 0)
+        if (broken := refuted(problem, seen)) is not None:
+            return broken
+        best = climb(problem, budget, seen, steps=0)
+        rows, proved = [], []
+        for stated in lemmas:
+            budget.progress(f"lemma about {stated.site}", None)
+            site, mechanism = (problem.claim.sites[name] for name in (stated.site, stated.mechanism))
+            about = rule.lemma(problem.job, problem.domain, site, mechanism)
+            if stated.eps is not None:
+                about.claim.least, about.claim.most = ([sign * stated.eps] * about.claim.outputs for sign in (-1, 1))
+            found = search(BoundsProblem(about, problem.device), budget, method)
+            if found.broken or found.proof is None or (stated.eps is not None and not _within(found.range, stated)):
+                what = "is false" if found.broken else "is not proved"
+                return Found(None, everything(problem), False, [
+                    f"the lemma about {stated.site} {what}: state it as a claim of its own to see why", *found.reasons
+                ])  # fmt: skip
+            range_ = found.range if stated.eps is None else _box(stated, about.claim.outputs)
+            ends = {end: [v.hex() for v in values.tolist()] for end, values in zip(("low", "high"), range_, strict=True)}
+            rows.append({"site": stated.site, "mechanism": stated.mechanism, "proof": found.proof, **ends})
+            proved.append(rule.Lemma(site, mechanism, range_))
+        about = rule.conclusion(problem.job, problem.domain, proved)
+        about.claim.least, about.claim.most = problem.claim.least, problem.claim.most
+        found = search(BoundsProblem(about, problem.device), budget, method)
+    if found.broken or found.proof is None:
+        reason = "errors within the lemmas, which no input of the model may show, break a threshold: it doesn't follow"
+        return Found(None, everything(problem), False, [reason] if found.broken else found.reasons)
+    proof = {"rule": "cut", "lemmas": rows, "proof": found.proof}
+    if best is not None:
+        proof = {"rule": "both", "first": best.proof(), "second": proof}
+    return Found(proof, found.range, False, found.reasons)
+
+
+def _box(lemma: Lemma, entries: int) -> Range:
+    """What the lemma says, in float64, rounded inwards."""
+    eps = float(lemma.eps)
+    eps = eps if eps <= lemma.eps else float(np.nextafter(eps, 0.0))
+    return Range(np.full(entries, -eps), np.full(entries, eps))
+
+
+def _within(found: Range, lemma: Lemma) -> bool:
+    box = _box(lemma, len(found.low))
+    return bool((found.low >= box.low).all() and (found.high <= box.high).all())
