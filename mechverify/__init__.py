@@ -15,6 +15,7 @@ _HOMES = {
     "ball": "mechverify.claims",
     "box": "mechverify.claims",
     "capture": "mechverify.claims",
+    "count": "mechverify.claims",
     "kth_largest": "mechverify.claims",
     "lookup": "mechverify.claims",
     "pair_mlp": "mechverify.claims",

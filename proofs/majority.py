@@ -4,14 +4,14 @@ mechverify prove proofs/majority.py -p length=20 --semantics float32 --out major
 mechverify prove proofs/majority.py -p length=9 -p margin=best --out margin.cert            # and by how much
 """
 
-from sympy import Eq, Piecewise
+from sympy import Max, Piecewise
 
-from mechverify import Accuracy, tokens, transformer
+from mechverify import Accuracy, count, tokens, transformer
 
 
 def claim(weights="toy_models/weights/majority_seed0.safetensors", length=20, margin="0", at_least="1"):
     model = transformer(weights, act_fn="relu")
     x = tokens("x", length=length, vocab=model.d_vocab)
-    a, b, c = (sum(Piecewise((1, Eq(t, candidate)), (0, True)) for t in x) for candidate in range(3))
-    leader = Piecewise((0, (a > b) & (a > c)), (1, (b > a) & (b > c)), (2, (c > a) & (c > b)), (3, True))
+    a, b, c = (count(candidate, *x) for candidate in range(3))
+    leader = Piecewise((0, a > Max(b, c)), (1, b > Max(a, c)), (2, c > Max(a, b)), (3, True))
     return Accuracy(model.logits[-1], equals=leader, over=x, at_least=at_least, margin=margin)

@@ -5,10 +5,10 @@ from mechverify.claims.claim import Accuracy, Bounds, Holds, Within
 from mechverify.claims.domain import Tokens, tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.expressions import lookup
-from mechverify.claims.language import kth_largest
+from mechverify.claims.language import count, kth_largest
 from mechverify.claims.model import CapturedModel, Entry, Model, Site, capture, pair_mlp, transformer
 
 __all__ = [
     "Accuracy", "Bounds", "Box", "CapturedModel", "ClaimError", "Entry", "Holds", "Model", "Site", "Tokens", "Within",
-    "ball", "box", "capture", "kth_largest", "lookup", "pair_mlp", "tokens", "transformer",
+    "ball", "box", "capture", "count", "kth_largest", "lookup", "pair_mlp", "tokens", "transformer",
 ]  # fmt: skip

@@ -82,9 +82,9 @@ class Bounds:
     real inputs, a product of token sets, or both. `output` is a site, or expressions in sympy of entries of sites (as
     `model["pattern"][0, -1, 2]`) and inputs.
 
-    `using` lists lemmas, claims Within about whole sites: the bounds are proved from these alone, with the sites replaced
-    by what the lemmas say of them. `where` lists conditions on the inputs, in sympy (`x[0] >= x[1]`, x being the domain): of other inputs nothing is
-    said. `cases` lists conditions that the proof tells apart first: your own case split.
+    `where` lists conditions on the inputs, in sympy (`x[0] >= x[1]`, x being the domain): of other inputs nothing is
+    said. `cases` lists conditions that the proof tells apart first: your own case split. `using` lists lemmas, claims
+    Within about whole sites: the bounds are proved from these alone, the sites replaced by what the lemmas say of them.
 
     Thresholds are numbers for all entries or one for each (nested lists as the site's shape), taken exactly; without
     any, the question is for the tightest bounds that can be proved. Raises ClaimError.
@@ -157,9 +157,7 @@ class Within(Bounds):
         least, most = (None, None) if limit is None else (-limit, limit)
         set_(self, "eps", limit)
         differences = [sympy.Add(a, -sympy.sympify(b)) for a, b in pairs]
-        super().__init__(
-            differences, over=over, at_least=least, at_most=most, where=given, cases=cases, using=using
-        )
+        super().__init__(differences, over=over, at_least=least, at_most=most, where=given, cases=cases, using=using)
 
 
 @dataclass(frozen=True, init=False)
@@ -195,7 +193,9 @@ def _usable(using: list, model: CapturedModel, tokens: Tokens | None) -> None:
             raise ClaimError(f"{_here()}the lemma about {name} is of another model")
         alike = (other and (other.symbols, other.allowed)) == (tokens and (tokens.symbols, tokens.allowed))
         if not alike or lemma.where or lemma.lemmas:
-            raise ClaimError(f"{_here()}the lemma about {name} needs the claim's own domain, and no conditions or lemmas")
+            raise ClaimError(
+                f"{_here()}the lemma about {name} needs the claim's own domain, and no conditions or lemmas"
+            )
 
 
 def _entries(value) -> list[sympy.Expr]:

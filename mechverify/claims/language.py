@@ -27,6 +27,18 @@ class kth_largest(sympy.Function):
         return None
 
 
+class count(sympy.Function):
+    """count(v, *x): how many of the x equal v."""
+
+    is_integer = is_nonnegative = True
+
+    @classmethod
+    def eval(cls, v, *x):
+        if v.is_Integer and all(a.is_Integer for a in x):
+            return sum(int(a == v) for a in x)
+        return None
+
+
 def compile_mechanism(expression: sympy.Basic, domain: Tokens) -> list[Row]:
     """Rows whose last one is the mechanism; raises ClaimError that names every sub-expression at fault."""
     compiler = _Compiler(domain)
@@ -105,6 +117,9 @@ class _Compiler:
                 if k > 8:
                     return self.fail(e, "k is at most 8")
                 return self.emit("kth_largest", self.nodes(x), int(k))
+            case count():
+                v, *x = self.nodes(e.args)
+                return self.emit("sum", [self.emit("eq", [a, v]) for a in x]) if x else self.emit("integer", [], 0)
             case sympy.Rational() | sympy.Float() | sympy.NumberSymbol():
                 return self.fail(e, "is not an integer; outputs and tokens are integers (floor(.../n) divides)")
             case sympy.Pow() if e.exp.is_negative:
@@ -146,7 +161,7 @@ _NARY = {
 }  # fmt: skip
 _RELATIONS = {sympy.Eq: "eq", sympy.Lt: "lt", sympy.Le: "le"}
 VOCABULARY = (
-    "+, -, *, powers, Max, Min, kth_largest, Mod, floor(a/n), Abs, sign, Eq, Ne, <, <=, >, >=, And, Or, Not, "
+    "+, -, *, powers, Max, Min, kth_largest, count, Mod, floor(a/n), Abs, sign, Eq, Ne, <, <=, >, >=, And, Or, Not, "
     "Piecewise, integers, tokens"
 )
 

@@ -87,8 +87,8 @@ def transformer(graph: Graph, weights: dict[str, np.ndarray], mlp: bool = False)
 
 
 def transformer_relu(graph: Graph, weights: dict[str, np.ndarray]) -> dict[str, int]:
-    """A transformer without layer norm, as above, with an MLP after the attention of every block: x + relu(x W_in + b_in)
-    W_out + b_out. Raises Rejected as `transformer` does."""
+    """A transformer without layer norm, with an MLP after the attention of every block: x + relu(x W_in + b_in) W_out
+    + b_out, and otherwise as the attention-only one. Raises Rejected as `transformer` does."""
     return transformer(graph, weights, mlp=True)
 
 

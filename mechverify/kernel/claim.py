@@ -95,9 +95,9 @@ class Claim:
 
     `accuracy`: row `position` of a site (None: the site itself) decodes to the mechanism's value. An input is right if
     output `target` (an integer node) of the vector node `output` exceeds every other by more than `margin` (zero if the
-    claim has none). A tie, and a target that is no output, is wrong. `bounds`: every entry of a site (or of a row) lies between `least` and `most`
-    [entries], for all inputs for which no entry of the sites `where` is negative. `cases` are sites whose entries a
-    proof may tell apart.
+    claim has none). A tie, and a target that is no output, is wrong.
+    `bounds`: every entry of a site (or of a row) lies between `least` and `most` [entries], for all inputs for which no
+    entry of the sites `where` is negative. `cases` are sites whose entries a proof may tell apart.
     """
 
     def __init__(self, entry: Reader, weights_data: bytes):

@@ -81,9 +81,7 @@ def reach(
     return Reach(found[0], -found[1])
 
 
-def replaced(
-    ar: Arithmetic, neurons: Neurons, low: Ball, high: Ball, right: int, upper: bool
-) -> tuple[Ball, Ball]:
+def replaced(ar: Arithmetic, neurons: Neurons, low: Ball, high: Ball, right: int, upper: bool) -> tuple[Ball, Ball]:
     """Base [q, out] and values [q, vocab, attended, out] of a form that, for every output t, is at most (upper: at
     least) sum_j (coefficient[j, right] - coefficient[j, t]) relu(z_j), where z lies between the points `low` and `high`
     [q, neurons].
@@ -94,14 +92,14 @@ def replaced(
     zero = ar.whole(np.zeros((1, 1), np.int64))
     c = neurons.coefficient.map(lambda a: a[:, 0])
     c = ar.sub(c.map(lambda a: a[..., right, None]), c)
-    l, h = (ar.approximate(b) for b in (low, high))
-    width = np.where(h > l, h - l, 1.0)
-    chord = ar.exact(np.clip(np.where(h > l, h / width, h > 0), 0.0, 1.0))  # any slope will do
+    start, stop = (ar.approximate(b) for b in (low, high))
+    width = np.where(stop > start, stop - start, 1.0)
+    chord = ar.exact(np.clip(np.where(stop > start, stop / width, stop > 0), 0.0, 1.0))  # any slope will do
     over = [ar.sub(ar.where(z.mid > 0, z, zero), ar.mul(z, chord)) for z in (low, high)]
     over = ar.align(*over)
     above = _point(ar, np.maximum(*(ar.upper(b) for b in over)), over[0].exponent)
     beneath = (c.mid >= 0) != upper
-    steep = ar.exact((l + h > 0).astype(np.float64))
+    steep = ar.exact((start + stop > 0).astype(np.float64))
     slope = ar.where(beneath, steep.map(lambda a: a[..., None]), chord.map(lambda a: a[..., None]))
     constant = ar.where(beneath, zero.map(lambda a: a[..., None]), above.map(lambda a: a[..., None]))
     factor = ar.mul(c.point, slope)

@@ -75,12 +75,16 @@ def smallest(
 
 
 def smallest_by_class(
-    ar: Arithmetic, automaton: Automaton, domain: Sequence[Sequence[int]], terms: np.ndarray, pin: int,
+    ar: Arithmetic,
+    automaton: Automaton,
+    domain: Sequence[Sequence[int]],
+    terms: np.ndarray,
+    pin: int,
     queries: np.ndarray,
 ) -> np.ndarray:
     """Lower bounds [classes, queries, columns] of the sum of `terms` [positions, vocab, queries, columns] (no terms at
-    later positions), over the sequences of each class that have each of `queries` at position `pin`; infinity where there
-    is none. All classes at once, so that no term may depend on the class.
+    later positions), over the sequences of each class that have each of `queries` at position `pin`; infinity where
+    there is none. All classes at once, so that no term may depend on the class.
 
     Complexity: positions times states times tokens, on arrays of queries times columns.
     """

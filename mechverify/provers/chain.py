@@ -110,10 +110,8 @@ def _largest_margin(problem: Problem, evidence: Evidence, budget: Budget) -> Fra
 def _prove_bounds(
     problem: BoundsProblem, claim: Bounds, budget: Budget, method: str, slopes: Slopes, start: float
 ) -> Outcome:
-    if claim.lemmas:
-        found = cut(problem, claim.lemmas, budget, method)
-    else:
-        found = search(problem, budget, method, slopes)
+    lemmas = claim.lemmas
+    found = cut(problem, lemmas, budget, method) if lemmas else search(problem, budget, method, slopes)
     if found.range.low[0] > found.range.high[0]:
         raise ClaimError("no input of the domain satisfies the claim's conditions: nothing is claimed")
     if found.proof is None:

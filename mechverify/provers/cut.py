@@ -32,7 +32,9 @@ def cut(problem: BoundsProblem, lemmas: tuple[Lemma, ...], budget: Budget, metho
                     f"the lemma about {stated.site} {what}: state it as a claim of its own to see why", *found.reasons
                 ])  # fmt: skip
             range_ = found.range if stated.eps is None else _box(stated, about.claim.outputs)
-            ends = {end: [v.hex() for v in values.tolist()] for end, values in zip(("low", "high"), range_, strict=True)}
+            ends = {
+                end: [v.hex() for v in values.tolist()] for end, values in zip(("low", "high"), range_, strict=True)
+            }
             rows.append({"site": stated.site, "mechanism": stated.mechanism, "proof": found.proof, **ends})
             proved.append(rule.Lemma(site, mechanism, range_))
         about = rule.conclusion(problem.job, problem.domain, proved)

@@ -18,7 +18,7 @@ def falsify(problem: Problem, budget: Budget, seed: int = 0) -> Evidence:
     margins. The model runs in torch; which inputs are wrong is the kernel's word, so that they are the same
     whatever the number of threads."""
     rng = np.random.default_rng(seed)
-    margins = _Margins(problem)
+    margins = Margins(problem)
     allowed = [np.array(ids) for ids in problem.domain.tokens]
     inputs, margin = [], []
     every = problem.domain.size <= SAMPLES
@@ -50,7 +50,7 @@ def falsify(problem: Problem, budget: Budget, seed: int = 0) -> Evidence:
     return Evidence(*_replay(problem, margins, wrong), accuracy, len(sampled), least)
 
 
-def _replay(problem: Problem, margins: "_Margins", wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _replay(problem: Problem, margins: "Margins", wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The inputs that are surely wrong, and the outputs that win there."""
     if not len(wrong):
         return wrong, np.zeros(0, np.int64)
@@ -59,9 +59,9 @@ def _replay(problem: Problem, margins: "_Margins", wrong: np.ndarray) -> tuple[n
     return wrong, margins.winner(wrong)
 
 
-class _Margins:
-    """logit[target] - largest other logit - the claim's margin, in float64, rounded to a grid far coarser than its rounding errors, so
-    that ties are broken by position; -inf where the target is no output."""
+class Margins:
+    """logit[target] - largest other logit - the claim's margin, in float64, rounded to a grid far coarser than its
+    rounding errors, so that ties are broken by position; -inf where the target is no output."""
 
     def __init__(self, problem: Problem):
         self.claim = problem.claim
@@ -90,7 +90,7 @@ class _Margins:
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
 
-def _greedy(margins: _Margins, allowed: list[np.ndarray], best: np.ndarray, budget: Budget):
+def _greedy(margins: Margins, allowed: list[np.ndarray], best: np.ndarray, budget: Budget):
     """Change one token at a time, always to the smallest margin, from each row of `best`."""
     seen, seen_margin = [best], [margins(best)]
     current, current_margin = best.copy(), seen_margin[0]

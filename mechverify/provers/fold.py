@@ -11,7 +11,7 @@ from mechverify.graph.run import TorchRunner
 from mechverify.kernel.claim import Bounds, add_expression
 from mechverify.kernel.errors import Unsupported
 from mechverify.kernel.fields import Reader
-from mechverify.kernel.rules.fold import Cell, Family, Group, Partition, Terms
+from mechverify.kernel.rules.fold import Cell, Family, Group, Terms
 from mechverify.provers.base import Attempt, Budget, Evidence, Problem
 
 COARSE, FINE = 2**10, 2**13  # steps of a counting grid, at first and where it matters

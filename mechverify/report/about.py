@@ -16,13 +16,14 @@ def modules() -> list[tuple[str, int, int]]:
 def about() -> str:
     rows = modules()
     total, full = sum(r[1] for r in rows), sum(r[2] for r in rows)
+    rules = {"both", "cut", "split", *(rule for kind in LEAVES.values() for rule in kind)}
     return "\n".join(
         [
             f"mechverify.kernel: {full} lines with comments and docstrings ({total} with blank ones)",
             f"{len(rows)} modules, standard library and numpy only:",
             *(f"{lines:6}  {name}" for name, _, lines in rows),
             f"reads certificate format version {', '.join(map(str, VERSIONS.values()))}",
-            f"rules: {', '.join(sorted({*(rule for kind in LEAVES.values() for rule in kind), 'both', 'cut', 'split'}))}",
+            f"rules: {', '.join(sorted(rules))}",
             *(f"axiom {name}: {text}" for name, text in AXIOMS.items()),
         ]
     )

@@ -5,7 +5,6 @@ error, the error a further real input in the lemma's box: nothing else is known 
 """
 
 from collections.abc import Callable
-from math import prod
 from typing import NamedTuple
 
 import numpy as np

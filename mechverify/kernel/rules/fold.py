@@ -5,10 +5,10 @@ With one head, logit_m - logit_t > margin is equivalent to
     sum_i exp(s_i) * (base[m] - base[t] + u_i[m] - u_i[t] - margin) > 0,
 
 a sum of one-token terms once the query token is fixed. ReLU neurons between attention and output are bounded in each
-cell and replaced there by lines (neurons.py), so that the sum is a bound. A cell where its minimum is positive for every t is right
-everywhere. In another cell the witness says how to count: groups of rival outputs t, whose terms are replaced by
-the smallest of the group, bound the wrong inputs from above; one rival bounds them from below. Or the terms of
-every input are added up.
+cell and replaced there by lines (neurons.py), so that the sum is a bound. A cell where its minimum is positive for
+every t is right everywhere. In another cell the witness says how to count: groups of rival outputs t, whose terms are
+replaced by the smallest of the group, bound the wrong inputs from above; one rival bounds them from below. Or the terms
+of every input are added up.
 """
 
 from collections.abc import Iterator
@@ -131,8 +131,8 @@ class Family:
 
     @cached_property
     def weights(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
-        """Bounds of the terms' weights w = (base + u)[right] - (base + u)[t] - margin, as the raw sums base_low + u_low and
-        base_high + u_high (a slack covers that addition's rounding), base [q or 1, out], u [q or 1, vocab,
+        """Bounds of the terms' weights w = (base + u)[right] - (base + u)[t] - margin, as the raw sums base_low + u_low
+        and base_high + u_high (a slack covers that addition's rounding), base [q or 1, out], u [q or 1, vocab,
         attended, out]; and their exponent. Neurons are replaced by lines below, or above, what they add."""
         ar, form, right = self.ar, self.form, self.right
         parts = form.base.map(lambda a: a[:, 0]), form.value
@@ -140,8 +140,8 @@ class Family:
         low = high = (ar.sub(base, ar.rational(self.margin)) if self.margin else base), value
         if form.neurons is not None:
             ends = [b.map(lambda a: a[self.index]) for b in self.partition.reach]
-            low, high = ([ar.add(x, y) for x, y in zip(low, replaced(ar, form.neurons, *ends, right, upper), strict=True)]
-                         for upper in (False, True))  # fmt: skip
+            lines = (replaced(ar, form.neurons, *ends, right, upper) for upper in (False, True))
+            low, high = ([ar.add(x, y) for x, y in zip(low, line, strict=True)] for line in lines)
         low_base, low_value, high_base, high_value = aligned(ar, *low, *high)
         bounds = [ar.lower(low_base), ar.upper(high_base), ar.lower(low_value), ar.upper(high_value)]
         size = sum(max(np.abs(a).max(), np.abs(b).max()) for a, b in (bounds[:2], bounds[2:]))
