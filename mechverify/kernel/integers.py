@@ -44,6 +44,14 @@ def _hull(spans: list[Span], _: int) -> Span:
     return min(lo for lo, _ in spans), max(hi for _, hi in spans)
 
 
+def _largest(spans: list[Span], _: int) -> Span:
+    return max(lo for lo, _ in spans), max(hi for _, hi in spans)
+
+
+def _smallest(spans: list[Span], _: int) -> Span:
+    return min(lo for lo, _ in spans), min(hi for _, hi in spans)
+
+
 def _truth(spans: list[Span], _: int) -> Span:
     return 0, 1
 
@@ -51,8 +59,8 @@ def _truth(spans: list[Span], _: int) -> Span:
 OPERATIONS = {
     "sum": Operation(None, _sum, None, np.add),
     "product": Operation(None, _product, None, np.multiply),
-    "max": Operation(None, _hull, None, np.maximum),
-    "min": Operation(None, _hull, None, np.minimum),
+    "max": Operation(None, _largest, None, np.maximum),
+    "min": Operation(None, _smallest, None, np.minimum),
     "and": Operation(None, _truth, None, np.minimum, truths=LIMIT),
     "or": Operation(None, _truth, None, np.maximum, truths=LIMIT),
     "kth_largest": Operation(None, _hull, None, most=8),  # counted with repetition

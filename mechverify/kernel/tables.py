@@ -38,7 +38,7 @@ class Tables:
         self.barred: list[tuple[np.ndarray, np.ndarray]] = []  # rows that break a condition on the tokens it reads
         if m * m * self.length > ROOM:
             return
-        a, b = np.divmod(np.arange(m * m), m)
+        a, b = np.divmod(np.arange(0, m * m, 1 if self.length > 1 else m), m)  # one position: m rows
         self.rows = (a[:, None] + b[:, None] * np.arange(self.length)) % m
         self.rows = self.rows[(self.rows < size).any(1)]
         self.known = self.rows < size  # others stand for no token

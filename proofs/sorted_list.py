@@ -1,0 +1,39 @@
+"""A transformer with layer norm sorts a list: while it writes, one head looks up from the number written last.
+
+mechverify prove proofs/sorted_list.py -p weights=sorted-list.safetensors --out up.cert       # by how much
+mechverify prove proofs/sorted_list.py -p weights=... -p position=16 -p least=12 -p at_least=0
+
+At an output position the query token is the number written last, q. The claim: wherever they stand in the list, the
+next number q + 1 scores higher than any number from 0 to q.
+"""
+
+import torch
+from sympy import Max, Min
+from torch import nn
+
+from mechverify import Bounds, capture, tokens
+from mechverify.graph.adapters import load
+
+
+class Scores(nn.Module):
+    """Of a query token at one position, on every number at every position of the list: [1, 1] -> [list, numbers]."""
+
+    def __init__(self, model: nn.Module, head: int, position: int, length: int, numbers: int):
+        super().__init__()
+        self.model, self.head, self.position, self.length, self.numbers = model, head, position, length, numbers
+
+    def forward(self, query):
+        model, block, h = self.model, self.model.blocks[0], self.head
+        keys = model.embed.W_E[: self.numbers] + model.pos_embed.W_pos[: self.length, None]
+        k = block.ln1(keys) @ block.attn.W_K[h] + block.attn.b_K[h]
+        q = block.ln1(model.embed.W_E[query[:, 0]] + model.pos_embed.W_pos[self.position])
+        return k @ (q @ block.attn.W_Q[h] + block.attn.b_Q[h])[0] / block.attn.W_Q.shape[-1] ** 0.5
+
+
+def claim(weights, head=1, position=14, least=7, most=45, length=10, numbers=51, at_least=""):
+    part = Scores(load(weights).module, head, position, length, numbers).eval()
+    site = capture(part, torch.zeros(1, 1, dtype=torch.long), vocab=numbers)["output"]
+    x, where = tokens("x", length=1, vocab=numbers, allowed=range(least, most + 1)), range(length)
+    successor = Min(*(site[i, Min(x[0] + 1, most + 1)] for i in where))
+    gaps = [successor - Max(*(site[i, Max(x[0] - d, 0)] for i in where)) for d in range(most + 1)]
+    return Bounds(gaps, over=x, at_least=at_least or None)
