@@ -52,6 +52,8 @@ def prove(
         str, typer.Option(help=f"How far to go for bounds, from cheap to dear: {', '.join(METHODS)}.")
     ] = METHODS[-1],
     device: Annotated[str, typer.Option(help="Where the search for bounds computes: cpu, cuda.")] = "cpu",
+    solver: Annotated[bool, typer.Option(help="Ask z3 what bounds leave open (adds the axiom solver:z3).")] = True,
+    smtlib: Annotated[Path | None, typer.Option(help="A folder for the solver's queries, as SMT-LIB.")] = None,
 ) -> None:
     """Search for a proof or a counterexample, write the certificate, and let the kernel check it."""
     from mechverify.claims import ClaimError
@@ -68,6 +70,8 @@ def prove(
         _stop(f"--out {target}: the folder {target.parent} doesn't exist; create it first")
     if target.is_dir() or not os.access(target if target.exists() else target.parent, os.W_OK):
         _stop(f"--out {target}: not a file that can be written")
+    if smtlib is not None and not smtlib.is_dir():
+        _stop(f"--smtlib {smtlib}: not a folder; create it first")
     try:
         claim = load_claim(file, _parameters(parameter or []))
     except ClaimError as error:
@@ -76,7 +80,7 @@ def prove(
     with Reporter(err) as reporter, _Interrupt(budget):
         try:
             outcome = search(claim, semantics=semantics, time_limit=time_limit, progress=reporter, budget=budget,
-                             method=method, device=device)  # fmt: skip
+                             method=method, device=device, solver=solver, smtlib=smtlib)  # fmt: skip
         except kernel.Rejected as error:
             _stop(f"the claim can't be checked: {error}")
         except ClaimError as error:

@@ -87,16 +87,30 @@ def thresholds(values: list[Fraction] | None) -> list[str] | None:
 def write(claim: dict[str, Any], weights: bytes, proof: Proof, verdict: str, stated: counts.Bounds | Range) -> bytes:
     """The certificate file that concludes `verdict` and what is stated from `proof`."""
     captured = ["capture"] if claim["architecture"] == "captured" else []
+    solver = ["solver:z3"] if _uses(proof, "solver") else []
     document = {
         "format": FORMAT,
         "version": VERSIONS[claim["kind"]],
         "claim": claim,
         "conclusion": {"verdict": verdict, **_conclusion(stated)},
-        "axioms": ["ieee754", *captured, *SEMANTICS[claim["semantics"]].axioms],
+        "axioms": ["ieee754", *captured, *SEMANTICS[claim["semantics"]].axioms, *solver],
         "proof": proof,
     }
     text = json.dumps(document, separators=(",", ":"), sort_keys=True)
     return container.pack({"certificate.json": text.encode(), "weights.safetensors": weights})
+
+
+def _uses(proof: Proof, rule: str) -> bool:
+    stack = [proof]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, dict):
+            if node.get("rule") == rule:
+                return True
+            stack += [v for v in node.values() if isinstance(v, dict | list)]
+        elif node and isinstance(node[0], dict):  # lemmas; lists of numbers hold no proofs
+            stack += node
+    return False
 
 
 def _conclusion(stated: counts.Bounds | Range) -> dict[str, Any]:

@@ -160,6 +160,7 @@ class Job:
         self.wrong: list[np.ndarray] = []  # inputs that were replayed
         self.points: list[np.ndarray] = []  # and real inputs [number, coordinates], with the enclosed value there
         self.attained: list[Range] = []
+        self.axioms: set[str] = set()  # that rules needed, beside the claim's
         self.lemmas: list[tuple[str, str, Range]] = []  # of rule cut: site, mechanism, bounds of their difference
 
     def about(self, graph: Graph, output: int, domain: Domain, shapes: list[tuple[int, ...]]) -> "Job":
@@ -167,7 +168,9 @@ class Job:
         claim = copy.copy(self.claim)
         claim.graph, claim.output, claim.domain, claim.shapes = graph, output, domain, shapes
         claim.outputs, claim.loaded, claim.least, claim.most = _entries(graph, output), len(graph.nodes), None, None
-        return Job(claim, self.ar)
+        job = Job(claim, self.ar)
+        job.axioms = self.axioms
+        return job
 
     def decide(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Two boolean arrays [inputs]: surely right, surely wrong (in every evaluation that the semantics speaks

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
+from pathlib import Path
 
 from mechverify import kernel
 from mechverify.bounds.optimise import Slopes
@@ -20,6 +21,7 @@ from mechverify.provers.falsify import falsify
 from mechverify.provers.fold import Fold
 from mechverify.provers.margin import largest_margin
 from mechverify.provers.ranges import BoundsProblem
+from mechverify.provers.smt import Solver
 
 SHOWN = 16  # wrong inputs listed in a certificate, or as many as refute the claim
 
@@ -45,10 +47,11 @@ class Outcome:
 def prove(
     claim: Accuracy | Bounds, *, semantics: str = "real", time_limit: float | None = None,
     progress: Progress | None = None, budget: Budget | None = None, method: str = "branching", device: str = "cpu",
-    slopes: Slopes | None = None,
+    slopes: Slopes | None = None, solver: bool = True, smtlib: Path | None = None,
 ) -> Outcome:  # fmt: skip
     """Falsify, search, write the certificate, and have the kernel check it. For claims about bounds: `method`, one of
-    base.METHODS; torch's `device`; and `slopes` to try, say those of bounds.lirpa.
+    base.METHODS; torch's `device`; `slopes` to try, say those of bounds.lirpa; whether to ask a `solver` what the bounds
+    leave open; and the folder `smtlib` for its queries.
 
     Postcondition: what the outcome says was accepted by the kernel. When time is up, or on an interrupt
     (`budget.interrupted`), the outcome holds what was proved until then. Raises Rejected if a prover
@@ -61,7 +64,8 @@ def prove(
     if progress is not None:
         budget.progress = progress
     if isinstance(claim, Bounds):
-        return _prove_bounds(BoundsProblem.of(claim, semantics, device), claim, budget, method, slopes or {}, start)
+        problem = BoundsProblem.of(claim, semantics, device)
+        return _prove_bounds(problem, claim, budget, method, slopes or {}, Solver(solver, smtlib), start)
     problem = Problem.of(claim, semantics)
     evidence = falsify(problem, budget)
     if claim.margin is None and (margin := _largest_margin(problem, evidence, budget)):
@@ -108,10 +112,12 @@ def _largest_margin(problem: Problem, evidence: Evidence, budget: Budget) -> Fra
 
 
 def _prove_bounds(
-    problem: BoundsProblem, claim: Bounds, budget: Budget, method: str, slopes: Slopes, start: float
+    problem: BoundsProblem, claim: Bounds, budget: Budget, method: str, slopes: Slopes, solver: Solver, start: float
 ) -> Outcome:
     lemmas = claim.lemmas
     found = cut(problem, lemmas, budget, method) if lemmas else search(problem, budget, method, slopes)
+    if problem.asks and not found.broken and not problem.proves(found.range) and not lemmas:
+        found = solver.decide(problem, found, budget)
     if found.range.low[0] > found.range.high[0]:
         raise ClaimError("no input of the domain satisfies the claim's conditions: nothing is claimed")
     if found.proof is None:
