@@ -10,6 +10,7 @@ from typing import Any
 _HOMES = {
     "Accuracy": "mechverify.claims",
     "Bounds": "mechverify.claims",
+    "Cases": "mechverify.claims",
     "Holds": "mechverify.claims",
     "Within": "mechverify.claims",
     "ball": "mechverify.claims",

@@ -1,7 +1,7 @@
 """What the user says: token symbols, a model's sites, mechanisms in sympy, and claims."""
 
 from mechverify.claims.box import Box, ball, box
-from mechverify.claims.claim import Accuracy, Bounds, Holds, Within
+from mechverify.claims.claim import Accuracy, Bounds, Cases, Holds, Within
 from mechverify.claims.domain import Tokens, tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.expressions import lookup
@@ -9,6 +9,6 @@ from mechverify.claims.language import count, kth_largest
 from mechverify.claims.model import CapturedModel, Entry, Model, Site, capture, pair_mlp, transformer
 
 __all__ = [
-    "Accuracy", "Bounds", "Box", "CapturedModel", "ClaimError", "Entry", "Holds", "Model", "Site", "Tokens", "Within",
+    "Accuracy", "Bounds", "Box", "CapturedModel", "Cases", "ClaimError", "Entry", "Holds", "Model", "Site", "Tokens", "Within",
     "ball", "box", "capture", "count", "kth_largest", "lookup", "pair_mlp", "tokens", "transformer",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import sympy
+from safetensors.numpy import save
 
 from mechverify.claims.box import Box, corners
 from mechverify.claims.domain import Tokens
@@ -17,6 +18,7 @@ from mechverify.claims.errors import ClaimError
 from mechverify.claims.expressions import Expressions, inequalities
 from mechverify.claims.language import compile_mechanism
 from mechverify.claims.model import CapturedModel, Entry, Model, Site
+from mechverify.graph.capture import Captured
 from mechverify.kernel.architectures import ARCHITECTURES
 from mechverify.kernel.graph import Graph
 
@@ -106,8 +108,9 @@ class Bounds:
             output = Site(output.model, output.site, int(output.index[0]))
         expressions = [] if isinstance(output, Site) else list(output) if isinstance(output, Iterable) else [output]
         model = output.model if isinstance(output, Site) else _model_of([*expressions, *groups[0], *groups[1]])
-        if not isinstance(model, CapturedModel):
+        if model is not None and not isinstance(model, CapturedModel):
             raise ClaimError('Bounds needs a site of a captured module, such as capture(module, example)["output"]')
+        model = model or _no_model(*corners(over))
         captured = model.captured
         site, shape = (output, model.shape(output.name)) if isinstance(output, Site) else (None, (len(expressions),))
         position = site.position if site else None
@@ -196,6 +199,24 @@ def _usable(using: list, model: CapturedModel, tokens: Tokens | None) -> None:
             raise ClaimError(
                 f"{_here()}the lemma about {name} needs the claim's own domain, and no conditions or lemmas"
             )
+
+
+@dataclass(frozen=True, init=False)
+class Cases(Bounds):
+    """Of the `cases`, conditions on tokens, exactly one holds on every input `over`: they cover it, and exclude each
+    other. A counterexample is an input with none, or with several."""
+
+    def __init__(self, *cases, over: Tokens):
+        how_many = sympy.Add(*(sympy.Piecewise((1, case), (0, True)) for case in cases))
+        super().__init__([how_many], over=over, at_least=1, at_most=1)
+
+
+def _no_model(box: Box, tokens: Tokens | None) -> CapturedModel:
+    """For claims that speak of the domain alone."""
+    length, values = (0, (0,)) if tokens is None else (len(tokens), tokens.values)
+    shapes = tuple(a.shape for a in box.low)
+    captured = Captured(Graph(length, values), {}, {}, shapes, length, len(values) if tokens else 0, 0, 0.0)
+    return CapturedModel(captured, "no model", save({}))
 
 
 def _entries(value) -> list[sympy.Expr]:

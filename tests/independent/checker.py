@@ -603,8 +603,8 @@ def product_span(s: list[Span], k: Any) -> Span:
 OPERATIONS: dict[str, tuple[int, int, int, Callable, Callable]] = {
     "sum": (0, 0, 0, lambda s, k: (sum(lo for lo, _ in s), sum(hi for _, hi in s)), lambda x, k: sum(x)),
     "product": (0, 0, 0, product_span, lambda x, k: math.prod(x)),
-    "max": (0, 0, 0, hull, lambda x, k: max(x)),
-    "min": (0, 0, 0, hull, lambda x, k: min(x)),
+    "max": (0, 0, 0, lambda s, k: (max(a for a, _ in s), max(b for _, b in s)), lambda x, k: max(x)),
+    "min": (0, 0, 0, lambda s, k: (min(a for a, _ in s), min(b for _, b in s)), lambda x, k: min(x)),
     "and": (0, BIG, 0, truth, lambda x, k: min(x)),
     "or": (0, BIG, 0, truth, lambda x, k: max(x)),
     "kth_largest": (0, 0, 8, hull, lambda x, k: sorted(x)[-k]),
