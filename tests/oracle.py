@@ -22,7 +22,7 @@ def _matrix(a: np.ndarray) -> list:
 
 
 class Transformer:
-    """Attention only, no layer norm; `weights` are float64 arrays in TransformerLens names."""
+    """No layer norm, MLPs of ReLUs or none; `weights` are float64 arrays in TransformerLens names."""
 
     def __init__(self, weights: dict[str, np.ndarray]):
         self.w = {name: _matrix(value) for name, value in weights.items()}
@@ -30,12 +30,16 @@ class Transformer:
         self.heads, self.d, self.e = weights["blocks.0.attn.W_Q"].shape
 
     def logits(self, tokens, position: int) -> list[arb]:
-        w = self.w
+        return self.sites(tokens, position)["logits"]
+
+    def sites(self, tokens, position: int) -> dict[str, list[arb]]:
+        """Row `position` of the logits, and of the sites of the last block."""
+        w, found = self.w, {}
         x = [_add(w["embed.W_E"][t], w["pos_embed.W_pos"][i]) for i, t in enumerate(tokens)]
         for layer in range(self.layers):
             attn = f"blocks.{layer}.attn."
             new = []
-            for j in range(len(tokens)):
+            for j in range(position if layer == self.layers - 1 else 0, position + 1):
                 out = list(x[j])
                 for h in range(self.heads):
                     q, k, v = (
@@ -50,11 +54,25 @@ class Transformer:
                                 out[c] += factor / total * value[e] * w[f"{attn}W_O"][h][e][c]
                 if f"{attn}b_O" in w:
                     out = _add(out, w[f"{attn}b_O"])
-                new.append(out)
+                found = {f"blocks.{layer}.resid_mid": out}
+                new.append(self._after(out, f"blocks.{layer}.", found))
             x = new
-        columns = list(zip(*w["unembed.W_U"], strict=True))
-        result = [_dot(x[position], column) for column in columns]
-        return _add(result, w["unembed.b_U"]) if "unembed.b_U" in w else result
+        return found | {"logits": self._times(x[-1], "unembed.W_U", "unembed.b_U")}
+
+    def _after(self, x, block: str, found: dict) -> list[arb]:
+        """x + relu(x W_in + b_in) W_out + b_out, if there is such an MLP."""
+        mlp = f"{block}mlp."
+        if f"{mlp}W_in" not in self.w:
+            return x
+        found[f"{mlp}pre"] = pre = self._times(x, f"{mlp}W_in", f"{mlp}b_in")
+        found[f"{mlp}post"] = post = [z.max(arb(0)) for z in pre]
+        found[f"{block}mlp_out"] = out = self._times(post, f"{mlp}W_out", f"{mlp}b_out")
+        found[f"{block}resid_post"] = _add(x, out)
+        return found[f"{block}resid_post"]
+
+    def _times(self, row, weight: str, bias: str) -> list[arb]:
+        result = [_dot(row, column) for column in zip(*self.w[weight], strict=True)]
+        return _add(result, self.w[bias]) if bias in self.w else result
 
     def _affine(self, row, weight, bias, head):
         columns = zip(*self.w[weight][head], strict=True)
@@ -70,11 +88,11 @@ def _add(a, b) -> list[arb]:
     return [x + y for x, y in zip(a, b, strict=True)]
 
 
-def is_right(logits: list[arb], target: int) -> bool | None:
-    """Whether `target` is strictly largest; None if 200 bits don't tell (in practice: an exact tie)."""
+def is_right(logits: list[arb], target: int, margin: arb | int = 0) -> bool | None:
+    """Whether `target` is larger than every other by more than `margin`; None if 200 bits don't tell (in practice: an exact tie)."""
     if not 0 <= target < len(logits):
         return False
-    margins = [logits[target] - x for i, x in enumerate(logits) if i != target]
+    margins = [logits[target] - x - margin for i, x in enumerate(logits) if i != target]
     if all(m > 0 for m in margins):
         return True
     return False if any(m < 0 for m in margins) else None

@@ -1,4 +1,4 @@
-"""float32 programs for attention-only transformers, written from docs/soundness.md ("float32") alone: each performs the
+"""float32 programs for transformers without layer norm, with ReLU MLPs or none, written from docs/soundness.md ("float32") alone: each performs the
 formula operation by operation in numpy's float32, with its own order of every sum. No mechverify in here.
 
 A `Program` is one such way: random permutations and trees of additions, fused or not, quotients or reciprocals,
@@ -127,6 +127,10 @@ class Program:
                 z = self.contract(pattern[..., None], v[: j + 1])
                 out = self.product(z.reshape(len(tokens), heads * e), weights[f"{attn}W_O"].reshape(heads * e, d))
                 after.append(self.add(rows[j], self._biased(out, weights, f"{attn}b_O")))
+                if (mlp := f"blocks.{layer}.mlp.") + "W_in" in weights:
+                    pre = self._biased(self.product(after[-1], weights[f"{mlp}W_in"]), weights, f"{mlp}b_in")
+                    out = self.product(np.maximum(pre, np.float32(0)), weights[f"{mlp}W_out"])
+                    after[-1] = self.add(after[-1], self._biased(out, weights, f"{mlp}b_out"))
             rows = np.stack(after)
         return self._biased(self.product(rows[-1], weights["unembed.W_U"]), weights, "unembed.b_U")
 
@@ -171,4 +175,7 @@ def plain(weights: Weights, tokens: np.ndarray, position: int) -> np.ndarray:
         pattern = np.exp(scores - scores.max(-1, keepdims=True))
         pattern /= pattern.sum(-1, keepdims=True)
         x = x + np.einsum("bhne,hed->bnd", pattern @ v, w[f"{attn}W_O"]) + w.get(f"{attn}b_O", 0.0)
+        if (mlp := f"blocks.{layer}.mlp.") + "W_in" in w:
+            post = np.maximum(x @ w[f"{mlp}W_in"] + w.get(f"{mlp}b_in", 0.0), 0.0)
+            x = x + post @ w[f"{mlp}W_out"] + w.get(f"{mlp}b_out", 0.0)
     return x[:, position] @ w["unembed.W_U"] + w.get("unembed.b_U", 0.0)

@@ -19,7 +19,7 @@ MAX = [["value", [], 0], ["value", [], 1], ["value", [], 2], ["max", [0, 1, 2], 
 
 def document(weights: bytes, proof: dict, *, equals=MAX, tokens=None, values=None, vocab=6, right=(0, None),
              verdict="BOUNDED", at_least=None, position=2, length=3, semantics="real", architecture="transformer",
-             margin=None) -> dict[str, Any]:  # fmt: skip
+             site="logits", margin=None) -> dict[str, Any]:  # fmt: skip
     tokens = tokens or [list(range(vocab))] * length
     size = int(np.prod([len(t) for t in tokens]))
     low, high = right
@@ -30,8 +30,9 @@ def document(weights: bytes, proof: dict, *, equals=MAX, tokens=None, values=Non
             "kind": "accuracy", "semantics": semantics, "architecture": architecture,
             "weights_sha256": hashlib.sha256(weights).hexdigest(),
             "domain": {"tokens": tokens, "values": list(values or range(vocab))},
-            "site": "logits", "position": position, "equals": equals, "at_least": at_least,
-        } | ({"margin": margin} if margin else {}),
+            "site": site, "position": position, "equals": equals, "at_least": at_least,
+            **({} if margin is None else {"margin": _text(margin)}),
+        },
         "conclusion": {
             "verdict": verdict, "right_at_least": str(low), "right_at_most": str(size if high is None else high),
         },
@@ -40,10 +41,14 @@ def document(weights: bytes, proof: dict, *, equals=MAX, tokens=None, values=Non
     }  # fmt: skip
 
 
+def _text(margin: str | Fraction) -> str:
+    return margin if isinstance(margin, str) else f"{margin.numerator}/{margin.denominator}"
+
+
 def fold(cells=(), keys=(), only=None, trials=None) -> dict[str, Any]:
     """Cells are [query token, class, [[step, rivals], ...] or None, [step, [rival]] or None]."""
-    node = {"rule": "fold", "keys": list(keys), "only": only, "cells": list(cells)}
-    return node | ({"trials": trials} if trials else {})
+    witness = {"rule": "fold", "keys": list(keys), "only": only, "cells": list(cells)}
+    return witness if trials is None else witness | {"trials": trials}
 
 
 def file(doc: dict, weights: bytes) -> bytes:
