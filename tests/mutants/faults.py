@@ -26,6 +26,7 @@ FILES = "tests/soundness/test_linear_files.py"
 MECHANISMS = "tests/claims/test_mechanisms.py"
 FACTS = "tests/soundness/test_facts.py"
 FUNCTIONS = "tests/kernel/test_functions.py"
+NEURONS = "tests/soundness/test_neurons.py"
 
 FAULTS = [
     # rules/evaluation.py and Job.decide
@@ -68,9 +69,8 @@ FAULTS = [
     Fault("fold", "rules/fold.py", "alive[:, :, form.pin] &= np.arange(vocab) == queries[:, None]",
           "alive[:, :, form.pin] &= np.arange(vocab) != queries[:, None]", DIFF),
     # recursion.py
-    Fault("recursion", "recursion.py", "np.minimum(following_best[target], total)", "np.where(following_best[target] < 0, "
-          "following_best[target], total)", RECURSION),
-    Fault("recursion", "recursion.py", "row[state] += len(tokens) * counts", "row[state] += counts", RECURSION),
+    Fault("recursion", "recursion.py", "after[at] = np.minimum(after[at], values[order])", "after[at] = values[order]", RECURSION),
+    Fault("recursion", "recursion.py", "row[going] += len(tokens) * counts", "row[going] += counts", RECURSION),
     Fault("recursion", "recursion.py", "return min(certain + slack, size) if upwards else max(certain - slack, 0)",
           "return certain - slack if upwards else certain + slack", RECURSION),
     Fault("recursion", "recursion.py", "(1 - (low.sum() - low))", "(0 - (low.sum() - low))", RECURSION),
@@ -96,6 +96,35 @@ FAULTS = [
           "tests/kernel/test_ratio.py"),
     Fault("ratio form", "ratio.py", "np.flatnonzero(kept(pattern))", "np.arange(pattern.shape[-1])", "tests/kernel/test_ratio.py"),
     Fault("ratio form", "ratio.py", "lambda _: vocab[:, None])", "lambda _: vocab[::-1, None])", "tests/kernel/test_ratio.py"),
+    # neurons.py, and what ratio.py, recursion.py and rules/fold.py do for it
+    Fault("neurons", "neurons.py", "np.where(sums >= 0, heavy, light)", "np.where(sums >= 0, light, heavy)", NEURONS),
+    Fault("neurons", "neurons.py", "np.where(w >= 0, low[..., None], high[..., None])",
+          "np.where(w >= 0, high[..., None], low[..., None])", NEURONS),
+    Fault("neurons", "neurons.py", "usable = occupied & (masses[..., :1] > 0)", "usable = occupied", NEURONS),
+    Fault("neurons", "neurons.py", "a[queries] if len(a) > 1", "a[: len(queries)] if len(a) > 1", NEURONS),
+    Fault("neurons", "neurons.py", "whole[:, queries] =", "whole[:, : len(queries)] =", NEURONS),
+    Fault("neurons", "neurons.py", "-ar.upper(away)", "ar.lower(away)", NEURONS),
+    Fault("neurons", "neurons.py", "np.where(alive, side, ar.infinity).min((1, 2))", "np.where(alive, side, ar.infinity).max((1, 2))",
+          NEURONS),
+    Fault("neurons", "neurons.py", "beneath = (c.mid >= 0) != upper", "beneath = (c.mid >= 0)", NEURONS),
+    Fault("neurons", "neurons.py", ", above.map(lambda a: a[..., None]))", ", zero.map(lambda a: a[..., None]))", NEURONS),
+    Fault("neurons", "neurons.py", "spread if upper else -spread", "-spread if upper else spread", NEURONS),
+    Fault("neurons", "neurons.py", "ar.sub(c.map(lambda a: a[..., right, None]), c)", "c", NEURONS),
+    Fault("neurons", "ratio.py", "_added(model, mixture.neurons, other.neurons)", "mixture.neurons", NEURONS),
+    Fault("neurons", "ratio.py", "flat = _Mixture(z.base.map(np.zeros_like)", "flat = _Mixture(z.base", NEURONS),
+    Fault("neurons", "ratio.py", "Neurons(ar.scale(z.base, down)", "Neurons(z.base", NEURONS),
+    Fault("neurons", "ratio.py", "None if p is None else model.contract(node.attr, p, factor)",
+          "None if p is None else model.ar.contract(node.attr, p, factor)", NEURONS),
+    Fault("neurons", "recursion.py", "if position == pin:", "if position == len(terms) - 2:", NEURONS),
+    Fault("neurons", "recursion.py", "total = best + terms[position, token] if", "total = best + terms[position, tokens[-1]] if", NEURONS),
+    Fault("neurons", "recursion.py", "_keep_least(ar, result, automaton.final, best)",
+          "_keep_least(ar, result, automaton.final[::-1], best)", NEURONS),
+    Fault("neurons", "rules/fold.py", "a[self.index]", "a[-1]", NEURONS),
+    Fault("neurons", "rules/fold.py", "for upper in (False, True)", "for upper in (False, False)", NEURONS),
+    Fault("neurons", "rules/fold.py", "alive[:, list(here), i] = True", "alive[:, list(here)[:1], i] = True", NEURONS),
+    Fault("margin", "rules/fold.py", "ar.sub(base, ar.rational(self.margin)) if self.margin else base", "base", NEURONS),
+    Fault("margin", "claim.py", "ar.sub(margin, ar.rational(claim.margin)) if claim.margin else margin", "margin", NEURONS),
+    Fault("margin", "claim.py", "if self.margin < 0:", "if False:", NEURONS),
     # arithmetic
     Fault("float64", "float64.py", "(UNIT if terms == 1 else 0.0) * np.abs(mid)", "0.0 * np.abs(mid)", ARITHMETIC),
     Fault("float64", "float64.py", "return rad * (1 + (terms + 16) * 2.0**-51) + (terms + 4) * ETA", "return rad", ARITHMETIC),
