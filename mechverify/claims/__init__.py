@@ -9,6 +9,6 @@ from mechverify.claims.language import count, kth_largest
 from mechverify.claims.model import CapturedModel, Entry, Model, Site, capture, pair_mlp, transformer
 
 __all__ = [
-    "Accuracy", "Bounds", "Box", "CapturedModel", "Cases", "ClaimError", "Entry", "Holds", "Model", "Site", "Tokens", "Within",
-    "ball", "box", "capture", "count", "kth_largest", "lookup", "pair_mlp", "tokens", "transformer",
+    "Accuracy", "Bounds", "Box", "CapturedModel", "Cases", "ClaimError", "Entry", "Holds", "Model", "Site", "Tokens",
+    "Within", "ball", "box", "capture", "count", "kth_largest", "lookup", "pair_mlp", "tokens", "transformer",
 ]  # fmt: skip

@@ -31,7 +31,11 @@ AXIOMS = {
 }
 LEAVES = {
     "accuracy": {"enumerate": evaluation.enumerate, "counterexample": evaluation.counterexample, "fold": fold.check},
-    "bounds": {"point": evaluation.point, "solver": evaluation.solver, **dict.fromkeys(["interval", "linear", "farkas"], linear.check)},
+    "bounds": {
+        "point": evaluation.point,
+        "solver": evaluation.solver,
+        **dict.fromkeys(["interval", "linear", "farkas"], linear.check),
+    },
 }
 
 

@@ -133,8 +133,8 @@ class Claim:
         self.outputs = _entries(self.graph, self.output)
         self.at_least = _fraction(entry["at_least"]) if counted else None
         self.margin = entry["margin"].number() if counted and "margin" in entry.value else Fraction(0)
-        if self.margin < 0:
-            raise Rejected("a margin is negative")
+        if not 0 <= self.margin < 2**1000:
+            raise Rejected("a margin is negative, or too large")
         self.where: tuple[int, ...] = ()
         self.cases: tuple[int, ...] = ()
         if self.captured:

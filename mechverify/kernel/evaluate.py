@@ -87,7 +87,7 @@ class Evaluation:
             case "gather":
                 return model.ar.exact(table(self.weights, self.graph.nodes[node.args[0]])[args[1]])
             case "add":
-                return model.add(self.align(args[0], rank), self.align(args[1], rank))
+                return model.add(self.align(args[0], rank), self.align(args[1], rank), products(self.graph, node))
             case "over_root":
                 return model.div(args[0], model.sqrt(model.ar.rational(Fraction(node.attr))))
             case "einsum":
@@ -121,6 +121,19 @@ class Evaluation:
             part = self.model.ar.scatter(flat, places, here.size)
             total, start = part if total is None else self.model.ar.add(total, part), start + width
         return total.map(lambda v: v.reshape(*v.shape[: self.batch], *node.shape))
+
+
+def products(graph: Graph, node: Node) -> tuple[int, ...]:
+    """Of each operand: how many products it adds up, if it is a contraction; else 0."""
+
+    def terms(n: Node) -> int:
+        if n.op != "einsum":
+            return 0
+        first, second, result = n.attr.replace("->", ",").split(",")
+        sizes = zip(first + second, sum((graph.nodes[a].shape for a in n.args), ()), strict=True)
+        return math.prod({letter: size for letter, size in sizes if letter not in result}.values())
+
+    return tuple(terms(graph.nodes[a]) for a in node.args)
 
 
 def function_of(node: Node) -> Function | None:

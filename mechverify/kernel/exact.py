@@ -5,7 +5,7 @@ floating-point operation decides anything, so a check doesn't rest on the axiom 
 """
 
 from fractions import Fraction
-from math import floor, isqrt
+from math import floor, frexp, isqrt
 
 import numpy as np
 
@@ -66,6 +66,10 @@ class Exact(Arithmetic):
 
     def widen(self, x: Ball, relative: float, absolute: float = 0.0, of: Ball | None = None) -> Ball:
         x, of = self.align(x, of or x)
+        if absolute:  # so that a unit isn't larger than what is added
+            x, of = (
+                self.align(b, self.rational(Fraction(0))._replace(exponent=frexp(absolute)[1] - 8))[0] for b in (x, of)
+            )
         rate, fixed = Fraction(relative), Fraction(absolute) / Fraction(2) ** x.exponent
         grown = (np.abs(of.mid) + of.rad) * rate.numerator // rate.denominator + 1 if rate else 0
         self.spend(np.size(x.mid))

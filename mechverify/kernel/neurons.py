@@ -56,6 +56,7 @@ def reach(
     light, heavy = (np.where(usable, m, 1) for m in (masses[..., :1], -masses[..., 1:]))
     ends: list[list[Ball]] = [[], []]
     for j in range(z.mid.shape[-1]):
+        ar.spend(0, 500)
         read = z.map(lambda a, j=j: a[..., j])
         plain = [_point(ar, np.where(alive, side, ar.infinity).min((1, 2)), z.exponent)  # z is a mean of these
                  for side in (ar.lower(read), -ar.upper(read))]  # fmt: skip
@@ -89,6 +90,9 @@ def replaced(ar: Arithmetic, neurons: Neurons, low: Ball, high: Ball, right: int
     Where c >= 0, c relu(z) >= c a z with a = 0 or 1; where c <= 0, relu lies below any line that lies above it at both
     ends. Complexity: neurons x outputs times the values.
     """
+    _, vocab, attended, m = neurons.value.mid.shape
+    outputs = neurons.coefficient.mid.shape[-1]
+    reserve(len(low.mid), max(vocab * attended, m), outputs)
     zero = ar.whole(np.zeros((1, 1), np.int64))
     c = neurons.coefficient.map(lambda a: a[:, 0])
     c = ar.sub(c.map(lambda a: a[..., right, None]), c)

@@ -18,7 +18,7 @@ import numpy as np
 
 from mechverify.kernel.arithmetic import Ball
 from mechverify.kernel.errors import Unsupported
-from mechverify.kernel.evaluate import Evaluation, kept, reserve
+from mechverify.kernel.evaluate import Evaluation, kept, products, reserve
 from mechverify.kernel.graph import Graph, Node
 from mechverify.kernel.semantics import Real
 
@@ -159,6 +159,8 @@ def _linear(tables: Evaluation, node: Node, args: list) -> _Mixture:
     model, mixtures = tables.model, [a for a in args if type(a) is _Mixture]
     mixture = mixtures[0]
     others = [a.value for a in args if type(a) is _Table and a.axis is None]
+    sums = products(tables.graph, node)
+    sums = sums if len(sums) < 2 or args[0] is mixture else sums[::-1]
     scaled = node.op == "einsum" and args[0] is mixture and len(mixtures) == 1
     if len(mixtures) + len(others) != 2 or not (node.op == "add" or scaled):
         raise Unsupported(f"{node.op!r} on the result of attention is not linear, or its factor reads other tokens")
@@ -168,23 +170,24 @@ def _linear(tables: Evaluation, node: Node, args: list) -> _Mixture:
         other = mixtures[1]
         if other.score is not mixture.score:
             raise Unsupported("two applications of attention are added")
-        base, value = model.add(mixture.base, other.base), model.add(mixture.value, other.value)
-        return _Mixture(base, mixture.score, value, _added(model, mixture.neurons, other.neurons))
+        base, value = (model.add(x, y, sums) for x, y in ((mixture.base, other.base), (mixture.value, other.value)))
+        return _Mixture(base, mixture.score, value, _added(model, mixture.neurons, other.neurons, sums))
     parts = [mixture.value, mixture.neurons]
     if node.op == "add":
-        base = model.add(mixture.base, tables.align(others[0], len(node.shape)))
-        return _Mixture(base, mixture.score, *(_added(model, p, None) for p in parts))
+        base = model.add(mixture.base, tables.align(others[0], len(node.shape)), sums)
+        return _Mixture(base, mixture.score, *(_added(model, p, None, sums) for p in parts))
     reserve(*mixture.value.mid.shape[:3], *node.shape)
     factor = others[0].map(lambda a: a[:, :, None])
     base = model.contract(node.attr, mixture.base, others[0])
     return _Mixture(base, mixture.score, *(None if p is None else model.contract(node.attr, p, factor) for p in parts))
 
 
-def _added(model: Real, x: Ball | None, y: Ball | None) -> Ball | None:
-    """A part of a sum; None is zero."""
-    if x is None or y is None:
-        return None if x is y else model.rounded(x or y)
-    return model.add(x, y)
+def _added(model: Real, x: Ball | None, y: Ball | None, sums: tuple[int, int]) -> Ball | None:
+    """A part of a sum (see Real.add); None is zero."""
+    if x is not None and y is not None:
+        return model.add(x, y, sums)
+    n = sums[1] if y is None else sums[0]  # of the operand that lacks this part
+    return None if x is y else model.rounded(x or y, n + 2 if n else 1)
 
 
 def _neurons(model: Real, node: Node, z: _Mixture) -> tuple[Neurons, _Mixture]:
@@ -193,6 +196,7 @@ def _neurons(model: Real, node: Node, z: _Mixture) -> tuple[Neurons, _Mixture]:
     if z.neurons is not None or len(node.shape) != 1:
         raise Unsupported("rule fold needs one layer of neurons, read at one position")
     ar, m = model.ar, node.shape[0]
+    reserve(m, m)
     size = ar.add(z.base.map(lambda a: a[:, :, None]), z.value).size
     shift = int(ar.mantissa(ar.add(size, ar.rational(Fraction(1))))[1].max()) + 1 + m.bit_length()
     down = np.array(-shift)

@@ -9,6 +9,7 @@ import numpy as np
 from mechverify.kernel.arithmetic import Arithmetic
 from mechverify.kernel.automaton import Automaton, Layer
 from mechverify.kernel.errors import Rejected
+from mechverify.kernel.evaluate import reserve
 
 WINDOW_LIMIT = 2**21  # grid points kept after one token
 _NEVER = 2**100
@@ -91,6 +92,7 @@ def smallest_by_class(
     best = np.zeros((1, *terms.shape[2:]), ar.dtype)
     for position, (table, tokens) in enumerate(zip(automaton.step, domain, strict=True)):
         states = len(automaton.step[position + 1] if position + 1 < len(automaton.step) else automaton.final)
+        reserve(states, *best.shape[1:])
         after = np.full((states, *best.shape[1:]), ar.infinity, ar.dtype)
         for token in tokens:
             total = best + terms[position, token] if position < len(terms) else best
@@ -106,7 +108,7 @@ def smallest_by_class(
 
 def _keep_least(ar: Arithmetic, after: np.ndarray, targets: np.ndarray, values: np.ndarray) -> None:
     """after[targets[i]] becomes at most values[i], for all i; a NaN stays."""
-    ar.spend(values.size, 4, 4)
+    ar.spend(values.size, 12, 10)
     order = np.argsort(targets, kind="stable")
     at = targets[order]
     first = np.concatenate([[True], at[1:] != at[:-1]])

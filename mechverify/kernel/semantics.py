@@ -28,7 +28,8 @@ class Real:
 
     def accept(self, weights: dict[str, np.ndarray]) -> None: ...
 
-    def add(self, x: Ball, y: Ball) -> Ball:
+    def add(self, x: Ball, y: Ball, sums: tuple[int, int] = (0, 0)) -> Ball:
+        """`sums`: how many products each operand is a sum of, if it is; the other one may start that sum."""
         return self.rounded(self.ar.add(x, y))
 
     def sub(self, x: Ball, y: Ball) -> Ball:
@@ -89,17 +90,27 @@ class Float32(Real):
     def rounded(self, x: Ball, times: int = 1) -> Ball:
         return self.ar.widen(self._bounded(x, x), times * U32, times * FLUSH)
 
+    def add(self, x: Ball, y: Ball, sums: tuple[int, int] = (0, 0)) -> Ball:
+        """Its own rounding, and gamma_(n+1) of an operand that goes through the roundings of the other one's sum (what
+        the products bear of that: see `contract`)."""
+        result = self.rounded(self.ar.add(x, y))
+        for n, addend in zip(sums, (y, x), strict=True):
+            if n:
+                result = self.ar.widen(result, self._gamma(n + 1), FLUSH, of=self._bounded(addend, addend).size)
+        return result
+
     def function(self, name: str, f: Function, x: Ball) -> Ball:
         if name not in ("relu", "abs"):  # these are exact
             raise Rejected(f"semantics float32 says nothing of {name!r} yet; use semantics real")
         return f.value(self.ar, x)
 
     def contract(self, spec: str, x: Ball, y: Ball) -> Ball:
-        """n products and sums: gamma_n of the sum of absolute products, and n flushes of each kind."""
+        """n products and sums, and maybe an addend: gamma_(n+1) of the sum of absolute products, and n flushes of each
+        kind."""
         result, size = self.ar.contract(spec, x, y), self.ar.contract(spec, x.size, y.size)
         summed = set(spec.split(",")[0]) - set(spec.split("->")[1])
         n = int(np.prod([x.mid.shape[spec.index(c) - len(spec.split(",")[0])] for c in summed]))
-        return self.ar.widen(self._bounded(result, size), self._gamma(n), 3 * n * FLUSH, of=size)
+        return self.ar.widen(self._bounded(result, size), self._gamma(n + 1), 3 * n * FLUSH, of=size)
 
     def scores(self, x: Ball, axes: tuple[int, ...]) -> Ball:
         """fl(s_i - top) errs by at most 2 u max|s|; EXP amounts to at most 2 EXP more (flushes: `probabilities`)."""

@@ -50,7 +50,7 @@ def prove(
     slopes: Slopes | None = None, solver: bool = True, smtlib: Path | None = None,
 ) -> Outcome:  # fmt: skip
     """Falsify, search, write the certificate, and have the kernel check it. For claims about bounds: `method`, one of
-    base.METHODS; torch's `device`; `slopes` to try, say those of bounds.lirpa; whether to ask a `solver` what the bounds
+    base.METHODS; torch's `device`; `slopes` to try, say those of bounds.lirpa; whether to ask a `solver` what bounds
     leave open; and the folder `smtlib` for its queries.
 
     Postcondition: what the outcome says was accepted by the kernel. When time is up, or on an interrupt
@@ -112,8 +112,8 @@ def _largest_margin(problem: Problem, evidence: Evidence, budget: Budget) -> Fra
 
 
 def _prove_bounds(
-    problem: BoundsProblem, claim: Bounds, budget: Budget, method: str, slopes: Slopes, solver: Solver, start: float
-) -> Outcome:
+    problem: BoundsProblem, claim: Bounds, budget: Budget, method: str, slopes: Slopes, solver: Solver, start: float,
+) -> Outcome:  # fmt: skip
     lemmas = claim.lemmas
     found = cut(problem, lemmas, budget, method) if lemmas else search(problem, budget, method, slopes)
     if problem.asks and not found.broken and not problem.proves(found.range) and not lemmas:

@@ -1,4 +1,5 @@
-"""Ask a solver what bounds leave open: a threshold within rounding of the truth, or integers that no relaxation follows."""
+"""Ask a solver what bounds leave open: a threshold within rounding of the truth, or integers that no relaxation
+follows."""
 
 import hashlib
 import time
@@ -57,7 +58,9 @@ class Solver:
             return Found(proof, Range(np.maximum(found.range.low, low), np.minimum(found.range.high, high)), False, [])
         if answer == "sat" and (broken := refuted(problem, _input(problem, query, values))) is not None:
             return broken
-        what = "finds a rational input that breaks a threshold, but float64 doesn't show it" if answer == "sat" else None
+        what = (
+            "finds a rational input that breaks a threshold, but float64 doesn't show it" if answer == "sat" else None
+        )
         found.reasons.append(f"solver: z3 {what or f'had no answer within {SECONDS:.0f} s'}")
         return found
 

@@ -1,7 +1,7 @@
 """A claim about bounds as an SMT-LIB query, over the exact rationals: is there an input that breaks a threshold?
 
-Real values are kept as affine forms of the query's variables; a ReLU whose sign the form's range shows needs no variable.
-What is not piecewise linear (exp, a product of two values that depend on the input) can't be asked.
+Real values are kept as affine forms of the query's variables; a ReLU whose sign the form's range shows needs no
+variable. What is not piecewise linear (exp, a product of two values that depend on the input) can't be asked.
 """
 
 from fractions import Fraction
@@ -42,8 +42,8 @@ class Query:
         Raises Unsupported with the operation at fault."""
         self.claim, self.lines, self.ranges = claim, ["(set-logic ALL)"], {}
         self.inputs = [self._token(i, ids) for i, ids in enumerate(claim.domain.tokens)]
-        self.coordinates = [self._real(f"x{i}", Fraction(a), Fraction(b)) for i, (a, b) in
-                            enumerate(zip(claim.domain.low.tolist(), claim.domain.high.tolist(), strict=True))]  # fmt: skip
+        ends = zip(claim.domain.low.tolist(), claim.domain.high.tolist(), strict=True)
+        self.coordinates = [self._real(f"x{i}", Fraction(a), Fraction(b)) for i, (a, b) in enumerate(ends)]
         self.values: dict[int, np.ndarray | str] = {}
         for n in claim.graph.ancestors([claim.output, *claim.where]):
             self.values[n] = self._node(claim.graph.nodes[n])
@@ -130,7 +130,9 @@ class Query:
     def _ids(self, node: Node, args: list) -> np.ndarray:
         if node.op == "tokens":
             return np.array(self.inputs[: self.claim.domain.length], object)
-        return args[0].ravel()[entries(node.attr)] if node.op == "view" else np.take(args[0], node.attr[1], node.attr[0])
+        return (
+            args[0].ravel()[entries(node.attr)] if node.op == "view" else np.take(args[0], node.attr[1], node.attr[0])
+        )
 
     def _integer(self, node: Node, args: list[str]) -> str:
         """A name for the value of an integer node."""
@@ -150,7 +152,7 @@ class Query:
             case "not":
                 term = f"(- 1 {a})"
             case "eq" | "lt" | "le":
-                term = f"(ite ({ {'eq': '=', 'lt': '<', 'le': '<='}[node.op]} {a} {args[1]}) 1 0)"
+                term = f"(ite ({ {'eq': '=', 'lt': '<', 'le': '<='}[node.op] } {a} {args[1]}) 1 0)"
             case "mod":
                 term = f"(mod {a} {node.attr})"
             case "floordiv":

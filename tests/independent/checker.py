@@ -264,7 +264,8 @@ class Real:
     def weight(self, x: Fraction) -> Interval:
         return Interval(x)
 
-    def add(self, a: Vector, b: Vector) -> Vector:
+    def add(self, a: Vector, b: Vector, sums: tuple[int, int] = (0, 0)) -> Vector:
+        """`sums`: how many products a and b are sums of, if they are; the other one may start that sum."""
         return [x + y for x, y in zip(a, b, strict=True)]
 
     def dot(self, a: Vector, b: Vector) -> Interval:
@@ -291,8 +292,8 @@ class Real:
         """What the n computed probabilities make of the values is what the exact ones make of these."""
         return values
 
-    def passed(self, a: Vector) -> Vector:
-        """An attended value's share in a sum with something that doesn't depend on it."""
+    def passed(self, a: Vector, n: int = 0) -> Vector:
+        """An attended value's share in a sum with something that doesn't depend on it, maybe a sum of n products."""
         return a
 
 
@@ -314,13 +315,17 @@ class Float32(Real):
         need(x.size() < 2**125, "may come near overflow")
         return x.short()
 
-    def add(self, a: Vector, b: Vector) -> Vector:
-        return self.passed(super().add(a, b))
+    def add(self, a: Vector, b: Vector, sums: tuple[int, int] = (0, 0)) -> Vector:
+        total = self.passed(super().add(a, b))
+        for n, other in zip(sums, (b, a), strict=True):
+            if n:
+                total = [x.widened((n + 1) * self.V * y.size() + self.F) for x, y in zip(total, other, strict=True)]
+        return total
 
     def dot(self, a: Vector, b: Vector) -> Interval:
         n, sizes = len(a), sum(x.size() * y.size() for x, y in zip(a, b, strict=True))
         need(n <= 2**15 and sizes < 2**125, "may come near overflow")
-        return self.held(super().dot(a, b).widened(n * self.V * sizes + 3 * n * self.F))
+        return self.held(super().dot(a, b).widened((n + 1) * self.V * sizes + 3 * n * self.F))
 
     def over_root(self, x: Interval, n: int) -> Interval:
         z = super().over_root(x, n)
@@ -338,8 +343,9 @@ class Float32(Real):
         flat = 8 * n * self.F * (max(x.size() for v in values.values() for x in v) + 1)
         return {at: [x.widened((2 * n + 5) * self.V * x.size() + flat) for x in v] for at, v in values.items()}
 
-    def passed(self, a: Vector) -> Vector:
-        return [self.held(x.widened(self.V * x.size() + self.F)) for x in a]
+    def passed(self, a: Vector, n: int = 0) -> Vector:
+        times = n + 2 if n else 1
+        return [self.held(x.widened(times * (self.V * x.size() + self.F))) for x in a]
 
 
 # --- The model -------------------------------------------------------------------------------------------------------
@@ -409,7 +415,7 @@ class Model:
 
     def linear(self, x: Vector, matrix: list[Vector], bias: Vector | None = None) -> Vector:
         y = [self.of.dot(x, list(column)) for column in zip(*matrix, strict=True)]
-        return y if bias is None else self.of.add(y, bias)
+        return y if bias is None else self.of.add(y, bias, (len(x), 0))
 
     @kept
     def resid(self, n: int, prefix: tuple[int, ...]) -> Vector:
@@ -417,7 +423,8 @@ class Model:
         if n == 0:
             return self.of.add(self.W_E[prefix[-1]], self.W_pos[len(prefix) - 1])
         middle = self.resid_mid(n - 1, prefix)
-        return self.of.add(middle, self.mlp_out(n - 1, prefix)) if self.mlp else middle
+        alone = 0 if not self.mlp or self.blocks[n - 1]["b_out"] else self.m  # products, where no bias follows them
+        return self.of.add(middle, self.mlp_out(n - 1, prefix), (0, alone)) if self.mlp else middle
 
     @kept
     def project(self, which: str, n: int, h: int, prefix: tuple[int, ...]) -> Vector:
@@ -441,7 +448,8 @@ class Model:
 
     @kept
     def resid_mid(self, n: int, prefix: tuple[int, ...]) -> Vector:
-        return self.of.add(self.resid(n, prefix), self.attn_out(n, prefix))
+        alone = 0 if self.blocks[n]["b_O"] else self.heads * self.e
+        return self.of.add(self.resid(n, prefix), self.attn_out(n, prefix), (0, alone))
 
     @kept
     def pre(self, n: int, prefix: tuple[int, ...]) -> Vector:
@@ -492,14 +500,19 @@ class Model:
         """A rounded product or addend is off by a factor, which each share bears for itself."""
         shares = {at: self.linear(x, matrix) for at, x in form.shares.items()}
         form = Form(self.linear(form.base, matrix), shares)
-        return form if bias is None else self.plus(form, Form(bias, {}))
+        return form if bias is None else self.plus(form, Form(bias, {}), (len(matrix), 0))
 
-    def plus(self, one: Form, other: Form) -> Form:
+    def plus(self, one: Form, other: Form, sums: tuple[int, int]) -> Form:
         def share(at: Place | int) -> Vector:
-            both = [f.shares[at] for f in (one, other) if at in f.shares]
-            return self.of.passed([sum(x, ZERO) for x in zip(*both, strict=True)])
+            if at in one.shares and at in other.shares:
+                return self.of.add(one.shares[at], other.shares[at], sums)
+            return (
+                self.of.passed(one.shares[at], sums[1])
+                if at in one.shares
+                else self.of.passed(other.shares[at], sums[0])
+            )
 
-        return Form(self.of.add(one.base, other.base), {at: share(at) for at in one.shares | other.shares})
+        return Form(self.of.add(one.base, other.base, sums), {at: share(at) for at in one.shares | other.shares})
 
     @kept
     def ratio(self, site: str, q: int, j: int, vocabulary: int, length: int) -> tuple[Form, dict, Form | None]:
@@ -514,7 +527,7 @@ class Model:
         form, z = self.through(attended, block["W_O"][0], block["b_O"]), None
         if site.endswith("attn_out"):
             return form, scores, z
-        form = self.plus(form, Form(self.resid(0, own), {}))
+        form = self.plus(form, Form(self.resid(0, own), {}), (0 if block["b_O"] else self.e, 0))
         if self.mlp and not site.endswith("resid_mid"):
             z = self.through(form, block["W_in"], block["b_in"])
             if site.endswith("mlp.pre"):
@@ -527,7 +540,7 @@ class Model:
             if site.endswith("mlp.post"):
                 return hidden, scores, z
             hidden = self.through(hidden, block["W_out"], block["b_out"])
-            form = hidden if site.endswith("mlp_out") else self.plus(form, hidden)
+            form = hidden if site.endswith("mlp_out") else self.plus(form, hidden, (0, 0 if block["b_out"] else self.m))
         return self.through(form, self.W_U, self.b_U) if site == "logits" else form, scores, z
 
 

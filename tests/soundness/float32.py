@@ -23,6 +23,7 @@ class Program:
     fused: bool = False
     reciprocal: bool = False
     flush: bool = False
+    joined: bool = False  # a bias is one of the terms of its sum, as in torch.addmm
     exp: str = "numpy"
     _signs: np.ndarray = field(init=False)
 
@@ -74,8 +75,13 @@ class Program:
             parts[at] = self.add(parts[at], other)
         return parts[0]
 
-    def product(self, x: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-        """[..., n] times [n, m]."""
+    def product(self, x: np.ndarray, matrix: np.ndarray, bias: np.ndarray | None = None) -> np.ndarray:
+        """[..., n] times [n, m], plus [m]."""
+        if bias is not None and not self.joined:
+            return self.add(self.product(x, matrix), bias)
+        if bias is not None:
+            x = np.concatenate([np.ones((*x.shape[:-1], 1), np.float32), x], -1)
+            matrix = np.concatenate([bias[None], matrix])
         rows = np.ascontiguousarray(np.moveaxis(x, -1, 0))[..., None]
         return self.contract(rows, matrix.reshape(len(rows), *(1,) * (x.ndim - 1), -1))
 
@@ -125,27 +131,27 @@ class Program:
                 query = np.ascontiguousarray(np.moveaxis(q[j], -1, 0))[:, None]
                 pattern = self.softmax(self.quotient(self.contract(query, keys), root))  # [position, input, head]
                 z = self.contract(pattern[..., None], v[: j + 1])
-                out = self.product(z.reshape(len(tokens), heads * e), weights[f"{attn}W_O"].reshape(heads * e, d))
-                after.append(self.add(rows[j], self._biased(out, weights, f"{attn}b_O")))
+                matrix = weights[f"{attn}W_O"].reshape(heads * e, d)
+                out = self.product(z.reshape(len(tokens), heads * e), matrix, weights.get(f"{attn}b_O"))
+                after.append(self.add(rows[j], out))
                 if (mlp := f"blocks.{layer}.mlp.") + "W_in" in weights:
-                    pre = self._biased(self.product(after[-1], weights[f"{mlp}W_in"]), weights, f"{mlp}b_in")
-                    out = self.product(np.maximum(pre, np.float32(0)), weights[f"{mlp}W_out"])
-                    after[-1] = self.add(after[-1], self._biased(out, weights, f"{mlp}b_out"))
+                    pre = self.product(after[-1], weights[f"{mlp}W_in"], weights.get(f"{mlp}b_in"))
+                    post = np.maximum(pre, np.float32(0))
+                    out = self.product(post, weights[f"{mlp}W_out"], weights.get(f"{mlp}b_out"))
+                    after[-1] = self.add(after[-1], out)
             rows = np.stack(after)
-        return self._biased(self.product(rows[-1], weights["unembed.W_U"]), weights, "unembed.b_U")
+        return self.product(rows[-1], weights["unembed.W_U"], weights.get("unembed.b_U"))
 
     def _heads(self, x: np.ndarray, weights: Weights, attn: str, letter: str) -> np.ndarray:
         matrix = weights[f"{attn}W_{letter}"]
         heads, d, e = matrix.shape
-        result = self.product(x, matrix.transpose(1, 0, 2).reshape(d, heads * e))
-        return self._biased(result.reshape(*x.shape[:-1], heads, e), weights, f"{attn}b_{letter}")
-
-    def _biased(self, x: np.ndarray, weights: Weights, name: str) -> np.ndarray:
-        return self.add(x, weights[name]) if name in weights else x
+        bias = weights.get(f"{attn}b_{letter}")
+        bias = None if bias is None else bias.reshape(-1)
+        return self.product(x, matrix.transpose(1, 0, 2).reshape(d, heads * e), bias).reshape(*x.shape[:-1], heads, e)
 
 
 def random_program(rng: np.random.Generator) -> Program:
-    return Program(rng, str(rng.choice(ORDERS)), *(bool(b) for b in rng.integers(2, size=3)), exp=str(rng.choice(EXPS)))
+    return Program(rng, str(rng.choice(ORDERS)), *(bool(b) for b in rng.integers(2, size=4)), exp=str(rng.choice(EXPS)))
 
 
 def layer_count(weights: Weights) -> int:

@@ -41,8 +41,9 @@ def document(weights: bytes, proof: dict, *, equals=MAX, tokens=None, values=Non
     }  # fmt: skip
 
 
-def _text(margin: str | Fraction) -> str:
-    return margin if isinstance(margin, str) else f"{margin.numerator}/{margin.denominator}"
+def _text(margin: Any) -> Any:
+    """A fraction as it is written; anything else as it is."""
+    return f"{margin.numerator}/{margin.denominator}" if isinstance(margin, Fraction) else margin
 
 
 def fold(cells=(), keys=(), only=None, trials=None) -> dict[str, Any]:

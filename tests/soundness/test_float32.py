@@ -738,3 +738,22 @@ def test_where_float64_is_fooled_the_kernel_is_not(name, weights, n, right):
     # an exact tie through attention's thirds stays open; whatever differs, and every tie of sums, is decided
     if y[0] != y[1] or not np.any(weights["blocks.0.attn.W_V"]):
         assert accepted(proofs[0], truth, True)
+
+
+def test_a_bias_may_start_the_sum():
+    """torch.addmm adds 300 products of 0.99 to 2^24 one by one, and each of them is lost."""
+    d, block = 300, "blocks.0."
+    weights = {"embed.W_E": np.ones((2, d)), "pos_embed.W_pos": np.zeros((1, d)), "unembed.W_U": np.zeros((d, 2)),
+               **{f"{block}attn.W_{c}": np.zeros((1, d, 1)) for c in "QKV"}, f"{block}attn.W_O": np.zeros((1, 1, d)),
+               f"{block}mlp.W_in": np.full((d, 1), 0.99), f"{block}mlp.b_in": np.array([2.0**24]),
+               f"{block}mlp.W_out": np.eye(1, d), f"{block}mlp.b_out": -(2.0**24) * np.eye(1, d)[0]}  # fmt: skip
+    weights = {name: a.astype(np.float32) for name, a in weights.items()}
+    program = Program(np.random.default_rng(0), order="as written", joined=True)
+    pre = program.product(np.ones((1, d), np.float32), weights[f"{block}mlp.W_in"], weights[f"{block}mlp.b_in"])
+    assert pre[0, 0] == 2.0**24
+    for proof in ({"rule": "enumerate"}, forge.fold(trials=8)):
+        doc = forge.document(as_bytes(weights), proof, equals=[["integer", [], 0]], vocab=2, length=1, position=0,
+                             semantics="float32", architecture="transformer_relu", site=f"{block}mlp_out",
+                             margin=Fraction(200), right=(2, 2), verdict="PROVED", at_least="1/1")  # fmt: skip
+        with pytest.raises(Rejected, match="right inputs stated"):
+            check(forge.file(doc, as_bytes(weights)))

@@ -296,7 +296,9 @@ def neuron_by_neuron(case: Case, exact: bool) -> int:
     pick = rng.random()
     keys = [[["value", [], int(rng.integers(case.length))]]] if pick < 0.4 else [case.index] if pick < 0.5 else []
     model, found = oracle.Transformer(as_float64(case.weights)), {}
-    job = Job(Claim(Reader(case.document(case.margin(), {})["claim"], "claim"), case.data), (Exact if exact else Float64)())
+    job = Job(
+        Claim(Reader(case.document(case.margin(), {})["claim"], "claim"), case.data), (Exact if exact else Float64)()
+    )
     roots = [add_expression(job.claim.graph, Reader(k, "key")) for k in keys]
     with np.errstate(all="ignore"):
         try:
@@ -306,7 +308,10 @@ def neuron_by_neuron(case: Case, exact: bool) -> int:
             assert any(text in str(error) for text in REFUSED), error
             return 0
     unit = Fraction(2) ** neurons.coefficient.exponent * Fraction(neurons.coefficient.mid[0, 0, 0, 0])
-    low, high = (np.vectorize(lambda a, e=b.exponent: Fraction(a) * Fraction(2) ** e * unit, otypes=[object])(b.mid) for b in reach)
+    low, high = (
+        np.vectorize(lambda a, e=b.exponent: Fraction(a) * Fraction(2) ** e * unit, otypes=[object])(b.mid)
+        for b in reach
+    )
     families, sizes = {}, Counter()
     for ids, target, y in zip(case.inputs.tolist(), case.target.tolist(), case.outputs, strict=True):
         key = (target, *(oracle.evaluate(k, ids, range(case.vocab)) for k in keys))
@@ -317,7 +322,14 @@ def neuron_by_neuron(case: Case, exact: bool) -> int:
             found[prefix] = model.sites(prefix, case.position)[f"{BLOCK}mlp.pre"]
         for j, z in enumerate(found[prefix]):
             a, b = (arb(fmpq(*x[index, query, j].as_integer_ratio())) for x in (low, high))
-            assert not z < a and not z > b, (case.style, ids, j, float(low[index, query, j]), z, float(high[index, query, j]))
+            assert not z < a and not z > b, (
+                case.style,
+                ids,
+                j,
+                float(low[index, query, j]),
+                z,
+                float(high[index, query, j]),
+            )
         if exact or not 0 <= target < len(y):
             continue
         with np.errstate(all="ignore"):
@@ -427,7 +439,9 @@ if __name__ == "__main__":  # a longer campaign: python -m tests.soundness.test_
     for number in range(int(sys.argv[2]), int(sys.argv[3])):
         try:
             total += attack(range(number, number + 1), sys.argv[1])
-            total["in cells of several"] += neuron_by_neuron(Case(np.random.default_rng(number), sys.argv[1]), number % 9 == 0)
+            total["in cells of several"] += neuron_by_neuron(
+                Case(np.random.default_rng(number), sys.argv[1]), number % 9 == 0
+            )
         except Exception as problem:
             total["problems"] += 1
             print(number, type(problem).__name__, str(problem)[:1500], flush=True)

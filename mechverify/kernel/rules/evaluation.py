@@ -39,8 +39,8 @@ def counterexample(job: Job, domain: Domain, witness: Reader) -> Bounds:
 
 
 def solver(job: Job, domain: Domain, witness: Reader) -> Range:
-    """Postcondition: none but by the axiom `solver:z3`, which it adds to the theorem: z3 found no input of the part whose
-    value leaves the range in the file."""
+    """Postcondition: none but by the axiom `solver:z3`, which it adds to the theorem: z3 found no input of the part
+    whose value leaves the range in the file."""
     job.axioms.add("solver:z3")
     size = job.claim.outputs
     low, high = ([nothing if v.value is None else v.float64() for v in witness[end].items(size, size)]
