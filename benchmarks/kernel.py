@@ -50,7 +50,7 @@ def size(board: Board, quick: bool) -> None:
     rows = modules()
     lines, full = sum(r[1] for r in rows), sum(r[2] for r in rows)
     board.row(f"lines of code, comments and docstrings in {len(rows)} modules ({lines:,} with blank ones)",
-              "at most 3,700 (2,000 before general networks)", f"{full:,}", full <= 3_700)  # fmt: skip
+              "at most 4,200 (2,000 before general networks)", f"{full:,}", full <= 4_200)  # fmt: skip
     for what, found in (
         ("imports beyond the standard library and numpy, or that load code", source.foreign_imports()),
         ("uses of eval, exec, compile, __import__", source.forbidden_calls()),

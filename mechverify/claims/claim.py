@@ -127,7 +127,7 @@ class Bounds:
         if length != captured.tokens_length or (tokens and len(tokens.values) != captured.vocab):
             need = f"{captured.tokens_length} tokens below {captured.vocab}"
             raise ClaimError(f"{model.source} reads {need}; the domain has {length}: over=tokens(...)")
-        _usable(using, model, tokens)
+        _usable(using, model, box, tokens)
         site, (where, cases), lemmas = _compiled(model, site, expressions, box, tokens, groups, using)
         set_ = object.__setattr__
         set_(self, "lemmas", lemmas)
@@ -187,7 +187,7 @@ class Lemma:
     eps: Fraction | None
 
 
-def _usable(using: list, model: CapturedModel, tokens: Tokens | None) -> None:
+def _usable(using: list, model: CapturedModel, box: Box, tokens: Tokens | None) -> None:
     for lemma in using:
         if not isinstance(lemma, Within) or lemma.actual is None:
             raise ClaimError(f"{_here()}using= takes claims Within(model[site], mechanism, ...) about whole sites")
@@ -195,6 +195,8 @@ def _usable(using: list, model: CapturedModel, tokens: Tokens | None) -> None:
         if lemma.actual.model is not model:
             raise ClaimError(f"{_here()}the lemma about {name} is of another model")
         alike = (other and (other.symbols, other.allowed)) == (tokens and (tokens.symbols, tokens.allowed))
+        ends = zip((*lemma.over.low, *lemma.over.high), (*box.low, *box.high), strict=True)
+        alike &= all(np.array_equal(a, b) for a, b in ends)
         if not alike or lemma.where or lemma.lemmas:
             raise ClaimError(
                 f"{_here()}the lemma about {name} needs the claim's own domain, and no conditions or lemmas"

@@ -20,7 +20,7 @@ from mechverify.provers.enumerate import Enumerate
 from mechverify.provers.falsify import falsify
 from mechverify.provers.fold import Fold
 from mechverify.provers.margin import largest_margin
-from mechverify.provers.ranges import BoundsProblem
+from mechverify.provers.ranges import BoundsProblem, confirmed
 from mechverify.provers.smt import Solver
 
 SHOWN = 16  # wrong inputs listed in a certificate, or as many as refute the claim
@@ -65,7 +65,7 @@ def prove(
         budget.progress = progress
     if isinstance(claim, Bounds):
         problem = BoundsProblem.of(claim, semantics, device)
-        return _prove_bounds(problem, claim, budget, method, slopes or {}, Solver(solver, smtlib), start)
+        return _prove_bounds(problem, claim, budget, method, slopes or {}, Solver(solver, smtlib), start, semantics)
     problem = Problem.of(claim, semantics)
     evidence = falsify(problem, budget)
     if claim.margin is None and (margin := _largest_margin(problem, evidence, budget)):
@@ -113,11 +113,16 @@ def _largest_margin(problem: Problem, evidence: Evidence, budget: Budget) -> Fra
 
 def _prove_bounds(
     problem: BoundsProblem, claim: Bounds, budget: Budget, method: str, slopes: Slopes, solver: Solver, start: float,
+    semantics: str,
 ) -> Outcome:  # fmt: skip
     lemmas = claim.lemmas
-    found = cut(problem, lemmas, budget, method) if lemmas else search(problem, budget, method, slopes)
-    if problem.asks and not found.broken and not problem.proves(found.range) and not lemmas:
+    integers = not problem.claim.weights and not len(problem.domain.low) and solver.enabled
+    found = cut(problem, lemmas, budget, method) if lemmas else search(
+        problem, budget, "linear" if integers else method, slopes)  # fmt: skip
+    if problem.open(found) and not lemmas:
         found = solver.decide(problem, found, budget)
+    if problem.open(found) and integers:  # cells are dear where there is nothing to relax
+        found = search(problem, budget, method, slopes)
     if found.range.low[0] > found.range.high[0]:
         raise ClaimError("no input of the domain satisfies the claim's conditions: nothing is claimed")
     if found.proof is None:
@@ -125,11 +130,16 @@ def _prove_bounds(
     verdict = "REFUTED" if found.broken else "BOUNDED"
     if problem.asks and not found.broken and problem.proves(found.range):
         verdict = "PROVED"
-    document = problem.claim.stated
-    certificate = write(document, claim.output.model.data, found.proof, verdict, found.range)
+    stated, data = problem.claim.stated, claim.output.model.data
+    certificate = write(stated, data, found.proof, verdict, found.range)
     searched = time.monotonic()
     budget.progress("the kernel checks the certificate", None)
-    theorem = kernel.check(certificate, limit=float("inf"))
+    try:
+        theorem = kernel.check(certificate, limit=float("inf"))
+    except kernel.Rejected:  # in the last bits? then what the kernel itself finds is stated
+        range_ = confirmed(BoundsProblem.of(claim, semantics, problem.device).job, found.proof)
+        certificate = write(stated, data, found.proof, verdict, range_)
+        theorem = kernel.check(certificate, limit=float("inf"))
     undecided = problem.asks and verdict == "BOUNDED"
     reasons = ["the proved bounds don't reach the thresholds", *found.reasons] if undecided else found.reasons
     return Outcome(

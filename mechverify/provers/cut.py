@@ -8,7 +8,7 @@ from mechverify.kernel.rules import cut as rule
 from mechverify.provers.base import Budget
 from mechverify.provers.bounds import search
 from mechverify.provers.extremes import climb, sample
-from mechverify.provers.ranges import BoundsProblem, Found, everything, refuted
+from mechverify.provers.ranges import BoundsProblem, Found, confirmed, everything, refuted
 
 
 def cut(problem: BoundsProblem, lemmas: tuple[Lemma, ...], budget: Budget, method: str) -> Found:
@@ -31,7 +31,8 @@ def cut(problem: BoundsProblem, lemmas: tuple[Lemma, ...], budget: Budget, metho
                 return Found(None, everything(problem), False, [
                     f"the lemma about {stated.site} {what}: state it as a claim of its own to see why", *found.reasons
                 ])  # fmt: skip
-            range_ = found.range if stated.eps is None else _box(stated, about.claim.outputs)
+            fresh = rule.lemma(problem.job, problem.domain, site, mechanism)
+            range_ = confirmed(fresh, found.proof) if stated.eps is None else _box(stated, about.claim.outputs)
             ends = {
                 end: [v.hex() for v in values.tolist()] for end, values in zip(("low", "high"), range_, strict=True)
             }
@@ -43,10 +44,11 @@ def cut(problem: BoundsProblem, lemmas: tuple[Lemma, ...], budget: Budget, metho
     if found.broken or found.proof is None:
         reason = "errors within the lemmas, which no input of the model may show, break a threshold: it doesn't follow"
         return Found(None, everything(problem), False, [reason] if found.broken else found.reasons)
+    range_ = confirmed(rule.conclusion(problem.job, problem.domain, proved), found.proof)
     proof = {"rule": "cut", "lemmas": rows, "proof": found.proof}
     if best is not None:
         proof = {"rule": "both", "first": best.proof(), "second": proof}
-    return Found(proof, found.range, False, found.reasons)
+    return Found(proof, range_, False, found.reasons)
 
 
 def _box(lemma: Lemma, entries: int) -> Range:

@@ -14,6 +14,7 @@ from mechverify.claims.claim import Bounds
 from mechverify.claims.errors import ClaimError
 from mechverify.graph.run import TorchRunner
 from mechverify.kernel import claim as kernel_claim
+from mechverify.kernel.check import prove
 from mechverify.kernel.claim import Domain, Job, Range
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64
@@ -95,6 +96,10 @@ class BoundsProblem:
     def proves(self, found: Range) -> bool:
         return not self.missing(found.low, found.high) > 0
 
+    def open(self, found: Found) -> bool:
+        """There is a threshold that neither a proof nor an input decides."""
+        return self.asks and not found.broken and not self.proves(found.range)
+
     def cells(self, parts: list[Domain]) -> Cells:
         """The parts as the search's tensors."""
         cells, ar = linear.cells(self.job, parts), self.ar
@@ -122,6 +127,12 @@ class BoundsProblem:
                 ends.append(_ends(self.ar, self.relaxed(cells), len(cells)))
         low, high = (np.concatenate(end) for end in zip(*ends, strict=True))
         return low, high
+
+
+def confirmed(job: Job, proof: Proof) -> Range:
+    """What the kernel finds with a proof: its last bits depend on which parts it relaxes side by side."""
+    with np.errstate(all="ignore"):
+        return prove(job, Reader(proof, "proof"))[0]
 
 
 def unite(ranges: list[Range]) -> Range:

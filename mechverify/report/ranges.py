@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mechverify.kernel import Theorem
-from mechverify.kernel.claim import Claim
+from mechverify.kernel.claim import Claim, Range
 from mechverify.kernel.evaluate import Evaluation
 from mechverify.kernel.float64 import Float64
 from mechverify.kernel.semantics import Real
@@ -25,6 +25,7 @@ def lines(theorem: Theorem, common: list[tuple[str, str]]) -> list[tuple[str, st
         ("claim", f"{_thresholds(theorem)} {name(theorem)}, {claim.outputs} entries"),
         ("domain", domain(theorem)),
         *(("where", f"{formula.real(claim, n)} >= 0") for n in claim.where),
+        *(("from", _lemma(claim, *lemma)) for lemma in theorem.lemmas),
         ("model", f"{claim.architecture}, weights sha256 {claim.weights_sha256}"),
     ]
     if replayed:
@@ -47,6 +48,12 @@ def lines(theorem: Theorem, common: list[tuple[str, str]]) -> list[tuple[str, st
     if theorem.verdict == "REFUTED":
         rows += [("broken at", text) for text in broken(theorem)]
     return rows + common
+
+
+def _lemma(claim: Claim, site: str, mechanism: str, bounds: Range) -> str:
+    size = float(max(np.abs(bounds.low).max(), np.abs(bounds.high).max()))
+    text = formula.real(claim, claim.sites[mechanism])
+    return f"{site} = {text}, each entry within {_down(size, up=True)}: proved, and then all that is used of {site}"
 
 
 def name(theorem: Theorem) -> str:
@@ -151,6 +158,8 @@ def as_json(theorem: Theorem) -> dict[str, Any]:
             "output": name(theorem),
             "where": [f"{formula.real(claim, n)} >= 0" for n in claim.where],
             "at_least": None if claim.least is None else [str(t) for t in claim.least],
+            "using": [{"site": site, "low": low.tolist(), "high": high.tolist()}
+                      for site, _, (low, high) in theorem.lemmas],
             "at_most": None if claim.most is None else [str(t) for t in claim.most],
             "domain_size": str(claim.domain.size) if not len(claim.domain.low) else None,
             "weights_sha256": claim.weights_sha256,

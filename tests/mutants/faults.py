@@ -23,6 +23,7 @@ SEMANTICS = "tests/kernel/test_semantics.py"
 RECURSION = "tests/kernel/test_recursion.py"
 LINEAR = "tests/soundness/test_linear.py"
 FILES = "tests/soundness/test_linear_files.py"
+CUT = "tests/soundness/test_cut.py"
 MECHANISMS = "tests/claims/test_mechanisms.py"
 FACTS = "tests/soundness/test_facts.py"
 FUNCTIONS = "tests/kernel/test_functions.py"
@@ -50,7 +51,7 @@ FAULTS = [
     Fault("conclusion", "check.py", "or stated.high < proved.high:", "or stated.high < proved.low:", RULES),
     Fault("conclusion", "check.py", "and stated.low < needed", "and stated.high < needed", RULES),
     Fault("conclusion", "check.py", "stated.high < needed and", "stated.high <= needed and", RULES),
-    Fault("conclusion", "check.py", ") != needed:", ") != needed and False:", RULES),
+    Fault("conclusion", "check.py", "if listed != (needed :=", "if () == (needed :=", RULES),
     Fault("conclusion", "claim.py", "!= hashlib.sha256(weights_data).hexdigest()", "== ''", RULES),
     # rules/fold.py
     Fault("fold", "rules/fold.py", "return w * np.where(w >= 0, small, large)", "return w * np.where(w >= 0, large, small)",
@@ -239,4 +240,13 @@ FAULTS = [
           "return Range(job.attained[-1].low.min(0), job.attained[-1].high.max(0))", LINEAR),
     Fault("point", "rules/evaluation.py", "job.attained.append(job.enclose(ids, numbers))",
           "job.attained.append(job.enclose(ids, numbers * 0 + domain.low))", LINEAR),
+    # rules/cut.py, and rule solver
+    Fault("cut", "rules/cut.py", "if not empty and ((stated.low > found.low).any() or (stated.high < found.high).any()):", "if False:", CUT),
+    Fault("cut", "rules/cut.py", "_shape(graph, site) != _shape(graph, mechanism)", "False", CUT),
+    Fault("cut", "rules/cut.py", "if site in errors or not", "if not", CUT),
+    Fault("cut", "rules/cut.py", "[*low, least], [*high, most]", "[*low, least / 2], [*high, most / 2]", CUT),
+    Fault("cut", "rules/cut.py", 'new[n] = graph.add("add", new[mechanism], error)', "new[n] = new[mechanism]", CUT),
+    Fault("solver", "rules/evaluation.py", 'job.axioms.add("solver:z3")', "pass", CUT),
+    Fault("solver", "check.py", "if refused := sorted(set(axioms) & set(forbid)):", "if refused := []:", CUT),
+    Fault("solver", "check.py", "[*claim.axioms, *sorted(job.axioms)]", "listed", CUT),
 ]  # fmt: skip

@@ -16,7 +16,7 @@ def test_every_fault_still_applies_and_every_rule_has_three():
         assert source.count(fault.old) == 1 and fault.old != fault.new, fault
         assert all((ROOT / test).exists() for test in fault.tests.split()), fault
     counts = Counter(fault.rule for fault in FAULTS)
-    assert min(counts.values()) >= 3 and set(counts) >= {*LEAVES["accuracy"], *LEAVES["bounds"], "split", "both"}
+    assert min(counts.values()) >= 3 and set(counts) >= {*LEAVES["accuracy"], *LEAVES["bounds"], "split", "both", "cut"}
 
 
 @pytest.mark.parametrize("rule", [*LEAVES["accuracy"], "split", "both", "float32", "linear", "point", "bounds"])
