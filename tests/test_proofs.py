@@ -8,16 +8,21 @@ import torch
 from safetensors.torch import load_file
 from sympy import Mod
 
-from benchmarks.mechanisms import all_logits, kept, pairs
-from mechverify import Accuracy, kernel, pair_mlp, prove, tokens
+from benchmarks.mechanisms import SUM, VOTES, all_logits, false_sums, false_votes, falsify_all, kept, pairs
+from mechverify import Accuracy, kernel, pair_mlp, prove, tokens, transformer
 from mechverify.claims import ClaimError
 from mechverify.graph.adapters import load
 from mechverify.graph.run import TorchRunner
 from mechverify.kernel import Rejected
 from mechverify.kernel.architectures import ARCHITECTURES
 from mechverify.kernel.graph import Graph
-from proofs import max_of_k_inside, modular_addition, superposition
+from mechverify.provers.base import Budget, Problem
+from mechverify.provers.margin import largest_margin
+from proofs import majority, max_of_k_inside, modular_addition, running_sum, sorted_list, superposition
+from toy_models import at_every_position
+from toy_models import majority as votes
 from toy_models import modular_addition as addition
+from toy_models import running_sum as sums
 from toy_models.superposition import shipped, train
 
 ROOT = Path(__file__).parent.parent
@@ -107,3 +112,74 @@ def test_training_is_deterministic():
     }
     (one, _), (other, _) = (train(seed=1, steps=20) for _ in range(2))
     assert torch.equal(one.W, other.W) and shipped().W.shape == one.W.shape
+
+
+FOLDS = {"sum": (running_sum.claim, SUM, 11, 7), "majority": (majority.claim, VOTES, 3, 13)}
+
+
+@pytest.mark.parametrize("semantics", ["real", "float32"])
+@pytest.mark.parametrize("name", FOLDS)
+def test_a_fold_through_neurons_is_right_on_every_input(name, semantics):
+    claim, weights, vocab, length = FOLDS[name]
+    outcome = prove(claim(weights, length=length), semantics=semantics)
+    found = kernel.check(outcome.certificate)
+    assert found.verdict == "PROVED" and found.right == (vocab**length, vocab**length) and found.rules == {"fold": 1}
+    assert found.claim.architecture == "transformer_relu"
+
+
+@pytest.mark.parametrize("name", FOLDS)
+def test_the_fold_finds_the_smallest_margin(name):
+    claim, weights, _, _ = FOLDS[name]
+    for n in (1, 2, 3):
+        problem = Problem.of(claim(weights, length=n), "real")
+        least = falsify_all(problem)  # rounded to a grid of 6e-8
+        margin = float(largest_margin(problem, least, Budget()))
+        assert 0.99 * least <= margin <= least + 1e-7
+        assert prove(claim(weights, length=n, margin=str(margin + 1e-4 * least))).verdict == "REFUTED"
+    found = prove(claim(weights, length=3, margin="best")).theorem
+    assert float(found.claim.margin) == pytest.approx(margin, rel=1e-6) and found.verdict == "PROVED"
+
+
+def test_false_claims_about_folds_are_refuted():
+    planted = [*false_sums(SUM, []), *false_votes([])]
+    assert len(planted) >= 60
+    for name, claim in planted[::9]:
+        outcome = prove(claim)
+        assert outcome.verdict == "REFUTED" and kernel.check(outcome.certificate).verdict == "REFUTED", name
+
+
+@pytest.mark.parametrize("task", [sums.TASK, votes.TASK], ids=["sum", "majority"])
+def test_the_tasks_of_folds_can_be_trained_again(task):
+    first, second = (at_every_position.train(task, seed=3, steps=30).state_dict() for _ in range(2))
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    net = task.model()
+    net.load_state_dict(load_file(task.weights))
+    assert min(at_every_position.accuracy(task, net, samples=5_000)) == 1.0
+    network = FOLDS["sum" if task is sums.TASK else "majority"][0](str(task.weights), length=6).output.model
+    ids = task.sequences(50, torch.Generator().manual_seed(0))[:, :6].numpy()
+    graph = Graph(6, tuple(range(network.d_vocab)))
+    logits = ARCHITECTURES["transformer_relu"](graph, network.tensors)["logits"]
+    with torch.inference_mode():
+        expected = net.double()(torch.from_numpy(ids))
+    torch.testing.assert_close(TorchRunner(graph, network.tensors, torch.float64)(logits, ids), expected)
+
+
+def test_an_mlp_needs_its_activation():
+    with pytest.raises(ClaimError, match='act_fn="relu"'):
+        transformer(SUM)
+    with pytest.raises(ClaimError, match="known is 'relu'"):
+        transformer(SUM, act_fn="gelu")
+
+
+SORTED = ROOT.parent / "shared" / "models" / "arena-sorted-list.safetensors"
+
+
+@pytest.mark.skipif(not SORTED.exists(), reason="needs ../shared/models/arena-sorted-list.safetensors")
+def test_a_head_of_the_sorted_list_looks_up():
+    claim = sorted_list.claim(str(SORTED), least=40, length=4)
+    module = load(SORTED).module.double()
+    with torch.no_grad():
+        table = torch.stack([sorted_list.Scores(module, 1, 14, 4, 51)(torch.tensor([[q]])) for q in range(40, 46)])
+    lead = [table[i, :, q + 1].min() - table[i, :, : q + 1].max() for i, q in enumerate(range(40, 46))]
+    found = theorem(claim)
+    assert float(found.range.low.min()) == pytest.approx(float(min(lead)), abs=1e-9)

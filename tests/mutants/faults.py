@@ -91,7 +91,7 @@ FAULTS = [
     Fault("mechanism", "integers.py", "if not -LIMIT < result[0] <= result[1] < LIMIT:", "if False:",
           "tests/kernel/test_graph.py"),
     # ratio.py
-    Fault("ratio form", "ratio.py", "model.add(mixture.base, tables.align(others[0], len(node.shape)))", "mixture.base",
+    Fault("ratio form", "ratio.py", "model.add(mixture.base, tables.align(others[0], len(node.shape)), sums)", "mixture.base",
           "tests/kernel/test_ratio.py"),
     Fault("ratio form", "ratio.py", "if pattern.shape[:-1] != (1,) * (len(first) - 1):", "if False:",
           "tests/kernel/test_ratio.py"),
