@@ -282,10 +282,10 @@ def _compiled(
         sites[mechanism] = graph.add("view", graph.add("concat", *rows, attr=0), attr=(shape, 0, steps))
         lemmas.append(Lemma(lemma.actual.name, mechanism, lemma.eps))
     compiler.finish(_here())
+    if site is None and not nodes:
+        raise ClaimError("nothing is claimed: give an expression")
     name = site.name if site else _title(expressions)
     if site is None:
-        if not nodes:
-            raise ClaimError("nothing is claimed: give an expression")
         rows = [graph.add("view", node, attr=((1,), 0, (0,))) for node in nodes]
         sites[name] = graph.add("concat", *rows, attr=0)
     changed = replace(model, captured=replace(captured, graph=graph, sites=sites))
