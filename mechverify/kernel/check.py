@@ -26,7 +26,7 @@ LIMIT = 5e9  # units of work: five to nine seconds
 AXIOMS = {
     "ieee754": "elementwise float64 + - * / and sqrt of numpy round to nearest with gradual underflow",
     "capture": "the graph is the torch module's, on whose inputs it was replayed (see the claim)",
-    "solver:z3": "z3 is right that no input of the part in question leaves the range in the certificate",
+    "solver:z3": "z3, and what mechverify asked it, are right that no input of the part leaves the certificate's range",
     "libm:float32": "the float32 program's exp(d), d <= 0, is within 2^-21 e^d + 2^-126 of e^d",
 }
 LEAVES = {

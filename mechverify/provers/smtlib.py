@@ -1,10 +1,11 @@
 """A claim about bounds as an SMT-LIB query, over the exact rationals: is there an input that breaks a threshold?
 
 Real values are kept as affine forms of the query's variables; a ReLU whose sign the form's range shows needs no
-variable. What is not piecewise linear (exp, a product of two values that depend on the input) can't be asked.
+variable. What is made of more than these and a few products (exp, attention) can't be asked.
 """
 
 from fractions import Fraction
+from functools import reduce
 from math import prod
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from mechverify.kernel.errors import Unsupported
 from mechverify.kernel.evaluate import entries, table
 from mechverify.kernel.graph import Node
 
+PRODUCTS = 16  # of two values that depend on the input: z3 gives up on more
 MOST = 2**16  # entries of one value, and products of one contraction
 
 
@@ -40,7 +42,7 @@ class Query:
     def __init__(self, claim: Claim, low: np.ndarray, high: np.ndarray):
         """Precondition: `low` and `high` [entries] are the thresholds in question, infinite where there is none.
         Raises Unsupported with the operation at fault."""
-        self.claim, self.lines, self.ranges = claim, ["(set-logic ALL)"], {}
+        self.claim, self.lines, self.ranges, self.products = claim, ["(set-logic ALL)"], {}, 0
         self.inputs = [self._token(i, ids) for i, ids in enumerate(claim.domain.tokens)]
         ends = zip(claim.domain.low.tolist(), claim.domain.high.tolist(), strict=True)
         self.coordinates = [self._real(f"x{i}", Fraction(a), Fraction(b)) for i, (a, b) in enumerate(ends)]
@@ -115,7 +117,9 @@ class Query:
             case "sub":
                 return _each(lambda x, y: x + y.times(Fraction(-1)), *np.broadcast_arrays(*args))
             case "mul":
-                return _each(_product, *np.broadcast_arrays(*args))
+                return _each(self._product, *np.broadcast_arrays(*args))
+            case "power":
+                return _each(lambda x: reduce(self._product, [x] * node.attr), args[0])
             case "einsum":
                 return self._contract(node, *args)
             case "relu":
@@ -184,6 +188,17 @@ class Query:
         self.lines.append(f"(assert (and (>= {name} {text}) (or (= {name} 0) (= {name} {text}))))")
         return y
 
+    def _product(self, x: Affine, y: Affine) -> Affine:
+        if not (x.terms and y.terms):
+            return x.times(y.constant) if not y.terms else y.times(x.constant)
+        self.products += 1
+        if self.products > PRODUCTS:
+            raise Unsupported(f"more than {PRODUCTS} products of values that depend on the input are too many")
+        corners = [a * b for a in self._range(x) for b in self._range(y)]
+        z = self._fresh(min(corners), max(corners))
+        self.lines.append(f"(assert (= {_text(z)} (* {_text(x)} {_text(y)})))")
+        return z
+
     def _contract(self, node: Node, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         first, second, result = node.attr.replace("->", ",").split(",")
         letters = result + "".join(c for c in first if c not in result)
@@ -194,7 +209,7 @@ class Query:
         for a, term in ((x, first), (y, second)):
             order = [term.index(c) for c in letters if c in term]
             spread.append(a.transpose(order).reshape([sizes[c] if c in term else 1 for c in letters]))
-        products = _each(_product, *np.broadcast_arrays(*spread))
+        products = _each(self._product, *np.broadcast_arrays(*spread))
         summed = tuple(range(len(result), len(letters)))
         return np.add.reduce(products, axis=summed, keepdims=True).reshape(node.shape) if summed else products
 
@@ -210,12 +225,6 @@ class Query:
                 self.lines.append(f"(assert (= {_text(x)} {_cases(str(index), [_text(v) for v in column])}))")
             found.append(x)
         return _array(found, rows.shape[1:])
-
-
-def _product(x: Affine, y: Affine) -> Affine:
-    if x.terms and y.terms:
-        raise Unsupported("a product of two values that depend on the input is not piecewise linear")
-    return x.times(y.constant) if not y.terms else y.times(x.constant)
 
 
 def _array(items: list, shape: tuple[int, ...]) -> np.ndarray:
