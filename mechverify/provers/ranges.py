@@ -91,7 +91,10 @@ class BoundsProblem:
 
     def missing(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         """By how much [...] bounds [..., entries] fail to reach the thresholds; not positive where they do."""
-        return np.maximum(self.least - low, high - self.most).max(-1, initial=-np.inf)
+        with np.errstate(invalid="ignore"):  # an end that isn't asked for, of a range without ends
+            below = np.where(np.isfinite(self.least), self.least - low, -np.inf)
+            above = np.where(np.isfinite(self.most), high - self.most, -np.inf)
+        return np.maximum(below, above).max(-1, initial=-np.inf)
 
     def proves(self, found: Range) -> bool:
         return not self.missing(found.low, found.high) > 0

@@ -111,7 +111,7 @@ FAULTS = [
     Fault("neurons", "neurons.py", ", above.map(lambda a: a[..., None]))", ", zero.map(lambda a: a[..., None]))", NEURONS),
     Fault("neurons", "neurons.py", "spread if upper else -spread", "-spread if upper else spread", NEURONS),
     Fault("neurons", "neurons.py", "ar.sub(c.map(lambda a: a[..., right, None]), c)", "c", NEURONS),
-    Fault("neurons", "ratio.py", "_added(model, mixture.neurons, other.neurons)", "mixture.neurons", NEURONS),
+    Fault("neurons", "ratio.py", "_added(model, mixture.neurons, other.neurons, sums)", "mixture.neurons", NEURONS),
     Fault("neurons", "ratio.py", "flat = _Mixture(z.base.map(np.zeros_like)", "flat = _Mixture(z.base", NEURONS),
     Fault("neurons", "ratio.py", "Neurons(ar.scale(z.base, down)", "Neurons(z.base", NEURONS),
     Fault("neurons", "ratio.py", "None if p is None else model.contract(node.attr, p, factor)",
@@ -125,7 +125,7 @@ FAULTS = [
     Fault("neurons", "rules/fold.py", "alive[:, list(here), i] = True", "alive[:, list(here)[:1], i] = True", NEURONS),
     Fault("margin", "rules/fold.py", "ar.sub(base, ar.rational(self.margin)) if self.margin else base", "base", NEURONS),
     Fault("margin", "claim.py", "ar.sub(margin, ar.rational(claim.margin)) if claim.margin else margin", "margin", NEURONS),
-    Fault("margin", "claim.py", "if self.margin < 0:", "if False:", NEURONS),
+    Fault("margin", "claim.py", "if not 0 <= self.margin < 2**1000:", "if False:", NEURONS),
     # arithmetic
     Fault("float64", "float64.py", "(UNIT if terms == 1 else 0.0) * np.abs(mid)", "0.0 * np.abs(mid)", ARITHMETIC),
     Fault("float64", "float64.py", "return rad * (1 + (terms + 16) * 2.0**-51) + (terms + 4) * ETA", "return rad", ARITHMETIC),
@@ -145,7 +145,8 @@ FAULTS = [
           "return _lipschitz(ar, _signed(value, x), x, 0.5, 1.0)", ELEMENTARY),
     # semantics.py
     Fault("float32", "semantics.py", "times * U32, times * FLUSH", "0.0, 0.0", FLOAT32),
-    Fault("float32", "semantics.py", "self._gamma(n), 3 * n * FLUSH, of=size", "0.0, 0.0, of=size", FLOAT32),
+    Fault("float32", "semantics.py", "        for n, addend in zip(sums, (y, x), strict=True):", "        for n, addend in ():", FLOAT32),
+    Fault("float32", "semantics.py", "self._gamma(n + 1), 3 * n * FLUSH, of=size", "0.0, 0.0, of=size", FLOAT32),
     Fault("float32", "semantics.py", "self.ar.widen(x, 2 * U32, 2 * EXP + FLUSH, of=size)", "x", SEMANTICS),
     Fault("float32", "semantics.py", "if not np.array_equal(value.astype(np.float32).astype(np.float64), value):",
           "if False:", SEMANTICS),
