@@ -31,16 +31,12 @@ def claim_document(claim: Accuracy | Bounds, semantics: str) -> dict[str, Any]:
     if isinstance(claim, Accuracy):
         share, domain = claim.at_least, claim.over
         margin = {} if not claim.margin else {"margin": f"{claim.margin.numerator}/{claim.margin.denominator}"}
-        return (
-            common
-            | margin
-            | {
-                "kind": "accuracy",
-                "domain": {"tokens": [list(ids) for ids in domain.allowed], "values": list(domain.values)},
-                "equals": claim.rows,
-                "at_least": None if share is None else f"{share.numerator}/{share.denominator}",
-            }
-        )
+        return common | margin | {
+            "kind": "accuracy",
+            "domain": {"tokens": [list(ids) for ids in domain.allowed], "values": list(domain.values)},
+            "equals": claim.rows,
+            "at_least": None if share is None else f"{share.numerator}/{share.denominator}",
+        }  # fmt: skip
     box, tokens = claim.over, claim.over.tokens
     return common | {
         "kind": "bounds",

@@ -51,7 +51,7 @@ def reach(
     z = ar.add(neurons.base.map(lambda a: a[:, :, None]), neurons.value)
     z = z.map(lambda a: a[queries] if len(a) > 1 else np.repeat(a, len(queries), 0))
     masses = least(np.stack([low, -high], -1))
-    occupied = masses[..., :1] < ar.infinity
+    occupied = ~(masses[..., :1] >= ar.infinity)  # where in doubt, there is an input
     usable = occupied & (masses[..., :1] > 0)
     light, heavy = (np.where(usable, m, 1) for m in (masses[..., :1], -masses[..., 1:]))
     ends: list[list[Ball]] = [[], []]

@@ -103,7 +103,7 @@ def smallest_by_class(
     result = np.full((len(automaton.classes), *best.shape[1:]), ar.infinity, ar.dtype)
     _keep_least(ar, result, automaton.final, best)
     bound = ar.down(result - ar.slack(np.abs(terms).max(1).sum(0), len(automaton.step) + 1))
-    return np.where(result < ar.infinity, bound, ar.infinity)
+    return np.where(result >= ar.infinity, ar.infinity, bound)  # a NaN stays one
 
 
 def _keep_least(ar: Arithmetic, after: np.ndarray, targets: np.ndarray, values: np.ndarray) -> None:

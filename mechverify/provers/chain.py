@@ -17,7 +17,7 @@ from mechverify.provers.base import Attempt, Budget, Evidence, Problem, Progress
 from mechverify.provers.bounds import search
 from mechverify.provers.cut import cut
 from mechverify.provers.enumerate import Enumerate
-from mechverify.provers.falsify import falsify
+from mechverify.provers.falsify import GRID, falsify
 from mechverify.provers.fold import Fold
 from mechverify.provers.margin import largest_margin
 from mechverify.provers.ranges import BoundsProblem, confirmed
@@ -108,7 +108,8 @@ def _largest_margin(problem: Problem, evidence: Evidence, budget: Budget) -> Fra
     try:
         return largest_margin(problem, evidence.least, budget)
     except Unsupported:  # no short fold: then all inputs were seen, or none is proved
-        return Fraction(evidence.least * (1 - 1e-6)) if evidence.samples == problem.domain.size else None
+        least = (evidence.least - 2 * GRID) * (1 - 1e-6)
+        return Fraction(least) if least > 0 and evidence.samples == problem.domain.size else None
 
 
 def _prove_bounds(
@@ -138,6 +139,7 @@ def _prove_bounds(
         theorem = kernel.check(certificate, limit=float("inf"))
     except kernel.Rejected:  # in the last bits? then what the kernel itself finds is stated
         range_ = confirmed(BoundsProblem.of(claim, semantics, problem.device).job, found.proof)
+        verdict = "BOUNDED" if verdict == "PROVED" and not problem.proves(range_) else verdict
         certificate = write(stated, data, found.proof, verdict, range_)
         theorem = kernel.check(certificate, limit=float("inf"))
     undecided = problem.asks and verdict == "BOUNDED"

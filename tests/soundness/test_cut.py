@@ -1,6 +1,7 @@
 """Rule `cut` (bounds from lemmas), rule `solver`, and what a spoilt certificate with them is worth."""
 
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -165,7 +166,7 @@ def test_a_solver_decides_what_rounding_leaves_open(tmp_path):
         kernel.check(outcome.certificate, forbid=["solver:z3"])
     document, weights = parts(outcome.certificate)
     hidden = kernel.container.pack({
-        "certificate.json": __import__("json").dumps(document | {"axioms": ["ieee754", "capture"]}).encode(),
+        "certificate.json": json.dumps(document | {"axioms": ["ieee754", "capture"]}).encode(),
         "weights.safetensors": weights,
     })  # fmt: skip
     with pytest.raises(Rejected, match="needs the axioms"):
