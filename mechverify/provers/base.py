@@ -19,6 +19,7 @@ from mechverify.kernel.float64 import Float64
 from mechverify.kernel.integers import FOLDS
 from mechverify.kernel.rules.fold import Partition
 
+KEYS = 8  # that a witness of rule fold may have
 TRIALS = 16  # values that a neuron in a cell of rule fold is compared with
 METHODS = ("interval", "linear", "optimised", "branching")  # for bounds, from cheap to dear
 Progress = Callable[[str, float | None], None]  # what is being done; how much of it is done, from 0 to 1
@@ -56,7 +57,7 @@ class Problem:
     def keys(self) -> list[list[Row]]:
         """What the cells of rule fold tell apart besides the mechanism's value. A neuron is nearly linear on a cell
         where it reads nearly the same: then, the folds that the mechanism is made of (the sum in its sign)."""
-        return [] if self.trials is None else inner_folds(self.document["equals"])
+        return [] if self.trials is None else inner_folds(self.document["equals"])[:KEYS]
 
     @cached_property
     def partition(self) -> Partition:
