@@ -16,7 +16,8 @@ from mechverify.graph.adapters import load
 
 
 class Scores(nn.Module):
-    """Of a query token at one position, on every number at every position of the list: [1, 1] -> [list, numbers]."""
+    """Of a query token at one position, on every number: the least and the largest one of all positions that the number
+    may have in the list, [1, 1] -> [2, numbers]."""
 
     def __init__(self, model: nn.Module, head: int, position: int, length: int, numbers: int):
         super().__init__()
@@ -27,13 +28,13 @@ class Scores(nn.Module):
         keys = model.embed.W_E[: self.numbers] + model.pos_embed.W_pos[: self.length, None]
         k = block.ln1(keys) @ block.attn.W_K[h] + block.attn.b_K[h]
         q = block.ln1(model.embed.W_E[query[:, 0]] + model.pos_embed.W_pos[self.position])
-        return k @ (q @ block.attn.W_Q[h] + block.attn.b_Q[h])[0] / block.attn.W_Q.shape[-1] ** 0.5
+        scores = k @ (q @ block.attn.W_Q[h] + block.attn.b_Q[h])[0] / block.attn.W_Q.shape[-1] ** 0.5
+        return torch.stack([scores.amin(0), scores.amax(0)])
 
 
 def claim(weights, head=1, position=14, least=7, most=45, length=10, numbers=51, at_least=""):
     part = Scores(load(weights).module, head, position, length, numbers).eval()
     site = capture(part, torch.zeros(1, 1, dtype=torch.long), vocab=numbers)["output"]
-    x, where = tokens("x", length=1, vocab=numbers, allowed=range(least, most + 1)), range(length)
-    successor = Min(*(site[i, Min(x[0] + 1, most + 1)] for i in where))
-    gaps = [successor - Max(*(site[i, Max(x[0] - d, 0)] for i in where)) for d in range(most + 1)]
+    x = tokens("x", length=1, vocab=numbers, allowed=range(least, most + 1))
+    gaps = [site[0, Min(x[0] + 1, most + 1)] - site[1, Max(x[0] - d, 0)] for d in range(most + 1)]
     return Bounds(gaps, over=x, at_least=at_least or None)

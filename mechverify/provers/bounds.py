@@ -42,6 +42,8 @@ def search(
             method = "linear"
         if problem.asks:
             return found if problem.proves(found.range) else _decide(problem, budget, found, seen, method)
+        if _tabulated(problem):
+            method = "linear"
         if method == "optimised":
             found = with_optimised_lines(problem, budget, found, [])
         elif method == "branching":
@@ -51,6 +53,12 @@ def search(
             both = {"rule": "both", "first": best.proof(), "second": found.proof}
             found.proof = both if found.proof else best.proof()
         return found
+
+
+def _tabulated(problem: BoundsProblem) -> bool:
+    """Every entry of the output depends on two tokens at most, so that its range is exact already."""
+    job, tables = problem.job, problem.job.tables
+    return tables is not None and any(job.roots.of[n] == job.roots.output for n in tables.of)
 
 
 def _decide(problem: BoundsProblem, budget: Budget, found: Found, seen: Inputs, method: str) -> Found:
