@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -54,12 +55,16 @@ def prove(
     device: Annotated[str, typer.Option(help="Where the search for bounds computes: cpu, cuda.")] = "cpu",
     solver: Annotated[bool, typer.Option(help="Ask z3 what bounds leave open (adds the axiom solver:z3).")] = True,
     smtlib: Annotated[Path | None, typer.Option(help="A folder for the solver's queries, as SMT-LIB.")] = None,
+    nearest: Annotated[
+        float, typer.Option(min=0, help="Seconds to look for what is true instead of a refuted claim.")
+    ] = 10.0,
 ) -> None:
     """Search for a proof or a counterexample, write the certificate, and let the kernel check it."""
     from mechverify.claims import ClaimError
     from mechverify.claims.load import load_claim
     from mechverify.provers import prove as search
     from mechverify.provers.base import Budget
+    from mechverify.provers.nearest import nearest as true_instead
 
     if semantics not in SEMANTICS:
         _stop(f"--semantics {semantics}: unknown; choose {' or '.join(SEMANTICS)}")
@@ -85,6 +90,10 @@ def prove(
             _stop(f"the claim can't be checked: {error}")
         except ClaimError as error:
             _stop(str(error))
+        instead: list[str] = []
+        if outcome.verdict == "REFUTED" and nearest and not budget.interrupted:
+            reporter("looking for what is true instead", None)
+            instead = true_instead(claim, semantics, outcome.evidence, Budget(time.monotonic() + nearest, reporter))
     if outcome.certificate is not None:
         try:
             target.write_bytes(outcome.certificate)
@@ -94,6 +103,7 @@ def prove(
     if json_:
         seconds = outcome.search_seconds, outcome.check_seconds
         result = as_json(outcome.theorem, outcome.verdict, written, *seconds, outcome.reasons, semantics)
+        result["nearest"] = instead
         print(json.dumps(result))
     elif outcome.theorem is None:
         out.print("UNKNOWN", style=COLOURS["UNKNOWN"])
@@ -106,6 +116,8 @@ def prove(
         if outcome.theorem.work > LIMIT:
             out.print(f"{'note':>16}  checking takes {outcome.theorem.work:.2g} units of work: check it with --limit")
     if not json_:
+        for text in instead:
+            out.print(f"{'true instead':>16}  {text}", markup=False, soft_wrap=True)
         for reason in outcome.reasons or (["nothing was proved"] if outcome.verdict == "UNKNOWN" else []):
             out.print(f"{'note':>16}  {reason}", markup=False, soft_wrap=True)
     raise typer.Exit(EXIT[outcome.verdict])

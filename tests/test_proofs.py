@@ -18,7 +18,15 @@ from mechverify.kernel.architectures import ARCHITECTURES
 from mechverify.kernel.graph import Graph
 from mechverify.provers.base import Budget, Problem
 from mechverify.provers.margin import largest_margin
-from proofs import majority, max_of_k_inside, modular_addition, running_sum, sorted_list, superposition
+from proofs import (
+    majority,
+    max_of_k_inside,
+    modular_addition,
+    running_sum,
+    running_sum_inside,
+    sorted_list,
+    superposition,
+)
 from toy_models import at_every_position
 from toy_models import majority as votes
 from toy_models import modular_addition as addition
@@ -31,8 +39,8 @@ OWN, MAX = (
 )
 
 
-def theorem(claim, verdict: str = "BOUNDED") -> kernel.Theorem:
-    outcome = prove(claim)
+def theorem(claim, verdict: str = "BOUNDED", method: str = "branching") -> kernel.Theorem:
+    outcome = prove(claim, method=method)
     found = kernel.check(outcome.certificate, limit=float("inf"))
     assert found.verdict == verdict == outcome.verdict
     return found
@@ -180,6 +188,36 @@ def test_a_head_of_the_sorted_list_looks_up():
     module = load(SORTED).module.double()
     with torch.no_grad():
         table = torch.stack([sorted_list.Scores(module, 1, 14, 4, 51)(torch.tensor([[q]])) for q in range(40, 46)])
-    lead = [table[i, :, q + 1].min() - table[i, :, : q + 1].max() for i, q in enumerate(range(40, 46))]
+    lead = [table[i, 0, q + 1] - table[i, 1, : q + 1].max() for i, q in enumerate(range(40, 46))]
     found = theorem(claim)
     assert float(found.range.low.min()) == pytest.approx(float(min(lead)), abs=1e-9)
+
+
+def test_a_sum_is_found_by_uniform_attention():
+    """Each lemma holds on all inputs, and what follows from the first one is no wider than without it."""
+    network = load(SUM, act_fn="relu").module.double()
+    values = [*range(6), *range(-5, 0)]
+    part = running_sum_inside.AtTheLastPosition(network, values)
+    ids = torch.cartesian_prod(*[torch.arange(11)] * 3)
+    with torch.no_grad():
+        seen = {}
+        for name in ("pattern", "moved", "total"):
+            getattr(part, name).register_forward_hook(lambda _, __, out, name=name: seen.__setitem__(name, out))
+        logits = part(ids)
+        assert torch.allclose(logits, network(ids)[:, -1], atol=1e-9)
+    c, d = running_sum_inside.affine(network, values, 3)
+    off = (seen["moved"] - c - d * seen["total"].double()).abs().max().item()
+    eps = {}
+    for lemmas in ("yes", "no"):
+        found = theorem(running_sum_inside.claim(SUM, what="moved", length=3, lemmas=lemmas), method="linear").range
+        eps[lemmas] = float(max(-found.low.min(), found.high.max()))
+        assert off <= eps[lemmas] <= 3 * off
+    assert eps["yes"] <= eps["no"]
+    found = theorem(running_sum_inside.claim(SUM, what="attention", length=3)).range
+    assert (seen["pattern"] - 1 / 3).abs().max().item() <= max(-found.low.min(), found.high.max()) < 0.01
+
+
+@pytest.mark.parametrize("what", ["negative", "zero"])
+def test_the_sign_follows_from_what_attention_moves(what):
+    found = theorem(running_sum_inside.claim(SUM, what=what, length=2), "PROVED")
+    assert found.rules["cut"] == 1 and len(found.lemmas) == 1

@@ -20,7 +20,7 @@ from mechverify.claims.language import compile_mechanism
 from mechverify.claims.model import CapturedModel, Entry, Model, Site
 from mechverify.graph.capture import Captured
 from mechverify.kernel.architectures import ARCHITECTURES
-from mechverify.kernel.graph import Graph
+from mechverify.kernel.graph import Graph, entries
 
 
 @dataclass(frozen=True, init=False)
@@ -275,7 +275,8 @@ def _compiled(
         sites |= found
     nodes, lemmas = compiler.values(expressions), []
     for i, lemma in enumerate(using):
-        shape = graph.nodes[sites[lemma.actual.name]].shape
+        about = sites[lemma.actual.name] = _reshaped(graph, sites[lemma.actual.name])
+        shape = graph.nodes[about].shape
         rows = [graph.add("view", n, attr=((1,), 0, (0,))) for n in compiler.values(lemma.expected)]
         steps = tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
         mechanism = f"mechanism of lemma {i + 1}: {lemma.actual.name}"
@@ -290,6 +291,16 @@ def _compiled(
         sites[name] = graph.add("concat", *rows, attr=0)
     changed = replace(model, captured=replace(captured, graph=graph, sites=sites))
     return Site(changed, name, site.position if site else None), names, tuple(lemmas)
+
+
+def _reshaped(graph: Graph, n: int) -> int:
+    """The node whose entries a node shows in another shape alone: what the model goes on with."""
+    while graph.nodes[n].op == "view":
+        (source,) = graph.nodes[n].args
+        if not np.array_equal(entries(graph.nodes[n].attr).ravel(), np.arange(prod(graph.nodes[source].shape))):
+            break
+        n = source
+    return n
 
 
 def _title(expressions: list) -> str:

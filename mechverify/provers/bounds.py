@@ -21,9 +21,11 @@ INTERVAL: Proof = {"rule": "interval"}
 
 
 def search(
-    problem: BoundsProblem, budget: Budget, method: str = "branching", slopes: Slopes | None = None, seed: int = 0
-) -> Found:
+    problem: BoundsProblem, budget: Budget, method: str = "branching", slopes: Slopes | None = None, seed: int = 0,
+    cases: bool = True,
+) -> Found:  # fmt: skip
     """Cheap means first: each of METHODS up to `method`, until the thresholds are reached, or an input breaks one.
+    `cases`: a range is sought case by case, where the claim has a case split.
 
     Postcondition: the range, and whether a threshold is broken, are the search's belief; the kernel decides."""
     with np.errstate(all="ignore"):
@@ -47,7 +49,7 @@ def search(
         if method == "optimised":
             found = with_optimised_lines(problem, budget, found, [])
         elif method == "branching":
-            found = branch(problem, budget) if problem.claim.cases else narrow(problem, budget, found)
+            found = branch(problem, budget) if problem.claim.cases and cases else narrow(problem, budget, found)
         best = climb(problem, budget, seen, steps=STEPS if method == "branching" else 0)
         if best is not None:
             both = {"rule": "both", "first": best.proof(), "second": found.proof}

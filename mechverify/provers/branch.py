@@ -19,6 +19,7 @@ from mechverify.kernel.claim import Domain, Range
 from mechverify.kernel.errors import Rejected, Unsupported
 from mechverify.kernel.linear import Relaxed
 from mechverify.provers.base import Budget
+from mechverify.provers.cases import Case, cases, following
 from mechverify.provers.extremes import Inputs
 from mechverify.provers.ranges import BoundsProblem, Found, middle_of, optimised, refuted
 
@@ -49,6 +50,7 @@ class Branching:
         self.count = itertools.count()
         self.reached = Range(np.full(problem.claim.outputs, np.inf), np.full(problem.claim.outputs, -np.inf))
         self.proved, self.total = 0.0, 0
+        self.cases = cases(problem)
 
     def relax(self, cells: list[tuple[Proof, Domain, float]]) -> None:
         """Bound new cells; those that don't reach the thresholds stay open."""
@@ -59,7 +61,7 @@ class Branching:
             for start in range(0, len(cells), DEEP):
                 self._optimise(cells, np.arange(len(cells))[start : start + DEEP], low, high)
             missing = problem.missing(low, high)
-        elif self.deep and (tough := np.flatnonzero(missing > 0)).size:
+        elif self.deep and (tough := [i for i in np.flatnonzero(missing > 0) if not self._case(cells[i][1])]):
             for start in range(0, len(tough), DEEP):
                 self._optimise(cells, tough[start : start + DEEP], low, high)
             missing = problem.missing(low - self.slack, high + self.slack)
@@ -98,15 +100,38 @@ class Branching:
 
     def cut(self, cells: list[Cell]) -> list[tuple[Proof, Domain, float]]:
         """Each cell in two."""
-        children = []
-        influences = self._influences([c.part for c in cells]) if self.deep else [None] * len(cells)
-        for cell, influence in zip(cells, influences, strict=True):
-            halves, how = _halves(self.problem, cell.part, influence)
-            cell.node.clear()
-            cell.node.update(rule="split", **how, inside=self.problem.linear, outside=self.problem.linear)
-            for half, name in zip(halves, ("inside", "outside"), strict=True):
-                children.append((cell.node[name], half, cell.share / 2))
+        children, others = [], []
+        for cell in cells:
+            case = self._case(cell.part)
+            if case is None:
+                others.append(cell)
+            else:
+                children += self._split(cell[:3], *case.halves(cell.part))
+        influences = self._influences([c.part for c in others]) if self.deep and others else [None] * len(others)
+        for cell, influence in zip(others, influences, strict=True):
+            children += self._split(cell[:3], *_halves(self.problem, cell.part, influence))
         return children
+
+    def told_apart(self, cells: list[tuple[Proof, Domain, float]]) -> list[tuple[Proof, Domain, float]]:
+        """The cells, cut by all of the user's cases."""
+        done = []
+        while cells:
+            cell = cells.pop()
+            case = self._case(cell[1])
+            if case is None:
+                done.append(cell)
+            else:
+                cells += self._split(cell, *case.halves(cell[1]))
+        return done
+
+    def _case(self, part: Domain) -> Case | None:
+        return following(self.cases, part)
+
+    def _split(self, cell: tuple, halves: tuple[Domain, Domain], how: dict) -> list[tuple[Proof, Domain, float]]:
+        node, _, share = cell
+        node.clear()
+        node.update(rule="split", **how, inside=self.problem.linear, outside=self.problem.linear)
+        return [(node[name], half, share / 2) for name, half in zip(("inside", "outside"), halves, strict=True)]
 
     def _influences(self, parts: list[Domain]) -> list[tuple[float, int, int, float] | None]:
         """For each part the entry of a function's operand (node, entry, where to cut it) that widens the output most:
@@ -184,29 +209,13 @@ def _halves(problem: BoundsProblem, part: Domain, influence: tuple | None) -> tu
     return part.split(position, set(first)), {"position": position, "first": list(first)}
 
 
-def cases(problem: BoundsProblem, tree: Proof) -> list[tuple[Proof, Domain, float]]:
-    """The user's own case split: the sign of every entry of the claim's `cases`, one after another."""
-    cells = [(tree, problem.domain, 1.0)]
-    for n in problem.job.roots.conditions[len(problem.claim.where) :]:
-        for entry in range(prod(problem.claim.graph.nodes[n].shape)):
-            halved = []
-            for node, part, share in cells:
-                node.clear()
-                node.update(
-                    rule="split", node=n, entry=entry, at=(0.0).hex(), inside=problem.linear, outside=problem.linear
-                )
-                sides = part.sides(n, entry, 0.0)
-                halved += [(node[k], side, share / 2) for k, side in zip(("inside", "outside"), sides, strict=True)]
-            cells = halved
-    return cells
-
-
 def branch(problem: BoundsProblem, budget: Budget, look: Callable[[], Found | None] = lambda: None) -> Found:
     """Until all cells are proved, a threshold is broken in one, or nothing is left of the budget. `look` is called once
     easy claims are decided, for an input that breaks a threshold."""
     tree: Proof = problem.linear
     work = Branching(problem, budget)
-    work.relax(cases(problem, tree))
+    first = [(tree, problem.domain, 1.0)]
+    work.relax(first if problem.asks else work.told_apart(first))
     begun, rounds = time.monotonic(), 0
     while work.open and not budget.spent():
         if time.monotonic() - begun > 1:

@@ -25,7 +25,7 @@ def cut(problem: BoundsProblem, lemmas: tuple[Lemma, ...], budget: Budget, metho
             about = rule.lemma(problem.job, problem.domain, site, mechanism)
             if stated.eps is not None:
                 about.claim.least, about.claim.most = ([sign * stated.eps] * about.claim.outputs for sign in (-1, 1))
-            found = search(BoundsProblem(about, problem.device), budget, method)
+            found = search(BoundsProblem(about, problem.device), budget, method, cases=False)
             if found.broken or found.proof is None or (stated.eps is not None and not _within(found.range, stated)):
                 what = "is false" if found.broken else "is not proved"
                 return Found(None, everything(problem), False, [

@@ -10,6 +10,8 @@ from mechverify import Bounds, ball, box, capture, prove, tokens
 from mechverify.claims import ClaimError
 from mechverify.kernel import check
 from mechverify.provers.base import METHODS
+from mechverify.provers.cases import cases as split_cases
+from mechverify.provers.ranges import BoundsProblem
 from mechverify.report.statement import lines
 
 
@@ -171,3 +173,29 @@ def test_a_domain_of_tokens_alone_is_described():
 def test_a_box_of_several_inputs_names_its_entries():
     b = box([np.zeros((2, 2)), np.zeros(3)], [np.ones((2, 2)), np.ones(3)], name="u")
     assert [str(b[0, 1, 0]), str(b[1, 2])] == ["u[0, 1, 0]", "u[1, 2]"]
+
+
+def test_thresholds_on_one_value_are_bisected_and_tokens_split():
+    """A bound that needs the token and the sum known: by hand, where a product of all cases would be 2^14 cells."""
+
+    class Bent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("values", torch.arange(-2.0, 3.0))
+            self.total = nn.Identity()
+
+        def forward(self, ids):
+            total = self.total(self.values[ids].sum(1, keepdim=True))
+            return torch.relu(total - self.values[ids[:, :1]]) - torch.relu(-total) - torch.relu(total)
+
+    model = capture(Bent().eval(), torch.zeros(1, 4, dtype=torch.long), vocab=5)
+    t, total = tokens("t", length=4, vocab=5), model["total"][0]
+    cases = [t[0] >= v for v in range(1, 5)] + [total <= s + 0.5 for s in range(-5, 5)]
+    ids = torch.cartesian_prod(*[torch.arange(5)] * 4)
+    true = Bent()(ids).max().item()
+    groups = split_cases(BoundsProblem.of(Bounds(model["output"], over=t, cases=cases), "real"))
+    assert [len(g) for g in groups] == [4, 10]
+    assert {g[0].key[0] for g in groups} == {"position", "node"}
+    outcome = prove(Bounds(model["output"], over=t, at_most=true + 0.5, cases=cases))
+    assert outcome.verdict == "PROVED" and outcome.theorem.rules.get("split", 0) < 60
+    assert prove(Bounds(model["output"], over=t, at_most=true - 0.1, cases=cases)).verdict == "REFUTED"

@@ -1,0 +1,138 @@
+"""What is true instead of a refuted claim: the best constant, and the largest part of the domain that was found.
+
+Each statement is one that the kernel derived; to have a certificate of it, claim it.
+"""
+
+from fractions import Fraction
+
+import numpy as np
+
+from mechverify import kernel
+from mechverify.certificate.write import write
+from mechverify.claims.claim import Accuracy, Bounds, Within
+from mechverify.kernel.claim import Domain, Range
+from mechverify.kernel.errors import Rejected, Unsupported
+from mechverify.kernel.rules import linear
+from mechverify.provers.base import Budget, Evidence, Problem
+from mechverify.provers.fold import Fold
+from mechverify.provers.ranges import BoundsProblem
+
+PARTS, HALVINGS, SHOWN = 2**12, 8, 4  # parts of a domain; precision of a share of a box; entries' constants
+
+
+def nearest(claim: Accuracy | Bounds, semantics: str, evidence: Evidence | None, budget: Budget) -> list[str]:
+    """True variants of a claim that was refuted, until the budget's deadline; none if none was found."""
+    try:
+        if isinstance(claim, Accuracy):
+            return _shares(claim, semantics, evidence, budget)
+        if semantics != "real" or claim.lemmas:
+            return []
+        with np.errstate(all="ignore"):
+            problem = BoundsProblem.of(claim, semantics)
+            return [*_constants(problem, claim), *_part(problem, budget)]
+    except (Rejected, Unsupported):  # nothing can be said
+        return []
+
+
+def _shares(claim: Accuracy, semantics: str, evidence: Evidence, budget: Budget) -> list[str]:
+    best = Accuracy(claim.output, equals=claim.equals, over=claim.over, margin=claim.margin or 0)
+    problem = Problem.of(best, semantics)
+    if Fold().accepts(problem, evidence) is not None:
+        return []
+    found = Fold().prove(problem, evidence, budget)
+    if found.proof is None or not found.right.low:
+        return []
+    certificate = write(problem.document, claim.output.model.data, found.proof, "BOUNDED", found.right)
+    theorem = kernel.check(certificate, limit=float("inf"))
+    right, size = theorem.right, claim.over.size
+    told = [f"at_least={_digits(Fraction(right.low, size), -1)}"]
+    by_class: dict[int, list[int]] = {}
+    for _, key, cell, wrong in theorem.cells:
+        count = by_class.setdefault(key[0], [0, 0])
+        count[0], count[1] = count[0] + cell, count[1] + wrong.high
+    whole = sorted(k for k, (_, wrong) in by_class.items() if not wrong)
+    if whole:
+        inputs = sum(by_class[k][0] for k in whole)
+        told.append(f"all inputs whose mechanism says {_ranges(whole)}: {inputs / size:.3g} of the domain")
+    return told
+
+
+def _constants(problem: BoundsProblem, claim: Bounds) -> list[str]:
+    """Thresholds that the kernel's linear bounds reach."""
+    low, high = problem.bounds([problem.domain])
+    if isinstance(claim, Within):
+        eps = max(np.abs(low).max(), np.abs(high).max())
+        return [f"eps={_digits(Fraction(float(eps)), 1)}"] if np.isfinite(eps) else []
+    told = []
+    for name, known, ends, side in (("at_least", claim.at_least, low, -1), ("at_most", claim.at_most, high, 1)):
+        if known is None:
+            continue
+        if len(set(known)) == 1:  # one for all entries
+            known, ends, entries = known[:1], [ends.min() if side < 0 else ends.max()], [""]
+        else:
+            entries = [f" for entry {i}" for i in range(len(known))]
+        short = [np.isfinite(end) and side * (Fraction(float(end)) - t) > 0 for t, end in zip(known, ends, strict=True)]
+        told += [f"{name}={_digits(Fraction(float(end)), side)}{entry}"
+                 for end, entry, here in zip(ends, entries, short, strict=True) if here]  # fmt: skip
+    return told[:SHOWN]
+
+
+def _part(problem: BoundsProblem, budget: Budget) -> list[str]:
+    """The tokens at one position with which the claim holds, or the share of a box around its middle."""
+    domain, best = problem.domain, None
+    if not domain.tokens:
+        return _middle(problem, budget)
+    for position, tokens in enumerate(domain.tokens):
+        if len(tokens) > PARTS or budget.spent():
+            continue
+        parts = [domain.split(position, {t})[0] for t in tokens]
+        holding = [t for t, found in zip(tokens, _bounds(problem, parts), strict=True) if problem.proves(found)]
+        if holding and (best is None or len(holding) * len(best[2]) > len(best[1]) * len(tokens)):
+            best = position, holding, tokens
+    if best is None:
+        return []
+    position, holding, tokens = best
+    values = problem.claim.graph.values
+    return [f"all inputs with {_ranges([values[t] for t in holding])} at position {position}: "
+            f"{len(holding)} of {len(tokens)} tokens"]  # fmt: skip
+
+
+def _middle(problem: BoundsProblem, budget: Budget) -> list[str]:
+    domain, share = problem.domain, 0.0
+    middle, radius = domain.low / 2 + domain.high / 2, domain.high / 2 - domain.low / 2
+    for step in range(1, HALVINGS + 1):
+        wider = share + 0.5**step
+        part = domain._replace(low=middle - wider * radius, high=middle + wider * radius)
+        if not budget.spent() and problem.proves(_bounds(problem, [part])[0]):
+            share = wider
+    return [f"the box around the same middle with {share:.3g} of the radius"] if share else []
+
+
+def _bounds(problem: BoundsProblem, parts: list[Domain]) -> list[Range]:
+    """What the kernel proves of each part."""
+    found, step = [], linear.side_by_side(problem.job)
+    for start in range(0, len(parts), step):
+        found += linear.bounds(problem.job, parts[start : start + step], shared=problem.shared)
+    return found
+
+
+def _digits(value: Fraction, side: int) -> str:
+    """Six significant digits, rounded down (side -1) or up."""
+    if not value:
+        return "0"
+    exponent = 5 - int(np.floor(np.log10(abs(float(value)))))
+    scaled = value * Fraction(10) ** exponent
+    whole = scaled.__floor__() if side < 0 else scaled.__ceil__()
+    return f"{float(Fraction(whole) / Fraction(10) ** exponent):.6g}"
+
+
+def _ranges(values: list[int]) -> str:
+    """Integers as "0..3, 7"."""
+    runs: list[list[int]] = []
+    for v in sorted(values):
+        if runs and v == runs[-1][1] + 1:
+            runs[-1][1] = v
+        else:
+            runs.append([v, v])
+    shown = ", ".join(str(a) if a == b else f"{a}..{b}" for a, b in runs[:8])
+    return shown + (f", ... ({len(values)} in all)" if len(runs) > 8 else "")
