@@ -1,9 +1,9 @@
 """How a network finds the sign of a sum: it attends to all tokens alike, so that what attention adds is affine in their
 sum, and the neurons read the sign off that.
 
-mechverify prove proofs/running_sum_inside.py -p what=attention -p length=20 --method linear    # weights are 1/n, up to ...
-mechverify prove proofs/running_sum_inside.py -p what=moved -p length=20 --method linear    # hence attention adds c + d sum
-mechverify prove proofs/running_sum_inside.py -p what=negative -p length=2    # and hence, from that alone, the sign
+mechverify prove proofs/running_sum_inside.py -p what=attention --method linear    # every weight is 1/n, up to ...
+mechverify prove proofs/running_sum_inside.py -p what=moved --method linear    # hence attention adds c + d sum
+mechverify prove proofs/running_sum_inside.py -p what=negative -p length=2    # and from that alone, the sign
 """
 
 import torch
@@ -47,7 +47,12 @@ def affine(model: nn.Module, values: list[int], n: int) -> tuple[torch.Tensor, t
 
 
 def claim(
-    weights="toy_models/weights/running_sum_seed0.safetensors", what="moved", length=4, margin="0", eps="", lemmas="yes"
+    weights="toy_models/weights/running_sum_seed0.safetensors",
+    what="moved",
+    length=20,
+    margin="0",
+    eps="",
+    lemmas="yes",
 ):
     network, n = load(weights, act_fn="relu").module, int(length)
     reach = len(network.embed.W_E) // 2
