@@ -1,4 +1,4 @@
-"""The command line: prove, check, show, report, models. Exit codes are a contract (docs/cli.md)."""
+"""The command line: prove, check, show, report, models, strategies. Exit codes are a contract (docs/cli.md)."""
 
 import json
 import os
@@ -58,6 +58,9 @@ def prove(
     nearest: Annotated[
         float, typer.Option(min=0, help="Seconds to look for what is true instead of a refuted claim.")
     ] = 10.0,
+    strategy: Annotated[
+        str | None, typer.Option(help="One proof strategy and nothing else (mechverify strategies lists them).")
+    ] = None,
 ) -> None:
     """Search for a proof or a counterexample, write the certificate, and let the kernel check it."""
     from mechverify.claims import ClaimError
@@ -85,7 +88,7 @@ def prove(
     with Reporter(err) as reporter, _Interrupt(budget):
         try:
             outcome = search(claim, semantics=semantics, time_limit=time_limit, progress=reporter, budget=budget,
-                             method=method, device=device, solver=solver, smtlib=smtlib)  # fmt: skip
+                             method=method, device=device, solver=solver, smtlib=smtlib, strategy=strategy)  # fmt: skip
         except kernel.Rejected as error:
             _stop(f"the claim can't be checked: {error}")
         except ClaimError as error:
@@ -204,6 +207,17 @@ def models() -> None:
     table = Table("architecture", "what it is", box=None)
     for name, build in ARCHITECTURES.items():
         table.add_row(name, escape(" ".join((build.__doc__ or "").split("Raises")[0].split())))
+    out.print(table)
+
+
+@app.command()
+def strategies() -> None:
+    """The proof strategies for claims about accuracy, from dear to cheap."""
+    from mechverify.provers.strategies import STRATEGIES
+
+    table = Table("strategy", "operations to check", "needs", "proves", box=None)
+    for row in STRATEGIES.values():
+        table.add_row(row.name, row.complexity, row.precondition, row.postcondition)
     out.print(table)
 
 

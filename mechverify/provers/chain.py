@@ -22,6 +22,7 @@ from mechverify.provers.fold import Fold
 from mechverify.provers.margin import largest_margin
 from mechverify.provers.ranges import BoundsProblem, confirmed
 from mechverify.provers.smt import Solver
+from mechverify.provers.strategies import chosen
 
 SHOWN = 16  # wrong inputs listed in a certificate, or as many as refute the claim
 
@@ -47,11 +48,12 @@ class Outcome:
 def prove(
     claim: Accuracy | Bounds, *, semantics: str = "real", time_limit: float | None = None,
     progress: Progress | None = None, budget: Budget | None = None, method: str = "branching", device: str = "cpu",
-    slopes: Slopes | None = None, solver: bool = True, smtlib: Path | None = None,
+    slopes: Slopes | None = None, solver: bool = True, smtlib: Path | None = None, strategy: str | None = None,
 ) -> Outcome:  # fmt: skip
     """Falsify, search, write the certificate, and have the kernel check it. For claims about bounds: `method`, one of
     base.METHODS; torch's `device`; `slopes` to try, say those of bounds.lirpa; whether to ask a `solver` what bounds
-    leave open; and the folder `smtlib` for its queries.
+    leave open; and the folder `smtlib` for its queries. For claims about accuracy: a `strategy`, by its name in
+    provers.strategies, which is then all that is tried.
 
     Postcondition: what the outcome says was accepted by the kernel. When time is up, or on an interrupt
     (`budget.interrupted`), the outcome holds what was proved until then. Raises Rejected if a prover
@@ -63,6 +65,8 @@ def prove(
         budget.deadline = start + time_limit
     if progress is not None:
         budget.progress = progress
+    if strategy is not None:
+        return _follow(claim, strategy, semantics, budget, start)
     if isinstance(claim, Bounds):
         problem = BoundsProblem.of(claim, semantics, device)
         return _prove_bounds(problem, claim, budget, method, slopes or {}, Solver(solver, smtlib), start, semantics)
@@ -89,6 +93,29 @@ def prove(
         reasons = []
     if budget.spent() and not problem.settled(found.right):
         reasons.append("interrupted" if budget.interrupted else "the time limit was reached; raise --time-limit")
+    return _confirmed(problem, claim, found, decided, evidence, reasons, budget, start)
+
+
+def _follow(claim: Accuracy | Bounds, strategy: str, semantics: str, budget: Budget, start: float) -> Outcome:
+    """One strategy, and nothing else: nobody looks for wrong inputs, so that the proof is the strategy's alone."""
+    if not isinstance(claim, Accuracy) or claim.margin is None:
+        raise ClaimError(f"--strategy {strategy}: strategies are for claims about accuracy, with a stated margin")
+    problem, row = Problem.of(claim, semantics), chosen(strategy)
+    try:
+        found = row.find(problem, budget)
+    except Unsupported as error:
+        raise ClaimError(f"--strategy {strategy}: {error} (it needs: {row.precondition})") from None
+    reasons = []
+    if budget.spent():
+        reasons.append("interrupted" if budget.interrupted else "the time limit was reached; raise --time-limit")
+    return _confirmed(problem, claim, found, problem.verdict(found.right, False), None, reasons, budget, start)
+
+
+def _confirmed(
+    problem: Problem, claim: Accuracy, found: Attempt, decided: str | None, evidence: Evidence | None,
+    reasons: list[str], budget: Budget, start: float,
+) -> Outcome:  # fmt: skip
+    """The certificate of what was found, accepted by the kernel."""
     if found.proof is None:
         return Outcome("UNKNOWN", None, None, evidence, reasons, time.monotonic() - start, 0.0)
     if decided is None:

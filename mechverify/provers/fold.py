@@ -11,7 +11,7 @@ from mechverify.graph.run import TorchRunner
 from mechverify.kernel.claim import Bounds, add_expression
 from mechverify.kernel.errors import Unsupported
 from mechverify.kernel.fields import Reader
-from mechverify.kernel.rules.fold import Cell, Family, Group, Terms
+from mechverify.kernel.rules.fold import LISTED, Cell, Family, Group, Terms
 from mechverify.provers.base import Attempt, Budget, Evidence, Problem
 
 COARSE, FINE = 2**10, 2**13  # steps of a counting grid, at first and where it matters
@@ -64,8 +64,35 @@ class Fold:
                     attempt = _refute(problem, evidence, budget, keys)
                     if problem.settled(attempt.right):
                         return attempt
-            counted, right = _bound(problem, budget)
-        return Attempt(_witness(problem, problem.keys, None, counted), right)
+        return bounds(problem, budget)
+
+
+def bounds(problem: Problem, budget: Budget) -> Attempt:
+    """Both bounds of the right inputs, as tight as patience allows. Raises Unsupported where there is no fold."""
+    with np.errstate(all="ignore"):
+        counted, right = _bound(problem, budget)
+    return Attempt(_witness(problem, problem.keys, None, counted), right)
+
+
+def listed(problem: Problem, budget: Budget) -> Attempt:
+    """Every cell that its minima leave open, input by input; those that are too large for that stay open. Raises
+    Unsupported where there is no fold."""
+    counted: list[_Counted] = []
+    right = never = 0
+    families = problem.partition.keys
+    with np.errstate(all="ignore"):
+        for i, family in enumerate(Family(problem.partition, key) for key in families):
+            budget.progress(f"cells of mechanism value {family.key[0]}", i / len(families))
+            for cell in family.cells() if not budget.spent() else ():
+                rivals = cell.undecided
+                if family.impossible:
+                    never += cell.size
+                elif cell.size * len(rivals) <= LISTED:
+                    wrong = cell.list_wrong() if rivals else Bounds(0, 0)
+                    right, never = right + cell.size - wrong.high, never + wrong.low
+                    if rivals:
+                        counted.append(_Counted(family, cell.query, rivals, cell.size, None, None, wrong))
+    return Attempt(_witness(problem, problem.keys, None, counted), Bounds(right, problem.domain.size - never))
 
 
 def _witness(problem: Problem, keys: list, only: list | None, counted: list[_Counted]) -> Proof:

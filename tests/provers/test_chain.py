@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from sympy import Max, Min, Mod
 
 from mechverify import Accuracy, kth_largest, prove, tokens, transformer
+from mechverify.claims import ClaimError
 from mechverify.kernel import check
 from mechverify.provers.base import Budget
 from mechverify.report.statement import counterexamples
@@ -145,3 +146,21 @@ def test_certificates_are_deterministic(small_model, shipped):
     for path in (small_model, shipped(4)):
         first, second = (prove(claim(path, largest)).certificate for _ in range(2))
         assert first == second
+
+
+def test_a_strategy_is_all_that_is_tried(small_model):
+    """brute, listed and fold agree with enumeration on a small model, each by its own rule."""
+    found = {name: prove(claim(small_model, largest), strategy=name) for name in ("brute", "listed", "fold")}
+    right = prove(claim(small_model, largest)).theorem.right
+    assert {name: o.theorem.right for name, o in found.items()} == dict.fromkeys(found, right)
+    rules = {name: list(o.theorem.rules) for name, o in found.items()}
+    assert rules == {"brute": ["enumerate"], "listed": ["fold"], "fold": ["fold"]}
+
+
+def test_a_strategy_that_does_not_fit_says_why(shipped):
+    with pytest.raises(ClaimError, match=r"too many to run .*it needs: at most 2\^25 inputs"):
+        prove(claim(shipped(10), largest), strategy="brute")
+    with pytest.raises(ClaimError, match=r"not a short fold.*it needs: one layer, one head"):
+        prove(claim(shipped(10), lambda x: sum(t * 64**i for i, t in enumerate(x))), strategy="fold")
+    with pytest.raises(ClaimError, match=r"unknown; choose one of: brute \(v\^k"):
+        prove(claim(shipped(4), largest), strategy="nothing")
