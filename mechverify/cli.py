@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import signal
 import sys
 import time
 import traceback
+from glob import glob
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -28,7 +30,7 @@ app = typer.Typer(
 )  # fmt: skip
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 EXIT = {"PROVED": 0, "BOUNDED": 0, "REFUTED": 1, "UNKNOWN": 3}
-REJECTED, BAD_INPUT, INTERNAL = 1, 2, 70
+REJECTED, BAD_INPUT, INTERNAL, INTERRUPTED = 1, 2, 70, 130
 COLOURS = {"PROVED": "green", "REFUTED": "red", "BOUNDED": "cyan", "UNKNOWN": "yellow"}
 
 
@@ -197,6 +199,87 @@ def report(
             out.print(f"table: {write_latex(latex, checked)}", soft_wrap=True)
     except OSError as error:
         _stop(f"can't write {error.filename}: {error.strerror}")
+
+
+@app.command()
+def frontier(
+    claims: Annotated[list[Path], typer.Argument(help="Claim files, about accuracy.")],
+    parameter: Annotated[list[str] | None, typer.Option("-p", help="A parameter of the claims, as name=value.")] = None,
+    weights: Annotated[
+        list[str] | None, typer.Option(help='Models: a file, a folder, or a quoted pattern; gives "-p weights=".')
+    ] = None,
+    strategy: Annotated[
+        list[str] | None, typer.Option(help="A strategy's name, or a file of your own; by default all but brute.")
+    ] = None,
+    out_dir: Annotated[Path, typer.Option("--out", help="The folder for tables, picture, certificates.")] = Path(
+        "frontier"
+    ),
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
+    semantics: Annotated[str, typer.Option(help="real or float32.")] = "real",
+) -> None:
+    """Proof strategies over models: what each proves, and what it costs. Goes on where an earlier run stopped."""
+    from mechverify.claims import ClaimError
+    from mechverify.provers import frontier as runs
+    from mechverify.provers.strategies import DEFAULT
+    from mechverify.report import frontier as tables
+    from mechverify.report.pareto import draw
+
+    if semantics not in SEMANTICS:
+        _stop(f"--semantics {semantics}: unknown; choose {' or '.join(SEMANTICS)}")
+    try:
+        tasks = runs.plan(claims, _parameters(parameter or []), _files(weights or []), strategy or DEFAULT, semantics)
+    except ClaimError as error:
+        _stop(str(error))
+    try:
+        with Reporter(err) as reporter:
+
+            def told(row: runs.Row, missing: int) -> None:
+                reporter(f"{row.strategy} on {Path(row.weights).name}, {missing} to go", 1 - missing / len(tasks))
+
+            rows = runs.run(tasks, out_dir, jobs, told)
+            shares = {}
+            for task in tasks:
+                row = rows[task.key]
+                if task.strategy == runs.REFERENCE and row.reason is not None:
+                    shares[tables.group_of(row), row.weights_sha256] = runs.sampled(task)
+        done = [rows[task.key] for task in tasks]
+        known = tables.truths(done, shares)
+        points = tables.points(done, known)
+        tables.write_csv(out_dir / "frontier.csv", done, known)
+        if points:
+            tables.write_latex(out_dir / "frontier.tex", points)
+            draw(points, [out_dir / "frontier.svg", out_dir / "frontier.pdf"])
+    except KeyboardInterrupt:
+        _stop(f"interrupted; finished rows are in {out_dir}: the same command goes on", INTERRUPTED)
+    except OSError as error:
+        _stop(f"--out {out_dir}: {error.filename}: {error.strerror}")
+    for table in tables.terminal(points):
+        (out if out.is_terminal else Console(width=140, highlight=False)).print(table)
+    how = sorted({truth.how for truth in known.values()})
+    out.print(
+        f"* on the front; true accuracy: {', '.join(how)}; tables and picture: {out_dir}/frontier.*", soft_wrap=True
+    )
+    for row in done:
+        if row.reason is not None:
+            err.print(f"{row.strategy} on {row.weights}: {row.reason}", style="red", markup=False, soft_wrap=True)
+    raise typer.Exit(0 if points else EXIT["UNKNOWN"])
+
+
+def _files(patterns: list[str]) -> list[Path]:
+    """The models that files, folders and patterns name, each once, numbers in names in their order."""
+    found: list[Path] = []
+    for text in patterns:
+        path = Path(text)
+        if path.is_dir():
+            some = list(path.glob("*.safetensors"))
+        elif path.is_file():
+            some = [path]
+        else:
+            some = [Path(name) for name in glob(text)]
+        if not some:
+            _stop(f"--weights {text}: no such file, no folder with .safetensors files, and no pattern that fits any")
+        found += sorted(some, key=lambda p: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", str(p))])
+    return list(dict.fromkeys(found))
 
 
 @app.command()

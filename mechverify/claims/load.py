@@ -36,12 +36,21 @@ def load_claim(path: str | Path, parameters: Mapping[str, str]) -> Accuracy | Bo
 
 
 def _function(path: Path) -> Callable[..., Any]:
+    function = namespace(path, "claim").get("claim")
+    if not callable(function):
+        raise ClaimError(f"{path}: no function `claim`; see proofs/max_of_k.py for one to copy")
+    return function
+
+
+def namespace(path: Path, kind: str) -> dict[str, Any]:
+    """What a `kind` of file defines, once it is run; raises ClaimError."""
     try:
         source = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ClaimError(f"can't read claim file {path}: {error.strerror or error}") from None
+        raise ClaimError(f"can't read {kind} file {path}: {error.strerror or error}") from None
     except UnicodeDecodeError:
-        raise ClaimError(f"{path} is not a Python claim file; give weights with -p weights={path}") from None
+        hint = f"; give weights with -p weights={path}" if kind == "claim" else ""
+        raise ClaimError(f"{path} is not a Python {kind} file{hint}") from None
     try:
         code = compile(source, str(path), "exec")
     except SyntaxError as error:
@@ -51,11 +60,9 @@ def _function(path: Path) -> Callable[..., Any]:
     for folder in (str(path.resolve().parent), str(Path.cwd())):
         if folder not in sys.path:
             sys.path.append(folder)  # last: nothing that is installed is hidden
-    namespace: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
-    _run(path, lambda: exec(code, namespace))
-    if not callable(namespace.get("claim")):
-        raise ClaimError(f"{path}: no function `claim`; see proofs/max_of_k.py for one to copy")
-    return namespace["claim"]
+    found: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
+    _run(path, lambda: exec(code, found))
+    return found
 
 
 def _run(path: Path, action: Callable[[], Any]) -> Any:

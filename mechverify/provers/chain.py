@@ -108,7 +108,11 @@ def _follow(claim: Accuracy | Bounds, strategy: str, semantics: str, budget: Bud
     reasons = []
     if budget.spent():
         reasons.append("interrupted" if budget.interrupted else "the time limit was reached; raise --time-limit")
-    return _confirmed(problem, claim, found, problem.verdict(found.right, False), None, reasons, budget, start)
+    decided = problem.verdict(found.right, False)
+    try:
+        return _confirmed(problem, claim, found, decided, None, reasons, budget, start)
+    except kernel.Rejected as error:
+        raise kernel.Rejected(f"the kernel refuses what strategy {strategy} found: {error}") from None
 
 
 def _confirmed(

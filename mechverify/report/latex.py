@@ -36,9 +36,9 @@ def write_latex(target: Path, checked: list[tuple[Path, Theorem, float]]) -> Pat
         high = decimal(Fraction(t.right.high, total), 8, upwards=True)
         size = f"\\num{{{scientific(total)}}}"
         claim = integer(t.claim.graph, t.claim.target)
-        mechanism = f"\\texttt{{{_escape(claim if len(claim) <= 60 else claim[:57] + '...')}}}"
+        mechanism = f"\\texttt{{{escape(claim if len(claim) <= 60 else claim[:57] + '...')}}}"
         cells = [
-            _escape(path.name),
+            escape(path.name),
             t.verdict,
             mechanism,
             size,
@@ -58,7 +58,7 @@ def _range_row(path: Path, t: Theorem) -> str:
     """Mean width proved, and mean width that replayed inputs reach."""
     width = float((t.range.high - t.range.low).mean())
     reached = float((t.attained.low.max(0) - t.attained.high.min(0)).mean()) if t.attained else inf
-    cells = [_escape(path.name), t.verdict, f"\\texttt{{{_escape(name(t))}}}", str(t.claim.outputs)]
+    cells = [escape(path.name), t.verdict, f"\\texttt{{{escape(name(t))}}}", str(t.claim.outputs)]
     cells += [
         f"{width:.6f}" if isfinite(width) else "{--}",
         f"{reached:.6f}" if isfinite(reached) else "{--}",
@@ -67,5 +67,5 @@ def _range_row(path: Path, t: Theorem) -> str:
     return " & ".join([*cells, f"\\texttt{{{t.claim.weights_sha256[:12]}}}"]) + " \\\\\n"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     return "".join("\\" + c if c in "_&%#$" else c for c in text)

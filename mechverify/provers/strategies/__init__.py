@@ -4,10 +4,14 @@ A strategy is one function that finds a proof; docs/strategies.md shows how to a
 kernel derives the bounds from the proof, and refuses one that doesn't give what the strategy says.
 """
 
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 from mechverify.claims.errors import ClaimError
+from mechverify.claims.load import namespace
+from mechverify.kernel.errors import Unsupported
 from mechverify.provers.base import Attempt, Budget, Problem
 from mechverify.provers.fold import bounds, listed
 from mechverify.provers.strategies.brute import brute
@@ -25,24 +29,58 @@ class Strategy(NamedTuple):
     unexplained: Callable[[Problem], int] | None = None
 
 
+def _inputs_times_outputs(problem: Problem) -> int:
+    return problem.domain.size * problem.claim.outputs
+
+
+def _tables(problem: Problem) -> int:
+    """Of rule fold: scores [query, token, position], values [token, position, output], base [query, output]."""
+    vocab, length, outputs = len(problem.claim.graph.values), problem.domain.length, problem.claim.outputs
+    return vocab * (outputs + length * (vocab + outputs))
+
+
 ONE_HEAD = "one layer, one head, read at one position; a mechanism that folds over the tokens"
 
 STRATEGIES = {
     s.name: s
     for s in (
-        Strategy("brute", "v^k k d (v + d)", "at most 2^25 inputs", "exact, but for rounding", brute),
         Strategy(
-            "listed", "v^3 k + inputs of open cells, times k v", ONE_HEAD,
-            "exact, but for rounding and for cells that are too large to list", listed,
+            "brute", "v^k k d (v + d)", "at most 2^25 inputs", "exact, but for rounding", brute, _inputs_times_outputs
         ),
-        Strategy("fold", "v^3 k + counted cells, times k v", ONE_HEAD, "both bounds, often exact", bounds),
+        Strategy(
+            "listed", "k v^3 + n k v, n inputs of open cells", ONE_HEAD,
+            "exact, but for rounding and for cells that are too large to list", listed, _tables,
+        ),
+        Strategy("fold", "k v^3 + c k v^2, c counted cells", ONE_HEAD, "both bounds, often exact", bounds, _tables),
     )
 }  # fmt: skip
 
+DEFAULT = [name for name in STRATEGIES if name != "brute"]  # its bound is the accuracy, its cost is known beforehand
+
 
 def chosen(name: str) -> Strategy:
-    """The strategy of that name; raises ClaimError with all names where there is none."""
+    """The strategy of that name, or (NAME.py) the one that a file of yours calls STRATEGY. Raises ClaimError, with all
+    names, where there is none."""
+    if name.endswith(".py"):
+        return _own(name)
     if name not in STRATEGIES:
         known = "; ".join(f"{s.name} ({s.complexity})" for s in STRATEGIES.values())
-        raise ClaimError(f"--strategy {name}: unknown; choose one of: {known}")
+        raise ClaimError(f"--strategy {name}: unknown; give a file of your own, or one of: {known}")
     return STRATEGIES[name]
+
+
+def _own(path: str) -> Strategy:
+    found = namespace(Path(path), "strategy").get("STRATEGY")
+    if not isinstance(found, Strategy):
+        raise ClaimError(f"--strategy {path}: the file doesn't say STRATEGY = Strategy(...); see docs/strategies.md")
+
+    def find(problem: Problem, budget: Budget) -> Attempt:
+        try:
+            return found.find(problem, budget)
+        except Unsupported:
+            raise
+        except Exception as error:
+            lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+            raise ClaimError(f"{path}, line {lines[-1] if lines else 1}: {type(error).__name__}: {error}") from None
+
+    return found._replace(name=Path(path).stem, find=find)

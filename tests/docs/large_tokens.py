@@ -1,0 +1,30 @@
+"""Strategy: wherever a sequence has a large token, the model names its largest one."""
+
+from mechverify.kernel.claim import Bounds
+from mechverify.kernel.rules.fold import Family
+from mechverify.provers.base import Attempt, Budget, Problem
+from mechverify.provers.strategies import Strategy
+
+SHARE = 0.25  # of the mechanism's values, the largest: where rule fold is asked for
+
+
+def large_tokens(problem: Problem, budget: Budget) -> Attempt:
+    partition = problem.partition  # raises Unsupported where rule fold doesn't apply
+    values = sorted(key[0] for key in partition.keys)
+    only = [[v] for v in values[-max(1, round(SHARE * len(values))) :]]
+    right = 0
+    for key in only:
+        budget.progress(f"inputs whose largest token is {key[0]}", None)
+        for cell in Family(partition, tuple(key)).cells():
+            right += 0 if cell.undecided else cell.size  # no rival can win: every input of the cell is right
+    proof = {"rule": "fold", "keys": [], "only": only, "cells": []}
+    return Attempt(proof, Bounds(right, problem.domain.size))
+
+
+STRATEGY = Strategy(
+    name="large_tokens",
+    complexity="k v^3 / 4",
+    precondition="one layer, one head, read at one position; a mechanism that folds over the tokens",
+    postcondition="a lower bound: cells with a large token that no rival can win",
+    find=large_tokens,
+)
