@@ -45,9 +45,9 @@ class Ball(NamedTuple):
 
 
 class Arithmetic:
-    """What both kinds share; Float64 says what else there is. `ops` counts scalar operations: the length of a
-    proof. `work` adds what a call costs by itself, and is what `limit` bounds: a small file can't keep the
-    kernel busy for long."""
+    """What both kinds share; Float64 says what else there is. `ops` counts scalar operations on numbers that stand for
+    reals, and on counts: the length of a proof. `work` adds the mechanism's own steps, which no model changes, and what
+    a call costs by itself; it is what `limit` bounds: a small file can't keep the kernel busy for long."""
 
     xp: Any = np  # the library of the arrays: searches do the same steps with others
     rounds = True
@@ -66,6 +66,11 @@ class Arithmetic:
         if self.work > self.limit:
             raise Rejected(f"it takes more than {self.limit:.3g} units of work; allow more if you trust its author")
 
+    def step(self, steps: int, calls: int, cost: int = 10) -> None:
+        """Work that is no operation on numbers of the model: reading tokens into the mechanism's states."""
+        self.work += cost * steps
+        self.spend(0, calls)
+
     def add(self, x: Ball, y: Ball) -> Ball:
         x, y = self.align(x, y)
         return self._ball(x.mid + y.mid, x.rad + y.rad, x.exponent)
@@ -80,7 +85,7 @@ class Arithmetic:
 
     def contract(self, spec: str, x: Ball, y: Ball) -> Ball:
         """Einstein summation `spec` (two operands, explicit output, leading batch axes on each term), added
-        term by term. A letter of one operand alone must be in the output. Complexity: the products."""
+        term by term. A letter of one operand alone must be in the output. Complexity: twice the products."""
         first, second, result = spec.replace("->", ",").split(",")
         summed = [c for c in first if c in second and c not in result]
         left, right = (b.map(lambda a, t=t: _spread(a, t, summed, result)) for b, t in ((x, first), (y, second)))
@@ -91,7 +96,7 @@ class Arithmetic:
         shape = np.broadcast_shapes(left.mid.shape[len(summed) :], right.mid.shape[len(summed) :])
         mid, rad = np.zeros(shape, self.dtype), np.zeros(shape, self.dtype)
         wide_left, wide_right = np.any(left.rad), np.any(inner)
-        self.spend(n * mid.size, n)
+        self.spend((2 * n - 1) * mid.size, n, 5)  # and one more for the result: a multiply-add is two
         for part in _parts(shape):
             m, r = mid[(*part, ...)], rad[(*part, ...)]  # views, also of a scalar
             terms = [_part(a, part, len(shape), len(summed))

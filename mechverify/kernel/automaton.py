@@ -48,7 +48,7 @@ def derive(ar: Arithmetic, graph: Graph, roots: list[int], domain: list[np.ndarr
         if len(state) > STATE_LIMIT or max(work // 2, sum(t.size for t in step)) > TABLE_LIMIT:
             what = f"{len(state)} states after {position} tokens (limit {STATE_LIMIT})"
             raise Unsupported(f"the mechanism is not a short fold: {what}")
-        ar.spend(2 * work, 2 * reader.edges)
+        ar.step(2 * work, 2 * reader.edges)
         table = np.full((len(state), len(graph.values)), -1, np.int32)
         rows = reader.read(state, position, tokens)
         state, index = _unique_rows(rows.reshape(len(state) * len(tokens), rows.shape[-1]))
@@ -144,7 +144,7 @@ def towards(ar: Arithmetic, automaton: Automaton, target: int) -> list[Layer]:
     label = np.where(automaton.final == target, 0, -1)
     layers: list[Layer] = []
     for table in reversed(automaton.step):
-        ar.spend(table.size, 10)
+        ar.step(table.size, 10)
         rows = np.where(table >= 0, label[table], -1).astype(np.int32)
         alive = (rows >= 0).any(1)
         quotient, index = _unique_rows(rows[alive])

@@ -17,7 +17,7 @@ from mechverify.kernel.errors import NotACertificate, Rejected
 from mechverify.kernel.exact import Exact
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64, check_environment
-from mechverify.kernel.rules import cut, evaluation, fold, linear
+from mechverify.kernel.rules import compact, cut, evaluation, fold, linear
 
 FORMAT = "mechverify-certificate"
 VERSIONS = {"accuracy": 2, "bounds": 3}  # of the format, by what is claimed; every later kernel reads these as well
@@ -30,7 +30,12 @@ AXIOMS = {
     "libm:float32": "the float32 program's exp(d), d <= 0, is within 2^-21 e^d + 2^-126 of e^d",
 }
 LEAVES = {
-    "accuracy": {"enumerate": evaluation.enumerate, "counterexample": evaluation.counterexample, "fold": fold.check},
+    "accuracy": {
+        "enumerate": evaluation.enumerate,
+        "counterexample": evaluation.counterexample,
+        "fold": fold.check,
+        "compact": compact.check,
+    },
     "bounds": {
         "point": evaluation.point,
         "solver": evaluation.solver,

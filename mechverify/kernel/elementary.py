@@ -35,9 +35,10 @@ def _terms(name: str, reach: Fraction, precision: int) -> tuple[int, Fraction]:
     return n, term
 
 
-def series(ar: Arithmetic, name: str, y: Ball, reach: Fraction) -> Ball:
-    """The named series at y. Precondition: |y| <= reach. Complexity: three operations a term."""
-    n, tail = _terms(name, reach, ar.precision)
+def series(ar: Arithmetic, name: str, y: Ball, reach: Fraction, bits: int | None = None) -> Ball:
+    """The named series at y, to `bits` (the arithmetic's own precision if None). Precondition: |y| <= reach.
+    Complexity: three operations a term."""
+    n, tail = _terms(name, reach, bits or ar.precision)
     value = one = ar.rational(ONE)
     for k in range(n, 0, -1):
         value = ar.trim(ar.add(one, ar.mul(ar.mul(value, y), ar.rational(RATIOS[name](k)))))
@@ -66,15 +67,16 @@ def _inside(ar: Arithmetic, x: Ball, limit: Fraction) -> np.ndarray:
     return ar.upper(x.size) <= ar.units(float(limit), x.exponent)
 
 
-def exp_parts(ar: Arithmetic, x: Ball) -> tuple[Ball, np.ndarray]:
+def exp_parts(ar: Arithmetic, x: Ball, bits: int | None = None) -> tuple[Ball, np.ndarray]:
     """(m, k) with e^x = m 2^k for every real in the balls; m is near 1 and k an integer.
 
     x = k ln 2 + r, any k that makes |r| <= 0.36; then e^(x + d) = e^x e^d for |d| <= rad: within rad + rad^2 of
-    e^x, relatively, where rad <= 1; wider balls get (0, e^x e^rad]. Complexity: about 60 operations an element.
+    e^x, relatively, where rad <= 1; wider balls get (0, e^x e^rad]. Complexity: about 60 operations an element; 30 to
+    24 `bits`.
     """
     if not np.all(x.rad <= ar.units(1_000.0, x.exponent)):
         raise Rejected("exp of a ball that is too wide")
-    m, k = _exp_point(ar, x.point)
+    m, k = _exp_point(ar, x.point, bits)
     rad = Ball(x.rad, np.zeros_like(x.rad), x.exponent)
     wide = x.rad > ar.units(1.0, x.exponent)
     narrow = ar.where(wide, ar.rational(Fraction(0)), rad)
@@ -86,14 +88,14 @@ def exp_parts(ar: Arithmetic, x: Ball) -> tuple[Ball, np.ndarray]:
     return ar.trim(ar.mul(m, spread)), np.broadcast_to(k, np.broadcast_shapes(m.mid.shape, x.rad.shape))
 
 
-def _exp_point(ar: Arithmetic, x: Ball) -> tuple[Ball, np.ndarray]:
+def _exp_point(ar: Arithmetic, x: Ball, bits: int | None = None) -> tuple[Ball, np.ndarray]:
     x = ar.trim(x)
     k = ar.nearest(ar.mul(x.point, ar.rational(Fraction(1442695040888963407, 10**18))))
     r = ar.trim(ar.sub(x, ar.mul(ar.whole(k), ln2(ar))))
     reach = Fraction(36, 100)
     if not np.all(_inside(ar, r, reach)):
         raise Rejected("exp of a number too large to be reduced")
-    return series(ar, "exp", r, reach), k
+    return series(ar, "exp", r, reach, bits), k
 
 
 def exp(ar: Arithmetic, x: Ball) -> Ball:

@@ -27,6 +27,8 @@ CUT = "tests/soundness/test_cut.py"
 MECHANISMS = "tests/claims/test_mechanisms.py"
 FACTS = "tests/soundness/test_facts.py"
 FUNCTIONS = "tests/kernel/test_functions.py"
+COMPACT = "tests/soundness/test_compact.py"
+PARTS = "tests/kernel/test_parts.py"
 NEURONS = "tests/soundness/test_neurons.py"
 
 FAULTS = [
@@ -69,6 +71,42 @@ FAULTS = [
           "return self._count(low.max(-1), step, upwards=True)", DIFF),
     Fault("fold", "rules/fold.py", "alive[:, :, form.pin] &= np.arange(vocab) == queries[:, None]",
           "alive[:, :, form.pin] &= np.arange(vocab) != queries[:, None]", DIFF),
+    # rules/compact.py, leads.py, enclosed.py, chains.py, parts.py
+    Fault("compact", "rules/compact.py", "a[self.queries][:, self.alive])",
+          "np.repeat(a[self.queries, self.queries][:, None], len(self.alive), 1))", COMPACT),  # the query's attention for all
+    Fault("compact", "parts.py", "np.take(a, node.attr[1], node.attr[0])", "a.mean(node.attr[0])", COMPACT),  # mean position
+    Fault("compact", "rules/compact.py", "above[1:] = [a & ~above[0] for a in above[1:]]", "pass", COMPACT),
+    Fault("compact", "rules/compact.py", "[first, *(np.maximum(n - first, 0) for n in more)]", "[first, *more]", COMPACT),
+    Fault("compact", "rules/compact.py", "ar.where(worst.mid < 0, ar.mul(worst, largest), ar.rational(Fraction(0)))",
+          "ar.mul(worst, largest)", COMPACT),
+    Fault("compact", "rules/compact.py", "least.append(list(limits.mid.T))", "least.append([limits.mid[:, 0]] * len(above))",
+          COMPACT),
+    Fault("compact", "rules/compact.py", "if target[0] < 0 or target[1] > loose:", "if target[0] < 0:", COMPACT),
+    Fault("compact", "rules/compact.py", "np.minimum(old[0], total), old[1] + paths", "total, old[1] + paths", COMPACT),
+    Fault("compact", "rules/compact.py", "np.isin(self.queries, tokens).astype(count.dtype)",
+          "np.ones(n, count.dtype)", COMPACT),
+    Fault("compact", "rules/compact.py", "np.minimum.accumulate(", "np.maximum.accumulate(", COMPACT),
+    Fault("compact", "enclosed.py", "np.maximum.accumulate(", "np.minimum.accumulate(", COMPACT),
+    Fault("compact", "leads.py", "np.where(is_first, second, first)", "second", COMPACT),
+    Fault("compact", "leads.py", "ar.sub(base, ar.rational(tables.margin))", "base", COMPACT),
+    Fault("compact", "leads.py", "rest = ar.sub(rest, ar.rational(tables.margin))", "pass", COMPACT),
+    Fault("compact", "leads.py", "ar.add(rest, base) if one else rest", "rest", COMPACT),
+    Fault("compact", "leads.py", "        if spread is None:\n", "        if True:\n", COMPACT),
+    Fault("compact", "leads.py", "least(ar, over_each(tables.position), 0)", "over_each(tables.position).map(lambda a: a[0])",
+          COMPACT),
+    Fault("compact", "leads.py", "return point(ar.lower(x).min(axis), x.exponent)",
+          "return point(ar.lower(x).mean(axis), x.exponent)", COMPACT),
+    Fault("compact", "enclosed.py", "if width is None:", "if True:", COMPACT),
+    Fault("compact", "enclosed.py", "low, high = exp(ar, -half), exp(ar, half)", "low, high = exp(ar, half), exp(ar, half)",
+          COMPACT),
+    Fault("compact", "chains.py", "_times(ar, magnitude(ar, x), ranges(ar, y))", "_times(ar, x, ranges(ar, y))", PARTS),
+    Fault("compact", "chains.py", "magnitude(ar, ar.sub(high, low))", "magnitude(ar, ar.mul(ar.sub(high, low), ar.rational(Fraction(1, 2))))", PARTS),
+    Fault("compact", "chains.py", "ar.sqrt(ar.rational(Fraction(2)))", "ar.sqrt(ar.rational(Fraction(1, 4)))", PARTS),
+    Fault("compact", "chains.py", "rest = (*left, ar.sub(eye, _times(ar, over, h)), *right)", "rest = (*left[:-1], *right)", PARTS),
+    Fault("compact", "parts.py", 'if b != "fixed"}', 'if b == "token"}', PARTS),
+    Fault("compact", "parts.py", "x._replace(base=base, value=value)", "x._replace(base=base)", PARTS),
+    Fault("compact", "rules/compact.py", "if seen & (here :=", "if not (here :=", RULES),
+    Fault("compact", "rules/compact.py", "shown += np.where(least > 0, found, 0)", "shown += np.where(least >= 0, found, 0)", RULES),
     # recursion.py
     Fault("recursion", "recursion.py", "after[at] = np.minimum(after[at], values[order])", "after[at] = values[order]", RECURSION),
     Fault("recursion", "recursion.py", "row[going] += len(tokens) * counts", "row[going] += counts", RECURSION),

@@ -52,6 +52,13 @@ def fold(cells=(), keys=(), only=None, trials=None) -> dict[str, Any]:
     return witness if trials is None else witness | {"trials": trials}
 
 
+def compact(passes=(), scores=None, base="exact") -> dict[str, Any]:
+    """Passes are (rivals, tokens, loose, rows [query token, class, thresholds])."""
+    names = "rivals", "tokens", "loose", "cells"
+    rows = [dict(zip(names, entry, strict=True)) for entry in passes]
+    return {"rule": "compact", "scores": scores, "base": base, "passes": rows}
+
+
 def file(doc: dict, weights: bytes) -> bytes:
     return pack({"certificate.json": json.dumps(doc).encode(), "weights.safetensors": weights})
 

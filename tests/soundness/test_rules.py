@@ -193,3 +193,59 @@ def test_work_is_limited():
     document = forge.document(echo(), ENUMERATE, equals=CONSTANT, vocab=2, length=2, position=1, right=(2, 2))
     with pytest.raises(Rejected, match="units of work"):
         check(forge.file(document, echo()), limit=1000)
+
+
+HIGH, LOW = (0.5).hex(), (-2.0).hex()
+
+
+def compact(rows, tokens="each", loose=0, rivals="together", **options) -> dict:
+    return forge.compact([(rivals, tokens, loose, rows)], **options)
+
+
+@pytest.mark.parametrize("rivals", ["together", "scaled", "apart"])
+def test_kept_tokens_are_counted_where_their_sum_is_positive(rivals):
+    """The echo is right where the last token is 0: its lead is 1 there and -1 elsewhere, whatever the first token."""
+    for rows, right in [
+        ([[0, 0, [HIGH]]], 2), ([[0, 0, [HIGH]], [1, 0, [LOW]]], 2), ([[1, 0, [LOW]]], 0), ([], 0), ([[0, 0, [(2.0).hex()]]], 0),
+    ]:  # fmt: skip
+        for exact in (False, True):
+            assert accepted(echo(), compact(rows, rivals=rivals), (right, 4), exact=exact)
+            assert not accepted(echo(), compact(rows, rivals=rivals), (right + 1, 4), exact=exact)
+            assert not accepted(echo(), compact(rows, rivals=rivals), (right, 3), exact=exact)
+
+
+def test_tokens_kept_in_an_order():
+    for order, ends, right in [("ascending", 2, 2), ("descending", 2, 2), ("ascending", 1, 1), ("descending", 0, 0)]:
+        proof = compact([[0, 0, [ends]]], order)
+        assert accepted(echo(), proof, (right, 4)) and not accepted(echo(), proof, (right + 1, 4)), (order, ends)
+    for first, second, right in [(0, 2, 1), (1, 2, 2), (2, 1, 2), (0, 0, 0)]:  # one token may be loose
+        proof = compact([[0, 0, [first, second]]], "ascending", 1)
+        right = 2 if (first, second) == (0, 2) else right
+        assert accepted(echo(), proof, (right, 4)) and not accepted(echo(), proof, (right + 1, 4)), (first, second)
+    assert not accepted(echo(), compact([[0, 0, [1]]], "ascending", rivals="apart"), (0, 4))
+
+
+def test_a_witness_of_rule_compact_names_each_cell_once_and_classes_that_exist():
+    cell = [0, 0, [HIGH]]
+    for rows in (
+        [cell, cell],
+        [[0, 1, [HIGH]]],
+        [[0, -1, [HIGH]]],
+        [[2, 0, [HIGH]]],
+        [[0, 0, []]],
+        [[0, 0, [HIGH, LOW]]],
+    ):
+        assert not accepted(echo(), compact(rows), (0, 4)), rows
+    twice = forge.compact([("together", "each", 0, [cell])] * 2)
+    assert not accepted(echo(), twice, (0, 4))
+    assert not accepted(echo(), compact([cell]), (0, 4), semantics="float32")
+
+
+def test_ties_are_not_shown_right():
+    for difference, right in ((1e-20, 4), (-1e-20, 0), (0.0, 0)):
+        data, rows = near_tie(difference), [[q, 0, [(-1.0).hex()]] for q in (0, 1)]
+        for rivals in ("together", "scaled", "apart"):
+            assert accepted(data, compact(rows, rivals=rivals), (0, 4))
+            assert not accepted(data, compact(rows, rivals=rivals), (1, 4))
+        rows = [[q, 0, [(0.0).hex()]] for q in (0, 1)]  # the threshold bounds what is kept
+        assert not accepted(data, compact(rows), (1 if right == 0 else 5, 4), exact=True)
