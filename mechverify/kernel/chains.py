@@ -1,13 +1,14 @@
 """Products of small matrices, multiplied out or enclosed without doing so.
 
-A chain (M_1, .., M_k) of balls [rows, columns] stands for the matrix M_1 ... M_k. Softmax doesn't change where a number
-is added to a row of scores, so of a chain of scores only differences along its rows matter: it is enough to know that
-row up to a number, and up to a width. A witness may take a matrix of rank one off at a link of the chain; for any
-vectors g, h with h.g != 0
+A chain (M_1, .., M_k) of balls [rows, columns] stands for the matrix A = M_1 ... M_k. Softmax doesn't change where a
+number is added to a row of scores, so of a chain of scores only differences along its rows matter: it is enough to know
+each row up to a number, and up to a width. A witness may take a matrix of rank one off, for any vectors u, v with
+s = u A v != 0:
 
-    L R = (L g) (h R) / h.g  +  L P R,    P = 1 - g h / h.g  (and P P = P),
+    A = (A v)(u A) / s + N_1 ... N_k,    N_i = M_i - (M_i ... M_k v)(u M_1 ... M_i) / s,
 
-which is an identity, so that the kernel need not know why g and h were chosen.
+an identity (docs/soundness.md), so that the kernel need not know why u and v were chosen. The N_i are small where A
+nearly has rank one, and each costs no more than its matrix has entries.
 """
 
 from fractions import Fraction
@@ -19,13 +20,13 @@ from mechverify.kernel.arithmetic import Arithmetic, Ball
 from mechverify.kernel.evaluate import reserve
 
 Chain = tuple[Ball, ...]
-REMAINDERS = ("maxdiff", "meandiff", "svd", "subproduct", "recursive")
+TINY = Fraction(1, 2**200)  # keeps a root away from zero
+REMAINDERS = ("maxdiff", "meandiff", "svd", "subproduct", "norms", "recursive")
 
 
 class Peeled(NamedTuple):
-    """Vectors `left` (g) and `right` (h) at a link: between matrices `link` - 1 and `link`; how to bound the rest."""
+    """Vectors u [rows] and v [columns] of a chain, and how to bound the rest."""
 
-    link: int
     left: np.ndarray
     right: np.ndarray
     remainder: str
@@ -75,31 +76,37 @@ def along_rows(ar: Arithmetic, chain: Chain, peeled: Peeled | None) -> tuple[Bal
     """A table S [rows, columns] and widths r [rows, 1] such that for some numbers c every entry of the chain's matrix
     is within r_i / 2 of S_ij + c_i. Without a witness: the matrix itself, and None for zero widths.
 
-    Precondition: vectors as long as the link. Complexity: of remainder `recursive`, rows x columns and the sizes of the
-    matrices; of the others, that of multiplying each side of the link (`svd`, `subproduct`: and its Gram matrix).
+    Precondition: u and v fit the matrix. Complexity: rows x columns, and the sizes of the matrices; more than that, the
+    Gram matrices of all but the first and the last (remainder `norms`), or the product of each half of the chain (the
+    others but `recursive`; `svd` the Gram matrices of both).
     """
     if peeled is None:
         return product(ar, chain), None
-    left, right = chain[: peeled.link], chain[peeled.link :]
-    g, h = (ar.exact(v) for v in (peeled.left[:, None], peeled.right[None, :]))
-    over = ar.div(g, _times(ar, h, g))  # g / h.g
+    rows, columns = [ar.exact(peeled.left[None])], [ar.exact(peeled.right[:, None])]
+    for m in chain:
+        rows.append(_times(ar, rows[-1], m))  # u M_1 ... M_i
+    for m in reversed(chain):
+        columns.insert(0, _times(ar, m, columns[0]))  # M_i ... M_k v
+    scale = _times(ar, rows[0], columns[0])
+    columns = [ar.div(c, scale) for c in columns[:-1]]
+    rest = tuple(ar.trim(ar.sub(m, _times(ar, *outer))) for m, *outer in zip(chain, columns, rows[1:], strict=True))
+    table = ar.trim(_times(ar, columns[0], rows[-1]))
     if peeled.remainder == "recursive":
-        column, row = _through(ar, left, over), _through(ar, transposed(right), h.map(np.transpose)).map(np.transpose)
-        eye = ar.whole(np.eye(len(peeled.left), dtype=np.int64))
-        rest = (*left, ar.sub(eye, _times(ar, over, h)), *right)
-        return _times(ar, column, row), _recursive(ar, rest)
-    x, y = product(ar, left), product(ar, right)
-    column, row = _times(ar, x, over), _times(ar, h, y)
-    table = _times(ar, column, row)
-    x, y = ar.sub(x, _times(ar, column, h)), ar.sub(y, _times(ar, over, row))  # x P and P y
-    if peeled.remainder == "svd":
-        return table, _spread(ar, _norm(ar, _times(ar, _gram(ar, x), _gram(ar, y.map(np.transpose)))), x)
-    if peeled.remainder == "subproduct":
-        norms = [_norm(ar, _gram(ar, m)) for m in (x, y.map(np.transpose))]
-        return table, _spread(ar, ar.mul(*norms), x)
-    if peeled.remainder == "meandiff":
-        mean = mean_row(ar, x)
-        table, x = ar.add(table, _times(ar, mean, y)), ar.sub(x, mean)
+        return table, _recursive(ar, rest)
+    if peeled.remainder == "norms":
+        return table, _by_norms(ar, *rest)
+    half = max(1, len(rest) // 2)
+    x, y = product(ar, rest[:half]), product(ar, rest[half:])
+    match peeled.remainder:
+        case "svd":
+            norm = _norm(ar, _times(ar, _gram(ar, x), _gram(ar, y.map(np.transpose))))
+            width = ar.mul(root(ar, ar.rational(Fraction(2))), norm)  # |e_a - e_b| is the root of 2
+            return table, width.map(lambda a: np.broadcast_to(a, (x.mid.shape[0], 1)))
+        case "subproduct":
+            return table, _by_norms(ar, x, y)
+        case "meandiff":
+            mean = mean_row(ar, x)
+            table, x = ar.add(table, _times(ar, mean, y)), ar.sub(x, mean)
     return table, _times(ar, magnitude(ar, x), ranges(ar, y))
 
 
@@ -125,10 +132,27 @@ def _recursive(ar: Arithmetic, chain: Chain) -> Ball:
     return width
 
 
-def _through(ar: Arithmetic, chain: Chain, vector: Ball) -> Ball:
-    for m in reversed(chain):
-        vector = _times(ar, m, vector)
-    return vector
+def _by_norms(ar: Arithmetic, first: Ball, *others: Ball) -> Ball:
+    """Widths of the rows: |x M (a - b)| <= |x| |M| |a - b|, and with any column c, |a - b| <= 2 max_j |a_j - c|."""
+    *inner, last = others
+    widths = lengths(ar, first)
+    for m in inner:
+        widths = ar.mul(widths, _norm(ar, _gram(ar, m)))
+    columns = last.map(np.transpose)
+    reach = longest(ar, ar.sub(columns, mean_row(ar, columns)))
+    return ar.mul(widths, ar.add(reach, reach)).map(lambda a: a[:, None])
+
+
+def lengths(ar: Arithmetic, x: Ball) -> Ball:
+    """At least the Euclidean norm of each row: [rows]."""
+    return root(ar, ar.contract("ij,ij->i", x, x))
+
+
+def longest(ar: Arithmetic, x: Ball) -> Ball:
+    """At least the largest norm of a row: [1]."""
+    ar.spend(x.mid.shape[0])
+    found = lengths(ar, x)
+    return point(ar.upper(found).max(keepdims=True), found.exponent)
 
 
 def _gram(ar: Arithmetic, x: Ball) -> Ball:
@@ -138,12 +162,14 @@ def _gram(ar: Arithmetic, x: Ball) -> Ball:
 def _norm(ar: Arithmetic, gram: Ball) -> Ball:
     """At least the square root of the largest eigenvalue l of a matrix whose eigenvalues aren't negative (a Gram
     matrix, or the product of two): l^4 <= tr(M^4) = sum_ij (M^2)_ij (M^2)_ji."""
-    square = _times(ar, gram, gram)
+    gram = ar.trim(gram)
+    square = ar.trim(_times(ar, gram, gram))
     trace = ar.contract("ij,ji->", square, square)
-    return ar.sqrt(ar.sqrt(ar.sqrt(trace)))
+    for _ in range(3):
+        trace = root(ar, ar.trim(trace))
+    return trace
 
 
-def _spread(ar: Arithmetic, norm: Ball, x: Ball) -> Ball:
-    """Entries a, b of one row of a matrix R differ by at most |R| |e_a - e_b| = sqrt(2) |R|."""
-    width = ar.mul(ar.sqrt(ar.rational(Fraction(2))), norm)
-    return width.map(lambda a: np.broadcast_to(a, (x.mid.shape[0], 1)))
+def root(ar: Arithmetic, x: Ball) -> Ball:
+    """At least the square roots of numbers that are not negative, whatever the balls hold beside them."""
+    return ar.sqrt(ar.add(point(np.maximum(ar.upper(x), 0), x.exponent), ar.rational(TINY)))

@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 
 from mechverify.kernel.arithmetic import Ball
-from mechverify.kernel.chains import Chain, Peeled, along_rows, magnitude, mean_row, point, product, ranges
+from mechverify.kernel.chains import Chain, Peeled, along_rows, lengths, longest, magnitude, mean_row, point, product
 from mechverify.kernel.claim import Domain, Job
 from mechverify.kernel.elementary import exp, exp_parts
 from mechverify.kernel.errors import Rejected, Unsupported
@@ -50,10 +50,9 @@ class Enclosed:
         ar, score = self.ar, self.form.score
         if ("query", "token") not in score:
             raise Unsupported("scores don't depend on the query's token and the token attended to")
-        link = None if peeled is None else peeled.link
         chain = score["query", "token"]
-        if link is not None and not (0 < link < len(chain) and len(peeled.left) == chain[link].mid.shape[0]):
-            raise Rejected(f"no link {link} of {len(chain)} matrices has {len(peeled.left)} entries")
+        if peeled is not None and (len(chain) < 2 or not len(peeled.left) == len(peeled.right) == self.vocab):
+            raise Rejected("vectors that don't fit the scores")
         table, width = along_rows(ar, chain, peeled)
         if ("fixed", "token") in score:
             table = ar.add(table, product(ar, score["fixed", "token"]))
@@ -87,15 +86,15 @@ class Enclosed:
 
     def _base(self, mean: bool) -> tuple[Ball, Ball | None]:
         """All rows; or one near their mean, and by how much differences of two entries of another row may differ from
-        that row's: with x the difference of the rows, |x (w_a - w_b)| <= sum_j |x_j| (max w_j - min w_j)."""
+        that row's: with x the difference of the rows and c any column, |x (w_a - w_b)| <= 2 |x| max_n |w_n - c|."""
         ar, parts = self.ar, self.form.base
         if not mean or "query" not in parts:
             return self._table(parts, "query", 1), None
         rows, *rest = parts["query"]
-        row = mean_row(ar, rows)
-        right = product(ar, tuple(rest))
-        spread = ar.contract("ij,jk->ik", magnitude(ar, ar.sub(rows, row)), ranges(ar, right))
-        return product(ar, (row, right)), magnitude(ar, spread).map(lambda a: a[:, 0])
+        row, right = mean_row(ar, rows), product(ar, tuple(rest)).map(np.transpose)
+        reach = longest(ar, ar.sub(right, mean_row(ar, right)))
+        spread = ar.mul(ar.add(reach, reach), lengths(ar, ar.sub(rows, row)))
+        return product(ar, (row, right.map(np.transpose))), spread
 
     def running(self, descending: bool) -> Ball:
         """The largest factor of a query over the first 1, 2, .. tokens in an order, upper bounds [query, vocab]."""

@@ -63,10 +63,8 @@ def random_proof(rng, doc, weights) -> dict:
     vocab, outputs = len(doc["claim"]["domain"]["values"]), weights["unembed.W_U"].shape[1]
     scores = None
     if rng.random() < 0.35:
-        link = int(rng.integers(1, 4))
-        size = weights["embed.W_E"].shape[1] if link != 2 else weights["blocks.0.attn.W_Q"].shape[2]
-        left, right = ([float(v).hex() for v in rng.normal(size=size)] for _ in "lr")
-        scores = {"link": link, "left": left, "right": right, "remainder": str(rng.choice(REMAINDERS))}
+        left, right = ([float(v).hex() for v in rng.normal(size=vocab)] for _ in "lr")
+        scores = {"left": left, "right": right, "remainder": str(rng.choice(REMAINDERS))}
     cells = [(q, m) for q in range(vocab) for m in range(outputs)]
     passes, split = [], rng.integers(0, 3, len(cells))
     for number in range(2):

@@ -225,6 +225,42 @@ def test_tokens_kept_in_an_order():
     assert not accepted(echo(), compact([[0, 0, [1]]], "ascending", rivals="apart"), (0, 4))
 
 
+def test_a_positive_lead_counts_no_more_than_its_smallest_factor():
+    """The last token's term is -5/e; the first adds 3 (token 1) or 3/e^5 (token 0), and both lead by 3."""
+    data = as_bytes({
+        "embed.W_E": np.eye(3), "pos_embed.W_pos": np.zeros((2, 3)), "unembed.W_U": np.array([[1.0, 0], [0, 0], [0, 1]]),
+        "blocks.0.attn.W_Q": np.ones((1, 3, 1)), "blocks.0.attn.W_K": np.array([[[-5.0], [0], [-1]]]),
+        "blocks.0.attn.W_V": np.array([[[4.0], [4], [-4]]]), "blocks.0.attn.W_O": np.array([[[1.0, 0, 0]]]),
+    })  # fmt: skip
+    for proof, right in [
+        (compact([[2, 0, [2]]], "ascending"), 0), (compact([[2, 0, [(0.01).hex()]]]), 0), (compact([[2, 0, [(2.0).hex()]]]), 1),
+    ]:  # fmt: skip
+        for shown in range(3):
+            document = forge.document(data, proof, equals=CONSTANT, vocab=3, tokens=[[0, 1], [2]], length=2, position=1,
+                                      right=(shown, 2))  # fmt: skip
+            if shown <= right:
+                assert check(forge.file(document, data)).right.low == shown
+            else:
+                with pytest.raises(Rejected):
+                    check(forge.file(document, data))
+
+
+def test_a_mean_row_stands_for_all_rows_up_to_their_distance():
+    """Output 0 leads by 1/2 in the bias and by `own` in the query's part, the same for both tokens."""
+    for own, right in ((-1.0, 0), (-0.25, 4)):
+        parts = {"unembed.W_U": np.array([[own, 0.0]]), "unembed.b_U": np.array([1.5, 1.0])}
+        zero = {f"blocks.0.attn.W_{c}": np.zeros((1, 1, 1)) for c in "QKVO"}
+        data = as_bytes(parts | zero | {"embed.W_E": np.ones((2, 1)), "pos_embed.W_pos": np.zeros((2, 1))})
+        for base, rivals in (("exact", "together"), ("mean", "together"), ("mean", "scaled"), ("mean", "apart")):
+            proof = compact([[q, 0, [(own + 0.5 - 1e-6).hex()]] for q in (0, 1)], rivals=rivals, base=base)
+            assert accepted(data, proof, (right, 4)) and not accepted(data, proof, (right + 1, 4)), (own, base, rivals)
+    rows = [
+        [0, 0, [(-1.5).hex()]],
+        [1, 0, [(-1.5).hex()]],
+    ]  # of the echo both rows are as far from the mean as the lead
+    assert not accepted(echo(), compact(rows, base="mean"), (1, 4))
+
+
 def test_a_witness_of_rule_compact_names_each_cell_once_and_classes_that_exist():
     cell = [0, 0, [HIGH]]
     for rows in (

@@ -70,9 +70,7 @@ def _peeled(entry: Reader) -> Peeled | None:
     if entry.value is None:
         return None
     left, right = (np.array([v.float64() for v in entry[name].items(2**12, 1)]) for name in ("left", "right"))
-    if len(left) != len(right):
-        raise Rejected(f"{entry.where}: two vectors of different lengths")
-    peeled = Peeled(entry["link"].an_integer(0, 2**4), left, right, entry["remainder"].one_of(REMAINDERS))
+    peeled = Peeled(left, right, entry["remainder"].one_of(REMAINDERS))
     entry.close()
     return peeled
 

@@ -15,6 +15,7 @@ from mechverify.kernel.errors import Unsupported
 from mechverify.provers.base import Attempt, Budget, Problem
 from mechverify.provers.fold import bounds, listed
 from mechverify.provers.strategies.brute import brute
+from mechverify.provers.strategies.families import FAMILIES
 
 
 class Strategy(NamedTuple):
@@ -52,6 +53,8 @@ STRATEGIES = {
             "exact, but for rounding and for cells that are too large to list", listed, _tables,
         ),
         Strategy("fold", "k v^3 + c k v^2, c counted cells", ONE_HEAD, "both bounds, often exact", bounds, _tables),
+        *(Strategy(name, cost, f"{ONE_HEAD}; no neurons; semantics real", f"a lower bound: {what}", find)
+          for name, (cost, what, find) in FAMILIES.items()),
     )
 }  # fmt: skip
 

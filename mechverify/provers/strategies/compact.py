@@ -81,7 +81,7 @@ def _witness(peeled: Peeled | None) -> dict | None:
     if peeled is None:
         return None
     vectors = {name: [float(x).hex() for x in v] for name, v in (("left", peeled.left), ("right", peeled.right))}
-    return {"link": peeled.link, "remainder": peeled.remainder, **vectors}
+    return {"remainder": peeled.remainder, **vectors}
 
 
 def _search(family: Family, leads: Leads, how: Pass) -> Found:
