@@ -1,4 +1,4 @@
-"""The command line: prove, check, show, report, models, strategies. Exit codes are a contract (docs/cli.md)."""
+"""The command line: prove, check, show, report, frontier and the rest. Exit codes are a contract (docs/cli.md)."""
 
 import json
 import os
@@ -219,47 +219,33 @@ def frontier(
 ) -> None:
     """Proof strategies over models: what each proves, and what it costs. Goes on where an earlier run stopped."""
     from mechverify.claims import ClaimError
-    from mechverify.provers import frontier as runs
+    from mechverify.provers.frontier import Row, plan
     from mechverify.provers.strategies import DEFAULT
-    from mechverify.report import frontier as tables
-    from mechverify.report.pareto import draw
+    from mechverify.report.frontier import terminal
+    from mechverify.report.measure import measure
 
     if semantics not in SEMANTICS:
         _stop(f"--semantics {semantics}: unknown; choose {' or '.join(SEMANTICS)}")
     try:
-        tasks = runs.plan(claims, _parameters(parameter or []), _files(weights or []), strategy or DEFAULT, semantics)
+        tasks = plan(claims, _parameters(parameter or []), _files(weights or []), strategy or DEFAULT, semantics)
     except ClaimError as error:
         _stop(str(error))
     try:
         with Reporter(err) as reporter:
 
-            def told(row: runs.Row, missing: int) -> None:
+            def told(row: Row, missing: int) -> None:
                 reporter(f"{row.strategy} on {Path(row.weights).name}, {missing} to go", 1 - missing / len(tasks))
 
-            rows = runs.run(tasks, out_dir, jobs, told)
-            shares = {}
-            for task in tasks:
-                row = rows[task.key]
-                if task.strategy == runs.REFERENCE and row.reason is not None:
-                    shares[tables.group_of(row), row.weights_sha256] = runs.sampled(task)
-        done = [rows[task.key] for task in tasks]
-        known = tables.truths(done, shares)
-        points = tables.points(done, known)
-        tables.write_csv(out_dir / "frontier.csv", done, known)
-        if points:
-            tables.write_latex(out_dir / "frontier.tex", points)
-            draw(points, [out_dir / "frontier.svg", out_dir / "frontier.pdf"])
+            rows, known, points = measure(tasks, out_dir, jobs, told)
     except KeyboardInterrupt:
         _stop(f"interrupted; finished rows are in {out_dir}: the same command goes on", INTERRUPTED)
     except OSError as error:
         _stop(f"--out {out_dir}: {error.filename}: {error.strerror}")
-    for table in tables.terminal(points):
+    for table in terminal(points):
         (out if out.is_terminal else Console(width=140, highlight=False)).print(table)
-    how = sorted({truth.how for truth in known.values()})
-    out.print(
-        f"* on the front; true accuracy: {', '.join(how)}; tables and picture: {out_dir}/frontier.*", soft_wrap=True
-    )
-    for row in done:
+    how = ", ".join(sorted({truth.how for truth in known.values()}))
+    out.print(f"* on the front; true accuracy: {how}; tables and picture: {out_dir}/frontier.*", soft_wrap=True)
+    for row in rows:
         if row.reason is not None:
             err.print(f"{row.strategy} on {row.weights}: {row.reason}", style="red", markup=False, soft_wrap=True)
     raise typer.Exit(0 if points else EXIT["UNKNOWN"])

@@ -25,20 +25,20 @@ def path(k: int, seed: int) -> Path:
     return WEIGHTS / f"max_of_{k}_seed{seed}.safetensors"
 
 
-def model(k: int) -> Transformer:
-    """An untrained max-of-`k` model: token ids [..., k] to logits [..., k, 64]."""
-    return Transformer(n_ctx=k, d_vocab=D_VOCAB, d_model=D_MODEL, d_head=D_MODEL, deviation=0.8 / D_MODEL**0.5)
+def model(k: int, vocab: int = D_VOCAB) -> Transformer:
+    """An untrained max-of-`k` model: token ids [..., k] to logits [..., k, vocab]."""
+    return Transformer(n_ctx=k, d_vocab=vocab, d_model=D_MODEL, d_head=D_MODEL, deviation=0.8 / D_MODEL**0.5)
 
 
-def train(k: int, seed: int, steps: int = 3_000, batch: int = 128) -> Transformer:
+def train(k: int, seed: int, steps: int = 3_000, batch: int = 128, vocab: int = D_VOCAB) -> Transformer:
     """Cross-entropy at the last position on uniform sequences; the same seed gives the same weights
     on the same torch build, and a model of the same quality on another."""
     torch.manual_seed(seed)
     torch.set_num_threads(1)  # summation order, and so the weights, would depend on the number of threads
-    net = model(k)
+    net = model(k, vocab)
     optimiser = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=1e-3, betas=(0.9, 0.999))
     for _ in range(steps):
-        tokens = torch.randint(D_VOCAB, (batch, k))
+        tokens = torch.randint(vocab, (batch, k))
         loss = torch.nn.functional.cross_entropy(net(tokens)[:, -1], tokens.amax(dim=1))
         optimiser.zero_grad()
         loss.backward()
@@ -48,7 +48,7 @@ def train(k: int, seed: int, steps: int = 3_000, batch: int = 128) -> Transforme
 
 def accuracy(net: Transformer, k: int, samples: int = 200_000, seed: int = 1) -> float:
     """Share of uniform random sequences answered right, in float32."""
-    tokens = torch.randint(D_VOCAB, (samples, k), generator=torch.Generator().manual_seed(seed))
+    tokens = torch.randint(net.embed.W_E.shape[0], (samples, k), generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
         right = [(net(part)[:, -1].argmax(-1) == part.amax(1)).sum().item() for part in tokens.split(20_000)]
     return sum(right) / samples
@@ -59,14 +59,17 @@ def main() -> None:
     parser.add_argument("--k", type=int, help="sequence length; with --seed, train one model")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=3_000)
+    parser.add_argument("--vocab", type=int, default=D_VOCAB, help="number of tokens; with --k and --out")
     parser.add_argument("--out", type=Path, help="where to write; by default toy_models/weights")
     args = parser.parse_args()
     if args.k is not None and args.k < 1:
         parser.error("--k must be at least 1")
+    if args.vocab != D_VOCAB and not args.out:
+        parser.error("--vocab goes with --k and --out")
     if args.out and (not args.k or not args.out.parent.is_dir()):
         parser.error("--out goes with --k and an existing folder")
     for k, seed in [(args.k, args.seed)] if args.k else sorted(SHIPPED):
-        net = train(k, seed, args.steps)
+        net = train(k, seed, args.steps, vocab=args.vocab)
         out = args.out or path(k, seed)
         save_file({name: value.contiguous() for name, value in net.state_dict().items()}, out)
         print(f"{out}: K={k} seed={seed}, sampled accuracy {accuracy(net, k):.5f}", flush=True)

@@ -60,8 +60,9 @@ class Point:
 
 
 def group_of(row: Row) -> str:
-    """What is averaged over: models of one claim and one domain."""
-    others = ", ".join(f"{k}={v}" for k, v in sorted(row.parameters.items()) if k != "weights")
+    """What is averaged over: models of one claim and one domain (the threshold doesn't change what is proved)."""
+    own = {k: v for k, v in row.parameters.items() if k not in ("weights", "at_least")}
+    others = ", ".join(f"{k}={v}" for k, v in sorted(own.items()))
     return f"{Path(row.claim).stem}{f' ({others})' if others else ''}, {row.vocab}^{row.length}"
 
 
