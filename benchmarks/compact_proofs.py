@@ -248,12 +248,14 @@ def one_table(board: Board, file: Path) -> None:
 
 
 def stated(complexity: str, letter: str) -> int:
-    """The largest power of `letter` in a complexity such as `k v^3 + n k v, n inputs`."""
+    """The largest power of `letter` in a term of a complexity such as `k v^3 + n k v, n inputs`; the outputs o are as
+    many as the vocabulary v."""
     powers = [0]
     for term in complexity.partition(",")[0].replace("(", " ").replace(")", " ").split("+"):
-        for factor in term.split():
-            base, _, power = factor.partition("^")
-            powers += [int(power or 1)] if base == letter and (power or "1").isdigit() else []
+        factors = (factor.partition("^") for factor in term.split())
+        powers.append(
+            sum(int(power or 1) for base, _, power in factors if base == letter or (base, letter) == ("o", "v"))
+        )
     return max(powers)
 
 

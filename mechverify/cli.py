@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import sys
 import time
@@ -242,7 +241,7 @@ def frontier(
     except OSError as error:
         _stop(f"--out {out_dir}: {error.filename}: {error.strerror}")
     for table in terminal(points):
-        (out if out.is_terminal else Console(width=140, highlight=False)).print(table)
+        _wide().print(table)
     how = ", ".join(sorted({truth.how for truth in known.values()}))
     out.print(f"* on the front; true accuracy: {how}; tables and picture: {out_dir}/frontier.*", soft_wrap=True)
     for row in rows:
@@ -253,6 +252,8 @@ def frontier(
 
 def _files(patterns: list[str]) -> list[Path]:
     """The models that files, folders and patterns name, each once, numbers in names in their order."""
+    from mechverify.report.frontier import natural
+
     found: list[Path] = []
     for text in patterns:
         path = Path(text)
@@ -264,7 +265,7 @@ def _files(patterns: list[str]) -> list[Path]:
             some = [Path(name) for name in glob(text)]
         if not some:
             _stop(f"--weights {text}: no such file, no folder with .safetensors files, and no pattern that fits any")
-        found += sorted(some, key=lambda p: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", str(p))])
+        found += sorted(some, key=lambda p: natural(str(p)))
     return list(dict.fromkeys(found))
 
 
@@ -284,10 +285,19 @@ def strategies() -> None:
     """The proof strategies for claims about accuracy, from dear to cheap."""
     from mechverify.provers.strategies import STRATEGIES
 
-    table = Table("strategy", "operations to check", "needs", "proves", box=None)
-    for row in STRATEGIES.values():
-        table.add_row(row.name, row.complexity, row.precondition, row.postcondition)
-    out.print(table)
+    for precondition in dict.fromkeys(row.precondition for row in STRATEGIES.values()):
+        out.print(f"\n{precondition}:", style="dim", soft_wrap=True)
+        table = Table("strategy", "operations to check", "proves", box=None, padding=(0, 2))
+        for row in STRATEGIES.values():
+            if row.precondition == precondition:
+                table.add_row(row.name, row.complexity, row.postcondition)
+        _wide().print(table)
+    out.print("\nv: vocabulary, o: outputs, d: width, k: length of the sequence", style="dim")
+
+
+def _wide() -> Console:
+    """Where there is no terminal, tables aren't squeezed into one."""
+    return out if out.is_terminal else Console(width=140, highlight=False)
 
 
 def _parameters(texts: list[str]) -> dict[str, str]:

@@ -101,7 +101,12 @@ def points(rows: Iterable[Row], known: dict[tuple[str, str], Truth]) -> list[Poi
             Mean.of(float(r.kernel_ops) for r in done), done[0].brute_force_ops, done[0].unexplained,
             Mean.of(r.search_seconds for r in done).mean, Mean.of(r.check_seconds for r in done).mean,
         ))  # fmt: skip
-    return sorted(result, key=lambda p: (p.group, p.ops.mean))
+    return sorted(result, key=lambda p: (natural(p.group), p.ops.mean))
+
+
+def natural(text: str) -> list:
+    """A key to sort by, numbers in the text by their size."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text)]
 
 
 def pareto(points: list[Point]) -> list[Point]:

@@ -1,7 +1,6 @@
 """The picture of a frontier: what a proof costs against what it proves."""
 
 import logging
-from itertools import cycle
 from pathlib import Path
 
 import matplotlib
@@ -14,7 +13,7 @@ from mechverify.report.frontier import Point, pareto
 from mechverify.report.statement import scientific
 
 logging.getLogger("fontTools").setLevel(logging.ERROR)  # it minds that a date is left out
-MARKERS = "osD^v<>pPXhd*8H"
+MARKERS = "os^DvPX<*>"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # distinct to everyone
 STYLE = {
     "font.family": "serif", "mathtext.fontset": "dejavuserif", "font.size": 9, "axes.linewidth": 0.6,
@@ -31,10 +30,10 @@ def draw(found: list[Point], targets: list[Path], published: Published | None = 
     models with deviations, and the front as a line. `published`: points of others, in grey."""
     groups = list(dict.fromkeys(p.group for p in found))
     names = list(dict.fromkeys(p.strategy for p in sorted(found, key=lambda p: -p.ratio.mean)))
-    looks = {n: (m, c) for n, m, c in zip(names, cycle(MARKERS), cycle(COLOURS), strict=False)}
+    looks = {n: _look(i) for i, n in enumerate(names)}
     with plt.rc_context(STYLE):
         width, rows = min(len(groups), 2), (len(groups) + 1) // 2
-        size = (5.4 if width == 1 else 7.4, 0.3 + 3.0 * rows)
+        size = (6.0 if width == 1 else 7.8, 0.3 + 3.2 * rows)
         figure, axes = plt.subplots(rows, width, figsize=size, sharey=True, squeeze=False, layout="constrained")
         for ax, group in zip(axes.flat, groups, strict=False):
             _panel(ax, group, [p for p in found if p.group == group], looks, (published or {}).get(group, []))
@@ -48,23 +47,32 @@ def draw(found: list[Point], targets: list[Path], published: Published | None = 
         order = [n for n in names if n in entries] + [n for n in entries if n not in names]
         legend = [entries[n] for n in order]
         figure.legend(legend, order, loc="outside right upper", frameon=False, fontsize=8, handletextpad=0.2)
+        figure.draw_without_rendering()  # now it is known where points are
+        for ax, group in zip(axes.flat, groups, strict=False):
+            _names(ax, [p for p in found if p.group == group])
         for target in targets:
             figure.savefig(target, metadata={".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(target.suffix))
     plt.close(figure)
 
 
+def _look(i: int) -> dict[str, str]:
+    """Colours change fastest; past the last marker, points are hollow."""
+    colour, hollow = COLOURS[i % len(COLOURS)], i // len(MARKERS) % 2
+    return {"marker": MARKERS[i % len(MARKERS)], "color": colour, "markerfacecolor": "white" if hollow else colour}
+
+
 def _panel(ax: plt.Axes, group: str, found: list[Point], looks: dict, published: list) -> None:
     front = pareto(found)
     ends = [p.ops.mean for p in found] + [ops for _, ops, _ in published]
-    left, right = min(ends) / 1.8, max(ends) * 1.8
+    left, right = min(ends) / 6, max(ends) * 1.8  # names stand left of the front
     corners = [(front[0].ops.mean, 0.0), *((p.ops.mean, p.ratio.mean) for p in front), (right, front[-1].ratio.mean)]
     ax.step(*zip(*corners, strict=True), where="post", color="0.7", linewidth=0.9, zorder=1)
     for p in found:
-        marker, colour = looks[p.strategy]
+        above = min(p.ratio.deviation, 1 - p.ratio.mean)  # no bound is more than the accuracy
         ax.errorbar(
-            p.ops.mean, p.ratio.mean, xerr=p.ops.deviation or None, yerr=p.ratio.deviation or None, label=p.strategy,
-            marker=marker, color=colour, markersize=5, linestyle="none", elinewidth=0.7, capsize=1.5, capthick=0.7,
-            markeredgecolor="white", markeredgewidth=0.4, zorder=3,
+            p.ops.mean, p.ratio.mean, xerr=p.ops.deviation or None, label=p.strategy, linestyle="none",
+            yerr=[[p.ratio.deviation], [above]] if p.ratio.deviation else None, elinewidth=0.7, capsize=1.5,
+            capthick=0.7, markersize=4.5, markeredgewidth=0.8, zorder=3, **looks[p.strategy],
         )  # fmt: skip
     if published:
         _, ops, shares = zip(*published, strict=True)
@@ -83,3 +91,16 @@ def _panel(ax: plt.Axes, group: str, found: list[Point], looks: dict, published:
     digits, _, exponent = scientific(found[0].brute_force_ops).partition("e")
     text = f"brute force: ${digits}" + (rf" \cdot 10^{{{exponent}}}$" if exponent else "$")
     ax.text(0.98, 0.03, text, transform=ax.transAxes, ha="right", fontsize=7.5, color="0.35")
+
+
+def _names(ax: plt.Axes, found: list[Point]) -> None:
+    """To the left of the points of the front, the better first, where there is room."""
+    edge = ax.transAxes.transform((0, 0))[0] * 72 / ax.figure.dpi
+    taken: list[tuple[float, float, float]] = []  # left, right and baseline of a name, in points
+    for p in reversed(pareto(found)):
+        x, y = ax.transData.transform((p.ops.mean, p.ratio.mean)) * 72 / ax.figure.dpi
+        left = x - 5 - 3.6 * len(p.strategy)
+        if left > edge and all(left > end or x < start or abs(y - base) > 7 for start, end, base in taken):
+            taken.append((left, x, y))
+            ax.annotate(p.strategy, (p.ops.mean, p.ratio.mean), xytext=(-5, 2), textcoords="offset points", ha="right",
+                        fontsize=6.5, color="0.25")  # fmt: skip

@@ -6,6 +6,7 @@ kernel derives the bounds from the proof, and refuses one that doesn't give what
 
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from mechverify.provers.base import Attempt, Budget, Problem
 from mechverify.provers.fold import bounds, listed
 from mechverify.provers.strategies.brute import brute
 from mechverify.provers.strategies.families import FAMILIES
+from mechverify.provers.strategies.unexplained import outputs_of_inputs, parts, tables
 
 
 class Strategy(NamedTuple):
@@ -30,14 +32,9 @@ class Strategy(NamedTuple):
     unexplained: Callable[[Problem], int] | None = None
 
 
-def _inputs_times_outputs(problem: Problem) -> int:
-    return problem.domain.size * problem.claim.outputs
-
-
-def _tables(problem: Problem) -> int:
-    """Of rule fold: scores [query, token, position], values [token, position, output], base [query, output]."""
-    vocab, length, outputs = len(problem.claim.graph.values), problem.domain.length, problem.claim.outputs
-    return vocab * (outputs + length * (vocab + outputs))
+def _parts(find) -> Callable[[Problem], int]:
+    chosen = getattr(find, "keywords", {})
+    return partial(parts, remainder=chosen.get("remainder"), mean=chosen.get("mean", False))
 
 
 ONE_HEAD = "one layer, one head, read at one position; a mechanism that folds over the tokens"
@@ -46,14 +43,14 @@ STRATEGIES = {
     s.name: s
     for s in (
         Strategy(
-            "brute", "v^k k d (v + d)", "at most 2^25 inputs", "exact, but for rounding", brute, _inputs_times_outputs
+            "brute", "v^k k d (v + d)", "at most 2^25 inputs", "exact, but for rounding", brute, outputs_of_inputs
         ),
         Strategy(
             "listed", "k v^3 + n k v, n inputs of open cells", ONE_HEAD,
-            "exact, but for rounding and for cells that are too large to list", listed, _tables,
+            "exact, but for rounding and for cells that are too large to list", listed, tables,
         ),
-        Strategy("fold", "k v^3 + c k v^2, c counted cells", ONE_HEAD, "both bounds, often exact", bounds, _tables),
-        *(Strategy(name, cost, f"{ONE_HEAD}; no neurons; semantics real", f"a lower bound: {what}", find)
+        Strategy("fold", "k v^3 + c k v^2, c counted cells", ONE_HEAD, "both bounds, often exact", bounds, tables),
+        *(Strategy(name, cost, f"{ONE_HEAD}; no neurons; semantics real", f"a lower bound: {what}", find, _parts(find))
           for name, (cost, what, find) in FAMILIES.items()),
     )
 }  # fmt: skip
