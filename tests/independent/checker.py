@@ -683,7 +683,7 @@ Part = list[list[int]]
 Bounds = tuple[int, int]
 Class = tuple[int, ...]
 FIELDS = {"enumerate": (), "counterexample": ("inputs",), "split": ("position", "first", "inside", "outside"),
-          "both": ("first", "second"), "fold": ("keys", "only", "cells")}  # fmt: skip
+          "both": ("first", "second"), "fold": ("keys", "only", "cells"), "compact": ("scores", "base", "passes")}  # fmt: skip
 
 
 def size_of(part: Part) -> int:
@@ -768,6 +768,28 @@ class Claim:
         (a, b), (c, d) = self.prove(first, part), self.prove(second, part)
         need(max(a, c) <= min(b, d), "the two contradict each other")
         return max(a, c), min(b, d)
+
+    def compact(self, part: Part, scores: Any, base: Any, passes: Any) -> Bounds:
+        """Whatever is kept, a proof can show no more than the right inputs of the cells that it lists."""
+        need(self.semantics == "real" and self.depth == 1 and self.model.heads == 1, "no parts")
+        need(not self.neurons and base in ("exact", "mean"), "no parts")
+        if scores is not None:
+            left, right, _ = fields(scores, "left", "right", "remainder")
+            need(len(items(left)) == len(items(right)) == len(self.values), "vectors of another length")
+        cells = set()
+        for entry in items(passes):
+            rivals, tokens, loose, rows = fields(entry, "rivals", "tokens", "loose", "cells")
+            need(rivals in ("together", "scaled", "apart") and tokens in ("each", "ascending", "descending"), "a pass")
+            need(rivals != "apart" or tokens == "each", "leads that are not in parts")
+            for row in items(rows):
+                q, m, thresholds = items(row, 3)
+                need(len(items(thresholds)) == integer(loose, 0, 8) + 1, "thresholds")
+                cell = (integer(q), integer(m))
+                need(cell not in cells and 0 <= cell[1] < self.out, "a cell twice, or of no output")
+                cells.add(cell)
+        inputs = [(x, self.mechanism(x)) for x in itertools.product(*part)]
+        need({m for _, m in cells} <= {m for _, m in inputs}, "a class without inputs")
+        return sum((x[self.position], m) in cells and self.right(x) is True for x, m in inputs), size_of(part)
 
     def fold(self, part: Part, keys: Any, only: Any, cells: Any, trials: Any = 1) -> Bounds:
         integer(trials, 1, 256)

@@ -22,6 +22,8 @@ from mechverify.kernel.rules.compact import Family, _peeled
 from mechverify.provers.strategies.compact import Pass, _search
 from tests import oracle
 from tests.cases import MECHANISMS
+from tests.independent import checker
+from tests.independent.test_schema import VALIDATOR
 from tests.models import as_bytes, max_weights, random_weights
 from tests.soundness import forge
 
@@ -158,6 +160,9 @@ def test_what_is_shown_right_is_right(seed):
         doc["proof"] = proof
         doc["conclusion"]["right_at_least"] = str(bounds.low)
         assert check(forge.file(doc, data), exact=exact).right == bounds
+        if not turn:  # another checker, by brute force, and the schema
+            assert checker.check(forge.file(doc, data))
+            VALIDATOR.validate(doc)
         doc["conclusion"]["right_at_least"] = str(bounds.low + 1)
         with pytest.raises(Rejected):
             check(forge.file(doc, data), exact=exact)

@@ -41,7 +41,7 @@ FAMILIES: dict[str, tuple[str, str, Callable[[Problem, Budget], Attempt]]] = {
     "rivals": ("v^2 d + v^3 o + k v^2", "cells by every rival's own lead", partial(by_token, rivals=["apart"])),
     "refined": ("v^2 d + v^2 o + c v o + k v^2, c cells", "as rivals, and as cubic where that shows as much",
                 partial(by_token, rivals=["scaled", "apart"])),
-    "cubic": ("v^2 d + v^2 o + v^3", "cells by every token's own term", partial(by_token, rivals=["scaled"], loose=0)),
+    "cubic": ("v^2 d + v^2 o + v^3", "cells by every token's own term", partial(by_token, rivals=["scaled"], loose=2)),
     "tokens": ("v^2 d + v^3", "as cubic, rivals unscaled", partial(by_token, rivals=["together"], loose=0)),
     "subcubic": ("v^2 d + k v^2", "cells by a gap below the maximum", by_gap),
     "lowrank-qk-svd": ("v^2 d + v^2 o", "scores of rank one, rest by its norm",
