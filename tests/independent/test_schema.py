@@ -39,6 +39,18 @@ def test_good_certificates_validate(kind: str, semantics: str) -> None:
         VALIDATOR.validate(made[0])
 
 
+def test_rule_compact_validates() -> None:
+    scores = {"left": ["0x1.8p+0"], "right": ["-1/2"], "remainder": "svd"}
+    for rivals, tokens, limit in (
+        ("apart", "each", "-0x1.0p-3"),
+        ("scaled", "ascending", 7),
+        ("together", "descending", 0),
+    ):
+        passes = [(rivals, tokens, 1, [[0, 1, [limit, limit]]])]
+        VALIDATOR.validate(document(forge.compact(passes, scores=scores, base="mean")))
+        VALIDATOR.validate(document(forge.compact(passes)))
+
+
 @pytest.mark.parametrize("margin", ["0/1", "1/3", "0x1.8000000000000p-4", "0x0.0p+0", "-0/1", "-0x0.0p+0"])
 def test_margins_validate(margin: str) -> None:
     assert checker.margin_of(margin) >= 0

@@ -23,7 +23,6 @@ from mechverify.provers.strategies.compact import Pass, _search
 from tests import oracle
 from tests.cases import MECHANISMS
 from tests.independent import checker
-from tests.independent.test_schema import VALIDATOR
 from tests.models import as_bytes, max_weights, random_weights
 from tests.soundness import forge
 
@@ -141,8 +140,8 @@ def test_what_is_shown_right_is_right(seed):
     doc = forge.document(data, {}, **shape)
     claim = Claim(Reader(doc["claim"], "claim"), data)
     right = truth(doc["claim"], container.read_weights(data))
-    for turn in range(12):
-        exact = turn == 11
+    for turn in range(9):
+        exact = turn == 8
         job = Job(claim, Exact() if exact else Float64())
         proof = random_proof(rng, doc, weights)
         existing(proof, job)
@@ -160,9 +159,8 @@ def test_what_is_shown_right_is_right(seed):
         doc["proof"] = proof
         doc["conclusion"]["right_at_least"] = str(bounds.low)
         assert check(forge.file(doc, data), exact=exact).right == bounds
-        if not turn:  # another checker, by brute force, and the schema
+        if not turn:  # another checker, by brute force
             assert checker.check(forge.file(doc, data))
-            VALIDATOR.validate(doc)
         doc["conclusion"]["right_at_least"] = str(bounds.low + 1)
         with pytest.raises(Rejected):
             check(forge.file(doc, data), exact=exact)
