@@ -144,12 +144,12 @@ def enumerated(weights: Path) -> tuple[np.ndarray, int]:
     and values are computed once a token and position, everything else for each input; nothing of mechverify is used."""
     torch.set_num_threads(1)
     w = {name.split(".")[-1]: torch.tensor(array.astype(np.float64)) for name, array in load_file(weights).items()}
-    embed, pos = w["W_E"], w["W_pos"]
+    embed, pos, zero = w["W_E"], w["W_pos"], torch.zeros(1)
     vocab, n = len(embed), len(pos)
     rows = embed[:, None] + pos  # [token, position, width]
-    query, key, value = (rows @ w[f"W_{c}"][0] + w[f"b_{c}"][0] for c in "QKV")
+    query, key, value = (rows @ w[f"W_{c}"][0] + (w[f"b_{c}"][0] if f"b_{c}" in w else 0) for c in "QKV")
     scores = torch.einsum("qe,tie->qti", query[:, -1], key) / query.shape[-1] ** 0.5
-    out, direct = w["W_O"][0] @ w["W_U"], (rows[:, -1] + w["b_O"]) @ w["W_U"] + w["b_U"]
+    out, direct = w["W_O"][0] @ w["W_U"], (rows[:, -1] + w.get("b_O", zero)) @ w["W_U"] + w.get("b_U", zero)
     others = torch.cartesian_prod(*[torch.arange(vocab)] * (n - 1)).split(BATCH)
     right, unsure = torch.zeros(vocab, vocab, dtype=torch.int64), 0
     for last in range(vocab):
