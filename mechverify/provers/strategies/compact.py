@@ -43,10 +43,12 @@ class Found(NamedTuple):
 def compact(problem: Problem, budget: Budget, passes: list[Pass], peeled: Peeled | None = None, mean: bool = False,
             gain: float = 0.0) -> Attempt:  # fmt: skip
     """A witness with these passes, from cheap to dear: a cell goes to the first whose successors would show less than
-    `gain` of the domain more."""
+    `gain` of the domain more. Passes that differ in the tokens' order alone are compared on one class."""
     with np.errstate(all="ignore"):
         tables = Enclosed(problem.job, problem.domain, peeled, mean)
         leads, partition = Leads(tables), problem.partition
+        if {p.tokens for p in passes} == {"ascending", "descending"}:
+            passes = [_better_order(problem, tables, leads, passes)]
         cells: list[list[list]] = [[] for _ in passes]
         for index, key in enumerate(partition.keys):
             budget.progress(f"cells of mechanism value {key[0]}", index / len(partition.keys))
@@ -69,6 +71,21 @@ def compact(problem: Problem, budget: Budget, passes: list[Pass], peeled: Peeled
             for p, c in zip(passes, cells, strict=True) if c]  # fmt: skip
     proof = {"rule": "compact", "scores": _witness(peeled), "base": "mean" if mean else "exact", "passes": rows}
     return Attempt(proof, confirmed(problem, proof))
+
+
+def _better_order(problem: Problem, tables: Enclosed, leads: Leads, passes: list[Pass]) -> Pass:
+    """The one that shows most of the class in the middle of those that are outputs."""
+    partition = problem.partition
+    classes = [i for i, key in enumerate(partition.keys) if 0 <= key[0] < tables.outputs]
+    if not classes:
+        return passes[0]
+    layers = towards(problem.job.ar, partition.automaton, index := classes[len(classes) // 2])
+    queries = np.array([q for q in sorted(sizes_by_token(problem.job.ar, layers, tables.form.pin))
+                        if not tables.wide[q]], int)  # fmt: skip
+    if not len(queries):
+        return passes[0]
+    family = Family(tables, layers, partition.keys[index][0], queries)
+    return max(passes, key=lambda p: _search(family, leads, p).shown.sum())
 
 
 def confirmed(problem: Problem, proof: Proof) -> Bounds:

@@ -22,9 +22,7 @@ def by_gap(problem: Problem, budget: Budget, *, remainder: str | None = None, me
     """Tokens up to some token (or from one on: the order that shows more), by running extremes; scores exact, or of
     rank one up to a remainder; the query's own part exact, or its mean row."""
     peeled = None if remainder is None else singular(problem, remainder)
-    orders = ("ascending", "descending")
-    found = [compact(problem, budget, [Pass(rivals, order, loose)], peeled, mean) for order in orders]
-    return max(found, key=lambda attempt: attempt.right.low)
+    return compact(problem, budget, [Pass(rivals, order, loose) for order in ("ascending", "descending")], peeled, mean)
 
 
 def singular(problem: Problem, remainder: str) -> Peeled:
