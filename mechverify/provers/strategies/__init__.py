@@ -46,10 +46,12 @@ STRATEGIES = {
             "brute", "v^k k d (v + d)", "at most 2^25 inputs", "exact, but for rounding", brute, outputs_of_inputs
         ),
         Strategy(
-            "listed", "k v^3 + n k v, n inputs of open cells", ONE_HEAD,
+            "listed", "k v^3 o + n k o, n inputs of open cells", ONE_HEAD,
             "exact, but for rounding and for cells that are too large to list", listed, tables,
         ),
-        Strategy("fold", "k v^3 + c k v^2, c counted cells", ONE_HEAD, "both bounds, often exact", bounds, tables),
+        Strategy(
+            "fold", "k v^3 o + c k v, c steps in counted cells", ONE_HEAD, "both bounds, often exact", bounds, tables
+        ),
         *(Strategy(name, cost, f"{ONE_HEAD}; no neurons; semantics real", f"a lower bound: {what}", find, _parts(find))
           for name, (cost, what, find) in FAMILIES.items()),
     )
