@@ -91,6 +91,8 @@ class Enclosed:
         if not mean or "query" not in parts:
             return self._table(parts, "query", 1), None
         rows, *rest = parts["query"]
+        if not rest:
+            raise Rejected("base is one table already: no row stands for all")
         row, right = mean_row(ar, rows), product(ar, tuple(rest)).map(np.transpose)
         reach = longest(ar, ar.sub(right, mean_row(ar, right)))
         spread = ar.mul(ar.add(reach, reach), lengths(ar, ar.sub(rows, row)))

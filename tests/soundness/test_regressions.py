@@ -195,3 +195,32 @@ def test_small_files_take_little_memory(tmp_path, name):
     verdict, mebibytes = done.stdout.split()
     assert verdict == ("accepted" if accepted else "rejected"), done.stderr
     assert int(mebibytes) < 1024
+
+
+def test_a_token_set_for_each_position_is_work_that_rule_compact_counts():
+    """Every group's tokens are read for every query and level: 14 seconds that no limit knew of, in a larger file (found
+    by an adversary)."""
+    vocab, length, loose = 600, 8, 8
+    data = scalar_model(vocab, length)
+    apart = [[t for t in range(vocab) if t != i] for i in range(length - 1)]
+    rows = [[q, 0, [float(-c).hex() for c in range(loose + 1)]] for q in range(20)]
+    proof = forge.compact([("together", "each", loose, rows)])
+    work = []
+    for tokens in (apart, [list(range(1, vocab))] * (length - 1)):
+        tokens = [*tokens, list(range(vocab))]
+        doc = forge.document(data, proof, equals=ONE, tokens=tokens, vocab=vocab, length=length, position=length - 1)
+        doc["conclusion"]["right_at_most"] = str(np.prod([len(t) for t in tokens], dtype=object))
+        work.append(check(forge.file(doc, data)).work)
+    reads = 20 * (vocab - 1) * (loose + 1)
+    assert work[0] - work[1] > 3 * reads * (length - 2)
+
+
+def test_the_mean_row_of_a_base_that_is_one_table_is_refused():
+    proof = forge.compact([("together", "each", 0, [[0, 0, [(0.0).hex()]]])], base="mean")
+    shape = dict(equals=ONE, vocab=3, length=2, position=1, site="blocks.0.resid_post")
+    wide = as_bytes({
+        "embed.W_E": np.zeros((3, 2)), "pos_embed.W_pos": np.zeros((2, 2)), "unembed.W_U": np.ones((2, 2)),
+        **{f"blocks.0.attn.W_{c}": np.ones((1, 2, 1)) for c in "QKV"}, "blocks.0.attn.W_O": np.ones((1, 1, 2)),
+    })  # fmt: skip
+    with pytest.raises(Rejected, match="no row stands for all"):
+        check(forge.file(forge.document(wide, proof, **shape), wide))

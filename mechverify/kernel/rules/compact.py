@@ -140,6 +140,7 @@ class Family:
                 least.append([h.mid[:, at[0]]] * len(above))
                 count.append([np.full(len(h.mid), c == 0) for c in range(len(above))])
             else:
+                self.ar.step(len(h.mid) * len(at) * len(above), len(above), 4)  # positions may have groups of their own
                 least.append(list(limits.mid.T))
                 count.append([a[:, at].sum(1) for a in above])
         own = h.map(lambda a: a[np.arange(len(a)), np.searchsorted(self.alive, self.queries)])
@@ -208,11 +209,13 @@ class Family:
         """Over the accepted sequences with each query token and `loose` loose tokens (by thresholds of that level): the
         least sum, rounded down, and their number, [queries] each. Complexity: four operations for each position, state,
         group and number of loose tokens."""
-        ar, form, n = self.ar, self.tables.form, len(self.queries)
+        ar, form, n, bits = self.ar, self.tables.form, len(self.queries), 0
         nothing = np.full(n, ar.infinity, ar.dtype), np.zeros(n, count.dtype)
         reached = {(0, 0): (np.zeros(n, ar.dtype), np.ones(n, count.dtype))}
         for i, layer in enumerate(self.layers):
             after: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
+            bits += sum(len(tokens) for tokens, _ in layer.groups).bit_length()  # of a count: long ones take longer
+            ar.step(len(reached) * len(layer.groups), 1, 400)  # also of transitions that lead nowhere
             for tokens, following in layer.groups:
                 steps = [(np.zeros(n, ar.dtype), len(tokens), 0)]  # of a position that isn't attended to
                 if i == form.pin:
@@ -226,7 +229,9 @@ class Family:
                         target = int(following[state]), used + more
                         if target[0] < 0 or target[1] > loose:
                             continue
-                        ar.spend(4 * n, 4)
+                        if target not in after:
+                            reserve(len(after) + 1, n)
+                        ar.spend(4 * n, 4, 10 + bits // 64)
                         old, paths = after.get(target, nothing), ways * number
                         total = np.where(paths > 0, ar.down(least + term), ar.infinity)
                         after[target] = np.minimum(old[0], total), old[1] + paths
