@@ -11,7 +11,7 @@ demo: $(INSTALLED)
 	.venv/bin/mechverify report build/max_of_10.cert --html build/report
 
 test: $(INSTALLED)
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto
 
 lint: $(INSTALLED)
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/pyright && .venv/bin/lint-imports

@@ -1,11 +1,16 @@
 """Shared fixtures: shipped weights, and a small hand-built model on disk."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.models import as_bytes, max_weights
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the workers are as many as the cores
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = ROOT / "toy_models" / "weights"
