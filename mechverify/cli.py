@@ -377,6 +377,7 @@ class _Interrupt:
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # a scheduler's Ctrl-C
     try:
         app()
     except Exception:  # a defect of ours must not look like a refutation

@@ -1,0 +1,65 @@
+"""Real processes that a scheduler tells to stop. SIGTERM raises SIGINT, so that this is Ctrl-C too."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from mechverify.kernel import check
+
+ROOT = Path(__file__).parent.parent
+PROOF = ROOT / "proofs" / "max_of_k.py"
+INTERRUPTED = 130
+
+
+def started(*arguments, **settings):
+    command = [sys.executable, "-m", "mechverify.cli", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True, **settings)
+
+
+def test_prove_keeps_what_it_has(tmp_path):
+    """The claim's own file sends the signal, a while after it is read: then the search has begun."""
+    file = tmp_path / "impatient.py"
+    file.write_text(
+        "import os, threading\n"
+        "from mechverify.claims.load import load_claim\n\n\n"
+        "def claim():\n"
+        f"    found = load_claim({str(PROOF)!r}, dict(at_least='best',\n"
+        f"        weights={str(ROOT / 'toy_models/weights/max_of_20_seed0.safetensors')!r}))\n"
+        f"    threading.Timer(6, os.kill, (os.getpid(), {int(signal.SIGTERM)})).start()\n"
+        "    return found\n"
+    )
+    out = tmp_path / "kept.cert"
+    process = started("prove", file, "--out", out, "--json")
+    told, errors = process.communicate(timeout=300)
+    assert process.returncode == 0 and "finishing with what is proved so far" in errors, errors
+    assert json.loads(told)["verdict"] == "BOUNDED"
+    assert check(out.read_bytes()).verdict == "BOUNDED"
+
+
+def test_frontier_leaves_rows_and_no_process(tmp_path):
+    weights = ROOT / "toy_models/weights/max_of_4_seed1.safetensors"
+    arguments = "frontier", PROOF, "--weights", weights, "--out", tmp_path, "--jobs", 2
+    process = started(*arguments, start_new_session=True)
+    rows, deadline = tmp_path / "rows", time.monotonic() + 120
+    while not (rows.is_dir() and any(rows.glob("*.json"))):
+        assert process.poll() is None and time.monotonic() < deadline, "no row"
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == INTERRUPTED and "the same command goes on" in errors, errors
+    assert any(rows.glob("*.json"))
+    while alive(process.pid):
+        assert time.monotonic() < deadline, "a process is left"
+        time.sleep(0.1)
+
+
+def alive(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
