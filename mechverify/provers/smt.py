@@ -58,10 +58,11 @@ class Solver:
             return Found(proof, Range(np.maximum(found.range.low, low), np.minimum(found.range.high, high)), False, [])
         if answer == "sat" and (broken := refuted(problem, _input(problem, query, values))) is not None:
             return broken
-        what = (
-            "finds a rational input that breaks a threshold, but float64 doesn't show it" if answer == "sat" else None
-        )
-        found.reasons.append(f"solver: z3 {what or f'had no answer within {SECONDS:.0f} s'}")
+        says = {
+            "sat": "finds a rational input that breaks a threshold, but float64 doesn't show it",
+            "unknown": f"had no answer within {SECONDS:.0f} s",
+        }
+        found.reasons.append(f"solver: z3 {says.get(answer, answer)}")
         return found
 
 

@@ -1,6 +1,6 @@
 """Run z3 on an SMT-LIB query, in a process of its own that can be killed.
 
-As a program (`python -m mechverify.provers.solver`), it reads a query and prints the answer and the inputs.
+As a program, it reads a query and prints the answer and the inputs.
 """
 
 import subprocess
@@ -9,14 +9,14 @@ from fractions import Fraction
 
 
 def ask(text: str, seconds: float) -> tuple[str, dict[str, Fraction]]:
-    """("unsat", {}), ("sat", the variables of get-value), or ("unknown", {}), also when time is up."""
-    command = [sys.executable, "-m", "mechverify.provers.solver"]
+    """("unsat", {}), ("sat", the variables of get-value), ("unknown", {}) also when time is up, (why it failed, {})."""
+    command = [sys.executable, "-P", __file__]  # as a file: the package would import torch, which takes longer than z3
     try:
         done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=seconds, check=False)
     except subprocess.TimeoutExpired:
         return "unknown", {}
     if done.returncode:
-        return "unknown", {}
+        return f"failed: {(done.stderr.splitlines() or ['it was killed'])[-1]}", {}
     answer, *rows = done.stdout.splitlines()
     values = dict(row.split(" ") for row in rows)
     return answer, {name: Fraction(value) for name, value in values.items()}

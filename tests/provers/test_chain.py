@@ -45,7 +45,7 @@ def test_k4_restricted_to_16_tokens_is_exact(shipped):
     assert outcome.theorem.right == (right, right)
 
 
-@pytest.mark.parametrize(("k", "seed"), [(4, 0), (4, 1), (5, 0), (10, 0), (20, 1)])
+@pytest.mark.parametrize(("k", "seed"), [(4, 0), (4, 1), (5, 0), (10, 0)])
 def test_shipped_models_hold_their_sampled_accuracy(shipped, k, seed):
     outcome = prove(claim(shipped(k, seed), largest, at_least="0.99"))
     total = outcome.theorem.claim.domain.size

@@ -86,4 +86,8 @@ def test_what_is_not_piecewise_linear_is_named():
     model = capture(Square().eval(), torch.zeros(1, 2))
     with pytest.raises(Unsupported, match="not piecewise linear"):
         answer(Bounds(model["output"], over=box(np.zeros(2), np.ones(2))), 0.0)
-    assert ask("(set-logic ALL)(check-sat", 5) == ("unknown", {})
+
+
+def test_a_query_that_z3_refuses_is_no_answer():
+    said, values = ask("(assert (= x 1))(check-sat)", 60)
+    assert said.startswith("failed: ") and "x" in said and values == {}
