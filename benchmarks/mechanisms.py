@@ -31,6 +31,7 @@ from proofs import (
     majority,
     max_of_k_inside,
     modular_addition,
+    modular_addition_inside,
     running_sum,
     running_sum_inside,
     sorted_list,
@@ -115,7 +116,7 @@ def addition(board: Board, quick: bool) -> None:
             told = f"{verdict} in {time.perf_counter() - start:.1f} s"
             board.row(f"{name}: right on all {p * p:,} pairs under {semantics}", "PROVED", told, verdict == "PROVED")
     for what in ("embedding",) if quick else ("embedding", "waves"):
-        _, theorem, taken = judged(modular_addition.claim(OWN, what=what))
+        _, theorem, taken = judged(modular_addition_inside.claim(OWN, what=what))
         eps = float(max(-theorem.range.low.min(), theorem.range.high.max()))
         seen = deviation(what)
         told = f"{eps:.6f} in {taken:.1f} s; the largest deviation found {seen:.6f}"
@@ -125,7 +126,7 @@ def addition(board: Board, quick: bool) -> None:
 
 
 def deviation(what: str) -> float:
-    """The largest one on all inputs, in float64, of what modular_addition says."""
+    """The largest one on all inputs, in float64, of what modular_addition_inside says."""
     module = load(OWN).module.double()
     p, values = len(module.W_x), all_logits(OWN)
     if what == "embedding":
@@ -165,14 +166,14 @@ def false_additions() -> Planted:
         eps = float(np.abs(row - kept(row)).max())
         yield (
             f"embedding {i}, eps 10 % smaller",
-            Within(embed[i], modular_addition.wave(row, x[0], 6), over=x, eps=0.9 * eps),
+            Within(embed[i], modular_addition_inside.wave(row, x[0], 6), over=x, eps=0.9 * eps),
         )
         other = table[(i + 1) % len(table)]
         yield (
             f"embedding {i}, another's waves",
-            Within(embed[i], modular_addition.wave(other, x[0], 6), over=x, eps=eps),
+            Within(embed[i], modular_addition_inside.wave(other, x[0], 6), over=x, eps=eps),
         )
-        yield f"embedding {i}, sign", Within(embed[i], -modular_addition.wave(row, x[0], 6), over=x, eps=eps)
+        yield f"embedding {i}, sign", Within(embed[i], -modular_addition_inside.wave(row, x[0], 6), over=x, eps=eps)
 
 
 # --- the inside of max-of-k -------------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def prove(
             outcome = search(claim, semantics=semantics, time_limit=time_limit, progress=reporter, budget=budget,
                              method=method, device=device, solver=solver, smtlib=smtlib, strategy=strategy)  # fmt: skip
         except kernel.Rejected as error:
-            _stop(f"the claim can't be checked: {error}")
+            _stop(str(error) if strategy else f"the claim can't be checked: {error}")
         except ClaimError as error:
             _stop(str(error))
         instead: list[str] = []
@@ -113,6 +113,8 @@ def prove(
         out.print("UNKNOWN", style=COLOURS["UNKNOWN"])
     else:
         _print_theorem(outcome.theorem, outcome.verdict)
+        if strategy:
+            out.print(f"{'strategy':>16}  {strategy}", markup=False, soft_wrap=True)
         out.print(
             f"{'time':>16}  search {outcome.search_seconds:.2f} s, check {outcome.check_seconds:.2f} s",
             f"\n{'certificate':>16}  {written}", sep="", soft_wrap=True,
@@ -218,7 +220,7 @@ def frontier(
 ) -> None:
     """Proof strategies over models: what each proves, and what it costs. Goes on where an earlier run stopped."""
     from mechverify.claims import ClaimError
-    from mechverify.provers.frontier import Row, plan
+    from mechverify.provers.frontier import Row, plan, stored
     from mechverify.provers.strategies import DEFAULT
     from mechverify.report.frontier import terminal
     from mechverify.report.measure import measure
@@ -229,15 +231,19 @@ def frontier(
         tasks = plan(claims, _parameters(parameter or []), _files(weights or []), strategy or DEFAULT, semantics)
     except ClaimError as error:
         _stop(str(error))
+    left = sum(stored(out_dir, task) is None for task in tasks)
     try:
         with Reporter(err) as reporter:
 
             def told(row: Row, missing: int) -> None:
+                nonlocal left
+                left = missing
                 reporter(f"{row.strategy} on {Path(row.weights).name}, {missing} to go", 1 - missing / len(tasks))
 
             rows, known, points = measure(tasks, out_dir, jobs, told)
     except KeyboardInterrupt:
-        _stop(f"interrupted; finished rows are in {out_dir}: the same command goes on", INTERRUPTED)
+        done = f"{len(tasks) - left} of {len(tasks)} rows are in {out_dir}"
+        _stop(f"interrupted; {done}: the same command goes on", INTERRUPTED)
     except OSError as error:
         _stop(f"--out {out_dir}: {error.filename}: {error.strerror}")
     for table in terminal(points):

@@ -4,6 +4,8 @@ mechverify prove proofs/max_of_k_inside.py --out scores.cert           # by how 
 mechverify prove proofs/max_of_k_inside.py -p what=copies -p least=8   # by how much a token's own logit leads
 """
 
+from typing import Literal
+
 import torch
 from sympy import Mod
 from torch import nn
@@ -38,7 +40,13 @@ class Values(nn.Module):
         return self.model.embed.W_E[token[:, 0]] @ attn.W_V[0] @ attn.W_O[0] @ self.model.unembed.W_U
 
 
-def claim(weights="toy_models/weights/max_of_4_seed0.safetensors", what="scores", position=0, least=0, at_least=""):
+def claim(
+    weights="toy_models/weights/max_of_4_seed0.safetensors",
+    what: Literal["scores", "copies"] = "scores",
+    position=0,
+    least=0,
+    at_least="",
+):
     model, start = load(weights).module, int(least)
     part = (Scores(model, int(position)) if what == "scores" else Values(model)).eval()
     site = capture(part, torch.zeros(1, 1, dtype=torch.long))["output"]

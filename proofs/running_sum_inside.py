@@ -6,6 +6,8 @@ mechverify prove proofs/running_sum_inside.py -p what=moved --method linear    #
 mechverify prove proofs/running_sum_inside.py -p what=negative -p length=2    # and from that alone, the sign
 """
 
+from typing import Literal
+
 import torch
 from sympy import Rational
 from torch import nn
@@ -48,7 +50,7 @@ def affine(model: nn.Module, values: list[int], n: int) -> tuple[torch.Tensor, t
 
 def claim(
     weights="toy_models/weights/running_sum_seed0.safetensors",
-    what="moved",
+    what: Literal["attention", "moved", "negative", "zero", "positive"] = "moved",
     length=20,
     margin="0",
     eps="",

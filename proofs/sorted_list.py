@@ -2,9 +2,8 @@
 
 mechverify prove proofs/sorted_list.py -p weights=sorted-list.safetensors --out up.cert       # by how much
 mechverify prove proofs/sorted_list.py -p weights=... -p position=16 -p least=12 -p at_least=0
-
-At an output position the query token is the number written last, q. The claim: wherever they stand in the list, the
-next number q + 1 scores higher than any number from 0 to q.
+At an output position the query token is the number written last, q. The claim: the next number q + 1 scores higher than
+any number from 0 to q, wherever they stand in the list.
 """
 
 import torch
@@ -27,8 +26,8 @@ class Scores(nn.Module):
         model, block, h = self.model, self.model.blocks[0], self.head
         keys = model.embed.W_E[: self.numbers] + model.pos_embed.W_pos[: self.length, None]
         k = block.ln1(keys) @ block.attn.W_K[h] + block.attn.b_K[h]
-        q = block.ln1(model.embed.W_E[query[:, 0]] + model.pos_embed.W_pos[self.position])
-        scores = k @ (q @ block.attn.W_Q[h] + block.attn.b_Q[h])[0] / block.attn.W_Q.shape[-1] ** 0.5
+        q = block.ln1(model.embed.W_E[query[:, 0]] + model.pos_embed.W_pos[self.position]) @ block.attn.W_Q[h]
+        scores = k @ (q + block.attn.b_Q[h])[0] / block.attn.W_Q.shape[-1] ** 0.5
         return torch.stack([scores.amin(0), scores.amax(0)])
 
 

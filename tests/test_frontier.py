@@ -213,10 +213,10 @@ def test_only_what_nothing_beats_is_on_the_front():
     ("arguments", "says"),
     [
         (["nothing.py"], "can't read claim file"),
-        ([PROOF, "--strategy", "best"], "unknown; give a file of your own, or one of: brute"),
+        ([PROOF, "--strategy", "cubc"], "unknown; did you mean"),
         ([PROOF, "--weights", "nowhere/*.safetensors"], "no such file"),
         ([PROOF, "--semantics", "int8"], "choose real or float32"),
-        ([ROOT / "proofs" / "scores.py"], "about accuracy"),
+        ([ROOT / "proofs" / "scores.py"], "for claims Accuracy(...)"),
         ([PROOF, "-p", "weights"], "write it as name=value"),
     ],
 )

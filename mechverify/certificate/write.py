@@ -46,7 +46,7 @@ def claim_document(claim: Accuracy | Bounds, semantics: str) -> dict[str, Any]:
             "inputs": [[list(a.shape), hexadecimal(a), hexadecimal(b)] for a, b in zip(box.low, box.high, strict=True)],
         },
         "graph": graph_document(model.captured, model.source),
-        "where": list(claim.where),
+        "where": list(claim.given),
         "cases": list(claim.cases),
         "at_least": thresholds(claim.at_least),
         "at_most": thresholds(claim.at_most),

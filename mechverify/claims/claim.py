@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import prod
-from pathlib import Path
 
 import numpy as np
 import sympy
@@ -84,7 +83,7 @@ class Bounds:
     real inputs, a product of token sets, or both. `output` is a site, or expressions in sympy of entries of sites (as
     `model["pattern"][0, -1, 2]`) and inputs.
 
-    `where` lists conditions on the inputs, in sympy (`x[0] >= x[1]`, x being the domain): of other inputs nothing is
+    `given` lists conditions on the inputs, in sympy (`x[0] >= x[1]`, x being the domain): of other inputs nothing is
     said. `cases` lists conditions that the proof tells apart first: your own case split. `using` lists lemmas, claims
     Within about whole sites: the bounds are proved from these alone, the sites replaced by what the lemmas say of them.
 
@@ -97,13 +96,13 @@ class Bounds:
     at_least: list[Fraction] | None
     at_most: list[Fraction] | None
     position: int | None
-    where: tuple[str, ...]
+    given: tuple[str, ...]
     cases: tuple[str, ...]
     lemmas: tuple["Lemma", ...]
 
-    def __init__(self, output, *, over: Box | Tokens, at_least=None, at_most=None, where=(), cases=(), using=()):
+    def __init__(self, output, *, over: Box | Tokens, at_least=None, at_most=None, given=(), cases=(), using=()):
         using = list(using) if isinstance(using, Iterable) else [using]
-        groups = [list(c) if isinstance(c, Iterable) else [c] for c in (where, cases)]
+        groups = [_conditions("given", given), _conditions("cases", cases)]
         if isinstance(output, Entry) and len(output.index) == 1 and output.index[0].is_Integer:
             output = Site(output.model, output.site, int(output.index[0]))
         expressions = [] if isinstance(output, Site) else list(output) if isinstance(output, Iterable) else [output]
@@ -116,22 +115,24 @@ class Bounds:
         position = site.position if site else None
         if position is not None:
             if not shape or not -shape[0] <= position < shape[0]:
-                raise ClaimError(f"{site.name}[{position}]: its shape is {shape}")
+                raise ClaimError(f"{_here()}{site.name}[{position}]: the site has shape {shape}; indices count from 0")
             position, shape = position % shape[0], shape[1:]
         box, tokens = corners(over)
         shapes = tuple(a.shape for a in box.low)
         if shapes != captured.inputs:
-            need = f"real inputs of shapes {captured.inputs}"
-            raise ClaimError(f"{model.source} reads {need}, the domain has {shapes}")
-        length = 0 if tokens is None else len(tokens)
-        if length != captured.tokens_length or (tokens and len(tokens.values) != captured.vocab):
-            need = f"{captured.tokens_length} tokens below {captured.vocab}"
-            raise ClaimError(f"{model.source} reads {need}; the domain has {length}: over=tokens(...)")
+            need = f"real inputs of shapes {captured.inputs}" if captured.inputs else "no real inputs"
+            hint = "" if captured.inputs else ": over=tokens(...)"
+            raise ClaimError(f"{model.source} reads {need}, the domain has inputs of shapes {shapes}{hint}")
+        length, vocab = (0, 0) if tokens is None else (len(tokens), len(tokens.values))
+        if (length, vocab) != (captured.tokens_length, captured.vocab):
+            need = f"{captured.tokens_length} tokens of {captured.vocab}"
+            hint = f"tokens('x', length={captured.tokens_length}, vocab={captured.vocab})"
+            raise ClaimError(f"{model.source} reads {need}, the domain has {length} of {vocab}: {hint}")
         _usable(using, model, box, tokens)
-        site, (where, cases), lemmas = _compiled(model, site, expressions, box, tokens, groups, using)
+        site, (given, cases), lemmas = _compiled(model, site, expressions, box, tokens, groups, using)
         set_ = object.__setattr__
         set_(self, "lemmas", lemmas)
-        set_(self, "where", where)
+        set_(self, "given", given)
         set_(self, "cases", cases)
         set_(self, "output", site)
         set_(self, "over", replace(box, tokens=tokens))
@@ -160,7 +161,7 @@ class Within(Bounds):
         least, most = (None, None) if limit is None else (-limit, limit)
         set_(self, "eps", limit)
         differences = [sympy.Add(a, -sympy.sympify(b)) for a, b in pairs]
-        super().__init__(differences, over=over, at_least=least, at_most=most, where=given, cases=cases, using=using)
+        super().__init__(differences, over=over, at_least=least, at_most=most, given=given, cases=cases, using=using)
 
 
 @dataclass(frozen=True, init=False)
@@ -170,12 +171,11 @@ class Holds(Bounds):
 
     def __init__(self, predicate, *, over: Box | Tokens, given=(), cases=(), using=()):
         problems: list[str] = []
-        parts = list(predicate) if isinstance(predicate, Iterable) else [predicate]
-        pairs = [pair for p in parts for pair in inequalities(sympy.sympify(p), problems)]
+        pairs = [pair for p in _conditions("predicate", predicate) for pair in inequalities(p, problems)]
         if problems:
             raise ClaimError("\n".join([f"{_here()}a predicate can't be compiled:", *(f"  {p}" for p in problems)]))
         differences = [high - low for low, high in pairs]
-        super().__init__(differences, over=over, at_least=0, where=given, cases=cases, using=using)
+        super().__init__(differences, over=over, at_least=0, given=given, cases=cases, using=using)
 
 
 @dataclass(frozen=True)
@@ -197,10 +197,12 @@ def _usable(using: list, model: CapturedModel, box: Box, tokens: Tokens | None) 
         alike = (other and (other.symbols, other.allowed)) == (tokens and (tokens.symbols, tokens.allowed))
         ends = zip((*lemma.over.low, *lemma.over.high), (*box.low, *box.high), strict=True)
         alike &= all(np.array_equal(a, b) for a, b in ends)
-        if not alike or lemma.where or lemma.lemmas:
+        if not alike:
             raise ClaimError(
-                f"{_here()}the lemma about {name} needs the claim's own domain, and no conditions or lemmas"
+                f"{_here()}the lemma about {name} is over another domain than the claim; use the same `over`"
             )
+        if lemma.given or lemma.lemmas:
+            raise ClaimError(f"{_here()}the lemma about {name} has conditions or lemmas of its own; state it without")
 
 
 @dataclass(frozen=True, init=False)
@@ -209,8 +211,18 @@ class Cases(Bounds):
     other. A counterexample is an input with none, or with several."""
 
     def __init__(self, *cases, over: Tokens):
-        how_many = sympy.Add(*(sympy.Piecewise((1, case), (0, True)) for case in cases))
-        super().__init__([how_many], over=over, at_least=1, at_most=1)
+        how_many = sympy.Add(*(sympy.Piecewise((1, case), (0, True)) for case in _conditions("cases", cases)))
+        super().__init__([how_many], over=over, at_least="1/2", at_most="3/2")  # an integer: rounding never matters
+
+
+def _conditions(name: str, value) -> list[sympy.Basic]:
+    """A condition or several. Python compares `a == b` and `a != b` at once, which leaves nothing of them to prove."""
+    found = [sympy.sympify(c) for c in (value if isinstance(value, Iterable) else [value])]
+    for i, condition in enumerate(found):
+        if condition in (sympy.true, sympy.false):
+            hint = "write Eq(a, b) for a == b, and a <= b - 1 or a >= b + 1 for a != b"
+            raise ClaimError(f"{_here()}{name}, number {i + 1}, is just {condition}, whatever the input; {hint}")
+    return found
 
 
 def _no_model(box: Box, tokens: Tokens | None) -> CapturedModel:
@@ -238,7 +250,7 @@ def _alike(expected, count: int) -> list:
         return [expected] * count
     flat = np.array(expected, dtype=object).ravel().tolist()
     if len(flat) != count:
-        raise ClaimError(f"{len(flat)} expressions for {count} entries")
+        raise ClaimError(f"{_here()}expected has {len(flat)} expressions, actual has {count} entries")
     return flat
 
 
@@ -247,7 +259,7 @@ def _here() -> str:
     frame = inspect.currentframe()
     while frame and frame.f_globals.get("__name__", "").startswith("mechverify."):
         frame = frame.f_back
-    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}: " if frame else ""
+    return f"{frame.f_code.co_filename}, line {frame.f_lineno}: " if frame else ""
 
 
 def _model_of(expressions: list) -> CapturedModel | None:

@@ -80,8 +80,6 @@ def inequalities(condition: sympy.Basic, problems: list[str]) -> list[tuple[symp
                 return [(low + 1, high)]
             problems.append(f"{condition}: is strict; use <= or >=, as a bound holds on the boundary as well")
         case _:
-            if condition in (sympy.true, sympy.false):
-                return [(sympy.Integer(0), sympy.Integer(0 if condition else -1))]
             problems.append(f"{condition}: is no condition; write one with {VOCABULARY}")
     return []
 
@@ -134,7 +132,7 @@ class _Compiler:
         try:
             return self.graph.add("pick", array, at)
         except Rejected as error:
-            return self.fail(e, str(error))
+            return self.fail(e, str(error).removeprefix("pick: "))
 
     def entry(self, e: Entry) -> int:
         """An entry of a site; indices that are integer expressions of tokens are looked up."""

@@ -5,15 +5,15 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from mechverify.claims.claim import Accuracy, Bounds
 from mechverify.claims.errors import ClaimError
 
 
 def load_claim(path: str | Path, parameters: Mapping[str, str]) -> Accuracy | Bounds:
-    """Run the claim file with parameters given as text; a default's type says how text is read. It may import what
-    lies beside it, or in the current folder.
+    """Run the claim file with parameters given as text; a default's type says how text is read, and an
+    annotation Literal["a", "b"] what may be given. It may import what lies beside it, or in the current folder.
 
     Raises ClaimError, pointing to the line at fault, for anything that is wrong with the file, a
     parameter, or what the function returns.
@@ -28,7 +28,7 @@ def load_claim(path: str | Path, parameters: Mapping[str, str]) -> Accuracy | Bo
     missing = [p.name for p in known.values() if p.default is p.empty and p.name not in parameters]
     if missing:
         raise ClaimError(f"{path}: parameter {', '.join(missing)} has no default; give it with -p {missing[0]}=...")
-    values = {name: _convert(path, name, text, known[name].default) for name, text in parameters.items()}
+    values = {name: _convert(path, known[name], text) for name, text in parameters.items()}
     result = _run(path, lambda: function(**values))
     if not isinstance(result, Accuracy | Bounds):
         raise ClaimError(f"{path}: claim() returned {type(result).__name__}, not a claim such as Accuracy(...)")
@@ -70,13 +70,23 @@ def _run(path: Path, action: Callable[[], Any]) -> Any:
         return action()
     except (Exception, SystemExit) as error:
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+        if isinstance(error, ClaimError) and str(error).startswith(f"{path}, line "):
+            raise  # it says where
         where = f"{path}, line {lines[-1]}" if lines else str(path)
         kind = "" if isinstance(error, ClaimError) else f"{type(error).__name__}: "
-        hint = "; use sympy's Max, Min and Piecewise, not max, min and if" if "truth value" in str(error) else ""
+        hint = (
+            "; use sympy's Max, Min, Piecewise, And, Or, not max, min, if, and, or"
+            if "truth value" in str(error)
+            else ""
+        )
         raise ClaimError(f"{where}: {kind}{error}{hint}") from None
 
 
-def _convert(path: Path, name: str, text: str, default: Any) -> Any:
+def _convert(path: Path, parameter: inspect.Parameter, text: str) -> Any:
+    name, default = parameter.name, parameter.default
+    choices = get_args(parameter.annotation) if get_origin(parameter.annotation) is Literal else ()
+    if choices and text not in choices:
+        raise ClaimError(f"{path}: parameter {name}={text!r}: choose one of {', '.join(choices)}")
     if isinstance(default, bool):
         if text.lower() in ("true", "false"):
             return text.lower() == "true"

@@ -24,6 +24,7 @@ from mechverify.provers.ranges import BoundsProblem, confirmed
 from mechverify.provers.smt import Solver
 from mechverify.provers.strategies import chosen
 
+FEW = 2**12  # integer inputs that are split one from another before a solver is asked
 SHOWN = 16  # wrong inputs listed in a certificate, or as many as refute the claim
 
 # Enumeration decides a small domain; it is also the last resort on one of moderate size.
@@ -82,7 +83,7 @@ def prove(
             break
         reason = prover.accepts(problem, evidence)
         if reason:
-            reasons.append(f"{prover.name}: {reason}")
+            reasons = [*(r for r in reasons if r != f"{prover.name}: {reason}"), f"{prover.name}: {reason}"]
             continue
         try:
             found = _meet(found, prover.prove(problem, evidence, budget))
@@ -99,7 +100,9 @@ def prove(
 def _follow(claim: Accuracy | Bounds, strategy: str, semantics: str, budget: Budget, start: float) -> Outcome:
     """One strategy, and nothing else: nobody looks for wrong inputs, so that the proof is the strategy's alone."""
     if not isinstance(claim, Accuracy) or claim.margin is None:
-        raise ClaimError(f"--strategy {strategy}: strategies are for claims about accuracy, with a stated margin")
+        raise ClaimError(
+            f"--strategy {strategy}: strategies are for claims Accuracy(...), with a stated margin; leave it out"
+        )
     problem, row = Problem.of(claim, semantics), chosen(strategy)
     try:
         found = row.find(problem, budget)
@@ -149,6 +152,7 @@ def _prove_bounds(
 ) -> Outcome:  # fmt: skip
     lemmas = claim.lemmas
     integers = not problem.claim.weights and not len(problem.domain.low) and solver.enabled
+    integers &= problem.domain.size > FEW
     found = cut(problem, lemmas, budget, method) if lemmas else search(
         problem, budget, "linear" if integers else method, slopes)  # fmt: skip
     if problem.open(found) and not lemmas:

@@ -1,6 +1,7 @@
 """Bounds from lemmas: each is proved by itself, and then what follows from them alone."""
 
 import numpy as np
+import torch
 
 from mechverify.claims.claim import Lemma
 from mechverify.kernel.claim import Range
@@ -27,9 +28,10 @@ def cut(problem: BoundsProblem, lemmas: tuple[Lemma, ...], budget: Budget, metho
                 about.claim.least, about.claim.most = ([sign * stated.eps] * about.claim.outputs for sign in (-1, 1))
             found = search(BoundsProblem(about, problem.device), budget, method, cases=False)
             if found.broken or found.proof is None or (stated.eps is not None and not _within(found.range, stated)):
-                what = "is false" if found.broken else "is not proved"
+                what = _falsehood(BoundsProblem(about), found) if found.broken else "is not proved"
+                hint = "" if found.broken else ": state it as a claim of its own to see why"
                 return Found(None, everything(problem), False, [
-                    f"the lemma about {stated.site} {what}: state it as a claim of its own to see why", *found.reasons
+                    f"the lemma about {stated.site} {what}{hint}", *found.reasons
                 ])  # fmt: skip
             fresh = rule.lemma(problem.job, problem.domain, site, mechanism)
             range_ = confirmed(fresh, found.proof) if stated.eps is None else _box(stated, about.claim.outputs)
@@ -49,6 +51,15 @@ def cut(problem: BoundsProblem, lemmas: tuple[Lemma, ...], budget: Budget, metho
     if best is not None:
         proof = {"rule": "both", "first": best.proof(), "second": proof}
     return Found(proof, range_, False, found.reasons)
+
+
+def _falsehood(problem: BoundsProblem, found: Found) -> str:
+    """Where, and by how much, site and mechanism differ at the input that was found."""
+    tokens, point = found.proof["inputs"][0]
+    numbers = [float.fromhex(v) for v in point]
+    values, _ = problem.values(np.array([tokens], dtype=np.int64), torch.tensor([numbers], dtype=torch.float64))
+    at = " and ".join(str(part) for part in (tokens, [float(f"{v:.6g}") for v in numbers]) if part)
+    return f"is false: off by {float(values.abs().max()):.6g} at {at}"
 
 
 def _box(lemma: Lemma, entries: int) -> Range:

@@ -16,7 +16,7 @@ class Enumerate:
     def accepts(self, problem: Problem, evidence: Evidence) -> str | None:
         if problem.domain.size <= self.limit:
             return None
-        return f"{problem.domain.size:,} inputs are too many to enumerate (limit {self.limit:,}); restrict the domain"
+        return f"{problem.domain.size:,} inputs are too many to run them all; restrict the domain"
 
     def prove(self, problem: Problem, evidence: Evidence, budget: Budget) -> Attempt:
         budget.progress(f"running all {problem.domain.size:,} inputs", None)

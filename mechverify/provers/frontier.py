@@ -92,7 +92,7 @@ def plan(
             given = parameters | ({} if file is None else {"weights": str(file)})
             claim = load_claim(path, given)
             if not isinstance(claim, Accuracy) or claim.margin is None:
-                raise ClaimError(f"{path}: strategies are for claims about accuracy, with a stated margin")
+                raise ClaimError(f"{path}: strategies are for claims Accuracy(...), with a stated margin")
             document = json.dumps(claim_document(claim, semantics), sort_keys=True)
             for name in names:
                 key = hashlib.sha256(f"{document}\n{name}\n{code[name]}".encode()).hexdigest()

@@ -9,7 +9,7 @@ import numpy as np
 
 from mechverify import kernel
 from mechverify.certificate.write import write
-from mechverify.claims.claim import Accuracy, Bounds, Within
+from mechverify.claims.claim import Accuracy, Bounds, Cases, Within
 from mechverify.kernel.claim import Domain, Range
 from mechverify.kernel.errors import Rejected, Unsupported
 from mechverify.kernel.rules import linear
@@ -29,7 +29,8 @@ def nearest(claim: Accuracy | Bounds, semantics: str, evidence: Evidence | None,
             return []
         with np.errstate(all="ignore"):
             problem = BoundsProblem.of(claim, semantics)
-            return [*_constants(problem, claim), *_part(problem, budget)]
+            constants = [] if isinstance(claim, Cases) else _constants(problem, claim)
+            return [*constants, *_part(problem, budget)]
     except (Rejected, Unsupported):  # nothing can be said
         return []
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from mechverify.kernel.claim import Claim
 from mechverify.kernel.functions import FUNCTIONS
-from mechverify.kernel.graph import Graph, Node
+from mechverify.kernel.graph import Graph, Node, entries
 
 OPERATORS = {"add": "+", "sub": "-", "mul": "*"}
 LONG, LONGEST = 400, 4_000  # characters of a formula; of an integer one
@@ -48,7 +48,12 @@ def integer(graph: Graph, root: int) -> str:
 def real(claim: Claim, n: int) -> str:
     """A real node as a formula of the model's sites and of the inputs: `x0[3]` is an entry of the first one, `token 2`
     the integer that a token means. A long formula is cut."""
-    return _texts(claim, n)[n]
+    node, texts = claim.graph.nodes[n], _texts(claim, n)
+    if node.op == "view" and (inner := node.args[0]) in texts and claim.graph.nodes[inner].op == "concat":
+        shown = entries(node.attr).ravel()
+        if np.array_equal(shown, np.arange(math.prod(claim.graph.nodes[inner].shape))):
+            return texts[inner]  # the same entries in the same order
+    return texts[n]
 
 
 def sites(claim: Claim, n: int) -> dict[str, int]:
@@ -110,6 +115,8 @@ def _formula(graph: Graph, n: int, texts: dict[int, str], names: dict[int, str])
             return "pi" if node.op == "pi" else texts[node.args[0]]
         case "pick":
             return f"{args[0]}[{texts[node.args[1]]}]"
+        case "add" if args[1].startswith("(-1 * ") and graph.nodes[node.args[1]].op == "mul":
+            return f"({args[0]} - {args[1][6:-1]})"
         case "add" | "sub" | "mul":
             return f"({args[0]} {OPERATORS[node.op]} {args[1]})"
         case "power":

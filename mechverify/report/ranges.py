@@ -13,6 +13,7 @@ from mechverify.kernel.float64 import Float64
 from mechverify.kernel.semantics import Real
 from mechverify.report import formula
 
+WORST = 4  # broken entries
 SHOWN = 8  # entries, and coordinates of a point
 
 
@@ -22,13 +23,16 @@ def lines(theorem: Theorem, common: list[tuple[str, str]]) -> list[tuple[str, st
     replayed = claim.stated["graph"]["replayed"] if claim.captured else None
     rows = [
         ("verdict", theorem.verdict),
-        ("claim", f"{_thresholds(theorem)} {name(theorem)}, {claim.outputs} entries"),
+        ("claim", f"{_thresholds(theorem)} {name(theorem)}{_entries(claim)}"),
         ("domain", domain(theorem)),
         *(("where", f"{formula.real(claim, n)} >= 0") for n in claim.where),
         *(("from", _lemma(claim, *lemma)) for lemma in theorem.lemmas),
-        ("model", f"{claim.architecture}, weights sha256 {claim.weights_sha256}"),
     ]
-    if replayed:
+    if replayed and not replayed["inputs"] and not any(node.op == "weight" for node in claim.graph.nodes):
+        rows.append(("model", "none: the claim speaks of its domain alone"))
+    else:
+        rows.append(("model", f"{claim.architecture}, weights sha256 {claim.weights_sha256}"))
+    if replayed and replayed["inputs"]:
         difference = float.fromhex(replayed["difference"])
         what = f"{replayed['module']!r}, replayed on {replayed['inputs']} inputs: within {difference:.2g}"
         rows.append(("module", what))
@@ -50,10 +54,16 @@ def lines(theorem: Theorem, common: list[tuple[str, str]]) -> list[tuple[str, st
     return rows + common
 
 
+def _entries(claim: Claim) -> str:
+    return "" if claim.outputs == 1 else f", {claim.outputs} entries"
+
+
 def _lemma(claim: Claim, site: str, mechanism: str, bounds: Range) -> str:
     size = float(max(np.abs(bounds.low).max(), np.abs(bounds.high).max()))
     text = formula.real(claim, claim.sites[mechanism])
-    return f"{site} = {text}, each entry within {_down(size, up=True)}: proved, and then all that is used of {site}"
+    return (
+        f"{site} is near {text}, each entry within {_down(size, up=True)}: proved, and then all that is used of {site}"
+    )
 
 
 def name(theorem: Theorem) -> str:
@@ -82,7 +92,7 @@ def domain(theorem: Theorem) -> str:
     claim = theorem.claim
     d, parts = claim.domain, []
     if d.length:
-        parts.append(f"{d.size:,} sequences of {d.length} tokens")
+        parts.append(f"{d.size:,} sequences of {d.length} token{'s' * (d.length > 1)}")
     for shape, low, high in zip(claim.shapes, *_split(theorem), strict=True):
         radius = (high - low) / 2
         equal = np.ptp(radius) <= 1e-12 * radius.max()
@@ -105,8 +115,8 @@ def added(claim: Claim) -> dict[int, str]:
 
 
 def broken(theorem: Theorem) -> list[str]:
-    """The replayed inputs that break a threshold, and by how much at least."""
-    result, claim = [], theorem.claim
+    """The replayed inputs that break a threshold, and by how much at least: where it is most."""
+    found, claim = [], theorem.claim
     for ids, point, low, high in zip(theorem.wrong, theorem.points, *theorem.attained, strict=True):
         for i in range(claim.outputs):
             short = 0 if claim.least is None else claim.least[i] - Fraction(float(high[i]))
@@ -114,9 +124,11 @@ def broken(theorem: Theorem) -> list[str]:
             if max(short, over) > 0:
                 where = [*([str(ids.tolist())] if len(ids) else []), *([_shortened(point)] if len(point) else [])]
                 how = f"below by {float(short):.4g}" if short > 0 else f"above by {float(over):.4g}"
-                result.append(f"{' and '.join(where)}: entry {i} is in [{low[i]:.9g}, {high[i]:.9g}], {how}")
-                result += _seen(claim, i, ids, point)
-    return result
+                said = f"{' and '.join(where)}: entry {i} is in [{low[i]:.9g}, {high[i]:.9g}], {how}"
+                found.append((max(short, over), said, i, ids, point))
+    found.sort(key=lambda row: -row[0])
+    told = [text for _, said, *at in found[:WORST] for text in (said, *_seen(claim, *at))]
+    return told + ([f"and {len(found) - WORST} more, by less"] if len(found) > WORST else [])
 
 
 def _seen(claim: Claim, i: int, ids: np.ndarray, point: np.ndarray) -> list[str]:

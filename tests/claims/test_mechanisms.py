@@ -7,7 +7,7 @@ import torch
 from sympy import And, Eq, Max, Mod, Piecewise, Rational, Sum, cos, floor, pi, sign, sin, symbols
 from torch import nn
 
-from mechverify import Bounds, Holds, Within, ball, capture, kernel, lookup, prove, tokens
+from mechverify import Bounds, Cases, Holds, Within, ball, capture, kernel, lookup, prove, tokens
 from mechverify.claims import ClaimError
 from mechverify.kernel import Rejected
 from mechverify.kernel.claim import captured
@@ -187,10 +187,10 @@ def test_everything_wrong_is_named_at_once_with_its_line(pair):
     with pytest.raises(ClaimError) as error:
         Within(site[2], sympy.gamma(x[0]) + site[Mod(x[0], 9)] + symbols("z") + Mod(site[1], 2), over=x)
     said = str(error.value)
-    assert said.startswith("test_mechanisms.py:")
+    assert said.startswith(f"{__file__}, line ")
     for part in (
         "gamma(x0)",
-        "output[Mod(x0, 9)]: pick: the index reaches from 0 to 8",
+        "output[Mod(x0, 9)]: the index reaches from 0 to 8",
         "z: is none of",
         "Mod(output[1], 2)",
     ):
@@ -199,8 +199,12 @@ def test_everything_wrong_is_named_at_once_with_its_line(pair):
         (lambda: Holds([site[0] > 1, x[0] + 1], over=x), r"is strict; [^$]*is no condition"),
         (lambda: site[1, 2], r"output\[1, 2\]: the site has shape \(5,\)"),
         (lambda: Within(site[0], lookup([1, 2], x[0]), over=x), "the axis has 2 entries"),
-        (lambda: Within(site, [1, 2], over=x), "2 expressions for 5 entries"),
+        (lambda: Within(site, [1, 2], over=x), "has 2 expressions, actual has 5 entries"),
         (lambda: Within(site[0], 0, over=x, eps=-1), "eps=-1 is negative"),
+        (lambda: Holds([site[0] >= 0, site[0] == site[1]], over=x), r"predicate, number 2, is just False.*Eq\(a, b\)"),
+        (lambda: Holds(site[0] != site[1], over=x), "is just True"),
+        (lambda: Holds(site[0] >= 0, over=x, given=x[0] == x[1]), "given, number 1, is just False"),
+        (lambda: Cases(x[0] == 0, x[0] > 0, over=x), "cases, number 1, is just False"),
         (lambda: Within([], 0, over=x), "nothing is claimed"),
         (lambda: Within(site[0], Sum(K, (K, 1, x[0])), over=x), "integer limits"),
     ):

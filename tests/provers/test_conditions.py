@@ -42,7 +42,7 @@ CONDITIONS = {
 @pytest.mark.parametrize("name", CONDITIONS)
 def test_the_range_holds_where_the_conditions_do_and_is_no_wider_than_without(name):
     where, holds = CONDITIONS[name]
-    theorem = prove(Bounds(site_of(PLANE, 2), over=x, where=where)).theorem
+    theorem = prove(Bounds(site_of(PLANE, 2), over=x, given=where)).theorem
     free = prove(Bounds(site_of(PLANE, 2), over=x)).theorem
     with torch.no_grad():
         values = PLANE(GRID[holds(*GRID.T)]).numpy()
@@ -57,10 +57,10 @@ def test_a_condition_decides_a_claim_that_is_false_without():
         inside = PLANE(GRID[GRID.sum(1) <= -1]).max().item()
         everywhere = PLANE(GRID).max().item()
     most = (inside + everywhere) / 2
-    assert prove(Bounds(site_of(PLANE, 2), over=x, at_most=most, where=[x[0] + x[1] <= -1])).verdict == "PROVED"
+    assert prove(Bounds(site_of(PLANE, 2), over=x, at_most=most, given=[x[0] + x[1] <= -1])).verdict == "PROVED"
     refuted = prove(Bounds(site_of(PLANE, 2), over=x, at_most=most))
     assert refuted.verdict == "REFUTED"
-    false = prove(Bounds(site_of(PLANE, 2), over=x, at_most=inside - 0.01, where=[x[0] + x[1] <= -1]))
+    false = prove(Bounds(site_of(PLANE, 2), over=x, at_most=inside - 0.01, given=[x[0] + x[1] <= -1]))
     assert false.verdict == "REFUTED" and (false.theorem.points.sum(1) <= -1).all()
 
 
@@ -90,10 +90,10 @@ def test_conditions_on_tokens():
     t = tokens("t", length=2, vocab=5)
     site = capture(Sum().eval(), torch.zeros(1, 2, dtype=torch.long), vocab=5)["output"]
     free = prove(Bounds(site, over=t)).theorem.range
-    ordered = prove(Bounds(site, over=t, where=[t[0] < t[1]])).theorem.range
+    ordered = prove(Bounds(site, over=t, given=[t[0] < t[1]])).theorem.range
     assert free.high[0] == pytest.approx(17)
     assert ordered.low[0] <= 0 and 0 <= ordered.high[0] < 17
-    assert prove(Bounds(site, over=t, at_most=0.5, where=[t[0] < t[1]])).verdict == "PROVED"
+    assert prove(Bounds(site, over=t, at_most=0.5, given=[t[0] < t[1]])).verdict == "PROVED"
 
 
 @pytest.mark.parametrize("where, told", [
@@ -106,7 +106,7 @@ def test_conditions_on_tokens():
 ])  # fmt: skip
 def test_bad_conditions_are_named_all_at_once(where, told):
     with pytest.raises(ClaimError, match=told):
-        Bounds(site_of(PLANE, 2), over=x, where=where)
+        Bounds(site_of(PLANE, 2), over=x, given=where)
 
 
 @pytest.mark.parametrize("index", [2, (0, 1), -3, "a"])
@@ -117,7 +117,7 @@ def test_symbols_are_entries(index):
 
 def test_no_input_satisfies_the_conditions():
     with pytest.raises(ClaimError, match="no input"):
-        prove(Bounds(site_of(PLANE, 2), over=x, where=[x[0] + x[1] >= 3]))
+        prove(Bounds(site_of(PLANE, 2), over=x, given=[x[0] + x[1] >= 3]))
 
 
 def test_methods_are_ever_narrower():

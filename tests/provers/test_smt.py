@@ -53,7 +53,7 @@ def test_conditions_and_token_sets_count():
     narrow = tokens("x", length=3, vocab=4, values=[-2, 0, 1, 3], allowed=[[0, 1], [1, 2, 3], [2]])
     claim = Bounds(sum(narrow), over=narrow)
     assert answer(claim, -1) == "unsat" and answer(claim, -0.5) == "sat"  # -2 + 0 + 1
-    given = Bounds(sum(narrow), over=narrow, where=[narrow[0] + narrow[1] >= 0])
+    given = Bounds(sum(narrow), over=narrow, given=[narrow[0] + narrow[1] >= 0])
     assert answer(given, 1) == "unsat" and answer(given, 1.5) == "sat"  # 0 + 0 + 1
 
 

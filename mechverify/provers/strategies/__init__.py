@@ -4,6 +4,7 @@ A strategy is one function that finds a proof; docs/strategies.md shows how to a
 kernel derives the bounds from the proof, and refuses one that doesn't give what the strategy says.
 """
 
+import difflib
 import traceback
 from collections.abc import Callable
 from functools import partial
@@ -66,8 +67,11 @@ def chosen(name: str) -> Strategy:
     if name.endswith(".py"):
         return _own(name)
     if name not in STRATEGIES:
-        known = "; ".join(f"{s.name} ({s.complexity})" for s in STRATEGIES.values())
-        raise ClaimError(f"--strategy {name}: unknown; give a file of your own, or one of: {known}")
+        near = difflib.get_close_matches(name, STRATEGIES, 1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(STRATEGIES)}"
+        raise ClaimError(
+            f"--strategy {name}: unknown; {hint} (`mechverify strategies` says what each is; or a file, NAME.py)"
+        )
     return STRATEGIES[name]
 
 
