@@ -25,7 +25,7 @@ def lines(theorem: Theorem, common: list[tuple[str, str]]) -> list[tuple[str, st
         ("verdict", theorem.verdict),
         ("claim", f"{_thresholds(theorem)} {name(theorem)}{_entries(claim)}"),
         ("domain", domain(theorem)),
-        *(("where", f"{formula.real(claim, n)} >= 0") for n in claim.where),
+        *(("given", f"{formula.real(claim, n)} >= 0") for n in claim.where),
         *(("from", _lemma(claim, *lemma)) for lemma in theorem.lemmas),
     ]
     if replayed and not replayed["inputs"] and not any(node.op == "weight" for node in claim.graph.nodes):
@@ -168,7 +168,7 @@ def as_json(theorem: Theorem) -> dict[str, Any]:
         "claim": {
             "kind": "bounds",
             "output": name(theorem),
-            "where": [f"{formula.real(claim, n)} >= 0" for n in claim.where],
+            "given": [f"{formula.real(claim, n)} >= 0" for n in claim.where],
             "at_least": None if claim.least is None else [str(t) for t in claim.least],
             "using": [{"site": site, "low": low.tolist(), "high": high.tolist()}
                       for site, _, (low, high) in theorem.lemmas],
