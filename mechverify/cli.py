@@ -382,8 +382,14 @@ class _Interrupt:
         err.print("interrupted: finishing with what is proved so far (again to stop at once)")
 
 
+def _terminate(number: int, frame: Any) -> None:
+    """A scheduler's Ctrl-C, also in a background job, where a shell has SIGINT ignored."""
+    handler = signal.getsignal(signal.SIGINT)
+    (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
+
+
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # a scheduler's Ctrl-C
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except Exception:  # a defect of ours must not look like a refutation

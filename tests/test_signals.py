@@ -1,4 +1,4 @@
-"""Real processes that a scheduler tells to stop. SIGTERM raises SIGINT, so that this is Ctrl-C too."""
+"""Real processes that a scheduler tells to stop. SIGTERM does what Ctrl-C does, so that this is Ctrl-C too."""
 
 import json
 import os
@@ -17,7 +17,13 @@ INTERRUPTED = 130
 
 def started(*arguments, **settings):
     command = [sys.executable, "-m", "mechverify.cli", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True, **settings)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited, as in a shell's background job
+    try:
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True, **settings
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_prove_keeps_what_it_has(tmp_path):

@@ -171,7 +171,7 @@ def test_certificates_of_bounds_fail_closed():
         (lambda m: Bounds(m["output"], over=ball(np.zeros(3), 1), at_most=float("nan")), "finite number"),
         (lambda m: Bounds(m["output"], over=ball(np.zeros(3), -1)), "not negative"),
         (lambda m: Bounds(m["output"], over=box([0, 0, 1], [1, 1, 0])), "low <= high"),
-        (lambda m: Bounds(m["output"][5], over=ball(np.zeros(3), 1)), "its shape is"),
+        (lambda m: Bounds(m["output"][5], over=ball(np.zeros(3), 1)), "the site has shape"),
     ],
 )
 def test_what_is_wrong_with_a_claim_is_said(make, message):
