@@ -49,7 +49,7 @@ def test_the_range_holds_where_the_conditions_do_and_is_no_wider_than_without(na
     assert len(values) > 50
     assert theorem.range.low[0] <= values.min() and values.max() <= theorem.range.high[0]
     assert theorem.range.high[0] - theorem.range.low[0] <= (free.range.high[0] - free.range.low[0]) * 1.001
-    assert any(label == "where" and text.endswith(">= 0") for label, text in lines(theorem))
+    assert any(label == "given" and text.endswith(">= 0") for label, text in lines(theorem))
 
 
 def test_a_condition_decides_a_claim_that_is_false_without():
