@@ -11,10 +11,14 @@ import numpy as np
 
 from mechverify.kernel.arithmetic import ROOM, Arithmetic
 from mechverify.kernel.evaluate import Evaluation, batch_size, kept
+from mechverify.kernel.functions import FUNCTIONS
 from mechverify.kernel.graph import Graph, entries
+from mechverify.kernel.integers import OPERATIONS
 from mechverify.kernel.semantics import Real
 
 MOST = 2**25  # numbers computed for a table
+# An entry of these depends on the operands' entries at its own place (or at the one they broadcast) alone.
+ELEMENTWISE = {"add", "sub", "mul", "power", "over_root", "number", *FUNCTIONS, *OPERATIONS}
 
 
 class Table(NamedTuple):
@@ -135,10 +139,12 @@ def _reads(graph: Graph, wanted: list[int], ar: Arithmetic) -> dict[int, np.ndar
                 reads[n] = nothing | (args[0] & np.broadcast_to(kept(node), node.shape)[..., None]).any(
                     -2, keepdims=True
                 )
-            case _:  # elementwise, or integers
+            case op if op in ELEMENTWISE:
                 for x in args:
                     nothing = nothing | x.reshape(*(1,) * (nothing.ndim - x.ndim), *x.shape)
                 reads[n] = nothing
+            case _:  # nothing is known of an operation that isn't named here
+                reads[n] = None
     return reads
 
 

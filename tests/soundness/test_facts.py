@@ -12,9 +12,11 @@ from mechverify.kernel.check import FACTS, prove
 from mechverify.kernel.claim import Job
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64
+from mechverify.kernel.graph import MODEL, Graph
 from mechverify.kernel.intervals import Intervals
 from mechverify.kernel.linear import Relaxed
 from mechverify.kernel.rules import linear
+from mechverify.kernel.tables import _reads
 from mechverify.report.formula import real
 from tests.soundness import networks
 from tests.soundness.networks import Maker, Network, constant, document, evaluate, file, given, samples
@@ -294,3 +296,14 @@ def test_a_table_that_is_not_what_tokens_mean_is_not_called_a_token():
     claim = networks.claim(Network(rows, {}, [], [[0, 1, 2]] * 2, 3))
     texts = [real(claim, n) for n, node in enumerate(claim.graph.nodes) if node.op == "view"]
     assert texts[0] == "token 1" and "token" not in texts[1]
+
+
+def test_nothing_is_known_of_what_an_unnamed_operation_reads(monkeypatch):
+    """An operation that somebody adds, say a cumulative sum, is not taken for an elementwise one."""
+    monkeypatch.setitem(MODEL, "cumsum", lambda graph, args, attr: ("real", args[0].shape))
+    graph = Graph(3, (0, 1))
+    table = graph.add("constant", attr=((2,), (0.0, 1.0)))
+    plain = graph.add("relu", graph.add("gather", table, graph.add("tokens")))
+    summed = graph.add("cumsum", plain)
+    reads = _reads(graph, [plain, summed], Float64(float("inf")))
+    assert (reads[plain] == np.eye(3, dtype=bool)).all() and reads[summed] is None
