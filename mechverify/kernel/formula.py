@@ -4,6 +4,7 @@ the model's own named values. Read off the graph, so that nobody has to trust a 
 
 import math
 from collections.abc import Iterable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,7 @@ class Formulas:
 
     def _operands(self, n: int) -> tuple[int, ...]:
         """What the text of a node is made of."""
-        if n in self.names or self._token(n) is not None:
+        if n in self.names or self._token(n) is not None or self._rational(n) is not None:
             return ()
         return self.graph.nodes[n].args
 
@@ -98,18 +99,30 @@ class Formulas:
         means = (len(self.graph.values),), tuple(map(float, self.graph.values))
         return node.attr[1] if (ids.op, table.op, table.attr) == ("tokens", "constant", means) else None
 
+    def _rational(self, n: int) -> Fraction | None:
+        """A constant, also one that is written as p times 1/q since no float64 is it."""
+        nodes, node = self.graph.nodes, self.graph.nodes[n]
+        if node.op == "constant" and node.shape == ():
+            return Fraction(node.attr[1][0])
+        if node.op != "mul" or nodes[node.args[1]].op != "reciprocal":
+            return None
+        p, q = nodes[node.args[0]], nodes[nodes[node.args[1]].args[0]]
+        if any((c.op, c.shape) != ("constant", ()) for c in (p, q)) or not q.attr[1][0]:
+            return None
+        return Fraction(p.attr[1][0]) / Fraction(q.attr[1][0])
+
     def _text(self, n: int, texts: dict[int, str]) -> str:
         if n in self.names:
             return self.names[n]
         if (position := self._token(n)) is not None:
             return f"x{position}"
+        if (rational := self._rational(n)) is not None:
+            return number(rational)
         node = self.graph.nodes[n]
         args = [texts[a] for a in node.args]
         match node.op:
             case "integer":
                 return str(node.attr)
-            case "constant" if node.shape == ():
-                return number(node.attr[1][0])
             case "constant" if len(node.attr[1]) > ENTRIES:
                 return self.listing.name(n)
             case "constant" if len(node.shape) == 1:

@@ -268,12 +268,11 @@ def _names(theorem: Theorem, nodes: Listing) -> dict[int, str]:
     own = {n for n in claim.where if claim.graph.nodes[n].shape == ()}
     own |= {claim.sites[lemma.mechanism] for lemma in theorem.lemmas}
     own |= {claim.sites[claim.site]} if added(claim) else set()
-    for text in sorted(claim.sites, key=lambda text: text != claim.site):  # the claim's own word for it first
-        n = claim.sites[text]
+    for text in (*claim.sites, claim.site):  # of several names the claim's, else the last without quotes
+        n, said = claim.sites[text], name(text, VOCABULARY)
         if n in nodes.number and n not in own and claim.graph.nodes[n].kind == "real":
-            said = name(text, VOCABULARY)
-            if said and found.get(n, "'").startswith("'"):  # a name without quotes is clearer
-                found[n] = found[n] if n in found and said.startswith("'") else said
+            if said and not (said.startswith("'") and n in found):
+                found[n] = said
             found.setdefault(n, nodes.name(n))
     return {n: text for n, text in found.items() if claim.graph.nodes[n].op != "input"}
 
