@@ -170,11 +170,22 @@ def check(
 
 
 @app.command()
-def show(certificate: Path, limit: Limit = LIMIT) -> None:
+def show(
+    certificate: Path,
+    graph: Annotated[
+        bool, typer.Option("--graph", help="The graph as formulas, a node a line, and nothing else.")
+    ] = False,
+    limit: Limit = LIMIT,
+) -> None:
     """The theorem in words, its axioms, its proof and its cost (after checking it)."""
+    from mechverify.kernel.statement import listing
     from mechverify.report.tree import proof_tree
 
     theorem, _ = _checked(certificate, limit)
+    if graph:
+        for line in listing(theorem).lines():
+            print(line)
+        return
     _print_theorem(theorem, theorem.verdict)
     out.print(proof_tree(certificate.read_bytes(), theorem))
 

@@ -281,8 +281,8 @@ def _compiled(
     captured = model.captured
     graph, sites, names = copy.deepcopy(captured.graph), dict(captured.sites), []
     compiler = Expressions(graph, captured.sites, box, tokens)
-    for group in groups:
-        found = compiler.conditions(group)
+    for kind, group in zip(("given", "case"), groups, strict=True):
+        found = {_free(sites, kind, i): n for i, n in enumerate(dict.fromkeys(compiler.conditions(group)))}
         names.append(tuple(found))
         sites |= found
     nodes, lemmas = compiler.values(expressions), []
@@ -291,13 +291,13 @@ def _compiled(
         shape = graph.nodes[about].shape
         rows = [graph.add("view", n, attr=((1,), 0, (0,))) for n in compiler.values(lemma.expected)]
         steps = tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
-        mechanism = f"mechanism of lemma {i + 1}: {lemma.actual.name}"
+        mechanism = _free(sites, "lemma", i)
         sites[mechanism] = graph.add("view", graph.add("concat", *rows, attr=0), attr=(shape, 0, steps))
         lemmas.append(Lemma(lemma.actual.name, mechanism, lemma.eps))
     compiler.finish(_here())
     if site is None and not nodes:
         raise ClaimError("nothing is claimed: give an expression")
-    name = site.name if site else _title(expressions)
+    name = site.name if site else _free(sites, "claimed")
     if site is None:
         rows = [graph.add("view", node, attr=((1,), 0, (0,))) for node in nodes]
         sites[name] = graph.add("concat", *rows, attr=0)
@@ -315,10 +315,13 @@ def _reshaped(graph: Graph, n: int) -> int:
     return n
 
 
-def _title(expressions: list) -> str:
-    text = str(expressions[0])
-    text = text if len(text) <= 80 else text[:77] + "..."
-    return text if len(expressions) == 1 else f"{text} (and {len(expressions) - 1} more)"
+def _free(sites: dict[str, int], kind: str, number: int | None = None) -> str:
+    """A name for what the claim adds to the graph, which the module hasn't given to a value of its own. It says nothing
+    of what it names: the kernel reads that off the graph."""
+    name = kind if number is None else f"{kind}.{number + 1}"
+    while name in sites:
+        name = f"claim.{name}"
+    return name
 
 
 def _numbers(name: str, value, shape: tuple[int, ...]) -> list[Fraction] | None:

@@ -46,14 +46,13 @@ class Expressions:
         """Nodes of one entry each."""
         return [self._compiler.node(e) for e in map(sympy.sympify, expressions)]
 
-    def conditions(self, conditions: Iterable) -> dict[str, int]:
-        """Nodes of one entry, by the text of what they say: `a >= b` holds where node a - b (plus 1/2, if it is an
-        integer) isn't negative."""
-        found = {}
+    def conditions(self, conditions: Iterable) -> list[int]:
+        """Nodes of one entry: `a >= b` holds where node a - b (plus 1/2, if it is an integer) isn't negative."""
+        found = []
         for condition in conditions:
             for low, high in inequalities(sympy.sympify(condition), self._compiler.problems):
                 half = sympy.Rational(1, 2) if (high - low).is_integer else 0  # an integer's sign is never in doubt
-                found[f"{high} >= {low}"] = self._compiler.node(high - low + half)
+                found.append(self._compiler.node(high - low + half))
         return found
 
     def finish(self, where: str = "") -> None:

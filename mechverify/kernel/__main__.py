@@ -1,14 +1,14 @@
-"""`python -m mechverify.kernel CERTIFICATE`: check it with nothing but numpy installed, and print the claim as the
-file states it (docs/certificate.md). Exit code 0: accepted, 1: rejected, 2: not a certificate.
+"""`python -m mechverify.kernel CERTIFICATE`: check it with nothing but numpy installed, and print the theorem as
+kernel/statement.py words it. Exit code 0: accepted, 1: rejected, 2: not a certificate.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from mechverify.kernel.check import AXIOMS, LIMIT, check
 from mechverify.kernel.errors import NotACertificate, Rejected
+from mechverify.kernel.statement import state
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,12 +24,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, Rejected, NotACertificate) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1 if isinstance(error, Rejected) else 2
-    print(f"ACCEPTED: {theorem.verdict}\nclaim: {json.dumps(theorem.claim.stated)}")
-    if theorem.right is not None:
-        print(f"right: {theorem.right.low} to {theorem.right.high} of {theorem.claim.domain.size} inputs")
-    for i, (low, high) in enumerate(zip(*(end.tolist() for end in theorem.range or ()), strict=True)):
-        print(f"entry {i}: {low!r} to {high!r}")
-    print(f"axioms: {', '.join(theorem.axioms) or 'none'}")
+    statement = state(theorem)
+    print("ACCEPTED")
+    for label, text in (*statement.rows(), *statement.examples):
+        print(f"{label:>16}  {text}")
     return 0
 
 

@@ -12,15 +12,17 @@ from typing import NamedTuple
 import numpy as np
 
 from mechverify.kernel import container
-from mechverify.kernel.claim import Bounds, Claim, Domain, Job, Range
+from mechverify.kernel.claim import Bounds, Claim, Domain, Job, ProvedLemma, Range
 from mechverify.kernel.errors import NotACertificate, Rejected
 from mechverify.kernel.exact import Exact
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64, check_environment
 from mechverify.kernel.rules import compact, cut, evaluation, fold, linear
+from mechverify.kernel.words import NAME, names_a_value, printable
 
 FORMAT = "mechverify-certificate"
 VERSIONS = {"accuracy": 2, "bounds": 3}  # of the format, by what is claimed; every later kernel reads these as well
+NAMED_AT_WILL = {2, 3}  # versions whose files may name sites and tensors in any way
 FACTS = 2**8  # of a part
 LIMIT = 5e9  # units of work: five to nine seconds
 AXIOMS = {
@@ -50,7 +52,7 @@ class Theorem(NamedTuple):
     that the certificate states; those proved are at least as good). `wrong` are inputs [number, length] and `points`
     [number, coordinates] that were replayed, `attained` what the value is there; `cells` those of rule fold, as
     (query token, class, size, bounds of the wrong inputs); `rules` how often each was used; `work` is in units that
-    `limit` bounds; `lemmas` those of rule cut, as (site, mechanism, bounds of their difference)."""
+    `limit` bounds; `lemmas` those of rule cut."""
 
     claim: Claim
     verdict: str
@@ -65,7 +67,7 @@ class Theorem(NamedTuple):
     kernel_ops: int
     work: int
     exact: bool
-    lemmas: list[tuple[str, str, Range]]
+    lemmas: list[ProvedLemma]
 
 
 def check(data: bytes, *, exact: bool = False, forbid: Collection[str] = (), limit: float = LIMIT) -> Theorem:
@@ -75,7 +77,10 @@ def check(data: bytes, *, exact: bool = False, forbid: Collection[str] = (), lim
     Raises NotACertificate if it can't be read as one, Rejected if it doesn't establish what it says, and nothing else.
     """
     contents = container.unpack(data)
-    document = container.read_json(contents["certificate.json"])
+    try:
+        document = container.read_json(contents["certificate.json"])
+    except NotACertificate as error:
+        raise NotACertificate(printable(str(error))) from None
     if type(document) is not dict or document.get("format") != FORMAT:
         raise NotACertificate(f"certificate.json doesn't say that its format is {FORMAT!r}")
     version = document.get("version")
@@ -88,9 +93,9 @@ def check(data: bytes, *, exact: bool = False, forbid: Collection[str] = (), lim
             arithmetic = (Exact if exact else Float64)(limit)
             return _decide(Reader(document, "certificate"), contents["weights.safetensors"], arithmetic, forbid)
     except Exception as error:  # fail closed: what the kernel can't finish, it doesn't accept
-        if isinstance(error, Rejected | NotACertificate):
-            raise
-        raise Rejected(f"internal error, please report it: {type(error).__name__}: {error}") from error
+        if isinstance(error, Rejected | NotACertificate):  # whatever names the file has, they don't forge a line
+            raise type(error)(printable(str(error))) from None
+        raise Rejected(printable(f"internal error, please report it: {type(error).__name__}: {error}")) from error
 
 
 def _decide(document: Reader, weights: bytes, arithmetic: Float64 | Exact, forbid: Collection[str]) -> Theorem:
@@ -98,6 +103,8 @@ def _decide(document: Reader, weights: bytes, arithmetic: Float64 | Exact, forbi
     claim = Claim(document["claim"], weights)
     if version != VERSIONS[claim.kind]:
         raise Rejected(f"a claim of kind {claim.kind} is written in version {VERSIONS[claim.kind]} of the format")
+    if version > max(NAMED_AT_WILL) and (unfit := [n for n in claim.names if not names_a_value(n)]):
+        raise Rejected(f"a name is not printable, or longer than {NAME} characters: {unfit[0]!r:.100}")
     if claim.kind == "bounds" and type(arithmetic) is Exact:
         raise Rejected("a claim about bounds is checked in float64 only")
     listed = [a.text() for a in document["axioms"].items(16)]

@@ -90,6 +90,16 @@ class Domain(NamedTuple):
         return all(np.isin(inputs[:, i], here).all() for i, here in enumerate(self.tokens))
 
 
+class ProvedLemma(NamedTuple):
+    """Sites, by name, whose difference has these bounds [entries] on that part of the domain; None where no input of
+    the part satisfies the claim's conditions."""
+
+    site: str
+    mechanism: str
+    range: Range | None
+    part: Domain
+
+
 class Claim:
     """What a certificate states about the weights in `weights_data` (a safetensors file); rejects what isn't a claim.
 
@@ -145,6 +155,11 @@ class Claim:
         entry.close()
 
     @property
+    def names(self) -> list[str]:
+        """Those that the file chose, of sites and tensors."""
+        return [*self.sites, *self.weights]
+
+    @property
     def axioms(self) -> list[str]:
         return ["ieee754", *(["capture"] if self.captured else []), *SEMANTICS[self.semantics].axioms]
 
@@ -161,7 +176,7 @@ class Job:
         self.points: list[np.ndarray] = []  # and real inputs [number, coordinates], with the enclosed value there
         self.attained: list[Range] = []
         self.axioms: set[str] = set()  # that rules needed, beside the claim's
-        self.lemmas: list[tuple[str, str, Range]] = []  # of rule cut: site, mechanism, bounds of their difference
+        self.lemmas: list[ProvedLemma] = []  # of rule cut
 
     def about(self, graph: Graph, output: int, domain: Domain, shapes: list[tuple[int, ...]]) -> "Job":
         """About another value of the same model, which leaves nothing behind for the report."""

@@ -8,6 +8,8 @@ from typing import Any
 
 from mechverify.kernel.errors import Rejected
 
+KNOWN = 40  # names in a message
+
 
 class Reader:
     """A JSON value and where it stands. Every method rejects a value of another type than it asks for."""
@@ -39,7 +41,8 @@ class Reader:
 
     def one_of(self, known: Collection[str]) -> str:
         self._need(
-            type(self.value) is str and self.value in known, f"{str(self.value)[:80]!r}; known: {', '.join(known)}"
+            type(self.value) is str and self.value in known,
+            f"{str(self.value)[:80]!r}; known: {', '.join(f'{name:.40}' for name in [*known][:KNOWN])}",
         )
         return self.value
 

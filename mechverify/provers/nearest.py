@@ -13,6 +13,7 @@ from mechverify.claims.claim import Accuracy, Bounds, Cases, Within
 from mechverify.kernel.claim import Domain, Range
 from mechverify.kernel.errors import Rejected, Unsupported
 from mechverify.kernel.rules import linear
+from mechverify.kernel.words import about, share
 from mechverify.provers.base import Budget, Evidence, Problem
 from mechverify.provers.fold import Fold
 from mechverify.provers.ranges import BoundsProblem
@@ -46,7 +47,7 @@ def _shares(claim: Accuracy, semantics: str, evidence: Evidence, budget: Budget)
     certificate = write(problem.document, claim.output.model.data, found.proof, "BOUNDED", found.right)
     theorem = kernel.check(certificate, limit=float("inf"))
     right, size = theorem.right, claim.over.size
-    told = [f"at_least={_digits(Fraction(right.low, size), -1)}"]
+    told = [f"at_least={share(right.low, size, up=False)}"]
     by_class: dict[int, list[int]] = {}
     for _, key, cell, wrong in theorem.cells:
         count = by_class.setdefault(key[0], [0, 0])
@@ -54,7 +55,7 @@ def _shares(claim: Accuracy, semantics: str, evidence: Evidence, budget: Budget)
     whole = sorted(k for k, (_, wrong) in by_class.items() if not wrong)
     if whole:
         inputs = sum(by_class[k][0] for k in whole)
-        told.append(f"all inputs whose mechanism says {_ranges(whole)}: {inputs / size:.3g} of the domain")
+        told.append(f"all inputs whose mechanism says {_ranges(whole)}: {share(inputs, size, up=False)} of the domain")
     return told
 
 
@@ -63,7 +64,7 @@ def _constants(problem: BoundsProblem, claim: Bounds) -> list[str]:
     low, high = problem.bounds([problem.domain])
     if isinstance(claim, Within):
         eps = max(np.abs(low).max(), np.abs(high).max())
-        return [f"eps={_digits(Fraction(float(eps)), 1)}"] if np.isfinite(eps) else []
+        return [f"eps={about(float(eps), up=True)}"] if np.isfinite(eps) else []
     told = []
     for name, known, ends, side in (("at_least", claim.at_least, low, -1), ("at_most", claim.at_most, high, 1)):
         if known is None:
@@ -73,7 +74,7 @@ def _constants(problem: BoundsProblem, claim: Bounds) -> list[str]:
         else:
             entries = [f" for entry {i}" for i in range(len(known))]
         short = [np.isfinite(end) and side * (Fraction(float(end)) - t) > 0 for t, end in zip(known, ends, strict=True)]
-        told += [f"{name}={_digits(Fraction(float(end)), side)}{entry}"
+        told += [f"{name}={about(float(end), up=side > 0)}{entry}"
                  for end, entry, here in zip(ends, entries, short, strict=True) if here]  # fmt: skip
     return told[:SHOWN]
 
@@ -99,14 +100,19 @@ def _part(problem: BoundsProblem, budget: Budget) -> list[str]:
 
 
 def _middle(problem: BoundsProblem, budget: Budget) -> list[str]:
-    domain, share = problem.domain, 0.0
+    domain, held, found = problem.domain, 0.0, None
     middle, radius = domain.low / 2 + domain.high / 2, domain.high / 2 - domain.low / 2
     for step in range(1, HALVINGS + 1):
-        wider = share + 0.5**step
+        wider = held + 0.5**step
         part = domain._replace(low=middle - wider * radius, high=middle + wider * radius)
         if not budget.spent() and problem.proves(_bounds(problem, [part])[0]):
-            share = wider
-    return [f"the box around the same middle with {share:.3g} of the radius"] if share else []
+            held, found = wider, part
+    if found is None:
+        return []
+    ends = [[Fraction(v) for v in end.tolist()] for end in (domain.low, found.low, found.high, domain.high)]
+    wide = [(b - a, min(a + b - 2 * c, 2 * d - a - b)) for a, c, d, b in zip(*ends, strict=True) if a < b]
+    exact = min((inner / outer for outer, inner in wide), default=Fraction(1))  # corners were rounded
+    return [f"the box around the same middle with {about(exact, up=False)} of the radius"] if exact > 0 else []
 
 
 def _bounds(problem: BoundsProblem, parts: list[Domain]) -> list[Range]:
@@ -115,16 +121,6 @@ def _bounds(problem: BoundsProblem, parts: list[Domain]) -> list[Range]:
     for start in range(0, len(parts), step):
         found += linear.bounds(problem.job, parts[start : start + step], shared=problem.shared)
     return found
-
-
-def _digits(value: Fraction, side: int) -> str:
-    """Six significant digits, rounded down (side -1) or up."""
-    if not value:
-        return "0"
-    exponent = 5 - int(np.floor(np.log10(abs(float(value)))))
-    scaled = value * Fraction(10) ** exponent
-    whole = scaled.__floor__() if side < 0 else scaled.__ceil__()
-    return f"{float(Fraction(whole) / Fraction(10) ** exponent):.6g}"
 
 
 def _ranges(values: list[int]) -> str:

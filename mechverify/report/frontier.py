@@ -10,11 +10,11 @@ from pathlib import Path
 
 from rich.table import Table
 
+from mechverify.kernel.words import decimal, scientific
 from mechverify.provers.frontier import Row
 from mechverify.provers.strategies import chosen
 from mechverify.report.latex import escape
 from mechverify.report.result import float_below
-from mechverify.report.statement import decimal, scientific
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def terminal(found: list[Point]) -> Iterator[Table]:
 def _spread(value: Mean, sign: str) -> str:
     """The mean rounded down, since it is a bound."""
     deviation = f"{value.deviation:.5f}"
-    mean = decimal(Fraction(value.mean), 5, upwards=False)
+    mean = decimal(Fraction(value.mean), 5, up=False)
     return mean if float(deviation) == 0 else f"{mean}{sign}{deviation}"
 
 
@@ -176,7 +176,7 @@ def write_latex(target: Path, found: list[Point]) -> Path:
     for group in dict.fromkeys(p.group for p in found):
         some = [p for p in found if p.group == group]
         brute = f"brute force: \\num{{{scientific(some[0].brute_force_ops)}}} operations"
-        title = re.sub(r"\^(\d+)", r"\\textsuperscript{\1}", escape(group))
+        title = re.sub(r"\\textasciicircum\{\}(\d+)", r"\\textsuperscript{\1}", escape(group))
         lines.append(f"\\midrule\n\\multicolumn{{7}}{{l}}{{{title}; {brute}}} \\\\\n")
         for p in reversed(some):
             cells = [

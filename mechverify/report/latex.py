@@ -1,71 +1,85 @@
-"""A LaTeX table of theorems (booktabs and siunitx)."""
+"""A LaTeX table of theorems (booktabs and siunitx), and below it each theorem's sentence."""
 
-from fractions import Fraction
-from math import inf, isfinite
 from pathlib import Path
 
 from mechverify.kernel import Theorem
-from mechverify.report.formula import integer
-from mechverify.report.ranges import name
-from mechverify.report.statement import brute_force_ops, decimal, scientific
+from mechverify.kernel.statement import Statement, state, widths
+from mechverify.kernel.words import decimal, scientific, share
+from mechverify.report.statement import brute_force_ops
 
 HEAD = r"""% \usepackage{booktabs,siunitx}
-\begin{tabular}{lllrS[table-format=1.8]S[table-format=1.8]S[table-format=1.1e2]S[table-format=1.1e2]l}
+\begin{tabular}{llllllrS[table-format=1.8]S[table-format=1.8]S[table-format=1.1e2]S[table-format=1.1e2]l}
 \toprule
-certificate & verdict & mechanism & inputs & {accuracy $\geq$} & {accuracy $\leq$} & {kernel ops} & {brute force}
-& weights \\
+certificate & verdict & mechanism & margin & threshold & semantics & inputs & {accuracy $\geq$} & {accuracy $\leq$}
+& {kernel ops} & {brute force} & weights \\
 \midrule
 """
 RANGES = r"""% \usepackage{booktabs,siunitx}
-\begin{tabular}{lllS[table-format=3.0]S[table-format=1.6]S[table-format=1.6]S[table-format=1.1e2]l}
+\begin{tabular}{lllllS[table-format=3.0]S[table-format=1.6]S[table-format=1.6]S[table-format=1.1e2]l}
 \toprule
-certificate & verdict & value & {entries} & {mean width} & {reached} & {kernel ops} & weights \\
+certificate & verdict & value & threshold & semantics & {entries} & {mean width} & {reached} & {kernel ops} & weights \\
 \midrule
 """
 TAIL = "\\bottomrule\n\\end{tabular}\n"
+SHORT = 60  # characters of a cell
+ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+           ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
+           **{c: f"\\{c}" for c in "_&%#${}"}}  # fmt: skip
 
 
 def write_latex(target: Path, checked: list[tuple[Path, Theorem, float]]) -> Path:
-    rows, ranges = [], []
-    for path, t, _ in checked:
-        if t.claim.kind == "bounds":
-            ranges.append(_range_row(path, t))
-            continue
-        total = t.claim.domain.size
-        low = decimal(Fraction(t.right.low, total), 8, upwards=False)
-        high = decimal(Fraction(t.right.high, total), 8, upwards=True)
-        size = f"\\num{{{scientific(total)}}}"
-        claim = integer(t.claim.graph, t.claim.target)
-        mechanism = f"\\texttt{{{escape(claim if len(claim) <= 60 else claim[:57] + '...')}}}"
-        cells = [
-            escape(path.name),
-            t.verdict,
-            mechanism,
-            size,
-            low,
-            high,
-            scientific(t.kernel_ops),
-            scientific(brute_force_ops(t)),
-        ]
-        rows.append(" & ".join([*cells, f"\\texttt{{{t.claim.weights_sha256[:12]}}}"]) + " \\\\\n")
+    rows, ranges, notes = [], [], []
+    for path, theorem, _ in checked:
+        statement = state(theorem)
+        about_bounds = theorem.claim.kind == "bounds"
+        cells = [escape(path.name), theorem.verdict, *(_range if about_bounds else _accuracy)(theorem, statement)]
+        cells.append(f"\\texttt{{{theorem.claim.weights_sha256[:12]}}}")
+        (ranges if about_bounds else rows).append(" & ".join(cells) + " \\\\\n")
+        notes.append(_note(path, statement))
     target.parent.mkdir(parents=True, exist_ok=True)
-    tables = [HEAD + "".join(rows) + TAIL] if rows else []
-    target.write_text("\n".join(tables + ([RANGES + "".join(ranges) + TAIL] if ranges else [])))
+    tables = [head + "".join(body) + TAIL for head, body in ((HEAD, rows), (RANGES, ranges)) if body]
+    target.write_text("\n".join([*tables, "".join(notes)]))
     return target
 
 
-def _range_row(path: Path, t: Theorem) -> str:
-    """Mean width proved, and mean width that replayed inputs reach."""
-    width = float((t.range.high - t.range.low).mean())
-    reached = float((t.attained.low.max(0) - t.attained.high.min(0)).mean()) if t.attained else inf
-    cells = [escape(path.name), t.verdict, f"\\texttt{{{escape(name(t))}}}", str(t.claim.outputs)]
-    cells += [
-        f"{width:.6f}" if isfinite(width) else "{--}",
-        f"{reached:.6f}" if isfinite(reached) else "{--}",
-        scientific(t.kernel_ops),
+def _note(path: Path, statement: Statement) -> str:
+    """The whole sentence."""
+    said = "; ".join(f"{label}: {escape(text)}" for label, text in statement.rows() if label != "verdict")
+    return f"\n\\noindent{{\\footnotesize \\texttt{{{escape(path.name)}}}: {statement.verdict}; {said}.\\par}}\n"
+
+
+def _accuracy(theorem: Theorem, statement: Statement) -> list[str]:
+    total, right = theorem.claim.domain.size, theorem.right
+    return [
+        _short(statement.equals or ""),
+        _short(statement.margin),
+        _short(statement.threshold or "--"),
+        theorem.claim.semantics,
+        f"\\num{{{scientific(total)}}}",
+        share(right.low, total, up=False),
+        share(right.high, total, up=True),
+        scientific(theorem.kernel_ops),
+        scientific(brute_force_ops(theorem)),
     ]
-    return " & ".join([*cells, f"\\texttt{{{t.claim.weights_sha256[:12]}}}"]) + " \\\\\n"
+
+
+def _range(theorem: Theorem, statement: Statement) -> list[str]:
+    """Mean width proved, and mean width that replayed inputs reach."""
+    proved, reached = (sum(w) / len(w) if w else None for w in widths(theorem))
+    return [
+        _short(statement.subject),
+        _short(statement.threshold or "--"),
+        theorem.claim.semantics,
+        str(theorem.claim.outputs),
+        "{--}" if proved is None else decimal(proved, 6, up=True),
+        "{--}" if reached is None else decimal(reached, 6, up=False),
+        scientific(theorem.kernel_ops),
+    ]
+
+
+def _short(text: str) -> str:
+    return f"\\texttt{{{escape(text if len(text) <= SHORT else text[: SHORT - 3] + '...')}}}"
 
 
 def escape(text: str) -> str:
-    return "".join("\\" + c if c in "_&%#$" else c for c in text)
+    return "".join(ESCAPES.get(c, c) for c in text)

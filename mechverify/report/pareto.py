@@ -9,8 +9,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from mechverify.kernel.words import scientific
 from mechverify.report.frontier import Point, pareto
-from mechverify.report.statement import scientific
 
 logging.getLogger("fontTools").setLevel(logging.ERROR)  # it minds that a date is left out
 MARKERS = "os^DvPX<*>"

@@ -2,12 +2,13 @@
 
 import math
 from fractions import Fraction
+from math import inf
 from typing import Any
 
 from mechverify.kernel import Theorem
-from mechverify.report import ranges
-from mechverify.report.formula import integer
-from mechverify.report.statement import brute_force_ops, counterexamples
+from mechverify.kernel.claim import ProvedLemma
+from mechverify.kernel.statement import Statement, broken, counterexamples, state
+from mechverify.report.statement import brute_force_ops
 
 
 def as_json(
@@ -22,36 +23,71 @@ def as_json(
         nothing = {"lower": None, "upper": None, "exact_lower": None, "exact_upper": None}
         return {
             **common, "claim": None, "semantics": semantics, "value": nothing, "counterexample": None, "axioms": [],
-            "cost": {"kernel_ops": 0, "brute_force_ops": None},
+            "cost": {"kernel_ops": 0, "brute_force_ops": None}, "statement": None,
         }  # fmt: skip
-    claim = theorem.claim
-    if claim.kind == "bounds":
-        return {
-            **common, **ranges.as_json(theorem), "semantics": claim.semantics, "axioms": list(theorem.axioms),
-            "cost": {"kernel_ops": theorem.kernel_ops, "brute_force_ops": None},
-        }  # fmt: skip
-    total = claim.domain.size
+    statement = state(theorem)
+    common |= {"semantics": theorem.claim.semantics, "axioms": list(theorem.axioms)}
+    common["statement"] = [list(row) for row in (*statement.rows(), *statement.examples)]
+    fields = _bounds if theorem.claim.kind == "bounds" else _accuracy
+    return {**common, **fields(theorem, statement)}
+
+
+def _accuracy(theorem: Theorem, statement: Statement) -> dict[str, Any]:
+    claim, total = theorem.claim, theorem.claim.domain.size
     low, high = Fraction(theorem.right.low, total), Fraction(theorem.right.high, total)
     wrong = next(iter(counterexamples(theorem)), None)
     return {
-        **common,
         "claim": {
             "kind": "accuracy",
-            "output": ranges.name(theorem),
-            "equals": integer(claim.graph, claim.target),
+            "output": statement.subject,
+            "equals": statement.equals,
             "at_least": None if claim.at_least is None else str(claim.at_least),
             "margin": str(claim.margin),
+            "domain": list(statement.domain),
             "domain_size": str(total),
             "weights_sha256": claim.weights_sha256,
         },
-        "semantics": claim.semantics,
         "value": {
             "lower": float_below(low), "upper": -float_below(-high), "exact_lower": str(low), "exact_upper": str(high),
         },
         "counterexample": None if wrong is None else wrong._asdict(),
-        "axioms": list(theorem.axioms),
         "cost": {"kernel_ops": theorem.kernel_ops, "brute_force_ops": brute_force_ops(theorem)},
     }  # fmt: skip
+
+
+def _bounds(theorem: Theorem, statement: Statement) -> dict[str, Any]:
+    claim, low, high = theorem.claim, theorem.range.low.tolist(), theorem.range.high.tolist()
+    point = None
+    if theorem.verdict == "REFUTED":
+        worst = broken(theorem)[0].point
+        ids, numbers = theorem.wrong[worst].tolist(), theorem.points[worst].tolist()
+        value = [[v if math.isfinite(v) else None for v in end[worst].tolist()] for end in theorem.attained]
+        point = {"tokens": ids, "inputs": numbers, "value": value}
+    return {
+        "claim": {
+            "kind": "bounds",
+            "output": statement.subject,
+            "given": list(statement.given),
+            "at_least": None if claim.least is None else [str(t) for t in claim.least],
+            "at_most": None if claim.most is None else [str(t) for t in claim.most],
+            "using": [_lemma(*row) for row in zip(theorem.lemmas, statement.lemmas, strict=True)],
+            "domain": list(statement.domain),
+            "domain_size": str(claim.domain.size) if not len(claim.domain.low) else None,
+            "weights_sha256": claim.weights_sha256,
+        },
+        "value": {
+            "lower": [v if v > -inf else None for v in low], "upper": [v if v < inf else None for v in high],
+            "exact_lower": [str(Fraction(v)) if v > -inf else None for v in low],
+            "exact_upper": [str(Fraction(v)) if v < inf else None for v in high],
+        },
+        "counterexample": point,
+        "cost": {"kernel_ops": theorem.kernel_ops, "brute_force_ops": None},
+    }  # fmt: skip
+
+
+def _lemma(lemma: ProvedLemma, said: tuple[str, str]) -> dict[str, Any]:
+    low, high = (None, None) if lemma.range is None else (end.tolist() for end in lemma.range)
+    return {"site": said[0], "low": low, "high": high, "statement": said[1]}
 
 
 def float_below(value: Fraction) -> float:

@@ -13,7 +13,7 @@ from mechverify.kernel import Rejected
 from mechverify.kernel.claim import captured
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.graph import Graph
-from mechverify.report import formula, ranges
+from mechverify.kernel.statement import state
 
 P = 7
 A, B = np.mgrid[:P, :P]
@@ -73,8 +73,8 @@ def test_a_deviation_is_what_brute_force_finds(pair, name):
         assert refuted.verdict == "REFUTED"
         a, b = refuted.theorem.wrong[0]
         assert np.abs(truth[:, a, b]).max() > limit
-        said = "\n".join(ranges.broken(refuted.theorem))
-        assert f"there output[{(0, 3)[np.abs(truth[:, a, b]).argmax()]}] = " in said
+        said = "\n".join(text for _, text in state(refuted.theorem).examples)
+        assert f"there output[{(0, 3)[np.abs(truth[:, a, b]).argmax()]}] is about " in said
 
 
 def test_indices_may_depend_on_tokens(pair):
@@ -215,12 +215,10 @@ def test_everything_wrong_is_named_at_once_with_its_line(pair):
 def test_a_formula_is_read_off_the_graph(pair):
     model, *_ = pair
     outcome = prove(Within(model["output"][2], Mod(x[0] * x[1], 5) * pi, over=x))
-    claim = outcome.theorem.claim
-    text = ranges.added(claim)[0]
-    assert "output[2]" in text and "pi" in text and "((x0*x1) mod 5)" in text
-    assert formula.sites(claim, claim.output).keys() == {"output[2]"}
-    row = prove(Bounds(model["embed"][1, Mod(x[0], 4)] - model["output"][Mod(x[1], 5)], over=x)).theorem.claim
-    assert "embed[1, :][(x0 mod 4)]" in ranges.added(row)[0] and "output[(x1 mod 5)]" in ranges.added(row)[0]
+    text = state(outcome.theorem).claim
+    assert "output[2]" in text and "pi" in text and "((x0 * x1) mod 5)" in text
+    row = prove(Bounds(model["embed"][1, Mod(x[0], 4)] - model["output"][Mod(x[1], 5)], over=x)).theorem
+    assert "embed[1, :][(x0 mod 4)]" in state(row).claim and "output[(x1 mod 5)]" in state(row).claim
 
 
 @pytest.mark.parametrize("row", [

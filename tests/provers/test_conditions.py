@@ -165,7 +165,7 @@ def test_a_domain_of_tokens_alone_is_described():
     net = nn.Sequential(nn.Embedding(5, 3), nn.Flatten(), nn.Linear(6, 2)).double().eval()
     t = tokens("t", length=2, vocab=5)
     theorem = prove(Bounds(capture(net, torch.zeros(1, 2, dtype=torch.long), vocab=5)["output"], over=t)).theorem
-    assert ("domain", "25 sequences of 2 tokens") in lines(theorem)
+    assert ("domain", "all 5^2 = 25 sequences x0 .. x1 over 5 tokens") in lines(theorem)
     every = net(torch.cartesian_prod(torch.arange(5), torch.arange(5))).detach().numpy()
     assert np.allclose(every.min(0), theorem.range.low) and np.allclose(every.max(0), theorem.range.high)
 

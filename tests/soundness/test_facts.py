@@ -12,12 +12,12 @@ from mechverify.kernel.check import FACTS, prove
 from mechverify.kernel.claim import Job
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64
+from mechverify.kernel.formula import Formulas, Listing
 from mechverify.kernel.graph import MODEL, Graph
 from mechverify.kernel.intervals import Intervals
 from mechverify.kernel.linear import Relaxed
 from mechverify.kernel.rules import linear
 from mechverify.kernel.tables import _reads
-from mechverify.report.formula import real
 from tests.soundness import networks
 from tests.soundness.networks import Maker, Network, constant, document, evaluate, file, given, samples
 from tests.soundness.test_linear import LINEAR
@@ -286,7 +286,9 @@ def test_a_formula_that_doubles_is_cut():
         nodes.append(["add", [len(nodes) - 1] * 2, None])
     doc["claim"]["graph"]["sites"].append(["doubled", len(nodes) - 1])
     claim = networks.Claim(Reader(doc["claim"] | {"where": ["doubled"]}, "claim"), data)
-    assert len(real(claim, claim.where[0])) < 1_000
+    formulas = Formulas(Listing(claim.graph, claim.where), {})
+    (text,), shared = formulas.write(list(claim.where))
+    assert len(text) + sum(map(len, shared)) < 3_000
 
 
 def test_a_table_that_is_not_what_tokens_mean_is_not_called_a_token():
@@ -294,8 +296,9 @@ def test_a_table_that_is_not_what_tokens_mean_is_not_called_a_token():
     for table in (1, 2):
         rows += [["gather", [table, 0], None], ["view", [len(rows)], [[], 1, []]]]
     claim = networks.claim(Network(rows, {}, [], [[0, 1, 2]] * 2, 3))
-    texts = [real(claim, n) for n, node in enumerate(claim.graph.nodes) if node.op == "view"]
-    assert texts[0] == "token 1" and "token" not in texts[1]
+    views = [n for n, node in enumerate(claim.graph.nodes) if node.op == "view"]
+    texts, _ = Formulas(Listing(claim.graph, views), {}).write(views)
+    assert texts == ["x1", "gather([2, 1, 0], tokens)[1]"]
 
 
 def test_nothing_is_known_of_what_an_unnamed_operation_reads(monkeypatch):

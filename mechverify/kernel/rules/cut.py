@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mechverify.kernel.claim import Domain, Job, Range
+from mechverify.kernel.claim import Domain, Job, ProvedLemma, Range
 from mechverify.kernel.errors import Rejected
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.graph import Graph
@@ -25,9 +25,9 @@ class Lemma(NamedTuple):
 
 def check(job: Job, part: Domain, witness: Reader, prove: Callable) -> tuple[Range, dict[str, int]]:
     """Precondition: nothing but its box and tokens is known of the part. Postcondition: every entry of the output is in
-    the range, everywhere in the part: the input's own site - mechanism is one of the errors. Complexity: that of the
-    proofs."""
-    sites, lemmas, used = job.claim.sites, [], {}
+    the range, everywhere in the part: the input's own site - mechanism is one of the errors. The range is empty if a
+    lemma's is: then no input of the part satisfies the claim's conditions. Complexity: that of the proofs."""
+    sites, lemmas, used, vacuous = job.claim.sites, [], {}, False
     for row in witness["lemmas"].items(16, 1):
         names = [row[name].one_of(sites) for name in ("site", "mechanism")]
         site, mechanism = (sites[name] for name in names)
@@ -36,14 +36,17 @@ def check(job: Job, part: Domain, witness: Reader, prove: Callable) -> tuple[Ran
         size = about.claim.outputs
         stated = Range(*(np.array([v.float64() for v in row[end].items(size, size)]) for end in ("low", "high")))
         row.close()
-        empty = found.low[0] > found.high[0]  # then nothing is claimed of any input
+        empty = found.low[0] > found.high[0]
+        vacuous |= empty
         if not empty and ((stated.low > found.low).any() or (stated.high < found.high).any()):
             raise Rejected(f"{row.where}: the bounds stated are tighter than those proved")
         lemmas.append(Lemma(site, mechanism, stated))
-        job.lemmas.append((*names, stated))
+        job.lemmas.append(ProvedLemma(*names, None if empty else stated, part))
         used = {rule: used.get(rule, 0) + inside.get(rule, 0) for rule in {*used, *inside}}
     found, inside = prove(conclusion(job, part, lemmas), witness["proof"])
     witness.close()
+    if vacuous:
+        found = Range(np.full(job.claim.outputs, np.inf), np.full(job.claim.outputs, -np.inf))
     return found, {rule: used.get(rule, 0) + inside.get(rule, 0) for rule in {*used, *inside}}
 
 
