@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from glob import glob
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -16,9 +17,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from mechverify import kernel
-from mechverify.kernel.check import AXIOMS, LIMIT
+from mechverify.kernel.check import AXIOMS, SECONDS
+from mechverify.kernel.errors import OverLimit, Stopped
 from mechverify.kernel.semantics import SEMANTICS
 from mechverify.provers.base import METHODS
+from mechverify.provers.guard import Guard
 from mechverify.report.progress import Reporter
 from mechverify.report.result import as_json
 from mechverify.report.statement import lines
@@ -30,6 +33,7 @@ app = typer.Typer(
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 EXIT = {"PROVED": 0, "BOUNDED": 0, "REFUTED": 1, "UNKNOWN": 3}
 REJECTED, BAD_INPUT, INTERNAL, INTERRUPTED = 1, 2, 70, 130
+STARTED = time.monotonic()
 COLOURS = {"PROVED": "green", "REFUTED": "red", "BOUNDED": "cyan", "UNKNOWN": "yellow"}
 
 
@@ -40,6 +44,7 @@ def _stop(message: str, code: int = BAD_INPUT) -> NoReturn:
 
 @app.command()
 def prove(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(help="A claim file; proofs/ has some to copy.")],
     parameter: Annotated[list[str] | None, typer.Option("-p", help="A parameter of the claim, as name=value.")] = None,
     out_file: Annotated[Path | None, typer.Option("--out", help="The certificate; by default ./<file>.cert.")] = None,
@@ -48,7 +53,7 @@ def prove(
         str, typer.Option(help="real: exact real arithmetic on these weights; float32: every float32 evaluation.")
     ] = "real",
     time_limit: Annotated[
-        float | None, typer.Option(min=0, help="Seconds of search; then what is proved so far.")
+        float | None, typer.Option(min=0, help="Seconds for everything; then what is proved so far.")
     ] = None,
     method: Annotated[
         str, typer.Option(help=f"How far to go for bounds, from cheap to dear: {', '.join(METHODS)}.")
@@ -68,6 +73,7 @@ def prove(
     from mechverify.claims.load import load_claim
     from mechverify.provers import prove as search
     from mechverify.provers.base import Budget
+    from mechverify.provers.chain import Outcome
     from mechverify.provers.nearest import nearest as true_instead
 
     if semantics not in SEMANTICS:
@@ -81,28 +87,35 @@ def prove(
         _stop(f"--out {target}: not a file that can be written")
     if smtlib is not None and not smtlib.is_dir():
         _stop(f"--smtlib {smtlib}: not a folder; create it first")
-    try:
-        claim = load_claim(file, _parameters(parameter or []))
-    except ClaimError as error:
-        _stop(str(error))
-    budget = Budget()
-    with Reporter(err) as reporter, _Interrupt(budget):
+    began, budget = context.obj or time.monotonic(), Budget()
+    if time_limit is not None:
+        budget.limit(time_limit, began)
+    with Reporter(err) as reporter, Guard(budget, err) as guard:
+        guard.step = f"reading {file}"
         try:
-            outcome = search(claim, semantics=semantics, time_limit=time_limit, progress=reporter, budget=budget,
-                             method=method, device=device, solver=solver, smtlib=smtlib, strategy=strategy)  # fmt: skip
+            reporter(guard.step, None)
+            claim = load_claim(file, _parameters(parameter or []))
+            guard.step = "the search"
+            outcome = search(claim, semantics=semantics, progress=reporter, budget=budget, method=method,
+                             device=device, solver=solver, smtlib=smtlib, strategy=strategy)  # fmt: skip
         except kernel.Rejected as error:
             _stop(str(error) if strategy else f"the claim can't be checked: {error}")
         except ClaimError as error:
             _stop(str(error))
+        except Stopped:
+            reason = f"{guard.step} didn't end: {budget.why}"
+            outcome = Outcome("UNKNOWN", None, None, None, [reason], time.monotonic() - began, 0.0)
         instead: list[str] = []
+        _write(target, outcome.certificate)
+        if outcome.unchecked is not None:
+            aside = target.with_name(target.name + ".unchecked")
+            _write(aside, outcome.unchecked)
+            outcome.reasons.append(f"{aside} is what was found; `mechverify check --limit inf {aside}` goes on")
         if outcome.verdict == "REFUTED" and nearest and not budget.interrupted:
-            reporter("looking for what is true instead", None)
-            instead = true_instead(claim, semantics, outcome.evidence, Budget(time.monotonic() + nearest, reporter))
-    if outcome.certificate is not None:
-        try:
-            target.write_bytes(outcome.certificate)
-        except OSError as error:
-            _stop(f"--out {target}: {error.strerror}")
+            guard.step = "looking for what is true instead"
+            reporter(guard.step, None)
+            with budget.within(nearest), suppress(Stopped):
+                instead = true_instead(claim, semantics, outcome.evidence, budget)
     written = str(target) if outcome.certificate is not None else None
     if json_:
         seconds = outcome.search_seconds, outcome.check_seconds
@@ -119,8 +132,6 @@ def prove(
             f"{'time':>16}  search {outcome.search_seconds:.2f} s, check {outcome.check_seconds:.2f} s",
             f"\n{'certificate':>16}  {written}", sep="", soft_wrap=True,
         )  # fmt: skip
-        if outcome.theorem.work > LIMIT:
-            out.print(f"{'note':>16}  checking takes {outcome.theorem.work:.2g} units of work: check it with --limit")
     if not json_:
         for text in instead:
             out.print(f"{'true instead':>16}  {text}", markup=False, soft_wrap=True)
@@ -129,10 +140,18 @@ def prove(
     raise typer.Exit(EXIT[outcome.verdict])
 
 
+def _write(path: Path, certificate: bytes | None) -> None:
+    try:
+        if certificate is not None:
+            path.write_bytes(certificate)
+    except OSError as error:
+        _stop(f"--out {path}: {error.strerror}")
+
+
 Limit = Annotated[
-    float,
+    float | None,
     typer.Option(
-        "--limit", help="Units of work (about nanoseconds) that a certificate may cost; more if you trust it."
+        "--limit", help="Units of work (a nanosecond or two) that the check may cost; without it, what the file says."
     ),
 ]
 
@@ -143,11 +162,11 @@ def check(
     weights: Annotated[Path | None, typer.Option(help="The weights that the claim should speak of.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="In exact rationals: slow, and without ieee754.")] = False,
     forbid: Annotated[list[str] | None, typer.Option(help="Reject if the theorem rests on this axiom.")] = None,
-    limit: Limit = LIMIT,
+    limit: Limit = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     about: Annotated[bool, typer.Option("--about", help="The kernel's modules, lines, axioms; then stop.")] = False,
 ) -> None:
-    """Run the kernel alone. Exit code 0: accepted, 1: rejected, 2: not a certificate."""
+    """Run the kernel alone. Exit code 0: accepted, 1: rejected, 2: not a certificate, 3: not checked, by --limit."""
     if about:
         from mechverify.report.about import about as describe
 
@@ -175,7 +194,7 @@ def show(
     graph: Annotated[
         bool, typer.Option("--graph", help="The graph as formulas, a node a line, and nothing else.")
     ] = False,
-    limit: Limit = LIMIT,
+    limit: Limit = None,
 ) -> None:
     """The theorem in words, its axioms, its proof and its cost (after checking it)."""
     from mechverify.kernel.statement import listing
@@ -195,7 +214,7 @@ def report(
     certificates: list[Path],
     html: Annotated[Path | None, typer.Option(help="A folder for the page and its figures.")] = None,
     latex: Annotated[Path | None, typer.Option(help="A file for a table of all certificates.")] = None,
-    limit: Limit = LIMIT,
+    limit: Limit = None,
 ) -> None:
     """Pictures and tables of checked certificates."""
     from mechverify.report.html import write_html
@@ -328,23 +347,38 @@ def _parameters(texts: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def _checked(path: Path, limit: float, **options: Any) -> tuple[kernel.Theorem, float]:
-    import time
-
+def _checked(path: Path, limit: float | None, **options: Any) -> tuple[kernel.Theorem, float]:
+    """The theorem, and the seconds that the check took. What it may cost is said before it begins."""
     try:
         data = path.read_bytes()
     except OSError as error:
         _stop(f"can't read {path}: {error.strerror}")
     start = time.monotonic()
     with Reporter(err) as reporter:
-        reporter("the kernel checks the certificate", None)
+
+        def watch(work: int, allowed: float) -> None:
+            if not work:
+                err.print(f"at most {allowed:.2g} units of work, about {_duration(SECONDS * allowed)}", soft_wrap=True)
+            reporter("the kernel checks the certificate", work / allowed)
+
         try:
-            theorem = kernel.check(data, limit=limit, **options)
+            theorem = kernel.check(data, limit=limit, watch=watch, **options)
         except kernel.NotACertificate as error:
             _stop(f"NOT A CERTIFICATE: {path}: {error}")
+        except OverLimit as error:
+            _stop(f"NOT CHECKED: {path}: {error}", EXIT["UNKNOWN"])
         except kernel.Rejected as error:
             _stop(f"REJECTED: {path}: {error}", REJECTED)
+        except KeyboardInterrupt:
+            _stop(f"NOT CHECKED: {path}: interrupted", INTERRUPTED)
     return theorem, time.monotonic() - start
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("years", 31_556_952), ("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{max(seconds, 0.1):.1f} s"
 
 
 def _same_weights(theorem: kernel.Theorem, weights: Path) -> None:
@@ -374,25 +408,6 @@ def _print_theorem(theorem: kernel.Theorem, verdict: str) -> None:
     out.print(table)
 
 
-class _Interrupt:
-    """The first Ctrl-C asks the search for what it has; the second one stops it."""
-
-    def __init__(self, budget: Any):
-        self.budget = budget
-
-    def __enter__(self) -> None:
-        self.before = signal.signal(signal.SIGINT, self._ask)
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self.before)
-
-    def _ask(self, *_: object) -> None:
-        if self.budget.interrupted:
-            raise KeyboardInterrupt
-        self.budget.interrupted = True
-        err.print("interrupted: finishing with what is proved so far (again to stop at once)")
-
-
 def _terminate(number: int, frame: Any) -> None:
     """A scheduler's Ctrl-C, also in a background job, where a shell has SIGINT ignored."""
     handler = signal.getsignal(signal.SIGINT)
@@ -402,7 +417,7 @@ def _terminate(number: int, frame: Any) -> None:
 def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        app()
+        app(obj=STARTED)
     except Exception:  # a defect of ours must not look like a refutation
         traceback.print_exc()
         sys.exit(INTERNAL)

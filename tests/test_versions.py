@@ -1,4 +1,4 @@
-"""Old certificates: every kernel from version 2 on accepts this file, and says clearly what it can't read."""
+"""Old certificates: every kernel from version 2 on accepts these files, and says clearly what it can't read."""
 
 import json
 import re
@@ -6,9 +6,20 @@ from pathlib import Path
 
 import pytest
 
+from mechverify.certificate.write import announcing
 from mechverify.kernel import NotACertificate, Rejected, check, container
+from mechverify.kernel.check import LIMIT
+from mechverify.kernel.errors import OverLimit, Stopped
 
-GOLDEN = Path(__file__).parent / "data" / "version_2.cert"
+DATA = Path(__file__).parent / "data"
+GOLDEN, BOUNDS, COSTED = (DATA / f"version_{n}.cert" for n in (2, 3, 4))
+
+
+def changed(path, **fields):
+    contents = container.unpack(path.read_bytes())
+    document = json.loads(contents["certificate.json"]) | fields
+    text = json.dumps(document, separators=(",", ":"), sort_keys=True)
+    return container.pack({**contents, "certificate.json": text.encode()})
 
 
 @pytest.mark.parametrize("exact", [False, True])
@@ -17,18 +28,85 @@ def test_version_2_is_still_read(exact):
     assert theorem.right == (163, 163) and theorem.verdict == "PROVED" and theorem.rules["fold"] == 1
 
 
+def test_version_3_is_still_read():
+    """With lines and multipliers, in parts split at a node."""
+    theorem = check(BOUNDS.read_bytes())
+    assert theorem.verdict == "PROVED" and theorem.rules == {"split": 1, "farkas": 2}
+    assert b'"node":' in BOUNDS.read_bytes() and b'"lines":[[' in BOUNDS.read_bytes()
+
+
+def test_version_4_is_still_read():
+    theorem = check(COSTED.read_bytes())
+    assert theorem.verdict == "PROVED" and theorem.rules == {"split": 1, "farkas": 2}
+
+
 @pytest.mark.parametrize("version", [1, 99, "2", True, None])
 def test_other_versions_are_named(version):
-    contents = container.unpack(GOLDEN.read_bytes())
-    document = json.loads(contents["certificate.json"])
-    document["version"] = version
-    other = container.pack({**contents, "certificate.json": json.dumps(document).encode()})
-    with pytest.raises(NotACertificate, match=re.escape(f"version {version!r}; this kernel reads versions 2, 3")):
-        check(other)
+    with pytest.raises(NotACertificate, match=re.escape(f"version {version!r}; this kernel reads versions 2, 3, 4")):
+        check(changed(GOLDEN, version=version))
 
 
 def test_a_claim_is_written_in_its_version():
-    contents = container.unpack(GOLDEN.read_bytes())
-    document = json.loads(contents["certificate.json"]) | {"version": 3}
-    with pytest.raises(Rejected, match="version 2"):
+    for path, other in ((GOLDEN, 3), (BOUNDS, 2)):
+        with pytest.raises(Rejected, match=f"isn't written in version {other}"):
+            check(changed(path, version=other))
+
+
+@pytest.mark.parametrize("path", [GOLDEN, BOUNDS])
+def test_a_certificate_announces_what_its_check_takes(path):
+    unknown = changed(path, version=4, cost=None)
+    theorem = check(unknown)
+    told = announcing(unknown, theorem.work)
+    assert check(told).work == theorem.work, "saying what it costs costs nothing"
+    assert check(told, limit=theorem.work).work == theorem.work
+    for less in (theorem.work - 1, 0):
+        with pytest.raises(Rejected, match="units of work that it announces") as error:
+            check(announcing(unknown, less))
+        assert not isinstance(error.value, OverLimit)
+        with pytest.raises(Rejected, match="units of work that it announces"):
+            check(announcing(unknown, less), limit=10 * theorem.work)
+    with pytest.raises(OverLimit, match=r"--limit allows more"):
+        check(told, limit=theorem.work - 1)
+
+
+def test_what_costs_more_than_the_default_is_checked_where_it_is_announced():
+    """No file that `prove` writes needs --limit."""
+    honest = changed(GOLDEN, version=4, cost=str(10**12))
+    seen = []
+    check(honest, watch=lambda work, allowed: seen.append((work, allowed)))
+    assert seen[0] == (0, 10**12) and LIMIT < 10**12
+
+
+@pytest.mark.parametrize("cost", [5, "-1", "1e9", "", "9" * 30, "01", [], True])
+def test_a_cost_is_a_natural_number_of_a_possible_size(cost):
+    with pytest.raises(Rejected):
+        check(changed(GOLDEN, version=4, cost=cost))
+
+
+def test_an_old_file_over_the_limit_is_not_called_wrong():
+    with pytest.raises(OverLimit, match=r"in order; --limit allows more"):
+        check(BOUNDS.read_bytes(), limit=1e6)
+
+
+def test_whoever_watches_may_end_a_check():
+    def watch(work, allowed):
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        check(COSTED.read_bytes(), watch=watch)
+
+
+def test_only_version_4_has_a_cost():
+    with pytest.raises(Rejected, match="unknown fields"):
+        check(changed(GOLDEN, cost="5"))
+    contents = container.unpack(COSTED.read_bytes())
+    document = json.loads(contents["certificate.json"])
+    del document["cost"]
+    with pytest.raises(Rejected, match="'cost' is missing"):
         check(container.pack({**contents, "certificate.json": json.dumps(document).encode()}))
+
+
+def test_exact_arithmetic_fits_the_announcement():
+    unknown = changed(GOLDEN, version=4, cost=None)
+    told = announcing(unknown, check(unknown).work)
+    assert check(told, exact=True).verdict == "PROVED"

@@ -8,7 +8,7 @@ import torch
 
 from mechverify.bounds.tensors import Tensors
 from mechverify.kernel.arithmetic import Ball
-from mechverify.kernel.errors import Unsupported
+from mechverify.kernel.errors import Stopped, Unsupported
 from mechverify.kernel.graph import Graph
 from mechverify.kernel.intervals import Cells
 from mechverify.kernel.linear import Lines, Relaxed
@@ -163,7 +163,7 @@ def optimise(
         try:
             relaxed = _Recorded(ar, graph, weights, roots, cells, moving, shared)
             output = relaxed.range(roots.output)
-        except Unsupported:  # a step went astray; the best so far stands
+        except (Unsupported, Stopped):  # a step went astray, or time is up; the best so far stands
             if not widths:
                 raise
             break
@@ -186,6 +186,10 @@ def optimise(
             for pair in moving.numbers.values():
                 for t in pair:
                     t.clamp_(0, 1)
+    if spent():
+        low, high = kept.lows[roots.output].chunk(2, 1)
+        shape = len(low), *graph.nodes[roots.output].shape
+        return kept, low.reshape(shape), -high.reshape(shape)
     with torch.no_grad():
         output = Relaxed(ar, graph, weights, roots, cells, kept, shared).range(roots.output)
     return kept, ar.lower(output), ar.upper(output)

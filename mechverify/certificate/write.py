@@ -11,7 +11,7 @@ from mechverify.claims.claim import Accuracy, Bounds
 from mechverify.graph.capture import Captured
 from mechverify.kernel import claim as counts
 from mechverify.kernel import container
-from mechverify.kernel.check import FORMAT, VERSIONS
+from mechverify.kernel.check import FORMAT, VERSION
 from mechverify.kernel.claim import Range
 from mechverify.kernel.semantics import SEMANTICS
 
@@ -81,17 +81,30 @@ def thresholds(values: list[Fraction] | None) -> list[str] | None:
 
 
 def write(claim: dict[str, Any], weights: bytes, proof: Proof, verdict: str, stated: counts.Bounds | Range) -> bytes:
-    """The certificate file that concludes `verdict` and what is stated from `proof`."""
+    """The certificate file that concludes `verdict` and what is stated from `proof`. What its check costs is not known:
+    see `announcing`."""
     captured = ["capture"] if claim["architecture"] == "captured" else []
     solver = ["solver:z3"] if _uses(proof, "solver") else []
     document = {
         "format": FORMAT,
-        "version": VERSIONS[claim["kind"]],
+        "version": VERSION,
+        "cost": None,
         "claim": claim,
         "conclusion": {"verdict": verdict, **_conclusion(stated)},
         "axioms": ["ieee754", *captured, *SEMANTICS[claim["semantics"]].axioms, *solver],
         "proof": proof,
     }
+    return _packed(document, weights)
+
+
+def announcing(certificate: bytes, work: int) -> bytes:
+    """The same certificate, saying how many units of work its check takes: as many as a check of it counted."""
+    contents = container.unpack(certificate)
+    document = json.loads(contents["certificate.json"]) | {"cost": str(work)}
+    return _packed(document, contents["weights.safetensors"])
+
+
+def _packed(document: dict[str, Any], weights: bytes) -> bytes:
     text = json.dumps(document, separators=(",", ":"), sort_keys=True)
     return container.pack({"certificate.json": text.encode(), "weights.safetensors": weights})
 

@@ -1,13 +1,13 @@
 """`python -m mechverify.kernel CERTIFICATE`: check it with nothing but numpy installed, and print the theorem as
-kernel/statement.py words it. Exit code 0: accepted, 1: rejected, 2: not a certificate.
+kernel/statement.py words it. Exit code 0: accepted, 1: rejected, 2: not a certificate, 3: not checked.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from mechverify.kernel.check import AXIOMS, LIMIT, check
-from mechverify.kernel.errors import NotACertificate, Rejected
+from mechverify.kernel.check import AXIOMS, SECONDS, check
+from mechverify.kernel.errors import NotACertificate, OverLimit, Rejected
 from mechverify.kernel.statement import state
 
 
@@ -16,11 +16,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("certificate", type=Path)
     parser.add_argument("--exact", action="store_true", help="exact rationals instead of rounded float64; slow")
     parser.add_argument("--forbid", action="append", default=[], choices=list(AXIOMS), help="reject if it is used")
-    parser.add_argument("--limit", type=float, default=LIMIT, help="units of work, about nanoseconds in float64")
+    parser.add_argument("--limit", type=float, help="units of work; without it, as many as the certificate announces")
     options = parser.parse_args(arguments)
+
+    def watch(work: int, allowed: float) -> None:
+        if not work:
+            print(f"at most {allowed:.2g} units of work, about {SECONDS * allowed:.2g} s", file=sys.stderr)
+
     try:
         data = options.certificate.read_bytes()
-        theorem = check(data, exact=options.exact, forbid=options.forbid, limit=options.limit)
+        theorem = check(data, exact=options.exact, forbid=options.forbid, limit=options.limit, watch=watch)
+    except OverLimit as error:
+        print(f"NOT CHECKED: {error}", file=sys.stderr)
+        return 3
+    except KeyboardInterrupt:
+        print("NOT CHECKED: interrupted", file=sys.stderr)
+        return 130
     except (OSError, Rejected, NotACertificate) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1 if isinstance(error, Rejected) else 2

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mechverify.kernel.errors import Rejected, Unsupported
+from mechverify.kernel.errors import Unsupported
+from mechverify.kernel.meter import ROOM, Meter
 
-ROOM = 2**22  # numbers that one value may have
 CACHED = 2**16  # numbers that stay near the processor
 
 
@@ -44,10 +44,8 @@ class Ball(NamedTuple):
         return Ball(np.asarray(np.abs(self.mid) + self.rad, self.mid.dtype), self.rad, self.exponent).point
 
 
-class Arithmetic:
-    """What both kinds share; Float64 says what else there is. `ops` counts scalar operations on numbers that stand for
-    reals, and on counts: the length of a proof. `work` adds the mechanism's own steps, which no model changes, and what
-    a call costs by itself; it is what `limit` bounds: a small file can't keep the kernel busy for long."""
+class Arithmetic(Meter):
+    """What both kinds share; Float64 says what else there is. Its own work is counted."""
 
     xp: Any = np  # the library of the arrays: searches do the same steps with others
     rounds = True
@@ -55,21 +53,6 @@ class Arithmetic:
     precision: int  # bits to which series are summed
     chunk: int  # numbers of a temporary array
     infinity: Any  # the minimum of nothing; any number is sound there
-
-    def __init__(self, limit: float = float("inf")):
-        self.ops, self.work, self.limit = 0, 0, limit
-
-    def spend(self, ops: int, calls: int = 1, cost: int = 10) -> None:
-        """`cost`: units of work for each of `ops`; 10 for an operation on balls."""
-        self.ops += ops
-        self.work += cost * ops + 4_000 * calls
-        if self.work > self.limit:
-            raise Rejected(f"it takes more than {self.limit:.3g} units of work; allow more if you trust its author")
-
-    def step(self, steps: int, calls: int, cost: int = 10) -> None:
-        """Work that is no operation on numbers of the model: reading tokens into the mechanism's states."""
-        self.work += cost * steps
-        self.spend(0, calls)
 
     def add(self, x: Ball, y: Ball) -> Ball:
         x, y = self.align(x, y)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mechverify.kernel.arithmetic import Arithmetic, Ball
-from mechverify.kernel.evaluate import reserve
+from mechverify.kernel.meter import reserve
 
 Chain = tuple[Ball, ...]
 TINY = Fraction(1, 2**200)  # keeps a root away from zero

@@ -4,6 +4,7 @@ The kernel builds the graph from the weights itself, derives every cell of the p
 what it proved with what the certificate concludes. Anything unknown or unproved rejects.
 """
 
+import json
 from collections.abc import Collection
 from fractions import Fraction
 from math import prod
@@ -13,18 +14,24 @@ import numpy as np
 
 from mechverify.kernel import container
 from mechverify.kernel.claim import Bounds, Claim, Domain, Job, ProvedLemma, Range
-from mechverify.kernel.errors import NotACertificate, Rejected
+from mechverify.kernel.errors import NotACertificate, OverLimit, Rejected, Stopped
 from mechverify.kernel.exact import Exact
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64, check_environment
+from mechverify.kernel.meter import Meter, Watch, reserve
 from mechverify.kernel.rules import compact, cut, evaluation, fold, linear
 from mechverify.kernel.words import NAME, names_a_value, printable
 
 FORMAT = "mechverify-certificate"
-VERSIONS = {"accuracy": 2, "bounds": 3}  # of the format, by what is claimed; every later kernel reads these as well
+VERSION = 4  # of the format that is written
+VERSIONS = {2: ("accuracy",), 3: ("bounds",), VERSION: ("accuracy", "bounds")}  # what is claimed in those that are read
 NAMED_AT_WILL = {2, 3}  # versions whose files may name sites and tensors in any way
 FACTS = 2**8  # of a part
-LIMIT = 5e9  # units of work: five to nine seconds
+LIMIT = 5e9  # units of work where a certificate doesn't announce its own: five to nine seconds
+MOST_WORK = 10**18  # that a certificate may announce: decades
+SECONDS = 1.7e-9  # that a unit of work takes, about
+IN_EXACT = 50  # as much work, at most, in exact arithmetic
+PER_BYTE, PER_WEIGHT = 200, 2  # units of work for reading a byte of the document, and of the weights
 AXIOMS = {
     "ieee754": "elementwise float64 + - * / and sqrt of numpy round to nearest with gradual underflow",
     "capture": "the graph is the torch module's, on whose inputs it was replayed (see the claim)",
@@ -70,11 +77,17 @@ class Theorem(NamedTuple):
     lemmas: list[ProvedLemma]
 
 
-def check(data: bytes, *, exact: bool = False, forbid: Collection[str] = (), limit: float = LIMIT) -> Theorem:
+def check(
+    data: bytes, *, exact: bool = False, forbid: Collection[str] = (), limit: float | None = None,
+    watch: Watch | None = None,
+) -> Theorem:  # fmt: skip
     """Check the bytes of a certificate file, in exact arithmetic if asked to (slow, and without the axiom
-    `ieee754`), with no axiom in `forbid`, in at most `limit` units of work (counted in exact arithmetic as well).
+    `ieee754`), with no axiom in `forbid`, in as many units of work as it announces, and at most `limit` (without one:
+    LIMIT, where nothing is announced). `watch` is told how many units are done and allowed, first before any work, and
+    may raise Stopped.
 
-    Raises NotACertificate if it can't be read as one, Rejected if it doesn't establish what it says, and nothing else.
+    Raises NotACertificate if it can't be read as one, Rejected if it doesn't establish what it says, OverLimit (a
+    Rejected) if `limit` doesn't allow to find out, and nothing else.
     """
     contents = container.unpack(data)
     try:
@@ -84,26 +97,56 @@ def check(data: bytes, *, exact: bool = False, forbid: Collection[str] = (), lim
     if type(document) is not dict or document.get("format") != FORMAT:
         raise NotACertificate(f"certificate.json doesn't say that its format is {FORMAT!r}")
     version = document.get("version")
-    if type(version) is not int or version not in VERSIONS.values():
-        what = f"format version {version!r:.60}; this kernel reads versions {', '.join(map(str, VERSIONS.values()))}"
+    if type(version) is not int or version not in VERSIONS:
+        what = f"format version {version!r:.60}; this kernel reads versions {', '.join(map(str, VERSIONS))}"
         raise NotACertificate(f"{what}: prove again, or check with a release of mechverify that reads it")
+    announced = None
     try:
         with np.errstate(all="ignore"):  # what isn't finite is rejected, or bounds nothing: docs/soundness.md
             check_environment()
-            arithmetic = (Exact if exact else Float64)(limit)
-            return _decide(Reader(document, "certificate"), contents["weights.safetensors"], arithmetic, forbid)
+            reader, weights = Reader(document, "certificate"), contents["weights.safetensors"]
+            announced = _announced(reader)
+            arithmetic = (Exact if exact else Float64)(_allowed(announced, exact, limit), watch)
+            arithmetic.look()
+            size = len(contents["certificate.json"]) - len(json.dumps(document.get("cost")))  # it says, and isn't, work
+            arithmetic.step(PER_BYTE * size + PER_WEIGHT * len(weights), 1, 1)
+            return _decide(reader, weights, arithmetic, forbid)
+    except OverLimit as error:
+        if announced is None or (limit is not None and limit < announced):
+            raise
+        raise Rejected(f"it takes more than the {announced:.3g} units of work that it announces") from error
     except Exception as error:  # fail closed: what the kernel can't finish, it doesn't accept
+        if isinstance(error, Stopped):
+            raise
         if isinstance(error, Rejected | NotACertificate):  # whatever names the file has, they don't forge a line
             raise type(error)(printable(str(error))) from None
         raise Rejected(printable(f"internal error, please report it: {type(error).__name__}: {error}")) from error
 
 
+def _announced(document: Reader) -> int | None:
+    """The units of work that the certificate says a check takes; None if it doesn't say."""
+    if document["version"].value != VERSION or document["cost"].value is None:
+        return None
+    cost = document["cost"].natural()
+    if cost > MOST_WORK:
+        raise Rejected(f"it announces more than {MOST_WORK:.0e} units of work")
+    return cost
+
+
+def _allowed(announced: int | None, exact: bool, limit: float | None) -> float:
+    if announced is None:
+        return LIMIT if limit is None else limit
+    if limit is not None and limit < announced:
+        raise OverLimit(limit, announced)
+    return announced * (IN_EXACT if exact else 1)
+
+
 def _decide(document: Reader, weights: bytes, arithmetic: Float64 | Exact, forbid: Collection[str]) -> Theorem:
     _, version = document["format"], document["version"].an_integer()
-    claim = Claim(document["claim"], weights)
-    if version != VERSIONS[claim.kind]:
-        raise Rejected(f"a claim of kind {claim.kind} is written in version {VERSIONS[claim.kind]} of the format")
-    if version > max(NAMED_AT_WILL) and (unfit := [n for n in claim.names if not names_a_value(n)]):
+    claim = Claim(document["claim"], weights, arithmetic)
+    if claim.kind not in VERSIONS[version]:
+        raise Rejected(f"a claim of kind {claim.kind} isn't written in version {version} of the format")
+    if version not in NAMED_AT_WILL and (unfit := [n for n in claim.names if not names_a_value(n)]):
         raise Rejected(f"a name is not printable, or longer than {NAME} characters: {unfit[0]!r:.100}")
     if claim.kind == "bounds" and type(arithmetic) is Exact:
         raise Rejected("a claim about bounds is checked in float64 only")
@@ -117,6 +160,7 @@ def _decide(document: Reader, weights: bytes, arithmetic: Float64 | Exact, forbi
         raise Rejected(f"the proof needs the axioms {needed}, the certificate lists {listed}")
     verdict, stated = _conclude(document["conclusion"], job, proved)
     document.close()
+    claim.graph.meter = Meter()  # what a report asks of it is no work of the check
     right, range_ = (stated, None) if claim.kind == "accuracy" else (None, stated)
     wrong = np.concatenate([np.zeros((0, claim.domain.length), np.int64), *job.wrong])
     points = np.concatenate([np.zeros((0, len(claim.domain.low))), *job.points])
@@ -135,7 +179,7 @@ def prove(job: Job, proof: Reader) -> tuple[Bounds | Range, dict[str, int]]:
     and keeps the better of each bound; `cut` proves lemmas and what follows from them. Leaves of rules that relax are
     checked side by side.
     """
-    leaves, everything = LEAVES[job.claim.kind], _everything(job.claim)
+    leaves, everything, held = LEAVES[job.claim.kind], _everything(job.claim), 0
     used: dict[str, int] = {}
     steps: list[tuple] = []  # what to do with the leaves' results, last step first
     linear_leaves: list[tuple[int, Domain, Reader]] = []
@@ -148,6 +192,8 @@ def prove(job: Job, proof: Reader) -> tuple[Bounds | Range, dict[str, int]]:
         job.ar.spend(0)
         rule = node["rule"].one_of([*leaves, "split", "both", *(["cut"] if job.claim.kind == "bounds" else [])])
         used[rule] = used.get(rule, 0) + 1
+        held += everything.low.size if job.claim.kind == "bounds" else 1
+        reserve(held // 4)  # all ranges together
         if rule == "split":
             halves = _halves(job, part, node)
             combine = _add if job.claim.kind == "accuracy" else _unite

@@ -21,6 +21,7 @@ from mechverify.kernel.fields import Reader
 from mechverify.kernel.functions import FUNCTIONS
 from mechverify.kernel.graph import Graph
 from mechverify.kernel.integers import OPERATIONS
+from mechverify.kernel.meter import Meter
 from mechverify.kernel.relaxation import Rewritten, rewritten
 from mechverify.kernel.semantics import SEMANTICS
 from mechverify.kernel.tables import Tables
@@ -110,7 +111,7 @@ class Claim:
     entry of the sites `where` is negative. `cases` are sites whose entries a proof may tell apart.
     """
 
-    def __init__(self, entry: Reader, weights_data: bytes):
+    def __init__(self, entry: Reader, weights_data: bytes, meter: Meter | None = None):
         self.stated = entry.value
         self.kind = entry["kind"].one_of(["accuracy", "bounds"])
         counted = self.kind == "accuracy"  # what rule fold reads off a graph holds for the kernel's own architectures
@@ -124,7 +125,7 @@ class Claim:
         except ValueError as error:
             raise Rejected(f"weights: {error}") from None
         self.domain, values, shapes = _domain(entry["domain"], real=not counted)
-        self.graph = Graph(self.domain.length, values)
+        self.graph = Graph(self.domain.length, values, meter)
         self.target = add_expression(self.graph, entry["equals"]) if self.kind == "accuracy" else None
         self.captured = self.architecture == "captured"
         if self.captured:

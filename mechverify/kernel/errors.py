@@ -1,4 +1,4 @@
-"""The three ways in which the kernel says no."""
+"""The ways in which the kernel says no."""
 
 
 class NotACertificate(Exception):
@@ -11,3 +11,18 @@ class Rejected(Exception):
 
 class Unsupported(Rejected):
     """A rule was applied to a model, mechanism or size that it doesn't cover."""
+
+
+class OverLimit(Rejected):
+    """The check was given up at the limit of work: nothing is known of the rest of the proof (exit code 3)."""
+
+    def __init__(self, limit: float, announced: float | None = None):
+        said = "" if announced is None else f": the certificate announces {announced:.3g}"
+        super().__init__(
+            f"it takes more than {limit:.3g} units of work{said}. What was checked until here is in order; "
+            "--limit allows more"
+        )
+
+
+class Stopped(Exception):
+    """Whoever watches the work ended it: time is up, or somebody interrupted."""

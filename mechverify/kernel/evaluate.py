@@ -7,11 +7,11 @@ from fractions import Fraction
 import numpy as np
 
 from mechverify.kernel import integers
-from mechverify.kernel.arithmetic import ROOM, Ball
+from mechverify.kernel.arithmetic import Ball
 from mechverify.kernel.elementary import pi
-from mechverify.kernel.errors import Unsupported
 from mechverify.kernel.functions import FUNCTIONS, Function, power_of
 from mechverify.kernel.graph import Graph, Node, entries
+from mechverify.kernel.meter import ROOM, reserve
 from mechverify.kernel.semantics import Real
 
 
@@ -97,8 +97,7 @@ class Evaluation:
             case op if node.kind == "real":
                 return model.function(op, function_of(node), args[0])
         model.ar.spend(len(args) * math.prod(np.broadcast_shapes(*(a.shape for a in args))), 1 + len(args))
-        values = np.asarray(self.graph.values, np.int64)
-        return integers.apply(node.op, node.attr, args, lambda i: values[self.selected(i)])
+        return integers.apply(node.op, node.attr, args, lambda i: self.graph.meanings[self.selected(i)])
 
     def _of_batch(self, value: np.ndarray) -> np.ndarray:
         """An integer with all batch axes."""
@@ -146,12 +145,6 @@ def kept(node: Node) -> np.ndarray:
     if type(node.attr) is tuple:
         return np.array([[c == "1" for c in row] for row in node.attr])[slice(None) if len(node.attr) > 1 else 0]
     return np.tri(node.shape[-2], n, dtype=bool) if node.attr == "causal" else np.arange(n) < node.attr
-
-
-def reserve(*sizes: int) -> None:
-    """Refuse an array before it is made."""
-    if math.prod(sizes) > ROOM:
-        raise Unsupported(f"a value needs {math.prod(sizes)} numbers (limit {ROOM}): model or vocabulary too large")
 
 
 def batch_size(graph: Graph, roots: list[int]) -> int:

@@ -7,14 +7,17 @@ elementwise functions are rows of functions.py. Shapes have no batch axis.
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mechverify.kernel import integers
-from mechverify.kernel.arithmetic import ROOM
 from mechverify.kernel.errors import Rejected
 from mechverify.kernel.functions import FUNCTIONS
+from mechverify.kernel.meter import Meter, reserve
+
+MOST = 2**19  # nodes, and slices of nodes
 
 
 class Node(NamedTuple):
@@ -29,20 +32,34 @@ class Node(NamedTuple):
 
 
 class Graph:
-    """Nodes 0 .. len-1, each after its operands. `values[i]` is the integer that token id i means."""
+    """Nodes 0 .. len-1, each after its operands. `values[i]` is the integer that token id i means. What building and
+    walking it costs is the `meter`'s."""
 
-    def __init__(self, length: int, values: tuple[int, ...]):
-        self.length, self.values = length, values
+    def __init__(self, length: int, values: tuple[int, ...], meter: Meter | None = None):
+        self.length, self.values, self.meter = length, values, meter or Meter()
         self.nodes: list[Node] = []
         self._ids: dict[tuple, int] = {}
 
     def add(self, op: str, *args: int, attr: Any = None) -> int:
         """The id of the node `op(*args)`, added if it is new; rejects an illegal one."""
         key = (op, args, attr)
+        self.meter.step(1 + len(args) + (len(attr[1]) if op == "constant" else 0), 1)
         if key not in self._ids:
+            _need(len(self.nodes) < MOST, f"a graph of more than {MOST} nodes")
+            node = self._node(op, args, attr)
             self._ids[key] = len(self.nodes)
-            self.nodes.append(self._node(op, args, attr))
+            self.nodes.append(node)
         return self._ids[key]
+
+    @cached_property
+    def meanings(self) -> np.ndarray:
+        """`values` as an array."""
+        return np.asarray(self.values, np.int64)
+
+    @cached_property
+    def span(self) -> integers.Span:
+        """Least and greatest of `values`."""
+        return min(self.values), max(self.values)
 
     def _node(self, op: str, args: tuple[int, ...], attr: Any) -> Node:
         operands = [self.nodes[a] for a in args]
@@ -52,7 +69,7 @@ class Graph:
             raise Rejected(f"an operand of {op!r} is not an integer")
         if op == "value":  # the integer that the token at position `attr` means
             _need(not args and attr is not None and 0 <= attr < self.length, f"no token at position {attr!r}")
-            span = min(self.values), max(self.values)
+            span = self.span
         elif op == "integer":
             _need(not args and attr is not None, "integer takes its value alone")
             span = attr, attr
@@ -62,7 +79,7 @@ class Graph:
 
     def first(self, count: int) -> "Graph":
         """A graph of its own with the first `count` nodes."""
-        part = Graph(self.length, self.values)
+        part = Graph(self.length, self.values, self.meter)
         part.nodes = self.nodes[:count]
         part._ids = {key: n for key, n in self._ids.items() if n < count}
         return part
@@ -75,6 +92,7 @@ class Graph:
             if node not in wanted:
                 wanted.add(node)
                 stack.extend(self.nodes[node].args)
+        self.meter.step(len(wanted), 1, 100)
         return sorted(wanted)
 
     def select(self, node: int, axis: int, index: int) -> int:
@@ -85,6 +103,8 @@ class Graph:
         while todo:
             part = todo.pop()
             if part not in slices:
+                _need(len(slices) < MOST, f"a slice that needs more than {MOST} others")
+                self.meter.step(1, 1)
                 slices[part] = self._slice(*part)
                 todo.extend(o for o in slices[part][1] if type(o) is tuple)
         built: dict[Any, int] = {}
@@ -135,11 +155,13 @@ class Graph:
 
     def _narrowed(self, operand: int, view: tuple) -> tuple[str, list, tuple]:
         """A view, read from a slice of its operand if all that it reads lies in one."""
-        shape, at = self.nodes[operand].shape, entries(view)
-        for axis, index in enumerate(np.unravel_index(at, shape) if shape else ()):
+        shape = self.nodes[operand].shape
+        self.meter.step(math.prod(view[0]) * (1 + len(view[0]) + len(shape)), 10)
+        at = entries(view)
+        for axis in range(len(shape)):
+            block = math.prod(shape[axis + 1 :])
+            index = at // block % shape[axis]
             if shape[axis] > 1 and (index == index.flat[0]).all():
-                inner = shape[axis + 1 :]
-                block = math.prod(inner)
                 moved = at // (block * shape[axis]) * block + at % block
                 steps = tuple(int(moved[tuple(int(i == a) for i in range(at.ndim))] - moved.flat[0]) if size > 1 else 0
                               for a, size in enumerate(at.shape))  # fmt: skip
@@ -158,7 +180,7 @@ class Graph:
 def entries(view: tuple) -> np.ndarray:
     """The flat indices that a view (shape, offset, strides) reads."""
     shape, offset, strides = view
-    _need(math.prod(shape) <= ROOM, f"a view of {math.prod(shape)} entries")
+    reserve(*shape)
     index = np.full(shape, offset)
     for axis, (size, step) in enumerate(zip(shape, strides, strict=True)):
         index = index + (np.arange(size) * step).reshape(size, *(1,) * (len(shape) - axis - 1))

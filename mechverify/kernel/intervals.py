@@ -12,9 +12,10 @@ from mechverify.kernel import integers, relaxation
 from mechverify.kernel.arithmetic import Arithmetic, Ball
 from mechverify.kernel.elementary import pi
 from mechverify.kernel.errors import Rejected, Unsupported
-from mechverify.kernel.evaluate import function_of, reserve, table, weight
+from mechverify.kernel.evaluate import function_of, table, weight
 from mechverify.kernel.graph import Graph, entries
 from mechverify.kernel.integers import Span
+from mechverify.kernel.meter import ROOM, reserve
 from mechverify.kernel.relaxation import Rewritten
 
 LEAVES = ("input", "slack", "number", "pick")  # where forms end, at intervals
@@ -116,9 +117,10 @@ class Intervals:
 
     def _spans(self, n: int) -> list[Span]:
         """Of an integer, by interval arithmetic."""
-        node, values = self.graph.nodes[n], np.array(self.graph.values)
+        node, values = self.graph.nodes[n], self.graph.meanings
         self.ar.spend(len(self.cells) * (1 + len(node.args)), 1, 1_000)
         if node.op == "value":
+            self.ar.step(len(self.cells) * len(values), 1)
             at = [values[allowed[node.attr]] for allowed in self.cells.allowed]
             return [(int(v.min()), int(v.max())) for v in at]
         if node.op == "integer":
@@ -192,6 +194,7 @@ class Intervals:
         """A bound of c_i / sqrt(s), where s = sum_j k_ij c_j^2 + (something not negative) and k_ii > 0: at most
         1 / sqrt(k_ii), however wide c is. Layer norm's entries, whose scale is lost otherwise."""
         ar, nodes = self.ar, self.graph.nodes
+        ar.step(2 * len(self.order), 1)
         for x, y in (nodes[n].args, nodes[n].args[::-1]):
             (c, at), (root, row) = self.source(x), self.source(y)
             squares = [m for m in self.order if nodes[m].op == "power" and nodes[m].attr == 2 and nodes[m].args == (c,)]
@@ -199,6 +202,8 @@ class Intervals:
                 continue
             sums = nodes[root].args[0]
             size = prod(nodes[sums].shape)
+            if size * max(prod(nodes[m].shape) for m in self.order[: self.place[sums] + 1]) > ROOM:
+                continue  # the forms would be too wide to hold
             eye = ar.exact(ar.raw(np.eye(size).reshape(1, size, *nodes[sums].shape)))
             form, rest = self._down_to(squares[0], sums, eye)
             if form is None:
@@ -219,6 +224,7 @@ class Intervals:
         """The node that `n` is a view of, and which of its entries each of n's is."""
         at = np.arange(prod(self.graph.nodes[n].shape))
         while self.graph.nodes[n].op == "view":
+            self.ar.step(prod(self.graph.nodes[n].attr[0]), 1)
             at, (n,) = entries(self.graph.nodes[n].attr).ravel()[at], self.graph.nodes[n].args
         return n, at
 

@@ -14,9 +14,10 @@ import numpy as np
 from mechverify.kernel import relaxation
 from mechverify.kernel.arithmetic import Arithmetic, Ball
 from mechverify.kernel.errors import Rejected
-from mechverify.kernel.evaluate import function_of, reserve
+from mechverify.kernel.evaluate import function_of
 from mechverify.kernel.graph import Graph
 from mechverify.kernel.intervals import LEAVES, Cells, Intervals
+from mechverify.kernel.meter import reserve
 from mechverify.kernel.relaxation import Rewritten
 
 FORMS = 2**21  # coefficients of the forms that are carried at a time
@@ -150,6 +151,7 @@ class Relaxed(Intervals):
             if n in self._curved:
                 for operand in node.args:
                     while self.graph.nodes[operand].op == "view":
+                        self.ar.step(1, 0, 100)
                         (operand,) = self.graph.nodes[operand].args
                     if function_of(self.graph.nodes[operand]) is None and self.graph.nodes[operand].op != "input":
                         wanted.setdefault(operand, set()).add(node.op)

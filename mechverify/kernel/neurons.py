@@ -11,7 +11,7 @@ import numpy as np
 
 from mechverify.kernel.arithmetic import Arithmetic, Ball, aligned
 from mechverify.kernel.automaton import Automaton
-from mechverify.kernel.evaluate import reserve
+from mechverify.kernel.meter import reserve
 from mechverify.kernel.ratio import Neurons
 from mechverify.kernel.recursion import smallest_by_class
 

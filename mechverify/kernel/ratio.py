@@ -18,8 +18,9 @@ import numpy as np
 
 from mechverify.kernel.arithmetic import Ball
 from mechverify.kernel.errors import Unsupported
-from mechverify.kernel.evaluate import Evaluation, kept, products, reserve
+from mechverify.kernel.evaluate import Evaluation, kept, products
 from mechverify.kernel.graph import Graph, Node
+from mechverify.kernel.meter import reserve
 from mechverify.kernel.semantics import Real
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from mechverify.kernel.arithmetic import Arithmetic
 from mechverify.kernel.automaton import Automaton, Layer
 from mechverify.kernel.errors import Rejected
-from mechverify.kernel.evaluate import reserve
+from mechverify.kernel.meter import reserve
 
 WINDOW_LIMIT = 2**21  # grid points kept after one token
 _NEVER = 2**100

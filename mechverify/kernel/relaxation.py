@@ -14,9 +14,10 @@ import numpy as np
 
 from mechverify.kernel.arithmetic import Arithmetic, Ball
 from mechverify.kernel.errors import Rejected, Unsupported
-from mechverify.kernel.evaluate import kept, reserve
+from mechverify.kernel.evaluate import kept
 from mechverify.kernel.functions import Function
 from mechverify.kernel.graph import Graph, Node
+from mechverify.kernel.meter import reserve
 
 CAP = 24  # of a difference of scores; beyond it, a probability changes by less than SLACK, as e^-24 < 2^-34
 SLACK = 2.0**-34

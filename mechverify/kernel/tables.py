@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mechverify.kernel.arithmetic import ROOM, Arithmetic
+from mechverify.kernel.arithmetic import Arithmetic
 from mechverify.kernel.evaluate import Evaluation, batch_size, kept
 from mechverify.kernel.functions import FUNCTIONS
 from mechverify.kernel.graph import Graph, entries
 from mechverify.kernel.integers import OPERATIONS
+from mechverify.kernel.meter import ROOM
 from mechverify.kernel.semantics import Real
 
 MOST = 2**25  # numbers computed for a table
@@ -76,6 +77,7 @@ class Tables:
         at = np.where(self.known, self.rows, 0)
         for cell in allowed:
             ar.spend(table.low.size, 10, 3)
+            ar.step(table.low.size * (self.length + 3 * len(self.barred)), 1, 1)
             here = cell[np.arange(self.length), at] & self.known
             counts = ~(~here @ table.reads.T)  # the tokens that an entry reads are allowed: [rows, entries]
             for rows, reads in self.barred:

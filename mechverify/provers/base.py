@@ -1,8 +1,10 @@
 """What every prover gets, and what it gives back."""
 
+import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from typing import Any, Protocol
@@ -14,14 +16,17 @@ from mechverify.claims.claim import Accuracy
 from mechverify.claims.language import Row
 from mechverify.kernel import claim as kernel_claim
 from mechverify.kernel.claim import Bounds, Domain, Job, add_expression
+from mechverify.kernel.errors import Stopped
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64
 from mechverify.kernel.integers import FOLDS
+from mechverify.kernel.meter import Watch
 from mechverify.kernel.rules.fold import Partition
 
 KEYS = 8  # that a witness of rule fold may have
 TRIALS = 16  # values that a neuron in a cell of rule fold is compared with
 METHODS = ("interval", "linear", "optimised", "branching")  # for bounds, from cheap to dear
+LATE = 2.0, 0.05  # seconds, and share of a time limit, by which the check may go beyond it
 Progress = Callable[[str, float | None], None]  # what is being done; how much of it is done, from 0 to 1
 
 
@@ -42,10 +47,11 @@ class Problem:
         return self.claim.at_least
 
     @staticmethod
-    def of(claim: Accuracy, semantics: str) -> "Problem":
+    def of(claim: Accuracy, semantics: str, watch: Watch | None = None) -> "Problem":
+        """`watch` is told of the work that the search has the kernel's arithmetic do."""
         document = claim_document(claim, semantics)
         checked = kernel_claim.Claim(Reader(document, "claim"), claim.output.model.data)
-        return Problem(document, checked, Job(checked, Float64()))
+        return Problem(document, checked, Job(checked, Float64(watch=watch)))
 
     @cached_property
     def trials(self) -> int | None:
@@ -109,14 +115,71 @@ class Attempt:
 
 @dataclass
 class Budget:
-    """Time and interruption. A prover asks `spent` between steps, and then returns what it has."""
+    """Time and interruption. A prover asks `spent` between steps, and then returns what it has; the kernel's arithmetic
+    asks within long steps, and raises Stopped. `reserved` is what checking the proof found so far will take, in
+    seconds, so that the search ends while there is time for it. `end`: when the check is given up as well."""
 
-    deadline: float = float("inf")
+    deadline: float = math.inf
     progress: Progress = lambda what, share: None
-    interrupted: bool = field(default=False)
+    interrupted: bool = False
+    checking: bool = False  # the search is over
+    end: float = math.inf
+    reserved: float = 0.0
+    _rehearsal: float | None = None  # since when
+
+    def limit(self, seconds: float, since: float | None = None) -> None:
+        """From `since` (now) on."""
+        self.deadline = (time.monotonic() if since is None else since) + seconds
+        self.end = self.deadline + LATE[0] + LATE[1] * seconds
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """One step of the search has that long at most."""
+        before = self.deadline
+        self.deadline = min(before, time.monotonic() + self._for_check() + seconds)
+        try:
+            yield
+        finally:
+            self.deadline = before
+
+    def hurry(self, seconds: float) -> None:
+        """Somebody is about to end the process: only that long is left."""
+        self.interrupted, self.end = True, min(self.end, time.monotonic() + seconds)
 
     def spent(self) -> bool:
-        return self.interrupted or time.monotonic() > self.deadline
+        return self.interrupted or time.monotonic() + self._for_check() > self.deadline
+
+    def _for_check(self) -> float:
+        """Seconds to be left for it; none where it has all the time it needs."""
+        rehearsed = 0.0 if self._rehearsal is None else time.monotonic() - self._rehearsal
+        return self.reserved + rehearsed if self.end < math.inf else 0.0
+
+    @contextmanager
+    def rehearsing(self) -> Iterator[None]:
+        """What is done in here, the check will do again."""
+        if self._rehearsal is not None:
+            yield
+            return
+        self._rehearsal = time.monotonic()
+        try:
+            yield
+        finally:
+            self.reserved += time.monotonic() - self._rehearsal
+            self._rehearsal = None
+
+    def watch(self, work: int, allowed: float) -> None:
+        """For the search's arithmetic."""
+        if self.spent():
+            raise Stopped
+
+    def watch_check(self, work: int, allowed: float) -> None:
+        """For the kernel's check of what was found."""
+        if time.monotonic() > self.end:
+            raise Stopped
+
+    @property
+    def why(self) -> str:
+        return "interrupted" if self.interrupted else "the time limit was reached; raise --time-limit"
 
 
 def inner_folds(rows: list[Row]) -> list[list[Row]]:

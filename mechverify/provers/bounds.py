@@ -6,7 +6,7 @@ import numpy as np
 
 from mechverify.bounds.optimise import Slopes
 from mechverify.certificate.write import Proof
-from mechverify.kernel.errors import Rejected, Unsupported
+from mechverify.kernel.errors import Rejected, Stopped, Unsupported
 from mechverify.kernel.intervals import Intervals
 from mechverify.kernel.linear import Relaxed
 from mechverify.kernel.rules import linear
@@ -49,7 +49,8 @@ def search(
         if method == "optimised":
             found = with_optimised_lines(problem, budget, found, [])
         elif method == "branching":
-            found = branch(problem, budget) if problem.claim.cases and cases else narrow(problem, budget, found)
+            by_cases = problem.claim.cases and cases
+            found = _or(branch(problem, budget), found) if by_cases else narrow(problem, budget, found)
         best = climb(problem, budget, seen, steps=STEPS if method == "branching" else 0)
         if best is not None:
             both = {"rule": "both", "first": best.proof(), "second": found.proof}
@@ -77,7 +78,15 @@ def _decide(problem: BoundsProblem, budget: Budget, found: Found, seen: Inputs, 
             found = with_optimised_lines(problem, budget, found, [])
         if method != "branching" or problem.proves(found.range):
             return found
-    return branch(problem, budget, look)
+    return _or(branch(problem, budget, look), found)
+
+
+def _or(new: Found, before: Found) -> Found:
+    """What was found before, where time was up too soon."""
+    if new.proof is not None:
+        return new
+    before.reasons += new.reasons
+    return before
 
 
 def _relaxed(problem: BoundsProblem, budget: Budget, kind: type[Intervals]) -> Found:
@@ -92,13 +101,18 @@ def _relaxed(problem: BoundsProblem, budget: Budget, kind: type[Intervals]) -> F
             continue
         name = "linear bounds" if rule is Relaxed else "intervals"
         budget.progress(name, None)
+        started = time.monotonic()
         try:
-            (range_,) = linear.bounds(problem.job, [problem.domain], shared=shared, kind=rule)
+            with budget.rehearsing():
+                (range_,) = linear.bounds(problem.job, [problem.domain], shared=shared, kind=rule)
+        except Stopped:
+            reasons.append(f"{name}: {budget.why}")
+            break
         except (Rejected, Unsupported) as error:
             if not shared:
                 reasons.append(f"{name}: {error}")
             continue
         if best is None or np.mean(range_.high - range_.low) < np.mean(best.range.high - best.range.low):
-            problem.shared = shared
+            problem.shared, problem.seconds = shared, time.monotonic() - started
             best = Found(problem.linear if rule is Relaxed else INTERVAL, range_, False, reasons)
     return best or Found(None, everything(problem), False, reasons)

@@ -6,6 +6,7 @@ Cells are cut at a coordinate, in a token set, or, where there are many coordina
 
 import heapq
 import itertools
+import math
 import time
 from collections.abc import Callable
 from math import prod
@@ -16,18 +17,20 @@ import torch
 
 from mechverify.certificate.write import Proof
 from mechverify.kernel.claim import Domain, Range
-from mechverify.kernel.errors import Rejected, Unsupported
+from mechverify.kernel.errors import Rejected, Stopped, Unsupported
 from mechverify.kernel.linear import Relaxed
+from mechverify.kernel.rules.linear import bounds, side_by_side
 from mechverify.provers.base import Budget
 from mechverify.provers.cases import Case, cases, following
 from mechverify.provers.extremes import Inputs
-from mechverify.provers.ranges import BoundsProblem, Found, middle_of, optimised, refuted
+from mechverify.provers.ranges import BoundsProblem, Found, everything, middle_of, optimised, refuted
 
 FEW = 16  # coordinates: cutting these alone is quick
 DEPTH = 200  # cuts of a cell, one in another; the kernel knows at most 256 facts of a part
 BRANCHES, DEEP = 256, 16  # cells cut at a time; with optimised lines
 EASY = 6  # rounds
 STEPS = 32  # of optimising lines, in a cell
+PRICED = 32  # cells that are relaxed by the kernel, to know what checking one takes
 SLACK = 1e-9  # relative; the kernel's bounds are a little wider than the search's
 
 
@@ -49,12 +52,20 @@ class Branching:
         self.stuck: list[Cell] = []
         self.count = itertools.count()
         self.reached = Range(np.full(problem.claim.outputs, np.inf), np.full(problem.claim.outputs, -np.inf))
-        self.proved, self.total = 0.0, 0
+        self.proved, self.total, self.leaves = 0.0, 0, 0  # of the domain; cells; those that are proved
         self.cases = cases(problem)
+        self.before, self.price = budget.reserved, problem.seconds  # what is reserved; what checking a leaf takes
+        self.priced = budget.end == math.inf  # then nobody asks
+
+    def reserve(self) -> None:
+        """The time that checking the tree will take: a leaf for each cell that isn't cut."""
+        self.budget.reserved = self.before + self.price * (self.leaves + len(self.open) + len(self.stuck))
 
     def relax(self, cells: list[tuple[Proof, Domain, float]]) -> None:
         """Bound new cells; those that don't reach the thresholds stay open."""
         problem = self.problem
+        if not self.priced and len(cells) >= PRICED:
+            self._set_price([part for _, part, _ in cells])
         low, high = problem.estimate([part for _, part, _ in cells])
         missing = problem.missing(low - self.slack, high + self.slack)
         if not problem.asks:  # of the user's cases: as narrow as can be
@@ -68,20 +79,32 @@ class Branching:
         for (node, part, share), short, a, b in zip(cells, missing, low, high, strict=True):
             if short <= 0 or a[0] > b[0]:
                 self.proved += share
+                self.leaves += 1
                 self._reach(a, b)
             elif self.problem.asks and (short <= 2 * self.slack or _single(part)):  # no cut will help
                 self.stuck.append(Cell(node, part, share, a, b))
             else:
                 heapq.heappush(self.open, (-short, next(self.count), Cell(node, part, share, a, b)))
         self.total += len(cells)
+        self.reserve()
+
+    def _set_price(self, parts: list[Domain]) -> None:
+        """From what the kernel takes for some of them, side by side."""
+        begun, some = time.monotonic(), parts[: side_by_side(self.problem.job)]
+        try:
+            bounds(self.problem.job, some, shared=self.problem.shared)
+        except (Rejected, Unsupported):
+            return
+        self.price, self.priced = (time.monotonic() - begun) / len(some), True
 
     def _optimise(self, cells: list, some: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
         """Optimised lines where they are better."""
         try:
-            parts = [cells[i][1] for i in some]
+            parts, before = [cells[i][1] for i in some], self.budget.reserved
             leaves = optimised(self.problem, parts, self.budget, steps=STEPS, enough=self._enough)
         except (Rejected, Unsupported):
             return
+        self.price = max(self.price, (self.budget.reserved - before) / len(parts))
         for i, (leaf, found) in zip(some, leaves, strict=True):
             better = self.problem.missing(found.low, found.high) < self.problem.missing(low[i], high[i])
             if better or (not self.problem.asks and np.sum(found.high - found.low) < np.sum(high[i] - low[i])):
@@ -215,7 +238,10 @@ def branch(problem: BoundsProblem, budget: Budget, look: Callable[[], Found | No
     tree: Proof = problem.linear
     work = Branching(problem, budget)
     first = [(tree, problem.domain, 1.0)]
-    work.relax(first if problem.asks else work.told_apart(first))
+    try:
+        work.relax(first if problem.asks else work.told_apart(first))
+    except Stopped:
+        return Found(None, everything(problem), False, [budget.why])
     begun, rounds = time.monotonic(), 0
     while work.open and not budget.spent():
         if time.monotonic() - begun > 1:
@@ -230,7 +256,11 @@ def branch(problem: BoundsProblem, budget: Budget, look: Callable[[], Found | No
         if cells[0].share < 2.0**-DEPTH or not problem.asks:
             work.open += some
             break
-        work.relax(work.cut(cells))
+        try:
+            work.relax(work.cut(cells))
+        except Stopped:  # what bounds a cell bounds its halves
+            work.open += some
+            break
     for cell in [*(cell for *_, cell in work.open), *work.stuck]:
         work._reach(cell.low, cell.high)
     reasons = [f"{len(work.open):,} of {work.total:,} cells are still open; raise --time-limit"] if work.open else []

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from mechverify.graph.run import TorchRunner
+from mechverify.kernel.errors import Stopped
 from mechverify.provers.base import Budget, Evidence, Problem
 
 SAMPLES, BATCH = 2**17, 2**12
@@ -54,8 +55,11 @@ def _replay(problem: Problem, margins: "Margins", wrong: np.ndarray) -> tuple[np
     """The inputs that are surely wrong, and the outputs that win there."""
     if not len(wrong):
         return wrong, np.zeros(0, np.int64)
-    with np.errstate(all="ignore"):
-        wrong = wrong[problem.job.decide(wrong)[1]]
+    try:
+        with np.errstate(all="ignore"):
+            wrong = wrong[problem.job.decide(wrong)[1]]
+    except Stopped:  # time is up: none was replayed
+        wrong = wrong[:0]
     return wrong, margins.winner(wrong)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from mechverify.certificate.write import Proof
 from mechverify.graph.run import TorchRunner
 from mechverify.kernel.claim import Bounds, add_expression
-from mechverify.kernel.errors import Unsupported
+from mechverify.kernel.errors import Stopped, Unsupported
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.rules.fold import LISTED, Cell, Family, Group, Terms
 from mechverify.provers.base import Attempt, Budget, Evidence, Problem
@@ -70,29 +71,57 @@ class Fold:
 def bounds(problem: Problem, budget: Budget) -> Attempt:
     """Both bounds of the right inputs, as tight as patience allows. Raises Unsupported where there is no fold."""
     with np.errstate(all="ignore"):
-        counted, right = _bound(problem, budget)
-    return Attempt(_witness(problem, problem.keys, None, counted), right)
+        counted, right, only = _bound(problem, budget)
+    return Attempt(_witness(problem, problem.keys, only, counted), right)
 
 
 def listed(problem: Problem, budget: Budget) -> Attempt:
     """Every cell that its minima leave open, input by input; those that are too large for that stay open. Raises
     Unsupported where there is no fold."""
+
+    def bound(family: Family, cell: Cell, rivals: list[int]) -> _Counted | None:
+        if cell.size * len(rivals) > LISTED:
+            return None
+        return _Counted(family, cell.query, rivals, cell.size, None, None, cell.list_wrong())
+
+    with np.errstate(all="ignore"):
+        families = (Family(problem.partition, key) for key in problem.partition.keys)
+        counted, right, never, only = _pass(problem, budget, families, bound)
+    right += sum(c.size - c.wrong.high for c in counted)
+    never += sum(c.wrong.low for c in counted)
+    return Attempt(_witness(problem, problem.keys, only, counted), Bounds(right, problem.domain.size - never))
+
+
+def _pass(
+    problem: Problem, budget: Budget, families: Iterable[Family],
+    bound: Callable[[Family, Cell, list[int]], _Counted | None],
+) -> tuple[list[_Counted], int, int, list | None]:  # fmt: skip
+    """Once over all cells: those that `bound` counts, how many inputs of the others are right, and wrong, for sure; and
+    which families were seen, if time was up before all were."""
     counted: list[_Counted] = []
     right = never = 0
-    families = problem.partition.keys
-    with np.errstate(all="ignore"):
-        for i, family in enumerate(Family(problem.partition, key) for key in families):
-            budget.progress(f"cells of mechanism value {family.key[0]}", i / len(families))
-            for cell in family.cells() if not budget.spent() else ():
-                rivals = cell.undecided
-                if family.impossible:
-                    never += cell.size
-                elif cell.size * len(rivals) <= LISTED:
-                    wrong = cell.list_wrong() if rivals else Bounds(0, 0)
-                    right, never = right + cell.size - wrong.high, never + wrong.low
-                    if rivals:
-                        counted.append(_Counted(family, cell.query, rivals, cell.size, None, None, wrong))
-    return Attempt(_witness(problem, problem.keys, None, counted), Bounds(right, problem.domain.size - never))
+    seen: list[list[int]] = []
+    keys = problem.partition.keys
+    try:
+        with budget.rehearsing():
+            for family in families:
+                budget.progress(f"cells of mechanism value {family.key[0]}", len(seen) / len(keys))
+                some, good, bad = [], 0, 0
+                for cell in family.cells():
+                    rivals = cell.undecided
+                    if budget.spent():
+                        raise Stopped
+                    if family.impossible:
+                        bad += cell.size
+                    elif not rivals:
+                        good += cell.size
+                    elif (found := bound(family, cell, rivals)) is not None:
+                        some.append(found)
+                counted, right, never = counted + some, right + good, never + bad
+                seen.append(list(family.key))
+    except Stopped:
+        return counted, right, never, seen
+    return counted, right, never, None
 
 
 def _witness(problem: Problem, keys: list, only: list | None, counted: list[_Counted]) -> Proof:
@@ -142,26 +171,20 @@ def _refute(problem: Problem, evidence: Evidence, budget: Budget, keys: list) ->
     return Attempt(_witness(problem, keys, only, counted), Bounds(0, problem.domain.size - wrong))
 
 
-def _bound(problem: Problem, budget: Budget) -> tuple[list[_Counted], Bounds]:
-    """Both bounds as tight as patience allows: one pass over all cells, then the widest gaps again."""
+def _bound(problem: Problem, budget: Budget) -> tuple[list[_Counted], Bounds, list | None]:
+    """Both bounds as tight as patience allows: one pass over all cells, then the widest gaps again; and which families
+    were seen, if not all."""
     families = [Family(problem.partition, key) for key in problem.partition.keys]
     sizes = sorted(size for family in families for size in family.sizes.values())
     small = np.searchsorted(np.cumsum(np.array(sizes, float)), NEGLIGIBLE * problem.domain.size)
     worth = sizes[small] if small < len(sizes) else 0
-    counted: list[_Counted] = []
-    right = never = 0
-    for i, family in enumerate(families):
-        budget.progress(f"cells of mechanism value {family.key[0]}", i / len(families))
-        if budget.spent():
-            break
-        for cell in family.cells():
-            rivals = cell.undecided
-            if family.impossible:
-                never += cell.size
-            elif not rivals:
-                right += cell.size
-            elif (cell.size >= worth or cell.size * len(rivals) <= TINY) and not budget.spent():
-                counted.append(_first_count(family, cell, rivals, NEGLIGIBLE * problem.domain.size / len(sizes)))
+
+    def bound(family: Family, cell: Cell, rivals: list[int]) -> _Counted | None:
+        if cell.size < worth and cell.size * len(rivals) > TINY:
+            return None
+        return _first_count(family, cell, rivals, NEGLIGIBLE * problem.domain.size / len(sizes))
+
+    counted, right, never, only = _pass(problem, budget, families, bound)
     negligible = GAP * problem.domain.size
     for turn, improve, patience in (("sharpening", _sharpen, 2 * SHARPENED), ("regrouping", _regroup, PATIENCE)):
         gap = sum(c.gap for c in counted)
@@ -172,11 +195,14 @@ def _bound(problem: Problem, budget: Budget) -> tuple[list[_Counted], Bounds]:
             if patience <= 0 or gap <= negligible or budget.spent():
                 break
             before = c.gap
-            patience -= improve(c)
+            try:
+                patience -= improve(c)
+            except Stopped:  # what is known of it stands
+                break
             gap -= before - c.gap
     counted.sort(key=lambda c: (c.family.key, c.query))
     right += sum(c.size - c.wrong.high for c in counted)
-    return counted, Bounds(right, problem.domain.size - never - sum(c.wrong.low for c in counted))
+    return counted, Bounds(right, problem.domain.size - never - sum(c.wrong.low for c in counted)), only
 
 
 def _cell(family: Family, query: int) -> Cell:

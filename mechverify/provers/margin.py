@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from mechverify.kernel.errors import Rejected
+from mechverify.kernel.errors import Rejected, Stopped
 from mechverify.kernel.rules.fold import Family
 from mechverify.provers.base import Budget, Problem
 
@@ -51,4 +51,6 @@ def largest_margin(problem: Problem, seen: float, budget: Budget) -> Fraction | 
                 margin += step * (1 - CLOSE)
         except Rejected:  # say, weights so large that enclosures overflow
             return None
+        except Stopped:  # time is up: what is proved stands
+            pass
     return None if proved is None else Fraction(int(proved * (1 - CLOSE) * 10**DIGITS), 10**DIGITS)

@@ -1,18 +1,17 @@
 """The narrowest range, for a claim without thresholds: halve coordinates, optimise lines."""
 
-import time
-
 import numpy as np
 import torch
 
 from mechverify.bounds.optimise import Slopes
 from mechverify.certificate.write import Proof
 from mechverify.kernel.claim import Domain, Range
-from mechverify.kernel.errors import Rejected, Unsupported
+from mechverify.kernel.errors import Rejected, Stopped, Unsupported
 from mechverify.provers.base import Budget
 from mechverify.provers.ranges import BoundsProblem, Found, checked, middle_of, optimised, proposed, unite
 
-CELLS, CANDIDATES, PATIENCE, WORTH = 256, 12, 10.0, 0.995  # at most so many cells and seconds; a cut's least gain
+CELLS, CANDIDATES, WORTH = 256, 12, 0.995  # at most so many cells; a cut's least gain
+CHOOSING, CHECKING, OPTIMISING = 10.0, 40.0, 40.0  # seconds: for choosing cuts, relaxing cells, optimising lines
 OPTIMISED = 2  # halvings before slopes are optimised
 
 
@@ -20,14 +19,20 @@ def narrow(problem: BoundsProblem, budget: Budget, found: Found) -> Found:
     """The better of two proofs, entry by entry: many cells with the kernel's lines, few with optimised ones."""
     cuts: list[int] = []
     try:
-        cuts = _cuts(problem, budget)
+        with budget.within(CHOOSING):
+            cuts = _cuts(problem, budget)
+        while 2 ** len(cuts) * problem.seconds > CHECKING:  # side by side, they take less
+            cuts.pop()
         if cuts:
             budget.progress(f"{2 ** len(cuts):,} cells", None)
             parts = _parts(problem.domain, cuts)
-            range_ = _meet(found.range, problem.bounds(parts))
+            with budget.within(CHECKING), budget.rehearsing():
+                range_ = _meet(found.range, problem.bounds(parts))
             found = Found(_tree(cuts, [problem.linear] * len(parts), problem.domain), range_, False, found.reasons)
     except (Rejected, Unsupported) as error:  # what is proved already stands
         found.reasons.append(f"cells: {error}")
+    except Stopped:
+        found.reasons.append(f"cells: {budget.why if budget.spent() else f'not within {CHECKING:.0f} s'}")
     return with_optimised_lines(problem, budget, found, cuts[:OPTIMISED])
 
 
@@ -35,10 +40,7 @@ def _cuts(problem: BoundsProblem, budget: Budget) -> list[int]:
     """Coordinates to halve one after another, in every cell: each time the one, of those that move the output most,
     that makes the output's range narrowest; until it is no longer worth a doubling."""
     domain, cuts = problem.domain, []
-    begun = time.monotonic()
-    while (
-        len(domain.low) and 2 ** (len(cuts) + 1) <= CELLS and time.monotonic() - begun < PATIENCE and not budget.spent()
-    ):
+    while len(domain.low) and 2 ** (len(cuts) + 1) <= CELLS and not budget.spent():
         budget.progress(f"choosing the next of {len(cuts)} cuts", None)
         part = _parts(domain, cuts)[0]
         middle = torch.from_numpy((part.low + part.high) / 2)[None].requires_grad_()
@@ -49,7 +51,10 @@ def _cuts(problem: BoundsProblem, budget: Budget) -> list[int]:
         if not likely:
             break
         halves = [half for c in likely for half in part.cut(c, middle_of(part, c))]
-        low, high = problem.estimate([part, *halves])
+        try:
+            low, high = problem.estimate([part, *halves])
+        except Stopped:
+            break
         alone = (high[0] - low[0]).mean()
         low, high = (a[1:].reshape(len(likely), 2, -1) for a in (low, high))
         widths = (high.max(1) - low.min(1)).mean(1)
@@ -65,10 +70,15 @@ def with_optimised_lines(problem: BoundsProblem, budget: Budget, found: Found, c
     if budget.spent():
         return found
     budget.progress("optimising slopes", None)
+    while cuts and 2 ** len(cuts) * problem.seconds > CHECKING:
+        cuts = cuts[:-1]
     parts = _parts(problem.domain, cuts)
     try:
-        leaves = optimised(problem, parts, budget)
+        leaves = optimised(problem, parts, budget, seconds=OPTIMISING)
         range_ = unite([found for _, found in leaves])
+    except Stopped:
+        found.reasons.append(f"optimised lines: {budget.why if budget.spent() else f'not within {OPTIMISING:.0f} s'}")
+        return found
     except (Rejected, Unsupported) as error:  # what the kernel's own lines prove stands
         found.reasons.append(f"optimised lines: {error}")
         return found

@@ -11,7 +11,7 @@ from mechverify import kernel
 from mechverify.certificate.write import write
 from mechverify.claims.claim import Accuracy, Bounds, Cases, Within
 from mechverify.kernel.claim import Domain, Range
-from mechverify.kernel.errors import Rejected, Unsupported
+from mechverify.kernel.errors import Rejected, Stopped, Unsupported
 from mechverify.kernel.rules import linear
 from mechverify.kernel.words import about, share
 from mechverify.provers.base import Budget, Evidence, Problem
@@ -29,23 +29,23 @@ def nearest(claim: Accuracy | Bounds, semantics: str, evidence: Evidence | None,
         if semantics != "real" or claim.lemmas:
             return []
         with np.errstate(all="ignore"):
-            problem = BoundsProblem.of(claim, semantics)
+            problem = BoundsProblem.of(claim, semantics, watch=budget.watch)
             constants = [] if isinstance(claim, Cases) else _constants(problem, claim)
             return [*constants, *_part(problem, budget)]
-    except (Rejected, Unsupported):  # nothing can be said
+    except (Rejected, Unsupported, Stopped):  # nothing can be said
         return []
 
 
 def _shares(claim: Accuracy, semantics: str, evidence: Evidence, budget: Budget) -> list[str]:
     best = Accuracy(claim.output, equals=claim.equals, over=claim.over, margin=claim.margin or 0)
-    problem = Problem.of(best, semantics)
+    problem = Problem.of(best, semantics, budget.watch)
     if Fold().accepts(problem, evidence) is not None:
         return []
     found = Fold().prove(problem, evidence, budget)
     if found.proof is None or not found.right.low:
         return []
     certificate = write(problem.document, claim.output.model.data, found.proof, "BOUNDED", found.right)
-    theorem = kernel.check(certificate, limit=float("inf"))
+    theorem = kernel.check(certificate, limit=float("inf"), watch=budget.watch)
     right, size = theorem.right, claim.over.size
     told = [f"at_least={share(right.low, size, up=False)}"]
     by_class: dict[int, list[int]] = {}

@@ -1,5 +1,6 @@
 """A claim about bounds as the search sees it, and what every step of the search may find."""
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -20,6 +21,7 @@ from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64
 from mechverify.kernel.intervals import Cells
 from mechverify.kernel.linear import Relaxed
+from mechverify.kernel.meter import Watch
 from mechverify.kernel.rules import linear
 from mechverify.provers.base import Budget
 from mechverify.provers.extremes import Inputs
@@ -46,20 +48,22 @@ class BoundsProblem:
         self.run = TorchRunner(self.claim.graph, self.claim.weights, torch.float64)
         try:
             self.ar = Tensors(device)
+            self.ar.watch = job.ar.watch
             self.ar.raw(np.zeros(1))
         except (RuntimeError, AssertionError) as error:
             said = str(error).splitlines()[0]
             raise ClaimError(f"device {device!r}: torch can't compute in float64 there ({said}); use cpu") from None
+        self.seconds = 0.0  # that the kernel's relaxation of the whole domain takes
         self.shared = False  # which form of a softmax narrower bounds go through
         n = self.claim.outputs
         self.least = _floats(self.claim.least, n, -np.inf)
         self.most = _floats(self.claim.most, n, np.inf)
 
     @staticmethod
-    def of(claim: Bounds, semantics: str, device: str = "cpu") -> "BoundsProblem":
+    def of(claim: Bounds, semantics: str, device: str = "cpu", watch: Watch | None = None) -> "BoundsProblem":
         document = claim_document(claim, semantics)
         read = kernel_claim.Claim(Reader(document, "claim"), claim.output.model.data)
-        return BoundsProblem(Job(read, Float64()), device)
+        return BoundsProblem(Job(read, Float64(watch=watch)), device)
 
     @property
     def domain(self) -> Domain:
@@ -172,14 +176,19 @@ def refuted(problem: BoundsProblem, inputs: Inputs) -> Found | None:
     return Found(inputs.at([int(margin.argmax())]).proof(), everything(problem), True, [])
 
 
-def optimised(problem: BoundsProblem, parts: list[Domain], budget: Budget, **options: Any) -> list[tuple[Proof, Range]]:
+def optimised(
+    problem: BoundsProblem, parts: list[Domain], budget: Budget, seconds: float = math.inf, **options: Any
+) -> list[tuple[Proof, Range]]:
     """For each part a leaf with optimised lines (and multipliers, where something is known of it beside its box), and
-    the range that the kernel finds with them."""
+    the range that the kernel finds with them. `seconds`: for the gradient steps. Raises Stopped if time is up before
+    there is any line, or before the kernel has found a range."""
     claim = problem.claim
     cells = problem.cells(parts)
     options |= {"ar": problem.ar, "shared": problem.shared, "spent": budget.spent}
-    kept, *_ = optimise(claim.graph, claim.weights, problem.job.roots, cells, **options)
-    return [checked(problem, kept, cell, part) for cell, part in enumerate(parts)]
+    with budget.within(seconds):
+        kept, *_ = optimise(claim.graph, claim.weights, problem.job.roots, cells, **options)
+    with budget.rehearsing():
+        return [checked(problem, kept, cell, part) for cell, part in enumerate(parts)]
 
 
 def checked(problem: BoundsProblem, kept: Kept, cell: int, part: Domain) -> tuple[Proof, Range]:

@@ -50,7 +50,7 @@ class Solver:
         if not self.enabled or budget.spent():
             return found
         budget.progress("asking z3", None)
-        answer, values = ask(query.text, min(SECONDS, budget.deadline - time.monotonic()))
+        answer, values = ask(query.text, min(SECONDS, budget.deadline - time.monotonic()), budget.spent)
         if answer == "unsat":
             ends = {"low": _hexadecimal(low), "high": _hexadecimal(high)}
             leaf = {"rule": "solver", **ends}

@@ -5,19 +5,34 @@ As a program, it reads a query and prints the answer and the inputs.
 
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from fractions import Fraction
 
+POLL = 0.2  # seconds between looks at the clock
 
-def ask(text: str, seconds: float) -> tuple[str, dict[str, Fraction]]:
-    """("unsat", {}), ("sat", the variables of get-value), ("unknown", {}) also when time is up, (why it failed, {})."""
+
+def ask(text: str, seconds: float, stop: Callable[[], bool] = lambda: False) -> tuple[str, dict[str, Fraction]]:
+    """("unsat", {}), ("sat", the variables of get-value), ("unknown", {}) also when time is up, or `stop` says so, (why
+    it failed, {})."""
     command = [sys.executable, "-P", __file__]  # as a file: the package would import torch, which takes longer than z3
-    try:
-        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=seconds, check=False)
-    except subprocess.TimeoutExpired:
+    pipe, end = subprocess.PIPE, time.monotonic() + seconds
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        said = None
+        try:
+            while said is None and time.monotonic() < end and not stop():
+                try:
+                    said = process.communicate(text, timeout=max(0.0, min(POLL, end - time.monotonic())))
+                except subprocess.TimeoutExpired:
+                    continue
+        finally:
+            process.kill()  # nothing, where it has ended
+    if said is None:
         return "unknown", {}
-    if done.returncode:
-        return f"failed: {(done.stderr.splitlines() or ['it was killed'])[-1]}", {}
-    answer, *rows = done.stdout.splitlines()
+    out, errors = said
+    if process.returncode:
+        return f"failed: {(errors.splitlines() or ['it was killed'])[-1]}", {}
+    answer, *rows = out.splitlines()
     values = dict(row.split(" ") for row in rows)
     return answer, {name: Fraction(value) for name, value in values.items()}
 

@@ -22,7 +22,7 @@ def about() -> str:
             f"mechverify.kernel: {full} lines with comments and docstrings ({total} with blank ones)",
             f"{len(rows)} modules, standard library and numpy only:",
             *(f"{lines:6}  {name}" for name, _, lines in rows),
-            f"reads certificate format version {', '.join(map(str, VERSIONS.values()))}",
+            f"reads certificate format version {', '.join(map(str, VERSIONS))}",
             f"rules: {', '.join(sorted(rules))}",
             *(f"axiom {name}: {text}" for name, text in AXIOMS.items()),
         ]

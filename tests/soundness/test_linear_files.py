@@ -15,7 +15,7 @@ from tests.soundness import forge
 from tests.soundness.networks import Network, constant, document, file, given, hexadecimal
 
 LIMIT = 2e8  # of work
-TIMES, MEGABYTES = 6, 800  # at most: as long as it takes to round as many numbers outward, in the same process
+TIMES, MEGABYTES = 6, 512  # at most: as long as it takes to round as many numbers outward, in the same process; more
 CHECK = f"""
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))
@@ -23,19 +23,26 @@ import numpy as np
 from mechverify.kernel import NotACertificate, Rejected, check
 import time
 data = sys.stdin.buffer.read()
-start = time.process_time()
+
+
+def peak():
+    lines = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]
+    return int(lines[0]) // 1024  # ru_maxrss counts the parent's
+
+
+before, start = peak(), time.process_time()
 try:
     check(data, limit={LIMIT})
     answer = "accepted"
 except (Rejected, NotACertificate) as error:
     answer = str(error)
 spent = time.process_time() - start
-peak = [line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")]  # ru_maxrss counts the parent's
+memory = peak() - before
 numbers = np.ones(2**22)
 start = time.process_time()
 for _ in range(int({LIMIT}) // numbers.size):
     np.nextafter(numbers, np.inf, out=numbers)
-print(spent / (time.process_time() - start), int(peak[0]) // 1024, answer[:300])
+print(spent / (time.process_time() - start), memory, answer[:300])
 """
 
 
@@ -59,10 +66,58 @@ def many(leaf: dict, count: int) -> dict:
     return proof
 
 
+def balanced(leaf: dict, depth: int) -> dict:
+    for _ in range(depth):
+        leaf = {"rule": "both", "first": leaf, "second": leaf}
+    return leaf
+
+
 def views(count: int, size: int = 1) -> list:
     """Views of views: of distinct attributes where there is one entry, reversals of many."""
     rows = [spread(size), ["relu", [1], None]]
     return rows + [["view", [2 + i], [[size], size - 1, [-1]]] for i in range(count)] + [["relu", [2 + count], None]]
+
+
+def layer_norm(size: int) -> list:
+    """The norm of each of many vectors of one entry."""
+    return [["power", [0], 2], constant([1.0]), ["add", [1, 2], None], spread(size, of=3), ["rsqrt", [4], None],
+            spread(size), ["mul", [5, 6], None]]  # fmt: skip
+
+
+def sliced(chain: int, slices: int) -> list:
+    """Entries of a long chain, one by one: each is a chain of its own."""
+    rows = [spread(slices), *(["sin", [1 + i], None] for i in range(chain))]
+    return [*rows, *(["view", [1 + chain], [[1], i, [1]]] for i in range(slices))]
+
+
+def in_one_slice(count: int) -> list:
+    """Large views of single slices of an operand with many axes."""
+    rows = [spread(*[2] * 15), ["exp", [1], None]]
+    for i in range(count):
+        rows += [["view", [2], [[2**20], i, [0]]], ["view", [3 + 2 * i], [[1], 0, [1]]]]
+    return [*rows, ["concat", [4 + 2 * i for i in range(count)], 0], ["view", [3 + 2 * count], [[1], 0, [1]]]]
+
+
+def products(count: int) -> list:
+    rows: list = [["exp", [0], None]]
+    for i in range(count):
+        rows += [["mul", [0, 1 + i], None]]
+    return rows
+
+
+def behind_views(count: int) -> list:
+    """Functions that read the end of a long chain of views."""
+    rows = [["view", [i], [[1], 0, [1]]] for i in range(count)]
+    last = len(rows)
+    rows += [["power", [last], 2 + i % 15] for i in range(15)]
+    return [*rows, *(["mul", [last, last + 1 + i % 15], None] for i in range(15))]
+
+
+def meanings(count: int) -> tuple:
+    """Many integers over a long vocabulary."""
+    rows: list = [["value", [], i] for i in range(count)]
+    rows += [["sum", list(range(count)), None], ["mod", [count], 3], ["number", [count + 1], None]]
+    return document(Network(rows, {}, [], [[0]] * count, 2**18), {"rule": "interval"})
 
 
 def wide(count: int) -> list:
@@ -77,6 +132,15 @@ def tokens(rows: list, length: int, vocab: int) -> tuple:
 
 
 HOSTILE = {
+    "a layer norm of many vectors": lambda: of(layer_norm(30_000), n=30_000),
+    "products in a row": lambda: of(products(15_000)),
+    "slices of a long chain": lambda: of(sliced(2_000, 2_000)),
+    "large views of single slices": lambda: of(in_one_slice(100)),
+    "functions behind a chain of views": lambda: of(behind_views(20_000), n=1),
+    "many integers of a long vocabulary": lambda: meanings(1_000),
+    "many ranges of a wide output": lambda: of([spread(2**16)], balanced({"rule": "interval"}, 11), n=2**16),
+    "many points at a wide output": lambda: of(
+        [spread(2**16)], balanced({"rule": "point", "inputs": [[[], ["0x0.0p+0"]]]}, 11), n=2**16),
     "softmax of 4096 x 4096": lambda: of(first([spread(4096, 4096), ["softmax", [1], 4096], ["relu", [2], None]])[0:]),
     "causal softmax": lambda: of(first([spread(2048, 2048), ["softmax", [1], "causal"], ["relu", [2], None]])),
     "a site of 2^27 entries": lambda: of([spread(2**13, 2**14)]),

@@ -21,9 +21,9 @@ from mechverify.kernel.chains import REMAINDERS, Peeled, point
 from mechverify.kernel.claim import Bounds, Domain, Job
 from mechverify.kernel.enclosed import Enclosed
 from mechverify.kernel.errors import Rejected
-from mechverify.kernel.evaluate import reserve
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.leads import RIVALS, Lead, Leads
+from mechverify.kernel.meter import reserve
 from mechverify.kernel.recursion import sizes_by_token
 
 LOOSE = 8  # tokens of a sequence that may be kept by a wider threshold

@@ -23,8 +23,8 @@ from mechverify.kernel.automaton import derive, towards
 from mechverify.kernel.claim import Bounds, Domain, Job, add_expression
 from mechverify.kernel.elementary import exp_parts
 from mechverify.kernel.errors import Rejected
-from mechverify.kernel.evaluate import reserve
 from mechverify.kernel.fields import Reader
+from mechverify.kernel.meter import reserve
 from mechverify.kernel.neurons import Factors, Reach, reach, replaced
 from mechverify.kernel.ratio import ratio_form
 

@@ -12,11 +12,11 @@ import numpy as np
 from mechverify.kernel import relaxation
 from mechverify.kernel.claim import Domain, Job, Range
 from mechverify.kernel.errors import Rejected
-from mechverify.kernel.evaluate import reserve
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64
 from mechverify.kernel.intervals import Cells, Intervals
 from mechverify.kernel.linear import Lines, Relaxed
+from mechverify.kernel.meter import reserve
 
 ROOM = 2**21  # coefficients of the widest form, of all cells together: about what a cache holds
 
@@ -128,6 +128,7 @@ def cells(job: Job, parts: list[Domain]) -> Cells:
     reserve(*shape)
     allowed = np.zeros(shape, bool)
     for i, part in enumerate(parts):
+        ar.step(sum(map(len, part.tokens)) + part.length + 10 * len(part.facts), 1)
         for position, tokens in enumerate(part.tokens):
             allowed[i, position, list(tokens)] = True
     low, high = (np.stack([getattr(p, end) for p in parts]) for end in ("low", "high"))

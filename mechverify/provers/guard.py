@@ -1,0 +1,72 @@
+"""Signals and the clock, for a process that proves one claim: what they end, and how soon."""
+
+import _thread
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+
+from mechverify.kernel.errors import Stopped
+from mechverify.provers.base import Budget
+
+GRACE = 8.0  # seconds after SIGTERM: schedulers kill some ten seconds later
+SOON = 1.0, 0.02  # seconds, and share of the time limit, after which a step that doesn't look at the clock is ended
+AGAIN = 3.0  # seconds until it is tried again
+LAST = 2.0, 0.03  # after the budget's end: the process
+UNKNOWN = 3
+
+
+class Guard:
+    """The first Ctrl-C asks the search for what it has; the second one stops it. SIGTERM leaves GRACE seconds as well.
+
+    Where a step of the search (a claim file, sympy, torch) doesn't look at the budget, a thread has Stopped raised in
+    its middle; and where nothing helps, it ends the process, whose answer is UNKNOWN. `step` is what is being done.
+    """
+
+    def __init__(self, budget: Budget, console: Console, end: Callable[[int], Any] = os._exit):
+        self.budget, self.console, self.end = budget, console, end
+        self.began, self.step = time.monotonic(), ""
+        self.asked = math.inf  # when somebody interrupted
+        self.over = threading.Event()
+        self._ending = False
+
+    def __enter__(self) -> "Guard":
+        self.before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        threading.Thread(target=self._look, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self._ending:
+            self._ending = False
+            raise Stopped
+        if self.budget.interrupted:
+            raise KeyboardInterrupt
+        self.asked, self.budget.interrupted = time.monotonic(), True
+        if number == signal.SIGTERM:
+            self.budget.hurry(GRACE)
+        self.console.print("interrupted: finishing with what is proved so far (again to stop at once)")
+
+    def _look(self) -> None:
+        """The thread."""
+        tried = 0.0
+        while not self.over.wait(0.1):
+            now, budget = time.monotonic(), self.budget
+            length = max(0.0, budget.deadline - self.began)
+            soon = min(budget.deadline + SOON[0] + SOON[1] * length, self.asked + SOON[0])
+            if now > budget.end + LAST[0] + (0 if budget.interrupted else LAST[1] * length):
+                self.console.print(f"UNKNOWN: {self.step} didn't end: {budget.why}", soft_wrap=True)
+                self.end(UNKNOWN)
+                return
+            if now > soon and now - tried > AGAIN and not budget.checking:
+                tried, self._ending = now, True
+                _thread.interrupt_main(signal.SIGINT)
