@@ -1,6 +1,7 @@
 """Expressions of a claim as formulas, read off its graph, so that nobody has to trust a text beside it."""
 
 import hashlib
+import json
 import math
 
 import numpy as np
@@ -36,6 +37,8 @@ def integer(graph: Graph, root: int) -> str:
                 text[n] = f"({args[0]} {'mod' if node.op == 'mod' else '//'} {node.attr})"
             case "kth_largest":
                 text[n] = f"kth_largest({node.attr}; {', '.join(args)})"
+            case "lookup":
+                text[n] = f"{_table(node.attr)}[{args[0]}]"
             case "where":
                 text[n] = f"({args[1]} if {args[0]} else {args[2]})"
             case op if op in _INFIX:
@@ -43,6 +46,14 @@ def integer(graph: Graph, root: int) -> str:
             case op:
                 text[n] = f"{op}({', '.join(args)})"
     return text[root]
+
+
+def _table(table: tuple[int, ...]) -> str:
+    """A table; one that is too long to print by its first entries, its length and the SHA-256 of its JSON."""
+    if len(table) <= 16:
+        return f"[{', '.join(map(str, table))}]"
+    whole = hashlib.sha256(json.dumps(list(table), separators=(",", ":")).encode()).hexdigest()
+    return f"[{', '.join(map(str, table[:8]))}, ...; {len(table)} integers, sha256 {whole}]"
 
 
 def real(claim: Claim, n: int) -> str:
