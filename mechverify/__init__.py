@@ -12,6 +12,7 @@ _HOMES = {
     "Bounds": "mechverify.claims",
     "Cases": "mechverify.claims",
     "Holds": "mechverify.claims",
+    "Mod": "mechverify.claims",
     "Within": "mechverify.claims",
     "ball": "mechverify.claims",
     "box": "mechverify.claims",

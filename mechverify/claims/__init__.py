@@ -4,11 +4,10 @@ from mechverify.claims.box import Box, ball, box
 from mechverify.claims.claim import Accuracy, Bounds, Cases, Holds, Within
 from mechverify.claims.domain import Tokens, tokens
 from mechverify.claims.errors import ClaimError
-from mechverify.claims.expressions import lookup
-from mechverify.claims.language import count, kth_largest
+from mechverify.claims.language import Mod, count, kth_largest, lookup
 from mechverify.claims.model import CapturedModel, Entry, Model, Site, capture, pair_mlp, transformer
 
 __all__ = [
-    "Accuracy", "Bounds", "Box", "CapturedModel", "Cases", "ClaimError", "Entry", "Holds", "Model", "Site", "Tokens",
-    "Within", "ball", "box", "capture", "count", "kth_largest", "lookup", "pair_mlp", "tokens", "transformer",
+    "Accuracy", "Bounds", "Box", "CapturedModel", "Cases", "ClaimError", "Entry", "Holds", "Mod", "Model", "Site",
+    "Tokens", "Within", "ball", "box", "capture", "count", "kth_largest", "lookup", "pair_mlp", "tokens", "transformer",
 ]  # fmt: skip

@@ -105,14 +105,14 @@ class Bounds:
         groups = [_conditions("given", given), _conditions("cases", cases)]
         if isinstance(output, Entry) and len(output.index) == 1 and output.index[0].is_Integer:
             output = Site(output.model, output.site, int(output.index[0]))
-        expressions = [] if isinstance(output, Site) else list(output) if isinstance(output, Iterable) else [output]
+        expressions = [] if isinstance(output, Site) else _entries(output)
         model = output.model if isinstance(output, Site) else _model_of([*expressions, *groups[0], *groups[1]])
         if model is not None and not isinstance(model, CapturedModel):
             raise ClaimError('Bounds needs a site of a captured module, such as capture(module, example)["output"]')
         model = model or _no_model(*corners(over))
         captured = model.captured
         site, shape = (output, model.shape(output.name)) if isinstance(output, Site) else (None, (len(expressions),))
-        position = site.position if site else None
+        position = None if site is None else site.position
         if position is not None:
             if not shape or not -shape[0] <= position < shape[0]:
                 raise ClaimError(f"{_here()}{site.name}[{position}]: the site has shape {shape}; indices count from 0")
@@ -170,10 +170,8 @@ class Holds(Bounds):
     sites and inputs, And(...) of them, or a list. A margin below zero is what breaks it."""
 
     def __init__(self, predicate, *, over: Box | Tokens, given=(), cases=(), using=()):
-        problems: list[str] = []
-        pairs = [pair for p in _conditions("predicate", predicate) for pair in inequalities(p, problems)]
-        if problems:
-            raise ClaimError("\n".join([f"{_here()}a predicate can't be compiled:", *(f"  {p}" for p in problems)]))
+        tokens = corners(over)[1]
+        pairs = [pair for p in _conditions("predicate", predicate) for pair in inequalities(p, tokens)]
         differences = [high - low for low, high in pairs]
         super().__init__(differences, over=over, at_least=0, given=given, cases=cases, using=using)
 
@@ -217,10 +215,10 @@ class Cases(Bounds):
 
 def _conditions(name: str, value) -> list[sympy.Basic]:
     """A condition or several. Python compares `a == b` and `a != b` at once, which leaves nothing of them to prove."""
-    found = [sympy.sympify(c) for c in (value if isinstance(value, Iterable) else [value])]
+    found = _entries(value)
     for i, condition in enumerate(found):
         if condition in (sympy.true, sympy.false):
-            hint = "write Eq(a, b) for a == b, and a <= b - 1 or a >= b + 1 for a != b"
+            hint = "write Eq(a, b) for a == b, and Ne(a, b) for a != b"
             raise ClaimError(f"{_here()}{name}, number {i + 1}, is just {condition}, whatever the input; {hint}")
     return found
 
@@ -234,21 +232,22 @@ def _no_model(box: Box, tokens: Tokens | None) -> CapturedModel:
 
 
 def _entries(value) -> list[sympy.Expr]:
-    """A site's entries in row-major order, or expressions as they are."""
+    """A site's entries in row-major order, or expressions: one, or as nested lists and arrays hold them."""
     if isinstance(value, Site):
         if not isinstance(value.model, CapturedModel):
             raise ClaimError(f"{value.name}: a claim about sites needs a captured module")
-        shape = value.model.shape(value.name)
         first = () if value.position is None else (value.position,)
-        return [Entry(value.model, value.name, (*first, *index)) for index in np.ndindex(*shape[len(first) :])]
-    return list(map(sympy.sympify, value)) if isinstance(value, Iterable) else [sympy.sympify(value)]
+        return [value.entry((*first, *index)) for index in np.ndindex(*value.shape)]
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [entry for v in value for entry in _entries(v)]
+    return [sympy.sympify(value)]
 
 
 def _alike(expected, count: int) -> list:
     """One expression for all entries, or one for each (nested as they are)."""
     if not isinstance(expected, Iterable):
         return [expected] * count
-    flat = np.array(expected, dtype=object).ravel().tolist()
+    flat = _entries(expected)
     if len(flat) != count:
         raise ClaimError(f"{_here()}expected has {len(flat)} expressions, actual has {count} entries")
     return flat
@@ -280,6 +279,7 @@ def _compiled(
         return site, [() for _ in groups], ()
     captured = model.captured
     graph, sites, names = copy.deepcopy(captured.graph), dict(captured.sites), []
+    graph.values = (0,) if tokens is None else tokens.values
     compiler = Expressions(graph, captured.sites, box, tokens)
     for kind, group in zip(("given", "case"), groups, strict=True):
         found = {_free(sites, kind, i): n for i, n in enumerate(dict.fromkeys(compiler.conditions(group)))}
@@ -297,12 +297,12 @@ def _compiled(
     compiler.finish(_here())
     if site is None and not nodes:
         raise ClaimError("nothing is claimed: give an expression")
-    name = site.name if site else _free(sites, "claimed")
+    name = _free(sites, "claimed") if site is None else site.name
     if site is None:
         rows = [graph.add("view", node, attr=((1,), 0, (0,))) for node in nodes]
         sites[name] = graph.add("concat", *rows, attr=0)
     changed = replace(model, captured=replace(captured, graph=graph, sites=sites))
-    return Site(changed, name, site.position if site else None), names, tuple(lemmas)
+    return Site(changed, name, None if site is None else site.position), names, tuple(lemmas)
 
 
 def _reshaped(graph: Graph, n: int) -> int:

@@ -10,6 +10,11 @@ import sympy
 from mechverify.claims.errors import ClaimError
 
 
+def _symbol(name: str) -> sympy.Symbol:
+    """Not `integer=True`: what sympy knows, it rewrites, and of integers at times wrongly (see language.py)."""
+    return sympy.Symbol(name, extended_real=True)
+
+
 class Tokens:
     """`length` token symbols; position i takes ids from `allowed[i]`, and id v means the integer `values[v]`.
 
@@ -24,7 +29,7 @@ class Tokens:
             if not ids or ids[0] < 0 or ids[-1] >= len(self.values):
                 want = f"give ids from 0 to {len(self.values) - 1}"
                 raise ClaimError(f"tokens {name!r}: position {i} allows {list(ids)[:4]}...; {want}")
-        self.symbols = tuple(sympy.Symbol(f"{name}{i}", integer=True) for i in range(len(self.allowed)))
+        self.symbols = tuple(_symbol(f"{name}{i}") for i in range(len(self.allowed)))
 
     def __len__(self) -> int:
         return len(self.symbols)

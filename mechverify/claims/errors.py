@@ -1,2 +1,8 @@
+from mechverify.graph.messages import clipped
+
+
 class ClaimError(ValueError):
     """What the user gave can't be understood: the message says what, where, and what to do."""
+
+    def __init__(self, message: str):
+        super().__init__(clipped(message))

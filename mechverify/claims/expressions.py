@@ -2,38 +2,58 @@
 
 from collections.abc import Iterable
 from fractions import Fraction
+from functools import reduce
 from itertools import pairwise
 from math import prod
-from typing import Any
 
 import sympy
+from sympy.core.relational import Relational
 from sympy.logic import boolalg
 
 from mechverify.claims.box import Box
 from mechverify.claims.domain import Tokens
 from mechverify.claims.errors import ClaimError
-from mechverify.claims.language import compile_mechanism
+from mechverify.claims.language import (
+    POWER,
+    UNKNOWN,
+    USE_OURS,
+    Mod,
+    compile_index,
+    compile_ratio,
+    count,
+    exact,
+    integral,
+    kth_largest,
+    lookup,
+    unsafe,
+    written_out,
+)
 from mechverify.claims.model import Entry
-from mechverify.kernel.errors import Rejected
+from mechverify.graph.messages import short
 from mechverify.kernel.graph import Graph
 
 FUNCTIONS = {sympy.exp: "exp", sympy.log: "log", sympy.sin: "sin", sympy.cos: "cos", sympy.tanh: "tanh",
              sympy.erf: "erf", sympy.Abs: "abs"}  # fmt: skip
-INTEGERS = (sympy.Mod, sympy.floor, sympy.sign, sympy.Piecewise, boolalg.Boolean)  # go through the kernel's integers
+INTEGERS = (Mod, sympy.Mod, sympy.floor, sympy.ceiling, sympy.sign, count, boolalg.Boolean)  # of tokens alone
 VOCABULARY = (
-    ">=, <=, Eq, And, +, -, *, /, powers, sqrt, pi, Max, Min, "
+    ">=, <=, Eq, And, Or, +, -, *, /, powers, sqrt, pi, Max, Min, kth_largest, "
     + ", ".join(f.__name__ for f in FUNCTIONS)
-    + ", Sum, lookup, numbers, the domain's inputs, entries of sites; and of tokens Mod, floor, sign, Piecewise"
+    + ", Sum, lookup, numbers, the domain's inputs, entries of sites; and of tokens <, >, Ne, Not, Implies, Mod, "
+    "floor, sign, count, Piecewise"
 )
+OPERANDS = 2**12  # of one operation
+COMPARISONS = 2**9  # of a kth_largest of real values
+JUMPS = "of a real value it jumps; bound the value itself, and tell its pieces apart with given="
+STRICT = "is strict, and a bound holds on the boundary as well: write <= or >="
 
 
-class lookup(sympy.Function):
-    """lookup(values, i): entry i of a list of numbers, i an integer expression of tokens."""
+class margin(sympy.Function):
+    """A number that is at least zero where a condition holds, and there alone."""
 
     is_extended_real = True
 
-    def __new__(cls, values: Any, index: Any) -> sympy.Basic:
-        return super().__new__(cls, sympy.Tuple(*values), sympy.sympify(index), evaluate=False)
+    def __new__(cls, condition: sympy.Basic) -> sympy.Basic:
+        return super().__new__(cls, condition, evaluate=False)
 
 
 class Expressions:
@@ -50,8 +70,8 @@ class Expressions:
         """Nodes of one entry: `a >= b` holds where node a - b (plus 1/2, if it is an integer) isn't negative."""
         found = []
         for condition in conditions:
-            for low, high in inequalities(sympy.sympify(condition), self._compiler.problems):
-                half = sympy.Rational(1, 2) if (high - low).is_integer else 0  # an integer's sign is never in doubt
+            for low, high in inequalities(sympy.sympify(condition), self._compiler.tokens):
+                half = sympy.Rational(1, 2) if integral(high - low, self._compiler.tokens) else 0  # its sign is certain
                 found.append(self._compiler.node(high - low + half))
         return found
 
@@ -59,14 +79,15 @@ class Expressions:
         """Raises ClaimError that names every sub-expression at fault, `where` the claim is made."""
         if problems := dict.fromkeys(self._compiler.problems):
             listed = "\n".join(f"  {p}" for p in problems)
+            listed += f"\n  the vocabulary: {VOCABULARY}" if UNKNOWN in listed else ""
             raise ClaimError(f"{where}a claim's expressions can't be compiled:\n{listed}")
 
 
-def inequalities(condition: sympy.Basic, problems: list[str]) -> list[tuple[sympy.Expr, sympy.Expr]]:
+def inequalities(condition: sympy.Basic, tokens: Tokens | None) -> list[tuple[sympy.Expr, sympy.Expr]]:
     """Pairs (a, b) with a <= b, which together say the same."""
     match condition:
         case boolalg.And():
-            return [pair for part in condition.args for pair in inequalities(part, problems)]
+            return [pair for part in condition.args for pair in inequalities(part, tokens)]
         case sympy.Le():
             return [condition.args]
         case sympy.Ge():
@@ -75,12 +96,9 @@ def inequalities(condition: sympy.Basic, problems: list[str]) -> list[tuple[symp
             return [condition.args, condition.args[::-1]]
         case sympy.Lt() | sympy.Gt():
             low, high = condition.args if isinstance(condition, sympy.Lt) else condition.args[::-1]
-            if (high - low).is_integer:
+            if integral(high - low, tokens):
                 return [(low + 1, high)]
-            problems.append(f"{condition}: is strict; use <= or >=, as a bound holds on the boundary as well")
-        case _:
-            problems.append(f"{condition}: is no condition; write one with {VOCABULARY}")
-    return []
+    return [(sympy.Integer(0), margin(condition))]
 
 
 class _Compiler:
@@ -90,7 +108,7 @@ class _Compiler:
         self.inputs = {s: (k, i) for k, block in enumerate(box.symbols()) for i, s in enumerate(block)}
 
     def fail(self, e: sympy.Basic, reason: str) -> int:
-        self.problems.append(f"{e}: {reason}")
+        self.problems.append(f"{short(e)}: {reason}")
         return self.number(Fraction(0))
 
     def number(self, value: Fraction) -> int:
@@ -109,33 +127,53 @@ class _Compiler:
     def larger(self, x: int, y: int) -> int:
         return self.graph.add("add", y, self.graph.add("relu", self.graph.add("sub", x, y)))
 
-    def integer(self, e: sympy.Basic) -> int:
-        """An integer expression of tokens, as an integer node."""
-        if self.tokens is None:
-            return self.fail(e, "needs tokens, and the domain has none")
-        try:
-            rows = compile_mechanism(e, self.tokens)
-        except ClaimError as error:
-            return self.fail(e, str(error).partition("\n")[2].strip().replace("\n", "; ") or str(error))
+    def smaller(self, x: int, y: int) -> int:
+        return self.graph.add("sub", x, self.graph.add("relu", self.graph.add("sub", x, y)))
+
+    def stacked(self, nodes: list[int]) -> int:
+        """Numbers as one array."""
+        return self.graph.add("concat", *(self.graph.add("view", n, attr=((1,), 0, (0,))) for n in nodes), attr=0)
+
+    def rows(self, rows: list) -> int:
         ids: list[int] = []
         for op, operands, attribute in rows:
-            ids.append(self.graph.add(op, *(ids[a] for a in operands), attr=attribute))
+            attr = tuple(attribute) if isinstance(attribute, list) else attribute
+            ids.append(self.graph.add(op, *(ids[a] for a in operands), attr=attr))
         return ids[-1]
 
-    def picked(self, e: sympy.Basic, array: int, index: sympy.Basic) -> int:
-        """A slice along the first axis."""
-        before = len(self.problems)
-        at = self.integer(index)
-        if len(self.problems) > before:
-            return at
+    def of_tokens(self, e: sympy.Basic) -> bool:
+        """Whether an expression speaks of tokens alone."""
+        free = e.free_symbols
+        return self.tokens is not None and free <= set(self.tokens.symbols) and not e.atoms(Entry)
+
+    def integer(self, e: sympy.Basic) -> int:
+        """An integer expression of tokens, divided by an integer, as a real node."""
+        if self.tokens is None:
+            return self.fail(e, "needs tokens, and the domain has none")
+        if not self.of_tokens(e):
+            return self.fail(e, "needs an integer expression of tokens")
         try:
-            return self.graph.add("pick", array, at)
-        except Rejected as error:
-            return self.fail(e, str(error).removeprefix("pick: "))
+            rows, below = compile_ratio(e, self.tokens)
+        except ClaimError as error:
+            return self.fail(e, _inner(error))
+        number = self.graph.add("number", self.rows(rows))
+        return number if below == 1 else self.graph.add("mul", number, self.number(Fraction(1, below)))
+
+    def picked(self, e: sympy.Basic, array: int, index: sympy.Basic) -> int:
+        """A slice along the first axis, by an integer expression of tokens."""
+        if self.tokens is None:
+            return self.fail(index, "needs tokens, and the domain has none")
+        try:
+            rows = compile_index(index, self.tokens, self.graph.nodes[array].shape[0])
+        except ClaimError as error:
+            return self.fail(e, _inner(error).removeprefix(f"{short(index)}: "))
+        return self.graph.add("pick", array, self.rows(rows))
 
     def entry(self, e: Entry) -> int:
         """An entry of a site; indices that are integer expressions of tokens are looked up."""
         node = self.sites[e.site]
+        if self.graph.nodes[node].kind != "real":
+            return self.fail(e, "holds token ids; the tokens are the domain's")
         shape = self.graph.nodes[node].shape
         if len(e.index) != len(shape):
             return self.fail(e, f"the site has shape {shape}")
@@ -156,37 +194,32 @@ class _Compiler:
         return node
 
     def node(self, e: sympy.Basic) -> int:
+        if unsafe(e):
+            return self.fail(e, USE_OURS)
         match e:
             case Entry():
                 return self.entry(e)
             case sympy.Symbol():
                 return self.symbol(e)
             case lookup():
-                values, index = e.args
-                if not all(v.is_Rational or v.is_Float for v in values):
-                    return self.fail(e, "lookup takes numbers")
-                if all(Fraction(float(_exact(v))) == _exact(v) for v in values):
-                    table = self.graph.add("constant", attr=((len(values),), tuple(float(v) for v in values)))
-                else:
-                    rows = [self.graph.add("view", self.number(_exact(v)), attr=((1,), 0, (0,))) for v in values]
-                    table = self.graph.add("concat", *rows, attr=0)
-                return self.picked(e, table, index)
+                return self.lookup(e)
+            case margin():
+                return self.margin(e.args[0])
             case sympy.Sum():
-                if not all(bound.is_Integer for limits in e.limits for bound in limits[1:]):
-                    return self.fail(e, "a Sum needs integer limits")
-                return self.node(e.doit())
+                try:
+                    return self.folded("add", [self.node(t) for t in (sympy.Integer(0), *written_out(e))])
+                except ClaimError as error:
+                    return self.fail(e, str(error))
+            case sympy.core.numbers.Exp1():
+                return self.graph.add("exp", self.number(Fraction(1)))
             case sympy.core.numbers.Pi():
                 return self.graph.add("pi")
             case sympy.Rational() | sympy.Float():
-                return self.number(_exact(e))
+                return self.number(exact(e))
             case sympy.Add() | sympy.Mul():
                 return self.folded("add" if e.is_Add else "mul", [self.node(a) for a in e.args])
-            case sympy.Pow() if e.exp.is_Integer and 2 <= abs(e.exp) <= 16:
-                power = self.graph.add("power", self.node(e.base), attr=int(abs(e.exp)))
-                return power if e.exp > 0 else self.graph.add("reciprocal", power)
-            case sympy.Pow() if e.exp in (-1, sympy.Rational(1, 2), sympy.Rational(-1, 2)):
-                name = {-1: "reciprocal", sympy.Rational(1, 2): "sqrt"}.get(e.exp, "rsqrt")
-                return self.graph.add(name, self.node(e.base))
+            case sympy.Pow():
+                return self.power(e)
             case sympy.Max() | sympy.Min():
                 sign = self.number(Fraction(1 if isinstance(e, sympy.Max) else -1))
                 signed = [self.graph.add("mul", sign, self.node(a)) for a in e.args]
@@ -195,11 +228,121 @@ class _Compiler:
                 return self.graph.add("mul", sign, signed[-1])
             case _ if type(e) in FUNCTIONS:
                 return self.graph.add(FUNCTIONS[type(e)], self.node(e.args[0]))
-        if isinstance(e, INTEGERS):
-            before = len(self.problems)
-            integer = self.integer(e)
-            return integer if len(self.problems) > before else self.graph.add("number", integer)
-        return self.fail(e, f"is not in the vocabulary: {VOCABULARY}")
+            case kth_largest() if not self.of_tokens(e):
+                return self.kth_largest(e)
+            case sympy.Piecewise():
+                return self.piecewise(e)
+            case count() if not self.of_tokens(e):
+                return self.fail(e, "count compares integers; of real values say Abs(a - b) <= eps")
+        if isinstance(e, (*INTEGERS, kth_largest)):
+            jumps = not self.of_tokens(e) and not isinstance(e, boolalg.Boolean)
+            return self.fail(e, f"needs an integer expression of tokens: {JUMPS}") if jumps else self.integer(e)
+        return self.fail(e, UNKNOWN)
+
+    def lookup(self, e: lookup) -> int:
+        table, index = e.args
+        if all(Fraction(float(v)) == v for v in table.values):
+            array = self.graph.add("constant", attr=((len(table.values),), tuple(map(float, table.values))))
+        elif len(table.values) <= OPERANDS:
+            array = self.stacked([self.number(v) for v in table.values])
+        else:
+            return self.fail(e, f"more than {OPERANDS} numbers, of which some are no float64")
+        return self.picked(e, array, index)
+
+    def power(self, e: sympy.Pow) -> int:
+        base, exponent = e.args
+        value = exact(exponent) if exponent.is_Rational or exponent.is_Float else None
+        if value is None and base in (-1, sympy.E):
+            return self.integer(e) if base == -1 else self.graph.add("exp", self.node(exponent))
+        if value is None and base.is_positive and (base.is_Rational or base.is_Float):
+            scaled = self.graph.add("mul", self.graph.add("log", self.node(base)), self.node(exponent))
+            return self.graph.add("exp", scaled)
+        if value is None or value.denominator > 2 or abs(value.numerator) > POWER:
+            return self.fail(
+                e, f"powers have the exponents 1/2, 1, 3/2, ... up to {POWER}; for a > 0 write exp(b*log(a))"
+            )
+        x, times = self.node(base), abs(value.numerator)
+        if value.denominator == 2 and times == 1:
+            return self.graph.add("sqrt" if value > 0 else "rsqrt", x)
+        x = self.graph.add("sqrt", x) if value.denominator == 2 else x
+        x = self.graph.add("power", x, attr=times) if times > 1 else x
+        return x if value > 0 else self.graph.add("reciprocal", x)
+
+    def kth_largest(self, e: kth_largest) -> int:
+        """Of real values: the k largest move to the end, one after another."""
+        k, *values = e.args
+        if int(k) * len(values) > COMPARISONS:
+            return self.fail(e, f"takes more than {COMPARISONS} comparisons of real values")
+        x = [self.node(v) for v in values]
+        for moved in range(int(k)):
+            for i in range(len(x) - 1 - moved):
+                x[i], x[i + 1] = self.smaller(x[i], x[i + 1]), self.larger(x[i], x[i + 1])
+        return x[-int(k)]
+
+    def piecewise(self, e: sympy.Piecewise) -> int:
+        """Of integers, an integer; of real values, the one that conditions on tokens pick."""
+        values, conditions = zip(*e.args, strict=True)
+        if conditions[-1] != sympy.true:
+            return self.fail(e, "end a Piecewise with (value, True), so that it is defined everywhere")
+        if not all(self.of_tokens(c) for c in conditions):
+            advice = "write it with Max, Min and Abs, or claim each piece by itself with given="
+            return self.fail(e, f"a Piecewise takes conditions on tokens: {advice}")
+        if self.of_tokens(e) and self.compiles(e):
+            return self.integer(e)
+        which = sympy.Piecewise(*((sympy.Integer(i), c) for i, c in enumerate(conditions)))
+        return self.picked(e, self.stacked([self.node(v) for v in values]), which)
+
+    def compiles(self, e: sympy.Basic) -> bool:
+        """Whether an expression is one of the kernel's integers, divided by a number."""
+        try:
+            compile_ratio(e, self.tokens)
+        except ClaimError:
+            return False
+        return True
+
+    def margin(self, c: sympy.Basic, denied: bool = False) -> int:
+        """A node that is at least zero where a condition holds (or doesn't, if denied), and there alone."""
+        if not isinstance(c, Relational | boolalg.BooleanFunction | boolalg.BooleanAtom):
+            return self.fail(c, "is no condition")
+        if self.of_tokens(c) and self.compiles(c):  # 0 or 1, and never near zero
+            half, truth = self.number(Fraction(1, 2)), self.integer(c)
+            return self.graph.add("sub", half, truth) if denied else self.graph.add("sub", truth, half)
+        match c:
+            case boolalg.BooleanTrue() | boolalg.BooleanFalse():
+                return self.number(Fraction(1 if bool(c) != denied else -1))
+            case boolalg.Not():
+                return self.margin(c.args[0], not denied)
+            case boolalg.And() | boolalg.Or():
+                parts = [self.margin(a, denied) for a in c.args]
+                return self.either(parts) if isinstance(c, boolalg.Or) != denied else self.all(parts)
+            case boolalg.Implies():
+                parts = [self.margin(c.args[0], not denied), self.margin(c.args[1], denied)]
+                return self.all(parts) if denied else self.either(parts)
+            case Relational():
+                return self.relation(c, denied)
+        return self.fail(c, f"{type(c).__name__} takes conditions on tokens; write it with And and Or")
+
+    def either(self, nodes: list[int]) -> int:
+        return reduce(self.larger, nodes)
+
+    def all(self, nodes: list[int]) -> int:
+        return reduce(self.smaller, nodes)
+
+    def relation(self, c: Relational, denied: bool) -> int:
+        """Between real values: a >= b where a - b isn't negative. Where it is strict, no number says so."""
+        a, b = c.args
+        match c, denied:
+            case (sympy.Ge(), False) | (sympy.Lt(), True):
+                return self.node(a - b)
+            case (sympy.Le(), False) | (sympy.Gt(), True):
+                return self.node(b - a)
+            case (sympy.Eq(), False) | (sympy.Ne(), True):
+                return self.all([self.node(a - b), self.node(b - a)])
+            case (_, True):
+                return self.fail(c, f"is denied, which {STRICT} in what is denied, or put the condition into given=")
+            case (sympy.Ne(), False):
+                return self.fail(c, f"{STRICT}, as in Or(a <= b - eps, a >= b + eps)")
+        return self.fail(c, STRICT)
 
     def symbol(self, e: sympy.Symbol) -> int:
         if e in self.inputs:
@@ -216,6 +359,6 @@ class _Compiler:
         return self.fail(e, f"is none of the domain's inputs ({', '.join(known)})")
 
 
-def _exact(e: sympy.Expr) -> Fraction:
-    """A rational number; a Float is the float64 that it is."""
-    return Fraction(float(e)) if e.is_Float else Fraction(int(e.p), int(e.q))
+def _inner(error: ClaimError) -> str:
+    """What an integer compiler said of sub-expressions, on one line."""
+    return str(error).partition("\n")[2].strip().replace("\n", "; ") or str(error)

@@ -2,27 +2,59 @@
 
 A mechanism is compiled to rows [operation, operands, attribute] that refer back to earlier rows (see
 mechverify.kernel.graph for the operations). What can't be compiled is named, all of it at once.
+
+What the user typed is the definition (docs/language.md). Sympy rewrites an expression while it is built, by what it
+knows of the symbols; tokens are symbols that it knows to be real and nothing else, so that what it does is an identity
+(tests/claims/test_definition.py holds it to that). One thing that it does isn't: remainders of products of integers.
+`Mod` here is left as it is written; sympy's is refused where sympy knows integers inside.
 """
 
+from fractions import Fraction
+from math import lcm, prod
+from typing import Any
+
 import sympy
+from sympy.core.relational import Relational
 from sympy.logic import boolalg
 
 from mechverify.claims.domain import Tokens
 from mechverify.claims.errors import ClaimError
+from mechverify.graph.messages import short
+from mechverify.kernel.errors import Rejected
+from mechverify.kernel.graph import Graph
+from mechverify.kernel.integers import LIMIT, LONGEST
 
 Row = list  # [operation, [operand indices], attribute or None]
+MOST_TERMS = 2**12  # of a Sum
+UNKNOWN = "is not in the vocabulary"
+POWER = 16  # the largest exponent
+
+
+class Mod(sympy.Function):
+    """Mod(a, n): a - n*floor(a/n), as Python's a % n, for a number n > 0. Of numbers it is a number; nothing else is
+    rewritten (sympy's Mod makes 3*Mod(x, 5) of Mod(3*Mod(x, 5), 5), for integers x)."""
+
+    is_extended_real = True
+
+    @classmethod
+    def eval(cls, a, n):
+        if n.is_number and n.is_positive is False:
+            raise ClaimError(f"Mod({short(a)}, {n}): the modulus must be positive")
+        if a.is_Rational and n.is_Rational:
+            return a - n * sympy.floor(a / n)
+        return None
 
 
 class kth_largest(sympy.Function):
     """kth_largest(k, *x): the k-th largest of the x, counted with repetition; k = 1 is Max(*x)."""
 
-    is_integer = True
+    is_extended_real = True
 
     @classmethod
     def eval(cls, k, *x):
         if not (k.is_Integer and 1 <= k <= len(x)):
-            raise ClaimError(f"kth_largest needs k from 1 to {len(x)}, not {k}")
-        if all(a.is_Integer for a in x):
+            raise ClaimError(f"kth_largest needs k from 1 to {len(x)}, not {short(k)}")
+        if all(a.is_Rational for a in x):
             return sorted(x, reverse=True)[int(k) - 1]
         return None
 
@@ -30,142 +62,367 @@ class kth_largest(sympy.Function):
 class count(sympy.Function):
     """count(v, *x): how many of the x equal v."""
 
-    is_integer = is_nonnegative = True
+    is_extended_real = True
 
     @classmethod
     def eval(cls, v, *x):
-        if v.is_Integer and all(a.is_Integer for a in x):
-            return sum(int(a == v) for a in x)
+        if all(a.is_Rational for a in (v, *x)):
+            return sympy.Integer(sum(a == v for a in x))
         return None
+
+
+class Table(sympy.Atom):
+    """The numbers of a lookup, exact: a leaf of the expression, so that nothing walks through them."""
+
+    def __new__(cls, values: Any) -> "Table":
+        self = super().__new__(cls)
+        listed = values.tolist() if hasattr(values, "tolist") else list(values)
+        try:
+            self.values = tuple(exact(v) for v in listed)
+        except (TypeError, ValueError, OverflowError):
+            raise ClaimError(f"lookup takes a list of numbers, not {short(listed)}") from None
+        if not 1 <= len(self.values) <= LONGEST:
+            raise ClaimError(f"lookup: a table of {len(self.values)} entries; it takes 1 to {LONGEST}")
+        return self
+
+    def _hashable_content(self) -> tuple:
+        return (self.values,)
+
+    def _sympystr(self, printer: Any) -> str:
+        shown = ", ".join(map(str, self.values[:6]))
+        return f"[{shown}]" if len(self.values) <= 6 else f"[{shown}, ... {len(self.values)} entries]"
+
+
+class lookup(sympy.Function):
+    """lookup(values, i): entry i of a list of numbers, i an integer expression of tokens, counted from 0."""
+
+    is_extended_real = True
+
+    def __new__(cls, values: Any, index: Any) -> sympy.Basic:
+        table = values if isinstance(values, Table) else Table(values)
+        return super().__new__(cls, table, sympy.sympify(index), evaluate=False)
+
+
+def exact(number: Any) -> Fraction:
+    """A number without rounding: a float is the number that it holds."""
+    if isinstance(number, sympy.Float):
+        sign, mantissa, exponent, _ = number._mpf_
+        return Fraction(-int(mantissa) if sign else int(mantissa)) * Fraction(2) ** int(exponent)
+    if isinstance(number, sympy.Rational):
+        return Fraction(int(number.p), int(number.q))
+    if isinstance(number, sympy.Basic | str):
+        raise TypeError(number)
+    return Fraction(number) if isinstance(number, int | Fraction) else Fraction(float(number))
 
 
 def compile_mechanism(expression: sympy.Basic, domain: Tokens) -> list[Row]:
     """Rows whose last one is the mechanism; raises ClaimError that names every sub-expression at fault."""
     compiler = _Compiler(domain)
-    root = compiler.node(sympy.sympify(expression))
-    if compiler.problems:
-        found = "\n".join(f"  {p}" for p in dict.fromkeys(compiler.problems))
-        raise ClaimError(f"the mechanism {_short(expression)} can't be compiled:\n{found}")
-    if root != len(compiler.rows) - 1:  # the root is a shared sub-expression: repeat it at the end
-        compiler.rows.append(["sum", [root], None])
-    return compiler.rows
+    return compiler.finish(expression, compiler.node(sympy.sympify(expression)))
+
+
+def compile_ratio(expression: sympy.Basic, domain: Tokens) -> tuple[list[Row], int]:
+    """Rows of an integer, and a positive integer: the expression is the first divided by the second."""
+    compiler = _Compiler(domain)
+    numerator, denominator = compiler.ratio(expression)
+    return compiler.finish(expression, numerator), denominator
+
+
+def compile_index(expression: sympy.Basic, domain: Tokens, size: int) -> list[Row]:
+    """Rows of an integer from 0 to size - 1."""
+    compiler = _Compiler(domain)
+    return compiler.finish(expression, compiler.index(expression, size))
+
+
+def integral(e: sympy.Basic, tokens: Tokens | None) -> bool:
+    """Whether an expression is an integer, whatever the tokens."""
+    match e:
+        case sympy.Integer() | sympy.floor() | sympy.ceiling() | sympy.sign() | count():
+            return True
+        case sympy.Symbol():
+            return tokens is not None and e in tokens.symbols
+        case sympy.Pow():
+            return e.exp.is_Integer and e.exp > 0 and integral(e.base, tokens)
+        case sympy.Piecewise():
+            return all(integral(value, tokens) for value, _ in e.args)
+        case lookup():
+            return all(v.denominator == 1 for v in e.args[0].values)
+        case sympy.Add() | sympy.Mul() | sympy.Max() | sympy.Min() | sympy.Abs() | Mod() | sympy.Mod() | kth_largest():
+            return all(integral(a, tokens) for a in e.args)
+    return False
+
+
+def unsafe(e: sympy.Basic) -> bool:
+    """Whether sympy may have made this of another expression, of another value: a product with sympy's Mod of what it
+    knows to be an integer, or such a Mod with another inside (what its rule for products of remainders returns)."""
+    if isinstance(e, sympy.Mod):
+        return bool(e.is_integer) and len(e.atoms(sympy.Mod)) > 1
+    negation = e.is_Mul and len(e.args) == 2 and e.args[0] == -1
+    factors = e.args if e.is_Mul and not negation else [e] if e.is_Pow else []
+    return any(isinstance(a.base if a.is_Pow else a, sympy.Mod) and a.is_integer for a in factors)
+
+
+USE_OURS = "sympy rewrites Mod of integers, at times wrongly: use the one from mechverify (from mechverify import Mod)"
+
+
+def written_out(e: sympy.Sum) -> list[sympy.Expr]:
+    """The terms of a Sum; raises ClaimError."""
+    if any(m.is_integer for m in e.function.atoms(sympy.Mod)):
+        raise ClaimError(USE_OURS)
+    *inner, (symbol, low, high) = e.limits
+    if not (low.is_Integer and high.is_Integer and low <= high + 1):
+        raise ClaimError("a Sum needs integer limits, the first not above the second")
+    if high - low >= MOST_TERMS:
+        raise ClaimError(f"a Sum of {high - low + 1} terms; it takes {MOST_TERMS}")
+    terms = []
+    for value in range(int(low), int(high) + 1):
+        term = (sympy.Sum(e.function, *inner) if inner else e.function).subs(symbol, value)
+        terms += written_out(term) if inner and isinstance(term, sympy.Sum) else [term]
+        if len(terms) > MOST_TERMS:
+            raise ClaimError(f"a Sum of more than {MOST_TERMS} terms")
+    return terms
 
 
 class _Compiler:
-    def __init__(self, domain: Tokens):
-        self.positions = {symbol: i for i, symbol in enumerate(domain)}
-        self.rows: list[Row] = []
-        self.problems: list[str] = []
-        self._ids: dict[str, int] = {}
+    """Builds the rows as nodes of a graph, which knows every operation's range.
 
-    def emit(self, op: str, operands: list[int], attribute: int | None = None) -> int:
-        row = [op, operands, attribute]
-        key = repr(row)
-        if key not in self._ids:
-            self._ids[key] = len(self.rows)
-            self.rows.append(row)
-        return self._ids[key]
+    A rational sub-expression is a pair: an integer node, and a positive integer that divides it."""
+
+    def __init__(self, domain: Tokens):
+        self.domain = domain
+        self.positions = {symbol: i for i, symbol in enumerate(domain)}
+        self.graph = Graph(len(domain), domain.values)
+        self.problems: list[str] = []
+        self.clamped = False  # tokens are written as what they are between the ends of what is allowed there
+        self._known: dict[tuple[sympy.Basic, bool], tuple[int, int]] = {}
+
+    def finish(self, expression: sympy.Basic, root: int) -> list[Row]:
+        if self.problems:
+            found = "\n".join(f"  {p}" for p in dict.fromkeys(self.problems))
+            found += f"\n  the vocabulary: {VOCABULARY}" if UNKNOWN in found else ""
+            raise ClaimError(f"the mechanism {short(expression)} can't be compiled:\n{found}")
+        kept = self.graph.ancestors([root])
+        place = {old: new for new, old in enumerate(kept)}
+        nodes = [self.graph.nodes[n] for n in kept]
+        return [
+            [n.op, [place[a] for a in n.args], list(n.attr) if isinstance(n.attr, tuple) else n.attr] for n in nodes
+        ]
+
+    def emit(self, e: sympy.Basic, op: str, operands: list[int], attribute: Any = None) -> int:
+        try:
+            return self.graph.add(op, *operands, attr=attribute)
+        except Rejected as error:
+            return self.fail(e, str(error))
+
+    def constant(self, value: int) -> int:
+        if abs(value) >= LIMIT:
+            return self.fail(sympy.Integer(value), "an integer of more than 62 bits")
+        return self.graph.add("integer", attr=value)
 
     def fail(self, expression: sympy.Basic, reason: str) -> int:
-        self.problems.append(f"{_short(expression)}: {reason}")
-        return 0
-
-    def nodes(self, expressions) -> list[int]:
-        return [self.node(e) for e in expressions]
+        self.problems.append(f"{short(expression)}: {reason}")
+        return self.graph.add("integer", attr=0)
 
     def node(self, e: sympy.Basic) -> int:
+        """Of an integer."""
+        numerator, denominator = self.ratio(e)
+        if denominator == 1:
+            return numerator
+        if e.is_integer:  # sympy leaves out a floor where it sees an integer
+            return self.emit(e, "floordiv", [numerator], denominator)
+        return self.fail(e, f"is no integer, but divided by {denominator}; floor(a/n) divides by a positive integer n")
+
+    def nodes(self, expressions: Any) -> list[int]:
+        return [self.node(e) for e in expressions]
+
+    def ratio(self, e: sympy.Basic) -> tuple[int, int]:
+        key = e, self.clamped
+        if key not in self._known:
+            self._known[key] = self._ratio(e)
+        return self._known[key]
+
+    def common(self, expressions: Any) -> tuple[list[int], int]:
+        """Numerators over one denominator."""
+        pairs = [self.ratio(e) for e in expressions]
+        whole = lcm(*(d for _, d in pairs))
+        return [self.scaled(n, whole // d) for n, d in pairs], whole
+
+    def scaled(self, n: int, factor: int) -> int:
+        return n if factor == 1 else self.emit(sympy.Integer(factor), "product", [self.constant(factor), n])
+
+    def _ratio(self, e: sympy.Basic) -> tuple[int, int]:
+        if unsafe(e):
+            return self.fail(e, USE_OURS), 1
         match e:
             case sympy.Symbol():
-                if e in self.positions:
-                    return self.emit("value", [], self.positions[e])
-                return self.fail(e, f"is not a token of this claim (tokens: {', '.join(map(str, self.positions))})")
-            case sympy.Integer():
-                return self.emit("integer", [], int(e))
-            case boolalg.BooleanTrue() | boolalg.BooleanFalse():
-                return self.emit("integer", [], int(bool(e)))
-            case sympy.Mul() if e.is_integer and (bottom := e.as_numer_denom()[1]).is_Integer and bottom > 1:
-                return self.floor(sympy.floor(e, evaluate=False))  # sympy drops a floor where it sees an integer
-            case sympy.Add() | sympy.Mul() | sympy.Max() | sympy.Min() | boolalg.And() | boolalg.Or():
-                return self.emit(_NARY[type(e)], self.nodes(e.args))
-            case boolalg.Not():
-                return self.emit("not", self.nodes(e.args))
-            case sympy.Eq() | sympy.Lt() | sympy.Le():
-                return self.relation(_RELATIONS[type(e)], *e.args)
-            case sympy.Ne():
-                return self.emit("not", [self.relation("eq", *e.args)])
-            case sympy.Gt() | sympy.Ge():
-                return self.relation("lt" if isinstance(e, sympy.Gt) else "le", *e.args[::-1])
-            case sympy.Mod():
+                return self.token(e), 1
+            case sympy.Rational() | sympy.Float():
+                value = exact(e)
+                return self.constant(value.numerator), value.denominator
+            case sympy.Add() | sympy.Max() | sympy.Min():
+                nodes, whole = self.common(e.args)
+                return self.emit(e, _NARY[type(e)], nodes), whole
+            case sympy.Mul():
+                return self.product(e)
+            case sympy.Pow():
+                return self.power(e)
+            case sympy.Abs():
+                x, whole = self.ratio(e.args[0])
+                return self.emit(e, "max", [x, self.scaled(x, -1)]), whole
+            case sympy.sign():
+                x, zero = self.ratio(e.args[0])[0], self.constant(0)
+                minus = self.scaled(self.emit(e, "lt", [x, zero]), -1)
+                return self.emit(e, "sum", [self.emit(e, "lt", [zero, x]), minus]), 1
+            case Mod() | sympy.Mod():
                 return self.modulus(e)
             case sympy.floor():
-                return self.floor(e)
-            case sympy.Abs():
-                x = self.node(e.args[0])
-                return self.emit("max", [x, self.emit("product", [self.emit("integer", [], -1), x])])
-            case sympy.sign():
-                x, zero = self.node(e.args[0]), self.emit("integer", [], 0)
-                minus = self.emit("product", [self.emit("integer", [], -1), self.emit("lt", [x, zero])])
-                return self.emit("sum", [self.emit("lt", [zero, x]), minus])
-            case sympy.Pow() if e.exp.is_Integer and 1 <= e.exp <= 16:
-                return self.emit("product", [self.node(e.base)] * int(e.exp))
+                return self.emit(e, "floordiv", [self.ratio(e.args[0])[0]], self.ratio(e.args[0])[1]), 1
+            case sympy.ceiling():
+                x, whole = self.ratio(e.args[0])
+                return self.scaled(self.emit(e, "floordiv", [self.scaled(x, -1)], whole), -1), 1
             case sympy.Piecewise():
                 return self.piecewise(e)
-            case boolalg.ITE():
-                return self.emit("where", self.nodes(e.args))
             case kth_largest():
                 k, *x = e.args
                 if k > 8:
-                    return self.fail(e, "k is at most 8")
-                return self.emit("kth_largest", self.nodes(x), int(k))
+                    return self.fail(e, "k is at most 8"), 1
+                nodes, whole = self.common(x)
+                return self.emit(e, "kth_largest", nodes, int(k)), whole
             case count():
-                v, *x = self.nodes(e.args)
-                return self.emit("sum", [self.emit("eq", [a, v]) for a in x]) if x else self.emit("integer", [], 0)
-            case sympy.Rational() | sympy.Float() | sympy.NumberSymbol():
-                return self.fail(e, "is not an integer; outputs and tokens are integers (floor(.../n) divides)")
-            case sympy.Pow() if e.exp.is_negative:
-                return self.fail(e, "is a division; floor(a/n) divides by a positive integer n")
-            case _:
-                return self.fail(e, f"{type(e).__name__} is not in the vocabulary: {VOCABULARY}")
+                (v, *x), _ = self.common(e.args)
+                return (self.emit(e, "sum", [self.emit(e, "eq", [a, v]) for a in x]) if x else self.constant(0)), 1
+            case lookup():
+                return self.lookup(e)
+            case sympy.Sum():
+                return self.sum(e)
+            case boolalg.Boolean():
+                return self.truth(e), 1
+        return self.fail(e, UNKNOWN), 1
 
-    def relation(self, op: str, left: sympy.Basic, right: sympy.Basic) -> int:
-        """Sympy may divide both sides of a relation; multiply by positive integer denominators again."""
-        (a, b), (c, d) = left.as_numer_denom(), right.as_numer_denom()
-        if all(n.is_Integer and n > 0 for n in (b, d)) and (b, d) != (1, 1):
-            left, right = sympy.expand(a * d), sympy.expand(c * b)
-        return self.emit(op, self.nodes((left, right)))
+    def token(self, e: sympy.Symbol) -> int:
+        if e not in self.positions:
+            return self.fail(e, f"is not a token of this claim (tokens: {short(', '.join(map(str, self.positions)))})")
+        position = self.positions[e]
+        n = self.emit(e, "value", [], position)
+        if not self.clamped:
+            return n
+        here = [self.domain.values[i] for i in self.domain.allowed[position]]
+        low, high = self.graph.nodes[n].span
+        n = self.emit(e, "max", [n, self.constant(min(here))]) if low < min(here) else n
+        return self.emit(e, "min", [n, self.constant(max(here))]) if max(here) < high else n
 
-    def modulus(self, e: sympy.Basic) -> int:
+    def product(self, e: sympy.Mul) -> tuple[int, int]:
+        pairs = [self.ratio(a) for a in e.args]
+        below = prod(d for _, d in pairs)
+        one = self.constant(1)
+        nodes = [n for n, _ in pairs if n != one] or [one]
+        return (self.emit(e, "product", nodes) if len(nodes) > 1 else nodes[0]), below
+
+    def power(self, e: sympy.Pow) -> tuple[int, int]:
+        base, exponent = e.args
+        if exponent.is_Integer and 1 <= exponent <= POWER:
+            x, whole = self.ratio(base)
+            return self.emit(e, "product", [x] * int(exponent)), whole ** int(exponent)
+        if base == -1:
+            odd = self.emit(e, "mod", [self.node(exponent)], 2)
+            return self.emit(e, "sum", [self.constant(1), self.scaled(odd, -2)]), 1
+        if exponent.is_negative:
+            return self.fail(e, "is a division; floor(a/n) divides by a positive integer n"), 1
+        return self.fail(e, f"powers have an exponent from 1 to {POWER}; lookup([1, 2, 4, ...], i) is 2**i"), 1
+
+    def modulus(self, e: sympy.Basic) -> tuple[int, int]:
         x, m = e.args
-        if not (m.is_Integer and m > 0):
-            return self.fail(e, "the modulus must be a positive integer")
-        return self.emit("mod", [self.node(x)], int(m))
+        if not (m.is_Rational and m > 0):
+            return self.fail(e, "the modulus must be a positive integer"), 1
+        n, whole = self.ratio(x)
+        number = exact(m)
+        return self.emit(e, "mod", [self.scaled(n, number.denominator)], number.numerator * whole), (
+            whole * number.denominator
+        )
 
-    def floor(self, e: sympy.Basic) -> int:
-        top, bottom = e.args[0].as_numer_denom()
-        if not (bottom.is_Integer and bottom > 0):
-            return self.fail(e, "the divisor must be a positive integer")
-        return self.emit("floordiv", [self.node(sympy.expand(top))], int(bottom))
-
-    def piecewise(self, e: sympy.Basic) -> int:
+    def piecewise(self, e: sympy.Piecewise) -> tuple[int, int]:
         if e.args[-1].cond != sympy.true:
-            return self.fail(e, "end a Piecewise with (value, True), so that it is defined everywhere")
-        result = self.node(e.args[-1].expr)
-        for value, condition in reversed(e.args[:-1]):
-            result = self.emit("where", [self.node(condition), self.node(value), result])
-        return result
+            return self.fail(e, "end a Piecewise with (value, True), so that it is defined everywhere"), 1
+        (*values, result), whole = self.common(value for value, _ in e.args)
+        conditions = [self.truth(condition) for _, condition in e.args[:-1]]
+        for value, condition in reversed(list(zip(values, conditions, strict=True))):
+            result = self.emit(e, "where", [condition, value, result])
+        return result, whole
+
+    def lookup(self, e: lookup) -> tuple[int, int]:
+        table, index = e.args
+        whole = lcm(*(v.denominator for v in table.values))
+        numerators = tuple(int(v * whole) for v in table.values)
+        if max(map(abs, numerators)) >= LIMIT:
+            return self.fail(e, "a table of more than 62 bits"), 1
+        return self.emit(e, "lookup", [self.index(index, len(numerators))], numerators), whole
+
+    def index(self, e: sympy.Basic, size: int) -> int:
+        """An integer from 0 to size - 1, for all tokens; or, by an identity on the allowed ones, for these."""
+        n = self.node(e)
+        if not self._inside(n, size) and not self.clamped:
+            self.clamped = True
+            n = self.node(e)
+            self.clamped = False
+        if self._inside(n, size):
+            return n
+        low, high = self.graph.nodes[n].span
+        return self.fail(e, f"the index reaches from {low} to {high}, the axis has {size} entries (0 to {size - 1})")
+
+    def _inside(self, n: int, size: int) -> bool:
+        low, high = self.graph.nodes[n].span
+        return low >= 0 and high < size
+
+    def sum(self, e: sympy.Sum) -> tuple[int, int]:
+        try:
+            nodes, whole = self.common([sympy.Integer(0), *written_out(e)])
+        except ClaimError as error:
+            return self.fail(e, str(error)), 1
+        return self.emit(e, "sum", nodes), whole
+
+    def truth(self, e: sympy.Basic) -> int:
+        """Of a condition: 0 or 1."""
+        match e:
+            case boolalg.BooleanTrue() | boolalg.BooleanFalse():
+                return self.constant(int(bool(e)))
+            case boolalg.And() | boolalg.Or():
+                return self.emit(e, _NARY[type(e)], [self.truth(a) for a in e.args])
+            case boolalg.Not():
+                return self.negated(e, self.truth(e.args[0]))
+            case boolalg.Xor():
+                return self.emit(e, "mod", [self.emit(e, "sum", [self.truth(a) for a in e.args])], 2)
+            case boolalg.Implies():
+                first, second = (self.truth(a) for a in e.args)
+                return self.emit(e, "or", [self.negated(e, first), second])
+            case boolalg.Equivalent():
+                parts = [self.truth(a) for a in e.args]
+                return self.emit(e, "eq", [self.emit(e, "min", parts), self.emit(e, "max", parts)])
+            case boolalg.ITE():
+                return self.emit(e, "where", [self.truth(a) for a in e.args])
+            case Relational():
+                return self.relation(e)
+        return self.fail(e, "is no condition")
+
+    def negated(self, e: sympy.Basic, n: int) -> int:
+        return self.emit(e, "not", [n])
+
+    def relation(self, e: Relational) -> int:
+        """Over the common denominator, which is positive."""
+        (left, right), _ = self.common(e.args)
+        match e:
+            case sympy.Eq():
+                return self.emit(e, "eq", [left, right])
+            case sympy.Ne():
+                return self.negated(e, self.emit(e, "eq", [left, right]))
+            case sympy.Lt() | sympy.Le():
+                return self.emit(e, "lt" if isinstance(e, sympy.Lt) else "le", [left, right])
+            case sympy.Gt() | sympy.Ge():
+                return self.emit(e, "lt" if isinstance(e, sympy.Gt) else "le", [right, left])
+        return self.fail(e, "is no condition")
 
 
-_NARY = {
-    sympy.Add: "sum", sympy.Mul: "product", sympy.Max: "max", sympy.Min: "min",
-    boolalg.And: "and", boolalg.Or: "or",
-}  # fmt: skip
-_RELATIONS = {sympy.Eq: "eq", sympy.Lt: "lt", sympy.Le: "le"}
+_NARY = {sympy.Add: "sum", sympy.Max: "max", sympy.Min: "min", boolalg.And: "and", boolalg.Or: "or"}
 VOCABULARY = (
-    "+, -, *, powers, Max, Min, kth_largest, count, Mod, floor(a/n), Abs, sign, Eq, Ne, <, <=, >, >=, And, Or, Not, "
-    "Piecewise, integers, tokens"
+    "+, -, *, powers, Max, Min, kth_largest, count, lookup, Mod, floor(a/n), ceiling, Abs, sign, Eq, Ne, <, <=, >, >=, "
+    "And, Or, Not, Implies, Piecewise, Sum, numbers, tokens"
 )
-
-
-def _short(expression: object) -> str:
-    text = str(expression)
-    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,6 +1,8 @@
 """Models as a claim sees them: sizes, and sites by the names that the field uses."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import nn
 from mechverify.claims.errors import ClaimError
 from mechverify.graph.capture import Captured
 from mechverify.graph.capture import capture as graph_of
+from mechverify.graph.messages import short
 from mechverify.graph.source import CaptureError
 from mechverify.kernel import container
 from mechverify.kernel.architectures import ARCHITECTURES
@@ -19,45 +22,119 @@ from mechverify.kernel.errors import Rejected
 from mechverify.kernel.graph import Graph
 
 
-class Entry(sympy.AtomicExpr):
-    """One entry of a site, as a symbol: `model["pattern"][0, -1, 2]`. An index may be an integer expression of tokens.
+class SiteName(sympy.Atom):
+    """A site, as a leaf of an expression."""
+
+    def __new__(cls, model: "CapturedModel", name: str) -> "SiteName":
+        self = super().__new__(cls)
+        self.model, self.name = model, name
+        return self
+
+    def _hashable_content(self) -> tuple:
+        return self.name, id(self.model)
+
+    def _sympystr(self, printer: Any) -> str:
+        return self.name
+
+
+class Entry(sympy.Expr):
+    """One entry of a site, as a symbol: `model["pattern"][0, -1, 2]`. An index may be an integer expression of tokens;
+    the arguments are the site and the indices, so that sympy substitutes in them.
 
     Entries are equal if they are of the same model, site and index."""
 
     is_commutative = is_extended_real = is_real = True
 
-    def __new__(cls, model: "CapturedModel", site: str, index: tuple) -> "Entry":
-        self = super().__new__(cls)
-        self.model, self.site, self.index = model, site, tuple(sympy.sympify(i) for i in index)
-        return self
+    def __new__(cls, site: SiteName, *index: Any) -> "Entry":
+        return super().__new__(cls, site, *map(sympy.sympify, index))
 
-    def _hashable_content(self) -> tuple:
-        return id(self.model), self.site, self.index
+    @property
+    def model(self) -> "CapturedModel":
+        return self.args[0].model
+
+    @property
+    def site(self) -> str:
+        return self.args[0].name
+
+    @property
+    def index(self) -> tuple:
+        return self.args[1:]
 
     def _sympystr(self, printer: Any) -> str:
         return f"{self.site}[{', '.join(map(str, self.index))}]"
 
 
+class Entries(np.ndarray):
+    """Entries of a site, dtype object: of arithmetic and of comparisons, arrays of expressions and of conditions."""
+
+    def __ge__(self, other: Any) -> np.ndarray:
+        return np.greater_equal(self, other, dtype=object)
+
+    def __le__(self, other: Any) -> np.ndarray:
+        return np.less_equal(self, other, dtype=object)
+
+    def __gt__(self, other: Any) -> np.ndarray:
+        return np.greater(self, other, dtype=object)
+
+    def __lt__(self, other: Any) -> np.ndarray:
+        return np.less(self, other, dtype=object)
+
+
 @dataclass(frozen=True)
 class Site:
-    """A named value inside the model, or one row of it: `model.logits[-1]`."""
+    """A named value inside the model, or one row of it: `model.logits[-1]`. Of a captured module, entries are symbols:
+    an index for each axis gives one, slices give arrays of them, iteration rows or entries."""
 
     model: "Model | CapturedModel"
     name: str
     position: int | None = None
 
-    def __getitem__(self, position: "int | tuple | sympy.Expr") -> "Site | Entry":
-        """A row by one index, and an entry, as a symbol, by an index for each axis."""
-        if isinstance(self.model, CapturedModel) and self.position is None:
-            whole = position if isinstance(position, tuple) else (position,)
-            shape = self.model.shape(self.name)
-            if len(whole) == len(shape):
-                return Entry(self.model, self.name, whole)
-            if isinstance(position, tuple):
-                raise ClaimError(f"{self.name}[{', '.join(map(str, whole))}]: the site has shape {shape}")
-        if self.position is not None or not isinstance(position, int):
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the row, if it is one."""
+        if not isinstance(self.model, CapturedModel):
+            raise ClaimError(f"{self.name}: entries are symbols of a captured module alone: capture(module, example)")
+        return self.model.shape(self.name)[0 if self.position is None else 1 :]
+
+    def entry(self, index: tuple) -> Entry:
+        """By an index for each axis of the whole site."""
+        return Entry(SiteName(self.model, self.name), *index)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise ClaimError(f"{self.name} is one number; write {self.name}[()]")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator["Site | Entry | Entries"]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: Any) -> "Site | Entry | Entries":
+        """A row by one index; an entry by an index for each axis, and an object array of entries by slices, or by fewer
+        indices."""
+        if not isinstance(self.model, CapturedModel):
+            if self.position is None and isinstance(index, int):
+                return Site(self.model, self.name, index)
             raise ClaimError(f"{self.name}: index it with one position, as in {self.name}[-1]")
-        return Site(self.model, self.name, position)
+        whole, shape = index if isinstance(index, tuple) else (index,), self.shape
+        if len(whole) > len(shape):
+            raise ClaimError(f"{self.name}[{', '.join(map(str, whole))}]: the site has shape {shape}")
+        if self.position is None and len(whole) == 1 < len(shape) and isinstance(index, int | np.integer):
+            return Site(self.model, self.name, int(index))
+        axes = [*whole, *[slice(None)] * (len(shape) - len(whole))]
+        first = () if self.position is None else (self.position,)
+        try:
+            kept = [range(size)[i] if isinstance(i, slice) else [i] for i, size in zip(axes, shape, strict=True)]
+            entries = [self.entry((*first, *at)) for at in product(*kept)]
+        except (sympy.SympifyError, TypeError, ValueError):
+            raise ClaimError(
+                f"{self.name}[{', '.join(map(short, whole))}]: an index is an integer, a slice or an expression"
+            ) from None
+        sizes = [len(k) for i, k in zip(axes, kept, strict=True) if isinstance(i, slice)]
+        return np.array(entries, dtype=object).reshape(sizes).view(Entries) if sizes else entries[0]
+
+    def _sympy_(self) -> sympy.Basic:
+        shape = self.shape
+        raise ClaimError(f"{self.name} is an array of shape {shape}, not a number: index one entry, or Max(*site)")
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,16 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from mechverify.graph.messages import clipped
+
 HERE = Path(__file__).parent
 
 
 class CaptureError(ValueError):
     """A module can't be captured: the message says what, where, and what to do."""
+
+    def __init__(self, message: str):
+        super().__init__(clipped(message))
 
 
 def _users(path: str) -> bool:

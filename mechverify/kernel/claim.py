@@ -20,7 +20,7 @@ from mechverify.kernel.evaluate import Evaluation, batch_size
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.functions import FUNCTIONS
 from mechverify.kernel.graph import Graph
-from mechverify.kernel.integers import OPERATIONS
+from mechverify.kernel.integers import LONGEST, OPERATIONS
 from mechverify.kernel.meter import Meter
 from mechverify.kernel.relaxation import Rewritten, rewritten
 from mechverify.kernel.semantics import SEMANTICS
@@ -268,9 +268,7 @@ def add_expression(graph: Graph, entry: Reader) -> int:
         args = operands.integers(2**12)
         if not all(0 <= a < len(ids) for a in args):
             raise Rejected(f"an operand of {name!r} doesn't refer to an earlier node")
-        ids.append(
-            graph.add(name, *(ids[a] for a in args), attr=None if attribute.value is None else attribute.an_integer())
-        )
+        ids.append(graph.add(name, *(ids[a] for a in args), attr=ATTRIBUTES[name](attribute)))
     return ids[-1]
 
 
@@ -353,6 +351,10 @@ def _integer(entry: Reader) -> int | None:
     return None if entry.value is None else entry.an_integer()
 
 
+def _table(entry: Reader) -> tuple[int, ...]:
+    return tuple(entry.integers(LONGEST))
+
+
 # The operations of a captured graph, and how their attribute is read.
 ATTRIBUTES: dict[str, Callable[[Reader], Any]] = {
     "tokens": _nothing,
@@ -366,8 +368,9 @@ ATTRIBUTES: dict[str, Callable[[Reader], Any]] = {
     "power": lambda e: e.an_integer(2, 16),
     "over_root": lambda e: e.an_integer(1, 2**30),
     **dict.fromkeys(["gather", "add", "sub", "mul", "pi", "number", "pick", *FUNCTIONS], _nothing),
-    **dict.fromkeys(["value", "integer", *OPERATIONS], _integer),
-}
+    **{name: _table if name in OPERATIONS and OPERATIONS[name].table else _integer
+       for name in ("value", "integer", *OPERATIONS)},
+}  # fmt: skip
 
 
 OPERANDS = {**dict.fromkeys(["tokens", "input", "weight", "constant", "pi", "value", "integer"], 0),

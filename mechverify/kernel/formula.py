@@ -11,7 +11,7 @@ import numpy as np
 
 from mechverify.kernel.graph import MODEL, Graph, Node
 from mechverify.kernel.integers import OPERATIONS
-from mechverify.kernel.words import number, quoted
+from mechverify.kernel.words import listed, number, quoted
 
 LONGEST = 2_000  # characters of a formula, with its shared parts
 ENTRIES = 32  # of a constant in a formula
@@ -145,6 +145,8 @@ class Formulas:
                 return f"({args[0]} ^ {node.attr})"
             case "mod" | "floordiv":
                 return f"({args[0]} {'mod' if node.op == 'mod' else '//'} {node.attr})"
+            case "lookup":
+                return f"[{listed(node.attr)}][{args[0]}]"
             case "where":
                 return f"({args[1]} if {args[0]} else {args[2]})"
             case op if op in INFIX and len(args) > 1:

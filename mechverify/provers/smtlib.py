@@ -17,6 +17,7 @@ from mechverify.kernel.evaluate import entries, table
 from mechverify.kernel.graph import Node
 
 PRODUCTS = 16  # of two values that depend on the input: z3 gives up on more
+TABLE = 2**10  # entries of an integer lookup
 MOST = 2**16  # entries of one value, and products of one contraction
 
 
@@ -161,6 +162,10 @@ class Query:
                 term = f"(mod {a} {node.attr})"
             case "floordiv":
                 term = f"(div {a} {node.attr})"
+            case "lookup":
+                if len(node.attr) > TABLE:
+                    raise Unsupported(f"a table of {len(node.attr)} integers; a solver is asked up to {TABLE}")
+                term = _cases(a, [_whole(v) for v in node.attr])
             case "where":
                 term = f"(ite (= {a} 1) {args[1]} {args[2]})"
             case op:

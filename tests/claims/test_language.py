@@ -4,8 +4,6 @@ from itertools import product
 
 import pytest
 import sympy
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mechverify import kth_largest, tokens
 from mechverify.claims import ClaimError
@@ -23,49 +21,13 @@ def test_compiled_means_the_same(name, expression, plain):
         assert oracle.evaluate(rows, ids, X.values) == plain([X.values[i] for i in ids])
 
 
-leaves = st.sampled_from([*X, sympy.Integer(2), sympy.Integer(-1)])
-integers = st.recursive(
-    leaves,
-    lambda e: st.one_of(
-        st.tuples(e, e).map(lambda p: p[0] + p[1]),
-        st.tuples(e, e).map(lambda p: p[0] * p[1]),
-        st.tuples(e, e).map(lambda p: sympy.Max(*p)),
-        st.tuples(e, e).map(lambda p: sympy.Min(*p)),
-        e.map(lambda a: sympy.Mod(a, 3)),
-        e.map(lambda a: sympy.floor(a / 2)),
-        e.map(sympy.Abs),
-        e.map(sympy.sign),
-        st.tuples(e, e, e).map(lambda p: sympy.Piecewise((p[0], p[1] < p[2]), (p[2], True))),
-        st.tuples(e, e, e).map(lambda p: kth_largest(2, *p)),
-    ),
-    max_leaves=8,
-)
-
-
-@given(integers)
-@settings(max_examples=300, deadline=None)
-def test_sympy_agrees_on_random_expressions(expression):
-    rows = compile_mechanism(expression, X)
-    for ids in [(0, 1, 2), (3, 3, 0), (2, 0, 3), (1, 1, 1)]:
-        values = {s: sympy.Integer(X.values[i]) for s, i in zip(X, ids, strict=True)}
-        assert oracle.evaluate(rows, ids, X.values) == int(numeric(sympy.sympify(expression), values))
-
-
-def numeric(e: sympy.Basic, values: dict) -> sympy.Basic:
-    """Sympy's own operations on numbers, from the leaves up. (Substitution simplifies symbolically on the
-    way, and is at times wrong: Mod(floor(Max(x0, x0*x2)/2), 3) gives 0 at x0 = -2, x2 = 1, where it is 2.)"""
-    if isinstance(e, sympy.Piecewise):
-        return next(numeric(v, values) for v, c in e.args if numeric(c, values))
-    return values.get(e, e) if not e.args else e.func(*(numeric(a, values) for a in e.args))
-
-
 def test_every_problem_is_named_at_once():
     y = sympy.Symbol("y")
     expression = sympy.Max(X[0] / 2, sympy.cos(X[1]), sympy.Mod(X[0], X[2]), y, sympy.Piecewise((1, X[0] > 1)))
     with pytest.raises(ClaimError) as caught:
         compile_mechanism(expression, X)
     text = str(caught.value)
-    for part in ("1/2", "cos(x1)", "Mod(x0, x2)", "y: is not a token", "(value, True)"):
+    for part in ("divided by 2", "cos(x1)", "Mod(x0, x2)", "y: is not a token", "(value, True)"):
         assert part in text
 
 

@@ -607,8 +607,12 @@ def size(span: Span) -> int:
 
 
 def product_span(s: list[Span], k: Any) -> Span:
-    bound = math.prod(max(size(x), 1) for x in s)
-    return -bound, bound
+    need(math.prod(max(size(x), 1) for x in s) < BIG, "span of a product")
+    low, high = 1, 1
+    for a, b in s:
+        products = low * a, low * b, high * a, high * b
+        low, high = min(products), max(products)
+    return low, high
 
 
 # Operation: how many operands (0: one or more), how many of them are truth values, the largest attribute (0: it has
