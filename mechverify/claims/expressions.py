@@ -14,6 +14,7 @@ from mechverify.claims.domain import Tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.language import compile_mechanism
 from mechverify.claims.model import Entry
+from mechverify.claims.numbers import number
 from mechverify.kernel.errors import Rejected
 from mechverify.kernel.graph import Graph
 
@@ -33,7 +34,8 @@ class lookup(sympy.Function):
     is_extended_real = True
 
     def __new__(cls, values: Any, index: Any) -> sympy.Basic:
-        return super().__new__(cls, sympy.Tuple(*values), sympy.sympify(index), evaluate=False)
+        entries = [sympy.Rational(v) if isinstance(v, str) else v for v in values]
+        return super().__new__(cls, sympy.Tuple(*entries), sympy.sympify(index), evaluate=False)
 
 
 class Expressions:
@@ -95,9 +97,14 @@ class _Compiler:
         return self.number(Fraction(0))
 
     def number(self, value: Fraction) -> int:
-        near = float(value)
+        """Exactly: a float64, a sum of some, or a quotient of such numbers."""
+        near = float(value) if abs(value) < 2**1023 else 0.0
         if Fraction(near) == value:
             return self.graph.add("constant", attr=((), (near,)))
+        if max(abs(value.numerator), value.denominator) >= 2**1023:
+            return self.fail(sympy.Rational(value.numerator, value.denominator), "has too many digits")
+        if value.denominator == 1:
+            return self.graph.add("add", self.number(Fraction(near)), self.number(value - Fraction(near)))
         bottom = self.graph.add("reciprocal", self.number(Fraction(value.denominator)))
         return self.graph.add("mul", self.number(Fraction(value.numerator)), bottom)
 
@@ -218,5 +225,5 @@ class _Compiler:
 
 
 def _exact(e: sympy.Expr) -> Fraction:
-    """A rational number; a Float is the float64 that it is."""
-    return Fraction(float(e)) if e.is_Float else Fraction(int(e.p), int(e.q))
+    """A rational number; a Float is the number that it holds."""
+    return number(e)
