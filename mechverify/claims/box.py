@@ -1,6 +1,6 @@
 """Domains of real inputs: boxes and L-infinity balls, and what of a captured model's tokens is free."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
@@ -10,11 +10,15 @@ import sympy
 
 from mechverify.claims.domain import Tokens
 from mechverify.claims.errors import ClaimError
+from mechverify.claims.numbers import array, number
+from mechverify.kernel.float64 import float_above, float_below
 
 
 @dataclass(frozen=True)
 class Box:
-    """One array of corners a real input, float64 and without batch axis; `tokens` if the model reads some too.
+    """One array of corners a real input, float64 and without batch axis; `tokens` if the model reads some too. `inner`
+    are the corners of the largest float64 box inside the user's, where corners had to be rounded outwards: a
+    counterexample must lie there, and there is none where these corners have passed each other.
 
     `x[i, j]` is the symbol of an entry, for conditions; of several inputs, `x[k, i, j]` that of input k."""
 
@@ -22,6 +26,13 @@ class Box:
     high: tuple[np.ndarray, ...]
     tokens: Tokens | None = None
     name: str = "x"
+    inner: tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]] | None = None
+
+    @property
+    def own(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of all inputs, one after another, the corners between which a float64 point is one of the user's."""
+        ends = self.inner or (self.low, self.high)
+        return tuple(np.concatenate([np.zeros(0), *(a.ravel() for a in end)]) for end in ends)
 
     def with_tokens(self, tokens: Tokens) -> "Box":
         """The product of this box and a product of token sets."""
@@ -54,50 +65,55 @@ def _symbol(name: str, index: tuple[int, ...]) -> sympy.Symbol:
 
 def box(low: Any, high: Any, *, name: str = "x") -> Box:
     """Inputs between `low` and `high`, arrays of the input's shape (no batch axis); lists of arrays for several
-    inputs. Taken exactly. Raises ClaimError if a corner isn't finite, or `low` exceeds `high`."""
-    lows, highs = _arrays(low), _arrays(high)
+    inputs. Taken exactly; corners that are no float64 are rounded outwards, so that what is proved of the box is true
+    of yours. Raises ClaimError if a corner isn't finite, or `low` exceeds `high`."""
+    lows, highs = _arrays("box", low), _arrays("box", high)
     if len(lows) != len(highs):
         raise ClaimError(f"box: {len(lows)} lower and {len(highs)} upper corners")
     for a, b in zip(lows, highs, strict=True):
-        if a.shape != b.shape or not np.isfinite(a).all() or not np.isfinite(b).all() or not (a <= b).all():
-            raise ClaimError(f"box: corners of shapes {a.shape} and {b.shape} must be finite, alike, and low <= high")
-    return Box(lows, highs, name=name)
+        if a.shape != b.shape or not (a <= b).all():
+            raise ClaimError(f"box: corners of shapes {a.shape} and {b.shape} must be alike, and low <= high")
+    outer = [_rounded(lows, float_below), _rounded(highs, float_above)]
+    inner = [_rounded(lows, float_above), _rounded(highs, float_below)]
+    if not all(np.isfinite(a).all() for corners in outer for a in corners):
+        raise ClaimError("box: a corner lies beyond the largest float64")
+    ends = zip((*outer[0], *outer[1]), (*inner[0], *inner[1]), strict=True)
+    exact = all(np.array_equal(a, b) for a, b in ends)
+    return Box(*outer, name=name, inner=None if exact else tuple(inner))
 
 
-def ball(centre: Any, radius: float, *, name: str = "x") -> Box:
-    """The L-infinity ball of that radius around `centre` (an array, or a list of them, without batch axis); corners
-    that are no float64 are rounded outwards."""
-    centres = _arrays(centre)
-    if not np.isfinite(radius) or radius < 0 or not all(np.isfinite(c).all() for c in centres):
-        raise ClaimError(f"ball: radius {radius!r} and centre must be finite, the radius not negative")
-    return box([_corner(c, -radius) for c in centres], [_corner(c, radius) for c in centres], name=name)
-
-
-def _corner(centre: np.ndarray, step: float) -> np.ndarray:
-    near = centre + step
-    beyond = np.array([_short(n, c, step) for n, c in zip(near.ravel(), centre.ravel(), strict=True)], bool)
-    return np.where(beyond.reshape(near.shape), np.nextafter(near, np.inf if step > 0 else -np.inf), near)
-
-
-def _short(near: float, centre: float, step: float) -> bool:
-    exact = Fraction(float(centre)) + Fraction(float(step))
-    return Fraction(float(near)) < exact if step > 0 else Fraction(float(near)) > exact
-
-
-def _arrays(value: Any) -> tuple[np.ndarray, ...]:
-    items = value if isinstance(value, list | tuple) and len(value) and np.ndim(_numbers(value[0])) > 0 else [value]
-    if isinstance(value, list | tuple) and items is value and len({np.shape(_numbers(v)) for v in value}) == 1:
-        items = [value] if not hasattr(value[0], "shape") else value  # nested lists are one array
-    return tuple(_numbers(v).astype(np.float64) for v in items)
-
-
-def _numbers(value: Any) -> np.ndarray:
-    if hasattr(value, "detach"):
-        value = value.detach().cpu().double().numpy()
+def ball(centre: Any, radius: Any, *, name: str = "x") -> Box:
+    """The L-infinity ball of that radius around `centre` (an array, or a list of them, without batch axis), a box whose
+    corners are taken exactly, and rounded as box() does it."""
+    centres = _arrays("ball", centre)
     try:
-        return np.asarray(value, np.float64)
-    except (TypeError, ValueError):
-        raise ClaimError(f"box: {value!r:.60} is not an array of numbers") from None
+        radius = number(radius)
+    except ValueError as error:
+        raise ClaimError(f"ball: radius {error}") from None
+    if radius < 0:
+        raise ClaimError(f"ball: radius {radius} is negative")
+    exact = [_each(Fraction, c, object) for c in centres]
+    return box([c - radius for c in exact], [c + radius for c in exact], name=name)
+
+
+def _rounded(corners: tuple[np.ndarray, ...], how: Callable[[Fraction], float]) -> tuple[np.ndarray, ...]:
+    return tuple(a if a.dtype == np.float64 else _each(how, a, np.float64) for a in corners)
+
+
+def _each(f: Callable, a: np.ndarray, dtype: Any) -> np.ndarray:
+    result = np.empty(a.shape, dtype)
+    result.ravel()[:] = [f(v) for v in a.ravel().tolist()]
+    return result
+
+
+def _arrays(what: str, value: Any) -> tuple[np.ndarray, ...]:
+    """One input's array, or those of several: a list of arrays, or of nested lists of different shapes."""
+    try:
+        parts = [array(v) for v in value] if isinstance(value, list | tuple) else []
+        several = parts and parts[0].ndim and (hasattr(value[0], "shape") or len({p.shape for p in parts}) > 1)
+        return tuple(parts) if several else (array(value),)
+    except ValueError as error:
+        raise ClaimError(f"{what}: {error}") from None
 
 
 def corners(over: Box | Tokens | Sequence) -> tuple[Box, Tokens | None]:

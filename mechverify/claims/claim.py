@@ -17,6 +17,8 @@ from mechverify.claims.errors import ClaimError
 from mechverify.claims.expressions import Expressions, inequalities
 from mechverify.claims.language import compile_mechanism
 from mechverify.claims.model import CapturedModel, Entry, Model, Site
+from mechverify.claims.numbers import array as exactly
+from mechverify.claims.numbers import number
 from mechverify.graph.capture import Captured
 from mechverify.kernel.architectures import ARCHITECTURES
 from mechverify.kernel.graph import Graph, entries
@@ -28,8 +30,8 @@ class Accuracy:
 
     The decoded output is the index of the entry that exceeds every other by more than `margin`: a tie is wrong, and so
     is a mechanism value that is no index. `margin="best"` asks for the largest one that can be proved on all inputs.
-    `at_least` is a number from 0 to 1, best given as text ("0.999", "999/1000"),
-    which is exact; None (or "best") asks for the best bounds that can be proved. Raises ClaimError.
+    `at_least` is a number from 0 to 1, best given as text ("0.999", "999/1000"), which is exact (a float is the
+    number that it holds); None (or "best") asks for the best bounds that can be proved. Raises ClaimError.
     """
 
     output: Site
@@ -327,14 +329,13 @@ def _free(sites: dict[str, int], kind: str, number: int | None = None) -> str:
 def _numbers(name: str, value, shape: tuple[int, ...]) -> list[Fraction] | None:
     if value is None:
         return None
-    entries = np.array(value.tolist() if hasattr(value, "tolist") else value, dtype=object)
+    try:
+        entries = exactly(value)
+    except ValueError as error:
+        raise ClaimError(f"{name}: {error}") from None
     if entries.shape not in ((), shape):
         raise ClaimError(f"{name} has shape {entries.shape}; give one number, or one for each entry of {shape}")
-    try:
-        return [Fraction(v) if isinstance(v, float) else Fraction(str(v))
-                for v in np.broadcast_to(entries, shape).ravel()]  # fmt: skip
-    except (ValueError, ZeroDivisionError, OverflowError):
-        raise ClaimError(f"{name} holds something that is not a finite number: {value!r:.80}") from None
+    return [Fraction(v) for v in np.broadcast_to(entries, shape).ravel().tolist()]
 
 
 def _vector_sites(model: Model, length: int) -> tuple[list[str], list[str]]:
@@ -347,24 +348,24 @@ def _vector_sites(model: Model, length: int) -> tuple[list[str], list[str]]:
 
 
 def _margin(value) -> Fraction | None:
-    if value == "best":
+    if isinstance(value, str) and value == "best":
         return None
     try:
-        margin = Fraction(value) if isinstance(value, float) else Fraction(str(value))
-    except (ValueError, ZeroDivisionError, OverflowError):
-        raise ClaimError(f"margin={value!r} is not a number; use 0.25, 1/4 or best") from None
+        margin = number(value)
+    except ValueError as error:
+        raise ClaimError(f"margin: {error}; use 0.25, 1/4 or best") from None
     if margin < 0:
         raise ClaimError(f"margin={value!r} is negative")
     return margin
 
 
 def _share(value) -> Fraction | None:
-    if value is None or value == "best":
+    if value is None or (isinstance(value, str) and value == "best"):
         return None
     try:
-        share = Fraction(str(value))
-    except (ValueError, ZeroDivisionError):
-        raise ClaimError(f"at_least={value!r} is not a number; use 0.999, 999/1000 or best") from None
+        share = number(value)
+    except ValueError as error:
+        raise ClaimError(f"at_least: {error}; use 0.999, 999/1000 or best") from None
     if not 0 <= share <= 1:
         raise ClaimError(f"at_least={value!r} must lie between 0 and 1")
     return share

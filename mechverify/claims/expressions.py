@@ -21,7 +21,6 @@ from mechverify.claims.language import (
     compile_index,
     compile_ratio,
     count,
-    exact,
     integral,
     kth_largest,
     lookup,
@@ -29,7 +28,9 @@ from mechverify.claims.language import (
     written_out,
 )
 from mechverify.claims.model import Entry
+from mechverify.claims.numbers import number as exact
 from mechverify.graph.messages import short
+from mechverify.kernel.float64 import float_below
 from mechverify.kernel.graph import Graph
 
 FUNCTIONS = {sympy.exp: "exp", sympy.log: "log", sympy.sin: "sin", sympy.cos: "cos", sympy.tanh: "tanh",
@@ -112,9 +113,14 @@ class _Compiler:
         return self.number(Fraction(0))
 
     def number(self, value: Fraction) -> int:
-        near = float(value)
+        """Exactly: a float64, a sum of some, or a quotient of such numbers."""
+        near = float(value) if abs(value) < 2**1023 else 0.0
         if Fraction(near) == value:
             return self.graph.add("constant", attr=((), (near,)))
+        if max(abs(value.numerator), value.denominator) >= 2**1023:
+            return self.fail(sympy.Rational(value.numerator, value.denominator), "has too many digits")
+        if value.denominator == 1:
+            return self.graph.add("add", self.number(Fraction(near)), self.number(value - Fraction(near)))
         bottom = self.graph.add("reciprocal", self.number(Fraction(value.denominator)))
         return self.graph.add("mul", self.number(Fraction(value.numerator)), bottom)
 
@@ -241,7 +247,7 @@ class _Compiler:
 
     def lookup(self, e: lookup) -> int:
         table, index = e.args
-        if all(Fraction(float(v)) == v for v in table.values):
+        if all(float_below(v) == v for v in table.values):
             array = self.graph.add("constant", attr=((len(table.values),), tuple(map(float, table.values))))
         elif len(table.values) <= OPERANDS:
             array = self.stacked([self.number(v) for v in table.values])

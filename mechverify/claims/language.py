@@ -9,7 +9,6 @@ knows of the symbols; tokens are symbols that it knows to be real and nothing el
 `Mod` here is left as it is written; sympy's is refused where sympy knows integers inside.
 """
 
-from fractions import Fraction
 from math import lcm, prod
 from typing import Any
 
@@ -19,6 +18,7 @@ from sympy.logic import boolalg
 
 from mechverify.claims.domain import Tokens
 from mechverify.claims.errors import ClaimError
+from mechverify.claims.numbers import number as exact
 from mechverify.graph.messages import short
 from mechverify.kernel.errors import Rejected
 from mechverify.kernel.graph import Graph
@@ -101,18 +101,6 @@ class lookup(sympy.Function):
     def __new__(cls, values: Any, index: Any) -> sympy.Basic:
         table = values if isinstance(values, Table) else Table(values)
         return super().__new__(cls, table, sympy.sympify(index), evaluate=False)
-
-
-def exact(number: Any) -> Fraction:
-    """A number without rounding: a float is the number that it holds."""
-    if isinstance(number, sympy.Float):
-        sign, mantissa, exponent, _ = number._mpf_
-        return Fraction(-int(mantissa) if sign else int(mantissa)) * Fraction(2) ** int(exponent)
-    if isinstance(number, sympy.Rational):
-        return Fraction(int(number.p), int(number.q))
-    if isinstance(number, sympy.Basic | str):
-        raise TypeError(number)
-    return Fraction(number) if isinstance(number, int | Fraction) else Fraction(float(number))
 
 
 def compile_mechanism(expression: sympy.Basic, domain: Tokens) -> list[Row]:

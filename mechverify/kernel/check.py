@@ -59,7 +59,8 @@ class Theorem(NamedTuple):
     that the certificate states; those proved are at least as good). `wrong` are inputs [number, length] and `points`
     [number, coordinates] that were replayed, `attained` what the value is there; `cells` those of rule fold, as
     (query token, class, size, bounds of the wrong inputs); `rules` how often each was used; `work` is in units that
-    `limit` bounds; `lemmas` those of rule cut."""
+    `limit` bounds; `lemmas` those of rule cut; `broken` tells of each of `points` whether it was shown to break a
+    threshold."""
 
     claim: Claim
     verdict: str
@@ -75,6 +76,7 @@ class Theorem(NamedTuple):
     work: int
     exact: bool
     lemmas: list[ProvedLemma]
+    broken: np.ndarray
 
 
 def check(
@@ -167,7 +169,7 @@ def _decide(document: Reader, weights: bytes, arithmetic: Float64 | Exact, forbi
     attained = Range(*map(np.concatenate, zip(*job.attained, strict=True))) if job.attained else None
     ar = job.ar
     return Theorem(claim, verdict, right, range_, axioms, wrong, points, attained, rules, job.cells, ar.ops, ar.work,
-                   type(ar) is Exact, job.lemmas)  # fmt: skip
+                   type(ar) is Exact, job.lemmas, np.concatenate([np.zeros(0, bool), *job.broken]))  # fmt: skip
 
 
 def prove(job: Job, proof: Reader) -> tuple[Bounds | Range, dict[str, int]]:
@@ -313,11 +315,7 @@ def _conclude_bounds(entry: Reader, verdict: str, job: Job, proved: Range) -> Ra
     reached = _all_at_least(stated.low, least) and _all_at_least(-stated.high, [-t for t in most])
     if verdict == "PROVED" and not reached:
         raise Rejected("the proved bounds don't reach the claim's thresholds")
-    broken = any(
-        not _all_at_least(high, least) or not _all_at_least(-low, [-t for t in most])
-        for found in job.attained for low, high in zip(*found, strict=True)
-    )  # fmt: skip
-    if verdict == "REFUTED" and not broken:
+    if verdict == "REFUTED" and not any(b.any() for b in job.broken):
         raise Rejected("the claim is not refuted: no input was shown to break a threshold")
     return stated
 

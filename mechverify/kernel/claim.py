@@ -17,13 +17,15 @@ from mechverify.kernel.architectures import ARCHITECTURES
 from mechverify.kernel.arithmetic import Arithmetic
 from mechverify.kernel.errors import Rejected
 from mechverify.kernel.evaluate import Evaluation, batch_size
+from mechverify.kernel.exact import Exact
 from mechverify.kernel.fields import Reader
+from mechverify.kernel.float64 import float_above, float_below
 from mechverify.kernel.functions import FUNCTIONS
 from mechverify.kernel.graph import Graph
 from mechverify.kernel.integers import LONGEST, OPERATIONS
 from mechverify.kernel.meter import Meter
 from mechverify.kernel.relaxation import Rewritten, rewritten
-from mechverify.kernel.semantics import SEMANTICS
+from mechverify.kernel.semantics import SEMANTICS, Real
 from mechverify.kernel.tables import Tables
 
 MOST_ENTRIES = 2**16  # of an output
@@ -176,6 +178,7 @@ class Job:
         self.wrong: list[np.ndarray] = []  # inputs that were replayed
         self.points: list[np.ndarray] = []  # and real inputs [number, coordinates], with the enclosed value there
         self.attained: list[Range] = []
+        self.broken: list[np.ndarray] = []  # of these, booleans [number]: a threshold is surely broken there
         self.axioms: set[str] = set()  # that rules needed, beside the claim's
         self.lemmas: list[ProvedLemma] = []  # of rule cut
 
@@ -192,12 +195,33 @@ class Job:
         """Two boolean arrays [inputs]: surely right, surely wrong (in every evaluation that the semantics speaks
         of). Neither where rounding leaves it open."""
         step = batch_size(self.claim.graph, [self.claim.output, self.claim.target])
-        parts = [self._decide(inputs[i : i + step]) for i in range(0, len(inputs), step)]
+        parts = [self._decide(inputs[i : i + step], self.model) for i in range(0, len(inputs), step)]
         return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
 
-    def _decide(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        claim, ar = self.claim, self.ar
-        values = Evaluation(claim.graph, claim.weights, self.model, inputs)
+    def surely_wrong(self, inputs: np.ndarray) -> np.ndarray:
+        """As `decide` says; one by one in exact arithmetic where float64 leaves it open. Booleans [inputs]."""
+        try:
+            wrong = self.decide(inputs)[1]
+        except Rejected:  # an overflow, of any of them
+            wrong = np.zeros(len(inputs), bool)
+        if type(self.ar) is not Exact:
+            for i in np.flatnonzero(~wrong):
+                one = inputs[i : i + 1]
+                wrong[i] = self.exactly(lambda model, one=one: self._decide(one, model)[1][0])
+        return wrong
+
+    def exactly(self, evaluate: Callable[[Real], Any]) -> Any:
+        """What is evaluated with the model in exact arithmetic; its work counts as this job's."""
+        ar = Exact(self.ar.limit, self.ar.watch)
+        ar.ops, ar.work = self.ar.ops, self.ar.work
+        try:
+            return evaluate(SEMANTICS[self.claim.semantics](ar))
+        finally:
+            self.ar.ops, self.ar.work = ar.ops, ar.work
+
+    def _decide(self, inputs: np.ndarray, model: Real) -> tuple[np.ndarray, np.ndarray]:
+        claim, ar = self.claim, model.ar
+        values = Evaluation(claim.graph, claim.weights, model, inputs)
         logits, target = values[claim.output], np.broadcast_to(values[claim.target], len(inputs))
         logits = logits.map(lambda a: np.broadcast_to(a, (len(inputs), claim.outputs)))
         possible = (target >= 0) & (target < claim.outputs)
@@ -226,19 +250,49 @@ class Job:
         wanted = [n for n, m in roots.of.items() if m in roots.values]
         return Tables(graph, self.claim.weights, self.model, wanted, roots.narrowed[: len(self.claim.where)])
 
-    def enclose(self, tokens: np.ndarray, points: np.ndarray) -> Range:
-        """Bounds [inputs, entries] of the output at single inputs; rejects one outside the claim's conditions."""
-        claim, ar = self.claim, self.ar
+    def enclose(self, tokens: np.ndarray, points: np.ndarray) -> tuple[Range, np.ndarray]:
+        """Bounds [inputs, entries] of the output at single inputs, and at which of them [inputs] an entry surely breaks
+        its threshold: in float64, and in exact arithmetic where that rejects an input or leaves this open. Rejects an
+        input that isn't shown to satisfy the claim's conditions."""
+        try:
+            (low, high), broken, decided = self._enclosed(tokens, points, self.model)
+        except Rejected:
+            if len(tokens) > 1:
+                each = [self.enclose(tokens[i : i + 1], points[i : i + 1]) for i in range(len(tokens))]
+                ranges, broken = zip(*each, strict=True)
+                return Range(*map(np.concatenate, zip(*ranges, strict=True))), np.concatenate(broken)
+            low, high = np.zeros((2, 1, self.claim.outputs))
+            broken = decided = np.zeros(1, bool)
+        for i in np.flatnonzero(~decided):
+            one = tokens[i : i + 1], points[i : i + 1]
+            ends, *told = self.exactly(lambda model, one=one: self._enclosed(*one, model))
+            low[i], high[i] = (list(map(f, end[0])) for f, end in zip((float_below, float_above), ends, strict=True))
+            broken[i] = told[0][0]
+        return Range(low, high), broken
+
+    def _enclosed(self, tokens: np.ndarray, points: np.ndarray, model: Real) -> tuple[Range, np.ndarray, np.ndarray]:
+        """The output's bounds, floats or Fractions [inputs, entries]; where one entry surely breaks its threshold; and
+        where that is decided, one way or the other."""
+        claim, ar = self.claim, model.ar
         inputs, start = [], 0
         for shape in claim.shapes:
             inputs.append(points[:, start : start + prod(shape)].reshape(-1, *shape))
             start += prod(shape)
-        values = Evaluation(claim.graph, claim.weights, self.model, tokens, inputs=inputs)
+        values = Evaluation(claim.graph, claim.weights, model, tokens, inputs=inputs)
         if not all((ar.lower(values[n]) >= 0).all() for n in claim.where):
             raise Rejected("a point is not shown to satisfy the claim's conditions")
         value = values[claim.output]
         value = value.map(lambda a: np.broadcast_to(a, (len(tokens), *a.shape[1:])).reshape(len(tokens), -1))
-        return Range(ar.lower(value), ar.upper(value))
+        least, most = claim.least or [-np.inf] * claim.outputs, claim.most or [np.inf] * claim.outputs
+        low, high = ar.lower(value), ar.upper(value)
+        if type(ar) is Exact:
+            unit = Fraction(2) ** value.exponent
+            low, high = low * unit, high * unit
+            least, most = np.array(least, object), np.array(most, object)
+        else:  # a float64 is below a threshold if it is below the next float64
+            least, most = np.array(list(map(float_above, least))), np.array(list(map(float_below, most)))
+        broken = ((high < least) | (low > most)).astype(bool).any(1)
+        return Range(low, high), broken, broken | ((low >= least) & (high <= most)).astype(bool).all(1)
 
 
 def _entries(graph: Graph, output: int) -> int:

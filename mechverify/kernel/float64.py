@@ -133,6 +133,21 @@ class Float64(Arithmetic):
         return np.minimum(rounded, HIGHEST).astype(np.int64)
 
 
+def float_below(value: Fraction) -> float:
+    """The largest float64 that is at most that; -inf below all of them. A float is larger than `value` if and only if
+    it is larger than this."""
+    if abs(value) >= 2**1024 - 2**970:
+        return -np.inf if value < 0 else float(np.finfo(np.float64).max)
+    near = float(value)
+    return near if Fraction(near) <= value else float(np.nextafter(near, -np.inf))
+
+
+def float_above(value: Fraction) -> float:
+    """The least float64 that is at least that; inf above all of them. A float is smaller than `value` if and only if it
+    is smaller than this."""
+    return 0.0 - float_below(-value)  # no -0.0
+
+
 def finite(x: np.ndarray) -> np.ndarray:
     if not np.isfinite(x).all():
         raise Rejected("a number in the computation is not finite (overflow, or a division by zero)")

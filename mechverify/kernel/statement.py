@@ -427,11 +427,11 @@ def widths(theorem: Theorem) -> tuple[list[Fraction], list[Fraction]]:
 
 class Broken(NamedTuple):
     """Entry `entry` of replayed input `point` (a row of the theorem's) is short of, or over, its threshold by at least
-    `by`."""
+    `by`. None of an entry where a threshold is broken by less than float64 shows."""
 
     by: Fraction
     point: int
-    entry: int
+    entry: int | None
     short: bool
 
 
@@ -445,7 +445,8 @@ def broken(theorem: Theorem) -> list[Broken]:
                 for i, (t, v) in enumerate(zip(claim.least or [], high, strict=False)) if -inf < v < t]  # fmt: skip
         here += [Broken(Fraction(v) - t, k, i, False)
                  for i, (t, v) in enumerate(zip(claim.most or [], low, strict=False)) if t < v < inf]  # fmt: skip
-        found += [max(here)] if here else []
+        exactly = [Broken(Fraction(0), k, None, False)] if theorem.broken[k] else []
+        found += [max(here)] if here else exactly
     return sorted(found, key=lambda b: -b.by)
 
 
@@ -454,6 +455,11 @@ def _told(theorem: Theorem, formulas: Formulas) -> list[str]:
         return []
     texts, worst = [], broken(theorem)
     for b in worst[:SHOWN]:
+        if b.entry is None:
+            texts.append(
+                f"{_at(theorem, b.point)}: a threshold is broken, by less than float64 shows (replayed exactly)"
+            )
+            continue
         low, high = (float(end[b.point, b.entry]) for end in theorem.attained)
         how = f"{'below' if b.short else 'above'} by at least {about(b.by, up=False)}"
         value = f"entry {b.entry} is from {about(low, up=False)} to {about(high, up=True)} (rounded outwards)"

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from rich.table import Table
 
+from mechverify.kernel.float64 import float_below
 from mechverify.kernel.words import decimal, scientific
 from mechverify.provers.frontier import Row
 from mechverify.provers.strategies import chosen
 from mechverify.report.latex import escape
-from mechverify.report.result import float_below
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """One JSON object for a verdict; its fields are a contract (docs/cli.md)."""
 
-import math
 from fractions import Fraction
 from math import inf
 from typing import Any
 
 from mechverify.kernel import Theorem
 from mechverify.kernel.claim import ProvedLemma
+from mechverify.kernel.float64 import float_below
 from mechverify.kernel.statement import Statement, broken, counterexamples, state
 from mechverify.report.statement import brute_force_ops
 
@@ -88,9 +88,3 @@ def _bounds(theorem: Theorem, statement: Statement) -> dict[str, Any]:
 def _lemma(lemma: ProvedLemma, said: tuple[str, str]) -> dict[str, Any]:
     low, high = (None, None) if lemma.range is None else (end.tolist() for end in lemma.range)
     return {"site": said[0], "low": low, "high": high, "statement": said[1]}
-
-
-def float_below(value: Fraction) -> float:
-    """The largest float64 that is at most `value`."""
-    nearest = float(value)
-    return nearest if Fraction(nearest) <= value else math.nextafter(nearest, -math.inf)

@@ -22,7 +22,8 @@ def enumerate(job: Job, domain: Domain, witness: Reader) -> Bounds:
 
 def counterexample(job: Job, domain: Domain, witness: Reader) -> Bounds:
     """Postcondition: at most size - (number listed) inputs are right. Rejects an input that is listed twice,
-    lies outside the part, or is not surely wrong. Complexity: one evaluation an input."""
+    lies outside the part, or is not surely wrong. Complexity: one evaluation an input, and one in exact arithmetic for
+    those that float64 leaves open."""
     rows = [row.integers() for row in witness["inputs"].items(2**20, 1)]
     witness.close()
     if any(len(row) != domain.length for row in rows):
@@ -31,7 +32,7 @@ def counterexample(job: Job, domain: Domain, witness: Reader) -> Bounds:
     job.ar.spend(10 * listed.size + sum(map(len, domain.tokens)), 10 * domain.length)
     if len(set(map(tuple, rows))) != len(rows) or not domain.contains(listed):
         raise Rejected("a counterexample is listed twice or lies outside its part of the domain")
-    _, wrong = job.decide(listed)
+    wrong = job.surely_wrong(listed)
     if not wrong.all():
         raise Rejected(f"input {listed[~wrong][0].tolist()} is not shown to be wrong")
     job.wrong.append(listed)
@@ -52,8 +53,9 @@ def solver(job: Job, domain: Domain, witness: Reader) -> Range:
 
 
 def point(job: Job, domain: Domain, witness: Reader) -> Range:
-    """Postcondition: the value at each listed input of the part is in a range that is left for the report; of the part
-    as a whole nothing is said. Complexity: one evaluation an input."""
+    """Postcondition: the value at each listed input of the part is in a range that is left for the report, with whether
+    it surely breaks a threshold; of the part as a whole nothing is said. Complexity: one evaluation an input, and one
+    in exact arithmetic for those that float64 leaves open."""
     tokens, points = [], []
     for row in witness["inputs"].items(2**12, 1):
         ids, numbers = row.items(2, 2)
@@ -67,6 +69,8 @@ def point(job: Job, domain: Domain, witness: Reader) -> Range:
         raise Rejected("a point lies outside its part of the domain")
     job.wrong.append(ids)
     job.points.append(numbers)
-    job.attained.append(job.enclose(ids, numbers))
+    attained, broken = job.enclose(ids, numbers)
+    job.attained.append(attained)
+    job.broken.append(broken)
     everything = np.full(job.claim.outputs, np.inf)
     return Range(-everything, everything)
