@@ -97,7 +97,8 @@ class _Capture:
 
     def _placeholders(self) -> Iterator[tuple[Any, Any]]:
         nodes = [n for n in self.program.graph.nodes if n.op == "placeholder"]
-        return zip(nodes, self.program.graph_signature.input_specs, strict=True)
+        pairs = zip(nodes, self.program.graph_signature.input_specs, strict=True)
+        return ((node, spec) for node, spec in pairs if spec.kind != InputKind.TOKEN)  # the order of effects
 
     def _constant(self, spec: Any) -> Tensor:
         held = self.program.state_dict if spec.target in self.program.state_dict else self.program.constants

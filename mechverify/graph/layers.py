@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mechverify.graph.arithmetic import add, div, mul, over_root, where
 from mechverify.graph.build import Builder, NotLowered, Operand, Value
-from mechverify.graph.reductions import LETTERS, centred, largest, linear, matmul, pad, squares
+from mechverify.graph.reductions import LETTERS, centred, largest, linear, matmul, pad, safe_softmax, squares
 
 Optional = Operand | None
 
@@ -121,7 +121,7 @@ def conv(b: Builder, x: Operand, weight: Operand, bias: Optional = None, stride=
     def grouped(a: Tensor) -> Tensor:
         return a.reshape(groups, -1, *a.shape[1:])
 
-    place, tap = "xyz"[:n], "XYZ"[:n]
+    place, tap = "xyz"[:n], "uvw"[:n]
     spec = f"bgi{place}{tap},goi{tap}->bgo{place}"
     out = b.einsum(spec, b.moved(x, windows), b.moved(weight, grouped))
     shape = b.shape(out)
@@ -220,13 +220,16 @@ def attention(b: Builder, q: Operand, k: Operand, v: Operand, mask: Optional = N
         scores = where(b, mask, scores, -math.inf)
     elif mask is not None:
         scores = add(b, scores, mask)
-    return matmul(b, b.softmax(scores, -1), v)
+    return matmul(b, safe_softmax(b, scores, -1), v)
 
 
 def embedding(b: Builder, weight: Operand, ids: Operand, *_) -> Value:
     """Rows of a table [rows, ...] at token ids."""
     if not isinstance(ids, Value) or b.graph.nodes[ids.node].kind != "ids":
         raise NotLowered("an embedding of what isn't a token id")
+    if ids.table is not None and not 0 <= int(ids.table.min()) <= int(ids.table.max()) < b.shape(weight)[0]:
+        span, rows = f"{int(ids.table.min())} to {int(ids.table.max())}", b.shape(weight)[0]
+        raise NotLowered(f"token ids have become {span}, the table has {rows} rows: pass vocab=, or clamp them")
     if isinstance(weight, Value):  # a table that is computed from weights
         rows = b.shape(weight)[0]
         hot = one_hot(b, ids, rows)
@@ -252,7 +255,10 @@ def index(b: Builder, x: Operand, indices: Sequence[Any]) -> Operand:
         raise NotLowered("an index by token ids of other axes than the first alone: use an embedding")
     if isinstance(x, Value) and any(b.graph.nodes[n].op in ("input", "tokens") for n in b.graph.ancestors([x.node])):
         raise NotLowered("an index by token ids of what depends on the input: multiply by one_hot")
-    return embedding(b, x, ids[0])
+    row = ids[0]
+    if row.table is not None and row.table.dtype != torch.bool:  # as torch: -1 is the last row
+        row = Value(row.node, table=torch.where(row.table < 0, row.table + b.shape(x)[0], row.table))
+    return embedding(b, x, row)
 
 
 ROWS = {

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mechverify.graph.arithmetic import add, div, exp, finite, maximum, minimum, mul, power, where
+from mechverify.graph.arithmetic import add, div, finite, maximum, minimum, mul, power, sub, where
 from mechverify.graph.build import Builder, NotLowered, Operand, Value
 
 Dims = int | Sequence[int] | None
@@ -124,7 +124,7 @@ def tree(combine: Callable[[Builder, Operand, Operand], Operand]) -> Callable[[B
             h = n // 2
             both = combine(b, b.moved(x, lambda a, h=h: a[..., :h]), b.moved(x, lambda a, h=h: a[..., h : 2 * h]))
             rest = b.moved(x, lambda a, h=h: a[..., 2 * h :]) if n % 2 else None
-            x = both if rest is None else b.concat([both, rest], len(b.shape(both)) - 1)
+            x = both if rest is None else concatenate(b, [both, rest], len(b.shape(both)) - 1)
         return b.moved(x, lambda a: a[..., 0])
 
     return reduce
@@ -196,10 +196,41 @@ def softmax(b: Builder, x: Operand, dim: int, *_) -> Operand:
     return b.softmax(x, dim)
 
 
+def safe_softmax(b: Builder, x: Operand, dim: int, *_) -> Operand:
+    """As softmax, but zero where all entries are masked: so torch's scaled_dot_product_attention."""
+    if not isinstance(x, Value) or x.keep is None:
+        return b.softmax(x, dim)
+    some = x.keep.any(dim, keepdim=True)
+    pattern = b.softmax(Value(x.node, x.keep | ~some), dim)
+    if bool(some.all()):
+        return pattern
+    zeroed = mul(b, some.double().expand(b.shape(x)), pattern)
+    b.softmaxes[-1] = Value(x.node), zeroed
+    return zeroed
+
+
+def log_sum_exp(b: Builder, x: Operand, y: Operand) -> Operand:
+    """log(e^x + e^y) = x + softplus(y - x): finite, and as steep as its operands, whatever their size."""
+    (x, keep_x), (y, keep_y) = finite(b, x), finite(b, y)
+    both = add(b, x, b.elementwise("softplus", sub(b, y, x)))
+    if keep_x is not None:  # of an operand that is minus infinity, the other one
+        both = where(b, keep_x, both, y)
+    if keep_y is not None:
+        both = where(b, keep_y, both, x)
+    if keep_x is None or keep_y is None or bool((keep_x | keep_y).all()):
+        return both
+    return Value(b.node(both), keep_x | keep_y)
+
+
+log_sum = reduced(tree(log_sum_exp))
+
+
 def log_softmax(b: Builder, x: Operand, dim: int, *_) -> Operand:
-    if isinstance(x, Value) and x.keep is not None:
-        raise NotLowered("log_softmax of masked scores is minus infinity there")
-    return b.elementwise("log", b.softmax(x, dim))
+    """x - logsumexp(x), as -relu(logsumexp(x) - x): the same, and at most zero whatever is known of x."""
+    x, keep = finite(b, x)
+    total = log_sum(b, x if keep is None else Value(b.node(x), keep), [dim], True)
+    out = mul(b, b.elementwise("relu", sub(b, total, x)), -1)
+    return out if keep is None else Value(b.node(out), keep)
 
 
 ROWS: dict[str, Callable] = {
@@ -214,8 +245,8 @@ ROWS: dict[str, Callable] = {
     "var.dim": lambda b, x, dim, unbiased=True, keepdim=False: variance(b, x, dim, unbiased, keepdim),
     "std.dim": lambda b, x, dim, unbiased=True, keepdim=False: deviation(b, x, dim, unbiased, keepdim),
     "linalg_vector_norm": norm, "norm": lambda b, x, p, *rest: norm(b, x, 2 if p is None else p, *rest),
-    "logsumexp": lambda b, x, dim, keepdim=False: b.elementwise("log", reduced(total)(b, exp(b, x), dim, keepdim)),
+    "logsumexp": log_sum, "logaddexp": log_sum_exp,
     "cat": concatenate, "stack": stacked, "constant_pad_nd": pad,
-    "softmax": softmax, "_softmax": softmax, "_safe_softmax": softmax,
+    "softmax": softmax, "_softmax": softmax, "_safe_softmax": safe_softmax,
     "log_softmax": log_softmax, "_log_softmax": log_softmax,
 }  # fmt: skip
