@@ -45,6 +45,7 @@ class Builder:
         self.graph = graph
         self.weights: dict[str, np.ndarray] = {}
         self.softmaxes: list[tuple[Value, Value]] = []  # (scores, pattern), in order
+        self.axis_of: dict[int, tuple[Value, int]] = {}  # of a pattern's node: scores without a mask, and the axis
         self._stored = {}
         for name, tensor in state.items():
             if tensor.numel() and tensor.untyped_storage().nbytes() == tensor.numel() * 8:
@@ -73,7 +74,9 @@ class Builder:
         return x.node
 
     def _constant(self, x: Tensor) -> int:
-        known = self._stored.get(x.untyped_storage().data_ptr()) if x.numel() else None
+        if not x.numel():
+            raise NotLowered("a tensor without entries")
+        known = self._stored.get(x.untyped_storage().data_ptr())
         if not bool(torch.isfinite(x).all()):
             raise NotLowered(f"{known[0] if known else 'a constant'} holds infinity or not-a-number")
         if known:
@@ -165,6 +168,8 @@ class Builder:
         if not isinstance(x, Value):
             return how(torch.as_tensor(x, dtype=torch.float64))
         index = how(torch.arange(math.prod(self.shape(x)), dtype=torch.float64).reshape(self.shape(x))).long()
+        if index.numel() == 0:
+            return index.double()
         keep = None if x.keep is None else x.keep.reshape(-1)[index]
         keep = None if keep is None or bool(keep.all()) else keep
         return Value(self.move([x.node], index.numpy()), keep, x.table)
@@ -237,6 +242,8 @@ class Builder:
         last = self.moved(x, lambda a: a.movedim(dim, -1))
         result = self.moved(self._softmax(last), lambda a: a.movedim(-1, dim))
         self.softmaxes.append((Value(x.node), result))
+        if x.keep is None:
+            self.axis_of[result.node] = x, dim
         return result
 
     def _softmax(self, x: Value) -> Value:

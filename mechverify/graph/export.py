@@ -1,6 +1,8 @@
 """A torch module as a program of ATen calls in float64, which names what its submodules compute."""
 
+import contextlib
 import copy
+import io
 import logging
 import operator
 import warnings
@@ -68,7 +70,9 @@ def arguments(args: tuple, kwargs: dict[str, Any]) -> tuple[Callable, list[Tenso
 
 def exact_copy(module: nn.Module) -> nn.Module:
     """A float64 copy with the same weights."""
-    computed = [t for m in module.modules() for t in vars(m).values() if isinstance(t, Tensor) and t.grad_fn is not None]
+    computed = [
+        t for m in module.modules() for t in vars(m).values() if isinstance(t, Tensor) and t.grad_fn is not None
+    ]
     try:  # what pruning or weight_norm has computed, copy refuses; their hooks compute it again before every call
         twin = copy.deepcopy(module, {id(t): t.detach().clone() for t in computed})
     except Exception as error:
@@ -178,7 +182,7 @@ def quiet() -> Iterator[None]:
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

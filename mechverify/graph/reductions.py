@@ -1,5 +1,6 @@
 """Contractions, reductions and joins: rows of the lowering table."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from string import ascii_letters as LETTERS
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mechverify.graph.arithmetic import add, div, finite, maximum, minimum, mul, power, sub, where
+from mechverify.graph.arithmetic import add, clamp, div, finite, maximum, minimum, mul, power, sub, where
 from mechverify.graph.build import Builder, NotLowered, Operand, Value
 
 Dims = int | Sequence[int] | None
@@ -150,6 +151,16 @@ def variance(b: Builder, x: Operand, dim: Dims, correction: float | bool | None,
     return b.shaped(out, kept) if keepdim else out
 
 
+def logarithm(b: Builder, x: Operand) -> Operand:
+    """Of a softmax, log_softmax: the same, and finite where a probability is tiny."""
+    scores = b.axis_of.get(x.node) if isinstance(x, Value) else None
+    return b.elementwise("log", x) if scores is None else log_softmax(b, *scores)
+
+
+def with_mean(b: Builder, x: Operand, dim: Dims, correction: float | bool | None, keepdim: bool) -> tuple:
+    return variance(b, x, dim, correction, keepdim), reduced(average)(b, x, dim, keepdim)
+
+
 def deviation(b: Builder, *args: Any) -> Operand:
     return b.elementwise("sqrt", variance(b, *args))
 
@@ -169,8 +180,23 @@ def cumulative(b: Builder, x: Operand, dim: int, *_) -> Operand:
     return b.moved(linear(b, moved, torch.ones(n, n, dtype=torch.float64).tril()), lambda a: a.movedim(-1, dim))
 
 
+def scan(combine: Callable[[Builder, Operand, Operand], Operand]) -> Callable:
+    """The running combination of the entries along an axis."""
+
+    def row(b: Builder, x: Operand, dim: int, *_) -> Operand:
+        rank = max(len(b.shape(x)), 1)
+        x = b.shaped(x, b.shape(x) or (1,))
+        slices = [b.moved(x, lambda a, k=k: a.select(dim, k)) for k in range(b.shape(x)[dim])]
+        running = list(itertools.accumulate(slices, lambda total, part: combine(b, total, part)))
+        return b.shaped(stacked(b, running, dim % rank), b.shape(x))
+
+    return row
+
+
 def concatenate(b: Builder, xs: Sequence[Operand], dim: int = 0) -> Operand:
-    parts = [finite(b, x) for x in xs if b.shape(x) != (0,)]
+    parts = [finite(b, x) for x in xs if 0 not in b.shape(x)]
+    if not parts:
+        return torch.cat([torch.as_tensor(x) for x in xs], dim)
     axis = dim % len(b.shape(parts[0][0]))
     keeps = [torch.ones(b.shape(x), dtype=torch.bool) if k is None else k for x, k in parts]
     out = b.concat([x for x, _ in parts], axis)
@@ -233,19 +259,42 @@ def log_softmax(b: Builder, x: Operand, dim: int, *_) -> Operand:
     return out if keep is None else Value(b.node(out), keep)
 
 
+def loss(of_difference: Callable[[Builder, Operand, float], Operand]) -> Callable:
+    """torch's reductions of a function of the difference: 0 none, 1 mean, 2 sum."""
+
+    def row(b: Builder, x: Operand, y: Operand, reduction: int = 1, width: float = 1.0) -> Operand:
+        out = of_difference(b, sub(b, x, y), width)
+        return (out, reduced(average), reduced(total))[reduction](b, out) if reduction else out
+
+    return row
+
+
+def huber(b: Builder, d: Operand, width: float) -> Operand:
+    """c (d - c / 2), c being d clamped: quadratic up to the width, linear beyond."""
+    c = clamp(b, d, -width, width)
+    return mul(b, c, sub(b, d, div(b, c, 2.0)))
+
+
 ROWS: dict[str, Callable] = {
+    "huber_loss": loss(huber), "smooth_l1_loss": loss(lambda b, d, width: div(b, huber(b, d, width), width)),
     "linear": linear, "matmul": matmul, "mm": matmul, "bmm": matmul, "mv": matmul, "dot": matmul,
-    "addmm": addmm, "baddbmm": addmm, "bilinear": bilinear, "einsum": einsum,
+    "addmm": addmm, "baddbmm": addmm, "addmv": addmm, "bilinear": bilinear, "einsum": einsum,
     "sum": reduced(total), "mean": reduced(average), "amax": largest, "amin": smallest, "prod": product,
     "max": extremum(largest), "min": extremum(smallest), "cumsum": cumulative,
+    "cumprod": scan(mul), "logcumsumexp": scan(log_sum_exp),
+    "cummax": lambda *args: (scan(maximum)(*args), NotLowered("the index of a maximum jumps")),
+    "cummin": lambda *args: (scan(minimum)(*args), NotLowered("the index of a minimum jumps")),
     "var.correction": lambda b, x, dim=None, correction=None, keepdim=False: variance(b, x, dim, correction, keepdim),
     "std.correction": lambda b, x, dim=None, correction=None, keepdim=False: deviation(b, x, dim, correction, keepdim),
     "var": lambda b, x, unbiased=True: variance(b, x, None, unbiased, False),
     "std": lambda b, x, unbiased=True: deviation(b, x, None, unbiased, False),
     "var.dim": lambda b, x, dim, unbiased=True, keepdim=False: variance(b, x, dim, unbiased, keepdim),
     "std.dim": lambda b, x, dim, unbiased=True, keepdim=False: deviation(b, x, dim, unbiased, keepdim),
+    "var_mean.correction": lambda b, x, dim=None, correction=None, keep=False: with_mean(b, x, dim, correction, keep),
+    "var_mean.dim": lambda b, x, dim, unbiased=True, keepdim=False: with_mean(b, x, dim, unbiased, keepdim),
+    "var_mean": lambda b, x, unbiased=True: with_mean(b, x, None, unbiased, False),
     "linalg_vector_norm": norm, "norm": lambda b, x, p, *rest: norm(b, x, 2 if p is None else p, *rest),
-    "logsumexp": log_sum, "logaddexp": log_sum_exp,
+    "log": logarithm, "logsumexp": log_sum, "logaddexp": log_sum_exp,
     "cat": concatenate, "stack": stacked, "constant_pad_nd": pad,
     "softmax": softmax, "_softmax": softmax, "_safe_softmax": safe_softmax,
     "log_softmax": log_softmax, "_log_softmax": log_softmax,
