@@ -216,6 +216,16 @@ def threshold(b: Builder, x: Operand, limit: float, value: float) -> Operand:
     return maximum(b, limit, x)
 
 
+def softshrink(b: Builder, x: Operand, width: float = 0.5) -> Operand:
+    return sub(b, x, clamp(b, x, -width, width))
+
+
+def rrelu(b: Builder, x: Operand, noise: Operand, low: float, high: float, training: bool = False, *_) -> tuple:
+    if training:
+        raise NotLowered("random slopes in training: call eval()")
+    return leaky_relu(b, x, (low + high) / 2), noise
+
+
 def hyperbolic(sign: int) -> Callable:
     return lambda b, x: div(b, add(b, exp(b, x), mul(b, exp(b, mul(b, x, -1)), sign)), 2.0)
 
@@ -236,6 +246,7 @@ ROWS: dict[str, Callable] = {
     "maximum": maximum, "minimum": minimum, "clamp": clamp, "hardtanh": clamp, "clamp_min": clamp,
     "clamp_max": lambda b, x, high: clamp(b, x, None, high), "relu6": lambda b, x: clamp(b, x, 0.0, 6.0),
     "leaky_relu": leaky_relu, "prelu": prelu, "_prelu_kernel": leaky_relu, "elu": elu, "celu": celu,
+    "softshrink": softshrink, "rrelu_with_noise_functional": rrelu,
     "selu": lambda b, x: elu(b, x, 1.6732632423543772848170429916717, 1.0507009873554804934193349852946),
     "hardsigmoid": hardsigmoid, "hardswish": lambda b, x: mul(b, x, hardsigmoid(b, x)),
     "mish": lambda b, x: mul(b, x, b.elementwise("tanh", b.elementwise("softplus", x))),

@@ -7,6 +7,7 @@ one and views them back, and views of views are one view, so that the graph itse
 
 import math
 from collections.abc import Callable, Sequence
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -44,6 +45,7 @@ class Builder:
         self.graph = graph
         self.weights: dict[str, np.ndarray] = {}
         self.softmaxes: list[tuple[Value, Value]] = []  # (scores, pattern), in order
+        self.axis_of: dict[int, tuple[Value, int]] = {}  # of a pattern's node: scores without a mask, and the axis
         self._stored = {}
         for name, tensor in state.items():
             if tensor.numel() and tensor.untyped_storage().nbytes() == tensor.numel() * 8:
@@ -72,7 +74,9 @@ class Builder:
         return x.node
 
     def _constant(self, x: Tensor) -> int:
-        known = self._stored.get(x.untyped_storage().data_ptr()) if x.numel() else None
+        if not x.numel():
+            raise NotLowered("a tensor without entries")
+        known = self._stored.get(x.untyped_storage().data_ptr())
         if not bool(torch.isfinite(x).all()):
             raise NotLowered(f"{known[0] if known else 'a constant'} holds infinity or not-a-number")
         if known:
@@ -164,7 +168,10 @@ class Builder:
         if not isinstance(x, Value):
             return how(torch.as_tensor(x, dtype=torch.float64))
         index = how(torch.arange(math.prod(self.shape(x)), dtype=torch.float64).reshape(self.shape(x))).long()
+        if index.numel() == 0:
+            return index.double()
         keep = None if x.keep is None else x.keep.reshape(-1)[index]
+        keep = None if keep is None or bool(keep.all()) else keep
         return Value(self.move([x.node], index.numpy()), keep, x.table)
 
     def shaped(self, x: Operand, shape: Sequence[int]) -> Operand:
@@ -178,8 +185,10 @@ class Builder:
     def elementwise(self, op: str, *xs: Operand, attr: int | None = None) -> Value:
         """A function of one operand, or an operation on two that broadcast."""
         shape = torch.broadcast_shapes(*map(self.shape, xs))
-        if len(xs) == 2:  # the number itself, where all entries of a constant are one number
-            xs = tuple(self._number(x, self.shape(other), shape) for x, other in zip(xs, xs[::-1], strict=True))
+        if len(xs) == 2:  # the number itself, where all entries of a constant are one number; one operand has the shape
+            first, second = xs
+            first = self._number(first, self.shape(second), shape)
+            xs = first, self._number(second, self.shape(first), shape)
         nodes = [self.stripped(self.node(x)) for x in xs]
         return Value(self.reshape(self.graph.add(op, *nodes, attr=attr), shape))
 
@@ -198,6 +207,7 @@ class Builder:
     def einsum(self, spec: str, x: Operand, y: Operand) -> Value:
         """Of two operands, as torch.einsum without ellipsis: axes of one broadcast, a letter of one operand may be
         summed; letters within a term are distinct."""
+        spec = _lower_case(spec)
         terms, result = spec.split("->")[0].split(","), spec.split("->")[1]
         nodes = [self.node(x), self.node(y)]
         sizes: dict[str, int] = {}
@@ -230,15 +240,29 @@ class Builder:
         if not isinstance(x, Value):
             x = Value(self.node(x))
         last = self.moved(x, lambda a: a.movedim(dim, -1))
-        rank = 1 if last.keep is None else 2
-        node = self.stripped(last.node, rank)
-        attr = _mask(last.keep, self.graph.nodes[node])
+        result = self.moved(self._softmax(last), lambda a: a.movedim(-1, dim))
+        self.softmaxes.append((Value(x.node), result))
+        if x.keep is None:
+            self.axis_of[result.node] = x, dim
+        return result
+
+    def _softmax(self, x: Value) -> Value:
+        """Over the last axis: one node, or one for each part of the first axis whose masks differ."""
+        shape, keep = self.shape(x), x.keep
+        if keep is not None and keep.ndim > 2:
+            if shape[0] == 1:
+                return self.moved(self._softmax(self.moved(x, lambda a: a[0])), lambda a: a[None])
+            if bool((keep != keep[:1]).any()):
+                parts = [self._softmax(self.moved(x, lambda a, k=k: a[k])) for k in range(shape[0])]
+                return self.concat([self.moved(p, lambda a: a[None]) for p in parts], 0)
+            if bool((keep[0].reshape(-1, *shape[-2:]) != keep[0].reshape(-1, *shape[-2:])[0]).any()):
+                inner = self._softmax(self.moved(x, lambda a: a.movedim(0, -3)))
+                return self.moved(inner, lambda a: a.movedim(-3, 0))
+        node = self.stripped(x.node, 1 if keep is None else 2)
+        attr = _mask(keep, self.graph.nodes[node])
         if type(attr) is not str and (isinstance(attr, int) or len(attr) == 1):
             node = self.stripped(node, 1)
-        out = Value(self.reshape(self.graph.add("softmax", node, attr=attr), self.shape(last)))
-        result = self.moved(out, lambda a: a.movedim(-1, dim))
-        self.softmaxes.append((Value(x.node), result))
-        return result
+        return Value(self.reshape(self.graph.add("softmax", node, attr=attr), shape))
 
 
 def _mask(keep: Tensor | None, scores: Node) -> int | str | tuple[str, ...]:
@@ -248,10 +272,7 @@ def _mask(keep: Tensor | None, scores: Node) -> int | str | tuple[str, ...]:
         return n
     if not bool(keep.any(-1).all()):
         raise NotLowered("a softmax masks all entries of a row, which gives not-a-number: keep one")
-    rows = keep.reshape(-1, scores.shape[-2] if len(scores.shape) > 1 else 1, n)
-    if bool((rows != rows[0]).any()):
-        raise NotLowered("the softmax mask differs between heads or blocks: apply one softmax for each mask")
-    rows = rows[0]
+    rows = keep.reshape(-1, scores.shape[-2] if len(scores.shape) > 1 else 1, n)[0]  # the same in all blocks
     if bool((rows == rows[0]).all()):
         rows = rows[:1]
         count = int(rows.sum())
@@ -260,6 +281,16 @@ def _mask(keep: Tensor | None, scores: Node) -> int | str | tuple[str, ...]:
     elif torch.equal(rows, torch.ones_like(rows).tril()):
         return "causal"
     return tuple("".join("01"[int(entry)] for entry in row) for row in rows)
+
+
+def _lower_case(spec: str) -> str:
+    """A contraction in the letters that the kernel reads: a to z."""
+    others = dict.fromkeys(c for c in spec if c in ascii_uppercase)
+    free = (c for c in ascii_lowercase if c not in spec)
+    try:
+        return spec.translate({ord(c): next(free) for c in others})
+    except StopIteration:
+        raise NotLowered("an einsum of more than 26 letters") from None
 
 
 def _indices(shape: Sequence[int]) -> np.ndarray:

@@ -49,7 +49,7 @@ def capture(module: nn.Module, *example_inputs: Any, vocab: int | None = None, *
     """The graph of `module(*example_inputs, **example_kwargs)`.
 
     Examples have a batch axis of one: real tensors [1, ...] are inputs, one integer tensor [1, length] may hold
-    token ids; other arguments stay as they are. Token ids are below `vocab` (default: the rows of the smallest
+    token ids; where a first axis isn't one, the module is called without batch axis. Other arguments stay as they are. Token ids are below `vocab` (default: the rows of the smallest
     embedding that they index). The module is left as it was. Raises CaptureError.
     """
     accept(module)
@@ -82,6 +82,8 @@ class _Capture:
         for node in self._needed(list(outputs.values())):
             self._lower(node)
         wanted = [node for name, node in outputs.items() if name.split(".")[0] == "output"]
+        if not wanted:
+            raise CaptureError("the module returns no tensor of real numbers: return the values that claims speak of")
         problems = [(node, self.problems[node]) for node in self._needed(wanted) if node in self.problems]
         if problems:
             raise unsupported(problems)
@@ -97,7 +99,8 @@ class _Capture:
 
     def _placeholders(self) -> Iterator[tuple[Any, Any]]:
         nodes = [n for n in self.program.graph.nodes if n.op == "placeholder"]
-        return zip(nodes, self.program.graph_signature.input_specs, strict=True)
+        pairs = zip(nodes, self.program.graph_signature.input_specs, strict=True)
+        return ((node, spec) for node, spec in pairs if spec.kind != InputKind.TOKEN)  # the order of effects
 
     def _constant(self, spec: Any) -> Tensor:
         held = self.program.state_dict if spec.target in self.program.state_dict else self.program.constants
@@ -182,6 +185,9 @@ class _Capture:
             self.env[node] = value
         except (NotLowered, Rejected) as error:
             self.problems[node] = str(error)
+        except Exception as error:  # a row met arguments that it wasn't made for
+            what = f"{type(error).__name__}: {error}".splitlines()[0]
+            self.problems[node] = f"not with these arguments ({what:.200}): please report it, and write it another way"
         path = module_of(node)
         for scores, pattern in self.builder.softmaxes[count:]:
             for name, value in ((f"{path}.scores", scores), (f"{path}.pattern", pattern)):

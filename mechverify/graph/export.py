@@ -1,6 +1,8 @@
 """A torch module as a program of ATen calls in float64, which names what its submodules compute."""
 
+import contextlib
 import copy
+import io
 import logging
 import operator
 import warnings
@@ -20,6 +22,12 @@ from mechverify.graph.source import CaptureError, export_failed
 def accept(module: nn.Module) -> None:
     if not isinstance(module, nn.Module):
         raise CaptureError(f"capture takes a torch.nn.Module, not {type(module).__name__}")
+    compiled = [name or "the module" for name, m in module.named_modules() if isinstance(m, torch.jit.ScriptModule)]
+    if compiled:
+        raise CaptureError(
+            f"{', '.join(compiled[:3])}: of torch.jit, which torch.export can't follow: capture the module that "
+            "torch.jit.script or trace was given (or load its state dict into one)"
+        )
     training = [name or "it" for name, m in module.named_modules() if m.training]
     if training:
         raise CaptureError(f"the module is in training mode ({', '.join(training[:3])}): call .eval() first")
@@ -29,18 +37,20 @@ def accept(module: nn.Module) -> None:
 
 
 def arguments(args: tuple, kwargs: dict[str, Any]) -> tuple[Callable, list[Tensor]]:
-    """(how to call a module with tensors in place, the example tensors)."""
+    """(how to call a module with tensors in place, the example tensors with a batch axis of one)."""
     leaves, spec = pytree.tree_flatten((args, kwargs))
     places = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-    tensors = [leaves[k] for k in places]
+    single = {k for k in places if leaves[k].ndim == 0 or leaves[k].shape[0] != 1}  # whose module knows no batches
+    tensors = [leaves[k][None] if k in single else leaves[k] for k in places]
     problems = []
-    for t in tensors:
+    for k, t in zip(places, tensors, strict=True):
+        shape = list(leaves[k].shape)
         if t.dtype == torch.bool or t.is_complex():
             problems.append(f"an example of type {t.dtype}: inputs are reals or token ids; make it a buffer")
-        elif t.ndim == 0 or t.shape[0] != 1 or 0 in t.shape:
-            problems.append(f"an example of shape {list(t.shape)}: examples need a batch axis of one in front")
+        elif 0 in t.shape:
+            problems.append(f"an example of shape {shape} is empty")
         elif not t.is_floating_point() and t.ndim != 2:
-            problems.append(f"token ids of shape {list(t.shape)}: they must be [1, length]")
+            problems.append(f"token ids of shape {shape}: they must be one sequence, [1, length] or [length]")
     if sum(not t.is_floating_point() for t in tensors) > 1:
         problems.append("several integer inputs: pass one sequence of tokens and take it apart in the module")
     if not tensors:
@@ -51,7 +61,7 @@ def arguments(args: tuple, kwargs: dict[str, Any]) -> tuple[Callable, list[Tenso
     def call(module: nn.Module, inputs: list[Tensor]) -> Any:
         filled = list(leaves)
         for k, value in zip(places, inputs, strict=True):
-            filled[k] = value
+            filled[k] = value[0] if k in single else value
         a, kw = pytree.tree_unflatten(filled, spec)
         return module(*a, **kw)
 
@@ -60,8 +70,11 @@ def arguments(args: tuple, kwargs: dict[str, Any]) -> tuple[Callable, list[Tenso
 
 def exact_copy(module: nn.Module) -> nn.Module:
     """A float64 copy with the same weights."""
-    try:
-        twin = copy.deepcopy(module)
+    computed = [
+        t for m in module.modules() for t in vars(m).values() if isinstance(t, Tensor) and t.grad_fn is not None
+    ]
+    try:  # what pruning or weight_norm has computed, copy refuses; their hooks compute it again before every call
+        twin = copy.deepcopy(module, {id(t): t.detach().clone() for t in computed})
     except Exception as error:
         raise CaptureError(f"the module can't be copied ({error}): make its tensors parameters or buffers") from error
     kind = next((p.dtype for p in module.parameters()), torch.float32)
@@ -132,7 +145,7 @@ class Recorder(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         seen, names = self.notes()
         seen.clear()
-        out = self.call(self.module, list(inputs))
+        out = self.call(self.module, [x.clone() for x in inputs])  # a module may write into its input
         found: dict[str, Tensor] = {}
         for path, value in seen:
             calls = sum(name == path or name.startswith(f"{path}@") for name in found)
@@ -169,7 +182,7 @@ def quiet() -> Iterator[None]:
     disabled = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

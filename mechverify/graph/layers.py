@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mechverify.graph.arithmetic import add, div, mul, over_root, where
 from mechverify.graph.build import Builder, NotLowered, Operand, Value
-from mechverify.graph.reductions import LETTERS, centred, largest, linear, matmul, pad, squares
+from mechverify.graph.reductions import LETTERS, centred, largest, linear, matmul, pad, safe_softmax, squares
 
 Optional = Operand | None
 
@@ -121,7 +121,7 @@ def conv(b: Builder, x: Operand, weight: Operand, bias: Optional = None, stride=
     def grouped(a: Tensor) -> Tensor:
         return a.reshape(groups, -1, *a.shape[1:])
 
-    place, tap = "xyz"[:n], "XYZ"[:n]
+    place, tap = "xyz"[:n], "uvw"[:n]
     spec = f"bgi{place}{tap},goi{tap}->bgo{place}"
     out = b.einsum(spec, b.moved(x, windows), b.moved(weight, grouped))
     shape = b.shape(out)
@@ -129,9 +129,37 @@ def conv(b: Builder, x: Operand, weight: Operand, bias: Optional = None, stride=
     return out if bias is None else add(b, out, channels(b, bias, out))
 
 
-def convolution(b: Builder, x, weight, bias, stride, padding, dilation, transposed, output_padding, groups) -> Operand:
-    if transposed:
-        raise NotLowered("a transposed convolution: use upsampling and a convolution, or a linear layer")
+def transposed(n: int) -> Any:
+    def row(b: Builder, x: Operand, weight: Operand, bias: Optional = None, stride=1, padding=0, output_padding=0,
+            groups: int = 1, dilation=1) -> Operand:  # fmt: skip
+        """The convolution of x, zeros put between its entries, with the kernel turned round: weight [in, out / groups,
+        *kernel]."""
+        if len(b.shape(x)) == n + 1:
+            one = row(b, b.moved(x, lambda a: a[None]), weight, bias, stride, padding, output_padding, groups, dilation)
+            return b.moved(one, lambda a: a[0])
+        steps, gaps = each(stride, n), each(dilation, n)
+        kernel, lead = b.shape(weight)[2:], b.shape(x)[:2]
+        sparse = torch.zeros(*lead, *((size - 1) * step + 1 for size, step in zip(b.shape(x)[2:], steps, strict=True)))
+        places = (slice(None), slice(None), *(slice(None, None, step) for step in steps))
+        sparse[places] = torch.arange(1.0, 1 + math.prod(b.shape(x))).reshape(b.shape(x))
+        x = Value(b.move([b.node(0.0), b.node(x)], sparse.long().numpy()))
+        around = zip(kernel, gaps, each(padding, n), each(output_padding, n), strict=True)
+        ends = [(gap * (size - 1) - p, gap * (size - 1) - p + more) for size, gap, p, more in around]
+        x = pad(b, x, [width for pair in reversed(ends) for width in pair])
+
+        def turned(a: Tensor) -> Tensor:
+            a = a.flip(tuple(range(2, 2 + n))).unflatten(0, (groups, -1)).transpose(1, 2)
+            return a.flatten(0, 1)
+
+        return conv(b, x, b.moved(weight, turned), bias, 1, 0, dilation, groups)
+
+    return row
+
+
+def convolution(b: Builder, x, weight, bias, stride, padding, dilation, turned, output_padding, groups) -> Operand:
+    if turned:
+        row = transposed(len(b.shape(weight)) - 2)
+        return row(b, x, weight, bias, stride, padding, output_padding, groups, dilation)
     return conv(b, x, weight, bias, stride, padding, dilation, groups)
 
 
@@ -160,6 +188,42 @@ def max_pool(n: int) -> Any:
         return x
 
     return row
+
+
+def indexed(row: Any) -> Any:
+    """Torch's variant that gives the indices as well."""
+    return lambda *args: (row(*args), NotLowered("the index of a maximum jumps: use the pooled values alone"))
+
+
+def adaptive_max_pool(b: Builder, x: Operand, sizes) -> Operand:
+    n, rank = len(sizes), len(b.shape(x))
+    for axis, out in enumerate(sizes, rank - n):
+        windows = parts_of(b.shape(x)[axis], out)
+        width = max(map(len, windows))
+        index = torch.tensor([w + [w[-1]] * (width - len(w)) for w in windows])
+        x = b.moved(x, lambda a, i=index, d=axis: a.index_select(d, i.flatten()).unflatten(d, tuple(i.shape)))
+        x = largest(b, x, axis + 1)
+    return x
+
+
+def parts_of(size: int, count: int) -> list[list[int]]:
+    """The windows of adaptive pooling along one axis."""
+    return [list(range(j * size // count, -(-(j + 1) * size // count))) for j in range(count)]
+
+
+def resized(b: Builder, x: Operand, sizes, align: bool, *scales: Any) -> Operand:
+    """Bilinear interpolation: the linear map that torch applies to every channel."""
+    *lead, height, width = b.shape(x)
+    grid = torch.eye(height * width, dtype=torch.float64).reshape(1, -1, height, width)
+    if sizes is None:
+        sizes = [int(size * scale) for size, scale in zip((height, width), *scales, strict=True)]
+        maps = torch.ops.aten.upsample_bilinear2d.vec(grid, None, align, *scales)
+    elif len(scales) == 1:
+        maps = torch.ops.aten.upsample_bilinear2d.vec(grid, sizes, align, *scales)
+    else:
+        maps = torch.ops.aten.upsample_bilinear2d(grid, sizes, align, *scales)
+    out = linear(b, b.shaped(x, (*lead, height * width)), maps.flatten(2)[0].T.contiguous())
+    return b.shaped(out, (*lead, *sizes))
 
 
 def averaged(b: Builder, x: Operand, axis: int, windows: list[list[int]], counts: list[float]) -> Operand:
@@ -193,8 +257,7 @@ def adaptive_avg_pool(n: int) -> Any:
         rank = len(b.shape(x))
         for k, out in enumerate(each(sizes, n)):
             axis = rank - n + k
-            length = b.shape(x)[axis]
-            windows = [list(range(j * length // out, -(-(j + 1) * length // out))) for j in range(out)]
+            windows = parts_of(b.shape(x)[axis], out)
             x = averaged(b, x, axis, windows, [float(len(w)) for w in windows])
         return x
 
@@ -220,7 +283,16 @@ def attention(b: Builder, q: Operand, k: Operand, v: Operand, mask: Optional = N
         scores = where(b, mask, scores, -math.inf)
     elif mask is not None:
         scores = add(b, scores, mask)
-    return matmul(b, b.softmax(scores, -1), v)
+    return matmul(b, safe_softmax(b, scores, -1), v)
+
+
+def checked(b: Builder, ids: Value, rows: int) -> Tensor:
+    """What the token ids have become, all rows of a table."""
+    table = torch.arange(len(b.graph.values)) if ids.table is None else ids.table.long()
+    if not 0 <= int(table.min()) <= int(table.max()) < rows:
+        span = f"{int(table.min())} to {int(table.max())}"
+        raise NotLowered(f"token ids have become {span}, the table has {rows} rows: pass vocab=, or clamp them")
+    return table
 
 
 def embedding(b: Builder, weight: Operand, ids: Operand, *_) -> Value:
@@ -234,7 +306,7 @@ def embedding(b: Builder, weight: Operand, ids: Operand, *_) -> Value:
         lead = LETTERS[len(rest) + 1 : len(rest) + 1 + len(b.shape(ids))]
         return b.einsum(f"{lead}a,a{rest}->{lead}{rest}", hot, weight)
     weight = torch.as_tensor(weight)
-    table = weight if ids.table is None else weight.index_select(0, ids.table.long())
+    table = weight if ids.table is None else weight.index_select(0, checked(b, ids, len(weight)))
     node = b.graph.add("gather", b.table(table), b.stripped(ids.node))
     return Value(b.reshape(node, b.shape(ids) + b.shape(table)[1:]))
 
@@ -245,14 +317,25 @@ def one_hot(b: Builder, ids: Operand, classes: int) -> Operand:
 
 def index(b: Builder, x: Operand, indices: Sequence[Any]) -> Operand:
     """x[indices]: of token ids, an embedding; of constants, moved entries."""
-    ids = [i for i in indices if isinstance(i, Value)]
-    if not ids:
+    at = [k for k, i in enumerate(indices) if isinstance(i, Value)]
+    if not at:
         return b.moved(x, lambda a: torch.ops.aten.index.Tensor(a, indices))
-    if indices[0] is not ids[0] or any(i is not None for i in indices[1:]):
-        raise NotLowered("an index by token ids of other axes than the first alone: use an embedding")
+    if sum(i is not None for i in indices) > 1:
+        raise NotLowered(
+            "an index by token ids and another one together: index one axis at a time, or multiply by one_hot"
+        )
     if isinstance(x, Value) and any(b.graph.nodes[n].op in ("input", "tokens") for n in b.graph.ancestors([x.node])):
         raise NotLowered("an index by token ids of what depends on the input: multiply by one_hot")
-    return embedding(b, x, ids[0])
+    (axis,), row = at, indices[at[0]]
+    if row.table is not None and row.table.dtype != torch.bool:  # as torch: -1 is the last row
+        row = Value(row.node, table=torch.where(row.table < 0, row.table + b.shape(x)[axis], row.table))
+    if isinstance(x, Tensor) and not x.is_floating_point() and x.ndim == 1:  # other ids, or whether
+        return Value(row.node, table=x[checked(b, row, len(x))])
+    if axis == 0:
+        return embedding(b, x, row)
+    found = embedding(b, b.moved(x, lambda a: a.movedim(axis, 0).contiguous()), row)
+    places = range(len(b.shape(row)))
+    return b.moved(found, lambda a: a.movedim(tuple(places), tuple(axis + k for k in places)))
 
 
 ROWS = {
@@ -260,9 +343,10 @@ ROWS = {
     "batch_norm": batch_norm_row, "_native_batch_norm_legit_no_training": batch_norm_no_training,
     "instance_norm": instance_norm,
     "conv1d": conv, "conv2d": conv, "conv3d": conv, "convolution": convolution,
-    "max_pool1d": max_pool(1), "max_pool2d": max_pool(2),
-    "avg_pool1d": avg_pool(1), "avg_pool2d": avg_pool(2),
-    "adaptive_avg_pool1d": adaptive_avg_pool(1), "adaptive_avg_pool2d": adaptive_avg_pool(2),
-    "_adaptive_avg_pool2d": adaptive_avg_pool(2),
+    **{f"conv_transpose{n}d": transposed(n) for n in (1, 2, 3)},
+    **{f"max_pool{n}d": max_pool(n) for n in (1, 2, 3)}, **{f"avg_pool{n}d": avg_pool(n) for n in (1, 2, 3)},
+    **{f"max_pool{n}d_with_indices": indexed(max_pool(n)) for n in (1, 2, 3)},
+    **{f"{_}adaptive_avg_pool{n}d": adaptive_avg_pool(n) for n in (1, 2, 3) for _ in ("", "_")},
+    **{f"adaptive_max_pool{n}d": indexed(adaptive_max_pool) for n in (1, 2, 3)}, "upsample_bilinear2d": resized,
     "scaled_dot_product_attention": attention, "embedding": embedding, "one_hot": one_hot, "index": index,
 }  # fmt: skip

@@ -40,6 +40,10 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 
 _COMPARE = "a comparison jumps: use relu, clamp, maximum or minimum, and let the claim compare"
 _JUMP = "it jumps: let the claim round or take the sign of what comes before"
+_MATRIX = (
+    "of weights it would be rounded: compute it once and keep the result as a parameter or buffer (a parametrization: "
+    "torch.nn.utils.parametrize.remove_parametrizations); of an input there is no row for it"
+)
 _RANK = "let the claim compare the values instead; max over an axis is amax"
 HINTS = {
     **dict.fromkeys(["topk", "sort", "argsort", "argmax", "argmin", "kthvalue", "median", "mode", "msort"], _RANK),
@@ -54,7 +58,12 @@ HINTS = {
                     "its shape or value depends on the input: use a mask that doesn't, or one_hot"),
     "_local_scalar_dense": "item() reads a value of the input: keep it a tensor",
     "native_dropout": "dropout in training: call eval(), or F.dropout(..., training=self.training)",
-    "_embedding_bag": "use nn.Embedding, then a sum over positions",
+    **dict.fromkeys(["linalg_inv_ex", "_linalg_solve_ex", "linalg_pinv", "_linalg_det", "_linalg_slogdet", "linalg_qr",
+                     "linalg_cholesky_ex", "_linalg_svd", "_linalg_eigh", "linalg_eig", "linalg_eigvals", "linalg_lu",
+                     "linalg_matrix_exp", "linalg_householder_product", "linalg_ldl_factor_ex", "linalg_lstsq",
+                     "linalg_lu_factor_ex", "triangular_solve", "linalg_solve_triangular", "cholesky_solve"], _MATRIX),
+    "embedding_renorm": "max_norm rescales the table: apply it to the weight once, then set max_norm=None",
+    **dict.fromkeys(["_embedding_bag", "_embedding_bag_forward_only"], "use nn.Embedding, then a sum over positions"),
     "cdist": "write the distance out: (a - b).pow(2).sum(-1)",
 }  # fmt: skip
 
@@ -83,9 +92,34 @@ aten = torch.ops.aten
 
 def index_put(b: Builder, x: Operand, indices: Any, values: Operand, accumulate: bool = False) -> Operand:
     if accumulate:
-        raise NotLowered("index_put that accumulates: multiply by a matrix")
+        numbers = torch.arange(math.prod(b.shape(x))).reshape(b.shape(x))
+        return accumulated(b, x, aten.index(numbers, indices), values)
     values = values if isinstance(values, Value) else torch.as_tensor(values, dtype=torch.float64)
     return placed(lambda i, j: aten.index_put(i, indices, j))(b, x, values)
+
+
+def accumulated(b: Builder, x: Operand, places: Tensor, values: Operand) -> Operand:
+    """x, and at each of its entries the sum of the values (which broadcast) whose place that is."""
+    n, m = math.prod(b.shape(x)), places.numel()
+    if n * m > 2**22:
+        raise NotLowered(f"adds {m} values to {n} entries: multiply by a matrix")
+    matrix = torch.zeros(n, m, dtype=torch.float64)
+    matrix[places.flatten(), torch.arange(m)] = 1.0
+    flat = b.shaped(broadcast(b, values, torch.zeros(places.shape)), (m,))
+    return arithmetic.add(b, x, b.shaped(reductions.linear(b, flat, matrix), b.shape(x)))
+
+
+def scatter_add(b: Builder, x: Operand, dim: int, index: Tensor, source: Operand) -> Operand:
+    numbers = torch.arange(math.prod(b.shape(x))).reshape(b.shape(x))
+    within = tuple(slice(size) for size in index.shape)
+    inner = numbers[
+        tuple(slice(size) if d != dim % numbers.ndim else slice(None) for d, size in enumerate(index.shape))
+    ]
+    return accumulated(b, x, inner.gather(dim, index), b.moved(source, lambda a: a[within]))
+
+
+def scatter_value(b: Builder, x: Operand, dim: int, index: Tensor, value: float) -> Operand:
+    return arithmetic.where(b, torch.zeros(b.shape(x)).scatter(dim, index, 1.0) > 0, value, x)
 
 
 def dropout(b: Builder, x: Operand, p: float, train: bool) -> Operand:
@@ -107,6 +141,9 @@ ROWS = {
     "index_put": index_put,
     "select_scatter": placed(aten.select_scatter),
     "slice_scatter": placed(aten.slice_scatter),
+    "scatter.src": placed(aten.scatter.src),
+    "scatter.value": scatter_value,
+    "scatter_add": scatter_add,
     "dropout": dropout,
     "_to_copy": cast,
     "to": cast,
@@ -131,6 +168,8 @@ class Lowering:
             if isinstance(leaf, NotLowered):
                 raise leaf
         name, values = name_of(op), [a for a in leaves if isinstance(a, Value)]
+        if any(isinstance(a, complex) or (isinstance(a, Tensor) and a.is_complex()) for a in leaves):
+            raise NotLowered(HINTS["complex"])
         if torch.Tag.nondeterministic_seeded in op.tags and name not in ROWS:
             raise NotLowered(HINTS.get(name, "random numbers: a claim is about a function of the input"))
         if not values:

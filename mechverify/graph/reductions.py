@@ -1,5 +1,6 @@
 """Contractions, reductions and joins: rows of the lowering table."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from string import ascii_letters as LETTERS
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mechverify.graph.arithmetic import add, div, exp, finite, maximum, minimum, mul, power, where
+from mechverify.graph.arithmetic import add, clamp, div, finite, maximum, minimum, mul, power, sub, where
 from mechverify.graph.build import Builder, NotLowered, Operand, Value
 
 Dims = int | Sequence[int] | None
@@ -124,7 +125,7 @@ def tree(combine: Callable[[Builder, Operand, Operand], Operand]) -> Callable[[B
             h = n // 2
             both = combine(b, b.moved(x, lambda a, h=h: a[..., :h]), b.moved(x, lambda a, h=h: a[..., h : 2 * h]))
             rest = b.moved(x, lambda a, h=h: a[..., 2 * h :]) if n % 2 else None
-            x = both if rest is None else b.concat([both, rest], len(b.shape(both)) - 1)
+            x = both if rest is None else concatenate(b, [both, rest], len(b.shape(both)) - 1)
         return b.moved(x, lambda a: a[..., 0])
 
     return reduce
@@ -150,6 +151,16 @@ def variance(b: Builder, x: Operand, dim: Dims, correction: float | bool | None,
     return b.shaped(out, kept) if keepdim else out
 
 
+def logarithm(b: Builder, x: Operand) -> Operand:
+    """Of a softmax, log_softmax: the same, and finite where a probability is tiny."""
+    scores = b.axis_of.get(x.node) if isinstance(x, Value) else None
+    return b.elementwise("log", x) if scores is None else log_softmax(b, *scores)
+
+
+def with_mean(b: Builder, x: Operand, dim: Dims, correction: float | bool | None, keepdim: bool) -> tuple:
+    return variance(b, x, dim, correction, keepdim), reduced(average)(b, x, dim, keepdim)
+
+
 def deviation(b: Builder, *args: Any) -> Operand:
     return b.elementwise("sqrt", variance(b, *args))
 
@@ -169,8 +180,23 @@ def cumulative(b: Builder, x: Operand, dim: int, *_) -> Operand:
     return b.moved(linear(b, moved, torch.ones(n, n, dtype=torch.float64).tril()), lambda a: a.movedim(-1, dim))
 
 
+def scan(combine: Callable[[Builder, Operand, Operand], Operand]) -> Callable:
+    """The running combination of the entries along an axis."""
+
+    def row(b: Builder, x: Operand, dim: int, *_) -> Operand:
+        rank = max(len(b.shape(x)), 1)
+        x = b.shaped(x, b.shape(x) or (1,))
+        slices = [b.moved(x, lambda a, k=k: a.select(dim, k)) for k in range(b.shape(x)[dim])]
+        running = list(itertools.accumulate(slices, lambda total, part: combine(b, total, part)))
+        return b.shaped(stacked(b, running, dim % rank), b.shape(x))
+
+    return row
+
+
 def concatenate(b: Builder, xs: Sequence[Operand], dim: int = 0) -> Operand:
-    parts = [finite(b, x) for x in xs if b.shape(x) != (0,)]
+    parts = [finite(b, x) for x in xs if 0 not in b.shape(x)]
+    if not parts:
+        return torch.cat([torch.as_tensor(x) for x in xs], dim)
     axis = dim % len(b.shape(parts[0][0]))
     keeps = [torch.ones(b.shape(x), dtype=torch.bool) if k is None else k for x, k in parts]
     out = b.concat([x for x, _ in parts], axis)
@@ -196,26 +222,80 @@ def softmax(b: Builder, x: Operand, dim: int, *_) -> Operand:
     return b.softmax(x, dim)
 
 
+def safe_softmax(b: Builder, x: Operand, dim: int, *_) -> Operand:
+    """As softmax, but zero where all entries are masked: so torch's scaled_dot_product_attention."""
+    if not isinstance(x, Value) or x.keep is None:
+        return b.softmax(x, dim)
+    some = x.keep.any(dim, keepdim=True)
+    pattern = b.softmax(Value(x.node, x.keep | ~some), dim)
+    if bool(some.all()):
+        return pattern
+    zeroed = mul(b, some.double().expand(b.shape(x)), pattern)
+    b.softmaxes[-1] = Value(x.node), zeroed
+    return zeroed
+
+
+def log_sum_exp(b: Builder, x: Operand, y: Operand) -> Operand:
+    """log(e^x + e^y) = x + softplus(y - x): finite, and as steep as its operands, whatever their size."""
+    (x, keep_x), (y, keep_y) = finite(b, x), finite(b, y)
+    both = add(b, x, b.elementwise("softplus", sub(b, y, x)))
+    if keep_x is not None:  # of an operand that is minus infinity, the other one
+        both = where(b, keep_x, both, y)
+    if keep_y is not None:
+        both = where(b, keep_y, both, x)
+    if keep_x is None or keep_y is None or bool((keep_x | keep_y).all()):
+        return both
+    return Value(b.node(both), keep_x | keep_y)
+
+
+log_sum = reduced(tree(log_sum_exp))
+
+
 def log_softmax(b: Builder, x: Operand, dim: int, *_) -> Operand:
-    if isinstance(x, Value) and x.keep is not None:
-        raise NotLowered("log_softmax of masked scores is minus infinity there")
-    return b.elementwise("log", b.softmax(x, dim))
+    """x - logsumexp(x), as -relu(logsumexp(x) - x): the same, and at most zero whatever is known of x."""
+    x, keep = finite(b, x)
+    total = log_sum(b, x if keep is None else Value(b.node(x), keep), [dim], True)
+    out = mul(b, b.elementwise("relu", sub(b, total, x)), -1)
+    return out if keep is None else Value(b.node(out), keep)
+
+
+def loss(of_difference: Callable[[Builder, Operand, float], Operand]) -> Callable:
+    """torch's reductions of a function of the difference: 0 none, 1 mean, 2 sum."""
+
+    def row(b: Builder, x: Operand, y: Operand, reduction: int = 1, width: float = 1.0) -> Operand:
+        out = of_difference(b, sub(b, x, y), width)
+        return (out, reduced(average), reduced(total))[reduction](b, out) if reduction else out
+
+    return row
+
+
+def huber(b: Builder, d: Operand, width: float) -> Operand:
+    """c (d - c / 2), c being d clamped: quadratic up to the width, linear beyond."""
+    c = clamp(b, d, -width, width)
+    return mul(b, c, sub(b, d, div(b, c, 2.0)))
 
 
 ROWS: dict[str, Callable] = {
+    "huber_loss": loss(huber), "smooth_l1_loss": loss(lambda b, d, width: div(b, huber(b, d, width), width)),
     "linear": linear, "matmul": matmul, "mm": matmul, "bmm": matmul, "mv": matmul, "dot": matmul,
-    "addmm": addmm, "baddbmm": addmm, "bilinear": bilinear, "einsum": einsum,
+    "addmm": addmm, "baddbmm": addmm, "addmv": addmm, "bilinear": bilinear, "einsum": einsum,
     "sum": reduced(total), "mean": reduced(average), "amax": largest, "amin": smallest, "prod": product,
     "max": extremum(largest), "min": extremum(smallest), "cumsum": cumulative,
+    "cumprod": scan(mul), "logcumsumexp": scan(log_sum_exp),
+    "cummax": lambda *args: (scan(maximum)(*args), NotLowered("the index of a maximum jumps")),
+    "cummin": lambda *args: (scan(minimum)(*args), NotLowered("the index of a minimum jumps")),
     "var.correction": lambda b, x, dim=None, correction=None, keepdim=False: variance(b, x, dim, correction, keepdim),
     "std.correction": lambda b, x, dim=None, correction=None, keepdim=False: deviation(b, x, dim, correction, keepdim),
     "var": lambda b, x, unbiased=True: variance(b, x, None, unbiased, False),
     "std": lambda b, x, unbiased=True: deviation(b, x, None, unbiased, False),
     "var.dim": lambda b, x, dim, unbiased=True, keepdim=False: variance(b, x, dim, unbiased, keepdim),
     "std.dim": lambda b, x, dim, unbiased=True, keepdim=False: deviation(b, x, dim, unbiased, keepdim),
+    "var_mean.correction": lambda b, x, dim=None, correction=None, keep=False: with_mean(b, x, dim, correction, keep),
+    "var_mean.dim": lambda b, x, dim, unbiased=True, keepdim=False: with_mean(b, x, dim, unbiased, keepdim),
+    "var_mean": lambda b, x, unbiased=True: with_mean(b, x, None, unbiased, False),
     "linalg_vector_norm": norm, "norm": lambda b, x, p, *rest: norm(b, x, 2 if p is None else p, *rest),
-    "logsumexp": lambda b, x, dim, keepdim=False: b.elementwise("log", reduced(total)(b, exp(b, x), dim, keepdim)),
+    "log": logarithm, "logsumexp": log_sum, "logaddexp": log_sum_exp,
     "cat": concatenate, "stack": stacked, "constant_pad_nd": pad,
-    "softmax": softmax, "_softmax": softmax, "_safe_softmax": softmax,
+    "softmax": softmax, "_softmax": softmax, "_safe_softmax": safe_softmax,
     "log_softmax": log_softmax, "_log_softmax": log_softmax,
 }  # fmt: skip

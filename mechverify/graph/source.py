@@ -8,6 +8,8 @@ from typing import Any
 from mechverify.graph.messages import clipped
 
 HERE = Path(__file__).parent
+SHOWN = 120  # characters of a line of code
+MOST = 15  # operations that one error lists
 
 
 class CaptureError(ValueError):
@@ -26,7 +28,11 @@ def line_of(node: Any) -> str:
     """'model.py:12: x = ...', the user's line that a program's node comes from."""
     frames = re.findall(r'File "(.*)", line (\d+), in .*\n\s*(.*)', node.meta.get("stack_trace") or "")
     own = [f for f in frames if _users(f[0])] or frames
-    return f"{Path(own[-1][0]).name}:{own[-1][1]}: {own[-1][2]}" if own else "line unknown"
+    return f"{Path(own[-1][0]).name}:{own[-1][1]}: {_short(own[-1][2])}" if own else "line unknown"
+
+
+def _short(line: str) -> str:
+    return line if len(line) <= SHOWN else f"{line[:SHOWN]} ..."
 
 
 def module_of(node: Any) -> str:
@@ -40,14 +46,19 @@ def unsupported(problems: list[tuple[Any, str]]) -> CaptureError:
     rows = [f"  {module_of(node) or 'the module'}: {str(node.target).removesuffix('.default')} at {line_of(node)}\n"
             f"    {advice}" for node, advice in problems]  # fmt: skip
     unique = list(dict.fromkeys(rows))
-    return CaptureError(f"{len(unique)} operations can't be captured:\n" + "\n".join(unique))
+    more = [f"  and {len(unique) - MOST} more"] if len(unique) > MOST else []
+    return CaptureError(f"{len(unique)} operations can't be captured:\n" + "\n".join(unique[:MOST] + more))
 
 
 def export_failed(error: Exception) -> CaptureError:
     """torch.export's error as one message."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if _users(f.filename)]
-    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
+    where = (
+        f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}: {_short(frames[-1].line or '')}" if frames else ""
+    )
     text = f"{type(error).__name__}: {error}"
+    if frames and "one_hot" in (frames[-1].line or ""):
+        return CaptureError(f"one_hot without num_classes depends on the largest token{where}: give num_classes")
     if re.search(r"data-dependent|DataDependent|_local_scalar_dense|\.item\(\)", text):
         return CaptureError(
             f"the module decides by the values of its input{where}. A graph computes the same for every "
