@@ -456,9 +456,7 @@ def _told(theorem: Theorem, formulas: Formulas) -> list[str]:
     texts, worst = [], broken(theorem)
     for b in worst[:SHOWN]:
         if b.entry is None:
-            texts.append(
-                f"{_at(theorem, b.point)}: a threshold is broken, by less than float64 shows (replayed exactly)"
-            )
+            texts.append(f"{_at(theorem, b.point)}: a threshold is broken, by less than float64 shows")
             continue
         low, high = (float(end[b.point, b.entry]) for end in theorem.attained)
         how = f"{'below' if b.short else 'above'} by at least {about(b.by, up=False)}"

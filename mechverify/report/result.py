@@ -61,7 +61,7 @@ def _bounds(theorem: Theorem, statement: Statement) -> dict[str, Any]:
     if theorem.verdict == "REFUTED":
         worst = broken(theorem)[0].point
         ids, numbers = theorem.wrong[worst].tolist(), theorem.points[worst].tolist()
-        value = [[v if math.isfinite(v) else None for v in end[worst].tolist()] for end in theorem.attained]
+        value = [[v if -inf < v < inf else None for v in end[worst].tolist()] for end in theorem.attained]
         point = {"tokens": ids, "inputs": numbers, "value": value}
     return {
         "claim": {
