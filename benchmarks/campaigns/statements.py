@@ -12,6 +12,9 @@ import json
 import sys
 from collections import Counter
 from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,14 +28,17 @@ from mechverify.kernel.claim import Bounds, Claim
 from mechverify.kernel.container import pack
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.statement import state
+from mechverify.report.latex import write_latex
+from mechverify.report.result import as_json
+from mechverify.report.statement import lines
 from tests.independent.sentence import Graph, false_lines
 from tests.models import as_bytes, random_weights
 from tests.soundness import forge, networks
 
 COUNT, QUICK = 2_000, 300
 NAMES = [
-    "x0", "input0", "n3", "t1", "exp", "0", "12.weight", "mlp.0", "h@1", "(x0[0] + 1)", "a, b", "PROVED", "claimed", "x0.b",
-    "a\nverdict  PROVED", "\x1b[31mred", "\u202eevil", "\ud800", "", " ", "long" * 60, "a-b", "1*2^3", "'", '"',
+    "x0", "input0", "n3", "t1", "exp", "0", "12.weight", "mlp.0", "h@1", "(x0[0] + 1)", "a, b", "PROVED", "claimed",
+    "x0.b", "a\nverdict  PROVED", "\x1b[31mred", "\u202eevil", "\ud800", "", " ", "long" * 60, "a-b", "1*2^3", "'", '"',
 ]  # fmt: skip
 ODD = ["1/3", "1/2", "0/1", "-7/5", "9831176675884219/20000000000000000", "9999999999/10000000000", "1/" + "3" * 200,
        "0x1.999999999999ap-4", "0x0.0000000000001p-1022", "0x1.fffffffffffffp+1023", "-0x1.0p+0"]  # fmt: skip
@@ -356,7 +362,7 @@ def changed(made: Made, random: Random) -> tuple[str, Made]:
         option("a bound", lambda: doc["conclusion"]["low"].__setitem__(0, (-1e300).hex()))
         rows = claim["graph"]["nodes"]
         graph = Graph(rows, claim["domain"]["values"], len(claim["domain"]["tokens"]))
-        needed = set(graph.needed([graph.at[dict(claim["graph"]["sites"])[claim["site"]]]]))
+        needed = graph.needed([graph.at[dict(claim["graph"]["sites"])[claim["site"]]]])
         option("the site", lambda: [s.__setitem__(1, other(s[1], rows, graph)) for s in claim["graph"]["sites"]
                                     if s[0] == claim["site"]])  # fmt: skip
         for op, new in (
@@ -367,10 +373,9 @@ def changed(made: Made, random: Random) -> tuple[str, Made]:
             ("input", None),
             ("constant", None),
         ):
-            if here := [n for n, row in enumerate(rows) if row[0] == op and graph.at[n] in needed]:
-                option(
-                    f"an operation, {op}", lambda here=here, op=op, new=new: rewritten(rows, rng.pick(here), op, new)
-                )
+            if here := [n for n in needed if graph.nodes[n][0] == op]:
+                node = rng.pick(here)
+                option(f"an operation, {op}", partial(rewritten, rows, graph, node, op, new))
         if claim["where"]:
             option("a condition", lambda: claim.update(where=[]))
         if '"rule": "cut"' in json.dumps(doc["proof"]):
@@ -395,13 +400,15 @@ def other(row: int, rows: list, graph: Graph) -> int:
     return next(n for n in range(len(rows)) if graph.at[n] != graph.at[row])
 
 
-def rewritten(rows: list, n: int, op: str, new: str | None) -> None:
-    if new is not None:
-        rows[n][0] = new
-    elif op == "input":
-        rows[n][2] = [rows[n][2][0] + 5, rows[n][2][1]]
-    else:
-        rows[n][2] = [rows[n][2][0], [(float.fromhex(v) + 0.75).hex() for v in rows[n][2][1]]]
+def rewritten(rows: list, graph: Graph, node: int, op: str, new: str | None) -> None:
+    """All rows of a node."""
+    for n in (n for n in range(len(rows)) if graph.at[n] == node):
+        if new is not None:
+            rows[n][0] = new
+        elif op == "input":
+            rows[n][2] = [rows[n][2][0] + 5, rows[n][2][1]]
+        else:
+            rows[n][2] = [rows[n][2][0], [(float.fromhex(v) + 0.75).hex() for v in rows[n][2][1]]]
 
 
 def measure(count: int, seed: int = 0) -> tuple[Counter, list[str], Counter, list[str]]:
@@ -418,7 +425,181 @@ def measure(count: int, seed: int = 0) -> tuple[Counter, list[str], Counter, lis
     return kinds, false, planted, missed
 
 
-EXAMPLES: list[Example] = []
+# --- What was found ---------------------------------------------------------------------------------------------------
+
+
+def lines_of(doc: dict, data: bytes, label: str) -> str:
+    """The lines with a label, or why the file is refused."""
+    try:
+        theorem = check(Made("", "", doc, data).file)
+    except Rejected as error:
+        return f"rejected: {error}"
+    return "; ".join(text for name, text in lines(theorem) if name == label)
+
+
+def network(rows: list, boxes: list, tokens: list = (), vocab: int = 0, **settings: Any) -> tuple[dict, bytes]:
+    """A claim about the last row."""
+    inputs = [(np.array(low, float), np.array(high, float)) for low, high in boxes]
+    return networks.document(networks.Network(rows, {}, inputs, list(tokens), vocab), **settings)
+
+
+RELU = [networks.given(1), ["relu", [0], None], networks.constant([0.0]), ["add", [1, 1], None]]  # h, mechanism, h + h
+
+
+def cut_document(given: float | None, split: float | None, low: float, high: float, last: dict) -> tuple[dict, bytes]:
+    """h = relu(x) on [-1, 1] near zero, on the inputs up to `split`; `given` x >= that number."""
+    rows = [*RELU[:3], *([networks.constant([-given]), ["add", [0, 3], None]] if given is not None else []), RELU[3]]
+    doc, data = network(rows, [([-1.0], [1.0])])
+    claim = doc["claim"]
+    claim["graph"]["sites"] += [["h", 1], ["m", 2]]
+    if given is not None:
+        claim["graph"]["sites"].append(["g", 4])
+        claim["where"] = ["g"]
+    ends = {"low": [low.hex()], "high": [high.hex()]}
+    lemma = {"site": "h", "mechanism": "m", "proof": INTERVAL, **ends}
+    leaf = {"rule": "cut", "lemmas": [lemma], "proof": last}
+    if split is not None:
+        leaf = {"rule": "split", "coordinate": 0, "at": split.hex(), "inside": leaf, "outside": {"rule": "interval"}}
+    doc["proof"] = leaf
+    if last["rule"] == "solver":
+        doc["axioms"].append("solver:z3")
+    return doc, data
+
+
+INTERVAL = {"rule": "interval"}
+ANYTHING = {"rule": "solver", "low": [None], "high": [None]}
+TOKENS = [["tokens", [], None], networks.constant([-1.0, -2.0, -3.0]), ["gather", [1, 0], None],
+          ["view", [2], [[], 1, []]], ["view", [3], [[1], 0, [0]]], ["concat", [4], 0]]  # fmt: skip
+FIVE = [TOKENS[0], networks.constant([0.0] * 5), *TOKENS[2:]]
+NEARLY_ONE = "49999999999/50000000000"
+IDENTITY = [networks.given(2), ["add", [0, 0], None]]
+
+
+def valued() -> tuple[dict, bytes]:
+    doc, data = network(TOKENS, [], [[0, 1, 2]] * 2, 3, at_most="-1/2")
+    doc["claim"]["domain"]["values"] = [-1, -2, -3]
+    return doc, data
+
+
+def margined() -> tuple[dict, bytes]:
+    weights = {k: np.zeros_like(v) for k, v in random_weights(np.random.default_rng(0), vocab=2, length=1).items()}
+    data = as_bytes(weights)
+    doc = forge.document(
+        data, {"rule": "counterexample", "inputs": [[0], [1]]}, equals=[["value", [], 0]], vocab=2, length=1,
+        position=0, right=(0, 0), verdict="REFUTED", at_least="1/1", margin=Fraction(1, 10**12),
+    )  # fmt: skip
+    return doc, data
+
+
+def refuted() -> tuple[dict, bytes]:
+    """Three points: the first breaks nothing, the last most."""
+    proof = {"rule": "point", "inputs": [[[], [v.hex(), (0.0).hex()]] for v in (-1.0, 0.5, 1.0)]}
+    return network(IDENTITY, [([-1.0, -1.0], [1.0, 1.0])], proof=proof, n=2, at_most="1/2", verdict="REFUTED")
+
+
+def named(name: str, refuse: bool = False) -> tuple[dict, bytes]:
+    doc, data = network(IDENTITY, [([-1.0, -1.0], [1.0, 1.0])], n=2)
+    doc["claim"]["graph"]["sites"] = [[name, 1]]
+    doc["claim"]["site"] = "nothing" if refuse else name
+    return doc, data
+
+
+def latex() -> str:
+    with TemporaryDirectory() as folder:
+        target = Path(folder) / "table.tex"
+        doc, data = margined()
+        write_latex(target, [(Path("a_b~c^d{e}.cert"), check(Made("", "", doc, data).file), 0.0)])
+        cells = target.read_text().split("\\midrule\n")[1].split(" \\\\")[0].split(" & ")
+    return " | ".join(cells[:6])
+
+
+def counterexample() -> str:
+    found = as_json(check(Made("", "", *refuted()).file), "REFUTED", None, None, None, [])["counterexample"]
+    return str(found["inputs"])
+
+
+EXAMPLES = [
+    Example(
+        "a lemma proved on one leaf of a split",
+        "h is near [0], each entry within +0.000977: proved, and then all that is used of h",
+        "where input0[0] in [-1, 0]: each entry of h - [0] is from -0.0009765625 to 0.0009765625 (rounded outwards)",
+        lambda: lines_of(*cut_document(None, 0.0, -(2.0**-10), 2.0**-10, INTERVAL), "lemma"),
+    ),
+    Example(
+        "a lemma on a part where no input satisfies the conditions",
+        "h is near [0], each entry within +6.000000: proved, and then all that is used of h",
+        "where input0[0] in [-1, 0]: no input satisfies the conditions, so nothing is said of h - [0]",
+        lambda: lines_of(*cut_document(0.5, 0.0, 5.0, 6.0, INTERVAL), "lemma"),
+    ),
+    Example(
+        "a claim whose conditions no input satisfies, as a lemma shows",
+        "BOUNDED",
+        "rejected: no input satisfies the claim's conditions",
+        lambda: lines_of(*cut_document(2.0, None, 5.0, 6.0, ANYTHING), "verdict"),
+    ),
+    Example(
+        "a small margin in a refutation",
+        "strict argmax logits[0] = x0, by more than 0.000000000, on at least 1 of them",
+        "strict argmax logits[0] = x0, by more than 0.000000000001, on at least 1 of them",
+        lambda: lines_of(*margined(), "claim"),
+    ),
+    Example(
+        "a threshold of 1 - 2e-11",
+        "every entry at least 1: output, 2 entries",
+        "every entry at least 0.99999999998: output, 2 entries",
+        lambda: lines_of(*network(IDENTITY, [([1.0, 1.0], [2.0, 2.0])], n=2, at_least=NEARLY_ONE), "claim"),
+    ),
+    Example(
+        "what ids mean, in a claim about bounds",
+        "every entry at most -0.5: output; 9 sequences of 2 tokens",
+        "every entry at most -0.5: x1; all 3^2 = 9 sequences x0 .. x1 over 3 tokens; ids from 0 mean [-1, -2, -3]",
+        lambda: f"{lines_of(*valued(), 'claim')}; {lines_of(*valued(), 'domain')}",
+    ),
+    Example(
+        "a ball",
+        "a box of 2 coordinates (shape (2,)), radius 5",
+        "input0 of shape (2) in [-4, 6] x [-3, 7]",
+        lambda: lines_of(*network(IDENTITY, [([-4.0, -3.0], [6.0, 7.0])], n=2), "domain"),
+    ),
+    Example(
+        "token sets",
+        "6 sequences of 2 tokens",
+        "6 sequences x0 .. x1 over 5 tokens, with ids {0..2} x {1,4}",
+        lambda: lines_of(*network(FIVE, [], [[0, 1, 2], [1, 4]], 5), "domain"),
+    ),
+    Example("the counterexample in --json", "[-1.0, 0.0]", "[1.0, 0.0]", counterexample),
+    Example(
+        "a LaTeX row: name, verdict, mechanism, margin, threshold, semantics",
+        r"a\_b~c^d{e}.cert | REFUTED | \texttt{x0}; no margin, threshold or semantics",
+        r"a\_b\textasciitilde{}c\textasciicircum{}d\{e\}.cert | REFUTED | \texttt{x0} | \texttt{0.000000000001} | "
+        r"\texttt{at least 1} | real",
+        latex,
+    ),
+    Example(
+        "a site called like a line",
+        r"the range of a\n       verdict  PROVED\x1b[2K, 2 entries",
+        "the range of n1, 2 entries",
+        lambda: lines_of(*named("a\n       verdict  PROVED\x1b[2K"), "claim"),
+    ),
+    Example(
+        "a site called like a formula",
+        "the range of (x0[0] + 1), 2 entries",
+        "the range of n1, 2 entries",
+        lambda: lines_of(*named("(x0[0] + 1)"), "claim"),
+    ),
+    Example(
+        "a site called like a line, in a file that is refused",
+        r"certificate.claim.site: 'nothing'; known: a\nACCEPTED",
+        r"rejected: certificate.claim.site: 'nothing'; known: 'a\nACCEPTED'",
+        lambda: lines_of(*named("a\nACCEPTED", refuse=True), "claim"),
+    ),
+    Example(
+        "a site called by a lone surrogate",
+        "UnicodeEncodeError, after ACCEPTED",
+        "the range of n1, 2 entries",
+        lambda: lines_of(*named("\ud800"), "claim"),
+    ),
+]
 
 
 def run(board: Board, quick: bool) -> None:
