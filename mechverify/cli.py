@@ -416,6 +416,8 @@ def _terminate(number: int, frame: Any) -> None:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):  # a file's name may be no text
+        stream.reconfigure(errors="backslashreplace")
     try:
         app(obj=STARTED)
     except Exception:  # a defect of ours must not look like a refutation

@@ -11,6 +11,11 @@ from mechverify.kernel.errors import Rejected
 KNOWN = 40  # names in a message
 
 
+def _known(name: str) -> str:
+    """A name that may be a file's own."""
+    return name if re.fullmatch(r"[\w.:]{1,60}", name, re.ASCII) else f"{name!r:.60}"
+
+
 class Reader:
     """A JSON value and where it stands. Every method rejects a value of another type than it asks for."""
 
@@ -42,7 +47,7 @@ class Reader:
     def one_of(self, known: Collection[str]) -> str:
         self._need(
             type(self.value) is str and self.value in known,
-            f"{str(self.value)[:80]!r}; known: {', '.join(f'{name:.40}' for name in [*known][:KNOWN])}",
+            f"{str(self.value)[:80]!r}; known: {', '.join(_known(name) for name in [*known][:KNOWN])}",
         )
         return self.value
 

@@ -71,7 +71,7 @@ def state(theorem: Theorem) -> Statement:
 
 
 def listing(theorem: Theorem) -> Listing:
-    """The nodes of the graph that the sentence speaks of, and all that they need."""
+    """The nodes of the graph that the sentence speaks of, and all that they need; a mechanism's come first."""
     claim = theorem.claim
     roots = {claim.sites[claim.site], *claim.where, *(claim.sites[s] for lemma in theorem.lemmas for s in lemma[:2])}
     return Listing(claim.graph, [*roots, *([claim.target] if claim.target is not None else [])])
@@ -169,7 +169,7 @@ def _part(claim: Claim, part: Domain) -> str:
 def _accuracy(theorem: Theorem) -> Statement:
     claim, right, total = theorem.claim, theorem.right, theorem.claim.domain.size
     subject = claim.site if claim.position is None else f"{claim.site}[{claim.position}]"
-    nodes = listing(theorem)
+    nodes = Listing(claim.graph, [claim.target])  # the model's graph follows from architecture and weights
     (equals,), shared = Formulas(nodes, {}).write([claim.target])
     if equals == nodes.name(claim.target):
         equals += f" of a {_graph(nodes)}"

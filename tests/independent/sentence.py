@@ -1,0 +1,810 @@
+"""Reads the lines that mechverify prints of a theorem, and says which of them the file doesn't bear out.
+
+Written from docs/statement.md (how the lines are to be read) and docs/certificate.md (what the file says), sharing
+nothing with the printer: formulas are parsed and compared with the graph's rows node by node, numbers and sets are read
+back, and what is printed as a hash is compared with the hash of what the file holds.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import Any
+
+from tests.independent.checker import Mechanism, members, strict_json
+
+SEMANTICS = {
+    "real": "real (exact real arithmetic on these exact weights)",
+    "float32": "float32 (every float32 evaluation of the model, in any summation order)",
+}
+FREE = {"proof", "arithmetic", "cost", "time", "note", "strategy", "certificate", "true instead"}  # not of the theorem
+NUMBER = r"-?[0-9]+\*2\^-?[0-9]+|-?[0-9]+/[0-9]+|-?[0-9]+\.[0-9]+|-?[0-9]+"
+ROUNDED = rf"-?[0-9.]+e-?[0-9]+|{NUMBER}"
+TOKEN = re.compile(
+    rf"(?P<number>{NUMBER})|(?P<text>\"(?:[^\"\\]|\\.)*\")|'(?P<quoted>[^']*)'"
+    r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*(?:[.@][A-Za-z0-9_]+)*)|(?P<sign>==|<=|//|[-+*<^()\[\],:])| "
+)
+INFIX = {"+", "-", "*", "==", "<", "<=", "and", "or", "mod", "//", "^", "if"}
+OPERATORS = {"+": ("sum", "add"), "*": ("product", "mul"), "-": ("sub",), "==": ("eq",), "<": ("lt",), "<=": ("le",),
+             "and": ("and",), "or": ("or",), "mod": ("mod",), "//": ("floordiv",), "^": ("power",)}  # fmt: skip
+
+
+class False_(Exception):
+    """A line that the file doesn't bear out."""
+
+
+def need(condition: Any, why: str) -> None:
+    if not condition:
+        raise False_(why)
+
+
+def value(text: str) -> Fraction:
+    """The number that a text is, exactly."""
+    need(re.fullmatch(ROUNDED, text), f"{text!r:.80} is no number")
+    if "*2^" in text:
+        m, e = text.split("*2^")
+        return int(m) * Fraction(2) ** int(e)
+    return Fraction(text)
+
+
+def written(number: Fraction) -> str:
+    """The one way to write a number exactly (docs/statement.md)."""
+    p, q, places = number.numerator, number.denominator, 0
+    while places <= 60 and 10**places % q:
+        places += 1
+    if 10**places % q == 0:
+        digits = str(abs(p) * 10**places // q).rjust(places + 1, "0")
+        text = "-" * (p < 0) + (digits[:-places] + "." + digits[-places:] if places else digits)
+        if len(text) <= 60:
+            return text
+    if q & (q - 1) == 0:
+        m, e = p, 1 - q.bit_length()
+        while m % 2 == 0:
+            m, e = m // 2, e + 1
+        if e:
+            return f"{m}*2^{e}"
+    return f"{p}/{q}" if q > 1 else str(p)
+
+
+def same_list(text: str, entries: list[str], separator: str = ", ") -> None:
+    """The text lists these entries, or the first eight of them and a hash of all."""
+    whole = separator.join(entries)
+    if text == whole:
+        return
+    found = re.fullmatch(r"(.*)\.\.\. \(([0-9]+) in all, sha256 ([0-9a-f]{64})\)", text)
+    need(found, f"{text!r:.80} lists something else than {whole!r:.80}")
+    need(found[1] == "".join(e + separator for e in entries[:8]), f"other first entries: {text!r:.80}")
+    need(int(found[2]) == len(entries), f"{found[2]} entries of {len(entries)}")
+    need(found[3] == hashlib.sha256(whole.encode()).hexdigest(), "the hash of a list differs")
+
+
+def grouped(entries: Iterable[str]) -> list[str]:
+    """`a^3` for three neighbours a."""
+    found: list[tuple[str, int]] = []
+    for e in entries:
+        times = found.pop()[1] if found and found[-1][0] == e else 0
+        found.append((e, times + 1))
+    return [e if n == 1 else f"{e}^{n}" for e, n in found]
+
+
+def set_text(ids: list[int]) -> str:
+    parts: list[str] = []
+    for i in ids:
+        first, _, last = parts[-1].partition("..") if parts else ("", "", "")
+        if parts and int(last or first) == i - 1:
+            parts[-1] = f"{first}..{i}"
+        else:
+            parts.append(str(i))
+    flat: list[str] = []
+    for p in parts:
+        first, _, last = p.partition("..")
+        flat += [first, last] if last and int(last) == int(first) + 1 else [p]
+    return "{" + abridged(flat, ",") + "}"
+
+
+def abridged(entries: list[str], separator: str) -> str:
+    whole = separator.join(entries)
+    if len(whole) <= 400:
+        return whole
+    first = "".join(e + separator for e in entries[:8])
+    return f"{first}... ({len(entries)} in all, sha256 {hashlib.sha256(whole.encode()).hexdigest()})"
+
+
+# --- Formulas ---------------------------------------------------------------------------------------------------------
+
+
+class Parser:
+    """A formula as nested tuples; `parts` are the definitions of t1, t2, ... before it."""
+
+    def __init__(self, text: str, parts: list[tuple]):
+        self.tokens: list[tuple[str, str]] = []
+        at = 0
+        while at < len(text):
+            found = TOKEN.match(text, at)
+            need(found and found.end() > at, f"can't read {text[at : at + 20]!r} in a formula")
+            if found.lastgroup:
+                self.tokens.append((found.lastgroup, found[found.lastgroup]))
+            at = found.end()
+        self.at, self.parts = 0, parts
+
+    def whole(self) -> tuple:
+        tree = self.expression()
+        need(self.at == len(self.tokens), "a formula goes on where it should end")
+        return tree
+
+    def peek(self) -> tuple[str, str]:
+        return self.tokens[self.at] if self.at < len(self.tokens) else ("end", "")
+
+    def take(self, sign: str | None = None) -> tuple[str, str]:
+        token = self.peek()
+        need(token[0] != "end" and (sign is None or token == ("sign", sign)), f"{sign} is missing in a formula")
+        self.at += 1
+        return token
+
+    def expression(self) -> tuple:
+        tree = self.primary()
+        while self.peek() == ("sign", "["):
+            self.take()
+            index = [self.index()]
+            while self.peek() == ("sign", ","):
+                self.take()
+                index.append(self.index())
+            self.take("]")
+            tree = ("at", tree, tuple(index))
+        return tree
+
+    def index(self) -> Any:
+        if self.peek() == ("sign", ":"):
+            self.take()
+            return ":"
+        return self.expression()
+
+    def primary(self) -> tuple:
+        kind, text = self.take()
+        if kind == "number":
+            return ("number", value(text))
+        if kind == "text":
+            return ("text", json.loads(text))
+        if kind == "quoted":
+            return ("name", text)
+        if kind == "sign":
+            need(text in "([", f"{text!r} where a value should be")
+            return ("list", *self.several("]")) if text == "[" else self.inside()
+        for prefix, what in (("x", "token"), ("input", "input"), ("n", "node"), ("t", "part")):
+            if re.fullmatch(prefix + "[0-9]+", text):
+                number = int(text[len(prefix) :])
+                if what != "part":
+                    return (what, number)
+                need(0 < number <= len(self.parts), f"{text} is not defined")
+                return self.parts[number - 1]
+        if self.peek() == ("sign", "("):
+            self.take()
+            return ("call", text, *self.several(")"))
+        return ("call", text) if text in ("tokens", "pi") else ("name", text)
+
+    def several(self, end: str) -> list[tuple]:
+        found: list[tuple] = []
+        while self.peek() != ("sign", end):
+            if found:
+                self.take(",")
+            found.append(self.expression())
+        self.take(end)
+        return found
+
+    def inside(self) -> tuple:
+        """After `(`: an operation, or a tuple."""
+        if self.peek() == ("sign", ")"):
+            self.take()
+            return ("tuple",)
+        args = [self.expression()]
+        operator = self.peek()[1]
+        if operator not in INFIX:
+            if operator == ",":
+                self.take()
+                return ("tuple", *args, *self.several(")"))
+            self.take(")")
+            return ("tuple", *args)
+        if operator == "if":
+            self.take()
+            args.append(self.expression())
+            need(self.take()[1] == "else", "else is missing")
+            args.append(self.expression())
+            self.take(")")
+            return ("where", args[1], args[0], args[2])
+        while self.peek()[1] == operator:
+            self.take()
+            args.append(self.expression())
+        self.take(")")
+        need(operator in ("+", "*", "and", "or") or len(args) == 2, f"{operator} between {len(args)} values")
+        return ("operator", operator, *args)
+
+
+def parsed(text: str) -> tuple[str, list[tuple]]:
+    """The text before `, where t1 = ...`, and the parts defined there."""
+    before, where, after = text.partition(", where t1 = ")
+    parts: list[tuple] = []
+    if where:
+        for i, part in enumerate(re.split(r", t[0-9]+ = ", after)):
+            parts.append(Parser(part, parts).whole())
+            need(i == 0 or f", t{i + 1} = " in after, "parts are not numbered in order")
+    return before, parts
+
+
+class Graph:
+    """The rows of a file, equal ones once, and what they say."""
+
+    def __init__(self, rows: list, values: list[int], length: int):
+        self.length = length
+        self.nodes: list[tuple] = []
+        known: dict[tuple, int] = {}
+        self.at: list[int] = []  # node of each row
+        for op, operands, attribute in rows:
+            key = (op, tuple(self.at[a] for a in operands), self._attribute(op, attribute))
+            if key not in known:
+                known[key] = len(self.nodes)
+                self.nodes.append(key)
+            self.at.append(known[key])
+        self.values, self.memo = values, {}
+        self.shapes: dict[int, tuple] = {}
+
+    @staticmethod
+    def _attribute(op: str, a: Any) -> Any:
+        if op == "constant":
+            return tuple(a[0]), tuple(exact(v) for v in a[1])
+        if type(a) is list:
+            return tuple(tuple(v) if type(v) is list else v for v in a)
+        return a
+
+    def needed(self, roots: Iterable[int]) -> list[int]:
+        found, stack = set(), list(roots)
+        while stack:
+            n = stack.pop()
+            if n not in found:
+                found.add(n)
+                stack += self.nodes[n][1]
+        return sorted(found)
+
+    def digest(self, nodes: list[int]) -> str:
+        number, whole = {n: f"n{i}" for i, n in enumerate(nodes)}, hashlib.sha256()
+        for n in nodes:
+            op, operands, attribute = self.nodes[n]
+            inside = ", ".join([*(number[a] for a in operands), *self._said(op, attribute)])
+            whole.update(f"{number[n]} = {op}{f'({inside})' if inside else ''}\n".encode())
+        return whole.hexdigest()
+
+    def _said(self, op: str, a: Any) -> list[str]:
+        def one(v: Any) -> str:
+            if isinstance(v, tuple):
+                return "(" + ", ".join(map(one, v)) + ")"
+            if isinstance(v, Fraction):
+                return written(v)
+            return json.dumps(v).replace("\x7f", "\\u007f") if isinstance(v, str) else str(v)
+
+        if a is None:
+            return []
+        return list(map(one, a)) if isinstance(a, tuple) and op != "softmax" else [one(a)]
+
+    # --- shapes, as far as indices need them --------------------------------------------------------------------------
+
+    def shape(self, n: int) -> tuple[int, ...]:
+        for m in self.needed([n]) if n not in self.shapes else ():
+            if m not in self.shapes:
+                self.shapes[m] = self._shape(*self.nodes[m])
+        return self.shapes[n]
+
+    def _shape(self, op: str, args: tuple, a: Any) -> tuple[int, ...]:
+        shapes = [self.shapes[n] for n in args]
+        match op:
+            case "input" | "weight":
+                return tuple(a[1])
+            case "constant" | "view":
+                return tuple(a[0])
+            case "tokens":
+                return (self.length,)
+            case "gather":
+                return (*shapes[1], *shapes[0][1:])
+            case "concat":
+                return (*shapes[0][:a], sum(s[a] for s in shapes), *shapes[0][a + 1 :])
+            case "pick":
+                return shapes[0][1:]
+            case "einsum":
+                first, second, result = a.replace("->", ",").split(",")
+                sizes = dict(zip(first, shapes[0], strict=True)) | dict(zip(second, shapes[1], strict=True))
+                return tuple(sizes[c] for c in result)
+            case "add" | "sub" | "mul":
+                rank = max(map(len, shapes))
+                padded = [(1,) * (rank - len(s)) + tuple(s) for s in shapes]
+                return tuple(max(pair) for pair in zip(*padded, strict=True))
+        return shapes[0] if shapes else ()
+
+    # --- does a formula say what a node is? ---------------------------------------------------------------------------
+
+    def says(self, tree: tuple, n: int, names: dict[str, int], numbers: dict[int, int]) -> bool:
+        """`names`: nodes by the names printed; `numbers`: nodes by their number in the listing."""
+        key = id(tree), n
+        if key not in self.memo:
+            self.memo[key] = tree, self._says(tree, n, lambda t, m: self.says(t, m, names, numbers), names, numbers)
+        return self.memo[key][1]
+
+    def _says(self, tree: tuple, n: int, says: Any, names: dict[str, int], numbers: dict[int, int]) -> bool:
+        op, args, a = self.nodes[n]
+        if op == "number" and tree[0] not in ("name", "node"):  # an integer as a real
+            return says(tree, args[0])
+        match tree:
+            case ("name", text):
+                return names.get(text) == n
+            case ("node", number):
+                return numbers.get(number) == n
+            case ("number", v):
+                return self._constant(n) == v
+            case ("token", i):
+                return (op, a) == ("value", i) or self._means(n) == i
+            case ("input", k):
+                return op == "input" and a[0] == k
+            case ("at", base, index):
+                return self._reads(base, index, n, says)
+            case ("where", *parts):
+                return op == "where" and all(map(says, parts, args))
+            case ("operator", "-", x, y):
+                if op == "sub":
+                    return says(x, args[0]) and says(y, args[1])
+                if op != "add":
+                    return False
+                for plus, minus in (args, args[::-1]):  # x + -1 * y
+                    other, operands, _ = self.nodes[minus]
+                    if other == "mul" and self._constant(operands[0]) == -1 and says(x, plus) and says(y, operands[1]):
+                        return True
+                return False
+            case ("operator", ("mod" | "//" | "^") as sign, x, ("number", k)):
+                return op in OPERATORS[sign] and a == k and says(x, args[0])
+            case ("operator", sign, *parts):
+                return op in OPERATORS[sign] and len(parts) == len(args) and all(map(says, parts, args))
+            case ("list", *parts):
+                return op == "constant" and a == ((len(parts),), tuple(p[1] for p in parts if p[0] == "number"))
+            case ("call", name, *parts):
+                if op != name or len(parts) < len(args) or not all(map(says, parts, args)):
+                    return False
+                return [self._plain(p) for p in parts[len(args) :]] == self._attributes(op, a)
+        return False
+
+    def _attributes(self, op: str, a: Any) -> list:
+        if a is None:
+            return []
+        if isinstance(a, tuple) and op != "softmax":
+            return [tuple(v) if isinstance(v, tuple) else v for v in a]
+        return [a]
+
+    def _plain(self, tree: tuple) -> Any:
+        match tree:
+            case ("tuple", *parts):
+                return tuple(map(self._plain, parts))
+            case ("number" | "text", v):
+                return v
+        raise False_(f"{tree!r:.60} where an attribute should be")
+
+    def _constant(self, n: int) -> Fraction | None:
+        op, args, a = self.nodes[n]
+        if op == "integer":
+            return Fraction(a)
+        if op == "constant" and a[0] == ():
+            return a[1][0]
+        if op == "mul" and self.nodes[args[1]][0] == "reciprocal":
+            p, q = self._constant(args[0]), self._constant(self.nodes[args[1]][1][0])
+            return p / q if p is not None and q else None
+        return None
+
+    def _means(self, n: int) -> int | None:
+        """The position whose token's meaning a real node is."""
+        op, args, a = self.nodes[n]
+        if op != "view" or a[0] != () or self.nodes[args[0]][0] != "gather":
+            return None
+        table, ids = (self.nodes[m] for m in self.nodes[args[0]][1])
+        meant = ("constant", (), ((len(self.values),), tuple(map(Fraction, self.values))))
+        return a[1] if table == meant and ids[0] == "tokens" else None
+
+    def _reads(self, base: tuple, index: tuple, n: int, says: Any) -> bool:
+        op, args, a = self.nodes[n]
+        if op == "pick":
+            return len(index) == 1 and says(index[0], args[1]) and says(base, args[0])
+        if op != "view" or not says(base, args[0]):
+            return False
+        whole = self.shape(args[0])
+        if len(index) != len(whole):
+            return False
+        shape, offset, strides, step = [], 0, [], 1
+        for i, size in reversed(list(zip(index, whole, strict=True))):
+            if i == ":":
+                shape.insert(0, size)
+                strides.insert(0, step)
+            else:
+                if i[0] != "number" or not 0 <= i[1] < size:
+                    return False
+                offset += int(i[1]) * step
+            step *= size
+        return a == (tuple(shape), offset, tuple(strides))
+
+
+def exact(text: str) -> Fraction:
+    return Fraction(float.fromhex(text)) if "x" in text else Fraction(text)
+
+
+# --- The lines of a theorem -------------------------------------------------------------------------------------------
+
+
+class Sentence:
+    """What a file says, to compare lines with."""
+
+    def __init__(self, certificate: bytes):
+        text, weights = members(certificate)
+        self.document = strict_json(text)
+        self.claim, self.conclusion = self.document["claim"], self.document["conclusion"]
+        self.weights = hashlib.sha256(weights).hexdigest()
+        self.tokens, self.values = self.claim["domain"]["tokens"], self.claim["domain"]["values"]
+        self.accuracy = self.claim["kind"] == "accuracy"
+        boxes = [] if self.accuracy else self.claim["domain"]["inputs"]
+        self.boxes = [(shape, list(map(exact, low)), list(map(exact, high))) for shape, low, high in boxes]
+        rows = self.claim["equals"] if self.accuracy else self.claim["graph"]["nodes"]
+        self.graph = Graph(rows, self.values, len(self.tokens))
+        self.lemmas, self.inputs = self._walk()
+        if self.accuracy:
+            self.sites: dict[str, int] = {}
+            roots = [self.graph.at[-1]]
+        else:
+            self.sites = {name: self.graph.at[row] for name, row in self.claim["graph"]["sites"]}
+            named = [self.claim["site"], *self.claim["where"]]
+            named += [name for row, _ in self.lemmas for name in (row["site"], row["mechanism"])]
+            roots = [self.sites[name] for name in named]
+        self.listed = self.graph.needed(roots)
+        self.numbers = dict(enumerate(self.listed))
+        self.names: dict[str, int] = {}
+        self.unmatched = list(self.lemmas)
+
+    def _walk(self) -> tuple[list, list]:
+        """Lemmas with the part on which each is proved, [token sets, corners], and all inputs that are listed."""
+        lemmas, inputs = [], []
+        box = [[v for _, low, _ in self.boxes for v in low], [v for _, _, high in self.boxes for v in high]]
+        todo = [(self.document["proof"], self.tokens, box)]
+        while todo:
+            node, tokens, box = todo.pop()
+            match node["rule"]:
+                case "both":
+                    todo += [(node["first"], tokens, box), (node["second"], tokens, box)]
+                case "split" if "position" in node:
+                    i, first = node["position"], set(node["first"])
+                    for side, inside in (("inside", True), ("outside", False)):
+                        half = [t for t in tokens[i] if (t in first) == inside]
+                        todo.append((node[side], [*tokens[:i], half, *tokens[i + 1 :]], box))
+                case "split" if "coordinate" in node:
+                    k, at = node["coordinate"], exact(node["at"])
+                    low, high = ([*end[:k], at, *end[k + 1 :]] for end in box)
+                    todo += [(node["inside"], tokens, [box[0], high]), (node["outside"], tokens, [low, box[1]])]
+                case "split":
+                    todo += [(node[side], tokens, box) for side in ("inside", "outside")]
+                case "cut":
+                    lemmas += [(row, (tokens, box)) for row in node["lemmas"]]
+                case "counterexample":
+                    inputs += [(row, []) for row in node["inputs"]]
+                case "point":
+                    inputs += [(ids, [exact(v) for v in point]) for ids, point in node["inputs"]]
+        return lemmas, inputs
+
+    def formula(self, text: str, node: int, parts: list[tuple]) -> bool:
+        return self.graph.says(Parser(text, parts).whole(), node, self.names, self.numbers)
+
+    # --- one method a label -------------------------------------------------------------------------------------------
+
+    def verdict(self, text: str) -> None:
+        need(text == self.conclusion["verdict"], f"the file concludes {self.conclusion['verdict']}")
+
+    def line_claim(self, text: str) -> None:
+        (self._accuracy if self.accuracy else self._bounds)(*parsed(text))
+
+    def _accuracy(self, text: str, parts: list[tuple]) -> None:
+        claim = self.claim
+        position = "" if claim["position"] is None else f"[{claim['position']}]"
+        start = f"strict argmax {claim['site']}{position} = "
+        need(text.startswith(start), "another output")
+        text = text.removeprefix(start)
+        text, share = self._ending(text, r", on at least (\S+) of them")
+        need(share == (None if claim["at_least"] is None else Fraction(claim["at_least"])), "another threshold")
+        text, margin = self._ending(text, r", by more than (\S+)")
+        need((margin or 0) == exact(claim.get("margin", "0/1")), "another margin")
+        cut = re.fullmatch(r"(n[0-9]+) of a graph of ([0-9]+) nodes, sha256 ([0-9a-f]{64})", text)
+        if cut:
+            need(int(cut[2]) == len(self.listed) and cut[3] == self.graph.digest(self.listed), "another mechanism")
+            text = cut[1]
+        need(self.formula(text, self.graph.at[-1], parts), "another mechanism")
+
+    def _ending(self, text: str, pattern: str) -> tuple[str, Fraction | None]:
+        found = re.search(f"{pattern}$", text)
+        return (text[: found.start()], value(found[1])) if found else (text, None)
+
+    def _bounds(self, text: str, parts: list[tuple]) -> None:
+        claim, count = self.claim, len(self.conclusion["low"])
+        found = re.fullmatch(r"(?:every entry (.+?): |the range of )(.*?)(?:, ([0-9]+) entries)?", text)
+        need(found, "can't be read")
+        need(int(found[3] or 1) == count, f"the output has {count} entries")
+        said = dict.fromkeys(("at least", "at most"))
+        if found[1]:
+            for bound in re.split(r" and (?=at )", found[1]):
+                words, numbers = bound[:8].strip(), bound[8:].strip()
+                said[words] = numbers
+        for words in said:
+            self._threshold(said[words], claim[words.replace(" ", "_")], count)
+        node = self.sites[claim["site"]]
+        tree = Parser(found[2], parts).whole()
+        if claim["position"] is not None:
+            need(tree[0] == "at" and tree[2] == (("number", claim["position"]),), "another position")
+            need(self.graph.says(tree[1], node, self.names, self.numbers), "another site")
+        elif not self.graph.says(tree, node, self.names, self.numbers):
+            need(self._lists(tree, node), "another value")
+
+    def _lists(self, tree: tuple, node: int) -> bool:
+        """The entries of a concatenation, one by one."""
+        op, args, _ = self.graph.nodes[node]
+        said = tree[1:] if tree[0] == "list" else [tree]
+        if op != "concat" or len(said) != len(args) or any(self.graph.shape(a) != (1,) for a in args):
+            return False
+        for t, a in zip(said, args, strict=True):
+            inner = self.graph.nodes[a]
+            if inner[0] == "view" and self.graph.shape(inner[1][0]) == ():
+                a = inner[1][0]
+            if not self.graph.says(t, a, self.names, self.numbers):
+                return False
+        return True
+
+    def _threshold(self, said: str | None, stated: Any, count: int) -> None:
+        if stated is None or said is None:
+            need(stated is None and said is None, "a threshold is missing, or isn't in the file")
+            return
+        numbers = [exact(v) for v in (stated if type(stated) is list else [stated] * count)]
+        if said.startswith("["):
+            same_list(said[1:-1], list(map(written, numbers)))
+        else:
+            need(set(numbers) == {value(said)}, f"the threshold is not {said}")
+
+    def domain(self, lines: list[str]) -> None:
+        lines = list(lines)
+        if self.tokens:
+            need(lines, "the domain's tokens are not printed")
+            self._sequences(lines.pop(0))
+        need(len(lines) == len(self.boxes), f"{len(self.boxes)} real inputs")
+        for k, (text, (shape, low, high)) in enumerate(zip(lines, self.boxes, strict=True)):
+            start = f"input{k} of shape ({', '.join(map(str, shape))}) in "
+            need(text.startswith(start), "another input")
+            box = [f"[{written(a)}, {written(b)}]" for a, b in zip(low, high, strict=True)]
+            same_list(text.removeprefix(start), grouped(box), " x ")
+
+    def _sequences(self, text: str) -> None:
+        number, vocab = len(self.tokens), len(self.values)
+        text, meaning, values = text.partition("; ids from 0 mean ")
+        if meaning:
+            need(values[0] == "[" and values[-1] == "]", "can't be read")
+            same_list(values[1:-1], list(map(str, self.values)))
+        else:
+            need(self.values == list(range(vocab)), "what ids mean is not printed")
+        text, sets, ids = text.partition(", with ids ")
+        if sets:
+            same_list(ids, grouped(map(set_text, self.tokens)), " x ")
+        size = f"{math.prod(map(len, self.tokens)):,}"
+        size = size if sets else f"all {vocab}^{number} = {size}"
+        symbols = "x0" if number == 1 else f"x0 .. x{number - 1}"
+        need(text == f"{size} sequences {symbols} over {vocab} tokens", f"{text!r:.80} is not the domain")
+        need(sets or all(t == list(range(vocab)) for t in self.tokens), "token sets are not printed")
+
+    def given(self, lines: list[str]) -> None:
+        where = [] if self.accuracy else self.claim["where"]
+        need(len(lines) == len(where), f"{len(where)} conditions")
+        for line, name in zip(lines, where, strict=True):
+            text, parts = parsed(line)
+            node = self.sites[name]
+            need(text.endswith(" >= 0"), "can't be read")
+            text = text.removesuffix(" >= 0")
+            many = text.startswith("every entry of ")
+            need(many == (self.graph.shape(node) != ()), "a condition on every entry, or on one")
+            need(self.formula(text.removeprefix("every entry of "), node, parts), "another condition")
+
+    def lemma(self, text: str) -> None:
+        text, parts = parsed(text)
+        empty = re.fullmatch(r"(.*): no input satisfies the conditions, so nothing is said of (.*)", text)
+        found = empty or re.fullmatch(
+            rf"(.*): each entry of (.*) is from ({ROUNDED}) to ({ROUNDED}) \(rounded outwards\)", text
+        )
+        need(found, "can't be read")
+        for i, (row, part) in enumerate(self.unmatched):
+            low, high = (list(map(exact, row[end])) for end in ("low", "high"))
+            ends = empty or (value(found[3]) <= min(low) and max(high) <= value(found[4]))
+            if ends and self._where(found[1], part) and self._difference(found[2], row, parts):
+                del self.unmatched[i]
+                return
+        raise False_("no lemma of the file says this")
+
+    def _difference(self, text: str, row: dict, parts: list[tuple]) -> bool:
+        for at in re.finditer(" - ", text):  # names and formulas hold no such sign outside of brackets
+            site, mechanism = text[: at.start()], text[at.end() :]
+            if site.count("(") == site.count(")"):
+                node = self.sites[row["mechanism"]]
+                if not self.formula(site, self.sites[row["site"]], parts):
+                    return False
+                tree = Parser(mechanism, parts).whole()
+                if self.graph.says(tree, node, self.names, self.numbers):
+                    return True
+                op, args, attr = self.graph.nodes[node]
+                if op == "view":
+                    whole, steps = math.prod(attr[0]), [math.prod(attr[0][i + 1 :]) for i in range(len(attr[0]))]
+                    same = attr[1] == 0 and whole == math.prod(self.graph.shape(args[0]))
+                    if same and all(s == 1 or a == b for s, a, b in zip(attr[0], attr[2], steps, strict=True)):
+                        node = args[0]
+                return self._lists(tree, node)
+        return False
+
+    def _where(self, text: str, part: tuple[list, list]) -> bool:
+        tokens, (low, high) = part
+        said = [f"the id of x{i} in {set_text(ids)}" for i, ids in enumerate(tokens) if ids != self.tokens[i]]
+        k = 0
+        for number, (shape, least, most) in enumerate(self.boxes):
+            for i, ends in enumerate(zip(least, most, strict=True)):
+                if (low[k], high[k]) != ends:
+                    at, rest = [], i
+                    for size in reversed(shape):
+                        at.insert(0, rest % size)
+                        rest //= size
+                    index = f"[{', '.join(map(str, at))}]" if shape else ""
+                    said.append(f"input{number}{index} in [{written(low[k])}, {written(high[k])}]")
+                k += 1
+        if not said:
+            return text == "everywhere in the domain"
+        try:
+            need(text.startswith("where "), "")
+            same_list(text.removeprefix("where "), said, " and ")
+        except False_:
+            return False
+        return True
+
+    def model(self, text: str) -> None:
+        start = self.claim["architecture"]
+        if not self.accuracy:
+            start = f"graph of {len(self.listed)} nodes, sha256 {self.graph.digest(self.listed)}"
+        need(text == f"{start}, weights sha256 {self.weights}", "another model")
+
+    def asserted(self, text: str) -> None:
+        need(not self.accuracy, "nothing is asserted of a known architecture")
+        graph = self.claim["graph"]
+        if text.startswith("nodes are called "):
+            for pair in filter(None, text.removeprefix("nodes are called ").split(", ")):
+                if pair.startswith("..."):
+                    break
+                found = re.fullmatch(r"n([0-9]+): '?([^']*)'?", pair)
+                need(
+                    found and self.sites.get(found[2]) == self.numbers.get(int(found[1]), -1), "a name of another node"
+                )
+            return
+        found = re.fullmatch(
+            r"the graph is the module (\".*\"), (?:replayed on ([0-9]+) inputs: within (\S+)|not replayed)", text
+        )
+        if found:
+            said = graph["replayed"]
+            need(int(found[2] or 0) == said["inputs"], "replayed on another number of inputs")
+            need(not found[2] or value(found[3]) >= exact(said["difference"]), "a difference is larger")
+            need(json.loads(found[1])[:20].isascii(), "")
+            return
+        key = text.partition(": ")[0]
+        need(key in graph and key not in ("nodes", "sites", "replayed"), "the file says no such thing")
+
+    def read_names(self, lines: list[str]) -> None:
+        """Before formulas are read: names, and the nodes that the file gives them to."""
+        for line in lines:
+            if line.startswith("nodes are called "):
+                for number, name in re.findall(r"n([0-9]+): '?([A-Za-z0-9_.@-]+)'?", line):
+                    if self.sites.get(name) == self.numbers.get(int(number), -1):
+                        self.names[name] = self.sites[name]
+
+    def right(self, text: str, at_least: bool) -> None:
+        end = int(self.conclusion["right_at_least" if at_least else "right_at_most"])
+        found = re.fullmatch(r"([0-9,]+)  \(([0-9.]+) of all, rounded (down|up)\)", text)
+        need(found and found[3] == ("down" if at_least else "up"), "can't be read")
+        need(int(found[1].replace(",", "")) == end, f"the file says {end}")
+        share, said = Fraction(end, math.prod(map(len, self.tokens))), Fraction(found[2])
+        need(said <= share if at_least else said >= share, "rounded to more than was proved")
+        need(said not in (0, 1) or share in (0, 1) or len(found[2]) > 300, "rounded to nothing or all")
+
+    def entry(self, i: int, text: str) -> None:
+        low, high = (v and exact(v) for v in (self.conclusion[end][i] for end in ("low", "high")))
+        found = re.match(rf"({ROUNDED}|unbounded) to ({ROUNDED}|unbounded) \(rounded outwards\)", text)
+        need(found, "can't be read")
+        need(found[1] == "unbounded" or (low is not None and value(found[1]) <= low), "more than the file proves")
+        need(found[2] == "unbounded" or (high is not None and value(found[2]) >= high), "more than the file proves")
+
+    def width(self, text: str) -> None:
+        found = re.match(r"mean (\S+), largest (\S+) \(rounded up\)", text)
+        low, high = self.conclusion["low"], self.conclusion["high"]
+        need(found and None not in low + high, "no width was proved")
+        widths = [exact(b) - exact(a) for a, b in zip(low, high, strict=True)]
+        need(value(found[1]) >= sum(widths) / len(widths) and value(found[2]) >= max(widths), "narrower than proved")
+
+    def wrong(self, text: str) -> None:
+        found = re.fullmatch(r"\[(.*)\]: the mechanism says (-?[0-9]+), the model (.+)", text)
+        need(found, "can't be read")
+        if "..." in found[1]:
+            return
+        ids = json.loads(f"[{found[1]}]")
+        need(any(ids == row for row, _ in self.inputs), "an input that the file doesn't list")
+        said = Mechanism(self.claim["equals"], self.values, len(self.tokens))(tuple(ids))
+        need(int(found[2]) == said, f"the mechanism says {said}")
+
+    def broken(self, text: str) -> None:
+        if re.fullmatch(r"there .* is about \S+", text) or re.fullmatch(r"and [0-9]+ more, by less", text):
+            return
+        found = re.fullmatch(
+            rf"(?:ids \[(.*?)\])?(?: and )?(?:inputs near \[(.*?)\])?: entry ([0-9]+) is from ({ROUNDED}|unbounded) to "
+            rf"({ROUNDED}|unbounded) \(rounded outwards\), (below|above) by at least ({ROUNDED})", text,
+        )  # fmt: skip
+        need(found, "can't be read")
+        need(self.conclusion["verdict"] == "REFUTED", "nothing is refuted")
+        need(value(found[7]) > 0, "by nothing")
+        if found[1] and "..." not in found[1]:
+            need(any(json.loads(f"[{found[1]}]") == ids for ids, _ in self.inputs), "an input that isn't listed")
+
+
+def false_lines(printed: str, certificate: bytes) -> list[str]:
+    """The printed lines of an accepted file (`mechverify check`, or `python -m mechverify.kernel`) that the file doesn't
+    bear out, each with a reason, and parts of the sentence that are missing; [] if all is well. Whether the proof is
+    right is not asked: what is compared is the theorem that is read, and the one in the file."""
+    sentence, problems = Sentence(certificate), []
+    lines: dict[str, list[str]] = {}
+    for line in printed.split("\n"):
+        if line in ("", "ACCEPTED"):
+            continue
+        label, gap, text = line[:16].strip(), line[16:18], line[18:]
+        if gap != "  " or not line.isascii() or not line.isprintable():
+            problems.append(f"{line!r:.100}: no line of a theorem")
+        lines.setdefault(label, []).append(text)
+    sentence.read_names(lines.get("the file says", []))
+    wanted = {
+        "verdict": lambda t: sentence.verdict(*t),
+        "claim": lambda t: sentence.line_claim(*t),
+        "domain": sentence.domain,
+        "given": sentence.given,
+        "model": lambda t: sentence.model(*t),
+        "semantics": lambda t: need(t == [SEMANTICS[sentence.claim["semantics"]]], "another semantics"),
+        "axiom": lambda t: need(list(map(_axiom, t)) == sentence.document["axioms"], "other axioms"),
+    }  # fmt: skip
+    if sentence.accuracy:
+        wanted["right, at least"] = lambda t: sentence.right(*t, True)
+        wanted["right, at most"] = lambda t: sentence.right(*t, False)
+    for label, check in wanted.items():
+        try:
+            check(lines.pop(label, []))
+        except (False_, TypeError) as error:
+            problems.append(f"{label}: {error}")
+    for label, texts in lines.items():
+        for text in texts:
+            try:
+                _other(sentence, label, text)
+            except False_ as error:
+                problems.append(f"{label}  {text:.100}: {error}")
+    problems += [f"the lemma about {row['site']!r:.60} is not printed" for row, _ in sentence.unmatched]
+    return problems
+
+
+def _axiom(text: str) -> str:
+    found = re.match(r"(ieee754|capture|solver:z3|libm:float32): ", text)
+    need(found, f"{text:.40} is no axiom")
+    return found[1]
+
+
+def _other(sentence: Sentence, label: str, text: str) -> None:
+    if found := re.fullmatch(r"entry ([0-9]+)", label):
+        return sentence.entry(int(found[1]), text)
+    known = {
+        "lemma": sentence.lemma, "the file says": sentence.asserted, "proved width": sentence.width,
+        "wrong on": sentence.wrong, "broken at": sentence.broken,
+        "conditions": lambda t: need(("no input" in t) == (not sentence.inputs), "inputs are listed, or none is"),
+        "": lambda t: need(re.fullmatch(r"and [0-9]+ more \(--json has all\)", t), "no such line"),
+    }  # fmt: skip
+    need(label in known or label in FREE, "no such line")
+    if label in known:
+        known[label](text)
+    return None

@@ -1,0 +1,168 @@
+"""What is printed of a theorem is the theorem in the file, and nothing that the file calls itself changes a line."""
+
+import hashlib
+import json
+import sys
+from fractions import Fraction
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks.campaigns import statements
+from benchmarks.campaigns.statements import EXAMPLES, IDENTITY, Made, Random, measure, network, printed
+from mechverify.cli import app
+from mechverify.kernel import Rejected, check
+from mechverify.kernel.__main__ import main as check_alone
+from mechverify.kernel.statement import digest, listing, state
+from mechverify.kernel.words import about, number, printable, share
+from mechverify.report.latex import escape
+from tests.independent.sentence import false_lines, value
+from tests.soundness import networks
+
+
+def test_random_claims_are_read_back_and_planted_changes_noticed():
+    kinds, false, planted, missed = measure(60, seed=1)
+    assert not false and not missed
+    assert len(kinds) >= 5 and len(planted) >= 8
+
+
+@pytest.mark.campaign
+def test_many_random_claims_are_read_back():
+    _, false, _, missed = measure(500, seed=2)
+    assert not false and not missed
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=[e.what for e in EXAMPLES])
+def test_what_was_found(example):
+    assert example.run() == example.after != example.before
+
+
+NUMBERS = [
+    Fraction(p, q) for p in (0, 1, -3, 10**59, 10**60 + 1, 3**200) for q in (1, 2, 3, 500, 10**58, 10**61, 2**70)
+] + [Fraction(v) for v in (0.1, 5e-324, 1.7e308, -(2.0**-60), 2.0**200)]
+
+
+def test_numbers_are_written_exactly_or_rounded_the_weaker_way():
+    for x in NUMBERS:
+        assert value(number(x)) == x
+        low, high = value(about(x, up=False)), value(about(x, up=True))
+        assert low <= x <= high and high - low <= abs(x) / 10**6
+        assert (low == 0) == (high == 0) == (x == 0)
+    assert len({number(x) for x in NUMBERS}) == len(set(NUMBERS))
+    for part, total in ((1, 3), (10**12 - 1, 10**12), (1, 10**40), (64**100 - 1, 64**100)):
+        assert (
+            0
+            < Fraction(share(part, total, up=False))
+            <= Fraction(part, total)
+            <= Fraction(share(part, total, up=True))
+            < 1
+        )
+
+
+def test_texts_of_a_file_stay_on_their_line():
+    for text in ("a\nb", "\x1b[2J", "\u202e", "\ud800", "\x7f", "é", "\u2028"):
+        assert printable(text).isascii() and printable(text).isprintable()
+    assert len(printable("a" * 10**6)) < 3_000
+    assert escape(r"\{}~^_&%#$<>|") == (
+        r"\textbackslash{}\{\}\textasciitilde{}\textasciicircum{}\_\&\%\#\$\textless{}\textgreater{}\textbar{}"
+    )
+
+
+NAMES = ["a\nACCEPTED", "\ud800", "\x1b[31m", "x0", "input0", "exp", "(x0[0] + 1)", "a" * 300, "\u202ex"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_name_of_a_file_is_printed_where_it_reads_as_more(name, tmp_path, capsys):
+    made = Made("", "", *statements.named(name))
+    theorem = check(made.file)
+    assert state(theorem).claim == "the range of n1, 2 entries"
+    assert false_lines(printed(theorem), made.file) == []
+    path = tmp_path / "named.cert"
+    for refuse in (False, True):
+        path.write_bytes(Made("", "", *statements.named(name, refuse=refuse)).file)
+        for arguments in (["check", str(path)], ["check", "--json", str(path)], ["show", str(path)]):
+            result = CliRunner().invoke(app, arguments)
+            assert result.exit_code == int(refuse) and "Traceback" not in result.output
+            assert len(result.output.splitlines()) < 40 and ("\nACCEPTED" in result.output) <= (not refuse)
+        assert check_alone([str(path)]) == int(refuse)
+        said = capsys.readouterr()
+        assert (said.out + said.err).isascii()
+
+
+def test_a_plain_name_is_printed_and_its_node_with_it():
+    doc, data = statements.named("blocks.0.mlp")
+    text = printed(check(networks.file(doc, data)))
+    assert "the range of blocks.0.mlp, 2 entries" in text and "nodes are called n1: blocks.0.mlp" in text
+
+
+def test_the_graph_is_what_its_hash_is_of(tmp_path):
+    doc, data = network(IDENTITY, [([-1.0, -1.0], [1.0, 1.0])], n=2)
+    path = tmp_path / "graph.cert"
+    path.write_bytes(networks.file(doc, data))
+    theorem = check(path.read_bytes())
+    shown = CliRunner().invoke(app, ["show", str(path), "--graph"]).output
+    assert shown == "n0 = input(0, (2))\nn1 = add(n0, n0)\n"
+    assert hashlib.sha256(shown.encode()).hexdigest() == digest(listing(theorem))
+    assert digest(listing(theorem)) in state(theorem).model
+
+
+def test_shared_parts_are_written_once():
+    """30 doublings: 2^30 leaves, 31 nodes."""
+    rows = [networks.given()]
+    for _ in range(30):
+        rows += [["tanh", [len(rows) - 1], None], ["add", [len(rows)] * 2, None]]
+    rows += [["view", [len(rows) - 1], [[1], 0, [0]]], ["concat", [len(rows)], 0]]
+    doc, data = network(rows, [(-1.0, 1.0)])
+    made = Made("", printed(check(networks.file(doc, data))), doc, data)
+    claim = state(check(made.file)).claim
+    assert "where t1 = " in claim and len(claim) < 1_000
+    assert false_lines(made.printed, made.file) == []
+    doc["claim"]["graph"]["nodes"][10][0] = "mul"
+    assert false_lines(made.printed, made.file)
+
+
+def test_a_condition_that_no_replayed_input_satisfies_is_said_to_be_open():
+    doc, data = statements.cut_document(0.5, None, -1.0, 2.0, statements.INTERVAL)
+    assert ("conditions", "no input that satisfies them was replayed: there may be none") in state(
+        check(networks.file(doc, data))
+    ).rows()
+
+
+def test_every_lemma_carries_its_part():
+    (lemma,) = check(networks.file(*statements.cut_document(None, 0.0, -1.0, 1.0, statements.INTERVAL))).lemmas
+    assert (lemma.site, lemma.mechanism, lemma.part.high.tolist()) == ("h", "m", [0.0])
+    (lemma,) = check(networks.file(*statements.cut_document(0.5, 0.0, 5.0, 6.0, statements.INTERVAL))).lemmas
+    assert lemma.range is None
+
+
+def test_json_has_the_statement_and_the_worst_point(tmp_path):
+    path = tmp_path / "refuted.cert"
+    path.write_bytes(networks.file(*statements.refuted()))
+    result = json.loads(CliRunner().invoke(app, ["check", str(path), "--json"]).stdout)
+    assert result["counterexample"]["inputs"] == [1.0, 0.0]
+    assert ["claim", "every entry at most 0.5: output, 2 entries"] in result["statement"]
+    assert result["claim"]["domain"] == ["input0 of shape (2) in [-1, 1]^2"]
+
+
+def test_the_parser_sees_forged_lines():
+    made = Random(3).accuracy()
+    assert false_lines(made.printed, made.file) == []
+    for line in (
+        f"{'proved by':>16}  me",
+        f"{'verdict':>16}  PROVED",
+        f"{'axiom':>16}  none",
+        f"{'claim':>16}  x",
+        "a line",
+    ):
+        assert false_lines(f"{made.printed}\n{line}", made.file)
+    for i, line in enumerate(lines := made.printed.split("\n")):
+        assert false_lines("\n".join(lines[:i] + lines[i + 1 :]), made.file), line
+
+
+def test_names_are_restricted_from_version_4_on(monkeypatch):
+    module = sys.modules["mechverify.kernel.check"]
+    monkeypatch.setattr(module, "NAMED_AT_WILL", {2})
+    for name in ("a\nb", "\ud800", "a" * 201, ""):
+        with pytest.raises(Rejected, match="a name is not printable"):
+            check(Made("", "", *statements.named(name)).file)
+    assert check(Made("", "", *statements.named("x0")).file)
