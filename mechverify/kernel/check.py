@@ -14,7 +14,7 @@ import numpy as np
 
 from mechverify.kernel import container
 from mechverify.kernel.claim import Bounds, Claim, Domain, Job, Range
-from mechverify.kernel.errors import NotACertificate, OverLimit, Rejected, Stopped
+from mechverify.kernel.errors import NotACertificate, OverLimit, Rejected
 from mechverify.kernel.exact import Exact
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64, check_environment
@@ -111,7 +111,7 @@ def check(
             raise
         raise Rejected(f"it takes more than the {announced:.3g} units of work that it announces") from error
     except Exception as error:  # fail closed: what the kernel can't finish, it doesn't accept
-        if isinstance(error, Rejected | NotACertificate | Stopped):
+        if isinstance(error, Rejected | NotACertificate):
             raise
         raise Rejected(f"internal error, please report it: {type(error).__name__}: {error}") from error
 
