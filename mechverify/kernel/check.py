@@ -130,7 +130,8 @@ def _allowed(announced: int | None, exact: bool, limit: float | None) -> float:
     if announced is None:
         return LIMIT if limit is None else limit
     if limit is not None and limit < announced:
-        raise OverLimit(limit, announced)
+        said = f"it announces {announced:.3g} units of work, more than the limit of {limit:.3g}"
+        raise OverLimit(f"{said}; --limit allows more")
     return announced * (IN_EXACT if exact else 1)
 
 

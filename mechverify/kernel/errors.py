@@ -16,13 +16,6 @@ class Unsupported(Rejected):
 class OverLimit(Rejected):
     """The check was given up at the limit of work: nothing is known of the rest of the proof (exit code 3)."""
 
-    def __init__(self, limit: float, announced: float | None = None):
-        if announced is None:
-            said = f"it takes more than {limit:.3g} units of work. What was checked until here is in order"
-        else:
-            said = f"it announces {announced:.3g} units of work, more than the limit of {limit:.3g}"
-        super().__init__(f"{said}; --limit allows more")
-
 
 class Stopped(BaseException):
     """Whoever watches the work ended it: time is up, or somebody interrupted."""

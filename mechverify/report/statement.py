@@ -1,6 +1,7 @@
 """A theorem in words, made from the checked data alone."""
 
 import hashlib
+from contextlib import suppress
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from mechverify.kernel.check import AXIOMS, Theorem
 from mechverify.kernel.claim import Job
+from mechverify.kernel.errors import Rejected
 from mechverify.kernel.evaluate import Evaluation
 from mechverify.kernel.float64 import Float64
 from mechverify.kernel.semantics import Real
@@ -118,5 +120,10 @@ def counterexamples(theorem: Theorem) -> list[Counterexample]:
 def brute_force_ops(theorem: Theorem) -> int:
     """The operations of one evaluation, counted as the kernel counts its own, times the number of inputs."""
     job = Job(theorem.claim, Float64())
-    job.decide(np.array([[tokens[0] for tokens in theorem.claim.domain.tokens]]))
+    one = theorem.wrong[:1] if len(theorem.wrong) else [[tokens[0] for tokens in theorem.claim.domain.tokens]]
+    with (
+        np.errstate(all="ignore"),
+        suppress(Rejected),
+    ):  # an input that overflows counts so far
+        job.decide(np.array(one))
     return job.ar.ops * theorem.claim.domain.size
