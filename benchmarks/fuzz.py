@@ -2,8 +2,9 @@
 
     python -m benchmarks.fuzz SEED COUNT      # one process's share, as JSON
 
-Whatever the file, `check` raises Rejected or NotACertificate or nothing, and never speaks of an internal error. Files
-that break this are kept in the folder build/fuzz.
+Whatever the file, `check` raises Rejected or NotACertificate or nothing, and never speaks of an internal error; it
+takes no more work, time and memory than the file announces, and than a machine has; and no line that is printed of an
+accepted file is false. Files that break this are kept in the folder build/fuzz.
 """
 
 import hashlib
@@ -20,8 +21,11 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from mechverify.kernel import NotACertificate, Rejected, check
+from mechverify.kernel import NotACertificate, Rejected, Theorem, check
+from mechverify.kernel.check import VERSION
 from mechverify.kernel.container import pack, unpack
+from mechverify.report.result import as_json
+from mechverify.report.statement import lines as printed_lines
 from tests.independent import bounds, checker
 from tests.models import as_bytes, max_weights, random_weights
 from tests.soundness import forge, networks
@@ -30,6 +34,9 @@ from tests.soundness.networks import Maker
 FOUND = Path(__file__).parent.parent / "build" / "fuzz"
 ROUND = 2_500  # examples of one hypothesis run, which remembers all of them
 ADDRESS_SPACE = 4 << 30
+LIMIT = 2e8  # units of work
+MEGABYTES = 512  # of memory above what the process holds beforehand
+EACH, PER_UNIT = 2.0, 2e-8  # seconds of a file, whatever it announces; of a unit of work: ten times what it takes
 
 # --- models -----------------------------------------------------------------------------------------------------------
 
@@ -197,6 +204,8 @@ def certificate(data: bytes) -> bytes:
         verdict=tape.pick(["BOUNDED"] * 6 + ["PROVED", "REFUTED"]), at_least=tape.pick([None, "0/1", "1/2", "1/1"]),
     )  # fmt: skip
     doc["claim"]["site"] = tape.pick(["logits"] * 8 + ["blocks.0.resid_post", "embed", "blocks.0.attn.q"])
+    margin(tape, doc)
+    cost(tape, doc)
     for _ in range(tape.pick([0, 0, 0, 1, 2])):
         forge.put(doc, tape.pick(forge.places(doc)), anything(tape))
     text = json.dumps(doc).encode("utf-8", "surrogatepass")
@@ -277,6 +286,13 @@ def bounds_certificate(data: bytes) -> bytes:
     stated = tape.pick([[None], [None, "-0x1.0000000000000p+900"], [None, "0/1", "-0x1.0000000000000p+3"]])
     ends = [tape.pick(stated) for _ in range(entries(doc, weights))]
     doc["conclusion"] |= {"low": ends, "high": [v and v.lstrip("-") for v in ends]}
+    views(tape, doc)
+    names(tape, doc)
+    if tape.below(8) == 0:
+        conditions(tape, doc)
+    if tape.below(6) == 0:
+        lemmas(tape, doc)
+    cost(tape, doc)
     if tape.below(8) == 0:
         row = tape.pick(doc["claim"]["graph"]["nodes"])
         row[0] = tape.pick([*networks.FUNCTIONS, "power", "softmax", "gather", "concat", "select", "pivot"])
@@ -284,6 +300,88 @@ def bounds_certificate(data: bytes) -> bytes:
         forge.put(doc, tape.pick(forge.places(doc)), anything(tape))
     text = json.dumps(doc).encode("utf-8", "surrogatepass")
     return pack({"certificate.json": text, "weights.safetensors": weights})
+
+
+NAMES = [
+    "output", "x0", "token 1", "output[0]", "(x0[0] + 1)", "", " ", "a\nverdict  PROVED", "\x1b[2J", "ä", "\ud800",
+    "a" * 300, "\u202eb", "{}", "\\input{x}", "logits~^_", "-", "0", "at most 1",
+]  # fmt: skip
+COSTS = [None, "0", "1", "5000", "1000000", "200000000", "9" * 18, "9" * 19, "01", "-1", "1e9", 5, [], "\ud800"]
+
+
+def cost(tape: Tape, doc: dict) -> None:
+    """Mostly a version that announces, and mostly enough."""
+    if tape.below(4):
+        doc |= {"version": VERSION, "cost": tape.pick([None, "200000000", "100000000"] * 10 + COSTS)}
+
+
+def margin(tape: Tape, doc: dict) -> None:
+    if tape.below(8) == 0:
+        doc["claim"]["margin"] = tape.pick(ENDS)
+
+
+def renamed(value: Any, old: str, new: str) -> Any:
+    if isinstance(value, list):
+        return [renamed(v, old, new) for v in value]
+    if isinstance(value, dict):
+        return {k: renamed(v, old, new) for k, v in value.items()}
+    return new if value == old else value
+
+
+def names(tape: Tape, doc: dict) -> None:
+    """Sites, some of them by names that no site should have; everywhere, or in one place."""
+    claim = doc["claim"]
+    for _ in range(tape.pick([0, 0, 0, 1, 2])):
+        claim["graph"]["sites"].append([tape.pick(NAMES), tape.below(len(claim["graph"]["nodes"]))])
+    if tape.below(8) == 0:
+        new = tape.pick(NAMES)
+        if tape.below(2):
+            doc["claim"] = renamed(claim, "output", new)
+        else:
+            claim["site"] = new
+    if tape.below(8) == 0:
+        claim["graph"]["replayed"] |= {"module": tape.pick(NAMES), "difference": tape.pick(ENDS)}
+
+
+def views(tape: Tape, doc: dict) -> None:
+    """Other offsets, strides and sizes, of views that are there or of the output."""
+    nodes = doc["claim"]["graph"]["nodes"]
+    mine = [row for row in nodes if row[0] == "view"]
+    if tape.below(8) == 0:
+        shape = [tape.pick([1, 1, 2, 3, 4, 2**12, 2**22, 2**24]) for _ in range(tape.below(4))]
+        nodes.append(["view", [len(nodes) - 1], [shape, tape.below(3), [tape.pick([0, 0, 1, -1, 2]) for _ in shape]]])
+        doc["claim"]["graph"]["sites"][0][1] = len(nodes) - 1
+    elif mine and tape.below(6) == 0:
+        shape, _, strides = tape.pick(mine)[2]
+        if strides:
+            at = tape.below(len(strides))
+            strides[at] = tape.pick([0, 1, -1, 2, strides[at] + 1, 2**40])
+            shape[at] = tape.pick([1, 2, shape[at] + 1, 2**10, 2**20])
+
+
+def conditions(tape: Tape, doc: dict) -> None:
+    sites = [name for name, _ in doc["claim"]["graph"]["sites"]]
+    for field in ("where", "cases"):
+        doc["claim"][field] = [tape.pick(sites) for _ in range(tape.below(3))]
+
+
+def lemmas(tape: Tape, doc: dict) -> None:
+    """A cut of some sites, by mechanisms that are others, in place of the proof or of a part of it."""
+    graph = doc["claim"]["graph"]
+    for k in range(2):
+        graph["sites"].append([f"s{k}", tape.below(len(graph["nodes"]))])
+    sites = [name for name, _ in graph["sites"]]
+
+    def lemma() -> dict:
+        wide = tape.pick(["0x1.0000000000000p+0", "0x1.0000000000000p+20", "0x0.0p+0", "0x1.0000000000000p-20"])
+        n = tape.pick([1, 1, 2, 3])
+        inside = tape.pick([{"rule": "linear", "lines": None}, {"rule": "interval"}, doc["proof"]])
+        ends = {"low": ["-" + wide] * n, "high": [wide] * n}
+        return {"site": tape.pick(sites), "mechanism": tape.pick(sites), "proof": inside, **ends}
+
+    cut = {"rule": "cut", "lemmas": [lemma() for _ in range(1 + tape.below(2))],
+           "proof": {"rule": "linear", "lines": None}}  # fmt: skip
+    doc["proof"] = cut if tape.below(2) else {"rule": "both", "first": cut, "second": doc["proof"]}
 
 
 def entries(doc: dict, weights: bytes) -> int:
@@ -318,6 +416,29 @@ def damaged(draw, files: list[bytes], inside: bool) -> bytes:
 # --- the run ----------------------------------------------------------------------------------------------------------
 
 
+def printed(theorem: Theorem) -> str:
+    """All that a reader is told of an accepted file."""
+    json.dumps(as_json(theorem, theorem.verdict, None, None, 0.0, []))
+    text = "\n".join(f"{label:>16}  {text}" for label, text in printed_lines(theorem))
+    text.encode()
+    return text
+
+
+def false_lines(theorem: Theorem, file: bytes) -> list[str]:
+    """Lines that the file doesn't bear out, by a parser that is independent of what wrote them."""
+    try:
+        from benchmarks.campaigns.statements import printed as stated
+        from tests.independent.sentence import false_lines as parsed
+    except ImportError:  # no parser yet
+        return []
+    return parsed(stated(theorem), file)
+
+
+def peak() -> int:
+    """Megabytes that the process has held at most."""
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024
+
+
 def run(start: int, count: int) -> dict[str, Any]:
     files = good_files()
     grammar = st.binary(min_size=300, max_size=600).map(certificate)
@@ -328,14 +449,21 @@ def run(start: int, count: int) -> dict[str, Any]:
         "bounds grammar": (bounds_grammar, 0.25),
     }  # fmt: skip
     outcomes: dict[str, Counter] = {name: Counter() for name in shares}
-    reasons, bad, slowest = Counter(), [], (0.0, "")
+    reasons, bad, slowest, dearest = Counter(), [], (0.0, ""), 0.0
+    held = before = peak()
 
     def attack(kind: str, file: bytes) -> None:
-        nonlocal slowest
-        began = time.perf_counter()
+        nonlocal slowest, held, dearest
+        began, told = time.process_time(), [0, LIMIT]
+
+        def watch(work: int, most: float) -> None:
+            told[:] = work, most
+
         try:
-            check(file)
+            theorem = check(file, limit=LIMIT, watch=watch)
             outcome = "accepted"
+            if theorem.work > told[1]:
+                bad.append(_kept(kind, file, f"{theorem.work} units of work, allowed {told[1]}"))
         except NotACertificate:
             outcome = "not a certificate"
         except Rejected as error:
@@ -347,27 +475,36 @@ def run(start: int, count: int) -> dict[str, Any]:
             outcome = "raised"
             bad.append(_kept(kind, file, f"raised {type(error).__name__}: {error}"))
         outcomes[kind][outcome] += 1
-        seconds = time.perf_counter() - began
-        if seconds > slowest[0]:
-            slowest = seconds, kind
-            if seconds > 2:
-                _kept(kind, file, f"{seconds:.1f} s")
+        seconds = time.process_time() - began
+        slowest = max(slowest, (seconds, kind))
+        dearest = max(dearest, seconds / (EACH + PER_UNIT * told[1]))
+        if seconds > EACH + PER_UNIT * told[1]:
+            bad.append(_kept(kind, file, f"{seconds:.1f} s where {told[1]:.2g} units of work are allowed"))
+        if (now := peak()) > held:
+            if now > before + MEGABYTES:
+                bad.append(_kept(kind, file, f"{now - before} MiB"))
+            held = now
+        if outcome == "accepted":
+            try:
+                printed(theorem)
+                bad.extend(_kept(kind, file, f"false line: {line}") for line in false_lines(theorem, file))
+            except Exception as error:
+                bad.append(_kept(kind, file, f"printing raised {type(error).__name__}: {error}"))
 
     for kind, (strategy, share) in shares.items():
         left, number = round(share * count), 0
         while left > 0:
             options = settings(max_examples=min(ROUND, left), database=None, deadline=None, phases=[Phase.generate],
                                suppress_health_check=list(HealthCheck))  # fmt: skip
-            before = outcomes[kind].total()
+            done = outcomes[kind].total()
 
             def attempt(file: bytes) -> None:
                 attack(kind, file)  # noqa: B023 (called before the loop goes on)
 
             seed(start * 10_000 + number)(options(given(strategy)(attempt)))()
-            left, number = left - max(1, outcomes[kind].total() - before), number + 1
-    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024
+            left, number = left - max(1, outcomes[kind].total() - done), number + 1
     return {"files": sum(c.total() for c in outcomes.values()), "outcomes": outcomes, "bad": bad, "slowest": slowest,
-            "peak": peak, "reasons": reasons.most_common(40)}  # fmt: skip
+            "peak": peak(), "above": held - before, "dearest": dearest, "reasons": reasons.most_common(40)}  # fmt: skip
 
 
 def _kept(kind: str, file: bytes, what: str) -> str:

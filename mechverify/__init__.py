@@ -4,8 +4,11 @@ that can be proved.
 Names load on first use, so that `import mechverify.kernel` needs nothing but numpy.
 """
 
+import time
 from importlib import import_module
 from typing import Any
+
+STARTED = time.monotonic()  # the process, or nearly: a time limit counts from here
 
 _HOMES = {
     "Accuracy": "mechverify.claims",

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mechverify import kernel
+from mechverify import STARTED, kernel
 from mechverify.kernel.check import AXIOMS, SECONDS
 from mechverify.kernel.errors import OverLimit, Stopped
 from mechverify.kernel.semantics import SEMANTICS
@@ -33,7 +33,6 @@ app = typer.Typer(
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 EXIT = {"PROVED": 0, "BOUNDED": 0, "REFUTED": 1, "UNKNOWN": 3}
 REJECTED, BAD_INPUT, INTERNAL, INTERRUPTED = 1, 2, 70, 130
-STARTED = time.monotonic()
 COLOURS = {"PROVED": "green", "REFUTED": "red", "BOUNDED": "cyan", "UNKNOWN": "yellow"}
 
 
@@ -88,9 +87,17 @@ def prove(
     if smtlib is not None and not smtlib.is_dir():
         _stop(f"--smtlib {smtlib}: not a folder; create it first")
     began, budget = context.obj or time.monotonic(), Budget()
+
+    def give_up(reason: str) -> None:
+        """Where the search can't even be interrupted."""
+        seconds = time.monotonic() - began
+        result = as_json(None, "UNKNOWN", None, seconds, 0.0, [reason], semantics)
+        print(json.dumps(result) if json_ else f"UNKNOWN\n{'note':>16}  {reason}", flush=True)
+        os._exit(EXIT["UNKNOWN"])
+
     if time_limit is not None:
         budget.limit(time_limit, began)
-    with Reporter(err) as reporter, Guard(budget, err) as guard:
+    with Reporter(err) as reporter, Guard(budget, err, give_up) as guard:
         guard.step = f"reading {file}"
         try:
             reporter(guard.step, None)
@@ -103,8 +110,7 @@ def prove(
         except ClaimError as error:
             _stop(str(error))
         except Stopped:
-            reason = f"{guard.step} didn't end: {budget.why}"
-            outcome = Outcome("UNKNOWN", None, None, None, [reason], time.monotonic() - began, 0.0)
+            outcome = Outcome("UNKNOWN", None, None, None, [guard.reason], time.monotonic() - began, 0.0)
         instead: list[str] = []
         _write(target, outcome.certificate)
         if outcome.unchecked is not None:

@@ -13,6 +13,7 @@ from mechverify.kernel.arithmetic import Arithmetic
 from mechverify.kernel.errors import Unsupported
 from mechverify.kernel.graph import Graph
 from mechverify.kernel.integers import FOLDS, absorb, apply
+from mechverify.kernel.meter import reserve
 
 STATE_LIMIT = 20_000  # states after any one token
 TABLE_LIMIT = 2**24  # half of states times tokens times operands of one step; entries of all steps
@@ -49,6 +50,7 @@ def derive(ar: Arithmetic, graph: Graph, roots: list[int], domain: list[np.ndarr
             what = f"{len(state)} states after {position} tokens (limit {STATE_LIMIT})"
             raise Unsupported(f"the mechanism is not a short fold: {what}")
         ar.step(2 * work, 2 * reader.edges)
+        reserve(len(state), len(graph.values))
         table = np.full((len(state), len(graph.values)), -1, np.int32)
         rows = reader.read(state, position, tokens)
         state, index = _unique_rows(rows.reshape(len(state) * len(tokens), rows.shape[-1]))
@@ -83,7 +85,7 @@ class _Reader:
         self.layout: list[tuple[str, int, int]] = []  # (what, node, width): the columns of the state
 
     def _apply(self, n: int, value: dict[int, np.ndarray], tokens: np.ndarray | None = None) -> np.ndarray:
-        node, values = self.graph.nodes[n], np.asarray(self.graph.values, np.int64)
+        node, values = self.graph.nodes[n], self.graph.meanings
         return apply(node.op, node.attr, [value[a] for a in node.args], lambda _: values[tokens][None, :])
 
     def _done(self, node: int, read: int) -> bool:

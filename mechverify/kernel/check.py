@@ -14,7 +14,7 @@ import numpy as np
 
 from mechverify.kernel import container
 from mechverify.kernel.claim import Bounds, Claim, Domain, Job, ProvedLemma, Range
-from mechverify.kernel.errors import NotACertificate, OverLimit, Rejected, Stopped
+from mechverify.kernel.errors import NotACertificate, OverLimit, Rejected
 from mechverify.kernel.exact import Exact
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64, check_environment
@@ -118,8 +118,6 @@ def check(
             raise
         raise Rejected(f"it takes more than the {announced:.3g} units of work that it announces") from error
     except Exception as error:  # fail closed: what the kernel can't finish, it doesn't accept
-        if isinstance(error, Stopped):
-            raise
         if isinstance(error, Rejected | NotACertificate):  # whatever names the file has, they don't forge a line
             raise type(error)(printable(str(error))) from None
         raise Rejected(printable(f"internal error, please report it: {type(error).__name__}: {error}")) from error
@@ -139,7 +137,8 @@ def _allowed(announced: int | None, exact: bool, limit: float | None) -> float:
     if announced is None:
         return LIMIT if limit is None else limit
     if limit is not None and limit < announced:
-        raise OverLimit(limit, announced)
+        said = f"it announces {announced:.3g} units of work, more than the limit of {limit:.3g}"
+        raise OverLimit(f"{said}; --limit allows more")
     return announced * (IN_EXACT if exact else 1)
 
 

@@ -16,13 +16,6 @@ class Unsupported(Rejected):
 class OverLimit(Rejected):
     """The check was given up at the limit of work: nothing is known of the rest of the proof (exit code 3)."""
 
-    def __init__(self, limit: float, announced: float | None = None):
-        said = "" if announced is None else f": the certificate announces {announced:.3g}"
-        super().__init__(
-            f"it takes more than {limit:.3g} units of work{said}. What was checked until here is in order; "
-            "--limit allows more"
-        )
 
-
-class Stopped(Exception):
+class Stopped(BaseException):
     """Whoever watches the work ended it: time is up, or somebody interrupted."""

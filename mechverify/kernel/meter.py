@@ -41,7 +41,8 @@ class Meter:
 
     def look(self) -> None:
         if self.work > self.limit:
-            raise OverLimit(self.limit)
+            said = f"it takes more than {self.limit:.3g} units of work"
+            raise OverLimit(f"{said}. What was checked until here is in order; --limit allows more")
         if self.watch is not None:
             self.watch(self.work, self.limit)
         self._glance = min(self.limit, self.work + GLANCE)

@@ -1,8 +1,6 @@
 """Signals and the clock, for a process that proves one claim: what they end, and how soon."""
 
-import _thread
 import math
-import os
 import signal
 import threading
 import time
@@ -18,18 +16,18 @@ GRACE = 8.0  # seconds after SIGTERM: schedulers kill some ten seconds later
 SOON = 1.0, 0.02  # seconds, and share of the time limit, after which a step that doesn't look at the clock is ended
 AGAIN = 3.0  # seconds until it is tried again
 LAST = 2.0, 0.03  # after the budget's end: the process
-UNKNOWN = 3
 
 
 class Guard:
     """The first Ctrl-C asks the search for what it has; the second one stops it. SIGTERM leaves GRACE seconds as well.
 
     Where a step of the search (a claim file, sympy, torch) doesn't look at the budget, a thread has Stopped raised in
-    its middle; and where nothing helps, it ends the process, whose answer is UNKNOWN. `step` is what is being done.
+    its middle; and where nothing helps, it calls `give_up` with the reason, which ends the process. `step` is what is
+    being done.
     """
 
-    def __init__(self, budget: Budget, console: Console, end: Callable[[int], Any] = os._exit):
-        self.budget, self.console, self.end = budget, console, end
+    def __init__(self, budget: Budget, console: Console, give_up: Callable[[str], Any]):
+        self.budget, self.console, self.give_up = budget, console, give_up
         self.began, self.step = time.monotonic(), ""
         self.asked = math.inf  # when somebody interrupted
         self.over = threading.Event()
@@ -44,6 +42,10 @@ class Guard:
         self.over.set()
         for number, handler in self.before.items():
             signal.signal(number, handler)
+
+    @property
+    def reason(self) -> str:
+        return f"{self.step} didn't end: {self.budget.why}"
 
     def _ask(self, number: int, frame: Any) -> None:
         if self._ending:
@@ -64,9 +66,8 @@ class Guard:
             length = max(0.0, budget.deadline - self.began)
             soon = min(budget.deadline + SOON[0] + SOON[1] * length, self.asked + SOON[0])
             if now > budget.end + LAST[0] + (0 if budget.interrupted else LAST[1] * length):
-                self.console.print(f"UNKNOWN: {self.step} didn't end: {budget.why}", soft_wrap=True)
-                self.end(UNKNOWN)
+                self.give_up(self.reason)
                 return
             if now > soon and now - tried > AGAIN and not budget.checking:
                 tried, self._ending = now, True
-                _thread.interrupt_main(signal.SIGINT)
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # wakes what sleeps, too

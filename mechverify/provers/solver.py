@@ -18,13 +18,13 @@ def ask(text: str, seconds: float, stop: Callable[[], bool] = lambda: False) -> 
     command = [sys.executable, "-P", __file__]  # as a file: the package would import torch, which takes longer than z3
     pipe, end = subprocess.PIPE, time.monotonic() + seconds
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
-        said = None
+        said, unsent = None, text
         try:
             while said is None and time.monotonic() < end and not stop():
                 try:
-                    said = process.communicate(text, timeout=max(0.0, min(POLL, end - time.monotonic())))
+                    said = process.communicate(unsent, timeout=max(0.0, min(POLL, end - time.monotonic())))
                 except subprocess.TimeoutExpired:
-                    continue
+                    unsent = None  # what is left of it is sent on
         finally:
             process.kill()  # nothing, where it has ended
     if said is None:

@@ -1,4 +1,4 @@
-"""The second checker's part for claims about bounds of a captured model: format version 3.
+"""The second checker's part for claims about bounds of a captured model: format versions 3 and 4.
 
 Follows docs/certificate.md; shares no code with mechverify, though its author had read the kernel. Numbers are exact
 rationals; what isn't rational is enclosed by intervals. Ranges on parts of the domain come from affine arithmetic: each
@@ -25,6 +25,7 @@ from tests.independent.checker import (
     Interval,
     Rejected,
     _up,
+    announced,
     fields,
     integer,
     items,
@@ -877,9 +878,9 @@ def check(data: bytes) -> dict[str, Any]:
     """The conclusion of a certificate, if it is confirmed; raises Rejected or NotConfirmed."""
     document, weights = members(data)
     form, version, claim, conclusion, axioms, proof = fields(
-        strict_json(document), "format", "version", "claim", "conclusion", "axioms", "proof"
+        announced(strict_json(document)), "format", "version", "claim", "conclusion", "axioms", "proof"
     )
-    need(form == "mechverify-certificate" and integer(version) == 3, "format or version")
+    need(form == "mechverify-certificate" and integer(version) in (3, 4), "format or version")
     need(axioms == ["ieee754", "capture"], "axioms")
     task = Claim(claim, weights)
     verdict, *ends_ = fields(conclusion, "verdict", "low", "high")

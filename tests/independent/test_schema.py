@@ -206,6 +206,27 @@ def with_operation(*row: Any) -> dict[str, Any]:
     return changed(UNIT, "claim.graph.nodes", [given(1), list(row)])
 
 
+@pytest.mark.parametrize("cost", [None, "0", "5000000000", "1" + 18 * "0"])
+def test_costs_validate(cost: str | None) -> None:
+    for one in (document(), UNIT):
+        VALIDATOR.validate({**one, "version": 4, "cost": cost})
+        assert checker.announced({**one, "version": 4, "cost": cost}) == {**one, "version": 4}
+
+
+@pytest.mark.parametrize("cost", ["", "-1", "01", "1e9", 5, [], "1" + 19 * "0", "2" + 18 * "0"])
+def test_malformed_costs_dont_validate(cost: Any) -> None:
+    for one in (document(), UNIT):
+        assert not VALIDATOR.is_valid({**one, "version": 4, "cost": cost})
+        with pytest.raises(checker.Rejected):
+            checker.announced({**one, "version": 4, "cost": cost})
+
+
+def test_only_version_4_has_a_cost() -> None:
+    for one in (document(), UNIT):
+        assert not VALIDATOR.is_valid({**one, "version": 4})
+        assert not VALIDATOR.is_valid({**one, "cost": "5"})
+
+
 MALFORMED_BOUNDS = {
     "an accuracy claim's version": changed(UNIT, "version", 2),
     "an accuracy claim": changed(document(), "version", 3),

@@ -24,7 +24,7 @@ from mechverify.kernel.claim import Bounds, Domain, Job, add_expression
 from mechverify.kernel.elementary import exp_parts
 from mechverify.kernel.errors import Rejected
 from mechverify.kernel.fields import Reader
-from mechverify.kernel.meter import reserve
+from mechverify.kernel.meter import ROOM, reserve
 from mechverify.kernel.neurons import Factors, Reach, reach, replaced
 from mechverify.kernel.ratio import ratio_form
 
@@ -108,6 +108,7 @@ class Partition:
         """What the neurons read, in every cell."""
         form, tokens = self.form, self.domain.tokens
         queries, vocab, attended = np.array(self.queries), *form.score.mid.shape[1:]
+        reserve(len(queries), vocab, attended)
         alive = np.zeros((len(queries), vocab, attended), bool)
         for i, here in enumerate(tokens[:attended]):
             alive[:, list(here), i] = True
@@ -153,7 +154,8 @@ class Family:
         queries = list(self.sizes)
         states = max(layer.states for layer in self.layers)
         reserve(states, self.outputs)
-        rows = max(1, self.ar.chunk // (self.outputs * (4 * len(self.form.score.mid[0]) + states)))
+        vocab, attended = self.form.score.mid.shape[1:]
+        rows = max(1, min(self.ar.chunk // (self.outputs * (4 * vocab + states)), ROOM // (vocab * attended)))
         for start in range(0, len(queries), rows):
             some = queries[start : start + rows]
             terms = None if self.impossible else Terms(self, np.array(some))
@@ -167,6 +169,7 @@ class Terms:
     def __init__(self, family: Family, queries: np.ndarray):
         form, self.family, self.queries = family.form, family, queries
         vocab, attended = form.score.mid.shape[1:]
+        reserve(len(queries), vocab, attended)
         alive = np.zeros((len(queries), vocab, attended), bool)
         for i, layer in enumerate(family.layers[:attended]):
             for tokens, _ in layer.groups:

@@ -1,0 +1,158 @@
+"""One gate for work and memory: whatever in the kernel makes arrays, or loops over ranges, asks it first.
+
+A function that does so calls `reserve`, `spend` or `step` before; the others are listed here, each with what bounds it.
+"""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+KERNEL = Path(__file__).parent.parent.parent / "mechverify" / "kernel"
+MAKES = {"zeros", "ones", "eye", "full", "arange", "empty", "tile", "repeat", "tri", "indices", "ndindex", "identity",
+         "linspace", "range", "meshgrid", "kron"}  # fmt: skip
+GATE = {"reserve", "spend", "step"}
+
+AXES = "as many as a value has axes, or a graph has letters in a contraction"
+ASKED = "no larger than values that whoever calls it has asked for"
+TABLES = "no larger than the tables that the rule has asked for"
+BATCH = "a batch of inputs, whose size is chosen by the memory that they take"
+RULE = "asks, in every turn, before what a turn does"
+
+ALLOWED = {
+    "architectures.transformer": "as many as the weights have layers",
+    "arithmetic.Ball.point": AXES,
+    "arithmetic.Arithmetic.contract": "the result is a node's value, or a form that was asked for",
+    "arithmetic.Arithmetic.scatter": "an index of its operand's length; it refuses what is too large itself",
+    "arithmetic.Arithmetic.whole": AXES,
+    "arithmetic._parts": "slices of an array that is there",
+    "arithmetic._spread": AXES,
+    "automaton.derive": "STATE_LIMIT and TABLE_LIMIT are its gate, which it asks at every position",
+    "automaton._Reader.read": "states times tokens, which derive asks for",
+    "automaton._unique_rows": "an index of rows that are there",
+    "chains.product": "as many as a chain has matrices",
+    "chains.mean_row": TABLES,
+    "check._decide": "arrays of no inputs",
+    "check._everything": "as many as the output has entries: at most MOST_ENTRIES",
+    "claim.Domain.inputs": BATCH,
+    "claim.Job.decide": BATCH,
+    "claim.Job._decide": BATCH,
+    "elementary.series": "as many as a series has terms",
+    "enclosed.Enclosed.__init__": "as many as there are tokens",
+    "enclosed.Enclosed._table": TABLES,
+    "enclosed.Enclosed._place": TABLES,
+    "evaluate.Evaluation.align": AXES,
+    "evaluate.Evaluation._concatenated": ASKED,
+    "evaluate.kept": "as many as a softmax has entries: a node's value",
+    "exact.Exact.exact": AXES,
+    "exact.Exact.mantissa": AXES,
+    "float64.check_environment": "three numbers",
+    "integers.absorb": "at most eight columns of what derive or an evaluation has asked for",
+    "intervals.Intervals.__init__": "as many as there are cells, which rules/linear.cells asks for",
+    "intervals.Intervals._positions": "as many as there are positions",
+    "intervals.Intervals._interval": ASKED,
+    "intervals.Intervals.source": ASKED,
+    "intervals.Intervals._concat_entries": ASKED,
+    "intervals.Intervals._transposed": ASKED,
+    "leads.Lead.of": TABLES,
+    "leads.Leads.lead": TABLES,
+    "leads.Leads._scaled": TABLES,
+    "linear.Relaxed.range": "at most FORMS coefficients at a time, and asks for them",
+    "neurons._point": AXES,
+    "parts._Reader._over": "as many as a value has axes",
+    "ratio.ratio_form": "as many as there are tokens",
+    "recursion.completions": "one number",
+    "recursion.sizes_by_token": "as many as a layer has states, which derive bounds",
+    "recursion.smallest": "states times outputs, which Family.cells asks for",
+    "recursion.smallest_by_class": RULE,
+    "recursion.sums": RULE,
+    "relaxation.rewritten": "as many as a node has axes",
+    "relaxation.curve": "as many as there are pieces",
+    "rules/compact.Family.kept_in_order": TABLES,
+    "rules/compact.Family.shown": TABLES,
+    "rules/compact.Family.sums": RULE,
+    "rules/evaluation.enumerate": RULE,
+    "rules/evaluation.point": "as many as the output has entries: at most MOST_ENTRIES",
+    "rules/fold.Terms.minima": ASKED,
+    "rules/fold.Cell.list_wrong": RULE,
+    "rules/linear.check": "as many as the file has leaves",
+    "rules/linear.bounds": "as many as the output has entries, for leaves that prove asks for",
+    "semantics.Real.softmax": ASKED,
+    "tables.Tables.__init__": "refuses more than ROOM numbers itself",
+    "tables._prime": "up to the next prime, and a square root",
+}
+
+
+def name_of(call: ast.Call) -> str:
+    """Of np.zeros, ar.xp.zeros, range and the like; "" for methods of values."""
+    f = call.func
+    if isinstance(f, ast.Name):
+        return f.id
+    if isinstance(f, ast.Attribute):
+        owner = f.value.attr if isinstance(f.value, ast.Attribute) else getattr(f.value, "id", "")
+        return f.attr if f.attr in GATE or owner in ("np", "xp", "math", "itertools") else ""
+    return ""
+
+
+def constant(node: ast.expr) -> bool:
+    """A size that no file decides: numbers, and as many of them as an array has axes."""
+    if isinstance(node, ast.Constant):
+        return True
+    if isinstance(node, ast.Tuple | ast.List):
+        return all(map(constant, node.elts))
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):  # (1,) * a.ndim
+        return isinstance(node.left, ast.Tuple) and constant(node.left)
+    if isinstance(node, ast.Attribute):
+        return node.attr == "ndim"
+    return False
+
+
+def functions(tree: ast.Module, prefix: str = "") -> list[tuple[str, ast.AST]]:
+    found = []
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ClassDef):
+            found += functions(node, f"{prefix}{node.name}.")
+        elif isinstance(node, ast.FunctionDef):
+            found.append((prefix + node.name, node))
+    return found
+
+
+def unguarded(source: str) -> list[str]:
+    """Functions, with what they make before they ask."""
+    found = []
+    for name, function in functions(ast.parse(source)):
+        calls = [n for n in ast.walk(function) if isinstance(n, ast.Call)]
+        asks = min((c.lineno for c in calls if name_of(c) in GATE), default=10**9)
+        made = [c for c in calls if name_of(c) in MAKES and not all(map(constant, c.args[:2])) and c.lineno < asks]
+        if made:
+            found.append(name)
+    return found
+
+
+def everything() -> dict[str, Path]:
+    return {f"{p.relative_to(KERNEL).with_suffix('').as_posix()}.{name}": p
+            for p in sorted(KERNEL.rglob("*.py")) for name in unguarded(p.read_text())}  # fmt: skip
+
+
+def test_nothing_is_made_before_the_gate_is_asked():
+    assert sorted(set(everything()) - set(ALLOWED)) == []
+
+
+def test_no_exception_is_left_over():
+    assert sorted(set(ALLOWED) - set(everything())) == []
+
+
+@pytest.mark.parametrize("source", [
+    "def f(n):\n    return np.eye(n)", "def f(n):\n    a = np.zeros(n)\n    reserve(n)", "def f(n):\n    for i in range(n): pass",
+    "class A:\n    def f(self, n):\n        return self.ar.xp.full((n, n), 1.0)",
+])  # fmt: skip
+def test_what_is_not_asked_for_is_found(source):
+    assert unguarded(source)
+
+
+@pytest.mark.parametrize("source", [
+    "def f(n):\n    reserve(n)\n    return np.eye(n)", "def f(ar, n):\n    ar.spend(n)\n    for i in range(n): pass",
+    "def f(a):\n    return np.zeros((1,) * a.ndim)", "def f():\n    return np.ones(3)",
+])  # fmt: skip
+def test_what_is_asked_for_is_not(source):
+    assert not unguarded(source)
