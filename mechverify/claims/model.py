@@ -60,6 +60,11 @@ class Entry(sympy.Expr):
     def index(self) -> tuple:
         return self.args[1:]
 
+    @property
+    def free_symbols(self) -> set:
+        """With one for the site: an entry is no constant."""
+        return super().free_symbols | {sympy.Symbol(f"{self.site}[...]")}
+
     def _sympystr(self, printer: Any) -> str:
         return f"{self.site}[{', '.join(map(str, self.index))}]"
 
