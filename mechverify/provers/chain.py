@@ -77,12 +77,13 @@ def prove(
         claim = Accuracy(claim.output, equals=claim.equals, over=claim.over, at_least=claim.at_least, margin=margin)
         problem = Problem.of(claim, semantics)
     found = _listed(problem, evidence)
-    reasons = []
+    reasons, refused = [], 0
     for prover in PROVERS:
         if problem.settled(found.right) or budget.spent():
             break
         reason = prover.accepts(problem, evidence)
         if reason:
+            refused += 1
             reasons = [*(r for r in reasons if r != f"{prover.name}: {reason}"), f"{prover.name}: {reason}"]
             continue
         try:
@@ -90,10 +91,11 @@ def prove(
         except kernel.Rejected as error:  # say, weights so large that enclosures overflow
             reasons.append(f"{prover.name}: {error}")
     decided = problem.verdict(found.right, len(evidence.wrong) > 0)
-    if decided:
+    if decided and not (decided == "BOUNDED" and found.right.low == 0):  # else nothing but wrong inputs was found
         reasons = []
     if budget.spent() and not problem.settled(found.right):
-        reasons.append("interrupted" if budget.interrupted else "the time limit was reached; raise --time-limit")
+        more = "" if refused == len(PROVERS) else "; raise --time-limit"  # no prover would use it
+        reasons.append("interrupted" if budget.interrupted else f"the time limit was reached{more}")
     return _confirmed(problem, claim, found, decided, evidence, reasons, budget, start)
 
 
