@@ -173,6 +173,9 @@ def test_sites_are_sequences(pair):
         Within(site, embed, over=X)
     with pytest.raises(ClaimError, match=r"\[0, 0, 0\]: the site has shape"):
         embed[0, 0, 0]
+    for bad in ("a", None, 1.0, Float(1), [0, 1]):
+        with pytest.raises(ClaimError, match="an index is an integer"):
+            site[bad]
 
 
 A, B = X
