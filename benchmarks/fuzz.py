@@ -110,7 +110,7 @@ TEXTS = [
     "9" * 5_000,
 ]
 ARITIES = {"sum": 0, "product": 0, "max": 0, "min": 0, "and": 0, "or": 0, "kth_largest": 0, "not": 1, "eq": 2, "lt": 2,
-           "le": 2, "mod": 1, "floordiv": 1, "where": 3}  # fmt: skip
+           "le": 2, "mod": 1, "floordiv": 1, "where": 3, "lookup": 1}  # fmt: skip
 
 
 def anything(tape: Tape, depth: int = 3) -> Any:
@@ -144,6 +144,7 @@ def mechanism(tape: Tape, length: int) -> list:
             if op in ("and", "or", "not", "eq", "lt", "le"):
                 truths.append(len(rows))
             attribute = {"kth_largest": 1 + tape.below(n), "mod": 1 + tape.below(4), "floordiv": 1 + tape.below(4)}
+            attribute["lookup"] = [tape.below(5) - 1 for _ in range(tape.below(6))]
             rows.append([op, args, attribute.get(op)])
     if tape.below(2):  # an output more often
         rows.append(["mod", [len(rows) - 1], 1 + tape.below(3)])

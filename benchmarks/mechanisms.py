@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import torch
-from sympy import Max, Min, Mod, Piecewise, sign
+from sympy import Max, Min, Piecewise, sign
 
 from benchmarks.board import Board
-from mechverify import Accuracy, Bounds, Within, box, capture, count, kernel, prove, tokens
+from mechverify import Accuracy, Bounds, Mod, Within, box, capture, count, kernel, prove, tokens
 from mechverify.graph.adapters import load
 from mechverify.provers.base import Budget, Problem
 from mechverify.provers.falsify import Margins

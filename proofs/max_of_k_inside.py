@@ -7,10 +7,9 @@ mechverify prove proofs/max_of_k_inside.py -p what=copies -p least=8   # by how 
 from typing import Literal
 
 import torch
-from sympy import Mod
 from torch import nn
 
-from mechverify import Bounds, capture, tokens
+from mechverify import Bounds, Mod, capture, tokens
 from mechverify.graph.adapters import load
 
 

@@ -6,9 +6,7 @@ mechverify prove proofs/modular_addition.py -p what=accuracy --semantics float32
 
 from typing import Literal
 
-from sympy import Mod
-
-from mechverify import Accuracy, Bounds, capture, pair_mlp, tokens
+from mechverify import Accuracy, Bounds, Mod, capture, pair_mlp, tokens
 from mechverify.graph.adapters import load
 
 WEIGHTS = "toy_models/weights/add_mod_59_seed0.safetensors"

@@ -121,6 +121,7 @@ def evaluate(rows: list, ids, values) -> int:
                 "mod": lambda: a[0] % attribute,
                 "floordiv": lambda: a[0] // attribute,
                 "where": lambda: a[1] if a[0] else a[2],
+                "lookup": lambda: attribute[a[0]],
             }[op]()
         )
     return found[-1]

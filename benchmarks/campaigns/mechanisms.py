@@ -11,16 +11,19 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import mpmath
 import numpy as np
 import sympy
 import torch
+from sympy import Piecewise
 
 import mechverify
 from benchmarks.board import Board
-from mechverify import box, capture, tokens
+from benchmarks.campaigns.examples import Example
+from mechverify import Bounds, Holds, Mod, Within, box, capture, count, kth_largest, lookup, prove, tokens
 from mechverify.claims import ClaimError
 from mechverify.claims.expressions import Expressions, inequalities
 from mechverify.claims.language import compile_mechanism
@@ -39,6 +42,7 @@ TABLES = ([3, -2, 7], [0, 1, 4, 9, 16], [5, 5, 1, -6])
 K = sympy.Symbol("k", integer=True)
 INPUTS = 12
 mpmath.mp.dps = 60
+DECIMAL = mpmath.mpf(2) ** -44  # sympy multiplies and divides decimals in float64, as Python does
 
 SYMPY = ("Max", "Min", "Abs", "sign", "floor", "ceiling", "Piecewise", "Eq", "Ne", "And", "Or", "Not", "Implies", "Xor",
          "exp", "log", "sin", "cos", "tanh", "sqrt", "pi")  # fmt: skip
@@ -65,13 +69,14 @@ PLAIN: dict[str, Any] = {
     "sympy_Mod": lambda a, n: a % n,
     "kth_largest": lambda k, *x: sorted(x, reverse=True)[int(k) - 1],
     "count": lambda v, *x: sum(a == v for a in x),
-    "lookup": lambda table, i: table[int(i)],
+    "lookup": lambda table, i: Fraction(table[int(i)]),
     "Sum": lambda f, a, b: sum(f(Fraction(k)) for k in range(a, b + 1)),
     "n": Fraction,
 }
 REAL = PLAIN | {
     "exp": mpmath.exp, "log": mpmath.log, "sin": mpmath.sin, "cos": mpmath.cos, "tanh": mpmath.tanh, "n": mpmath.mpf,
-    "sqrt": mpmath.sqrt, "pi": mpmath.pi, "Sum": lambda f, a, b: sum(f(mpmath.mpf(k)) for k in range(a, b + 1)),
+    "sqrt": mpmath.sqrt, "pi": mpmath.pi, "lookup": lambda table, i: mpmath.mpf(table[int(i)]),
+    "Sum": lambda f, a, b: sum(f(mpmath.mpf(k)) for k in range(a, b + 1)),
 }  # fmt: skip
 
 
@@ -191,11 +196,11 @@ def reason(error: Exception) -> str:
     return re.sub(r"-?\d+", "#", first.rpartition(": ")[2])[:70] if isinstance(error, ClaimError) else repr(error)[:70]
 
 
-def integers(seed: int, count: int) -> tuple[list[str], Counter, int]:
+def integers(seed: int, number: int) -> tuple[list[str], Counter, int]:
     """Texts of which kernel and Python differ, refusals by reason, and how many values were compared."""
     writer, differ, refused, compared = Writer(seed, ["x[0]", "x[1]", "x[2]"]), [], Counter(), 0
     rng = np.random.default_rng(seed)
-    for _ in range(count):
+    for _ in range(number):
         text = writer.integer(writer.random.randint(1, 4))
         ids = rng.integers(0, len(VALUES), (INPUTS, 3))
         program = compile(text, text, "eval")
@@ -237,12 +242,12 @@ def real_model() -> tuple[Any, Any]:
     return model, box([-4, -4], [4, 4], name="u").with_tokens(TOKENS)
 
 
-def reals(seed: int, count: int, conditions: bool = False) -> tuple[list[str], Counter, int]:
+def reals(seed: int, number: int, conditions: bool = False) -> tuple[list[str], Counter, int]:
     """The same of real expressions (or of conditions between them), over real inputs, tokens and entries of a site."""
     writer, differ, refused, compared = Writer(seed, ["u[0]", "u[1]", "y[0]", "y[2]", "x[0]"]), [], Counter(), 0
     rng, (model, domain) = np.random.default_rng(seed), real_model()
-    names = CLAIM | {"x": TOKENS, "u": domain, "y": model["output"]}
-    for _ in range(count):
+    names = CLAIM | {"x": TOKENS, "u": domain, "y": model["output"], "n": sympy.Integer}
+    for _ in range(number):
         depth = writer.random.randint(1, 3)
         text = writer.condition(min(depth, 2), lambda d: writer.real(min(d, 1))) if conditions else writer.real(depth)
         program = compile(text, text, "eval")
@@ -260,8 +265,7 @@ def reals(seed: int, count: int, conditions: bool = False) -> tuple[list[str], C
         for _ in range(3):
             ids, u = rng.integers(0, len(VALUES), (1, 3)), rng.integers(-8, 9, (1, 2)) / 4
             plain = REAL | {"x": [mpmath.mpf(VALUES[i]) for i in ids[0]], "u": list(map(mpmath.mpf, u[0]))}
-            plain["y"] = Row([mpmath.mpf(float(v)) for v in
-                              model_values(u[0])])  # fmt: skip
+            plain["y"] = Row([mpmath.mpf(float(v)) for v in model_values(u[0])])
             try:
                 ends = enclosed(graph, model.captured.weights, nodes, ids, u)
                 expected = eval(program, plain)
@@ -274,7 +278,7 @@ def reals(seed: int, count: int, conditions: bool = False) -> tuple[list[str], C
                 refused["within rounding of a tie"] += not (holds or fails)
                 wrong = (fails and expected) or (holds and not expected and not near(ends))
             else:
-                slack = mpmath.mpf(10) ** -40 * (1 + abs(expected))
+                slack = (DECIMAL if re.search(r"\d\.\d", text) else mpmath.mpf(10) ** -40) * (1 + abs(expected))
                 wrong = not all(low - slack <= expected <= high + slack for low, high in ends)
             if wrong:
                 differ.append(f"{text} at x = {plain['x']}, u = {u[0]}")
@@ -306,6 +310,113 @@ def enclosed(graph: Graph, weights: dict, nodes: list[int], ids: np.ndarray, u: 
 
 def near(ends: list[tuple]) -> bool:
     return any(abs(end) < mpmath.mpf(10) ** -40 for pair in ends for end in pair)
+
+
+class Pair(torch.nn.Module):
+    """Two tokens of seven; five outputs."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = torch.nn.Embedding(7, 4)
+        self.head = torch.nn.Linear(8, 5)
+
+    def forward(self, ids):
+        return self.head(torch.relu(self.embed(ids)).flatten(1))
+
+
+@cache
+def pair() -> Any:
+    return capture(Pair().eval().double(), torch.tensor([[1, 2]]))
+
+
+P = tokens("x", length=2, vocab=7)
+GROUP = tokens("x", length=2, vocab=120)
+NARROW = tokens("x", length=2, vocab=7, allowed=[range(7), [3, 4]])
+
+
+def value(expression: sympy.Basic, at: tuple[int, ...], domain: Any = P) -> str:
+    """A mechanism at one input."""
+    graph = Graph(len(domain), domain.values)
+    root = add_expression(graph, Reader(compile_mechanism(expression, domain), "rows"))
+    return str(int(Evaluation(graph, {}, Real(Float64()), np.array([at]))[root].item()))
+
+
+def verdict(claim: Callable[[], Any]) -> str:
+    """Of a claim, or the advice of its refusal."""
+    try:
+        return prove(claim()).verdict
+    except ClaimError as error:
+        return str(error).strip().rpartition(": ")[2]
+
+
+def product_table() -> list[int]:
+    return [(7 * a + 11 * b) % 120 for a in range(120) for b in range(120)]
+
+
+def lines(claim: Callable[[], Any]) -> str:
+    try:
+        claim()
+    except ClaimError as error:
+        return f"refused in {'at most 40' if str(error).count(chr(10)) < 40 else 'more than 40'} lines"
+    return "no refusal"
+
+
+def y() -> Any:
+    return pair()["output"]
+
+
+x = P
+STRICT = "write <= or >="
+JUMPS = "jumps; bound the value itself, and tell its pieces apart with given="
+COUNTS = "count compares integers; of real values say Abs(a - b) <= eps"
+EQUAL = "is just False, whatever the input; write Eq(a, b) for a == b, and"
+EXAMPLES = [
+    Example("Mod(3*Mod(x0, 5), 5) at x0 = 4", "12", "2", lambda: value(Mod(3 * Mod(x[0], 5), 5), (4, 0))),
+    Example("3 * (x[0] % 5) % 5 at x0 = 4", "12", "2", lambda: value(3 * (x[0] % 5) % 5, (4, 0))),
+    Example("Mod(2*Mod(x0 + x1, 5), 7) at 3, 0", "4", "6", lambda: value(Mod(2 * Mod(x[0] + x[1], 5), 7), (3, 0))),
+    Example("output[x1] at x1 = 3", "output[x1]", "output[3]", lambda: str(y()[x[1]].subs(x[1], 3))),
+    Example("Sum(output[x1], (x1, 0, 3))", "4*output[x1]", "output[0] + output[1] + output[2] + output[3]",
+            lambda: str(sympy.Sum(y()[x[1]], (x[1], 0, 3)).doit())),
+    Example("Max(*output)", "hangs", "Max(output[0], output[1], output[2], output[3], output[4])",
+            lambda: str(sympy.Max(*y()))),
+    Example("len(output)", "TypeError", "5", lambda: str(len(y()))),
+    Example("embed[:, 1]", "SympifyError", "[embed[0, 1] embed[1, 1]]", lambda: str(pair()["embed"][:, 1])),
+    Example("Within(site, site)", "hangs", "PROVED", lambda: verdict(lambda: Within(y(), y(), over=x, eps=0))),
+    Example("Or of real values", "is no condition", "PROVED",
+            lambda: verdict(lambda: Holds(sympy.Or(y()[0] >= y()[1], y()[1] >= y()[0]), over=x))),
+    Example("Implies(x0 > x1, x0 >= 1)", "is no condition", "PROVED",
+            lambda: verdict(lambda: Holds(sympy.Implies(x[0] > x[1], x[0] >= 1), over=x))),
+    Example("Ne of tokens", "is no condition", "PROVED",
+            lambda: verdict(lambda: Holds(sympy.Ne(x[0] + x[1], 13), over=x))),
+    Example("Ne of real values", "is no condition", f"{STRICT}, as in Or(a <= b - eps, a >= b + eps)",
+            lambda: verdict(lambda: Holds(sympy.Ne(y()[0], y()[1]), over=x))),
+    Example("a strict comparison of real values", "is strict", STRICT,
+            lambda: verdict(lambda: Holds(y()[0] > y()[1], over=x))),
+    Example("a strict comparison of fractions of tokens", "is strict", "PROVED",
+            lambda: verdict(lambda: Holds(x[0] / 2 < x[1] + 4, over=x))),
+    Example("Piecewise of entries", "Entry is not in the vocabulary", "PROVED",
+            lambda: verdict(lambda: Holds(Piecewise((y()[0], x[0] > 2), (y()[1], True)) <= sympy.Max(*y()), over=x))),
+    Example("sign of an entry", "Entry is not in the vocabulary", f"of a real value it {JUMPS}",
+            lambda: verdict(lambda: Within(sympy.sign(y()[0]), 0, over=x))),
+    Example("kth_largest of entries", "is not in the vocabulary", "PROVED",
+            lambda: verdict(lambda: Holds(kth_largest(2, *y()) <= kth_largest(1, *y()), over=x))),
+    Example("count of entries", "is not in the vocabulary", COUNTS,
+            lambda: verdict(lambda: Within(count(0, *y()), 0, over=x))),
+    Example("lookup(table of 14,400, 120*x0 + x1) at 119, 7", "lookup is not in the vocabulary", "70",
+            lambda: value(lookup(product_table(), 120 * GROUP[0] + GROUP[1]), (119, 7), GROUP)),
+    Example("a wrong index of that table", "a message of 7 MB", "refused in at most 40 lines",
+            lambda: lines(lambda: compile_mechanism(lookup(product_table(), 121 * GROUP[0] + GROUP[1]), GROUP))),
+    Example("output[7 - x1], x1 in {3, 4}", "the index reaches from 1 to 13", "BOUNDED",
+            lambda: verdict(lambda: Bounds(y()[7 - NARROW[1]], over=NARROW))),
+    Example("cos(pi*x0) is (-1)**x0", "is not in the vocabulary", "PROVED",
+            lambda: verdict(lambda: Within(sympy.cos(sympy.pi * x[0]), (-1) ** x[0], over=x, eps="1e-9"))),
+    Example("(x0 + 1)**0.5 is a root", "is not in the vocabulary", "PROVED",
+            lambda: verdict(lambda: Within((x[0] + 1) ** 0.5, sympy.sqrt(x[0] + 1), over=x, eps="1e-9"))),
+    Example("output[0] == output[1]", f"predicate, number 1, {EQUAL} a <= b - 1 or a >= b + 1 for a != b",
+            f"predicate, number 1, {EQUAL} Ne(a, b) for a != b",
+            lambda: verdict(lambda: Holds(y()[0] == y()[1], over=x))),
+]  # fmt: skip
 
 
 def _row(board: Board, what: str, found: tuple[list[str], Counter, int], count: int) -> None:

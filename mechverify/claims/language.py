@@ -76,11 +76,10 @@ class Table(sympy.Atom):
 
     def __new__(cls, values: Any) -> "Table":
         self = super().__new__(cls)
-        listed = values.tolist() if hasattr(values, "tolist") else list(values)
         try:
-            self.values = tuple(exact(v) for v in listed)
+            self.values = tuple(exact(v) for v in (values.tolist() if hasattr(values, "tolist") else values))
         except (TypeError, ValueError, OverflowError):
-            raise ClaimError(f"lookup takes a list of numbers, not {short(listed)}") from None
+            raise ClaimError(f"lookup takes a list of numbers, not {short(values)}") from None
         if not 1 <= len(self.values) <= LONGEST:
             raise ClaimError(f"lookup: a table of {len(self.values)} entries; it takes 1 to {LONGEST}")
         return self

@@ -60,6 +60,11 @@ class Entry(sympy.Expr):
     def index(self) -> tuple:
         return self.args[1:]
 
+    @property
+    def free_symbols(self) -> set:
+        """With one for the site: an entry is no constant."""
+        return super().free_symbols | {sympy.Symbol(f"{self.site}[...]")}
+
     def _sympystr(self, printer: Any) -> str:
         return f"{self.site}[{', '.join(map(str, self.index))}]"
 
@@ -120,15 +125,15 @@ class Site:
             raise ClaimError(f"{self.name}[{', '.join(map(str, whole))}]: the site has shape {shape}")
         if self.position is None and len(whole) == 1 < len(shape) and isinstance(index, int | np.integer):
             return Site(self.model, self.name, int(index))
+        if not all(
+            isinstance(i, int | np.integer | slice | sympy.Expr) and not isinstance(i, sympy.Float) for i in whole
+        ):
+            text = ", ".join(map(short, whole))
+            raise ClaimError(f"{self.name}[{text}]: an index is an integer, a slice or an expression of tokens")
         axes = [*whole, *[slice(None)] * (len(shape) - len(whole))]
         first = () if self.position is None else (self.position,)
-        try:
-            kept = [range(size)[i] if isinstance(i, slice) else [i] for i, size in zip(axes, shape, strict=True)]
-            entries = [self.entry((*first, *at)) for at in product(*kept)]
-        except (sympy.SympifyError, TypeError, ValueError):
-            raise ClaimError(
-                f"{self.name}[{', '.join(map(short, whole))}]: an index is an integer, a slice or an expression"
-            ) from None
+        kept = [range(size)[i] if isinstance(i, slice) else [i] for i, size in zip(axes, shape, strict=True)]
+        entries = [self.entry((*first, *at)) for at in product(*kept)]
         sizes = [len(k) for i, k in zip(axes, kept, strict=True) if isinstance(i, slice)]
         return np.array(entries, dtype=object).reshape(sizes).view(Entries) if sizes else entries[0]
 

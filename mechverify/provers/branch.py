@@ -263,7 +263,8 @@ def branch(problem: BoundsProblem, budget: Budget, look: Callable[[], Found | No
             break
     for cell in [*(cell for *_, cell in work.open), *work.stuck]:
         work._reach(cell.low, cell.high)
-    reasons = [f"{len(work.open):,} of {work.total:,} cells are still open; raise --time-limit"] if work.open else []
+    more = "raise --time-limit" if budget.spent() else "no smaller parts are tried; state thresholds, or weaker ones"
+    reasons = [f"{len(work.open):,} of {work.total:,} cells are still open; {more}"] if work.open else []
     if work.stuck:
         what = f"{len(work.stuck):,} of {work.total:,} cells come within {2 * work.slack:.1g} of a threshold"
         reasons.append(f"{what}, where rounding decides; claim that much less")

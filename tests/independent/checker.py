@@ -632,6 +632,7 @@ OPERATIONS: dict[str, tuple[int, int, int, Callable, Callable]] = {
     "mod": (1, 0, BIG - 1, lambda s, k: (0, k - 1), lambda x, k: x[0] % k),
     "floordiv": (1, 0, BIG - 1, lambda s, k: (s[0][0] // k, s[0][1] // k), lambda x, k: x[0] // k),
     "where": (3, 1, 0, lambda s, k: hull(s[1:]), lambda x, k: x[1] if x[0] else x[2]),
+    "lookup": (1, 0, 0, lambda s, k: hull([(v, v) for v in k[s[0][0] : s[0][1] + 1]]), lambda x, k: k[x[0]]),
 }
 
 
@@ -648,7 +649,11 @@ def legal_span(op: Any, s: list[Span], k: Any, values: list[int], length: int) -
         need(type(op) is str and op in OPERATIONS, "operation")
         count, truths, most, of, _ = OPERATIONS[op]
         need(len(s) == count if count else s, f"operands of {op}")
-        need(integer(k, 1, most) if most else k is None, f"attribute of {op}")
+        if op == "lookup":
+            need(1 <= len(items(k)) <= 2**16 and all(size((integer(v), v)) < BIG for v in k), "table of lookup")
+            need(s[0][0] >= 0 and s[0][1] < len(k), "lookup: outside its table")
+        else:
+            need(integer(k, 1, most) if most else k is None, f"attribute of {op}")
         need(op != "kth_largest" or k <= len(s), "fewer operands than k")
         need(all(lo >= 0 and hi <= 1 for lo, hi in s[:truths]), f"{op} needs truth values")
         need(op != "sum" or sum(map(size, s)) < BIG, "span of a sum")

@@ -75,11 +75,17 @@ def mechanism(rng: np.random.Generator, length: int, out: int) -> list[list]:
 
     for _ in range(int(rng.integers(1, 4))):
         op = str(rng.choice(["sum", "product", "max", "min", "and", "or", "kth_largest", "not", "eq", "lt", "le", "mod",
-                             "floordiv", "where"]))  # fmt: skip
+                             "floordiv", "where", "lookup"]))  # fmt: skip
         logic = op in ("and", "or", "not")
-        n = {"not": 1, "mod": 1, "floordiv": 1, "eq": 2, "lt": 2, "le": 2, "where": 2}.get(op, int(rng.integers(1, 4)))
-        attribute = {"kth_largest": int(rng.integers(1, n + 1)), "mod": 3, "floordiv": 2}.get(op)
+        n = {"not": 1, "mod": 1, "floordiv": 1, "lookup": 1, "eq": 2, "lt": 2, "le": 2, "where": 2}.get(
+            op, int(rng.integers(1, 4))
+        )
+        table = [int(v) for v in rng.integers(-2, 5, 3)]
+        attribute = {"kth_largest": int(rng.integers(1, n + 1)), "mod": 3, "floordiv": 2, "lookup": table}.get(op)
         operands = some(truths if logic else numbers + truths, n)
+        if op == "lookup":
+            nodes.append(["mod", operands, int(rng.integers(1, 4))])
+            operands = [len(nodes) - 1]
         nodes.append([op, some(truths, 1) + operands if op == "where" else operands, attribute])
         (truths if logic or op in ("eq", "lt", "le") else numbers).append(len(nodes) - 1)
     if rng.random() < 0.75:

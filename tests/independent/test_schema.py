@@ -71,7 +71,7 @@ def test_networks_with_mlps_validate() -> None:
     [["value", [], 2], ["integer", [], -5], ["sum", [0, 0], None], ["product", [0], None], ["max", [0], None],
      ["min", [0], None], ["and", [0], None], ["or", [0], None], ["kth_largest", [0, 0], 2], ["not", [0], None],
      ["eq", [0, 0], None], ["lt", [0, 0], None], ["le", [0, 0], None], ["mod", [0], 3], ["floordiv", [0], 2],
-     ["where", [0, 0, 0], None]],
+     ["where", [0, 0, 0], None], ["lookup", [0], [3, -1]]],
     ids=lambda node: node[0],
 )  # fmt: skip
 def test_every_operation_validates(node: list) -> None:

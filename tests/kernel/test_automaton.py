@@ -65,6 +65,7 @@ OPERATIONS = [
     "or",
     "not",
     "product",
+    "lookup",
 ]
 
 
@@ -88,6 +89,10 @@ def random_rows(rng: np.random.Generator, length: int) -> list:
                 row = [op, pick[:1], int(rng.integers(1, 5))]
             case "eq" | "lt" | "le":
                 row = [op, [pick[0], pick[-1]], None]
+            case "lookup":
+                size = int(rng.integers(1, 6))
+                rows.append(["mod", pick[:1], size])
+                row = [op, [len(rows) - 1], [int(v) for v in rng.integers(-3, 4, size)]]
             case "where" if bits:
                 row = [op, [bits[0], pick[0], pick[-1]], None]
             case "and" | "or" if bits:

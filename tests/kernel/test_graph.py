@@ -27,6 +27,14 @@ ILLEGAL = {
     "product past 62 bits": [["integer", [], 2**40], ["product", [0, 0], None]],
     "sum past 62 bits": [["integer", [], 2**61], ["sum", [0, 0], None]],
     "no node": [],
+    "a table that the index leaves": [["value", [], 0], ["lookup", [0], [5, 6]]],
+    "a table that the index leaves below": [["integer", [], -1], ["lookup", [0], [5, 6]]],
+    "no table": [["value", [], 0], ["lookup", [0], None]],
+    "a number for a table": [["value", [], 0], ["lookup", [0], 3]],
+    "an empty table": [["value", [], 0], ["lookup", [0], []]],
+    "a table past 62 bits": [["value", [], 0], ["lookup", [0], [0, 0, 2**62]]],
+    "a table of text": [["value", [], 0], ["lookup", [0], [0, 0, "1"]]],
+    "a table where none belongs": [["value", [], 0], ["mod", [0], [1, 2]]],
 }
 
 
@@ -34,6 +42,13 @@ ILLEGAL = {
 def test_illegal_mechanisms_are_refused(rows):
     with pytest.raises(Rejected):
         add_expression(Graph(3, (0, 1, 2)), Reader(rows, "test"))
+
+
+def test_a_range_holds_what_the_index_can_mean():
+    graph = Graph(2, (0, 1, 2))
+    rows = [["value", [], 0], ["lookup", [0], [7, -2, 4, 100]], ["integer", [], -3], ["product", [0, 2], None]]
+    root = add_expression(graph, Reader(rows, "test"))
+    assert [graph.nodes[n].span for n in range(root + 1)] == [(0, 2), (-2, 7), (-3, -3), (-6, 0)]
 
 
 def test_equal_nodes_are_one_node():

@@ -126,6 +126,12 @@ FAULTS = [
     Fault("mechanism", "integers.py", "lambda k, a: a // k", "lambda k, a: -(-a // k)", "tests/kernel/test_automaton.py"),
     Fault("mechanism", "integers.py", "if any(lo < 0 or hi > 1 for lo, hi in spans[: operation.truths]):", "if False:",
           "tests/kernel/test_graph.py"),
+    Fault("mechanism", "integers.py", "np.asarray(table, np.int64)[i]", "np.asarray(table, np.int64)[i - 1]",
+          "tests/kernel/test_automaton.py"),
+    Fault("mechanism", "integers.py", "if not 0 <= low <= high < len(table):", "if False:", "tests/kernel/test_graph.py"),
+    Fault("mechanism", "integers.py", "min(table[low : high + 1])", "min(table[low:high])", "tests/kernel/test_graph.py"),
+    Fault("mechanism", "integers.py", "ends = min(corners), max(corners)", "ends = corners[0], corners[-1]",
+          "tests/kernel/test_graph.py"),
     Fault("mechanism", "integers.py", "if not -LIMIT < result[0] <= result[1] < LIMIT:", "if False:",
           "tests/kernel/test_graph.py"),
     # ratio.py

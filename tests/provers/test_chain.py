@@ -142,6 +142,18 @@ def test_two_heads_are_enumerated_or_unknown_with_advice(tmp_path):
     assert outcome.verdict == "UNKNOWN" and any("one attention head" in r for r in outcome.reasons)
 
 
+def test_the_best_bounds_of_what_no_prover_takes_come_with_the_reason(tmp_path):
+    from tests.models import as_bytes, random_weights
+
+    path = tmp_path / "two.safetensors"
+    path.write_bytes(as_bytes(random_weights(np.random.default_rng(0), vocab=30, length=6, heads=2)))
+    outcome = prove(claim(path, largest, "best"))
+    assert outcome.verdict == "BOUNDED" and outcome.theorem.right.low == 0
+    assert any("one attention head" in r for r in outcome.reasons) and not any(
+        "--time-limit" in r for r in outcome.reasons
+    )
+
+
 def test_certificates_are_deterministic(small_model, shipped):
     for path in (small_model, shipped(4)):
         first, second = (prove(claim(path, largest)).certificate for _ in range(2))

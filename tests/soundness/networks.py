@@ -215,6 +215,8 @@ def _integer(node: Any, args: list, values: np.ndarray, tokens: np.ndarray) -> A
             return np.sort(np.stack(np.broadcast_arrays(*args)), 0)[-node.attr]
         case "where":
             return np.where(args[0] == 1, args[1], args[2])
+        case "lookup":
+            return np.array(node.attr)[args[0]]
     raise NotImplementedError(node.op)
 
 
@@ -445,6 +447,9 @@ class Maker:
                         "where": [self._pick(truths), b, a]}  # fmt: skip
             attr = int(self.rng.integers(1, 3)) if name in ("mod", "floordiv", "integer", "kth_largest") else None
             ids.append(self._int(name, operands.get(name, [a, b]), attr))
+            if self.rng.random() < 0.3:
+                table = [int(v) for v in self.rng.integers(-3, 4, 4)]
+                ids.append(self._int("lookup", [self._int("mod", [ids[-1]], 4)], table))
         axes = [m for m in self.real if self.shapes[m]]
         if axes and self.rng.random() < 0.5:
             n = self._pick(axes)
@@ -457,7 +462,7 @@ class Maker:
             return self._add("mul", [self._add("pi", [], None, (), False), number], None, ())
         return number
 
-    def _int(self, op: str, args: list[int], attr: int | None = None) -> int:
+    def _int(self, op: str, args: list[int], attr: int | list | None = None) -> int:
         return self._add(op, args, attr, (), False)
 
 
