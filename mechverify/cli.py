@@ -98,12 +98,12 @@ def prove(
         if outcome.verdict == "REFUTED" and nearest and not budget.interrupted:
             reporter("looking for what is true instead", None)
             instead = true_instead(claim, semantics, outcome.evidence, Budget(time.monotonic() + nearest, reporter))
+    written, unwritten = (str(target), None) if outcome.certificate is not None else (None, None)
     if outcome.certificate is not None:
         try:
             target.write_bytes(outcome.certificate)
-        except OSError as error:
-            _stop(f"--out {target}: {error.strerror}")
-    written = str(target) if outcome.certificate is not None else None
+        except OSError as error:  # what was found is told all the same
+            written, unwritten = None, f"--out {target}: {error.strerror}"
     if json_:
         seconds = outcome.search_seconds, outcome.check_seconds
         result = as_json(outcome.theorem, outcome.verdict, written, *seconds, outcome.reasons, semantics)
@@ -126,6 +126,8 @@ def prove(
             out.print(f"{'true instead':>16}  {text}", markup=False, soft_wrap=True)
         for reason in outcome.reasons or (["nothing was proved"] if outcome.verdict == "UNKNOWN" else []):
             out.print(f"{'note':>16}  {reason}", markup=False, soft_wrap=True)
+    if unwritten is not None:
+        _stop(unwritten)
     raise typer.Exit(EXIT[outcome.verdict])
 
 

@@ -22,7 +22,7 @@ def number(value: Any) -> Fraction:
     try:
         found = _exactly(value)
     except (TypeError, ValueError, ZeroDivisionError, OverflowError):
-        raise ValueError(f"{value!r:.60} is not a finite rational number") from None
+        raise ValueError(f"{value!r:.60} is not a finite number") from None
     if max(abs(found.numerator), found.denominator) >= 10**DIGITS:
         raise ValueError(f"{value!r:.60} has more than {DIGITS} digits")
     return found
@@ -44,7 +44,7 @@ def _exactly(value: Any) -> Fraction:
             return Fraction(int(value.p), int(value.q))
         case sympy.Float():
             sign, digits, exponent, _ = value._mpf_
-            if not digits and exponent or abs(exponent) > 10 * DIGITS:  # infinite or NaN, or too long
+            if (not digits and exponent) or abs(exponent) > 10 * DIGITS:  # infinite or NaN, or too long
                 raise ValueError(value)
             return (-1) ** sign * int(digits) * Fraction(2) ** int(exponent)
     raise TypeError(value)

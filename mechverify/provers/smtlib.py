@@ -4,6 +4,7 @@ Real values are kept as affine forms of the query's variables; a ReLU whose sign
 variable. What is made of more than these and a few products (exp, attention) can't be asked.
 """
 
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import reduce
 from math import prod
@@ -39,9 +40,9 @@ class Affine(NamedTuple):
 class Query:
     """`text` is the query; `inputs` names its variables for the token ids and the real coordinates, in order."""
 
-    def __init__(self, claim: Claim, low: np.ndarray, high: np.ndarray):
-        """Precondition: `low` and `high` [entries] are the thresholds in question, infinite where there is none.
-        Raises Unsupported with the operation at fault."""
+    def __init__(self, claim: Claim, low: Sequence[Fraction | float], high: Sequence[Fraction | float]):
+        """Precondition: `low` and `high` [entries] are the thresholds in question, exactly; infinite where there is
+        none. Raises Unsupported with the operation at fault."""
         self.claim, self.lines, self.ranges, self.products = claim, ["(set-logic ALL)"], {}, 0
         self.inputs = [self._token(i, ids) for i, ids in enumerate(claim.domain.tokens)]
         ends = zip(claim.domain.low.tolist(), claim.domain.high.tolist(), strict=True)
@@ -52,9 +53,9 @@ class Query:
         for n in claim.where:
             self.lines += [f"(assert (>= {_text(v)} 0))" for v in self.values[n].ravel()]
         broken = []
-        for value, least, most in zip(self.values[claim.output].ravel(), low.tolist(), high.tolist(), strict=True):
-            broken += [f"(< {_text(value)} {_rational(Fraction(least))})"] if np.isfinite(least) else []
-            broken += [f"(> {_text(value)} {_rational(Fraction(most))})"] if np.isfinite(most) else []
+        for value, least, most in zip(self.values[claim.output].ravel(), low, high, strict=True):
+            broken += [f"(< {_text(value)} {_rational(Fraction(least))})"] if least > -np.inf else []
+            broken += [f"(> {_text(value)} {_rational(Fraction(most))})"] if most < np.inf else []
         self.lines.append(f"(assert (or {' '.join(broken)} false))")
         self.inputs += [next(iter(x.terms)) if x.terms else None for x in self.coordinates]
 

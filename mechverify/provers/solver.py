@@ -12,9 +12,11 @@ def ask(text: str, seconds: float) -> tuple[str, dict[str, Fraction]]:
     """("unsat", {}), ("sat", the variables of get-value), ("unknown", {}) also when time is up, (why it failed, {})."""
     command = [sys.executable, "-P", __file__]  # as a file: the package would import torch, which takes longer than z3
     try:
-        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=seconds, check=False)
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=max(0, seconds), check=False)
     except subprocess.TimeoutExpired:
         return "unknown", {}
+    except OSError as error:
+        return f"failed: {error.strerror}", {}
     if done.returncode:
         return f"failed: {(done.stderr.splitlines() or ['it was killed'])[-1]}", {}
     answer, *rows = done.stdout.splitlines()
