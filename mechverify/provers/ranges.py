@@ -65,7 +65,7 @@ class BoundsProblem:
     def of(claim: Bounds, semantics: str, device: str = "cpu") -> "BoundsProblem":
         document = claim_document(claim, semantics)
         read = kernel_claim.Claim(Reader(document, "claim"), claim.output.model.data)
-        return BoundsProblem(Job(read, Float64()), device, claim.over.own)
+        return BoundsProblem(Job(read, Float64()), device, claim.over.own if claim.over.inner else None)
 
     @property
     def domain(self) -> Domain:

@@ -64,8 +64,9 @@ class Solver:
             )
         if answer == "sat" and (broken := refuted(problem, _input(problem, query, values))) is not None:
             return broken
+        whose = "" if problem.own[0] is problem.domain.low else " of the rounded domain"
         says = {
-            "sat": "finds a rational input that breaks a threshold, but float64 doesn't show it",
+            "sat": f"finds a rational input{whose} that breaks a threshold, but float64 doesn't show it",
             "inside": "finds no input that breaks a threshold, but a certificate states float64 numbers, and "
             "the nearest one inside a threshold isn't reached: claim the one outside",
             "unknown": f"had no answer within {SECONDS:.0f} s",

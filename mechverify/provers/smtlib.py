@@ -127,6 +127,8 @@ class Query:
                 return _each(self._relu, args[0])
             case "abs":
                 return _each(lambda x: self._relu(x) + self._relu(x.times(Fraction(-1))), args[0])
+            case "reciprocal" if all(not x.terms and x.constant for x in args[0].ravel()):  # of a claim's own numbers
+                return _each(lambda x: Affine(1 / x.constant, {}), args[0])
             case "gather" | "pick":
                 return self._chosen(args[0], args[1])
             case op:
