@@ -112,17 +112,17 @@ def prove(
         except Stopped:
             outcome = Outcome("UNKNOWN", None, None, None, [guard.reason], time.monotonic() - began, 0.0)
         instead: list[str] = []
-        _write(target, outcome.certificate)
+        unwritten = _write(target, outcome.certificate)
+        written = str(target) if outcome.certificate is not None and unwritten is None else None
         if outcome.unchecked is not None:
             aside = target.with_name(target.name + ".unchecked")
-            _write(aside, outcome.unchecked)
+            unwritten = _write(aside, outcome.unchecked) or unwritten
             outcome.reasons.append(f"{aside} is what was found; `mechverify check --limit inf {aside}` goes on")
         if outcome.verdict == "REFUTED" and nearest and not budget.interrupted:
             guard.step = "looking for what is true instead"
             reporter(guard.step, None)
             with budget.within(nearest), suppress(Stopped):
                 instead = true_instead(claim, semantics, outcome.evidence, budget)
-    written = str(target) if outcome.certificate is not None else None
     if json_:
         seconds = outcome.search_seconds, outcome.check_seconds
         result = as_json(outcome.theorem, outcome.verdict, written, *seconds, outcome.reasons, semantics)
@@ -143,15 +143,19 @@ def prove(
             out.print(f"{'true instead':>16}  {text}", markup=False, soft_wrap=True)
         for reason in outcome.reasons or (["nothing was proved"] if outcome.verdict == "UNKNOWN" else []):
             out.print(f"{'note':>16}  {reason}", markup=False, soft_wrap=True)
+    if unwritten is not None:
+        _stop(unwritten)
     raise typer.Exit(EXIT[outcome.verdict])
 
 
-def _write(path: Path, certificate: bytes | None) -> None:
+def _write(path: Path, certificate: bytes | None) -> str | None:
+    """Why it can't be written, if it can't: what was found is told all the same."""
     try:
         if certificate is not None:
             path.write_bytes(certificate)
     except OSError as error:
-        _stop(f"--out {path}: {error.strerror}")
+        return f"--out {path}: {error.strerror}"
+    return None
 
 
 Limit = Annotated[

@@ -91,7 +91,7 @@ def ball(centre: Any, radius: Any, *, name: str = "x") -> Box:
     except ValueError as error:
         raise ClaimError(f"ball: radius {error}") from None
     if radius < 0:
-        raise ClaimError(f"ball: radius {radius} is negative")
+        raise ClaimError(f"ball: radius {radius}: it must be finite and not negative")
     exact = [_each(Fraction, c, object) for c in centres]
     return box([c - radius for c in exact], [c + radius for c in exact], name=name)
 

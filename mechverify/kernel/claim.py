@@ -29,6 +29,7 @@ from mechverify.kernel.semantics import SEMANTICS, Real
 from mechverify.kernel.tables import Tables
 
 MOST_ENTRIES = 2**16  # of an output
+SLOWER = 16  # units of work of an exact evaluation, for each of a float64 one
 
 
 class Bounds(NamedTuple):
@@ -212,12 +213,13 @@ class Job:
 
     def exactly(self, evaluate: Callable[[Real], Any]) -> Any:
         """What is evaluated with the model in exact arithmetic; its work counts as this job's."""
-        ar = Exact(self.ar.limit, self.ar.watch)
-        ar.ops, ar.work = self.ar.ops, self.ar.work
+        outer = self.ar.watch
+        inner = None if outer is None else lambda work, allowed: outer(self.ar.work + SLOWER * work, self.ar.limit)
+        ar = Exact((self.ar.limit - self.ar.work) / SLOWER, inner)
         try:
             return evaluate(SEMANTICS[self.claim.semantics](ar))
         finally:
-            self.ar.ops, self.ar.work = ar.ops, ar.work
+            self.ar.ops, self.ar.work = self.ar.ops + ar.ops, self.ar.work + SLOWER * ar.work
 
     def _decide(self, inputs: np.ndarray, model: Real) -> tuple[np.ndarray, np.ndarray]:
         claim, ar = self.claim, model.ar

@@ -1,5 +1,6 @@
 """float64 balls with outward rounding: the kernel's everyday arithmetic."""
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -133,13 +134,14 @@ class Float64(Arithmetic):
         return np.minimum(rounded, HIGHEST).astype(np.int64)
 
 
-def float_below(value: Fraction) -> float:
-    """The largest float64 that is at most that; -inf below all of them. A float is larger than `value` if and only if
-    it is larger than this."""
+def float_below(value: Fraction | float) -> float:
+    """The largest float64 that is at most that (infinity is itself); -inf below all finite ones. A float64 exceeds
+    `value` exactly if it exceeds this."""
     if abs(value) >= 2**1024 - 2**970:
-        return -np.inf if value < 0 else float(np.finfo(np.float64).max)
+        largest = float(np.finfo(np.float64).max)
+        return value if abs(value) == np.inf else -np.inf if value < -largest else min(largest, value)
     near = float(value)
-    return near if Fraction(near) <= value else float(np.nextafter(near, -np.inf))
+    return near if Fraction(near) <= value else math.nextafter(near, -math.inf)
 
 
 def float_above(value: Fraction) -> float:

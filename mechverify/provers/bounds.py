@@ -1,6 +1,7 @@
 """Bounds of a captured model's values: sample, relax, look for an input that breaks a threshold, then branch."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from mechverify.provers.base import Budget
 from mechverify.provers.branch import FEW, branch
 from mechverify.provers.extremes import STEPS, Inputs, climb, sample
 from mechverify.provers.narrow import narrow, with_optimised_lines, with_slopes
-from mechverify.provers.ranges import BoundsProblem, Found, everything, refuted
+from mechverify.provers.ranges import BoundsProblem, Found, everything, refuted, shown
 
 SLOW = 5.0  # seconds of linear bounds, beyond which a range isn't narrowed any further
 INTERVAL: Proof = {"rule": "interval"}
@@ -35,6 +36,7 @@ def search(
         begun = time.monotonic()
         found = _relaxed(problem, budget, Intervals if method == "interval" else Relaxed)
         taken = time.monotonic() - begun
+        problem.kept = replace(found, reasons=[*found.reasons])
         if slopes:
             found = with_slopes(problem, found, slopes)
         if found.reasons:
@@ -51,10 +53,10 @@ def search(
         elif method == "branching":
             by_cases = problem.claim.cases and cases
             found = _or(branch(problem, budget), found) if by_cases else narrow(problem, budget, found)
-        best = climb(problem, budget, seen, steps=STEPS if method == "branching" else 0)
-        if best is not None:
-            both = {"rule": "both", "first": best.proof(), "second": found.proof}
-            found.proof = both if found.proof else best.proof()
+        points = shown(problem, climb(problem, budget, seen, steps=STEPS if method == "branching" else 0))
+        if points is not None:
+            both = {"rule": "both", "first": points, "second": found.proof}
+            found.proof = both if found.proof else points
         return found
 
 

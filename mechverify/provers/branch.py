@@ -181,8 +181,8 @@ class Branching:
         parts = [c.part for c in cells]
         tokens = np.array([[t[len(t) // 2] for t in p.tokens] for p in parts], np.int64).reshape(len(parts), -1)
         points = np.stack([p.low + (p.high - p.low) / 2 for p in parts])
-        values, allowed = self.problem.values(tokens, torch.from_numpy(points))
-        return refuted(self.problem, Inputs(tokens, points, values.numpy()).at(allowed.numpy()))
+        seen = self.problem.values(tokens, torch.from_numpy(points))
+        return refuted(self.problem, Inputs.allowed(tokens, points, *seen))
 
 
 class _Watched(Relaxed):
@@ -263,8 +263,10 @@ def branch(problem: BoundsProblem, budget: Budget, look: Callable[[], Found | No
             break
     for cell in [*(cell for *_, cell in work.open), *work.stuck]:
         work._reach(cell.low, cell.high)
-    more = "raise --time-limit" if budget.spent() else "no smaller parts are tried; state thresholds, or weaker ones"
-    reasons = [f"{len(work.open):,} of {work.total:,} cells are still open; {more}"] if work.open else []
+    reasons = []
+    if work.open and problem.asks:
+        hint = budget.why if budget.spent() else f"cut {DEPTH} times, the most that there is"
+        reasons.append(f"{len(work.open):,} of {work.total:,} cells are still open: {hint}")
     if work.stuck:
         what = f"{len(work.stuck):,} of {work.total:,} cells come within {2 * work.slack:.1g} of a threshold"
         reasons.append(f"{what}, where rounding decides; claim that much less")

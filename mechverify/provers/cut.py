@@ -9,7 +9,7 @@ from mechverify.kernel.rules import cut as rule
 from mechverify.provers.base import Budget
 from mechverify.provers.bounds import search
 from mechverify.provers.extremes import climb, sample
-from mechverify.provers.ranges import BoundsProblem, Found, confirmed, everything, refuted
+from mechverify.provers.ranges import BoundsProblem, Found, confirmed, everything, refuted, shown
 
 
 def cut(problem: BoundsProblem, lemmas: tuple[Lemma, ...], budget: Budget, method: str) -> Found:
@@ -18,7 +18,7 @@ def cut(problem: BoundsProblem, lemmas: tuple[Lemma, ...], budget: Budget, metho
         seen = sample(problem, budget, 0)
         if (broken := refuted(problem, seen)) is not None:
             return broken
-        best = climb(problem, budget, seen, steps=0)
+        points = shown(problem, climb(problem, budget, seen, steps=0))
         rows, proved = [], []
         for stated in lemmas:
             budget.progress(f"lemma about {stated.site}", None)
@@ -26,7 +26,7 @@ def cut(problem: BoundsProblem, lemmas: tuple[Lemma, ...], budget: Budget, metho
             about = rule.lemma(problem.job, problem.domain, site, mechanism)
             if stated.eps is not None:
                 about.claim.least, about.claim.most = ([sign * stated.eps] * about.claim.outputs for sign in (-1, 1))
-            found = search(BoundsProblem(about, problem.device), budget, method, cases=False)
+            found = search(BoundsProblem(about, problem.device, problem.own), budget, method, cases=False)
             if found.broken or found.proof is None or (stated.eps is not None and not _within(found.range, stated)):
                 what = _falsehood(BoundsProblem(about), found) if found.broken else "is not proved"
                 hint = "" if found.broken else ": state it as a claim of its own to see why"
@@ -48,8 +48,8 @@ def cut(problem: BoundsProblem, lemmas: tuple[Lemma, ...], budget: Budget, metho
         return Found(None, everything(problem), False, [reason] if found.broken else found.reasons)
     range_ = confirmed(rule.conclusion(problem.job, problem.domain, proved), found.proof)
     proof = {"rule": "cut", "lemmas": rows, "proof": found.proof}
-    if best is not None:
-        proof = {"rule": "both", "first": best.proof(), "second": proof}
+    if points is not None:
+        proof = {"rule": "both", "first": points, "second": proof}
     return Found(proof, range_, False, found.reasons)
 
 

@@ -13,16 +13,24 @@ from mechverify.provers.base import Budget
 if TYPE_CHECKING:
     from mechverify.provers.ranges import BoundsProblem
 
+CLEARLY = 1e-9  # a condition's value is not negative, whatever the rounding
 SAMPLES, STEPS, RESTARTS = 4_096, 60, 32  # inputs drawn at random; gradient steps, from how many of the best
 
 
 class Inputs(NamedTuple):
     """Token ids [inputs, length] and real inputs [inputs, coordinates] in the domain, with the output's values there
-    [inputs, entries]."""
+    [inputs, entries], and whether it is `clear` that they satisfy the claim's conditions [inputs]."""
 
     tokens: np.ndarray
     points: np.ndarray
     values: np.ndarray
+    clear: np.ndarray
+
+    @staticmethod
+    def allowed(tokens: np.ndarray, points: np.ndarray, values: torch.Tensor, least: torch.Tensor) -> Inputs:
+        """Those that satisfy the conditions, whose least value is given, as far as torch can see."""
+        least = least.numpy()
+        return Inputs(tokens, points, values.detach().numpy(), least > CLEARLY).at(least >= 0)
 
     def at(self, rows: np.ndarray | list[int]) -> Inputs:
         return Inputs(*(a[rows] for a in self))
@@ -47,14 +55,14 @@ def sample(problem: BoundsProblem, budget: Budget, seed: int) -> Inputs:
     budget.progress("sampling", None)
     share = rng.random((batch, len(domain.low)))
     share[batch // 2 :] = np.round(share[batch // 2 :])
-    points = np.clip(domain.low + share * (domain.high - domain.low), domain.low, domain.high)  # it may round outside
+    low, high = problem.own
+    points = np.clip((1 - share) * low + share * high, low, high)  # it may round outside
     tokens = (
         np.stack([rng.choice(np.array(t), batch) for t in domain.tokens], -1)
         if domain.tokens
         else np.zeros((batch, 0), np.int64)
     )
-    values, allowed = problem.values(tokens, torch.from_numpy(points))
-    return Inputs(tokens, points, values.numpy()).at(allowed.numpy())
+    return Inputs.allowed(tokens, points, *problem.values(tokens, torch.from_numpy(points)))
 
 
 def climb(problem: BoundsProblem, budget: Budget, inputs: Inputs, steps: int) -> Inputs | None:
@@ -70,21 +78,24 @@ def climb(problem: BoundsProblem, budget: Budget, inputs: Inputs, steps: int) ->
     best = inputs.at(start)
     tokens, points = best.tokens, torch.from_numpy(best.points)
     if points.shape[1]:
-        low, high = torch.from_numpy(problem.domain.low), torch.from_numpy(problem.domain.high)
+        low, high = map(torch.from_numpy, problem.own)
+        reach = torch.nan_to_num(high - low)
         rows, signs = torch.arange(len(entry)), torch.from_numpy(sign)
         for step in range(steps):
             if budget.spent():
                 break
             budget.progress("gradient steps", step / steps)
             moving = points.clone().requires_grad_()
-            values, allowed = problem.values(tokens, moving)
+            values, least = problem.values(tokens, moving)
             (slope,) = torch.autograd.grad((values[rows, entry] * signs).sum(), moving)
             reached = values.detach().numpy()
             better = (reached[rows, entry] - best.values[rows, entry]) * sign < 0
-            better &= allowed.numpy()
-            best = Inputs(tokens, *(np.where(better[:, None], new, old) for new, old in
-                                    zip((points.numpy(), reached), best[1:], strict=True)))  # fmt: skip
+            better &= least.numpy() >= 0
+            news = points.numpy(), reached, least.numpy()[:, None] > CLEARLY
+            moved = [np.where(better[:, None], new, old) for new, old in
+                     zip(news, (best.points, best.values, best.clear[:, None]), strict=True)]  # fmt: skip
+            best = Inputs(tokens, *moved[:2], moved[2][:, 0])
             rate = 0.5 * (1 - step / steps)
-            points = torch.clamp(points - rate * (high - low) * slope.sign(), low, high)
+            points = torch.clamp(points - rate * reach * torch.nan_to_num(slope).sign(), low, high)
     score = (best.values[np.arange(len(entry)), entry] * sign).reshape(starts, 2 * n)
     return best.at(score.argmin(0) * 2 * n + np.arange(2 * n))

@@ -4,12 +4,13 @@ import numpy as np
 import torch
 
 from mechverify.graph.run import TorchRunner
-from mechverify.kernel.errors import Stopped
+from mechverify.kernel.errors import Rejected, Stopped
 from mechverify.provers.base import Budget, Evidence, Problem
 
 SAMPLES, BATCH = 2**17, 2**12
 KEEP, WORST = 2**13, 64  # wrong inputs that are replayed: the worst first, the rest as they were drawn
 STARTS, ROUNDS = 64, 12  # of the greedy search
+EXACTLY, REPLAY = 8, 2e9  # wrong inputs to replay in exact arithmetic, and units of work of each
 GRID = 2.0**-24
 CLOSE = 2.0**-20  # a margin up to here is worth the kernel's look; torch's float64 errs by much less
 
@@ -55,12 +56,27 @@ def _replay(problem: Problem, margins: "Margins", wrong: np.ndarray) -> tuple[np
     """The inputs that are surely wrong, and the outputs that win there."""
     if not len(wrong):
         return wrong, np.zeros(0, np.int64)
+    with np.errstate(all="ignore"):
+        try:
+            sure = problem.job.decide(wrong)[1]
+        except Rejected:  # an overflow, of any of them
+            sure = np.zeros(len(wrong), bool)
+        except Stopped:  # time is up: none was replayed
+            return wrong[:0], np.zeros(0, np.int64)
+        if not sure.any():  # ties, say: float64 can't tell
+            sure[:EXACTLY] = [_surely_wrong(problem, wrong[i : i + 1]) for i in range(min(EXACTLY, len(wrong)))]
+    return wrong[sure], margins.winner(wrong[sure])
+
+
+def _surely_wrong(problem: Problem, one: np.ndarray) -> bool:
+    ar = problem.job.ar
+    limit, ar.limit = ar.limit, ar.work + REPLAY
     try:
-        with np.errstate(all="ignore"):
-            wrong = wrong[problem.job.decide(wrong)[1]]
-    except Stopped:  # time is up: none was replayed
-        wrong = wrong[:0]
-    return wrong, margins.winner(wrong)
+        return bool(problem.job.surely_wrong(one)[0])
+    except (Rejected, Stopped):
+        return False
+    finally:
+        ar.limit = limit
 
 
 class Margins:

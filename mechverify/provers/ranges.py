@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,9 @@ from mechverify.graph.run import TorchRunner
 from mechverify.kernel import claim as kernel_claim
 from mechverify.kernel.check import prove
 from mechverify.kernel.claim import Domain, Job, Range
+from mechverify.kernel.errors import Rejected
 from mechverify.kernel.fields import Reader
-from mechverify.kernel.float64 import Float64
+from mechverify.kernel.float64 import Float64, float_above, float_below
 from mechverify.kernel.intervals import Cells
 from mechverify.kernel.linear import Relaxed
 from mechverify.kernel.meter import Watch
@@ -27,7 +27,8 @@ from mechverify.provers.base import Budget
 from mechverify.provers.extremes import Inputs
 
 BITS = 16  # of a slope
-CLEARLY = 1e-9  # a condition's value is shown to be not negative
+TRIED, REPLAYS, REPLAY = 2, 16, 2e9  # inputs of one search that the kernel looks at; of all; units of work of each
+NEAR = 1e-12  # relative: how near a threshold torch's value may be for the kernel to look whether it is broken
 
 
 @dataclass
@@ -43,8 +44,12 @@ class Found:
 class BoundsProblem:
     """A claim about bounds, read exactly as the kernel reads it."""
 
-    def __init__(self, job: Job, device: str = "cpu"):
+    def __init__(self, job: Job, device: str = "cpu", own: tuple[np.ndarray, np.ndarray] | None = None):
+        """`own`: the corners between which a point is one of the user's inputs, if these aren't the domain's."""
         self.job, self.claim, self.device = job, job.claim, device
+        self.own = (self.domain.low, self.domain.high) if own is None else own
+        self.kept: Found | None = None  # what is proved already, whatever comes
+        self.failed, self.unshown = 0, -np.inf  # inputs that the kernel didn't confirm, and the largest margin of one
         self.run = TorchRunner(self.claim.graph, self.claim.weights, torch.float64)
         try:
             self.ar = Tensors(device)
@@ -56,14 +61,16 @@ class BoundsProblem:
         self.seconds = 0.0  # that the kernel's relaxation of the whole domain takes
         self.shared = False  # which form of a softmax narrower bounds go through
         n = self.claim.outputs
-        self.least = _floats(self.claim.least, n, -np.inf)
-        self.most = _floats(self.claim.most, n, np.inf)
+        least, most = self.claim.least or [-np.inf] * n, self.claim.most or [np.inf] * n
+        # a float64 reaches a threshold exactly if it reaches the nearest float64 inside it
+        self.least, self.most = np.array(list(map(float_above, least))), np.array(list(map(float_below, most)))
 
     @staticmethod
     def of(claim: Bounds, semantics: str, device: str = "cpu", watch: Watch | None = None) -> "BoundsProblem":
         document = claim_document(claim, semantics)
         read = kernel_claim.Claim(Reader(document, "claim"), claim.output.model.data)
-        return BoundsProblem(Job(read, Float64(watch=watch)), device)
+        own = claim.over.own if claim.over.inner else None
+        return BoundsProblem(Job(read, Float64(watch=watch)), device, own)
 
     @property
     def domain(self) -> Domain:
@@ -80,28 +87,45 @@ class BoundsProblem:
         return self.claim.least is not None or self.claim.most is not None
 
     def values(self, tokens: np.ndarray, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The output [inputs, entries] in float64, differentiable in `points` [inputs, coordinates]; and which of the
-        inputs satisfy the claim's conditions."""
+        """The output [inputs, entries] in float64, differentiable in `points` [inputs, coordinates]; and the least
+        value [inputs] of the claim's conditions, infinite without any, -inf where the input is none of the user's, or
+        NaN comes out."""
         inputs, start = [], 0
         for shape in self.claim.shapes:
             size = int(np.prod(shape))
             inputs.append(points[:, start : start + size].reshape(-1, *shape))
             start += size
         values = self.run.many([self.claim.output, *self.claim.where], tokens, inputs)
-        allowed = torch.ones(len(tokens), dtype=torch.bool)
+        output = values[self.claim.output].reshape(len(tokens), -1)
+        least = torch.full((len(tokens),), torch.inf, dtype=torch.float64)
         for n in self.claim.where:
-            allowed &= (values[n].detach().reshape(len(tokens), -1) > CLEARLY).all(1)
-        return values[self.claim.output].reshape(len(tokens), -1), allowed
+            least = torch.minimum(least, values[n].detach().reshape(len(tokens), -1).amin(1))
+        own = ((torch.from_numpy(self.own[0]) <= points) & (points <= torch.from_numpy(self.own[1]))).all(1)
+        return output, torch.where(own & ~output.detach().isnan().any(1) & ~least.isnan(), least, -torch.inf)
 
     def missing(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """By how much [...] bounds [..., entries] fail to reach the thresholds; not positive where they do."""
-        with np.errstate(invalid="ignore"):  # an end that isn't asked for, of a range without ends
-            below = np.where(np.isfinite(self.least), self.least - low, -np.inf)
-            above = np.where(np.isfinite(self.most), high - self.most, -np.inf)
-        return np.maximum(below, above).max(-1, initial=-np.inf)
+        """By how much [...] bounds [..., entries] fail to reach the thresholds; not positive where they do, infinite
+        where a bound is no number."""
+        with np.errstate(invalid="ignore", over="ignore"):  # an end that isn't asked for, of a range without ends
+            below = np.where(self.least > -np.inf, self.least - low, -np.inf)
+            above = np.where(self.most < np.inf, high - self.most, -np.inf)
+        short = np.maximum(below, above)
+        return np.where(np.isnan(short), np.inf, short).max(-1, initial=-np.inf)
 
     def proves(self, found: Range) -> bool:
-        return not self.missing(found.low, found.high) > 0
+        return bool(self.missing(found.low, found.high) <= 0)
+
+    def replayed(self, inputs: Inputs) -> bool | None:
+        """Whether the kernel shows that a threshold is broken at one of the inputs; None if it can't enclose one."""
+        ar = self.job.ar
+        limit, ar.limit = ar.limit, ar.work + REPLAY
+        try:
+            with np.errstate(all="ignore"):
+                return bool(self.job.enclose(inputs.tokens, inputs.points)[1].any())
+        except Rejected:
+            return None
+        finally:
+            ar.limit = limit
 
     def open(self, found: Found) -> bool:
         """There is a threshold that neither a proof nor an input decides."""
@@ -126,14 +150,26 @@ class BoundsProblem:
         return unite(found)
 
     def estimate(self, parts: list[Domain]) -> tuple[np.ndarray, np.ndarray]:
-        """The search's bounds [parts, entries], with default lines; the other way round where a part is empty."""
+        """The search's bounds [parts, entries], with default lines; the other way round where a part is empty, which
+        is the kernel's word alone: rounding makes neighbours contradict each other here."""
         ends, step = [], linear.side_by_side(self.job)
         for start in range(0, len(parts), step):
             cells = self.cells(parts[start : start + step])
             with torch.no_grad():
                 ends.append(_ends(self.ar, self.relaxed(cells), len(cells)))
-        low, high = (np.concatenate(end) for end in zip(*ends, strict=True))
+        low, high, empty = (np.concatenate(end) for end in zip(*ends, strict=True))
+        low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
+        for i in np.flatnonzero(empty):
+            if self.claim.where or parts[i].facts:
+                low[i], high[i] = self._word(parts[i])
         return low, high
+
+    def _word(self, part: Domain) -> Range:
+        """The kernel's bounds of a part, if it has any."""
+        try:
+            return linear.bounds(self.job, [part], shared=self.shared)[0]
+        except Rejected:
+            return everything(self)
 
 
 def confirmed(job: Job, proof: Proof) -> Range:
@@ -146,15 +182,10 @@ def unite(ranges: list[Range]) -> Range:
     return Range(np.min([r.low for r in ranges], 0), np.max([r.high for r in ranges], 0))
 
 
-def _floats(thresholds: list[Fraction] | None, n: int, nothing: float) -> np.ndarray:
-    return np.full(n, nothing) if thresholds is None else np.array([float(t) for t in thresholds])
-
-
-def _ends(ar: Tensors, relaxed: Relaxed, cells: int) -> tuple[np.ndarray, np.ndarray]:
+def _ends(ar: Tensors, relaxed: Relaxed, cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     output = relaxed.output()
     low, high = (end(output).reshape(cells, -1).cpu().numpy() for end in (ar.lower, ar.upper))
-    empty = relaxed.empty.expand(cells).cpu().numpy()[:, None]
-    return np.where(empty, np.inf, low), np.where(empty, -np.inf, high)
+    return low, high, relaxed.empty.expand(cells).cpu().numpy()
 
 
 def everything(problem: BoundsProblem) -> Range:
@@ -167,13 +198,31 @@ def middle_of(part: Domain, c: int) -> float:
 
 
 def refuted(problem: BoundsProblem, inputs: Inputs) -> Found | None:
-    """What an input that breaks a threshold proves: the worst one."""
+    """What an input that breaks a threshold proves, once the kernel has replayed it: the worst one, or another of the
+    worst where it doesn't confirm that (a condition on its boundary, say). Inputs that come very near a threshold are
+    worth its look as well."""
     if not problem.asks or not len(inputs.values):
         return None
     margin = problem.missing(inputs.values, inputs.values)
-    if not margin.max() > 0:
+    order = np.argsort(-margin, kind="stable")
+    tried = dict.fromkeys([*order[:TRIED], *order[inputs.clear[order]][:TRIED]])
+    for i in tried:
+        near = NEAR * max(1.0, np.abs(inputs.values[i]).max())
+        if not margin[i] > (-near if problem.failed < REPLAYS else max(0.0, problem.unshown)):
+            continue
+        if problem.replayed(one := inputs.at([int(i)])):
+            return Found(one.proof(), everything(problem), True, [])
+        problem.failed, problem.unshown = problem.failed + 1, max(problem.unshown, float(margin[i]))
+    return None
+
+
+def shown(problem: BoundsProblem, inputs: Inputs | None) -> Proof | None:
+    """What is reached at those inputs that the kernel can enclose, as a proof to stand beside others."""
+    if inputs is None or not len(inputs.values):
         return None
-    return Found(inputs.at([int(margin.argmax())]).proof(), everything(problem), True, [])
+    if problem.replayed(inputs) is None:
+        inputs = inputs.at([i for i in np.flatnonzero(inputs.clear) if problem.replayed(inputs.at([i])) is not None])
+    return inputs.proof() if len(inputs.values) else None
 
 
 def optimised(

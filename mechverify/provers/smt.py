@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mechverify.claims.errors import ClaimError
 from mechverify.kernel.claim import Range
 from mechverify.kernel.errors import Unsupported
 from mechverify.provers.base import Budget
@@ -33,11 +32,14 @@ class Solver:
         """`found`, with a proof or a counterexample of the solver's where it has one."""
         if not self.enabled and self.folder is None:
             return found
-        low = np.where(found.range.low < problem.least, problem.least, -np.inf)  # thresholds that are still open
-        high = np.where(found.range.high > problem.most, problem.most, np.inf)
-        low, high = _reaching(low, problem.claim.least, up=True), _reaching(high, problem.claim.most, up=False)
+        claim, n = problem.claim, problem.claim.outputs
+        open_ = found.range.low < problem.least, found.range.high > problem.most
+        sides = [*zip((claim.least, claim.most), open_, (-np.inf, np.inf), strict=True)]
+        exact = [[t if o else no for t, o in zip(known or [no] * n, here, strict=True)] for known, here, no in sides]
+        # a certificate states float64 numbers: the nearest ones inside the thresholds
+        ends = [np.where(open_[0], problem.least, -np.inf), np.where(open_[1], problem.most, np.inf)]
         try:
-            query = Query(problem.claim, low, high)
+            query = Query(claim, *exact)
         except Unsupported as error:
             found.reasons.append(f"solver: {error}")
             return found
@@ -45,35 +47,32 @@ class Solver:
             path = self.folder / f"{hashlib.sha256(query.text.encode()).hexdigest()[:16]}.smt2"
             try:
                 path.write_text(query.text)
-            except OSError as error:
-                raise ClaimError(f"can't write {path}: {error.strerror}") from None
+            except OSError as error:  # what is proved already must not be lost
+                found.reasons.append(f"solver: can't write {path}: {error.strerror}")
         if not self.enabled or budget.spent():
             return found
         budget.progress("asking z3", None)
         answer, values = ask(query.text, min(SECONDS, budget.deadline - time.monotonic()), budget.spent)
+        if answer == "unsat" and [end.tolist() for end in ends] != exact:
+            answer = ask(Query(claim, *ends).text, min(SECONDS, budget.deadline - time.monotonic()), budget.spent)[0]
+            answer = answer if answer == "unsat" else "inside"
         if answer == "unsat":
-            ends = {"low": _hexadecimal(low), "high": _hexadecimal(high)}
-            leaf = {"rule": "solver", **ends}
+            leaf = {"rule": "solver", "low": _hexadecimal(ends[0]), "high": _hexadecimal(ends[1])}
             proof = leaf if found.proof is None else {"rule": "both", "first": found.proof, "second": leaf}
-            return Found(proof, Range(np.maximum(found.range.low, low), np.minimum(found.range.high, high)), False, [])
+            return Found(
+                proof, Range(np.maximum(found.range.low, ends[0]), np.minimum(found.range.high, ends[1])), False, []
+            )
         if answer == "sat" and (broken := refuted(problem, _input(problem, query, values))) is not None:
             return broken
+        whose = "" if problem.own[0] is problem.domain.low else " of the rounded domain"
         says = {
-            "sat": "finds a rational input that breaks a threshold, but float64 doesn't show it",
+            "sat": f"finds a rational input{whose} that breaks a threshold, but float64 doesn't show it",
+            "inside": "finds no input that breaks a threshold, but a certificate states float64 numbers, and "
+            "the nearest one inside a threshold isn't reached: claim the one outside",
             "unknown": f"had no answer within {SECONDS:.0f} s",
         }
         found.reasons.append(f"solver: z3 {says.get(answer, answer)}")
         return found
-
-
-def _reaching(open_: np.ndarray, thresholds: list[Fraction] | None, up: bool) -> np.ndarray:
-    """Float64 numbers that reach the exact thresholds, infinite where none is open."""
-    result = open_.copy()
-    for i in np.flatnonzero(np.isfinite(open_)):
-        value = float(thresholds[i])
-        short = value < thresholds[i] if up else value > thresholds[i]
-        result[i] = np.nextafter(value, np.inf if up else -np.inf) if short else value
-    return result
 
 
 def _input(problem: BoundsProblem, query: Query, values: dict[str, Fraction]) -> Inputs:
@@ -83,10 +82,9 @@ def _input(problem: BoundsProblem, query: Query, values: dict[str, Fraction]) ->
     points = domain.low.copy()
     for i, name in enumerate(query.inputs[n:]):
         points[i] = float(values.get(name, Fraction(domain.low[i]))) if name else points[i]
-    points = np.clip(points, domain.low, domain.high)[None]
+    points = np.clip(points, *problem.own)[None]
     ids = np.array(tokens, np.int64).reshape(1, n)
-    value, allowed = problem.values(ids, torch.from_numpy(points))
-    return Inputs(ids, points, value.numpy()).at(allowed.numpy())
+    return Inputs.allowed(ids, points, *problem.values(ids, torch.from_numpy(points)))
 
 
 def _hexadecimal(ends: np.ndarray) -> list:

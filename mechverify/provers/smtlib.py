@@ -4,6 +4,7 @@ Real values are kept as affine forms of the query's variables; a ReLU whose sign
 variable. What is made of more than these and a few products (exp, attention) can't be asked.
 """
 
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import reduce
 from math import prod
@@ -40,9 +41,9 @@ class Affine(NamedTuple):
 class Query:
     """`text` is the query; `inputs` names its variables for the token ids and the real coordinates, in order."""
 
-    def __init__(self, claim: Claim, low: np.ndarray, high: np.ndarray):
-        """Precondition: `low` and `high` [entries] are the thresholds in question, infinite where there is none.
-        Raises Unsupported with the operation at fault."""
+    def __init__(self, claim: Claim, low: Sequence[Fraction | float], high: Sequence[Fraction | float]):
+        """Precondition: `low` and `high` [entries] are the thresholds in question, exactly; infinite where there is
+        none. Raises Unsupported with the operation at fault."""
         self.claim, self.lines, self.ranges, self.products = claim, ["(set-logic ALL)"], {}, 0
         self.inputs = [self._token(i, ids) for i, ids in enumerate(claim.domain.tokens)]
         ends = zip(claim.domain.low.tolist(), claim.domain.high.tolist(), strict=True)
@@ -53,9 +54,9 @@ class Query:
         for n in claim.where:
             self.lines += [f"(assert (>= {_text(v)} 0))" for v in self.values[n].ravel()]
         broken = []
-        for value, least, most in zip(self.values[claim.output].ravel(), low.tolist(), high.tolist(), strict=True):
-            broken += [f"(< {_text(value)} {_rational(Fraction(least))})"] if np.isfinite(least) else []
-            broken += [f"(> {_text(value)} {_rational(Fraction(most))})"] if np.isfinite(most) else []
+        for value, least, most in zip(self.values[claim.output].ravel(), low, high, strict=True):
+            broken += [f"(< {_text(value)} {_rational(Fraction(least))})"] if least > -np.inf else []
+            broken += [f"(> {_text(value)} {_rational(Fraction(most))})"] if most < np.inf else []
         self.lines.append(f"(assert (or {' '.join(broken)} false))")
         self.inputs += [next(iter(x.terms)) if x.terms else None for x in self.coordinates]
 
@@ -127,6 +128,8 @@ class Query:
                 return _each(self._relu, args[0])
             case "abs":
                 return _each(lambda x: self._relu(x) + self._relu(x.times(Fraction(-1))), args[0])
+            case "reciprocal" if all(not x.terms and x.constant for x in args[0].ravel()):  # of a claim's own numbers
+                return _each(lambda x: Affine(1 / x.constant, {}), args[0])
             case "gather" | "pick":
                 return self._chosen(args[0], args[1])
             case op:

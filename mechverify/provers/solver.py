@@ -16,17 +16,20 @@ def ask(text: str, seconds: float, stop: Callable[[], bool] = lambda: False) -> 
     """("unsat", {}), ("sat", the variables of get-value), ("unknown", {}) also when time is up, or `stop` says so, (why
     it failed, {})."""
     command = [sys.executable, "-P", __file__]  # as a file: the package would import torch, which takes longer than z3
-    pipe, end = subprocess.PIPE, time.monotonic() + seconds
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
-        said, unsent = None, text
-        try:
-            while said is None and time.monotonic() < end and not stop():
-                try:
-                    said = process.communicate(unsent, timeout=max(0.0, min(POLL, end - time.monotonic())))
-                except subprocess.TimeoutExpired:
-                    unsent = None  # what is left of it is sent on
-        finally:
-            process.kill()  # nothing, where it has ended
+    pipe, end, said = subprocess.PIPE, time.monotonic() + seconds, None
+    try:
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+            unsent: str | None = text
+            try:
+                while said is None and time.monotonic() < end and not stop():
+                    try:
+                        said = process.communicate(unsent, timeout=max(0.0, min(POLL, end - time.monotonic())))
+                    except subprocess.TimeoutExpired:
+                        unsent = None  # what is left of it is sent on
+            finally:
+                process.kill()  # nothing, where it has ended
+    except OSError as error:
+        return f"failed: {error.strerror}", {}
     if said is None:
         return "unknown", {}
     out, errors = said
