@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mechverify.kernel.architectures import ASSUMED
 from mechverify.kernel.check import AXIOMS, Theorem
 from mechverify.kernel.claim import Job
 from mechverify.kernel.evaluate import Evaluation
@@ -71,6 +72,7 @@ def lines(theorem: Theorem) -> list[tuple[str, str]]:
         ),
         ("domain", domain(theorem)),
         ("model", f"{claim.architecture}, weights sha256 {claim.weights_sha256}"),
+        *(("assumed", text) for text in ASSUMED.get(claim.architecture, ())),
         ("right, at least", f"{right.low:,}  ({decimal(Fraction(right.low, total), 8, False)} of all, rounded down)"),
         ("right, at most", f"{right.high:,}  ({decimal(Fraction(right.high, total), 8, True)} of all, rounded up)"),
     ]
