@@ -47,6 +47,9 @@ ROOT = Path(__file__).parent.parent
 MODELS = ROOT.parent / "shared" / "models"
 SIZES, RADII, SEEDS = (5, 10, 20, 40, 80), (1.0, 0.15), (0, 1, 2)
 KINDS = ("interval", "linear", "optimised")
+WITH_MLP: dict = {"act_fn": "relu", "normalization": None}
+SETTINGS = {"arena-cumsum": WITH_MLP, "grokking-113-low-precision": WITH_MLP, "decompiled-majority": {"n_heads": 1},
+            **{name: {} for name in ("arena-palindrome", "arena-sorted-list", "c113-mlp-seed1")}}  # fmt: skip
 
 
 def width(found: Range) -> float:
@@ -273,7 +276,7 @@ def models(board: Board, quick: bool) -> None:
         board.row("the models of ../shared/models", "captured and bounded", "not present", True)
         return
     for path in sorted(MODELS.glob("*.safetensors")):
-        adapted = load(path, **({"act_fn": "relu"} if "cumsum" in path.name else {}))
+        adapted = load(path, **SETTINGS.get(path.stem, {"normalization": None}))
         seconds, model = timed(lambda a=adapted: capture(a.module, a.example))
         captured = model.captured
         told = f"{len(model.sites)} sites, {captured.difference:.1e} on {captured.replayed} inputs"

@@ -180,7 +180,7 @@ def false_additions() -> Planted:
 
 
 def max_of_k(board: Board, quick: bool) -> None:
-    module = load(MAX).module.double()
+    module = load(MAX, normalization=None).module.double()
     for what, part in (("scores", max_of_k_inside.Scores(module, 0)), ("copies", max_of_k_inside.Values(module))):
         with torch.no_grad():
             table = part(torch.arange(64)[:, None]).numpy()

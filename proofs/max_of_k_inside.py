@@ -46,7 +46,7 @@ def claim(
     least=0,
     at_least="",
 ):
-    model, start = load(weights).module, int(least)
+    model, start = load(weights, normalization=None).module, int(least)
     part = (Scores(model, int(position)) if what == "scores" else Values(model)).eval()
     site = capture(part, torch.zeros(1, 1, dtype=torch.long))["output"]
     vocab = len(model.embed.W_E)

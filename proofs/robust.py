@@ -28,7 +28,7 @@ class Margins(nn.Module):
 
 
 def claim(weights="toy_models/weights/max_of_4_seed0.safetensors", sequence="3 17 41 8", radius=0.02):
-    model = load(weights).module
+    model = load(weights, normalization=None).module
     ids = torch.tensor([[int(t) for t in sequence.split()]])
     with torch.no_grad():
         residual = model.embed(ids) + model.pos_embed(ids)

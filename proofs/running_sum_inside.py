@@ -56,7 +56,7 @@ def claim(
     eps="",
     lemmas="yes",
 ):
-    network, n = load(weights, act_fn="relu").module, int(length)
+    network, n = load(weights, act_fn="relu", normalization=None).module, int(length)
     reach = len(network.embed.W_E) // 2
     values = [*range(reach + 1), *range(-reach, 0)]
     part = AtTheLastPosition(network, values).eval()

@@ -9,7 +9,7 @@ from mechverify.graph.adapters import load
 
 
 def claim(weights="toy_models/weights/max_of_4_seed0.safetensors", site="blocks.0.attn.attn_scores"):
-    adapted = load(weights)
+    adapted = load(weights, normalization=None)
     model = capture(adapted.module, adapted.example)
     x = tokens("x", length=model.captured.tokens_length, vocab=model.captured.vocab)
     return Bounds(model[site], over=x)

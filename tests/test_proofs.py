@@ -104,7 +104,7 @@ def test_embeddings_are_waves():
 
 
 def test_scores_grow_and_values_are_copied():
-    module = load(MAX).module.double()
+    module = load(MAX, normalization=None).module.double()
     with torch.no_grad():
         table = max_of_k_inside.Scores(module, 0)(torch.arange(64)[:, None]).numpy()
     assert theorem(max_of_k_inside.claim(MAX)).range.low == pytest.approx(np.diff(table, axis=1).min(0), abs=1e-10)
@@ -203,7 +203,7 @@ def test_a_head_of_the_sorted_list_looks_up():
 
 def test_a_sum_is_found_by_uniform_attention():
     """Each lemma holds on all inputs, and what follows from the first one is no wider than without it."""
-    network = load(SUM, act_fn="relu").module.double()
+    network = load(SUM, act_fn="relu", normalization=None).module.double()
     values = [*range(6), *range(-5, 0)]
     part = running_sum_inside.AtTheLastPosition(network, values)
     ids = torch.cartesian_prod(*[torch.arange(11)] * 3)

@@ -1,5 +1,6 @@
 """Models as a claim sees them: sizes, and sites by the names that the field uses."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -166,16 +167,38 @@ class Model:
         return Site(self, plain)
 
 
-def transformer(weights: str | Path, act_fn: str | None = None) -> Model:
+def transformer(
+    weights: str | Path, act_fn: str | None = None, *, normalization: str | None = None,
+    attn_scale: float | None = None, attention_dir: str = "causal", positional_embedding_type: str = "standard",
+    parallel_attn_mlp: bool = False,
+) -> Model:  # fmt: skip
     """A transformer without layer norm, from a safetensors file in TransformerLens names: attention-only, or with
     MLPs whose activation is `act_fn`, which weights don't tell; "relu" is known.
 
-    Sizes are read off the shapes (W_Q [heads, d_model, d_head], ...); biases may be absent. Raises
-    ClaimError if the file can't be read, holds NaN or infinity, or doesn't fit the architecture.
+    Weights don't tell the other settings either (a layer norm may be folded into them): a theorem prints what it
+    assumes of them, and those of your model's configuration are compared with it. Sizes are read off the shapes (W_Q
+    [heads, d_model, d_head], ...); biases may be absent. Raises ClaimError if the file can't be read, holds NaN or
+    infinity, has a mask of its own that isn't causal, or doesn't fit the architecture.
     """
     if act_fn not in (None, "relu"):
         raise ClaimError(f"act_fn={act_fn!r}: known is 'relu'; other networks go through capture(module, example)")
-    return _known(f"transformer{'_relu' if act_fn else ''}", weights, "pos_embed.W_pos", "embed.W_E")
+    for name, value, known in (
+        ("normalization", normalization, None), ("attention_dir", attention_dir, "causal"),
+        ("positional_embedding_type", positional_embedding_type, "standard"),
+        ("parallel_attn_mlp", parallel_attn_mlp, False),
+    ):  # fmt: skip
+        if value != known:
+            raise ClaimError(f"{name}={value!r}: this architecture has {known!r}; {_ELSEWHERE}")
+    model = _known(f"transformer{'_relu' if act_fn else ''}", weights, "pos_embed.W_pos", "embed.W_E")
+    root = math.sqrt(model.tensors["blocks.0.attn.W_Q"].shape[-1])
+    if attn_scale is not None and not abs(attn_scale - root) <= math.ulp(root):
+        raise ClaimError(
+            f"attn_scale={attn_scale!r}: this architecture divides by sqrt(d_head), {root!r}; {_ELSEWHERE}"
+        )
+    return model
+
+
+_ELSEWHERE = "load such a model by mechverify.graph.adapters.load, or as a torch module, and capture it"
 
 
 def pair_mlp(weights: str | Path) -> Model:

@@ -49,8 +49,9 @@ def capture(module: nn.Module, *example_inputs: Any, vocab: int | None = None, *
     """The graph of `module(*example_inputs, **example_kwargs)`.
 
     Examples have a batch axis of one: real tensors [1, ...] are inputs, one integer tensor [1, length] may hold
-    token ids; where a first axis isn't one, the module is called without batch axis. Other arguments stay as they are. Token ids are below `vocab` (default: the rows of the smallest
-    embedding that they index). The module is left as it was. Raises CaptureError.
+    token ids; where the first axis isn't one, the module is called without a batch axis. Other arguments stay as they
+    are. Token ids are below `vocab` (default: the rows of the smallest embedding that they index). The module is left
+    as it was. Raises CaptureError.
     """
     accept(module)
     call, tensors = arguments(example_inputs, example_kwargs)

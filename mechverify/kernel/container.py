@@ -80,8 +80,11 @@ def read_json(data: bytes) -> object:
         sys.setrecursionlimit(before)
 
 
-# What TransformerLens state dicts carry beside parameters: the causal mask, and minus infinity.
+# What TransformerLens state dicts carry beside parameters: the causal mask, and what a masked score becomes.
 _BUFFERS = re.compile(r"blocks\.[0-9]+\.attn\.(mask|IGNORE)")
+MASKED = -(
+    10**4
+)  # masked scores are minus infinity to the kernel; a file that has them above this means something else
 
 # Every value of these types is a float64, exactly.
 _DTYPES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
@@ -92,9 +95,33 @@ _DTYPES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
 }
 
 
+def _known_buffer(name: str, dtype: str, shape: list[int], data: bytes) -> None:
+    """Raises ValueError unless the buffer says what the architectures do: causal attention."""
+    code, convert = {"BOOL": ("u1", np.asarray), "U8": ("u1", np.asarray), **_DTYPES}.get(dtype, ("u1", np.asarray))
+    if prod(shape) * np.dtype(code).itemsize != len(data):
+        raise ValueError(f"tensor {name!r}: type {dtype!r} and shape {shape} don't fill its {len(data)} bytes")
+    values = convert(np.frombuffer(data, code))
+    if name.endswith("IGNORE"):
+        if not (values <= MASKED).all():
+            raise ValueError(f"{name!r} leaves masked scores a weight: the architecture gives them none")
+        return
+    n = shape[-1] if shape else 0
+    if prod(shape) != n * n or not n:
+        raise ValueError(f"{name!r} has shape {shape}: the causal mask is square")
+    mask = values.reshape(n, n)
+    wrong = mask != np.tri(n, dtype=bool)
+    if wrong.any():
+        query, key = np.argwhere(wrong)[0]
+        sees = "sees" if mask[query, key] else "doesn't see"
+        raise ValueError(
+            f"{name!r} is no causal mask (position {query} {sees} position {key}: a local window?), and the "
+            "architecture's attention is causal: load it by mechverify.graph.adapters, and capture that"
+        )
+
+
 def read_weights(data: bytes) -> dict[str, np.ndarray]:
     """Tensors of a safetensors file as float64, exactly, but for known buffers. Raises ValueError, saying what is
-    wrong, for NaN and infinity, and for overlapping, missing and left-over bytes."""
+    wrong, for NaN and infinity, for overlapping, missing and left-over bytes, and for a mask that isn't causal."""
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > min(HEADER_LIMIT, len(data) - 8):
         raise ValueError(f"not a safetensors file: {len(data)} bytes with a header of {length}")
@@ -116,6 +143,7 @@ def read_weights(data: bytes) -> dict[str, np.ndarray]:
             raise ValueError(f"tensor {name!r} lies outside the file, or its entry is malformed")
         spans.append((begin, end))
         if _BUFFERS.fullmatch(name):
+            _known_buffer(name, dtype, shape, body[begin:end])
             continue
         if dtype not in _DTYPES:
             raise ValueError(f"tensor {name!r} has type {dtype!r}; use one of {', '.join(_DTYPES)}")

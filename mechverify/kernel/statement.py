@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mechverify.kernel.architectures import ASSUMED
 from mechverify.kernel.check import AXIOMS, Theorem
 from mechverify.kernel.claim import Claim, Domain, ProvedLemma, Range
 from mechverify.kernel.evaluate import Evaluation
@@ -44,6 +45,7 @@ class Statement(NamedTuple):
     given: tuple[str, ...]
     lemmas: tuple[tuple[str, str], ...]
     model: str
+    assumed: tuple[str, ...]
     asserted: tuple[str, ...]
     proved: tuple[tuple[str, str], ...]
     semantics: str
@@ -59,6 +61,7 @@ class Statement(NamedTuple):
             *(("given", text) for text in self.given),
             *(("lemma", text) for _, text in self.lemmas),
             ("model", self.model),
+            *(("assumed", text) for text in self.assumed),
             *(("the file says", text) for text in self.asserted),
             *self.proved,
             ("semantics", self.semantics),
@@ -185,6 +188,7 @@ def _accuracy(theorem: Theorem) -> Statement:
         given=(),
         lemmas=(),
         model=f"{claim.architecture}, weights sha256 {claim.weights_sha256}",
+        assumed=ASSUMED[claim.architecture],
         asserted=(),
         proved=(
             ("right, at least", f"{right.low:,}  ({share(right.low, total, up=False)} of all, rounded down)"),
@@ -255,6 +259,7 @@ def _bounds(theorem: Theorem) -> Statement:
         given=given,
         lemmas=tuple(_lemma(claim, formulas, lemma) for lemma in theorem.lemmas),
         model=f"{_graph(nodes)}, weights sha256 {claim.weights_sha256}",
+        assumed=(),
         asserted=(*_asserted(claim), *_named(formulas, nodes)),
         proved=(*_satisfied(theorem), *_range(theorem)),
         examples=tuple(("broken at", text) for text in _told(theorem, formulas)),

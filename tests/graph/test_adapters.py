@@ -23,7 +23,7 @@ def logits(captured: Captured, tokens: np.ndarray) -> Tensor:
 
 @needs_models
 def test_running_sum_is_right_on_all_short_sequences():
-    adapted = load(MODELS / "arena-cumsum.safetensors", act_fn="relu")
+    adapted = load(MODELS / "arena-cumsum.safetensors", act_fn="relu", normalization=None)
     assert not adapted.flags["attention_only"] and adapted.flags["normalization"] is None
     for n in (1, 2, 4):
         captured = capture(adapted.module, adapted.example[:, :n])
@@ -102,7 +102,7 @@ def gpt2(state: dict[str, Tensor]) -> dict[str, Tensor]:
     out |= {f"transformer.ln_f.{k}": state[f"ln_final.{k[0]}"] for k in ("weight", "bias")}
     for i in range(2):
         old, new = f"blocks.{i}.", f"transformer.h.{i}."
-        out[f"{new}attn.bias"] = torch.ones(1, 1, 4, 4)
+        out[f"{new}attn.bias"] = torch.ones(1, 1, 4, 4).tril() > 0
         for k in ("weight", "bias"):
             out[f"{new}ln_1.{k}"], out[f"{new}ln_2.{k}"] = state[f"{old}ln1.{k[0]}"], state[f"{old}ln2.{k[0]}"]
         merged = [state[f"{old}attn.W_{c}"].transpose(0, 1).flatten(1) for c in "QKV"]
@@ -146,11 +146,11 @@ def test_layer_norm_against_torch():
 
 def test_folded_layer_norm_and_direction_are_settings():
     state = weights(norm=False)
-    plain, folded = adapt(state, act_fn="relu"), adapt(state, act_fn="relu", normalization="LNPre")
+    plain, folded = (adapt(state, act_fn="relu", normalization=kind) for kind in (None, "LNPre"))
     assert folded.flags["layer_norm_folded"] and not plain.flags["layer_norm_folded"]
     assert not torch.allclose(plain.module(TOKENS), folded.module(TOKENS))
     later = torch.cat([TOKENS[:, :3], 1 + 0 * TOKENS[:, 3:]], 1)
-    both = adapt(state, act_fn="relu", attention="bidirectional")
+    both = adapt(state, act_fn="relu", attention="bidirectional", normalization=None)
     assert torch.equal(plain.module(TOKENS)[:, :3], plain.module(later)[:, :3])
     assert not torch.equal(both.module(TOKENS)[:, :3], both.module(later)[:, :3])
 
@@ -166,7 +166,65 @@ def test_grouped_keys_and_values():
     assert capture(adapted.module, adapted.example).difference <= 1e-12
 
 
+def with_masks(state: dict[str, Tensor], mask: Tensor) -> dict[str, Tensor]:
+    return state | {f"blocks.{i}.attn.mask": mask for i in range(2)}
+
+
+CAUSAL = torch.ones(4, 4).tril() > 0
+LOCAL = CAUSAL.triu(-1)  # a window of two
+
+
+def test_a_file_of_folded_norms_or_of_none_is_asked_about():
+    with pytest.raises(CaptureError, match="Say None if the model has none, LNPre"):
+        adapt(weights(norm=False), act_fn="relu")
+    with pytest.raises(CaptureError, match="normalization=None has no weights, but the file has"):
+        adapt(weights(), act_fn="relu", normalization=None)
+
+
+def test_the_files_own_mask_is_kept():
+    state = weights(norm=False)
+    plain, causal, local = (adapt(s, act_fn="relu", normalization=None).module(TOKENS)
+                            for s in (state, with_masks(state, CAUSAL), with_masks(state, LOCAL)))  # fmt: skip
+    assert torch.equal(plain, causal) and not torch.allclose(plain, local)
+    torch.testing.assert_close(plain[:, :2], local[:, :2])
+    adapted = adapt(with_masks(state, LOCAL), act_fn="relu", normalization=None)
+    assert "attention as the file's masks say" in adapted.flags["assumed"]
+    captured = capture(adapted.module, adapted.example)
+    torch.testing.assert_close(logits(captured, TOKENS.numpy()).float(), local, rtol=1e-4, atol=1e-4)
+    masks = {n.attr for n in captured.graph.nodes if n.op == "softmax"}
+    assert masks == {("1000", "1100", "0110", "0011")}
+
+
+def test_the_scale_of_scores_is_a_setting():
+    state = weights()
+    usual, doubled = (adapt(state, act_fn="relu", attn_scale=s).module(TOKENS) for s in (3**0.5, 2 * 3**0.5))
+    torch.testing.assert_close(adapt(state, act_fn="relu").module(TOKENS), usual)
+    assert not torch.allclose(usual, doubled)
+
+
+def test_what_a_file_does_not_tell_is_listed():
+    assumed = adapt(weights(), act_fn="relu").flags["assumed"]
+    assert assumed == (
+        "normalization LN, eps 1e-05", "attention scores divided by sqrt(d_head)", "attention causal",
+        "position embeddings added to the token embeddings, once", "activation relu",
+        "an MLP after its block's attention, not beside it",
+    )  # fmt: skip
+
+
 ILL = {
+    "positional_embedding_type='shortformer'": (
+        lambda s: s,
+        {"act_fn": "relu", "positional_embedding_type": "shortformer"},
+    ),
+    "parallel_attn_mlp=True": (lambda s: s, {"act_fn": "relu", "parallel_attn_mlp": True}),
+    "lets a position see a later one": (lambda s: with_masks(s, ~CAUSAL), {"act_fn": "relu"}),
+    "expected a square": (lambda s: with_masks(s, CAUSAL[:3]), {"act_fn": "relu"}),
+    "no causal mask": (lambda s: gpt2(s) | {"transformer.h.0.attn.bias": torch.ones(1, 1, 4, 4)}, {"n_heads": 2}),
+    "take no setting normalization: n_heads, act_fn, eps": (gpt2, {"n_heads": 2, "normalization": None}),
+    "GPT-2 has layer norms": (
+        lambda s: {k: v for k, v in gpt2(s).items() if "ln_f" not in k},
+        {"n_heads": 2},
+    ),
     "act_fn": (lambda s: s, {}),
     "blocks.0.attn.W_Q has shape": (lambda s: s | {"blocks.0.attn.W_Q": torch.zeros(2, 5, 3)}, {"act_fn": "relu"}),
     "blocks.1.attn.W_K is missing": (

@@ -115,6 +115,9 @@ def margin_of(text: Any) -> Fraction:
     return value
 
 
+FLOATS = {"F64": ("d", 8), "F32": ("f", 4), "F16": ("e", 2), "BF16": ("f", 2)}
+
+
 def read_tensors(data: bytes) -> dict[str, tuple[list[int], list[Fraction]]]:
     """Name -> (shape, numbers in row-major order) of a safetensors file."""
     length = int.from_bytes(data[:8], "little")
@@ -127,15 +130,21 @@ def read_tensors(data: bytes) -> dict[str, tuple[list[int], list[Fraction]]]:
         dtype, shape, offsets = fields(entry, "dtype", "shape", "data_offsets")
         start, end = (integer(o, 0, len(body)) for o in items(offsets, 2))
         spans.append((start, end))
-        if re.fullmatch(r"blocks\.[0-9]+\.attn\.(mask|IGNORE)", name):
-            continue
-        need(dtype in ("F64", "F32", "F16", "BF16"), f"type of {name}")
-        code, width = {"F64": ("d", 8), "F32": ("f", 4), "F16": ("e", 2), "BF16": ("f", 2)}[dtype]
+        buffer = re.fullmatch(r"blocks\.[0-9]+\.attn\.(mask|IGNORE)", name)
+        need(dtype in (*FLOATS, *(("BOOL", "U8") if buffer else ())), f"type of {name}")
+        code, width = {**FLOATS, "BOOL": ("B", 1), "U8": ("B", 1)}[dtype]
         size, raw = math.prod(integer(n, 0) for n in items(shape)), body[start:end]
         need(len(raw) == size * width, f"size of {name}")
         if dtype == "BF16":  # the upper half of a float32
             raw = b"".join(b"\0\0" + raw[i : i + 2] for i in range(0, len(raw), 2))
         values = struct.unpack(f"<{size}{code}", raw)
+        if buffer and buffer[1] == "IGNORE":
+            need(all(v <= -10_000 for v in values), f"{name} leaves masked scores a weight")
+            continue
+        if buffer:
+            n = shape[-1] if shape else 0
+            need(n > 0 and values == tuple(float(j <= i) for i in range(n) for j in range(n)), f"{name} isn't causal")
+            continue
         need(all(map(math.isfinite, values)), f"{name} is not finite")
         tensors[name] = (shape, [Fraction(x) for x in values])
     ends = [0] + [x for span in sorted(spans) for x in span] + [len(body)]

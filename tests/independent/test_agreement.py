@@ -384,7 +384,10 @@ def stored(weights: dict[str, np.ndarray], dtype: str) -> bytes:
     """A safetensors file with tensors of the type, TransformerLens buffers and metadata."""
     header: dict[str, Any] = {"__metadata__": {"by": "a test"}}
     body = b""
-    buffers = {"blocks.0.attn.mask": ("BOOL", [2], b"\1\0"), "blocks.0.attn.IGNORE": ("F32", [], b"\0\0\x80\xff")}
+    buffers = {
+        "blocks.0.attn.mask": ("BOOL", [2, 2], b"\1\0\1\1"),
+        "blocks.0.attn.IGNORE": ("F32", [], b"\0\0\x80\xff"),
+    }
     for name, value in weights.items():
         narrow = {"F64": value.astype("<f8"), "F16": value.astype("<f2"), "F32": value.astype("<f4")}
         upper = (value.astype("<f4").view("<u4") >> 16).astype("<u2")

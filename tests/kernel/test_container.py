@@ -62,10 +62,44 @@ def test_all_floating_types_are_exact():
     values = torch.tensor([1.5, -0.0, 2.0**-14, 3.140625])
     tensors = {str(t): values.to(t) for t in (torch.float64, torch.float32, torch.float16, torch.bfloat16)}
     for name, read in read_weights(
-        save({**tensors, "blocks.0.attn.mask": torch.ones(3, 3) > 0, "blocks.0.attn.IGNORE": torch.tensor(-torch.inf)})
+        save(
+            {
+                **tensors,
+                "blocks.0.attn.mask": torch.ones(3, 3).tril() > 0,
+                "blocks.0.attn.IGNORE": torch.tensor(-torch.inf),
+            }
+        )
     ).items():
         np.testing.assert_array_equal(read, tensors[name].double().numpy())
         assert np.signbit(read[1])
+
+
+CAUSAL = torch.ones(4, 4).tril()
+BUFFERS = {
+    "a local window": ({"mask": CAUSAL.triu(-1) > 0}, "no causal mask .position 2 doesn't see position 0"),
+    "bidirectional": ({"mask": CAUSAL >= 0}, "no causal mask .position 0 sees position 1"),
+    "bytes": ({"mask": (2 * CAUSAL).to(torch.uint8)}, "no causal mask"),
+    "not square": ({"mask": CAUSAL[:3] > 0}, "square"),
+    "no axes": ({"mask": torch.tensor(True)}, "no causal mask|square"),
+    "integers": ({"mask": CAUSAL.long()}, "don't fill"),
+    "no mask at all": ({"IGNORE": torch.tensor(-5.0)}, "leaves masked scores a weight"),
+    "not a number": ({"IGNORE": torch.tensor(torch.nan)}, "leaves masked scores a weight"),
+}
+
+
+@pytest.mark.parametrize("buffers, message", BUFFERS.values(), ids=BUFFERS.keys())
+def test_a_mask_that_is_not_causal_is_refused(buffers, message):
+    with pytest.raises(ValueError, match=message):
+        read_weights(save({f"blocks.3.attn.{name}": value.contiguous() for name, value in buffers.items()}))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32, torch.float64, torch.float16])
+@pytest.mark.parametrize("ignore", [-torch.inf, -1e5])
+def test_the_causal_mask_is_passed_over(dtype, ignore):
+    mask = CAUSAL.to(dtype)
+    if dtype == torch.float16:
+        mask = mask[None, None]
+    assert read_weights(save({"blocks.0.attn.mask": mask, "blocks.0.attn.IGNORE": torch.tensor(ignore)})) == {}
 
 
 def header(entries: dict, body: bytes = b"") -> bytes:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from mechverify.graph.adapters import transformer_lens
@@ -34,7 +35,9 @@ def adapt(
         block = re.match(r"h\.(\d+)\.", name)
         prefix, inner = (f"blocks.{block[1]}.", name[block.end() :]) if block else ("", name)
         if re.fullmatch(r"attn\.(bias|masked_bias)", inner):
-            continue  # the causal mask
+            if tensor.ndim >= 2 and not bool(((tensor != 0) == torch.ones(tensor.shape[-2:]).tril().bool()).all()):
+                raise CaptureError(f"{full} is no causal mask, as GPT-2 has it: capture your own module")
+            continue
         if inner in ("attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight"):
             width = tensor.shape[0] if inner == "attn.c_proj.weight" else tensor.shape[-1] // 3
             if width % n_heads:
@@ -54,5 +57,7 @@ def adapt(
     tied = "unembed.W_U" not in out
     if tied and "embed.W_E" in out:
         out["unembed.W_U"] = out["embed.W_E"].T
-    adapted = transformer_lens.adapt(out, act_fn=act_fn, eps=eps)
+    if "ln_final.w" not in out:
+        raise CaptureError("ln_f.weight is missing: GPT-2 has layer norms")
+    adapted = transformer_lens.adapt(out, act_fn=act_fn, eps=eps, normalization="LN")
     return Adapted(adapted.module, adapted.example, adapted.flags | {"unembedding_tied": tied})

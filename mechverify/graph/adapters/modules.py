@@ -3,7 +3,7 @@ embed, pos_embed, blocks.0.resid_pre, .attn.q, .attn.k, .attn.v, .attn.attn_scor
 .resid_mid, .mlp.pre, .mlp.hidden, .mlp_out, .resid_post, ln_final, logits."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,9 +95,13 @@ class Attention(Holder):
     W_Q: Tensor
     W_O: Tensor
 
-    def __init__(self, state: dict[str, Tensor], prefix: str, causal: bool):
+    mask: Tensor | None
+
+    def __init__(self, state: dict[str, Tensor], prefix: str, settings: dict[str, Any], mask: Tensor | None):
+        """`mask` [longest, longest]: what the file says that each position sees; None: all earlier ones."""
         super().__init__(state, prefix)
-        self.causal = causal
+        self.causal, self.scale = settings["attention"] == "causal", settings["attn_scale"]
+        self.register_buffer("mask", None if mask is None else mask.reshape(mask.shape[-2:]) != 0)
         self.q, self.k, self.v, self.z, self.attn_scores = (nn.Identity() for _ in range(5))
 
     def _shared(self, name: str) -> Tensor | None:
@@ -112,10 +116,14 @@ class Attention(Holder):
             return out if bias is None else out + bias
 
         q, k, v = self.q(project("Q")), self.k(project("K")), self.v(project("V"))
-        scores = self.attn_scores(torch.einsum("bjhe,bihe->bhji", q, k) / math.sqrt(q.shape[-1]))
+        root = math.sqrt(q.shape[-1]) if self.scale is None else self.scale
+        scores = self.attn_scores(torch.einsum("bjhe,bihe->bhji", q, k) / root)
         if self.causal:
-            later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=x.device).triu(1)
-            scores = scores.masked_fill(later, -math.inf)
+            n = scores.shape[-1]
+            seen = (
+                torch.ones(n, n, dtype=torch.bool, device=x.device).tril() if self.mask is None else self.mask[:n, :n]
+            )
+            scores = scores.masked_fill(~seen, -math.inf)
         z = self.z(torch.einsum("bhji,bihe->bjhe", scores.softmax(-1), v))
         return self.biased(torch.einsum("bjhe,hed->bjd", z, self.W_O), "b_O")
 
@@ -141,14 +149,14 @@ class MLP(Holder):
 
 
 class Block(nn.Module):
-    def __init__(self, state: dict[str, Tensor], prefix: str, settings: dict[str, Any]):
+    def __init__(self, state: dict[str, Tensor], prefix: str, settings: dict[str, Any], mask: Tensor | None):
         super().__init__()
 
         def norm(name: str) -> nn.Module:
             kind = settings["normalization"]
             return Norm(state, f"{prefix}{name}.", kind, settings["eps"]) if kind else nn.Identity()
 
-        self.ln1, self.attn = norm("ln1"), Attention(state, f"{prefix}attn.", settings["attention"] == "causal")
+        self.ln1, self.attn = norm("ln1"), Attention(state, f"{prefix}attn.", settings, mask)
         self.resid_pre, self.attn_out, self.resid_post = (nn.Identity() for _ in range(3))
         self.has_mlp = f"{prefix}mlp.W_in" in state
         if self.has_mlp:
@@ -165,13 +173,15 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """`state` with TransformerLens names; `settings`: normalization, eps, act_fn, attention."""
+    """`state` with TransformerLens names; `settings`: normalization, eps, act_fn, attention, attn_scale; `masks`: the
+    file's own, by its names."""
 
-    def __init__(self, state: dict[str, Tensor], layers: int, settings: dict[str, Any]):
+    def __init__(self, state: dict[str, Tensor], layers: int, settings: dict[str, Any], masks: Mapping[str, Tensor]):
         super().__init__()
         self.embed, self.unembed, self.logits = Embed(state, "embed."), Unembed(state, "unembed."), nn.Identity()
         self.pos_embed = PosEmbed(state, "pos_embed.") if "pos_embed.W_pos" in state else None
-        self.blocks = nn.ModuleList(Block(state, f"blocks.{i}.", settings) for i in range(layers))
+        own = {int(name.split(".")[1]): mask for name, mask in masks.items()}
+        self.blocks = nn.ModuleList(Block(state, f"blocks.{i}.", settings, own.get(i)) for i in range(layers))
         kind = settings["normalization"]
         self.ln_final = Norm(state, "ln_final.", kind, settings["eps"]) if kind else nn.Identity()
         self.eval()

@@ -22,6 +22,7 @@ _OUTER = {
     "embed.W_E": "vd", "pos_embed.W_pos": "pd", "unembed.W_U": "do", "unembed.b_U": "o", "ln_final.w": "d",
     "ln_final.b": "d",
 }  # fmt: skip
+UNSAID = "unsaid"
 _BUFFERS = re.compile(r"(^|\.)(mask|IGNORE|causal_mask)$")
 _BRIDGE = {"q": "Q", "k": "K", "v": "V", "o": "O", "in": "in", "out": "out", "gate": "gate"}
 
@@ -34,37 +35,55 @@ def adapt(
     state: Mapping[str, Tensor],
     *,
     act_fn: str | None = None,
-    normalization: str | None = None,
+    normalization: str | None = UNSAID,
     attention: str = "causal",
+    attn_scale: float | None = None,
     eps: float = 1e-5,
     n_heads: int | None = None,
+    positional_embedding_type: str = "standard",
+    parallel_attn_mlp: bool = False,
 ) -> Adapted:
-    """What names and shapes don't tell: `act_fn` of the MLP (relu, gelu, gelu_new, silu, tanh); `normalization` "LNPre"
-    or "RMSPre" where its weights were folded away (absent names mean none otherwise); `attention` causal or
-    bidirectional; `eps` of the norms; `n_heads` for names of 3.x. Raises CaptureError, naming all that doesn't fit."""
+    """What names and shapes don't tell: `act_fn` of the MLP (relu, gelu, gelu_new, silu, tanh); `normalization`: None,
+    or "LNPre" or "RMSPre" where its weights were folded away, as TransformerLens does on loading; `n_heads` for names
+    of 3.x: these must be said. `attention` causal or bidirectional, `attn_scale` (default: the root of d_head), `eps`
+    of the norms: `flags["assumed"]` lists what was taken. The file's own masks are kept. Positions and MLPs of other
+    kinds than the defaults aren't known. Raises CaptureError, naming all that doesn't fit."""
     if "embed.W_E" not in state:
         state = _from_bridge(state, n_heads)
+    masks = {name: t for name, t in state.items() if name.endswith((".attn.mask", ".attn.causal_mask"))}
     tensors = {name: t.detach() for name, t in state.items() if not _BUFFERS.search(name)}
     layers = 1 + max((int(m[1]) for name in tensors if (m := re.match(r"blocks\.(\d+)\.", name))), default=-1)
     has_mlp = any(".mlp." in name for name in tensors)
     found = {name.rsplit(".", 1)[1] for name in tensors if re.search(r"(^|\.)ln(1|2|_final)\.", name)}
-    if found:
-        if normalization not in (None, "LN", "RMS"):
-            raise CaptureError(
-                f"normalization={normalization!r} has no weights, but the file has weights of layer norms"
-            )
-        normalization = normalization or ("LN" if "b" in found else "RMS")
+    if found and normalization not in (UNSAID, "LN", "RMS"):
+        raise CaptureError(f"normalization={normalization!r} has no weights, but the file has weights of layer norms")
+    if found and normalization == UNSAID:
+        normalization = "LN" if "b" in found else "RMS"
     problems = _problems(tensors, layers, has_mlp, bool(found))
+    problems += _masks(masks) if attention == "causal" else []
+    for name, value, known in (
+        ("positional_embedding_type", positional_embedding_type, "standard"),
+        ("parallel_attn_mlp", parallel_attn_mlp, False),
+    ):
+        if value != known:
+            problems.append(f"{name}={value!r} isn't known: load it into your own torch module, and capture that")
     if has_mlp and act_fn not in ACTIVATIONS:
         problems.append(f"act_fn={act_fn!r}: say which activation the MLP has, one of {', '.join(ACTIVATIONS)}")
-    if normalization not in NORMALIZATIONS:
+    if normalization == UNSAID:
+        problems.append(
+            "normalization: the file has no weights of layer norms. Say None if the model has none, LNPre or RMSPre if "
+            "they were folded away (fold_ln=True, the default of TransformerLens's from_pretrained)"
+        )
+    elif normalization not in NORMALIZATIONS:
         problems.append(f"normalization={normalization!r}: one of {', '.join(map(str, NORMALIZATIONS))}")
     if attention not in ("causal", "bidirectional"):
         problems.append(f"attention={attention!r}: causal or bidirectional")
     if problems:
         raise CaptureError("not a transformer that can be read: " + "; ".join(problems))
-    settings: dict[str, Any] = {"normalization": normalization, "eps": eps, "act_fn": act_fn, "attention": attention}
-    module = Transformer(tensors, layers, settings)
+    settings: dict[str, Any] = {
+        "normalization": normalization, "eps": eps, "act_fn": act_fn, "attention": attention, "attn_scale": attn_scale,
+    }  # fmt: skip
+    module = Transformer(tensors, layers, settings, masks)
     query = tensors["blocks.0.attn.W_Q"]
     vocab, longest = len(tensors["embed.W_E"]), len(tensors["pos_embed.W_pos"]) if "pos_embed.W_pos" in tensors else 8
     flags = {
@@ -72,8 +91,36 @@ def adapt(
         "d_vocab": vocab, "n_ctx": longest, "attention_only": not has_mlp, "positional": "pos_embed.W_pos" in tensors,
         "biases": any(re.search(r"\.b_", name) for name in tensors),
         "layer_norm_folded": normalization in ("LNPre", "RMSPre"),
+        "assumed": _assumed(settings, has_mlp, len(masks)),
     }  # fmt: skip
     return Adapted(module, torch.zeros(1, longest, dtype=torch.long), flags)
+
+
+def _masks(masks: Mapping[str, Tensor]) -> list[str]:
+    """What is wrong with the file's own masks: each is square, and lets every position see itself or an earlier one."""
+    problems = []
+    for name, mask in masks.items():
+        last = mask.reshape(mask.shape[-2:]) if mask.ndim >= 2 and mask[..., 0, 0].numel() == 1 else mask
+        if last.ndim != 2 or last.shape[0] != last.shape[1]:
+            problems.append(f"{name} has shape {list(mask.shape)}, expected a square")
+        elif bool((last != 0).triu(1).any()) or not bool((last != 0).any(-1).all()):
+            problems.append(
+                f"{name} lets a position see a later one, or none: say attention=, or capture your own module"
+            )
+    return problems
+
+
+def _assumed(settings: dict[str, Any], has_mlp: bool, masks: int) -> tuple[str, ...]:
+    """What the file doesn't tell, as it was taken."""
+    norm, attention, scale = (settings[name] for name in ("normalization", "attention", "attn_scale"))
+    where = "as the file's masks say" if masks and attention == "causal" else attention
+    return (
+        f"normalization {norm}" + (f", eps {settings['eps']}" if norm else ", and none folded into the weights"),
+        f"attention scores divided by {'sqrt(d_head)' if scale is None else scale}",
+        f"attention {where}",
+        "position embeddings added to the token embeddings, once",
+        *([f"activation {settings['act_fn']}", "an MLP after its block's attention, not beside it"] if has_mlp else []),
+    )
 
 
 def _problems(tensors: dict[str, Tensor], layers: int, has_mlp: bool, normed: bool) -> list[str]:
