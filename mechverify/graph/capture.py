@@ -52,12 +52,14 @@ class Captured:
     compared: Compared | None = None
     comparison: Comparison | None = field(default=None, compare=False, repr=False)
 
-    def compared_at(self, inputs: list[np.ndarray]) -> "Captured":
-        """Compared with the module at further inputs, arrays [number, ...] in the order of its arguments, token ids
-        int64. Raises CaptureError at the first site that differs."""
-        if self.comparison is None:
+    def compared_at(self, ids: np.ndarray | None, reals: list[np.ndarray]) -> "Captured":
+        """Compared with the module at further inputs: token ids [number, length], real inputs [number, *shape]. Raises
+        CaptureError at the first site that differs."""
+        if self.comparison is None or self.compared is None:
             return self
-        return replace(self, compared=self.compared.joined(self.comparison([torch.as_tensor(a) for a in inputs])))
+        order, left = self.comparison.original.types, iter(reals)
+        inputs = [torch.as_tensor(next(left) if t.is_floating_point else ids) for t in order]
+        return replace(self, compared=self.compared.joined(self.comparison(inputs)))
 
 
 def capture(module: nn.Module, *example_inputs: Any, vocab: int | None = None, **example_kwargs: Any) -> Captured:
@@ -75,7 +77,8 @@ def capture(module: nn.Module, *example_inputs: Any, vocab: int | None = None, *
     with inference():
         program = exported(recorder, tensors)
         with real_arithmetic():
-            return _Capture(original, recorder, program, tensors, vocab).result()
+            captured, inputs = _Capture(original, recorder, program, tensors, vocab).result()
+    return replace(captured, compared=captured.comparison(inputs))
 
 
 class _Capture:
@@ -96,7 +99,8 @@ class _Capture:
         self.env: dict[Any, Any] = {}
         self.problems: dict[Any, str] = {}
 
-    def result(self) -> Captured:
+    def result(self) -> tuple[Captured, list[Tensor]]:
+        """The graph, not yet compared with the module, and inputs at which to do so."""
         self._inputs()
         outputs = self._outputs()
         for node in self._needed(list(outputs.values())):
@@ -114,8 +118,10 @@ class _Capture:
         difference = self._replay(program, run, sites, batches)
         comparison = Comparison(self.original, program, self._outputs(), run, sites)
         inputs = tuple(tuple(t.shape[1:]) for t in self.tensors if t.is_floating_point())
-        return Captured(graph, weights, sites, inputs, self.length, self.vocab, REPLAYS, difference,
-                        comparison(batches), comparison)  # fmt: skip
+        captured = Captured(
+            graph, weights, sites, inputs, self.length, self.vocab, REPLAYS, difference, comparison=comparison
+        )
+        return captured, batches
 
     # --- the program's inputs and outputs
 

@@ -114,13 +114,20 @@ def real_arithmetic() -> Iterator[None]:
         torch.set_default_dtype(default)
 
 
-OWN = ("output", "input", "tokens")  # sites of the module itself
-NEAT = r"[A-Za-z0-9_\-.@]{1,200}"
+OWN = ("output", "input", "tokens", "self")  # of the module itself
 
 
 def site_of(path: str) -> str:
     """The name of a submodule's site: its path, but `self.output` where the path would be a name of the module's own."""
     return f"self.{path}" if path.split(".")[0] in OWN else path
+
+
+def _neat(name: str, letters: str = r"[A-Za-z0-9_\-.]") -> None:
+    if not re.fullmatch(letters + "{1,200}", name):
+        raise CaptureError(
+            f"{ascii(name):.80}: sites have the names of submodules and keys, of letters, digits, _ and - (at most 200 "
+            "in a path): rename it"
+        )
 
 
 class Recorder(nn.Module):
@@ -137,6 +144,8 @@ class Recorder(nn.Module):
         for site, child in children.items():
             child.register_forward_hook(lambda m, args, out, site=site: seen.append((site, _kept(out))))
         self.paths = set(children)
+        for path in children:
+            _neat(path)
         self.eval()
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -153,12 +162,8 @@ class Recorder(nn.Module):
         found.update(_named("output", out, first=False))
         seen.clear()
         names[:] = found
-        odd = [name for name in names if not re.fullmatch(NEAT, name)]
-        if odd:
-            raise CaptureError(
-                f"{', '.join(ascii(name)[:60] for name in odd[:3])}: a site has the name of its submodule or key, of "
-                "letters, digits, _ and - (at most 200); rename it"
-            )
+        for name in names:
+            _neat(name, r"[A-Za-z0-9_\-.@]")
         return tuple(found.values())
 
 

@@ -8,6 +8,7 @@ float32.
 """
 
 import math
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -49,7 +50,7 @@ class Original:
         except CaptureError:
             raise
         except Exception as error:
-            self.types = [parameters[0] if t.is_floating_point() and parameters else t for t in self.types]
+            self.types = [parameters[0] if t.is_floating_point and parameters else t for t in self.types]
             try:
                 self._call(examples)
             except Exception:
@@ -117,7 +118,7 @@ class Comparison:
                 if not difference <= allowed:
                     raise CaptureError(self._differs(name, difference, allowed))
             if difference >= most.difference:
-                most = most._replace(difference=difference, tolerance=allowed)
+                most = most._replace(difference=difference, tolerance=min(allowed, sys.float_info.max))
         return most
 
     def _noise(self, exact: list[Tensor]) -> dict[str, Tensor]:
