@@ -55,7 +55,14 @@ def claim_document(claim: Accuracy | Bounds, semantics: str) -> dict[str, Any]:
 
 def graph_document(captured: Captured, module: str) -> dict[str, Any]:
     """A captured graph as data."""
-    return {
+    compared = captured.compared
+    done = {} if compared is None else {
+        "compared": {
+            "dtype": compared.dtype, "inputs": compared.inputs,
+            "difference": compared.difference.hex(), "tolerance": compared.tolerance.hex(),
+        }
+    }  # fmt: skip
+    return done | {
         "nodes": [[n.op, list(n.args), _attribute(n.op, n.attr)] for n in captured.graph.nodes],
         "sites": [[name, node] for name, node in captured.sites.items()],
         "replayed": {

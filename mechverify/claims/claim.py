@@ -19,6 +19,7 @@ from mechverify.claims.language import compile_mechanism
 from mechverify.claims.model import CapturedModel, Entry, Model, Site
 from mechverify.claims.numbers import array as exactly
 from mechverify.claims.numbers import number
+from mechverify.claims.samples import samples
 from mechverify.graph.capture import Captured
 from mechverify.kernel.architectures import ARCHITECTURES
 from mechverify.kernel.graph import Graph, entries
@@ -132,6 +133,7 @@ class Bounds:
             raise ClaimError(f"{model.source} reads {need}, the domain has {length} of {vocab}: {hint}")
         _usable(using, model, box, tokens)
         site, (given, cases), lemmas = _compiled(model, site, expressions, box, tokens, groups, using)
+        site = replace(site, model=site.model.compared_at(*samples(box, tokens)))
         set_ = object.__setattr__
         set_(self, "lemmas", lemmas)
         set_(self, "given", given)

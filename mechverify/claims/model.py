@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -245,6 +245,13 @@ class CapturedModel:
         if name not in self.captured.sites:
             raise ClaimError(f"{self.source} has no site {name!r}; it has: {', '.join(self.sites)}")
         return Site(self, name)
+
+    def compared_at(self, ids: np.ndarray | None, reals: list[np.ndarray]) -> "CapturedModel":
+        """Compared with the module itself at these inputs; see graph/capture.py."""
+        try:
+            return replace(self, captured=self.captured.compared_at(ids, reals))
+        except CaptureError as error:
+            raise ClaimError(f"on the claim's own domain, {error}") from None
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.captured.graph.nodes[self.captured.sites[name]].shape

@@ -241,7 +241,7 @@ class Builder:
             x = Value(self.node(x))
         last = self.moved(x, lambda a: a.movedim(dim, -1))
         result = self.moved(self._softmax(last), lambda a: a.movedim(-1, dim))
-        self.softmaxes.append((Value(x.node), result))
+        self.softmaxes.append((x, result))
         if x.keep is None:
             self.axis_of[result.node] = x, dim
         return result

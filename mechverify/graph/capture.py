@@ -1,13 +1,15 @@
 """Any small torch module as an expression graph.
 
-torch.export gives the program (export.py), lowering.py writes it down, a replay compares the two. What is captured is
-the function over the reals that the module denotes with its weights taken exactly, whatever their float type; casts
-between floats are ignored. The module is called on a batch; the graph speaks of one input.
+torch.export gives the program (export.py) and lowering.py writes it down. The graph is compared with the program, run
+in float64 (program.py), and with the module as it was given, in its own types (original.py). What is captured is the
+function over the reals that the module denotes with its weights taken exactly, whatever their float type; casts to
+floats that hold all that the module's own type holds are ignored, other casts are refused. The module is called on a
+batch; the graph speaks of one input.
 """
 
 import operator
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +19,20 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from mechverify.graph.build import Builder, NotLowered, Value
-from mechverify.graph.export import Float64, Recorder, accept, arguments, exact_copy, exported, real_arithmetic
+from mechverify.graph.export import (
+    Recorder,
+    accept,
+    arguments,
+    copied,
+    exported,
+    inference,
+    ready,
+    real_arithmetic,
+    site_of,
+)
 from mechverify.graph.lowering import CASTS, MOVED, Lowering, name_of
+from mechverify.graph.original import Compared, Comparison, Original
+from mechverify.graph.program import Program
 from mechverify.graph.run import TorchRunner
 from mechverify.graph.source import CaptureError, module_of, unsupported
 from mechverify.kernel.errors import Rejected
@@ -32,8 +46,10 @@ TOLERANCE = 1e-9  # of the replay, relative to the larger of one and the largest
 class Captured:
     """A module's graph. `weights`: float64 arrays by state-dict name. `sites`: node ids, without batch axis, of
     "output" ("output.0", ... if several), "tokens", "input.0", ..., every submodule's output by its path
-    ("blocks.0.attn"; "norm@1" for a second call), and "<path>.pattern", "<path>.scores" of its softmax.
-    `inputs`: shapes of the real inputs. Replayed on `replayed` inputs: the largest relative difference."""
+    ("blocks.0.attn"; "norm@1" for a second call, "self.output" where the path is a name of the module's own), what it
+    returned when it returned it; and "<path>.pattern", "<path>.scores" of its softmax ("<path>.unmasked_scores", finite
+    numbers, if entries of it are masked). `inputs`: shapes of the real inputs. Replayed on `replayed` inputs: the
+    largest relative difference. `compared`: with the module as it was given, which `comparison` does."""
 
     graph: Graph
     weights: dict[str, np.ndarray]
@@ -43,6 +59,17 @@ class Captured:
     vocab: int
     replayed: int
     difference: float
+    compared: Compared | None = None
+    comparison: Comparison | None = field(default=None, compare=False, repr=False)
+
+    def compared_at(self, ids: np.ndarray | None, reals: list[np.ndarray]) -> "Captured":
+        """Compared with the module at further inputs: token ids [number, length], real inputs [number, *shape]. Raises
+        CaptureError at the first site that differs."""
+        if self.comparison is None or self.compared is None:
+            return self
+        order, left = self.comparison.original.types, iter(reals)
+        inputs = [torch.as_tensor(next(left) if t.is_floating_point else ids) for t in order]
+        return replace(self, compared=self.compared.joined(self.comparison(inputs)))
 
 
 def capture(module: nn.Module, *example_inputs: Any, vocab: int | None = None, **example_kwargs: Any) -> Captured:
@@ -55,29 +82,34 @@ def capture(module: nn.Module, *example_inputs: Any, vocab: int | None = None, *
     """
     accept(module)
     call, tensors = arguments(example_inputs, example_kwargs)
-    with real_arithmetic():
-        recorder = Recorder(exact_copy(module), call)
-        tensors = [t.double() if t.is_floating_point() else t.long() for t in tensors]
+    original = Original(module, call, tensors)
+    tensors = original.examples(tensors)
+    recorder = Recorder(ready(copied(module)), call)
+    with inference():
         program = exported(recorder, tensors)
-        return _Capture(recorder, program, tensors, vocab).result()
+        with real_arithmetic():
+            captured, inputs = _Capture(original, recorder, program, tensors, vocab).result()
+    return replace(captured, compared=captured.comparison(inputs))
 
 
 class _Capture:
     """From an exported program to a graph."""
 
-    def __init__(self, recorder: Recorder, program: Any, tensors: list[Tensor], vocab: int | None):
-        self.recorder, self.program, self.tensors = recorder, program, tensors
+    def __init__(self, original: Original, recorder: Recorder, program: Any, tensors: list[Tensor], vocab: int | None):
+        self.original, self.recorder, self.program, self.tensors = original, recorder, program, tensors
+        self.longer: dict[int, Tensor] = {}  # memory of weights as float64, by its address
         self.names = list(recorder.notes()[1])
         ids = [t for t in tensors if not t.is_floating_point()]
         self.length = ids[0].shape[1] if ids else 0
         self.vocab = (vocab or self._smallest_table()) if ids else 0
         self.builder = Builder(Graph(self.length, tuple(range(self.vocab))), self._state())
-        self.lowering = Lowering(self.builder)
+        self.lowering = Lowering(self.builder, self._ids(ids), original.dtype)
         self.sites: dict[str, Value] = {}
         self.env: dict[Any, Any] = {}
         self.problems: dict[Any, str] = {}
 
-    def result(self) -> Captured:
+    def result(self) -> tuple[Captured, list[Tensor]]:
+        """The graph, not yet compared with the module, and inputs at which to do so."""
         self._inputs()
         outputs = self._outputs()
         for node in self._needed(list(outputs.values())):
@@ -92,9 +124,15 @@ class _Capture:
             self._site(name, self.env[node], node in wanted)
         graph, sites = _compact(self.builder.graph, {name: self._without_batch(v) for name, v in self.sites.items()})
         weights = {n.attr[0]: self.builder.weights[n.attr[0]] for n in graph.nodes if n.op == "weight"}
-        difference = self._replay(graph, weights, sites)
+        batches = self._random_inputs()
+        program, run = self._twin(sites), TorchRunner(graph, weights, torch.float64)
+        difference = self._replay(program, run, sites, batches)
+        comparison = Comparison(self.original, program, self._outputs(), run, sites)
         inputs = tuple(tuple(t.shape[1:]) for t in self.tensors if t.is_floating_point())
-        return Captured(graph, weights, sites, inputs, self.length, self.vocab, REPLAYS, difference)
+        captured = Captured(
+            graph, weights, sites, inputs, self.length, self.vocab, REPLAYS, difference, comparison=comparison
+        )
+        return captured, batches
 
     # --- the program's inputs and outputs
 
@@ -109,7 +147,21 @@ class _Capture:
         if isinstance(value, torch._subclasses.FakeTensor) or not isinstance(value, Tensor) or value.is_meta:
             raise CaptureError(f"{spec.target.removeprefix('module.')} has no values: initialise the module first")
         value = value.detach()
-        return value.double() if value.is_floating_point() else value
+        return self._double(value) if value.is_floating_point() else value
+
+    def _double(self, x: Tensor) -> Tensor:
+        """The same numbers as float64; what shares memory still does."""
+        place = x.untyped_storage().data_ptr()
+        if place not in self.longer:
+            self.longer[place] = torch.empty(0, dtype=x.dtype).set_(x.untyped_storage()).double()
+        return self.longer[place].as_strided(x.shape, x.stride(), x.storage_offset())
+
+    def _ids(self, examples: list[Tensor]) -> Tensor:
+        """What each token id is at first: itself, in the type that the module is given."""
+        dtype = examples[0].dtype if examples else torch.int64
+        if self.vocab - 1 > torch.iinfo(dtype).max:
+            raise CaptureError(f"a vocabulary of {self.vocab} doesn't fit {dtype}: pass the example as torch.int64")
+        return torch.arange(self.vocab, dtype=dtype)
 
     def _state(self) -> dict[str, Tensor]:
         """What the module holds, by its own names: parameters first, as tied weights have several."""
@@ -181,6 +233,7 @@ class _Capture:
                     raise value
             elif hasattr(node.target, "_schema"):
                 value = self.lowering(node.target, args, kwargs)
+                self.lowering.check(node.target, args, kwargs, value, node.meta["val"])
             else:
                 raise NotLowered("control flow and custom operations: write the module without them")
             self.env[node] = value
@@ -191,10 +244,12 @@ class _Capture:
             self.problems[node] = f"not with these arguments ({what:.200}): please report it, and write it another way"
         path = module_of(node)
         for scores, pattern in self.builder.softmaxes[count:]:
-            for name, value in ((f"{path}.scores", scores), (f"{path}.pattern", pattern)):
-                name = name.removeprefix(".")
+            kind = "scores" if scores.keep is None else "unmasked_scores"
+            for end, value in ((kind, Value(scores.node)), ("pattern", pattern)):
+                name = f"{site_of(path)}.{end}" if path else end
                 again = sum(known == name or known.startswith(f"{name}@") for known in self.sites)
-                self.sites[f"{name}@{again}" if again else name] = value
+                if name not in self.recorder.paths:
+                    self.sites[f"{name}@{again}" if again else name] = value
 
     def _site(self, name: str, value: Any, wanted: bool) -> None:
         try:
@@ -210,19 +265,21 @@ class _Capture:
 
     # --- replay
 
-    def _replay(self, graph: Graph, weights: dict[str, np.ndarray], sites: dict[str, int]) -> float:
-        """The largest difference on random inputs, and on the example; raises at the first site that differs."""
-        batches = self._random_inputs()
+    def _twin(self, sites: dict[str, int]) -> Program:
+        nodes = self._needed([node for name, node in self._outputs().items() if name in sites])
+        users = [node for node, spec in self._placeholders() if spec.kind == InputKind.USER_INPUT]
+        return Program(nodes, self.held, users)
+
+    def _replay(self, program: Program, run: TorchRunner, sites: dict[str, int], batches: list[Tensor]) -> float:
+        """The largest difference from the program in float64 on random inputs, and on the example; raises at the first
+        site that differs."""
         reals = [x for x in batches if x.is_floating_point()]
-        tokens = next((x.numpy() for x in batches if not x.is_floating_point()), None)
-        run = TorchRunner(graph, weights, torch.float64)
-        with Float64(tensors=True):
-            expected = [self.recorder(*(x[k : k + 1] for x in batches)) for k in range(REPLAYS)]
-        computed = run.many([sites[n] for n in self.names if n in sites], tokens, reals)
+        tokens = next((x.long().numpy() for x in batches if not x.is_floating_point()), None)
+        names = {name: node for name, node in self._outputs().items() if name in sites}
+        expected = [program([x[k : k + 1] for x in batches], list(names.values())) for k in range(REPLAYS)]
+        computed = run.many([sites[n] for n in names], tokens, reals)
         largest, finite = 0.0, False
-        for k, name in enumerate(self.names):
-            if name not in sites:
-                continue
+        for k, name in enumerate(names):
             want = torch.stack([e[k].double().reshape(computed[sites[name]].shape[1:]) for e in expected])
             got = torch.as_tensor(computed[sites[name]])
             known = torch.isfinite(want) | torch.isfinite(got)
@@ -234,8 +291,8 @@ class _Capture:
             difference = float((want - got).abs().max()) / scale
             if not difference <= TOLERANCE:
                 raise CaptureError(
-                    f"the graph differs from the module at {name}, by {difference:.3g} of its size. Either the module "
-                    "isn't a function of its inputs alone, or this is a fault of the capture: please report it"
+                    f"the graph differs from the exported program at {name}, by {difference:.3g} of its size: a fault "
+                    "of the capture; please report it"
                 )
             largest = max(largest, difference)
         if not finite:
@@ -251,7 +308,8 @@ class _Capture:
                 others = torch.randn(shape, generator=generator)
             else:
                 others = torch.randint(self.vocab, shape, generator=generator)
-            batches.append(torch.cat([example, others]))
+            mixed = torch.cat([example, others.to(example.dtype)])
+            batches.append(mixed.double() if mixed.is_floating_point() else mixed)
         return batches
 
 

@@ -1,10 +1,11 @@
-"""A torch module as a program of ATen calls in float64, which names what its submodules compute."""
+"""A torch module as a program of ATen calls in its own types, which names what its submodules compute."""
 
 import contextlib
 import copy
 import io
 import logging
 import operator
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,10 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from mechverify.graph.lowering import FLOATS, KNOWN, double, name_of
+from mechverify.graph.lowering import KNOWN, name_of
 from mechverify.graph.source import CaptureError, export_failed
 
 
@@ -68,8 +68,8 @@ def arguments(args: tuple, kwargs: dict[str, Any]) -> tuple[Callable, list[Tenso
     return call, tensors
 
 
-def exact_copy(module: nn.Module) -> nn.Module:
-    """A float64 copy with the same weights."""
+def copied(module: nn.Module) -> nn.Module:
+    """A copy on the CPU, of the same types, whose parameters need no gradients."""
     computed = [
         t for m in module.modules() for t in vars(m).values() if isinstance(t, Tensor) and t.grad_fn is not None
     ]
@@ -77,69 +77,79 @@ def exact_copy(module: nn.Module) -> nn.Module:
         twin = copy.deepcopy(module, {id(t): t.detach().clone() for t in computed})
     except Exception as error:
         raise CaptureError(f"the module can't be copied ({error}): make its tensors parameters or buffers") from error
-    kind = next((p.dtype for p in module.parameters()), torch.float32)
+    for m in twin.modules():
+        for name, value in vars(m).items():
+            if isinstance(value, Tensor):
+                setattr(m, name, value.detach().cpu())
+    return twin.to("cpu").requires_grad_(False)
+
+
+def ready(twin: nn.Module) -> nn.Module:
+    """What is exported of it: weights lie in memory as they are read, and settings that torch takes from a type are
+    numbers."""
     for m in twin.modules():
         if isinstance(m, nn.RMSNorm) and m.eps is None:
-            m.eps = torch.finfo(kind).eps  # as torch does, of the type that the module computes in
-        for name, value in vars(m).items():
-            if isinstance(value, Tensor) and value.is_floating_point():
-                setattr(m, name, value.detach().double())
-    twin = twin.to("cpu", torch.float64).requires_grad_(False)
+            m.eps = torch.finfo(next((p.dtype for p in twin.parameters()), torch.float32)).eps
     for tensor in (*twin.parameters(), *twin.buffers()):
         tensor.data = tensor.data.contiguous()
     return twin
 
 
-class Float64(TorchFunctionMode):
-    """Casts to a shorter float are casts to float64. With `tensors`, shorter floats that the program brings along are
-    cast as well (not while torch.export watches)."""
-
-    def __init__(self, tensors: bool = False):
-        super().__init__()
-        self.tensors = tensors
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func in (Tensor.float, Tensor.half, Tensor.bfloat16):
-            func = Tensor.double
-        kwargs = kwargs or {}
-        if str(kwargs.get("device")) == "meta":  # torch.export's own stand-ins
-            return func(*args, **kwargs)
-        if self.tensors:
-            with torch._C.DisableTorchFunction():
-                args = pytree.tree_map(_longer, args)
-        return func(*map(double, args), **{k: double(a) for k, a in kwargs.items()})
-
-
-def _longer(a: Any) -> Any:
-    return a.double() if isinstance(a, Tensor) and a.dtype in FLOATS else a
+@contextmanager
+def inference() -> Iterator[None]:
+    """No gradients, and no fused kernels that hide what they compute."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 @contextmanager
 def real_arithmetic() -> Iterator[None]:
-    """float64 everywhere, no gradients, and no fused kernels that hide what they compute."""
-    fast, default = torch.backends.mha.get_fastpath_enabled(), torch.get_default_dtype()
-    torch.backends.mha.set_fastpath_enabled(False)
+    """float64 wherever a program doesn't name a type."""
+    default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        with torch.no_grad(), Float64():
-            yield
+        yield
     finally:
         torch.set_default_dtype(default)
-        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+OWN = ("output", "input", "tokens", "self")  # of the module itself
+
+
+def site_of(path: str) -> str:
+    """The name of a submodule's site: its path, but `self.output` where that would be a name of the module's own."""
+    return f"self.{path}" if path.split(".")[0] in OWN else path
+
+
+def _neat(name: str, letters: str = r"[A-Za-z0-9_\-.]") -> None:
+    if not re.fullmatch(letters + "{1,200}", name):
+        raise CaptureError(
+            f"{name!a:.80}: sites have the names of submodules and keys, of letters, digits, _ and - (at most 200 "
+            "in a path): rename it"
+        )
 
 
 class Recorder(nn.Module):
-    """Calls the module and returns every named tensor: submodules' outputs in order, then its own."""
+    """Calls the module and returns every named tensor, as it was when it was returned: submodules' outputs in order,
+    then its own."""
 
     def __init__(self, module: nn.Module, call: Callable):
         super().__init__()
         self.module, self.call = module, call
-        seen: list[tuple[str, Any]] = []
+        seen: list[tuple[str, list[tuple[str, Tensor]]]] = []
         names: list[str] = []
         self.notes = lambda: (seen, names)  # a closure: torch.export undoes changes of a module's attributes
-        for name, child in module.named_modules():
-            if name:
-                child.register_forward_hook(lambda m, args, out, name=name: seen.append((name, out)))
+        children = {site_of(path): child for path, child in module.named_modules() if path}
+        for site, child in children.items():
+            child.register_forward_hook(lambda m, args, out, site=site: seen.append((site, _kept(out))))
+        self.paths = set(children)
+        for path in children:
+            _neat(path)
         self.eval()
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -147,15 +157,23 @@ class Recorder(nn.Module):
         seen.clear()
         out = self.call(self.module, [x.clone() for x in inputs])  # a module may write into its input
         found: dict[str, Tensor] = {}
-        for path, value in seen:
+        for path, parts in seen:
             calls = sum(name == path or name.startswith(f"{path}@") for name in found)
-            for name, tensor in _named(f"{path}@{calls}" if calls else path, value, first=True):
-                if tensor.is_floating_point():
+            for part, tensor in parts:
+                name = f"{path}@{calls}{part}" if calls else path + part
+                if tensor.is_floating_point() and not (part and name in self.paths):
                     found[name] = tensor
         found.update(_named("output", out, first=False))
         seen.clear()
         names[:] = found
+        for name in names:
+            _neat(name, r"[A-Za-z0-9_\-.@]")
         return tuple(found.values())
+
+
+def _kept(out: Any) -> list[tuple[str, Tensor]]:
+    """What a submodule returned, by the ends of the names; copies, as it may be written to later."""
+    return [(part, tensor.clone()) for part, tensor in _named("", out, first=True)]
 
 
 def _named(name: str, value: Any, first: bool) -> Iterator[tuple[str, Tensor]]:
@@ -197,6 +215,8 @@ def _exported(recorder: Recorder, tensors: list[Tensor]) -> Any:
         # torch takes apart what has no row; the default table alone would take softmax and layer norm apart as well
         rules = torch.export.default_decompositions().items()
         return program.run_decompositions({op: rule for op, rule in rules if name_of(op) not in KNOWN})
+    except CaptureError:
+        raise
     except Exception as error:  # torch.export raises errors of many types
         raise export_failed(error) from error
 

@@ -44,6 +44,12 @@ _MATRIX = (
     "of weights it would be rounded: compute it once and keep the result as a parameter or buffer (a parametrization: "
     "torch.nn.utils.parametrize.remove_parametrizations); of an input there is no row for it"
 )
+_CAST = "it rounds real numbers to integers, which jumps: keep them real, and let the claim round"
+_WRAPS = "integers of {} may wrap here, and the graph's don't: turn them into floats first, with .float()"
+_ROUNDS = (
+    "it rounds to {} in a module of {}, or overflows, and a graph of real numbers doesn't: leave the cast out, or give "
+    "the whole module and its inputs in that type"
+)
 _RANK = "let the claim compare the values instead; max over an axis is amax"
 HINTS = {
     **dict.fromkeys(["topk", "sort", "argsort", "argmax", "argmin", "kthvalue", "median", "mode", "msort"], _RANK),
@@ -156,8 +162,10 @@ KNOWN = ROWS.keys() | MOVED | SHAPE_ALONE | CONSTANTS | UNSET  # what torch need
 class Lowering:
     """Applies ATen calls to operands."""
 
-    def __init__(self, builder: Builder):
-        self.b = builder
+    def __init__(self, builder: Builder, ids: Tensor, dtype: torch.dtype):
+        """`ids` [vocab]: the token ids, in the type that the module is given; `dtype`: the module's float type."""
+        self.b, self.ids, self.dtype = builder, ids, dtype
+        self.sizes: dict[int, int] = {}  # of nodes that are integers in torch: their largest absolute value
         self._derived: dict[int, Tensor] = {}  # memory that holds entries of weights; kept, so that it isn't reused
 
     def __call__(self, op: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
@@ -183,7 +191,7 @@ class Lowering:
         pointwise = name in CASTS or torch.Tag.pointwise in op.tags
         if ids and pointwise and name not in ("where", "masked_fill"):
             others = [a for a in leaves if isinstance(a, Tensor) and a.numel() > 1]
-            if len(values) == 1 and not others:
+            if all(v.node == ids[0].node for v in values) and not others:
                 return self._tabulate(op, ids[0], args, kwargs)
             args = pytree.tree_map(lambda a: self._real(a) if _is_value(a) else a, args, is_leaf=_is_value)
         return self._row(op, name, args, kwargs)
@@ -195,8 +203,6 @@ class Lowering:
         row = ROWS.get(f"{name}.{op._overloadname}") or ROWS.get(name)
         if row is None:
             raise NotLowered(HINTS.get(name, "rewrite it with supported operations, or add a row to graph/lowering.py"))
-        if row is cast and kwargs.get("dtype", torch.float64) != torch.float64:
-            raise NotLowered(_JUMP)
         full = [args[k] if k < len(args) else kwargs.get(a.name, a.default_value)
                 for k, a in enumerate(op._schema.arguments)]  # fmt: skip
         while full and full[-1] is None:
@@ -234,8 +240,7 @@ class Lowering:
         return tuple(self.b.moved(x, lambda a, k=k: op(a, *rest, **kwargs)[k]) for k in range(len(result)))
 
     def _tabulate(self, op: Any, x: Value, args: tuple, kwargs: dict[str, Any]) -> Value:
-        table = torch.arange(len(self.b.graph.values)) if x.table is None else x.table
-        args = pytree.tree_map(lambda a: table if a is x else a, args, is_leaf=_is_value)
+        args = pytree.tree_map(lambda a: self._table(a) if _is_value(a) else a, args, is_leaf=_is_value)
         result = op(*args, **kwargs)
         out = Value(x.node, table=result)
         return self._real(out) if result.is_floating_point() else out
@@ -244,13 +249,66 @@ class Lowering:
         """Token ids as numbers."""
         if not self._is_ids(x):
             return x
-        table = torch.arange(len(self.b.graph.values)) if x.table is None else x.table
-        return layers.embedding(self.b, table.double(), Value(x.node))
+        return layers.embedding(self.b, self._table(x).double(), Value(x.node))
+
+    def _table(self, x: Value) -> Tensor:
+        return self.ids if x.table is None else x.table
+
+    def check(self, op: Any, args: tuple, kwargs: dict[str, Any], value: Any, types: Any) -> None:
+        """Refuses what a call has computed if its type (`types`: tensors of the program's types) holds less than real
+        numbers do, so that torch rounds or wraps where the graph doesn't."""
+        for x, like in zip(_leaves(value), pytree.tree_leaves(types), strict=False):
+            if not isinstance(x, Value | Tensor) or (isinstance(x, Value) and self._is_ids(x)):
+                continue
+            if like.dtype.is_floating_point:
+                if not _holds(like.dtype, self.dtype) and not _exactly(x, like.dtype):
+                    raise NotLowered(_ROUNDS.format(*(str(t).removeprefix("torch.") for t in (like.dtype, self.dtype))))
+            elif isinstance(x, Value):
+                size = self._whole(name_of(op), _leaves(args), kwargs, like)
+                if size is None or like.dtype == torch.bool or size > torch.iinfo(like.dtype).max:
+                    raise NotLowered(_CAST if size is None else _WRAPS.format(str(like.dtype).removeprefix("torch.")))
+                self.sizes[x.node] = size
+
+    def _whole(self, name: str, operands: list, kwargs: dict[str, Any], result: Tensor) -> int | None:
+        """How large integers computed from tokens can be; None if they come from real numbers, or may be rounded."""
+        sizes = [self._size(a) for a in operands if isinstance(a, Value | Tensor | int | float)]
+        if name == "one_hot":
+            return 1
+        if None in sizes or "alpha" in kwargs:
+            return None
+        if name in ("sub", "rsub", "neg") and not result.dtype.is_signed:
+            return 2**64
+        if name in ("add", "sub", "rsub"):
+            return sum(sizes)
+        if name == "mul":
+            return math.prod(sizes)
+        if name == "sum":
+            return sizes[0] * math.prod(self.b.shape(operands[0]))
+        return max(sizes) if name in MOVED | EXACT | CASTS else None
+
+    def _size(self, x: Operand) -> int | None:
+        """The largest absolute value of integers, where it is known."""
+        if isinstance(x, Value):
+            return int(self._table(x).long().abs().max()) if self._is_ids(x) else self.sizes.get(x.node)
+        if isinstance(x, Tensor):
+            return None if x.is_floating_point() else int(x.long().abs().max()) if x.numel() else 0
+        return abs(x) if isinstance(x, int) else None
 
 
 def double(a: Any) -> Any:
     """Floats are real numbers here, whatever precision a program asks for."""
     return torch.float64 if isinstance(a, torch.dtype) and a in FLOATS else a
+
+
+def _holds(dtype: torch.dtype, other: torch.dtype) -> bool:
+    """Whether it holds all that the other type holds, up to underflow."""
+    a, b = torch.finfo(dtype), torch.finfo(other)
+    return a.eps <= b.eps and a.max >= b.max
+
+
+def _exactly(x: Value | Tensor, dtype: torch.dtype) -> bool:
+    """Whether a constant has these very numbers in that type."""
+    return isinstance(x, Tensor) and bool((x.to(dtype).double() == x.double()).all())
 
 
 def _is_value(a: Any) -> bool:

@@ -231,7 +231,7 @@ def safe_softmax(b: Builder, x: Operand, dim: int, *_) -> Operand:
     if bool(some.all()):
         return pattern
     zeroed = mul(b, some.double().expand(b.shape(x)), pattern)
-    b.softmaxes[-1] = Value(x.node), zeroed
+    b.softmaxes[-1] = x, zeroed
     return zeroed
 
 

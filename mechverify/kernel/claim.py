@@ -30,6 +30,7 @@ from mechverify.kernel.tables import Tables
 
 MOST_ENTRIES = 2**16  # of an output
 SLOWER = 16  # units of work of an exact evaluation, for each of a float64 one
+FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")  # that a module may have been given in
 
 
 class Bounds(NamedTuple):
@@ -353,6 +354,11 @@ def captured(graph: Graph, weights: dict[str, np.ndarray], entry: Reader, shapes
     replayed = entry["replayed"]
     replayed["inputs"].an_integer(0), replayed["difference"].number(), replayed["module"].text()
     replayed.close()
+    if "compared" in entry.value:  # not in files of earlier versions
+        compared = entry["compared"]
+        compared["dtype"].one_of(FLOATS), compared["inputs"].an_integer(0)
+        compared["difference"].number(), compared["tolerance"].number()
+        compared.close()
     entry.close()
     return sites
 

@@ -287,7 +287,7 @@ OTHERS = {
     "tokens_as_numbers": row(lambda m, t: F.embedding(t, m.a) * (t != 2)[..., None] + t[..., None] / 7, IDS, a=w(7, 3)),
     "position_embedding": row(lambda m, t: m.a[t] + m.b[torch.arange(t.shape[1])], IDS, a=w(7, 3), b=w(9, 3)),
     "mixed": row(lambda m, t, x: F.embedding(t, m.a).mean(1) + x, IDS, V, a=w(7, 6)),
-    "casts": row(lambda m, x: (x.float().to(torch.bfloat16) * torch.ones(6, dtype=torch.float16)).type_as(x), V),
+    "casts": row(lambda m, x: (x.double().to(torch.float64) * torch.ones(6, dtype=torch.float16)).type_as(x), V),
     "outputs": row(lambda m, x: {"first": x, "second": [2 * x, x.sum()]}, V),
     "outside": row(lambda m, x: x @ M[0].T + 0.5 * M[0, 0, 0], M),
     "no_batch_left": row(lambda m, x: x[0].T, M),

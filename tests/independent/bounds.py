@@ -32,6 +32,7 @@ from tests.independent.checker import (
     legal_span,
     members,
     need,
+    optional,
     read_tensors,
     root,
     scaled_exp,
@@ -43,6 +44,7 @@ PIECES = 8  # of an interval, for a function
 TINY = Fraction(1, 2**80)  # a line is not worth while on so short an interval
 CELLS = 8  # into which a part is cut at most, to reach what is stated
 INFINITY = float("inf")
+UNCOMPARED = {"dtype": "torch.float32", "inputs": 0, "difference": "0/1", "tolerance": "0/1"}
 
 
 class NotConfirmed(Exception):
@@ -553,12 +555,16 @@ class Claim:
                 end += [a_float(v) for v in items(corner, math.prod(shapes[-1]))]
         need(all(a <= b for a, b in zip(self.domain.low, self.domain.high, strict=True)), "low <= high")
         self.shapes, self.tensors = shapes, read_tensors(weights)
+        graph, compared = optional(graph, "compared", UNCOMPARED)
         rows, sites, replayed = fields(graph, "nodes", "sites", "replayed")
         self.graph = Graph(rows, self.tensors, shapes, len(self.domain.tokens), values)
         named = [(name, integer(n, 0, len(self.graph.nodes) - 1)) for name, n in (items(s, 2) for s in items(sites))]
         need(all(type(name) is str for name, _ in named) and len(dict(named)) == len(named), "names of sites")
         module, count, difference = fields(replayed, "module", "inputs", "difference")
         need(type(module) is str and integer(count, 0) >= 0 and a_number(difference) is not None, "replayed")
+        dtype, count, *numbers = fields(compared, "dtype", "inputs", "difference", "tolerance")
+        need(dtype in [f"torch.{t}" for t in ("float16", "bfloat16", "float32", "float64")], "compared")
+        need(integer(count, 0) >= 0 and all(a_number(n) is not None for n in numbers), "compared")
         need(type(self.site) is str and self.site in dict(named), "site")
         for name in [*items(where), *items(cases)]:
             need(type(name) is str and name in dict(named), "a condition is a site")
