@@ -166,7 +166,7 @@ def test_a_solver_decides_what_rounding_leaves_open(tmp_path):
         kernel.check(outcome.certificate, forbid=["solver:z3"])
     document, weights = parts(outcome.certificate)
     hidden = kernel.container.pack({
-        "certificate.json": json.dumps(document | {"axioms": ["ieee754", "capture"]}).encode(),
+        "certificate.json": json.dumps(document | {"axioms": ["ieee754", "capture"], "cost": None}).encode(),
         "weights.safetensors": weights,
     })  # fmt: skip
     with pytest.raises(Rejected, match="needs the axioms"):
