@@ -11,6 +11,7 @@ knows of the symbols; tokens are symbols that it knows to be real and nothing el
 
 from fractions import Fraction
 from math import lcm, prod
+from numbers import Integral
 from typing import Any
 
 import sympy
@@ -109,9 +110,11 @@ def exact(number: Any) -> Fraction:
         return Fraction(-int(mantissa) if sign else int(mantissa)) * Fraction(2) ** int(exponent)
     if isinstance(number, sympy.Rational):
         return Fraction(int(number.p), int(number.q))
-    if isinstance(number, sympy.Basic | str):
+    if isinstance(number, Integral):
+        return Fraction(int(number))
+    if isinstance(number, sympy.Basic) or not hasattr(number, "as_integer_ratio"):
         raise TypeError(number)
-    return Fraction(number) if isinstance(number, int | Fraction) else Fraction(float(number))
+    return Fraction(*map(int, number.as_integer_ratio()))
 
 
 def compile_mechanism(expression: sympy.Basic, domain: Tokens) -> list[Row]:
@@ -174,7 +177,9 @@ def written_out(e: sympy.Sum) -> list[sympy.Expr]:
     if high - low >= MOST_TERMS:
         raise ClaimError(f"a Sum of {high - low + 1} terms; it takes {MOST_TERMS}")
     terms = []
-    for value in range(int(low), int(high) + 1):
+    for value in map(sympy.Integer, range(int(low), int(high) + 1)):
+        if any(getattr(value, f"is_{fact}") != holds for fact, holds in symbol.assumptions0.items()):
+            raise ClaimError(f"a Sum over {symbol} to {value}, which isn't what the symbol was declared to be")
         term = (sympy.Sum(e.function, *inner) if inner else e.function).subs(symbol, value)
         terms += written_out(term) if inner and isinstance(term, sympy.Sum) else [term]
         if len(terms) > MOST_TERMS:

@@ -92,6 +92,15 @@ def test_sympys_remainder_is_refused_where_it_may_be_wrong(expression):
         compile_mechanism(expression, X)
 
 
+def test_the_symbol_of_a_sum_is_what_it_was_declared_to_be():
+    """Of a positive k, sympy makes k of Abs(k)."""
+    k = sympy.Symbol("k", positive=True)
+    with pytest.raises(ClaimError, match="declared"):
+        compile_mechanism(Sum(Abs(k) * X[0], (k, -1, 1)), X)
+    rows = compile_mechanism(Sum(Abs(k) * X[0], (k, 1, 2)), X)
+    assert [oracle.evaluate(rows, p, X.values) for p in PAIRS] == [3 * a for a, _ in PAIRS]
+
+
 def test_a_modulus_is_positive():
     with pytest.raises(ClaimError, match="must be positive"):
         Mod(X[0], 0)
@@ -299,9 +308,11 @@ def test_numbers_are_taken_exactly():
     model = capture(nn.Identity().eval(), torch.zeros(1, 1, dtype=torch.float64))
     box = ball([0.0], 1.0)
     assert exact(Float("0.1", 60)) - Fraction(0.1) != 0 and abs(exact(Float("0.1", 60)) - Fraction(1, 10)) < 1e-60
-    assert [exact(v) for v in (0.1, np.float32(0.7), Float(0.1), Rational(1, 3), 2)] == [
-        Fraction(0.1), Fraction(float(np.float32(0.7))), Fraction(0.1), Fraction(1, 3), 2,
-    ]  # fmt: skip
+    for value, expected in (
+        (0.1, Fraction(0.1)), (np.float32(0.7), Fraction(float(np.float32(0.7)))), (Float(0.1), Fraction(0.1)), (2, 2),
+        (Rational(1, 3), Fraction(1, 3)), (np.int64(2**62 - 1), 2**62 - 1), (Fraction(1, 3), Fraction(1, 3)),
+    ):  # fmt: skip
+        assert exact(value) == expected
     assert prove(Within(model["output"][0], box[0], over=box, eps=0)).verdict == "PROVED"
 
 
