@@ -1,7 +1,6 @@
 """Expressions of a claim as formulas, read off its graph, so that nobody has to trust a text beside it."""
 
 import hashlib
-import json
 import math
 
 import numpy as np
@@ -38,7 +37,7 @@ def integer(graph: Graph, root: int) -> str:
             case "kth_largest":
                 text[n] = f"kth_largest({node.attr}; {', '.join(args)})"
             case "lookup":
-                text[n] = f"{_table(node.attr)}[{args[0]}]"
+                text[n] = f"{_table(list(map(str, node.attr)))}[{args[0]}]"
             case "where":
                 text[n] = f"({args[1]} if {args[0]} else {args[2]})"
             case op if op in _INFIX:
@@ -48,12 +47,13 @@ def integer(graph: Graph, root: int) -> str:
     return text[root]
 
 
-def _table(table: tuple[int, ...]) -> str:
-    """A table; one that is too long to print by its first entries, its length and the SHA-256 of its JSON."""
-    if len(table) <= 16:
-        return f"[{', '.join(map(str, table))}]"
-    whole = hashlib.sha256(json.dumps(list(table), separators=(",", ":")).encode()).hexdigest()
-    return f"[{', '.join(map(str, table[:8]))}, ...; {len(table)} integers, sha256 {whole}]"
+def _table(entries: list[str]) -> str:
+    """A table; one that is too long to print by its first entries, their number and the SHA-256 of all, with commas
+    between."""
+    if len(entries) <= 16:
+        return f"[{', '.join(entries)}]"
+    whole = hashlib.sha256(",".join(entries).encode()).hexdigest()
+    return f"[{', '.join(entries[:8])}, ...; {len(entries)} entries, sha256 {whole}]"
 
 
 def real(claim: Claim, n: int) -> str:
@@ -120,8 +120,8 @@ def _formula(graph: Graph, n: int, texts: dict[int, str], names: dict[int, str])
             return f"x{node.attr[0]}"
         case "constant" if node.shape == ():
             return f"{node.attr[1][0]:.17g}"
-        case "constant" if len(node.shape) == 1 and len(node.attr[1]) <= 16:
-            return f"[{', '.join(f'{v:.17g}' for v in node.attr[1])}]"
+        case "constant" if len(node.shape) == 1:
+            return _table([f"{v:.17g}" for v in node.attr[1]])
         case "pi" | "number":
             return "pi" if node.op == "pi" else texts[node.args[0]]
         case "pick":
