@@ -9,6 +9,9 @@ knows of the symbols; tokens are symbols that it knows to be real and nothing el
 `Mod` here is left as it is written; sympy's is refused where sympy knows integers inside.
 """
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from math import lcm, prod
 from numbers import Integral
@@ -28,6 +31,7 @@ from mechverify.kernel.integers import LIMIT, LONGEST
 Row = list  # [operation, [operand indices], attribute or None]
 MOST_TERMS = 2**12  # of a Sum
 UNKNOWN = "is not in the vocabulary"
+DEEPEST = 10_000  # calls of one another
 POWER = 16  # the largest exponent
 
 
@@ -35,7 +39,7 @@ class Mod(sympy.Function):
     """Mod(a, n): a - n*floor(a/n), as Python's a % n, for a number n > 0. Of numbers it is a number; nothing else is
     rewritten (sympy's Mod makes 3*Mod(x, 5) of Mod(3*Mod(x, 5), 5), for integers x)."""
 
-    is_extended_real = True
+    is_commutative = is_extended_real = True
 
     @classmethod
     def eval(cls, a, n):
@@ -49,7 +53,7 @@ class Mod(sympy.Function):
 class kth_largest(sympy.Function):
     """kth_largest(k, *x): the k-th largest of the x, counted with repetition; k = 1 is Max(*x)."""
 
-    is_extended_real = True
+    is_commutative = is_extended_real = True
 
     @classmethod
     def eval(cls, k, *x):
@@ -63,7 +67,7 @@ class kth_largest(sympy.Function):
 class count(sympy.Function):
     """count(v, *x): how many of the x equal v."""
 
-    is_extended_real = True
+    is_commutative = is_extended_real = True
 
     @classmethod
     def eval(cls, v, *x):
@@ -96,7 +100,7 @@ class Table(sympy.Atom):
 class lookup(sympy.Function):
     """lookup(values, i): entry i of a list of numbers, i an integer expression of tokens, counted from 0."""
 
-    is_extended_real = True
+    is_commutative = is_extended_real = True
 
     def __new__(cls, values: Any, index: Any) -> sympy.Basic:
         table = values if isinstance(values, Table) else Table(values)
@@ -117,12 +121,25 @@ def exact(number: Any) -> Fraction:
     return Fraction(*map(int, number.as_integer_ratio()))
 
 
+@contextmanager
+def deep() -> Iterator[None]:
+    """For expressions of many levels: a fold over a hundred tokens nests as deep."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, DEEPEST))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
+@deep()
 def compile_mechanism(expression: sympy.Basic, domain: Tokens) -> list[Row]:
     """Rows whose last one is the mechanism; raises ClaimError that names every sub-expression at fault."""
     compiler = _Compiler(domain)
     return compiler.finish(expression, compiler.node(sympy.sympify(expression)))
 
 
+@deep()
 def compile_ratio(expression: sympy.Basic, domain: Tokens) -> tuple[list[Row], int]:
     """Rows of an integer, and a positive integer: the expression is the first divided by the second."""
     compiler = _Compiler(domain)
@@ -130,6 +147,7 @@ def compile_ratio(expression: sympy.Basic, domain: Tokens) -> tuple[list[Row], i
     return compiler.finish(expression, numerator), denominator
 
 
+@deep()
 def compile_index(expression: sympy.Basic, domain: Tokens, size: int) -> list[Row]:
     """Rows of an integer from 0 to size - 1."""
     compiler = _Compiler(domain)

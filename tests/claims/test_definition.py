@@ -103,6 +103,14 @@ def test_the_symbol_of_a_sum_is_what_it_was_declared_to_be():
     assert [oracle.evaluate(rows, p, X.values) for p in PAIRS] == [3 * a for a, _ in PAIRS]
 
 
+def test_a_fold_may_nest_as_deep_as_there_are_tokens():
+    many = tokens("x", length=300, vocab=3)
+    state, pieces = many[0], many[0]
+    for token in many[1:]:
+        state, pieces = Mod(2 * state + token, 7), Piecewise((pieces, token > 1), (token, True))
+    assert len(compile_mechanism(state, many)) > 900 and len(compile_mechanism(pieces, many)) > 600
+
+
 def test_a_modulus_is_positive():
     with pytest.raises(ClaimError, match="must be positive"):
         Mod(X[0], 0)
