@@ -238,6 +238,7 @@ def _entries(value) -> list[sympy.Expr]:
             raise ClaimError(f"{value.name}: a claim about sites needs a captured module")
         first = () if value.position is None else (value.position,)
         return [value.entry((*first, *index)) for index in np.ndindex(*value.shape)]
+    value = value.tolist() if hasattr(value, "tolist") else value  # numpy's, torch's and sympy's arrays
     if isinstance(value, Iterable) and not isinstance(value, str):
         return [entry for v in value for entry in _entries(v)]
     return [sympy.sympify(value)]

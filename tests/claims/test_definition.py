@@ -186,6 +186,9 @@ def test_sites_are_sequences(pair):
     assert prove(Within(embed[:, 1] - embed[:, 2], [embed[0, 1] - embed[0, 2], embed[1][1] - embed[1][2]], over=X,
                         eps=0)).verdict == "PROVED"  # fmt: skip
     assert prove(Holds(embed[0, :] >= -99, over=X)).verdict == "PROVED"
+    constants = np.arange(8, dtype=np.float32).reshape(2, 4)
+    for expected in (constants, torch.from_numpy(constants), sympy.Matrix(constants), constants.tolist(), list(constants)):
+        assert float(Within(embed, expected, over=X).expected[5]) == 5
     with pytest.raises(ClaimError, match="an array of shape"):
         Max(site, 0)
     with pytest.raises(ClaimError, match="has 8 expressions, actual has 5"):
