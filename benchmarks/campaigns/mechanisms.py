@@ -225,6 +225,16 @@ def reason(error: Exception) -> str:
     return re.sub(r"-?\d+", "#", first.rpartition(": ")[2])[:70] if isinstance(error, ClaimError) else repr(error)[:70]
 
 
+def built(program: Any, names: dict[str, Any]) -> sympy.Basic:
+    """What sympy makes of a text. At times it fails: a Piecewise in a condition of another, a constant Sum in a Max."""
+    try:
+        return sympy.sympify(eval(program, names))
+    except ClaimError:
+        raise
+    except Exception as error:
+        raise ClaimError(f"sympy fails: {type(error).__name__}") from None
+
+
 def integers(seed: int, number: int) -> tuple[list[str], Counter, int]:
     """Texts of which kernel and Python differ, refusals by reason, and how many values were compared."""
     writer, differ, refused, compared = Writer(seed, ["x[0]", "x[1]", "x[2]"]), [], Counter(), 0
@@ -234,10 +244,10 @@ def integers(seed: int, number: int) -> tuple[list[str], Counter, int]:
         ids = rng.integers(0, len(VALUES), (INPUTS, 3))
         program = compile(text, text, "eval")
         try:
-            rows = compile_mechanism(sympy.sympify(eval(program, CLAIM | {"x": TOKENS})), TOKENS)
+            rows = compile_mechanism(built(program, CLAIM | {"x": TOKENS}), TOKENS)
             graph = Graph(3, VALUES)
             root = add_expression(graph, Reader(rows, "rows"))
-        except (ValueError, Rejected) as error:  # sympy's Max takes no constant that it can't compare
+        except (ClaimError, Rejected) as error:
             refused[reason(error)] += 1
             continue
         values = Evaluation(graph, {}, Real(Float64()), ids)
@@ -284,11 +294,11 @@ def reals(seed: int, number: int, conditions: bool = False) -> tuple[list[str], 
         graph.values = VALUES
         compiler = Expressions(graph, model.captured.sites, domain, TOKENS)
         try:
-            said = sympy.sympify(eval(program, names))
+            said = built(program, names)
             claimed = [b - a for a, b in inequalities(said, TOKENS)] if conditions else [said]
             nodes = compiler.values(claimed)
             compiler.finish()
-        except (ValueError, Rejected) as error:
+        except (ClaimError, Rejected) as error:
             refused[reason(error)] += 1
             continue
         for _ in range(3):
