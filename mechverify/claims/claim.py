@@ -242,13 +242,20 @@ def _entries(value) -> list[sympy.Expr]:
             raise ClaimError(f"{value.name}: a claim about sites needs a captured module")
         first = () if value.position is None else (value.position,)
         return [value.entry((*first, *index)) for index in np.ndindex(*value.shape)]
+    value = _listed(value)
     if isinstance(value, Iterable) and not isinstance(value, str):
         return [entry for v in value for entry in _entries(v)]
     return [sympy.sympify(value)]
 
 
+def _listed(value):
+    """An array of numpy, torch or sympy as nested lists."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def _alike(expected, count: int) -> list:
     """One expression for all entries, or one for each (nested as they are)."""
+    expected = _listed(expected)
     if not isinstance(expected, Iterable):
         return [expected] * count
     flat = _entries(expected)

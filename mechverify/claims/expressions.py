@@ -21,6 +21,7 @@ from mechverify.claims.language import (
     compile_index,
     compile_ratio,
     count,
+    deep,
     integral,
     kth_largest,
     lookup,
@@ -51,7 +52,7 @@ STRICT = "is strict, and a bound holds on the boundary as well: write <= or >="
 class margin(sympy.Function):
     """A number that is at least zero where a condition holds, and there alone."""
 
-    is_extended_real = True
+    is_commutative = is_extended_real = True
 
     def __new__(cls, condition: sympy.Basic) -> sympy.Basic:
         return super().__new__(cls, condition, evaluate=False)
@@ -63,10 +64,12 @@ class Expressions:
     def __init__(self, graph: Graph, sites: dict[str, int], box: Box, tokens: Tokens | None):
         self._compiler = _Compiler(graph, sites, box, tokens)
 
+    @deep()
     def values(self, expressions: Iterable) -> list[int]:
         """Nodes of one entry each."""
         return [self._compiler.node(e) for e in map(sympy.sympify, expressions)]
 
+    @deep()
     def conditions(self, conditions: Iterable) -> list[int]:
         """Nodes of one entry: `a >= b` holds where node a - b (plus 1/2, if it is an integer) isn't negative."""
         found = []

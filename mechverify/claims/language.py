@@ -9,6 +9,9 @@ knows of the symbols; tokens are symbols that it knows to be real and nothing el
 `Mod` here is left as it is written; sympy's is refused where sympy knows integers inside.
 """
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import lcm, prod
 from typing import Any
 
@@ -27,6 +30,7 @@ from mechverify.kernel.integers import LIMIT, LONGEST
 Row = list  # [operation, [operand indices], attribute or None]
 MOST_TERMS = 2**12  # of a Sum
 UNKNOWN = "is not in the vocabulary"
+DEEPEST = 10_000  # calls of one another
 POWER = 16  # the largest exponent
 
 
@@ -34,7 +38,7 @@ class Mod(sympy.Function):
     """Mod(a, n): a - n*floor(a/n), as Python's a % n, for a number n > 0. Of numbers it is a number; nothing else is
     rewritten (sympy's Mod makes 3*Mod(x, 5) of Mod(3*Mod(x, 5), 5), for integers x)."""
 
-    is_extended_real = True
+    is_commutative = is_extended_real = True
 
     @classmethod
     def eval(cls, a, n):
@@ -48,7 +52,7 @@ class Mod(sympy.Function):
 class kth_largest(sympy.Function):
     """kth_largest(k, *x): the k-th largest of the x, counted with repetition; k = 1 is Max(*x)."""
 
-    is_extended_real = True
+    is_commutative = is_extended_real = True
 
     @classmethod
     def eval(cls, k, *x):
@@ -62,7 +66,7 @@ class kth_largest(sympy.Function):
 class count(sympy.Function):
     """count(v, *x): how many of the x equal v."""
 
-    is_extended_real = True
+    is_commutative = is_extended_real = True
 
     @classmethod
     def eval(cls, v, *x):
@@ -95,19 +99,32 @@ class Table(sympy.Atom):
 class lookup(sympy.Function):
     """lookup(values, i): entry i of a list of numbers, i an integer expression of tokens, counted from 0."""
 
-    is_extended_real = True
+    is_commutative = is_extended_real = True
 
     def __new__(cls, values: Any, index: Any) -> sympy.Basic:
         table = values if isinstance(values, Table) else Table(values)
         return super().__new__(cls, table, sympy.sympify(index), evaluate=False)
 
 
+@contextmanager
+def deep() -> Iterator[None]:
+    """For expressions of many levels: a fold over a hundred tokens nests as deep."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, DEEPEST))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
+
+
+@deep()
 def compile_mechanism(expression: sympy.Basic, domain: Tokens) -> list[Row]:
     """Rows whose last one is the mechanism; raises ClaimError that names every sub-expression at fault."""
     compiler = _Compiler(domain)
     return compiler.finish(expression, compiler.node(sympy.sympify(expression)))
 
 
+@deep()
 def compile_ratio(expression: sympy.Basic, domain: Tokens) -> tuple[list[Row], int]:
     """Rows of an integer, and a positive integer: the expression is the first divided by the second."""
     compiler = _Compiler(domain)
@@ -115,6 +132,7 @@ def compile_ratio(expression: sympy.Basic, domain: Tokens) -> tuple[list[Row], i
     return compiler.finish(expression, numerator), denominator
 
 
+@deep()
 def compile_index(expression: sympy.Basic, domain: Tokens, size: int) -> list[Row]:
     """Rows of an integer from 0 to size - 1."""
     compiler = _Compiler(domain)
@@ -162,7 +180,9 @@ def written_out(e: sympy.Sum) -> list[sympy.Expr]:
     if high - low >= MOST_TERMS:
         raise ClaimError(f"a Sum of {high - low + 1} terms; it takes {MOST_TERMS}")
     terms = []
-    for value in range(int(low), int(high) + 1):
+    for value in map(sympy.Integer, range(int(low), int(high) + 1)):
+        if any(getattr(value, f"is_{fact}") != holds for fact, holds in symbol.assumptions0.items()):
+            raise ClaimError(f"a Sum over {symbol} to {value}, which isn't what the symbol was declared to be")
         term = (sympy.Sum(e.function, *inner) if inner else e.function).subs(symbol, value)
         terms += written_out(term) if inner and isinstance(term, sympy.Sum) else [term]
         if len(terms) > MOST_TERMS:

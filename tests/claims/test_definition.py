@@ -1,5 +1,6 @@
 """The formula is what the user typed: the definition of the language, and the ways in which it was another one."""
 
+import hashlib
 from fractions import Fraction
 
 import numpy as np
@@ -32,6 +33,7 @@ from benchmarks.campaigns import mechanisms
 from mechverify import Accuracy, Bounds, Holds, Mod, Within, ball, capture, count, kth_largest, lookup, prove, tokens
 from mechverify.claims import ClaimError
 from mechverify.claims.language import Table, compile_mechanism, exact
+from mechverify.report import ranges
 from tests import oracle
 
 X = tokens("x", length=2, vocab=7)
@@ -90,6 +92,23 @@ def test_remainders(name):
 def test_sympys_remainder_is_refused_where_it_may_be_wrong(expression):
     with pytest.raises(ClaimError, match="from mechverify import Mod"):
         compile_mechanism(expression, X)
+
+
+def test_the_symbol_of_a_sum_is_what_it_was_declared_to_be():
+    """Of a positive k, sympy makes k of Abs(k)."""
+    k = sympy.Symbol("k", positive=True)
+    with pytest.raises(ClaimError, match="declared"):
+        compile_mechanism(Sum(Abs(k) * X[0], (k, -1, 1)), X)
+    rows = compile_mechanism(Sum(Abs(k) * X[0], (k, 1, 2)), X)
+    assert [oracle.evaluate(rows, p, X.values) for p in PAIRS] == [3 * a for a, _ in PAIRS]
+
+
+def test_a_fold_may_nest_as_deep_as_there_are_tokens():
+    many = tokens("x", length=300, vocab=3)
+    state, pieces = many[0], many[0]
+    for token in many[1:]:
+        state, pieces = Mod(2 * state + token, 7), Piecewise((pieces, token > 1), (token, True))
+    assert len(compile_mechanism(state, many)) > 900 and len(compile_mechanism(pieces, many)) > 600
 
 
 def test_a_modulus_is_positive():
@@ -167,6 +186,15 @@ def test_sites_are_sequences(pair):
     assert prove(Within(embed[:, 1] - embed[:, 2], [embed[0, 1] - embed[0, 2], embed[1][1] - embed[1][2]], over=X,
                         eps=0)).verdict == "PROVED"  # fmt: skip
     assert prove(Holds(embed[0, :] >= -99, over=X)).verdict == "PROVED"
+    constants = np.arange(8, dtype=np.float32).reshape(2, 4)
+    for expected in (
+        constants,
+        torch.from_numpy(constants),
+        sympy.Matrix(constants),
+        constants.tolist(),
+        list(constants),
+    ):
+        assert float(Within(embed, expected, over=X).expected[5]) == 5
     with pytest.raises(ClaimError, match="an array of shape"):
         Max(site, 0)
     with pytest.raises(ClaimError, match="has 8 expressions, actual has 5"):
@@ -287,6 +315,15 @@ def test_a_table_as_an_index_and_in_an_accuracy(pair):
     assert (range_.low[0], range_.high[0]) == pytest.approx((truth.min(), truth.max()), abs=1e-12)
 
 
+def test_a_table_is_printed_by_its_first_entries_and_a_digest():
+    table = [(3 * i) % 101 for i in range(200)]
+    digest = hashlib.sha256(",".join(map(str, table)).encode()).hexdigest()
+    at = lookup(table, 25 * X[0])
+    for mechanism in (at, Mod(at, 200)):  # a real table, and one of integers
+        (text,) = ranges.added(prove(Bounds(mechanism, over=X)).theorem.claim).values()
+        assert f"[0, 3, 6, 9, 12, 15, 18, 21, ...; 200 entries, sha256 {digest}][(25*x0)]" in text
+
+
 def test_messages_fit_a_screen():
     with pytest.raises(ClaimError) as error:
         compile_mechanism(Max(*(sympy.gamma(X[0] + i) for i in range(60))), X)
@@ -299,9 +336,11 @@ def test_numbers_are_taken_exactly():
     model = capture(nn.Identity().eval(), torch.zeros(1, 1, dtype=torch.float64))
     box = ball([0.0], 1.0)
     assert exact(Float("0.1", 60)) - Fraction(0.1) != 0 and abs(exact(Float("0.1", 60)) - Fraction(1, 10)) < 1e-60
-    assert [exact(v) for v in (0.1, np.float32(0.7), Float(0.1), Rational(1, 3), 2)] == [
-        Fraction(0.1), Fraction(float(np.float32(0.7))), Fraction(0.1), Fraction(1, 3), 2,
-    ]  # fmt: skip
+    for value, expected in (
+        (0.1, Fraction(0.1)), (np.float32(0.7), Fraction(float(np.float32(0.7)))), (Float(0.1), Fraction(0.1)), (2, 2),
+        (Rational(1, 3), Fraction(1, 3)), (np.int64(2**62 - 1), 2**62 - 1), (Fraction(1, 3), Fraction(1, 3)),
+    ):  # fmt: skip
+        assert exact(value) == expected
     assert prove(Within(model["output"][0], box[0], over=box, eps=0)).verdict == "PROVED"
 
 

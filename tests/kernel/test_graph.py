@@ -46,9 +46,9 @@ def test_illegal_mechanisms_are_refused(rows):
 
 def test_a_range_holds_what_the_index_can_mean():
     graph = Graph(2, (0, 1, 2))
-    rows = [["value", [], 0], ["lookup", [0], [7, -2, 4, 100]], ["integer", [], -3], ["product", [0, 2], None]]
+    rows = [["value", [], 0], ["lookup", [0], [7, 4, -2, 100]], ["integer", [], -3], ["product", [1, 2], None]]
     root = add_expression(graph, Reader(rows, "test"))
-    assert [graph.nodes[n].span for n in range(root + 1)] == [(0, 2), (-2, 7), (-3, -3), (-6, 0)]
+    assert [graph.nodes[n].span for n in range(root + 1)] == [(0, 2), (-2, 7), (-3, -3), (-21, 6)]
 
 
 def test_equal_nodes_are_one_node():
