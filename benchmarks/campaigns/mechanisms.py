@@ -18,6 +18,7 @@ import mpmath
 import numpy as np
 import sympy
 import torch
+from rich.markup import escape
 from sympy import Piecewise
 
 import mechverify
@@ -202,12 +203,12 @@ class Writer:
             lambda: f"Min({self.some(self.real, d)})",
             lambda: f"{self.random.choice(['Abs', 'abs'])}({self.real(d)})",
             lambda: f"{self.random.choice(['sin', 'cos', 'tanh'])}({self.real(d)})",
-            lambda: f"exp(Min({self.real(d)}, 3))",
+            lambda: f"exp(Min({self.real(d)}, n(3)))",
             lambda: f"log(1 + {self.real(d)}**2)",
             lambda: f"sqrt({self.real(d)}**2)",
             lambda: f"(1 + {self.real(d)}**2)**{self.random.choice(['0.5', '1.5', '(-1)', '(-0.5)'])}",
             lambda: f"{self.real(d)}**{self.random.choice(['2', '3', '2.0'])}",
-            lambda: f"2**Min({self.real(d)}, 3)",
+            lambda: f"2**Min({self.real(d)}, n(3))",
             lambda: f"cos(pi*{self.real(d)})",
             lambda: f"kth_largest({self.random.randint(1, 2)}, {self.some(self.real, d)})",
             lambda: f"Sum(lambda k: {self.real(d)}*k, 1, 3)",
@@ -221,7 +222,11 @@ class Writer:
 def reason(error: Exception) -> str:
     """Of a refusal, without the expression that it speaks of."""
     first = str(error).partition("\n")[2].strip().split("\n")[0] or str(error)
-    return re.sub(r"-?\d+", "#", first.rpartition(": ")[2])[:70] if isinstance(error, ClaimError) else repr(error)[:70]
+    return (
+        re.sub(r"-?\d+", "#", first.rpartition(": ")[2]).replace("[", "(").replace("]", ")")[:70]
+        if isinstance(error, ClaimError)
+        else repr(error)[:70]
+    )
 
 
 def built(program: Any, names: dict[str, Any]) -> sympy.Basic:
@@ -307,7 +312,9 @@ def reals(seed: int, number: int, conditions: bool = False) -> tuple[list[str], 
             try:
                 ends = enclosed(graph, model.captured.weights, nodes, ids, u)
                 expected = eval(program, plain)
-            except (Rejected, ZeroDivisionError, OverflowError):
+                if isinstance(expected, mpmath.mpc):  # sympy makes x of sqrt(x)**2, and where x < 0 there is no root
+                    raise ZeroDivisionError
+            except (Rejected, ZeroDivisionError, OverflowError, TypeError):  # complex numbers have no order
                 refused["has no value at an input"] += 1
                 continue
             compared += 1
@@ -461,7 +468,7 @@ def _row(board: Board, what: str, found: tuple[list[str], Counter, int], count: 
     differ, refused, compared = found
     why = "; ".join(f"{n} {r}" for r, n in refused.most_common(4))
     figure = f"{len(differ)} of {count} texts, {compared} values; refused: {why or 'none'}"
-    board.row(what, "0 differences", figure + "".join(f"\n  {d}" for d in differ[:5]), not differ)
+    board.row(what, "0 differences", figure + "".join(f"\n  {escape(d)}" for d in differ[:5]), not differ)
 
 
 def run(board: Board, quick: bool) -> None:

@@ -30,6 +30,7 @@ from mechverify.kernel.integers import LIMIT, LONGEST
 Row = list  # [operation, [operand indices], attribute or None]
 MOST_TERMS = 2**12  # of a Sum
 UNKNOWN = "is not in the vocabulary"
+SHORT = 2**16  # the largest denominator of a decimal among integers
 DEEPEST = 10_000  # calls of one another
 POWER = 16  # the largest exponent
 
@@ -265,6 +266,10 @@ class _Compiler:
                 return self.token(e), 1
             case sympy.Rational() | sympy.Float():
                 value = exact(e)
+                if e.is_Float and value.denominator > SHORT:  # 3/5 is Python's, and a little less than three fifths
+                    near = value.limit_denominator(1_000)
+                    meant = f"Rational({near.numerator}, {near.denominator})"
+                    return self.fail(e, f"is a float64, not a short fraction: write {meant} if that is meant"), 1
                 return self.constant(value.numerator), value.denominator
             case sympy.Add() | sympy.Max() | sympy.Min():
                 nodes, whole = self.common(e.args)

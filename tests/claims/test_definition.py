@@ -111,6 +111,14 @@ def test_a_fold_may_nest_as_deep_as_there_are_tokens():
     assert len(compile_mechanism(state, many)) > 900 and len(compile_mechanism(pieces, many)) > 600
 
 
+def test_a_quotient_of_python_is_no_fraction():
+    """3/5 is a float64 below three fifths: floor(x0/5 + 3/5) would be 0 at x0 = 2."""
+    with pytest.raises(ClaimError, match=r"write Rational\(3, 5\)"):
+        compile_mechanism(floor(X[0] / 5 + 3 / 5), X)
+    rows = compile_mechanism(floor(X[0] / 5 + Rational(3, 5)), X)
+    assert [oracle.evaluate(rows, p, X.values) for p in PAIRS] == [(a + 3) // 5 for a, _ in PAIRS]
+
+
 def test_a_modulus_is_positive():
     with pytest.raises(ClaimError, match="must be positive"):
         Mod(X[0], 0)
