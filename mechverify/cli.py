@@ -111,7 +111,7 @@ def prove(
             _stop(str(error))
         except Stopped:
             outcome = Outcome("UNKNOWN", None, None, None, [guard.reason], time.monotonic() - began, 0.0)
-        instead: list[str] = []
+        guard.step, instead = "", []
         _write(target, outcome.certificate)
         if outcome.unchecked is not None:
             aside = target.with_name(target.name + ".unchecked")
@@ -122,6 +122,7 @@ def prove(
             reporter(guard.step, None)
             with budget.within(nearest), suppress(Stopped):
                 instead = true_instead(claim, semantics, outcome.evidence, budget)
+            guard.step = ""
     written = str(target) if outcome.certificate is not None else None
     if json_:
         seconds = outcome.search_seconds, outcome.check_seconds
