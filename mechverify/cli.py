@@ -111,7 +111,7 @@ def prove(
             _stop(str(error))
         except Stopped:
             outcome = Outcome("UNKNOWN", None, None, None, [guard.reason], time.monotonic() - began, 0.0)
-        instead: list[str] = []
+        guard.step, instead = "", []
         unwritten = _write(target, outcome.certificate)
         written = str(target) if outcome.certificate is not None and unwritten is None else None
         if outcome.unchecked is not None:
@@ -123,6 +123,7 @@ def prove(
             reporter(guard.step, None)
             with budget.within(nearest), suppress(Stopped):
                 instead = true_instead(claim, semantics, outcome.evidence, budget)
+            guard.step = ""
     if json_:
         seconds = outcome.search_seconds, outcome.check_seconds
         result = as_json(outcome.theorem, outcome.verdict, written, *seconds, outcome.reasons, semantics)

@@ -59,6 +59,9 @@ def test_a_certificate_announces_what_its_check_takes(path):
     told = announcing(unknown, theorem.work)
     assert check(told).work == theorem.work, "saying what it costs costs nothing"
     assert check(told, limit=theorem.work).work == theorem.work
+    contents = container.unpack(told)
+    spaced = json.dumps(json.loads(contents["certificate.json"]), indent=1).encode()
+    assert check(container.pack({**contents, "certificate.json": spaced})).work == theorem.work
     for less in (theorem.work - 1, 0):
         with pytest.raises(Rejected, match="units of work that it announces") as error:
             check(announcing(unknown, less))

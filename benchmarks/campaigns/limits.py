@@ -11,10 +11,18 @@ import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
+
+import numpy as np
 
 from benchmarks.board import Board
 from benchmarks.campaigns.examples import Example
 from mechverify import kernel
+from mechverify.kernel.errors import OverLimit
+from mechverify.report.statement import lines
+from tests import test_versions
+from tests.models import as_bytes, random_weights
+from tests.soundness import forge, test_linear_files
 
 ROOT = Path(__file__).parent.parent.parent
 LIMITS, SHARE, MORE = (5, 20, 60), 0.1, 5.0  # seconds of a limit; by what share and how many seconds it may be missed
@@ -153,7 +161,67 @@ def run(board: Board, quick: bool) -> None:
     measured(board, QUICK if quick else [(case, limit) for limit in LIMITS for case in CASES])
 
 
-EXAMPLES: list[Example] = []
+def small_file(name: str) -> str:
+    """One of tests/soundness/test_linear_files.py, checked in a process of its own."""
+    times, memory, told = test_linear_files.answer(name)
+    good = times < test_linear_files.TIMES and memory < test_linear_files.MEGABYTES and "internal error" not in told
+    return WITHIN if good else f"{times:.1f} times the work allowed, {memory} MiB: {told}"
+
+
+def dear_proof() -> str:
+    """What `check` says of an honest proof that costs more than the default limit, here set lower than it costs."""
+    said = []
+    with patch("mechverify.kernel.check.LIMIT", 1e5):
+        for path in (test_versions.BOUNDS, test_versions.COSTED):
+            try:
+                said.append(kernel.check(path.read_bytes()).verdict)
+            except kernel.Rejected as error:
+                said.append(str(error).split(". ")[-1])
+    return "; ".join(said)
+
+
+def stranger() -> str:
+    """A file that needs more than it announces."""
+    try:
+        return kernel.check(test_versions.changed(test_versions.COSTED, cost="100000")).verdict
+    except OverLimit:
+        return "not checked"
+    except kernel.Rejected as error:
+        return f"rejected: {error}"
+
+
+def overflowing() -> str:
+    """A wrong input is listed; the first input of the domain overflows. Then the theorem is printed."""
+    weights = random_weights(np.random.default_rng(0), vocab=3, length=2)
+    weights["embed.W_E"] = weights["embed.W_E"].astype(float) * np.array([[1e200], [1.0], [1.0]])
+    proof = {"rule": "counterexample", "inputs": [[1, 1]]}
+    doc = forge.document(
+        as_bytes(weights), proof, equals=[["integer", [], 7]], vocab=3, length=2, position=1, right=(0, 8)
+    )
+    return dict(lines(kernel.check(forge.file(doc, as_bytes(weights)))))["verdict"]
+
+
+WITHIN = "within the work allowed, and 512 MiB"
+EXAMPLES = [
+    Example("1 kB that asks for a form of each of 30,000 vectors (layer norm)", "6.9 GB", WITHIN,
+            lambda: small_file("a layer norm of many vectors")),
+    Example("8 kB of large views of single slices", "more than a minute", WITHIN,
+            lambda: small_file("large views of single slices")),
+    Example("117 kB of slices of a long chain", "1.3 GB and 88 s", WITHIN,
+            lambda: small_file("slices of a long chain")),
+    Example("2,000 ranges of 2^16 entries", "1.6 GB", WITHIN, lambda: small_file("many ranges of a wide output")),
+    Example("2,000 points at a value of 2^16 entries", "3 GB, and an internal error", WITHIN,
+            lambda: small_file("many points at a wide output")),
+    Example("1,000 integers over 2^18 tokens", "five times the work allowed", WITHIN,
+            lambda: small_file("many integers of a long vocabulary")),
+    Example("an honest proof that costs more than the default limit: not announced; announced",
+            "REJECTED: ... allow more if you trust its author",
+            "What was checked until here is in order; --limit allows more; PROVED", dear_proof),
+    Example("a file that needs more than it announces", "no file announced anything",
+            "rejected: it takes more than the 1e+05 units of work that it announces", stranger),
+    Example("a listed wrong input, where the first input overflows", "ACCEPTED, then a traceback", "BOUNDED",
+            overflowing),
+]  # fmt: skip
 
 if __name__ == "__main__":
     found = Board("limits")

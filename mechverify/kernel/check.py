@@ -110,8 +110,7 @@ def check(
             announced = _announced(reader)
             arithmetic = (Exact if exact else Float64)(_allowed(announced, exact, limit), watch)
             arithmetic.look()
-            size = len(contents["certificate.json"]) - len(json.dumps(document.get("cost")))  # it says, and isn't, work
-            arithmetic.step(PER_BYTE * size + PER_WEIGHT * len(weights), 1, 1)
+            arithmetic.step(PER_BYTE * _size(contents["certificate.json"], document) + PER_WEIGHT * len(weights), 1, 1)
             return _decide(reader, weights, arithmetic, forbid)
     except OverLimit as error:
         if announced is None or (limit is not None and limit < announced):
@@ -121,6 +120,12 @@ def check(
         if isinstance(error, Rejected | NotACertificate):  # whatever names the file has, they don't forge a line
             raise type(error)(printable(str(error))) from None
         raise Rejected(printable(f"internal error, please report it: {type(error).__name__}: {error}")) from error
+
+
+def _size(text: bytes, document: dict) -> int:
+    """Bytes of the document, but for spaces, so that it may be written in another way, and for its cost, so that saying
+    it costs nothing."""
+    return len(text) - sum(map(text.count, (b" ", b"\n", b"\r", b"\t"))) - len(json.dumps(document.get("cost")))
 
 
 def _announced(document: Reader) -> int | None:

@@ -19,6 +19,7 @@ from mechverify.kernel.errors import NotACertificate
 
 MEMBERS = ("certificate.json", "weights.safetensors")
 FILE_LIMIT, JSON_LIMIT, HEADER_LIMIT = 2**30, 2**26, 2**22  # bytes
+JSON_HELD = 2**29  # bytes that its values may take in memory
 NESTED = 1_000  # levels of JSON, and of the calls around it
 _LOCAL = struct.Struct("<4sHHHHHIIIHH")
 _CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
@@ -58,6 +59,8 @@ def read_json(data: bytes) -> object:
     """Strict JSON: no duplicate keys, no floating-point numbers, no NaN, bounded size and depth."""
     if len(data) > JSON_LIMIT:
         raise NotACertificate(f"certificate.json is larger than {JSON_LIMIT} bytes")
+    if 45 * data.count(b",") + 64 * data.count(b"[") + 232 * data.count(b"{") > JSON_HELD:  # numbers, lists, objects
+        raise NotACertificate("certificate.json has too many values")
 
     def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         result = dict(pairs)

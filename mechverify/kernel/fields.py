@@ -1,7 +1,7 @@
 """Reading certificate data with every type, range and length checked, and no field left unread."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from fractions import Fraction
 from math import isfinite
 from typing import Any
@@ -35,10 +35,10 @@ class Reader:
     def close(self) -> None:
         self._need(not self._unread, f"unknown fields {sorted(map(str, self._unread))}")
 
-    def items(self, most: int = 2**24, least: int = 0) -> list["Reader"]:
+    def items(self, most: int = 2**24, least: int = 0) -> "Items":
         good = type(self.value) is list and least <= len(self.value) <= most
         self._need(good, f"expected a list of {least} to {most} entries")
-        return [Reader(v, f"{self.where}[{i}]") for i, v in enumerate(self.value)]
+        return Items(self.value, self.where)
 
     def text(self) -> str:
         self._need(type(self.value) is str, "expected text")
@@ -90,3 +90,16 @@ class Reader:
         plain = 0 < len(text) <= 4000 and text.isascii() and text.isdigit() and (text == "0" or text[0] != "0")
         self._need(plain, "expected a natural number as text")
         return int(text)
+
+
+class Items(Sequence):
+    """The readers of a list's entries, each made when it is asked for: a long list costs no more than itself."""
+
+    def __init__(self, values: list, where: str):
+        self.values, self.where = values, where
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, i: int) -> Reader:
+        return Reader(self.values[i], f"{self.where}[{i}]")

@@ -23,7 +23,7 @@ class Guard:
 
     Where a step of the search (a claim file, sympy, torch) doesn't look at the budget, a thread has Stopped raised in
     its middle; and where nothing helps, it calls `give_up` with the reason, which ends the process. `step` is what is
-    being done.
+    being done; "" while nothing may be broken off.
     """
 
     def __init__(self, budget: Budget, console: Console, give_up: Callable[[str], Any]):
@@ -45,12 +45,14 @@ class Guard:
 
     @property
     def reason(self) -> str:
-        return f"{self.step} didn't end: {self.budget.why}"
+        return f"{self.step or 'the call'} didn't end: {self.budget.why}"
 
     def _ask(self, number: int, frame: Any) -> None:
         if self._ending:
             self._ending = False
-            raise Stopped
+            if self.step:
+                raise Stopped
+            return
         if self.budget.interrupted:
             raise KeyboardInterrupt
         self.asked, self.budget.interrupted = time.monotonic(), True
@@ -68,6 +70,6 @@ class Guard:
             if now > budget.end + LAST[0] + (0 if budget.interrupted else LAST[1] * length):
                 self.give_up(self.reason)
                 return
-            if now > soon and now - tried > AGAIN and not budget.checking:
+            if now > soon and now - tried > AGAIN and self.step and not budget.checking:
                 tried, self._ending = now, True
                 signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # wakes what sleeps, too

@@ -159,3 +159,11 @@ def test_deep_json_is_refused_whatever_the_recursion_limit():
         assert sys.getrecursionlimit() == 10**6
     finally:
         sys.setrecursionlimit(before)
+
+
+def test_a_long_text_of_short_values_is_refused_before_it_is_read():
+    """Each of these would take a hundred times the memory that it takes in the file."""
+    for value in (b"{},", b"[],"):
+        with pytest.raises(NotACertificate, match="too many values"):
+            container.read_json(b"[" + value * 2**23 + b"0]")
+    assert len(container.read_json(b"[" + b"12345678," * 2**20 + b"0]")) == 2**20 + 1

@@ -134,6 +134,10 @@ FAULTS = [
           "tests/kernel/test_graph.py"),
     Fault("mechanism", "integers.py", "if not -LIMIT < result[0] <= result[1] < LIMIT:", "if False:",
           "tests/kernel/test_graph.py"),
+    # meter.py, check.py
+    Fault("limit", "meter.py", "if self.work > self.limit:", "if False:", "tests/test_versions.py"),
+    Fault("limit", "check.py", "if limit is not None and limit < announced:", "if False:", "tests/test_versions.py"),
+    Fault("limit", "check.py", "if cost > MOST_WORK:", "if False:", "tests/test_versions.py"),
     # ratio.py
     Fault("ratio form", "ratio.py", "model.add(mixture.base, tables.align(others[0], len(node.shape)), sums)", "mixture.base",
           "tests/kernel/test_ratio.py"),

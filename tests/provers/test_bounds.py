@@ -152,7 +152,7 @@ def test_certificates_of_bounds_fail_closed():
         (float(theorem.range.high[0]).hex(), tighter),
         (',"capture"', ""),
         ('"verdict":"BOUNDED"', '"verdict":"PROVED"'),
-        ('"version":3', '"version":2'),
+        ('"version":4', '"version":2'),
         ('"op', '"po') if '"op' in text else ('"tanh"', '"relu"'),
     ]:
         assert old in text
