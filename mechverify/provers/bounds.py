@@ -14,7 +14,7 @@ from mechverify.provers.base import Budget
 from mechverify.provers.branch import FEW, branch
 from mechverify.provers.extremes import STEPS, Inputs, climb, sample
 from mechverify.provers.narrow import narrow, with_optimised_lines, with_slopes
-from mechverify.provers.ranges import BoundsProblem, Found, everything, refuted
+from mechverify.provers.ranges import BoundsProblem, Found, enclosed, everything, refuted
 
 SLOW = 5.0  # seconds of linear bounds, beyond which a range isn't narrowed any further
 INTERVAL: Proof = {"rule": "interval"}
@@ -51,7 +51,7 @@ def search(
         elif method == "branching":
             found = branch(problem, budget) if problem.claim.cases and cases else narrow(problem, budget, found)
         best = climb(problem, budget, seen, steps=STEPS if method == "branching" else 0)
-        if best is not None:
+        if best is not None and len((best := enclosed(problem, best)).values):
             both = {"rule": "both", "first": best.proof(), "second": found.proof}
             found.proof = both if found.proof else best.proof()
         return found

@@ -16,6 +16,7 @@ from mechverify.graph.run import TorchRunner
 from mechverify.kernel import claim as kernel_claim
 from mechverify.kernel.check import prove
 from mechverify.kernel.claim import Domain, Job, Range
+from mechverify.kernel.errors import Rejected, Unsupported
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64
 from mechverify.kernel.intervals import Cells
@@ -109,7 +110,8 @@ class BoundsProblem:
         boxes = [[ar.raw(np.broadcast_to(a, b.mid.shape).copy()) for a in b[:2]] for b in cells.inputs]
         ball = type(ar.exact(None))
         known = ({n: tuple(map(ar.raw, ends)) for n, ends in group.items()} for group in (cells.facts, cells.tabled))
-        return Cells(tuple(ball(*b) for b in boxes), cells.allowed, *known)
+        corners = tuple(tuple(ar.raw(end.copy()) for end in ends) for ends in cells.corners)
+        return Cells(tuple(ball(*b) for b in boxes), cells.allowed, *known, corners)
 
     def relaxed(self, cells: Cells, kind: type[Relaxed] = Relaxed) -> Relaxed:
         return kind(self.ar, self.claim.graph, self.claim.weights, self.job.roots, cells, shared=self.shared)
@@ -127,7 +129,7 @@ class BoundsProblem:
         for start in range(0, len(parts), step):
             cells = self.cells(parts[start : start + step])
             with torch.no_grad():
-                ends.append(_ends(self.ar, self.relaxed(cells), len(cells)))
+                ends.append(_ends(self.relaxed(cells), len(cells)))
         low, high = (np.concatenate(end) for end in zip(*ends, strict=True))
         return low, high
 
@@ -146,9 +148,8 @@ def _floats(thresholds: list[Fraction] | None, n: int, nothing: float) -> np.nda
     return np.full(n, nothing) if thresholds is None else np.array([float(t) for t in thresholds])
 
 
-def _ends(ar: Tensors, relaxed: Relaxed, cells: int) -> tuple[np.ndarray, np.ndarray]:
-    output = relaxed.output()
-    low, high = (end(output).reshape(cells, -1).cpu().numpy() for end in (ar.lower, ar.upper))
+def _ends(relaxed: Relaxed, cells: int) -> tuple[np.ndarray, np.ndarray]:
+    low, high = (end.expand(cells, *end.shape[1:]).reshape(cells, -1).cpu().numpy() for end in relaxed.output())
     empty = relaxed.empty.expand(cells).cpu().numpy()[:, None]
     return np.where(empty, np.inf, low), np.where(empty, -np.inf, high)
 
@@ -160,6 +161,19 @@ def everything(problem: BoundsProblem) -> Range:
 
 def middle_of(part: Domain, c: int) -> float:
     return float(part.low[c] / 2 + part.high[c] / 2)
+
+
+def enclosed(problem: BoundsProblem, inputs: Inputs) -> Inputs:
+    """Those at which the kernel can enclose the value: not where numbers overflow, or a root is zero."""
+
+    def can(i: int) -> bool:
+        try:
+            problem.job.enclose(inputs.tokens[i : i + 1], inputs.points[i : i + 1])
+        except (Rejected, Unsupported):
+            return False
+        return True
+
+    return inputs.at([i for i in range(len(inputs.values)) if can(i)])
 
 
 def refuted(problem: BoundsProblem, inputs: Inputs) -> Found | None:
