@@ -114,8 +114,8 @@ class Float64(Arithmetic):
         return self.up(finite(x.mid + x.rad))
 
     def ends(self, x: Ball) -> tuple[np.ndarray, np.ndarray]:
-        """`lower` and `upper`, or the number itself where the radius is zero; infinite where the ball is not finite, for
-        it bounds nothing there. Never NaN."""
+        """`lower` and `upper`, or the number itself where the radius is zero; infinite where the ball is not finite: it
+        bounds nothing there. Never NaN."""
         low, high, exact = x.mid - x.rad, x.mid + x.rad, x.rad == 0
         known = np.isfinite(low) & np.isfinite(high)
         low, high = np.where(exact, low, self.down(low)), np.where(exact, high, self.up(high))

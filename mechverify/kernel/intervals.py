@@ -104,7 +104,7 @@ class Intervals:
     def _bound(self, n: int) -> None:
         """The node's ball and its ends, from those of its operands. Linear operations are done on balls; what is known
         beside makes a new ball only where it says more, up to rounding."""
-        ar, xp, node = self.ar, self.ar.xp, self.graph.nodes[n]
+        ar, node = self.ar, self.graph.nodes[n]
         if node.op not in BALLS and not (node.op == "mul" and self.fixed & set(node.args)):
             self.ends[n] = self._known(n, self._curved_ends(n))
             self.bounds[n] = relaxation.ball(ar, *self.ends[n])

@@ -84,8 +84,8 @@ class Relaxed(Intervals):
         return low, high
 
     def form(self, start: int, coefficients: Ball):
-        """Raw lower bounds [cells, rows] of linear forms [cells or 1, rows, *shape] of the entries of node `start`; -inf
-        where a coefficient overflows, or meets what has no bound."""
+        """Raw lower bounds [cells, rows] of linear forms [cells or 1, rows, *shape] of the entries of node `start`;
+        -inf where a coefficient overflows, or meets what has no bound."""
         ar = self.ar
         self.rows[start] = coefficients.mid.shape[1]
         ar.spend(len(self.order), 1, 100)
@@ -213,10 +213,10 @@ class Relaxed(Intervals):
         return known
 
     def _bent(self, n: int, k: Ball, planes: list) -> tuple[list[Ball], Ball]:
-        """A form of node n as forms of its operands and a constant, by planes [lower, upper] of slopes and constant, and
-        where these are missing: k+ lower + k- upper, where k is the sum of k+ >= 0 and k- <= 0, is k (lower + upper) / 2
-        + |k| (lower - upper) / 2: fewer passes over the coefficients. A form whose coefficient needs a plane that is
-        missing has no bound."""
+        """A form of node n as forms of its operands and a constant, by planes [lower, upper] of slopes and constant,
+        and where these are missing: k+ lower + k- upper, where k is the sum of k+ >= 0 and k- <= 0, is
+        k (lower + upper) / 2 + |k| (lower - upper) / 2: fewer passes over the coefficients. A form whose coefficient
+        needs a plane that is missing has no bound."""
         ar, xp, half = self.ar, self.ar.xp, self.ar.rational(Fraction(1, 2))
         (lower, no_lower), (upper, no_upper) = planes
         nowhere = ((k.mid > 0) & no_lower) | ((k.mid < 0) & no_upper)

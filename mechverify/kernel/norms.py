@@ -34,8 +34,8 @@ def limit(known: "Intervals", n: int) -> Any | None:
 
 
 def _quotient(known: "Intervals", x: int, y: int) -> tuple | None:
-    """If the product of nodes x and y is c / s and s dominates c: c, which entry of c and of s each entry reads, and the
-    factors [cells, entries of s, entries of c]."""
+    """If the product of nodes x and y is c / s and s dominates c: c, which entry of c and of s each entry reads,
+    and the factors [cells, entries of s, entries of c]."""
     (c, at), (divisor, row) = known.source(x), known.source(y)
     op = known.graph.nodes[divisor].op
     if op not in ("rsqrt", "reciprocal") or c in known.fixed:
@@ -60,7 +60,7 @@ def _dominated(known: "Intervals", s: int, c: int) -> Any | None:
             found = _dominated(known, larger, c) if found is None else found
     for part in _parts(known, s) if found is None else ():
         if nodes[part].op == "abs" and known.source(nodes[part].args[0])[0] == c:
-            of, at = known.source(nodes[part].args[0])
+            _, at = known.source(nodes[part].args[0])
             inner = np.zeros((1, len(at), prod(nodes[c].shape)))
             if len(np.unique(at)) == len(at):  # |c_j| once each
                 inner[0, np.arange(len(at)), at] = 1.0
@@ -190,7 +190,7 @@ def _product(known: "Intervals", n: int) -> Any | None:
 
 
 def _unit(known: "Intervals", operand: int) -> tuple | None:
-    """If a node is a view of c / s: which entry of c and of s each entry reads, and the factor of it [cells, entries]."""
+    """If a node is a view of c / s: which entry of c and of s each entry reads, and its factor [cells, entries]."""
     source, at = known.source(operand)
     args = known.graph.nodes[source].args
     if known.graph.nodes[source].op != "mul":
@@ -208,7 +208,7 @@ def _one_vector(c: np.ndarray, s: np.ndarray) -> bool:
 
 
 def _array(a: Any) -> np.ndarray:
-    return np.asarray(a.cpu() if hasattr(a, "cpu") else a)
+    return np.asarray(a.detach().cpu() if hasattr(a, "detach") else a)
 
 
 def _centred(known: "Intervals", c: int, factors: Any) -> Any:
@@ -238,7 +238,7 @@ def _add_up_to_zero(known: "Intervals", c: int, groups: np.ndarray) -> np.ndarra
     for n in reversed(known.order[: known.place[c] + 1]):
         if n not in pending:
             continue
-        k, node = pending.pop(n), nodes[n]
+        k = pending.pop(n)
         if not k.any():
             continue
         parts = _integral(known, n, k)
@@ -255,8 +255,8 @@ def _add_up_to_zero(known: "Intervals", c: int, groups: np.ndarray) -> np.ndarra
 
 
 def _integral(known: "Intervals", n: int, k: np.ndarray) -> tuple[list[tuple[int, np.ndarray]], float] | None:
-    """The forms of the operands of node n whose sum is `scale` times the form k, all of integers; None if there are none
-    such. Sums of products whose absolute values add up to less than 2^53 are exact."""
+    """The forms of the operands of node n whose sum is `scale` times the form k, all of integers; None if there
+    are none such. Sums of products whose absolute values add up to less than 2^53 are exact."""
     node, nodes = known.graph.nodes[n], known.graph.nodes
     if n in known.fixed or n in known.curved:
         return None
@@ -292,7 +292,7 @@ def _integral(known: "Intervals", n: int, k: np.ndarray) -> tuple[list[tuple[int
 
 def _whole(a: np.ndarray) -> tuple[np.ndarray | None, float]:
     """Integers that are `scale` times the numbers, for a power of two."""
-    for bits in range(0, 31):
+    for bits in range(31):
         number = a * 2.0**bits
         if (number == np.floor(number)).all():
             return number, 2.0**bits

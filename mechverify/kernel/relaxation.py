@@ -272,7 +272,6 @@ def meet(ar: Arithmetic, x: Ends, y: Ends) -> Ends:
 
 def total(ar: Arithmetic, x: Ends, y: Ends) -> Ends:
     """Of every sum of a number in x and one in y. What isn't negative stays so: 0 + 0 is 0."""
-    xp = ar.xp
     low, high = ar.down(x[0] + y[0]), ar.up(x[1] + y[1])
     return _signed(ar, low, high, (x[0] >= 0) & (y[0] >= 0), (x[1] <= 0) & (y[1] <= 0))
 

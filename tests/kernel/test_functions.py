@@ -78,7 +78,7 @@ def test_lines_and_images_hold_at_every_point(name):
     for low, high in intervals(name, COUNT, rng):
         try:
             x = between(low, high)
-            low, high = float(ar.lower(x).item()), float(ar.upper(x).item())
+            low, high = (float(end.item()) for end in ar.ends(x))
             curve, (bottom, top) = (step(ar, f, *ar.ends(x)) for step in (relaxation.curve, relaxation.image))
             y = curve.values.mid.ravel()
             chord = (y[-1] - y[0]) / (high - low) if high > low else 0.0
@@ -257,11 +257,9 @@ def test_a_ball_holds_the_values_of_all_its_points(name, kind):
 
 @every
 @pytest.mark.parametrize("x", [np.nan, np.inf, -np.inf])
-def test_what_is_no_number_is_refused(name, x):
+def test_what_is_no_number_is_refused_or_bounds_nothing(name, x):
     ar = Float64()
     for ball in (Ball(np.array([[1.0, x]]), np.zeros((1, 2))), Ball(np.ones((1, 2)), np.array([[0.0, abs(x)]]))):
-        with pytest.raises(Rejected):
-            ar.lower(ALL[name].value(ar, ball))
         if ALL[name].positive or ALL[name].root:
             with pytest.raises(Rejected):
                 relaxation.image(ar, ALL[name], *ar.ends(ball))
@@ -271,9 +269,7 @@ def test_what_is_no_number_is_refused(name, x):
 
 
 @pytest.mark.parametrize("name", [n for n, f in ALL.items() if f.positive])
-@pytest.mark.parametrize(
-    "low, high", [(0.0, 1.0), (-0.0, 1.0), (-1.0, 1.0), (-1.0, 2.0), (-2.0, -1.0), (0.0, 0.0)]
-)
+@pytest.mark.parametrize("low, high", [(0.0, 1.0), (-0.0, 1.0), (-1.0, 1.0), (-1.0, 2.0), (-2.0, -1.0), (0.0, 0.0)])
 def test_what_may_not_be_positive_is_refused(name, low, high):
     for step in (relaxation.curve, relaxation.image):
         with pytest.raises(Rejected):

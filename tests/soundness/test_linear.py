@@ -117,7 +117,7 @@ def test_every_interval_holds_every_sample(group):
             refused += 1
             continue
         balls = relaxed.bounds
-        ends = {n: e for n, e in relaxed.ends.items()} | {root: final}
+        ends = relaxed.ends | {root: final}
         for i, piece in enumerate(pieces):
             here = {n: tuple(e[[i if len(e) > 1 else 0]] for e in both) for n, both in ends.items()}
             pivots = {n: b.mid[i if len(b.mid) > 1 else 0] for n, b in balls.items() if graph.nodes[n].op == "pivot"}
@@ -202,13 +202,13 @@ def test_hull_meet_and_product_hold_what_they_must():
         hull = relaxation.hull(ar, first, second)
         assert holds(ar.lower(hull), at(ar.lower(first), ar.lower(first), 0), ar.upper(hull))
         assert holds(ar.lower(hull), at(ar.upper(second), ar.upper(second), 0), ar.upper(hull))
-        product = relaxation.product(ar, ar.ends(x), ar.ends(y))
+        product = relaxation.product(ar, (xl, xu), (yl, yu))
         for s in (0, 0.3, 1):
             for t in (0, 0.5, 1):
                 values = [a * b for a, b in zip(at(xl, xu, s), at(yl, yu, t), strict=True)]
                 assert holds(product[0], values, product[1])
         common = ~((xl > yu) | (yl > xu))
-        meet = [end[common] for end in relaxation.meet(ar, ar.ends(x), ar.ends(y))]
+        meet = [end[common] for end in relaxation.meet(ar, (xl, xu), (yl, yu))]
         for s in (0, 0.5, 1):
             values = at(np.maximum(xl, yl)[common], np.minimum(xu, yu)[common], s)
             assert holds(meet[0], values, meet[1])
@@ -465,7 +465,7 @@ def test_extreme_boxes(low, high, true_low, true_high):
         except Rejected as error:
             assert "internal" not in str(error)
             continue
-        assert proved.low.item() <= min(most, low) and proved.high.item() >= most
+        assert proved.low.item() <= (low if len(rows) == 1 else 0.0) and proved.high.item() >= most
 
 
 @pytest.mark.parametrize("low, high", [(1.0, 0.0), (5e-324, -0.0), (0.0, -5e-324)])
