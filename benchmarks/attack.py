@@ -220,13 +220,7 @@ class Case:
         self.nan |= bool(np.any(relaxed.empty))  # nor may bounds contradict each other
         bounds = dict(relaxed.bounds)
         ends = {}
-        for n, ball in bounds.items():
-            try:
-                low, high = ar.lower(ball), ar.upper(ball)
-            except Rejected:
-                if n == self.root:
-                    raise
-                continue  # a ball that is not finite bounds nothing
+        for n, (low, high) in relaxed.ends.items():
             low, high = np.broadcast_arrays(low, high)
             self.nan |= bool(np.isnan(low).any() or np.isnan(high).any())
             ends[n] = low.reshape(len(low), -1), high.reshape(len(high), -1)

@@ -162,13 +162,13 @@ def optimise(
     for step in range(steps):
         try:
             relaxed = _Recorded(ar, graph, weights, roots, cells, moving, shared)
-            output = relaxed.range(roots.output)
+            low, high = relaxed.range(roots.output)
         except (Unsupported, Stopped):  # a step went astray, or time is up; the best so far stands
             if not widths:
                 raise
             break
         kept.keep(moving, relaxed.lows)
-        width = (ar.upper(output) - ar.lower(output)).sum()
+        width = (high - low).sum()
         widths.append(-kept.lows[roots.output].sum().item())  # lower bounds of each entry and of its negative
         slow = len(widths) > 2 * RECENT and widths[-RECENT] - widths[-1] < WORTH * widths[-1]
         if slow or spent() or not moving.tensors() or enough(kept.lows[roots.output]):  # or a linear model: no lines
@@ -191,5 +191,5 @@ def optimise(
         shape = len(low), *graph.nodes[roots.output].shape
         return kept, low.reshape(shape), -high.reshape(shape)
     with torch.no_grad():
-        output = Relaxed(ar, graph, weights, roots, cells, kept, shared).range(roots.output)
-    return kept, ar.lower(output), ar.upper(output)
+        low, high = Relaxed(ar, graph, weights, roots, cells, kept, shared).range(roots.output)
+    return kept, low, high

@@ -65,6 +65,9 @@ class Tensors(Arithmetic):
     def exact(self, values: Tensor) -> TensorBall:
         return TensorBall(values, None)
 
+    def point(self, values: Tensor) -> TensorBall:
+        return TensorBall(values, None)
+
     def raw(self, a: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(a)).to(self.device)
 
@@ -125,6 +128,17 @@ class Tensors(Arithmetic):
             zero = torch.zeros((), dtype=torch.float64, device=self.device)
             rad = torch.where(mask, zero if x.rad is None else x.rad, zero if y.rad is None else y.rad)
         return TensorBall(torch.where(mask, x.mid, y.mid), rad)
+
+    def ends(self, x: TensorBall) -> tuple[Tensor, Tensor]:
+        low, high = self.lower(x), self.upper(x)
+        known = low.isfinite() & high.isfinite()
+        return torch.where(known, low, -torch.inf), torch.where(known, high, torch.inf)
+
+    def down(self, x: Tensor) -> Tensor:
+        return x
+
+    def up(self, x: Tensor) -> Tensor:
+        return x
 
     def lower(self, x: TensorBall) -> Tensor:
         return x.mid if x.rad is None else x.mid - x.rad

@@ -99,7 +99,10 @@ def _exp_point(ar: Arithmetic, x: Ball, bits: int | None = None) -> tuple[Ball, 
 
 
 def exp(ar: Arithmetic, x: Ball) -> Ball:
-    return ar.scale(*exp_parts(ar, x))
+    """Of a ball below -2^20: within 2^-1074 of zero."""
+    far = ar.upper(x) < -ar.units(2.0**20, x.exponent)
+    value = ar.scale(*exp_parts(ar, ar.where(far, ar.rational(Fraction(0)), x)))
+    return ar.where(far, ar.widen(ar.rational(Fraction(0)), 0.0, 2.0**-1074), value)
 
 
 def _lipschitz(ar: Arithmetic, value: Ball, x: Ball, constant: float, bound: float) -> Ball:

@@ -48,6 +48,10 @@ class Float64(Arithmetic):
         """float64 numbers, as balls of radius zero."""
         return self.whole(finite(np.asarray(values)))
 
+    def point(self, values: np.ndarray) -> Ball:
+        """The same of raw numbers that need not be finite: the ball is not finite there."""
+        return self.whole(values)
+
     def rational(self, value: Fraction) -> Ball:
         """A scalar ball that holds `value` (in float64: up to its largest number)."""
         mid = np.asarray(value.numerator / value.denominator)  # Python rounds this quotient correctly
@@ -109,6 +113,14 @@ class Float64(Arithmetic):
 
     def upper(self, x: Ball) -> np.ndarray:
         return self.up(finite(x.mid + x.rad))
+
+    def ends(self, x: Ball) -> tuple[np.ndarray, np.ndarray]:
+        """`lower` and `upper`, or the number itself where the radius is zero; infinite where the ball is not finite: it
+        bounds nothing there. Never NaN."""
+        low, high, exact = x.mid - x.rad, x.mid + x.rad, x.rad == 0
+        known = np.isfinite(low) & np.isfinite(high)
+        low, high = np.where(exact, low, self.down(low)), np.where(exact, high, self.up(high))
+        return np.where(known, low, -np.inf), np.where(known, high, np.inf)
 
     def down(self, x: np.ndarray) -> np.ndarray:
         """A lower bound of what one rounded operation on raw numbers approximated."""

@@ -15,16 +15,27 @@ from mechverify.kernel.arithmetic import Arithmetic, Ball
 Bend = Callable[[Arithmetic, Ball, Ball, Ball, Ball], tuple[Ball, Ball]]
 
 
+INFINITY = float("inf")
+FAR, MOST, LEAST = 2.0**1000, (2 - 2.0**-52) * 2.0**1023, 2.0**-1022
+
+
 class Function(NamedTuple):
     """`value` encloses f on balls. `bend(ar, p, q, f(p), f(q))`: balls whose lower and upper ends bound f'' on (p, q),
     the breakpoint apart. `increasing`: 1 or -1 where f is monotone, else 0. `breakpoint`: the derivative jumps at
-    zero. `positive`: defined for positive numbers alone."""
+    zero. `positive`: defined for positive numbers alone; `root`: and for zero. `even`: f(-x) = f(x), and f increases
+    from zero on. `least` and `most`: between these lies every value. `reach`: from and up to where `value` is asked;
+    beyond, monotony and these two say what is known."""
 
     value: Callable[[Arithmetic, Ball], Ball]
     bend: Bend
     increasing: int = 0
     breakpoint: bool = False
     positive: bool = False
+    root: bool = False
+    even: bool = False
+    least: float = -INFINITY
+    most: float = INFINITY
+    reach: tuple[float, float] = (-FAR, FAR)
 
 
 def _q(ar: Arithmetic, p: int, q: int = 1) -> Ball:
@@ -136,7 +147,9 @@ def power_of(n: int) -> Function:
         largest = ar.where(ar.upper(ar.add(p, q)) <= 0, a, b)  # at the end that is farther from zero
         return ar.where(left, b, ar.where(right, a, _q(ar, 0))), largest
 
-    return Function(partial(power, n=n), bend, 1 if n % 2 else 0)
+    if n % 2:
+        return Function(partial(power, n=n), bend, 1)
+    return Function(partial(power, n=n), bend, even=True, least=0.0)
 
 
 def _times(factor: Fraction, n: int) -> Callable[[Arithmetic, Ball], Ball]:
@@ -144,22 +157,26 @@ def _times(factor: Fraction, n: int) -> Callable[[Arithmetic, Ball], Ball]:
 
 
 FUNCTIONS: dict[str, Function] = {
-    "relu": Function(relu, _within(0, 0), 1, breakpoint=True),
-    "abs": Function(absolute, _within(0, 0), 0, breakpoint=True),
-    "exp": Function(elementary.exp, _monotone(lambda ar, f: f, rising=True), 1),
+    "relu": Function(relu, _within(0, 0), 1, breakpoint=True, least=0.0, reach=(-MOST, MOST)),
+    "abs": Function(absolute, _within(0, 0), breakpoint=True, even=True, least=0.0, reach=(-MOST, MOST)),
+    "exp": Function(elementary.exp, _monotone(lambda ar, f: f, rising=True), 1, least=0.0, reach=(-745.0, 709.78)),
     "log": Function(elementary.log, lambda ar, p, q, fp, fq: tuple(-ar.div(_q(ar, 1), ar.mul(x, x)) for x in (p, q)),
-                    1, positive=True),
+                    1, positive=True, reach=(LEAST, MOST)),
     "sqrt": Function(elementary.sqrt, _monotone(lambda ar, f: -ar.div(_q(ar, 1, 4), power(ar, f, 3)), rising=True),
-                     1, positive=True),
-    "rsqrt": Function(rsqrt, _monotone(_times(Fraction(3, 4), 5), rising=False), -1, positive=True),
-    "reciprocal": Function(elementary.reciprocal, _monotone(_times(Fraction(2), 3), rising=False), -1, positive=True),
-    "tanh": Function(elementary.tanh, _odd(Fraction(77, 100)), 1),
-    "sigmoid": Function(sigmoid, _odd(Fraction(963, 10_000)), 1),
-    "erf": Function(elementary.erf, _odd(Fraction(97, 100)), 1),
-    "softplus": Function(softplus, _within(0, Fraction(1, 4)), 1),
-    "gelu": Function(gelu, _even(Fraction(14142, 10_000), Fraction(798, 1_000), Fraction(108, 1_000))),
-    "gelu_tanh": Function(gelu_tanh, _within(Fraction(-11, 100), Fraction(80, 100))),
-    "silu": Function(silu, _even(Fraction(23994, 10_000), Fraction(1, 2), Fraction(4, 100))),
-    "sin": Function(elementary.sin, _wave),
-    "cos": Function(elementary.cos, _wave),
+                     1, root=True, least=0.0, reach=(LEAST, MOST)),
+    "rsqrt": Function(rsqrt, _monotone(_times(Fraction(3, 4), 5), rising=False), -1, positive=True, least=0.0,
+                      reach=(LEAST, MOST)),
+    "reciprocal": Function(elementary.reciprocal, _monotone(_times(Fraction(2), 3), rising=False), -1, positive=True,
+                           least=0.0, reach=(LEAST, MOST)),
+    "tanh": Function(elementary.tanh, _odd(Fraction(77, 100)), 1, least=-1.0, most=1.0),
+    "sigmoid": Function(sigmoid, _odd(Fraction(963, 10_000)), 1, least=0.0, most=1.0),
+    "erf": Function(elementary.erf, _odd(Fraction(97, 100)), 1, least=-1.0, most=1.0),
+    "softplus": Function(softplus, _within(0, Fraction(1, 4)), 1, least=0.0),
+    "gelu": Function(gelu, _even(Fraction(14142, 10_000), Fraction(798, 1_000), Fraction(108, 1_000)),
+                     least=-0.169972),
+    "gelu_tanh": Function(gelu_tanh, _within(Fraction(-11, 100), Fraction(80, 100)), least=-0.170041,
+                          reach=(-(2.0**300), 2.0**300)),
+    "silu": Function(silu, _even(Fraction(23994, 10_000), Fraction(1, 2), Fraction(4, 100)), least=-0.278465),
+    "sin": Function(elementary.sin, _wave, least=-1.0, most=1.0),
+    "cos": Function(elementary.cos, _wave, least=-1.0, most=1.0),
 }  # fmt: skip

@@ -4,45 +4,52 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from math import prod
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mechverify.kernel import integers, relaxation
+from mechverify.kernel import integers, norms, relaxation
 from mechverify.kernel.arithmetic import Arithmetic, Ball
 from mechverify.kernel.elementary import pi
 from mechverify.kernel.errors import Rejected, Unsupported
 from mechverify.kernel.evaluate import function_of, table, weight
+from mechverify.kernel.functions import power_of
 from mechverify.kernel.graph import Graph, entries
 from mechverify.kernel.integers import Span
-from mechverify.kernel.meter import ROOM, reserve
-from mechverify.kernel.relaxation import Rewritten
+from mechverify.kernel.meter import reserve
+from mechverify.kernel.relaxation import Ends, Rewritten
 
 LEAVES = ("input", "slack", "number", "pick")  # where forms end, at intervals
+BALLS = ("input", "weight", "constant", "pi", "pivot", "view", "concat", "add", "sub", "over_root", "einsum")
+MORE = 2.0**-40  # by which share an interval must be narrower to count as such
 
 
 class Cells(NamedTuple):
     """Parts of a domain, side by side: the real inputs' boxes, balls [cells, *shape]; which tokens may stand at each
     position, booleans [cells, length, vocabulary]; and, by node, what is known of its value beside: between `facts[n]`,
-    and between `tabled[n]`, two raw arrays [cells, *shape], infinite where nothing is."""
+    and between `tabled[n]`, two raw arrays [cells, *shape], infinite where nothing is. `corners`: the boxes' own, two
+    raw arrays for each input, which a ball may exceed."""
 
     inputs: tuple[Ball, ...]
     allowed: np.ndarray
     facts: Mapping[int, tuple] = MappingProxyType({})
     tabled: Mapping[int, tuple] = MappingProxyType({})
+    corners: tuple[tuple, ...] = ()
 
     def __len__(self) -> int:
         return len(self.allowed)
 
 
 class Intervals:
-    """Precondition: `roots` comes from relaxation.rewritten. Postcondition: `bounds[n]` [cells, *shape] holds the value
-    of node n for every input of each cell; a cell that is `empty` has no input. With `shared`, both forms of a softmax
-    are there. Complexity: one evaluation a cell."""
+    """Precondition: `roots` comes from relaxation.rewritten. Postcondition: the value of node n lies between the raw
+    arrays `ends[n]` [cells or 1, *shape], and in the balls `bounds[n]`, for every input of each cell; ends may be
+    infinite, and a ball that is not finite bounds nothing. A cell that is `empty` has no input. With `shared`, both
+    forms of a softmax are there. Complexity: one evaluation a cell."""
 
     def __init__(self, ar: Arithmetic, graph: Graph, weights: dict, roots: Rewritten, cells: Cells,
                  shared: bool = False):  # fmt: skip
         self.ar, self.graph, self.weights, self.root, self.cells = ar, graph, weights, roots.output, cells
+        self.roots = roots
         self.other = dict(roots.shared) if shared else {}  # a softmax's second form, by the first
         ancestors = graph.ancestors([roots.output, *self.other.values()])
         self.order = list(dict.fromkeys([*graph.ancestors([*roots.conditions]), *ancestors]))
@@ -50,11 +57,13 @@ class Intervals:
         if not all(self.place[m] < self.place[n] for n, m in self.other.items() if n in self.place):
             raise Rejected("a softmax's second form comes after the first")
         self.bounds: dict[int, Ball] = {}
+        self.ends: dict[int, Ends] = {}
         self.positions: dict[int, np.ndarray] = {}  # of ids: which token stands there
         self.spans: dict[int, list[Span]] = {}  # of integers, cell by cell
         self.empty = ar.raw(np.zeros(len(cells), bool))
+        self.dominated: dict[tuple[int, int], Any] = {}  # of norms.py
         self.fixed = self._fixed()
-        self._curved = {n for n in self.order if n not in self.fixed and self._bends(n)}
+        self.curved = {n for n in self.order if n not in self.fixed and self._bends(n)}
         self.prepare()
         held = 0
         for n in self.order:
@@ -69,7 +78,7 @@ class Intervals:
             reserve(size)
             reserve(held // 4)  # all values together
             ar.spend(size, 4, 1)
-            self.bounds[n] = self._interval(n)
+            self._bound(n)
             self.refine(n)
             for known in (cells.tabled, cells.facts):
                 if n in known:
@@ -81,18 +90,111 @@ class Intervals:
     def refine(self, n: int) -> None:
         """Narrow bounds[n] by other means."""
 
-    def output(self) -> Ball:
-        return self.bounds[self.root]
+    def output(self) -> Ends:
+        return self.ends[self.root]
 
     def narrow(self, n: int, low, high) -> None:
-        """Keep of bounds[n] what lies between two raw arrays. Where nothing does, the cell is empty."""
-        ar, x = self.ar, self.bounds[n]
-        ends = ar.lower(x), ar.upper(x)
-        low, high = ar.xp.maximum(ends[0], low), ar.xp.minimum(ends[1], high)
+        """Keep of ends[n] what lies between two raw arrays. Where nothing does, the cell is empty."""
+        ar, ends = self.ar, self.ends[n]
+        low, high = relaxation.meet(ar, ends, (low, high))
         nothing = low > high
         self.empty = self.empty | nothing.reshape(len(nothing), -1).any(1)
         low, high = (ar.xp.where(nothing, old, new) for old, new in zip(ends, (low, high), strict=True))
-        self.bounds[n] = relaxation.hull(ar, ar.exact(low), ar.exact(high))
+        self.ends[n] = low, high
+        self.bounds[n] = relaxation.ball(ar, low, high)
+
+    def _bound(self, n: int) -> None:
+        """The node's ball and its ends, from those of its operands. Linear operations are done on balls; what is known
+        beside makes a new ball only where it says more, up to rounding."""
+        ar, node = self.ar, self.graph.nodes[n]
+        if node.op not in BALLS and not (node.op == "mul" and self.fixed & set(node.args)):
+            self.ends[n] = self._known(n, self._curved_ends(n))
+            self.bounds[n] = relaxation.ball(ar, *self.ends[n])
+            return
+        x = self._interval(n)
+        old = ar.ends(x)
+        low, high = self._known(n, relaxation.meet(ar, old, self._linear_ends(n, old)))
+        less = (high - low < (1 - MORE) * (old[1] - old[0])) & (n not in self.fixed)
+        self.ends[n] = low, high
+        self.bounds[n] = ar.where(less, relaxation.ball(ar, low, high), x) if bool(less.any()) else x
+
+    def _known(self, n: int, ends: Ends) -> Ends:
+        """Without what no value of the node can be."""
+        ar, nodes = self.ar, self.graph.nodes
+        if n in self.roots.shares:
+            ends = ar.xp.clip(ends[0], 0.0, None), ar.xp.clip(ends[1], None, 1.0)
+        if n in self.roots.means:
+            of, view = self.roots.means[n]
+            low, high = (self._viewed(end, view) for end in self.ends[of])
+            ends = relaxation.meet(ar, ends, (ar.xp.amin(low, -1), ar.xp.amax(high, -1)))
+        if nodes[n].op in ("mul", "einsum") and (size := norms.limit(self, n)) is not None:
+            ends = relaxation.meet(ar, ends, (-size, size))
+        return ends
+
+    def _viewed(self, a, attr: tuple):
+        return a.reshape(a.shape[0], -1)[:, entries(attr)]
+
+    def _linear_ends(self, n: int, found: Ends) -> Ends:
+        """Of a linear operation, from the ends of its operands, some of which may be infinite, and from what its ball
+        says; exact numbers' are the numbers."""
+        ar, xp, node, x = self.ar, self.ar.xp, self.graph.nodes[n], [self.ends[a] for a in self.graph.nodes[n].args]
+        match node.op:
+            case "input" if self.cells.corners:
+                return self.cells.corners[node.attr[0]]
+            case "weight" | "constant":
+                number = self._interval(n).mid
+                return number, number
+            case "view":
+                return tuple(self._viewed(end, node.attr) for end in x[0])
+            case "concat":
+                cells = max(end.shape[0] for ends in x for end in ends)
+                return tuple(
+                    xp.concatenate([xp.broadcast_to(ends[side], (cells, *ends[side].shape[1:])) for ends in x],
+                                   node.attr + 1) for side in (0, 1))  # fmt: skip
+            case "add":
+                return relaxation.total(ar, *x)
+            case "sub":
+                return relaxation.total(ar, x[0], (-x[1][1], -x[1][0]))
+            case "mul":
+                return relaxation.product(ar, *x)
+            case "over_root":
+                scale = ar.div(ar.rational(Fraction(1)), ar.sqrt(ar.rational(Fraction(node.attr))))
+                return relaxation.product(ar, x[0], ar.ends(scale))
+            case "einsum":
+                return self._contracted(n, found)
+        return found
+
+    def _contracted(self, n: int, found: Ends) -> Ends:
+        """Of sums of products k x with fixed k, from what balls say, which is all where every end is finite; but a sum
+        of what isn't negative isn't negative."""
+        xp, args = self.ar.xp, self.graph.nodes[n].args
+        at = 0 if args[0] in self.fixed else 1
+        k, x = self.ends[args[at]], self.ends[args[1 - at]]
+        if not all(bool(xp.isfinite(end).all()) for end in x):
+            (low, low_of_minus) = (self._least(n, at, k, ends) for ends in (x, (-x[1], -x[0])))
+            found = relaxation.meet(self.ar, found, (low, -low_of_minus))
+        signs = [bool((low >= 0).all()) - bool((high <= 0).all()) for low, high in (k, x)]
+        sign = signs[0] * signs[1]
+        return xp.clip(found[0], 0.0 if sign > 0 else -np.inf, None), xp.clip(
+            found[1], None, 0.0 if sign < 0 else np.inf
+        )
+
+    def _least(self, n: int, at: int, k: Ends, x: Ends):
+        """Lower bounds of sums of products k x, whose operand number `at` is k: of k x, max(k, 0) low + min(k, 0) high.
+        An infinite end counts where its factor may be other than zero."""
+        ar, xp, spec = self.ar, self.ar.xp, self.graph.nodes[n].attr
+        one, zero = (ar.rational(Fraction(v)).mid for v in (1, 0))
+        parts = []
+        for limits, factor, end in (((0.0, None), k[1] > 0, x[0]), ((None, 0.0), k[0] < 0, x[1])):
+            part = relaxation.ball(ar, *(xp.clip(e, *limits) for e in k))
+            finite = xp.isfinite(end)
+            pairs = (
+                (part, ar.point(xp.where(finite, end, zero))),
+                tuple(ar.point(xp.where(some, one, zero)) for some in (factor, ~finite)),
+            )
+            parts.append([ar.contract(spec, *(pair if at == 0 else pair[::-1])) for pair in pairs])
+        (first, missing), (second, more) = parts
+        return xp.where((missing.mid > 0) | (more.mid > 0), -np.inf, ar.ends(ar.add(first, second))[0])
 
     def _fixed(self) -> set[int]:
         fixed: set[int] = set()
@@ -136,7 +238,7 @@ class Intervals:
         return found
 
     def _interval(self, n: int) -> Ball:
-        """Of one operation, from the intervals of its operands."""
+        """Of one linear operation, or a constant, from the balls of its operands."""
         ar, node = self.ar, self.graph.nodes[n]
         args = [self.bounds[a] for a in node.args if a in self.bounds]
         match node.op:
@@ -146,28 +248,10 @@ class Intervals:
                 return ar.exact(ar.raw(weight(self.weights, *node.attr)[None]))
             case "constant":
                 return ar.exact(ar.raw(np.array(node.attr[1], float).reshape(1, *node.attr[0])))
-            case "gather":
-                table = self._table(n)
-                low = [self._over_tokens(n, sign * table) for sign in (1, -1)]
-                return relaxation.hull(ar, ar.exact(low[0]), -ar.exact(low[1]))
             case "pi":
                 return pi(ar).map(lambda a: a.reshape(1))
-            case "number":
-                low, high = np.array(self.spans[node.args[0]], float).T
-                return relaxation.hull(ar, ar.exact(ar.raw(low)), ar.exact(ar.raw(high)))
-            case "pick":
-                low, high = np.array(self.spans[node.args[1]]).T[:, :, None]
-                at = np.arange(args[0].mid.shape[1])
-                inside = ar.raw(((low <= at) & (at <= high)).reshape(len(low), -1, *(1,) * len(node.shape)))
-                ends = ar.lower(args[0]), -ar.upper(args[0])
-                ends = [ar.xp.amin(ar.xp.where(inside, end, np.inf), 1) for end in ends]
-                return relaxation.hull(ar, ar.exact(ends[0]), -ar.exact(ends[1]))
-            case "slack":
-                zero = 0 * args[0].mid.sum(-1)
-                inactive = bool((ar.lower(args[0]) >= 0).all())
-                return relaxation.hull(ar, ar.exact(zero if inactive else zero - relaxation.SLACK), ar.exact(zero))
             case "pivot":  # near the value
-                return ar.exact(ar.contract(node.attr, *(x.point for x in args)).mid)
+                return ar.exact(self._finite(ar.contract(node.attr, *(x.point for x in args)).mid))
             case "view":
                 at = entries(node.attr)
                 return args[0].map(lambda a: a.reshape(a.shape[0], -1)[:, at])
@@ -177,48 +261,48 @@ class Intervals:
                     part = ar.scatter(x.map(lambda a: a.reshape(a.shape[0], -1)), at, size)
                     total = ar.add(total, part.map(lambda a: a.reshape(-1, *node.shape)))
                 return total
-            case "add" | "sub":
+            case "add" | "sub" | "mul":
                 return getattr(ar, node.op)(*args)
-            case "mul":
-                if self.fixed & set(node.args):
-                    return ar.mul(*args)
-                product, limit = relaxation.product(ar, *args), self._normalised(n)
-                return product if limit is None else relaxation.meet(ar, product, limit)
             case "over_root":
                 return ar.div(args[0], ar.sqrt(ar.rational(Fraction(node.attr))))
-            case "einsum":
-                return ar.contract(node.attr, *args)
-        return relaxation.image(ar, function_of(node), args[0])
+        return ar.contract(node.attr, *args)
 
-    def _normalised(self, n: int) -> Ball | None:
-        """A bound of c_i / sqrt(s), where s = sum_j k_ij c_j^2 + (something not negative) and k_ii > 0: at most
-        1 / sqrt(k_ii), however wide c is. Layer norm's entries, whose scale is lost otherwise."""
-        ar, nodes = self.ar, self.graph.nodes
-        ar.step(2 * len(self.order), 1)
-        for x, y in (nodes[n].args, nodes[n].args[::-1]):
-            (c, at), (root, row) = self.source(x), self.source(y)
-            squares = [m for m in self.order if nodes[m].op == "power" and nodes[m].attr == 2 and nodes[m].args == (c,)]
-            if nodes[root].op != "rsqrt" or len(squares) != 1:
-                continue
-            sums = nodes[root].args[0]
-            size = prod(nodes[sums].shape)
-            if size * max(prod(nodes[m].shape) for m in self.order[: self.place[sums] + 1]) > ROOM:
-                continue  # the forms would be too wide to hold
-            eye = ar.exact(ar.raw(np.eye(size).reshape(1, size, *nodes[sums].shape)))
-            form, rest = self._down_to(squares[0], sums, eye)
-            if form is None:
-                continue
-            low, zero = ar.lower(form), 0 * form.mid
-            negative = ar.exact(ar.xp.minimum(low, zero))  # rounding leaves such traces of zero coefficients
-            if not (ar.lower(ar.add(rest, self._dot(negative, self.bounds[squares[0]]))) >= 0).all():
-                continue
-            share = low.reshape(low.shape[0], size, -1)[:, row, at]
-            if (share > 0).all():
-                most = ar.div(ar.rational(Fraction(1)), ar.sqrt(ar.exact(share))).map(
-                    lambda a: a.reshape(-1, *nodes[n].shape)
-                )
-                return relaxation.hull(ar, -most, most)
-        return None
+    def _curved_ends(self, n: int) -> Ends:
+        """Of the other operations, from the ends of their operands."""
+        ar, xp, node = self.ar, self.ar.xp, self.graph.nodes[n]
+        args = [self.ends[a] for a in node.args if a in self.ends]
+        match node.op:
+            case "gather":
+                table = self._table(n)
+                low, high = (self._over_tokens(n, sign * table) for sign in (1, -1))
+                return low, -high
+            case "number":
+                low, high = np.array(self.spans[node.args[0]], float).T
+                return ar.raw(low), ar.raw(high)
+            case "pick":
+                low, high = np.array(self.spans[node.args[1]]).T[:, :, None]
+                at = np.arange(args[0][0].shape[1])
+                inside = ar.raw(((low <= at) & (at <= high)).reshape(len(low), -1, *(1,) * len(node.shape)))
+                low, high = (xp.amin(xp.where(inside, end, np.inf), 1) for end in (args[0][0], -args[0][1]))
+                return low, -high
+            case "slack":
+                zero = 0 * self.bounds[node.args[0]].point.mid.sum(-1)
+                inactive = bool((args[0][0] >= 0).all())
+                return (zero if inactive else zero - relaxation.SLACK), zero
+            case "mul":
+                if self._same(*node.args):
+                    return relaxation.image(ar, power_of(2), *args[0])
+                return relaxation.product(ar, *args)
+        return relaxation.image(ar, function_of(node), *args[0])
+
+    def _finite(self, a):
+        """For constants that may be any numbers."""
+        return self.ar.xp.where(self.ar.xp.isfinite(a), a, 0.0)
+
+    def _same(self, x: int, y: int) -> bool:
+        """Both are the same view of one node."""
+        (first, here), (second, there) = self.source(x), self.source(y)
+        return first == second and np.array_equal(here, there)
 
     def source(self, n: int) -> tuple[int, np.ndarray]:
         """The node that `n` is a view of, and which of its entries each of n's is."""
@@ -227,24 +311,6 @@ class Intervals:
             self.ar.step(prod(self.graph.nodes[n].attr[0]), 1)
             at, (n,) = entries(self.graph.nodes[n].attr).ravel()[at], self.graph.nodes[n].args
         return n, at
-
-    def _down_to(self, stop: int, start: int, k: Ball) -> tuple[Ball | None, Ball]:
-        """Forms of node `start` as forms of node `stop` and a constant; None if it is not linear in between."""
-        found, rest, pending = None, self.ar.rational(Fraction(0)), {start: k}
-        for n in reversed(self.order[: self.place[start] + 1]):
-            if n not in pending:
-                continue
-            k = pending.pop(n)
-            if n == stop:
-                found = k
-            elif n in self.fixed:
-                rest = self.ar.add(rest, self._dot(k, self.bounds[n]))
-            elif n in self._curved or self.graph.nodes[n].op in (*LEAVES, "gather"):
-                return None, rest
-            else:
-                for operand, form in self._transposed(n, k):
-                    pending[operand] = self.ar.add(pending[operand], form) if operand in pending else form
-        return found, rest
 
     def _concat_entries(self, n: int) -> Iterable[tuple[int, np.ndarray]]:
         """For every operand, where its entries go in the flattened result."""
@@ -255,7 +321,7 @@ class Intervals:
             yield operand, np.take(here, np.arange(start, start + width), node.attr).ravel()
             start += width
 
-    def _transposed(self, n: int, k: Ball) -> list[tuple[int, Ball]]:
+    def transposed(self, n: int, k: Ball) -> list[tuple[int, Ball]]:
         """The forms of the operands whose sum is the form `k` of a linear operation."""
         ar, node = self.ar, self.graph.nodes[n]
         lead = k.mid.shape[:2]
@@ -300,7 +366,7 @@ class Intervals:
         allowed = self.ar.raw(allowed.reshape(*allowed.shape, *(1,) * (len(table.shape) - 1)))
         return self.ar.xp.amin(self.ar.xp.where(allowed, table, np.inf), 1 + places.ndim)
 
-    def _dot(self, k: Ball, x: Ball, rows: bool = False) -> Ball:
+    def dot(self, k: Ball, x: Ball, rows: bool = False) -> Ball:
         """Sums [cells, rows] of products of entries; x has a row axis or none."""
         x = x if rows else x.map(lambda a: a[:, None])
         rank = k.mid.ndim - 2

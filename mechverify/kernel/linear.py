@@ -8,6 +8,7 @@ At the inputs the form's least value over the cell is exact, over boxes and over
 
 from fractions import Fraction
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from mechverify.kernel.evaluate import function_of
 from mechverify.kernel.graph import Graph
 from mechverify.kernel.intervals import LEAVES, Cells, Intervals
 from mechverify.kernel.meter import reserve
-from mechverify.kernel.relaxation import Rewritten
+from mechverify.kernel.relaxation import Ends, Rewritten
 
 FORMS = 2**21  # coefficients of the forms that are carried at a time
 
@@ -58,17 +59,16 @@ class Relaxed(Intervals):
         if n in self._wanted and not self._stable(n, self._wanted[n]):
             self._refine(n)
 
-    def output(self) -> Ball:
+    def output(self) -> Ends:
         """The root's interval, narrowed by its own linear bounds."""
         self._refine(self.root)
-        return self.bounds[self.root]
+        return self.ends[self.root]
 
     def _refine(self, n: int) -> None:
-        found = self.range(n)
-        self.narrow(n, self.ar.lower(found), self.ar.upper(found))
+        self.narrow(n, *self.range(n))
 
-    def range(self, node: int) -> Ball:
-        """Linear bounds of every entry of a node: a ball [cells, *shape]."""
+    def range(self, node: int) -> Ends:
+        """Linear bounds of every entry of a node: two raw arrays [cells, *shape], infinite where nothing is bounded."""
         ar, shape = self.ar, self.graph.nodes[node].shape
         size = prod(shape)
         widest = max([size, *(prod(self.graph.nodes[n].shape) for n in self.order if n not in self.fixed)])
@@ -81,11 +81,12 @@ class Relaxed(Intervals):
             low = self.form(node, ar.exact(ar.raw(both)))
             ends[0].append(low[:, : len(eye)])
             ends[1].append(-low[:, len(eye) :])
-        low, high = (ar.exact(ar.xp.concatenate(end, 1).reshape(-1, *shape)) for end in ends)
-        return relaxation.hull(ar, low, high)
+        low, high = (ar.xp.concatenate(end, 1).reshape(-1, *shape) for end in ends)
+        return low, high
 
     def form(self, start: int, coefficients: Ball):
-        """Raw lower bounds [cells, rows] of linear forms [cells or 1, rows, *shape] of the entries of node `start`."""
+        """Raw lower bounds [cells, rows] of linear forms [cells or 1, rows, *shape] of the entries of node `start`;
+        -inf where a coefficient overflows, or meets what has no bound."""
         ar = self.ar
         self.rows[start] = coefficients.mid.shape[1]
         ar.spend(len(self.order), 1, 100)
@@ -101,7 +102,7 @@ class Relaxed(Intervals):
                 other = self.other[n]
                 pending[other] = ar.add(pending[other], k) if other in pending else k
             elif n in self.fixed or node.op in LEAVES:
-                total = ar.add(total, self._dot(k, self.bounds[n]))
+                total = ar.add(total, self.dot(k, self.bounds[n]))
             elif node.op == "gather":
                 tokens = self._by_token(k, n) if tokens is None else ar.add(tokens, self._by_token(k, n))
             else:
@@ -111,14 +112,14 @@ class Relaxed(Intervals):
                 elif node.op == "mul" and not self.fixed & set(node.args):
                     parts, rest = self._through_product(start, n, k)
                 else:
-                    parts, rest = self._transposed(n, k), None
+                    parts, rest = self.transposed(n, k), None
                 if rest is not None:
                     total = ar.add(total, rest)
                 for operand, form in parts:
                     pending[operand] = ar.add(pending[operand], form) if operand in pending else form
         if pending:
             raise Rejected(f"forms of nodes {sorted(pending)} were left behind")
-        low = ar.lower(total if tokens is None else ar.add(total, self._least_of_tokens(tokens)))
+        low, _ = ar.ends(total if tokens is None else ar.add(total, self._least_of_tokens(tokens)))
         return ar.xp.broadcast_to(low, (len(self.cells), low.shape[-1]))
 
     def _multiplied(self, start: int, n: int) -> tuple[Ball, Ball] | None:
@@ -133,13 +134,13 @@ class Relaxed(Intervals):
         if not ar.xp.isfinite(bound).all():
             raise Rejected("a multiplier of what is not known")
         form = -ar.exact(m)
-        return -self._dot(form, ar.exact(bound), rows=True), form
+        return -self.dot(form, ar.exact(bound), rows=True), form
 
     def _depths(self) -> dict[int, int]:
         depth: dict[int, int] = {}
         for n in self.order:
             node = self.graph.nodes[n]
-            depth[n] = 0 if n in self.fixed else max((depth[a] for a in node.args), default=0) + (n in self._curved)
+            depth[n] = 0 if n in self.fixed else max((depth[a] for a in node.args), default=0) + (n in self.curved)
         return depth
 
     def _curved_operands(self) -> dict[int, set[str]]:
@@ -148,7 +149,7 @@ class Relaxed(Intervals):
         wanted: dict[int, set[str]] = {}
         for n in self.order:
             node = self.graph.nodes[n]
-            if n in self._curved:
+            if n in self.curved:
                 for operand in node.args:
                     while self.graph.nodes[operand].op == "view":
                         self.ar.step(1, 0, 100)
@@ -159,8 +160,8 @@ class Relaxed(Intervals):
 
     def _stable(self, n: int, ops: set[str]) -> bool:
         """The interval already decides the sign of every argument, and only functions that are linear then read it."""
-        x = self.bounds[n]
-        return ops <= {"relu", "abs"} and bool(((self.ar.lower(x) > 0) | (self.ar.upper(x) < 0)).all())
+        low, high = self.ends[n]
+        return ops <= {"relu", "abs"} and bool(((low > 0) | (high < 0)).all())
 
     def _through_function(self, start: int, n: int, k: Ball) -> tuple[list, Ball]:
         ar, x = self.ar, self.graph.nodes[n].args[0]
@@ -178,40 +179,67 @@ class Relaxed(Intervals):
 
     def _through_product(self, start: int, n: int, k: Ball) -> tuple[list, Ball]:
         ar, operands = self.ar, self.graph.nodes[n].args
-        x, y = (self.bounds[a].map(lambda v: v[:, None]) for a in operands)
+        balls = [self.bounds[a].map(lambda v: v[:, None]) for a in operands]
+        known = self._known_balls(*balls)
+        x, y = (ar.where(known, b, ar.rational(Fraction(0))) for b in balls)
         given = self.lines.choose(self, start, n)
         mixes = [ar.rational(m) for m in self.default_mixes(n)] if given is None else [ar.exact(a) for a in given]
-        planes = []
-        for mix, upper in zip(mixes, (False, True), strict=True):
-            *slopes, constant = relaxation.plane(ar, x, y, mix, upper)
-            level = self.bounds[n].map(lambda v: v[:, None])  # where it is narrow, it beats a plane over a wide box
-            level = ar.exact(ar.upper(level) if upper else ar.lower(level))
-            narrow = self.bounds[n].rad[:, None] < x.rad * y.rad
-            planes.append(
-                [
-                    *(ar.where(narrow, ar.rational(Fraction(0)), s) for s in slopes),
-                    ar.where(narrow, level, constant),
-                ]
-            )
+        narrow = self.bounds[n].rad[:, None] < x.rad * y.rad  # then it beats a plane over a wide box
+        planes = [
+            self._levelled(n, list(relaxation.plane(ar, x, y, mix, upper)), upper, known & ~narrow)
+            for mix, upper in zip(mixes, (False, True), strict=True)
+        ]
         forms, total = self._bent(n, k, planes)
         return list(zip(operands, forms, strict=True)), total
 
+    def _levelled(self, n: int, plane: list[Ball], upper: bool, use: Any) -> tuple[list[Ball], Any]:
+        """A plane below or above node n (slopes, constant), or where it is not to be used, or not finite, the end of
+        the node's interval, which is a plane as well; and where there is none at all."""
+        ar, xp = self.ar, self.ar.xp
+        use = use & self._known_balls(*plane)
+        level = self.ends[n][upper][:, None]
+        missing = ~use & ~xp.isfinite(level)
+        *slopes, constant = plane
+        zero = ar.rational(Fraction(0))
+        return [
+            *(ar.where(use, s, zero) for s in slopes),
+            ar.where(use, constant, ar.exact(self._finite(level))),
+        ], missing
+
+    def _known_balls(self, *balls: Ball):
+        """Where all of them are finite."""
+        known = True
+        for b in balls:
+            low, high = self.ar.ends(b)
+            known = known & self.ar.xp.isfinite(low) & self.ar.xp.isfinite(high)
+        return known
+
     def _bent(self, n: int, k: Ball, planes: list) -> tuple[list[Ball], Ball]:
-        """A form of node n as forms of its operands and a constant, by planes [lower, upper] of slopes and constant:
-        k+ lower + k- upper, where k is the sum of k+ >= 0 and k- <= 0, is k (lower + upper) / 2 + |k| (lower - upper)
-        / 2: fewer passes over the coefficients."""
-        ar, half = self.ar, self.ar.rational(Fraction(1, 2))
-        rounding = k._replace(mid=0 * k.mid)
-        total = self._dot(rounding, self.bounds[n]) if ar.rounds else ar.rational(Fraction(0))
+        """A form of node n as forms of its operands and a constant, by planes [lower, upper] of slopes and constant,
+        and where these are missing: k+ lower + k- upper, where k is the sum of k+ >= 0 and k- <= 0, is
+        k (lower + upper) / 2 + |k| (lower - upper) / 2: fewer passes over the coefficients. A form whose coefficient
+        needs a plane that is missing has no bound."""
+        ar, xp, half = self.ar, self.ar.xp, self.ar.rational(Fraction(1, 2))
+        (lower, no_lower), (upper, no_upper) = planes
+        nowhere = ((k.mid > 0) & no_lower) | ((k.mid < 0) & no_upper)
+        total = ar.rational(Fraction(0))
+        if ar.rounds:
+            known = self._known_balls(self.bounds[n])[:, None]
+            at = self.bounds[n].map(lambda a: a[:, None])
+            total = self.dot(k._replace(mid=0 * k.mid), ar.where(known, at, total), rows=True)
+            nowhere = nowhere | ((k.rad > 0) & ~known)
         k = k.point
-        size, bent = k._replace(mid=ar.xp.abs(k.mid)), []
-        for lower, upper in zip(*planes, strict=True):
-            mean, half_gap = (ar.mul(half, b) for b in (ar.add(lower, upper), ar.sub(lower, upper)))
+        size, bent = k._replace(mid=xp.abs(k.mid)), []
+        for below, above in zip(lower, upper, strict=True):
+            mean, half_gap = (ar.mul(half, b) for b in (ar.add(below, above), ar.sub(below, above)))
             bent.append((mean, half_gap))
         *slopes, (mean, half_gap) = bent
         forms = [ar.add(ar.mul(k, m), ar.mul(size, g)) for m, g in slopes]
         for one, constant in ((k, mean), (size, half_gap)):
-            total = ar.add(total, self._dot(one, constant, rows=True))
+            total = ar.add(total, self.dot(one, constant, rows=True))
+        if bool(nowhere.any()):
+            rows = xp.where(nowhere.reshape(*nowhere.shape[:2], -1).any(-1), np.inf, 0.0)
+            total = ar.add(total, ar.point(rows))
         return forms, total
 
     def _signs(self, n: int) -> Ball | None:
@@ -220,19 +248,19 @@ class Relaxed(Intervals):
         x = self.graph.nodes[n].args[0]
         if self.graph.nodes[n].op != "relu" or not self._stable(x, {"relu"}):
             return None
-        ar, x = self.ar, self.bounds[x].map(lambda a: a[:, None])
-        return ar.exact(ar.xp.where(ar.lower(x) > 0, 1 + 0 * x.mid, 0 * x.mid))
+        low = self.ends[x][0][:, None]
+        return self.ar.exact(self.ar.xp.where(low > 0, 1.0, 0.0 * self._finite(low)))
 
     def curve(self, n: int) -> relaxation.Curve:
         if n not in self._curves:
             node = self.graph.nodes[n]
-            x = self.bounds[node.args[0]].map(lambda a: a[:, None])
-            self._curves[n] = relaxation.curve(self.ar, function_of(node), x)
+            low, high = (end[:, None] for end in self.ends[node.args[0]])
+            self._curves[n] = relaxation.curve(self.ar, function_of(node), low, high)
         return self._curves[n]
 
-    def _lines(self, n: int, lower: Ball, upper: Ball) -> list[tuple[Ball, Ball]]:
+    def _lines(self, n: int, lower: Ball, upper: Ball) -> list:
         c = self.curve(n)
-        return [(slope, relaxation.offset(self.ar, c, slope, side))
+        return [self._levelled(n, [slope, relaxation.offset(self.ar, c, slope, side)], side, c.known)
                 for slope, side in ((lower, False), (upper, True))]  # fmt: skip
 
     def default_slopes(self, n: int) -> tuple[Ball, Ball]:
@@ -263,7 +291,7 @@ class Relaxed(Intervals):
 
     def _least_of_tokens(self, form: Ball) -> Ball:
         """For each position the least coefficient of a token allowed there, added up: exact."""
-        low = self.ar.lower(form)
+        low, _ = self.ar.ends(form)
         low = low.reshape(*low.shape[:2], self.graph.length, -1)
         allowed = self.ar.raw(self.cells.allowed[:, None])
-        return self.ar.sum(self.ar.exact(self.ar.xp.amin(self.ar.xp.where(allowed, low, np.inf), 3)))
+        return self.ar.sum(self.ar.point(self.ar.xp.amin(self.ar.xp.where(allowed, low, np.inf), 3)))

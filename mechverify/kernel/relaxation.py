@@ -6,9 +6,11 @@ e_i = e^(s_i - c), where all share one quotient; contractions of two computed va
 that broadcast are expanded.
 """
 
+from collections.abc import Mapping
 from fractions import Fraction
 from math import prod
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +23,7 @@ from mechverify.kernel.meter import reserve
 
 CAP = 24  # of a difference of scores; beyond it, a probability changes by less than SLACK, as e^-24 < 2^-34
 SLACK = 2.0**-34
+STEEP = 2.0**-500  # below it, what bends without end at zero gets no lines
 PIECES = 8  # into which an interval is cut to bound a curved function
 
 
@@ -37,6 +40,9 @@ class Rewritten(NamedTuple):
     shared: tuple[tuple[int, int], ...]
     narrowed: tuple[int, ...]
     of: dict[int, int]
+    shares: frozenset[int] = frozenset()  # nodes whose entries are a softmax's
+    means: Mapping[int, tuple] = MappingProxyType({})  # nodes that are averages, with a softmax's weights: of the
+    # entries, along its last axis, of a view (a node and the view's attribute)
 
 
 def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewritten:
@@ -45,6 +51,8 @@ def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewr
     integers. Operands of add, sub and mul have the same shape."""
     root, *narrowed = _narrowed(graph, [root, *conditions])
     order, new, shared = graph.ancestors([root, *narrowed]), {}, []
+    shares: set[int] = set()
+    means: dict[int, tuple] = {}
     fixed: set[int] = set()  # nodes (new ones) that don't depend on the input
 
     def add(op: str, *args: int, attr=None) -> int:
@@ -98,6 +106,7 @@ def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewr
         share = add("add", add("reciprocal", total), add("slack", room, total))  # each mask errs on its own
         first = share if mask.all() else add("mul", share, weights)
         shared.append((first, second))
+        shares.update((first, second))
         return first
 
     for n in order:
@@ -140,9 +149,26 @@ def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewr
             new[n] = add("view", args[0], attr=(node.shape, offset, tuple(steps)))
         else:
             new[n] = add(node.op, *args, attr=node.attr)
+        if node.op == "einsum" and (averaged := _average(graph, node)) is not None:
+            at, view = averaged
+            means[new[n]] = args[at], view
     values = frozenset(new[n] for n in order if graph.nodes[n].kind == "real" and new[n] not in fixed)
     return Rewritten(new[root], tuple(new[n] for n in narrowed), values, tuple(shared), tuple(narrowed),
-                     {n: new[n] for n in order if graph.nodes[n].kind == "real"})  # fmt: skip
+                     {n: new[n] for n in order if graph.nodes[n].kind == "real"}, frozenset(shares), means)  # fmt: skip
+
+
+def _average(graph: Graph, node: Node) -> tuple[int, tuple] | None:
+    """If a contraction sums over a softmax's last axis: which operand it averages, and the view of that operand whose
+    last axis holds what each entry is an average of."""
+    *terms, result = node.attr.replace("->", ",").split(",")
+    for at, (weights, values) in enumerate(zip(terms, terms[::-1], strict=True)):
+        shapes = [graph.nodes[a].shape for a in node.args]
+        summed = [c for c in weights if c not in result]
+        if graph.nodes[node.args[at]].op == "softmax" and summed == [weights[-1]] and weights[-1] in values:
+            sizes = {c: n for t, s in zip(terms, shapes, strict=True) for c, n in zip(t, s, strict=True)}
+            letters = result + weights[-1]
+            return 1 - at, _repeated(tuple(sizes[c] for c in letters), letters, values)
+    return None
 
 
 def _narrowed(graph: Graph, roots: list[int]) -> list[int]:
@@ -166,19 +192,24 @@ def _repeated(shape: tuple[int, ...], letters: str, of: str) -> tuple:
 class Curve(NamedTuple):
     """What an interval of arguments needs, once, to bound f on it by lines of any slope: points [k, *batch, *shape],
     values there, and for each piece between two points how much f may sag below, or rise above, its chords:
-    `sag` >= max f'' h^2 / 2 and `rise` >= max -f'' h^2 / 2, raw arrays [k - 1, ...], not negative."""
+    `sag` >= max f'' h^2 / 2 and `rise` >= max -f'' h^2 / 2, raw arrays [k - 1, ...], not negative. Where not `known`, a
+    raw array of booleans [*batch, *shape], nothing is said, and all numbers are zero."""
 
     points: Ball
     values: Ball
     sag: Ball
     rise: Ball
+    known: Any
 
 
-def curve(ar: Arithmetic, f: Function, x: Ball) -> Curve:
-    """Precondition: x encloses the arguments. Complexity: PIECES + 1 values an element."""
-    xp, low, high = ar.xp, ar.lower(x), ar.upper(x)
-    if f.positive and not (low > 0).all():
-        raise Unsupported("a logarithm, root or quotient of a value that the bounds don't show to be positive")
+def curve(ar: Arithmetic, f: Function, low: Any, high: Any) -> Curve:
+    """Precondition: the arguments lie between the raw arrays, of which some may be infinite. Complexity: PIECES + 1
+    values an element."""
+    xp = ar.xp
+    _defined(f, low)
+    least, most = f.reach
+    known = (low >= max(least, STEEP if f.positive or f.root else least)) & (high <= most)
+    low, high = (xp.where(known, end, 1.0) for end in (low, high))
     if f.breakpoint:
         inner = [xp.where(low > 0, low, xp.where(high < 0, high, 0 * low))]
     else:
@@ -189,9 +220,12 @@ def curve(ar: Arithmetic, f: Function, x: Ball) -> Curve:
     bends = f.bend(ar, *ends)
     width = ar.sub(ends[1], ends[0])
     half = ar.mul(ar.mul(width, width), ar.rational(Fraction(1, 2)))
-    zero = 0 * width.mid
-    sag, rise = (ar.exact(xp.maximum(ar.upper(ar.mul(b, half)), zero)) for b in (bends[1], -bends[0]))
-    return Curve(points, values, sag, rise)
+    sag, rise = (xp.maximum(ar.ends(ar.mul(b, half))[1], 0 * low) for b in (bends[1], -bends[0]))
+    bottom, top = ar.ends(values)
+    known = known & (xp.isfinite(sag) & xp.isfinite(rise)).all(0) & (xp.isfinite(bottom) & xp.isfinite(top)).all(0)
+    zero = ar.rational(Fraction(0))
+    points, values, sag, rise = (ar.where(known, b, zero) for b in (points, values, ar.point(sag), ar.point(rise)))
+    return Curve(points, values, sag, rise, known)
 
 
 def offset(ar: Arithmetic, c: Curve, slope: Ball, upper: bool) -> Ball:
@@ -203,14 +237,14 @@ def offset(ar: Arithmetic, c: Curve, slope: Ball, upper: bool) -> Ball:
     xp, quarter, one = ar.xp, ar.rational(Fraction(1, 4)), ar.rational(Fraction(1))
     values, sag = (-c.values, c.rise) if upper else (c.values, c.sag)
     g = ar.sub(values, ar.mul(c.points, -slope if upper else slope))
-    low, step = ar.lower(g), ar.sub(g.map(lambda a: a[1:]), g.map(lambda a: a[:-1]))
-    change = xp.maximum(ar.lower(step._replace(mid=xp.abs(step.mid))), 0 * step.mid)
-    bracket = xp.maximum(ar.upper(ar.sub(sag, ar.exact(change))), 0 * step.mid)
+    low, step = ar.ends(g)[0], ar.sub(g.map(lambda a: a[1:]), g.map(lambda a: a[:-1]))
+    change = xp.maximum(ar.ends(step._replace(mid=xp.abs(step.mid)))[0], 0 * step.mid)
+    bracket = xp.maximum(ar.ends(ar.sub(sag, ar.point(change)))[1], 0 * step.mid)
     flat = ar.where(sag.mid > 0, sag, one)
-    bracket = ar.exact(bracket)
+    bracket = ar.point(bracket)
     below = ar.mul(ar.mul(ar.div(bracket, flat), bracket), quarter)  # the quotient first: H may be subnormal
-    ends = ar.exact(xp.minimum(low[1:], low[:-1]))
-    least = ar.exact(xp.amin(ar.lower(ar.sub(ends, below)), 0))
+    ends = ar.point(xp.minimum(low[1:], low[:-1]))
+    least = ar.point(xp.amin(ar.ends(ar.sub(ends, below))[0], 0))
     return -least if upper else least
 
 
@@ -221,29 +255,73 @@ def hull(ar: Arithmetic, low: Ball, high: Ball) -> Ball:
     return ar.widen(mid, 1.0, of=up._replace(mid=ar.xp.maximum(up.mid, down.mid)))  # maximum keeps a NaN
 
 
-def meet(ar: Arithmetic, x: Ball, y: Ball) -> Ball:
-    """A ball that holds what both hold."""
+Ends = tuple[Any, Any]  # raw arrays, of which some may be infinite: -inf below, inf above; never NaN
+
+
+def ball(ar: Arithmetic, low: Any, high: Any) -> Ball:
+    """A ball that holds all between two raw arrays; of infinite radius where one of them is infinite."""
     xp = ar.xp
-    low, high = xp.maximum(ar.lower(x), ar.lower(y)), xp.minimum(ar.upper(x), ar.upper(y))
-    return hull(ar, ar.exact(xp.minimum(low, high)), ar.exact(xp.maximum(low, high)))
+    known = xp.isfinite(low) & xp.isfinite(high)
+    x = hull(ar, *(ar.exact(xp.where(known, end, 0.0)) for end in (low, high)))
+    return x._replace(rad=xp.where(known, x.rad, np.inf))
 
 
-def image(ar: Arithmetic, f: Function, x: Ball) -> Ball:
-    """A ball that holds f of every real in x."""
-    if f.increasing and not (f.positive and not (ar.lower(x) > 0).all()):
-        low, high = (ar.value(f, ar.exact(end)) for end in (ar.lower(x), ar.upper(x)))
-        return hull(ar, low, high) if f.increasing > 0 else hull(ar, high, low)
-    c, flat = curve(ar, f, x), ar.exact(0 * x.mid)
-    return hull(ar, offset(ar, c, flat, upper=False), offset(ar, c, flat, upper=True))
+def meet(ar: Arithmetic, x: Ends, y: Ends) -> Ends:
+    """What lies between both."""
+    return ar.xp.maximum(x[0], y[0]), ar.xp.minimum(x[1], y[1])
 
 
-def product(ar: Arithmetic, x: Ball, y: Ball) -> Ball:
-    """A ball that holds every product of reals in x and y, which may be far from zero radius: from the corners."""
-    xp, ends = ar.xp, [[ar.exact(ar.lower(b)), ar.exact(ar.upper(b))] for b in (x, y)]
-    corners = [ar.mul(a, b) for a in ends[0] for b in ends[1]]
-    low = xp.amin(xp.stack([ar.lower(c) for c in corners]), 0)
-    high = xp.amax(xp.stack([ar.upper(c) for c in corners]), 0)
-    return hull(ar, ar.exact(low), ar.exact(high))
+def total(ar: Arithmetic, x: Ends, y: Ends) -> Ends:
+    """Of every sum of a number in x and one in y. What isn't negative stays so: 0 + 0 is 0."""
+    low, high = ar.down(x[0] + y[0]), ar.up(x[1] + y[1])
+    return _signed(ar, low, high, (x[0] >= 0) & (y[0] >= 0), (x[1] <= 0) & (y[1] <= 0))
+
+
+def product(ar: Arithmetic, x: Ends, y: Ends) -> Ends:
+    """Of every product of a number in x and one in y: from the corners, where 0 times infinity is 0, as an infinite end
+    stands for all numbers that are large enough."""
+    xp = ar.xp
+    corners = [a * b for a in x for b in y]
+    corners = xp.stack([xp.where(xp.isnan(c), 0.0, c) for c in corners])
+    least, most = xp.amin(corners, 0), xp.amax(corners, 0)
+    positive = ((x[0] >= 0) & (y[0] >= 0)) | ((x[1] <= 0) & (y[1] <= 0))
+    negative = ((x[0] >= 0) & (y[1] <= 0)) | ((x[1] <= 0) & (y[0] >= 0))
+    return _signed(ar, ar.down(least), ar.up(most), positive, negative)
+
+
+def _signed(ar: Arithmetic, low: Any, high: Any, positive: Any, negative: Any) -> Ends:
+    """The ends, where a value is known not to be negative, or not to be positive."""
+    xp = ar.xp
+    return (xp.where(positive, xp.clip(low, 0.0, None), low), xp.where(negative, xp.clip(high, None, 0.0), high))
+
+
+def image(ar: Arithmetic, f: Function, low: Any, high: Any) -> Ends:
+    """Of f on all numbers between two raw arrays. A monotone function from its ends, within its reach: beyond, it
+    exceeds what it is at the reach's end, and doesn't exceed what is known of all its values."""
+    xp, (least, most) = ar.xp, f.reach
+    _defined(f, low)
+    if f.even:
+        low, high = xp.clip(xp.maximum(low, -high), 0.0, None), xp.maximum(-low, high)
+    if f.increasing or f.even:
+        first, last = (low, high) if f.increasing >= 0 else (high, low)  # where f is least, and greatest
+        bottom, top = (ar.ends(ar.value(f, ar.exact(xp.clip(end, least, most)))) for end in (first, last))
+        bottom, top = bottom[0], top[1]
+        if f.increasing >= 0:
+            bottom, top = xp.where(low < least, -np.inf, bottom), xp.where(high > most, np.inf, top)
+        else:
+            bottom, top = xp.where(high > most, -np.inf, bottom), xp.where(low < least, np.inf, top)
+    else:
+        c = curve(ar, f, low, high)
+        flat = ar.exact(0 * c.points.mid[0])
+        bottom, top = (ar.ends(offset(ar, c, flat, upper))[upper] for upper in (False, True))
+        bottom, top = xp.where(c.known, bottom, -np.inf), xp.where(c.known, top, np.inf)
+    return xp.clip(bottom, f.least, None), xp.clip(top, None, f.most)
+
+
+def _defined(f: Function, low: Any) -> None:
+    """What is not defined is refused, whatever is known of all values of f."""
+    if (f.positive and not (low > 0).all()) or (f.root and not (low >= 0).all()):
+        raise Unsupported("a logarithm, root or quotient of a value that the bounds don't show to be positive")
 
 
 def plane(ar: Arithmetic, x: Ball, y: Ball, mix: Ball, upper: bool) -> tuple[Ball, Ball, Ball]:

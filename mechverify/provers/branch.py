@@ -161,8 +161,8 @@ class Branching:
         the output's width is differentiated by that of the operand's interval."""
         problem, ar, roots = self.problem, self.problem.ar, self.problem.job.roots
         watched = problem.relaxed(problem.cells(parts), _Watched)
-        output = watched.output()
-        (ar.upper(output) - ar.lower(output)).sum().backward()
+        low, high = watched.output()
+        (high - low).sum().backward()
         best: list[tuple[float, int, int, float] | None] = [None] * len(parts)
         for n, (x, more, bent) in watched.operands.items():
             if more.grad is None or n not in roots.values:
@@ -192,7 +192,7 @@ class _Watched(Relaxed):
         super().prepare()
         self.operands: dict[int, tuple] = {}  # ball, what is added, read by a ReLU
         self.reads: dict[int, bool] = {}
-        for n in self._curved:
+        for n in self.curved:
             for operand in self.graph.nodes[n].args:
                 self.reads[self.source(operand)[0]] = self.graph.nodes[n].op in ("relu", "abs")
         self.reads |= {n: False for n in self.order if self.graph.nodes[n].op == "input"}
@@ -203,6 +203,7 @@ class _Watched(Relaxed):
             ball = self.bounds[n]
             more = (0 * ball.mid if ball.rad is None else 0 * ball.rad).detach().requires_grad_()
             self.bounds[n] = type(ball)(ball.mid, more if ball.rad is None else ball.rad + more)
+            self.ends[n] = self.ends[n][0] - more, self.ends[n][1] + more
             self.operands[n] = self.bounds[n], more, self.reads[n]
 
 

@@ -137,7 +137,8 @@ class BoundsProblem:
         boxes = [[ar.raw(np.broadcast_to(a, b.mid.shape).copy()) for a in b[:2]] for b in cells.inputs]
         ball = type(ar.exact(None))
         known = ({n: tuple(map(ar.raw, ends)) for n, ends in group.items()} for group in (cells.facts, cells.tabled))
-        return Cells(tuple(ball(*b) for b in boxes), cells.allowed, *known)
+        corners = tuple(tuple(ar.raw(end.copy()) for end in ends) for ends in cells.corners)
+        return Cells(tuple(ball(*b) for b in boxes), cells.allowed, *known, corners)
 
     def relaxed(self, cells: Cells, kind: type[Relaxed] = Relaxed) -> Relaxed:
         return kind(self.ar, self.claim.graph, self.claim.weights, self.job.roots, cells, shared=self.shared)
@@ -156,7 +157,7 @@ class BoundsProblem:
         for start in range(0, len(parts), step):
             cells = self.cells(parts[start : start + step])
             with torch.no_grad():
-                ends.append(_ends(self.ar, self.relaxed(cells), len(cells)))
+                ends.append(_ends(self.relaxed(cells), len(cells)))
         low, high, empty = (np.concatenate(end) for end in zip(*ends, strict=True))
         low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
         for i in np.flatnonzero(empty):
@@ -182,9 +183,8 @@ def unite(ranges: list[Range]) -> Range:
     return Range(np.min([r.low for r in ranges], 0), np.max([r.high for r in ranges], 0))
 
 
-def _ends(ar: Tensors, relaxed: Relaxed, cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    output = relaxed.output()
-    low, high = (end(output).reshape(cells, -1).cpu().numpy() for end in (ar.lower, ar.upper))
+def _ends(relaxed: Relaxed, cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    low, high = (end.expand(cells, *end.shape[1:]).reshape(cells, -1).cpu().numpy() for end in relaxed.output())
     return low, high, relaxed.empty.expand(cells).cpu().numpy()
 
 

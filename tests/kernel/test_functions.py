@@ -51,7 +51,7 @@ def intervals(name: str, count: int, rng: np.random.Generator) -> list[tuple[flo
         low, high = ends[rng.integers(4)]
         if rng.random() < 0.2:
             high = float(np.nextafter(low, np.inf))
-        if ALL[name].positive:
+        if ALL[name].positive or ALL[name].root:
             low, high = sorted((abs(low), abs(high)))
         found.append((float(low), float(high)))
     return found
@@ -78,8 +78,8 @@ def test_lines_and_images_hold_at_every_point(name):
     for low, high in intervals(name, COUNT, rng):
         try:
             x = between(low, high)
-            low, high = float(ar.lower(x).item()), float(ar.upper(x).item())
-            curve, image = relaxation.curve(ar, f, x), relaxation.image(ar, f, x)
+            low, high = (float(end.item()) for end in ar.ends(x))
+            curve, (bottom, top) = (step(ar, f, *ar.ends(x)) for step in (relaxation.curve, relaxation.image))
             y = curve.values.mid.ravel()
             chord = (y[-1] - y[0]) / (high - low) if high > low else 0.0
             slopes = [
@@ -95,11 +95,15 @@ def test_lines_and_images_hold_at_every_point(name):
         except Rejected:
             continue
         tested += 1
-        bottom, top = ar.lower(image).item(), ar.upper(image).item()
+        bottom, top = bottom.item(), top.item()
         for at in inside(low, high, rng):
             value = truth(name, at)
             assert not (value < bottom or value > top), (low, high, at, "image")
+            if not curve.known.all():
+                continue
             for slope, below, above in zip(slopes.ravel().tolist(), *(e.tolist() for e in ends), strict=True):
+                if not (np.isfinite(below) and np.isfinite(above)):
+                    continue
                 line = arb(slope) * arb(at)
                 assert not (line + arb(below) > value), (low, high, at, slope, "lower line")
                 assert not (line + arb(above) < value), (low, high, at, slope, "upper line")
@@ -111,7 +115,7 @@ def test_lines_are_not_much_wider_than_the_function(name):
     """Of chords on an interval where it is smooth: not half as much again as a parabola's f'' h^2 / 8."""
     ar, f = Float64(), ALL[name]
     for width in (1e-9, 1e-3, 0.05):
-        c = relaxation.curve(ar, f, between(1.0, 1.0 + width))
+        c = relaxation.curve(ar, f, *ar.ends(between(1.0, 1.0 + width)))
         chord = ar.exact((c.values.mid[-1] - c.values.mid[0]) / (c.points.mid[-1] - c.points.mid[0]))
         gap = relaxation.offset(ar, c, chord, True).mid - relaxation.offset(ar, c, chord, False).mid
         bends = max(float(abs(bent(name, arb(1 + width * k / 4))).mid()) for k in range(5))
@@ -253,20 +257,20 @@ def test_a_ball_holds_the_values_of_all_its_points(name, kind):
 
 @every
 @pytest.mark.parametrize("x", [np.nan, np.inf, -np.inf])
-def test_what_is_no_number_is_refused(name, x):
+def test_what_is_no_number_is_refused_or_bounds_nothing(name, x):
     ar = Float64()
     for ball in (Ball(np.array([[1.0, x]]), np.zeros((1, 2))), Ball(np.ones((1, 2)), np.array([[0.0, abs(x)]]))):
-        for step in (relaxation.curve, relaxation.image):
+        if ALL[name].positive or ALL[name].root:
             with pytest.raises(Rejected):
-                result = step(ar, ALL[name], ball)
-                ar.lower(result)
+                relaxation.image(ar, ALL[name], *ar.ends(ball))
+        else:
+            low, high = relaxation.image(ar, ALL[name], *ar.ends(ball))
+            assert low[0, 1] == ALL[name].least and high[0, 1] == ALL[name].most
 
 
 @pytest.mark.parametrize("name", [n for n, f in ALL.items() if f.positive])
-@pytest.mark.parametrize(
-    "low, high", [(0.0, 1.0), (-0.0, 1.0), (-1.0, 1.0), (-1.0, 2.0), (-2.0, -1.0), (0.0, 0.0), (5e-324, 1.0)]
-)
+@pytest.mark.parametrize("low, high", [(0.0, 1.0), (-0.0, 1.0), (-1.0, 1.0), (-1.0, 2.0), (-2.0, -1.0), (0.0, 0.0)])
 def test_what_may_not_be_positive_is_refused(name, low, high):
     for step in (relaxation.curve, relaxation.image):
         with pytest.raises(Rejected):
-            step(Float64(), ALL[name], between(low, high))
+            step(Float64(), ALL[name], *Float64().ends(between(low, high)))

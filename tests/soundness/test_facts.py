@@ -218,9 +218,8 @@ def test_tables_hold_every_input_and_are_exact(kind):
             value = values[n].reshape(len(every), -1)
             if job.roots.of[n] not in relaxed.bounds:  # a softmax of one entry doesn't need its score
                 continue
-            ball = relaxed.bounds[job.roots.of[n]]
-            low, high = (np.broadcast_to(end(ball), (1, *claim.graph.nodes[n].shape)).ravel()
-                         for end in (job.ar.lower, job.ar.upper))  # fmt: skip
+            low, high = (np.broadcast_to(end, (1, *claim.graph.nodes[n].shape)).ravel()
+                         for end in relaxed.ends[job.roots.of[n]])  # fmt: skip
             slack = 1e-9 * np.maximum(1, np.abs(value).max(0))
             assert (value.min(0) >= low - slack).all() and (value.max(0) <= high + slack).all()
             assert np.allclose(value.min(0), low, atol=1e-6 * np.abs(value).max() + 1e-9)

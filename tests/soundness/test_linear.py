@@ -112,12 +112,12 @@ def test_every_interval_holds_every_sample(group):
         pieces = parts(claim.domain, rng)
         try:
             relaxed = Relaxed(job.ar, graph, claim.weights, roots, linear.cells(job, pieces), lines)
-            final = relaxation.meet(job.ar, relaxed.bounds[root], relaxed.range(root))
+            final = relaxation.meet(job.ar, relaxed.ends[root], relaxed.range(root))
         except Rejected:
             refused += 1
             continue
-        balls = {n: relaxed.bounds[n] for n in relaxed.order if n in relaxed.bounds} | {root: final}
-        ends = {n: (job.ar.lower(b), job.ar.upper(b)) for n, b in balls.items()}
+        balls = relaxed.bounds
+        ends = relaxed.ends | {root: final}
         for i, piece in enumerate(pieces):
             here = {n: tuple(e[[i if len(e) > 1 else 0]] for e in both) for n, both in ends.items()}
             pivots = {n: b.mid[i if len(b.mid) > 1 else 0] for n, b in balls.items() if graph.nodes[n].op == "pivot"}
@@ -202,16 +202,16 @@ def test_hull_meet_and_product_hold_what_they_must():
         hull = relaxation.hull(ar, first, second)
         assert holds(ar.lower(hull), at(ar.lower(first), ar.lower(first), 0), ar.upper(hull))
         assert holds(ar.lower(hull), at(ar.upper(second), ar.upper(second), 0), ar.upper(hull))
-        product = relaxation.product(ar, x, y)
+        product = relaxation.product(ar, (xl, xu), (yl, yu))
         for s in (0, 0.3, 1):
             for t in (0, 0.5, 1):
                 values = [a * b for a, b in zip(at(xl, xu, s), at(yl, yu, t), strict=True)]
-                assert holds(ar.lower(product), values, ar.upper(product))
+                assert holds(product[0], values, product[1])
         common = ~((xl > yu) | (yl > xu))
-        meet = relaxation.meet(ar, x, y).map(lambda a, c=common: a[c])
+        meet = [end[common] for end in relaxation.meet(ar, (xl, xu), (yl, yu))]
         for s in (0, 0.5, 1):
             values = at(np.maximum(xl, yl)[common], np.minimum(xu, yu)[common], s)
-            assert holds(ar.lower(meet), values, ar.upper(meet))
+            assert holds(meet[0], values, meet[1])
 
 
 @pytest.mark.parametrize("upper", [False, True])
@@ -282,7 +282,7 @@ def test_a_scale_that_something_is_taken_off_is_no_norm(shift):
         ["mul", [0, 4], None],
     ]
     found, root = relaxed(Network(rows, {}, [(np.ones(1), 2 * np.ones(1))], [], 0))
-    low, high = (f(found.bounds[root]).item() for f in (found.ar.lower, found.ar.upper))
+    low, high = (end.item() for end in found.ends[root])
     values = [x / np.sqrt(x * x + shift) for x in np.linspace(1, 2, 50)]
     assert low <= min(values) and max(values) <= high + 1e-12
     assert (high < 1 + 1e-9) == (shift >= 0)
@@ -302,8 +302,8 @@ def test_a_norm_narrower_than_its_planes_is_held():
     x, y = (found.bounds[a].rad.item() for a in found.graph.nodes[root].args)
     assert found.bounds[root].rad.item() < x * y  # which is when it does
     value = 3 / np.sqrt(9.1)
-    for ball in (found.bounds[root], found.range(root)):
-        assert found.ar.lower(ball).item() <= -value and value <= found.ar.upper(ball).item()
+    for low, high in (found.ends[root], found.range(root)):
+        assert low.item() <= -value and value <= high.item()
     low = found.form(root, found.ar.exact(np.array([1.0, -1.0]).reshape(1, 2, 1)))
     assert (low <= -value).all() and (low > -1.01).all()
 
@@ -465,7 +465,7 @@ def test_extreme_boxes(low, high, true_low, true_high):
         except Rejected as error:
             assert "internal" not in str(error)
             continue
-        assert proved.low.item() <= min(most, low) and proved.high.item() >= most
+        assert proved.low.item() <= (low if len(rows) == 1 else 0.0) and proved.high.item() >= most
 
 
 @pytest.mark.parametrize("low, high", [(1.0, 0.0), (5e-324, -0.0), (0.0, -5e-324)])

@@ -114,7 +114,7 @@ def bounds(job: Job, parts: list[Domain], *, shared: bool = False, kind: type[In
     value = kind(job.ar, job.claim.graph, job.claim.weights, job.roots, cells(job, parts), **options)
     output, shape = value.output(), (len(parts), job.claim.outputs)
     low, high = (np.broadcast_to(a, (len(parts), *a.shape[1:])).reshape(shape)
-                 for a in (job.ar.lower(output), job.ar.upper(output)))  # fmt: skip
+                 for a in output)  # fmt: skip
     empty = np.broadcast_to(value.empty, len(parts))
     if not job.claim.where and any(e and not part.facts for e, part in zip(empty, parts, strict=True)):
         raise Rejected("bounds of a part that has inputs contradict each other")
@@ -132,10 +132,11 @@ def cells(job: Job, parts: list[Domain]) -> Cells:
         for position, tokens in enumerate(part.tokens):
             allowed[i, position, list(tokens)] = True
     low, high = (np.stack([getattr(p, end) for p in parts]) for end in ("low", "high"))
-    box, inputs, start = relaxation.hull(ar, ar.exact(low), ar.exact(high)), [], 0
+    box, inputs, corners, start = relaxation.hull(ar, ar.exact(low), ar.exact(high)), [], [], 0
     for shape in job.claim.shapes:
         size = prod(shape)
         inputs.append(box.map(lambda a, s=start, n=size, t=shape: a[:, s : s + n].reshape(-1, *t)))
+        corners.append(tuple(end[:, start : start + size].reshape(-1, *shape) for end in (low, high)))
         start += size
     facts: dict[int, np.ndarray] = {}  # [two ends, cells, entries]
     held = 0
@@ -156,4 +157,4 @@ def cells(job: Job, parts: list[Domain]) -> Cells:
         {n: tuple(end.reshape(len(parts), *graph.nodes[n].shape) for end in ends) for n, ends in known.items()}
         for known in (facts, tabled)
     ]
-    return Cells(tuple(inputs), allowed, *shaped)
+    return Cells(tuple(inputs), allowed, *shaped, corners=tuple(corners))
