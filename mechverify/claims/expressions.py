@@ -14,7 +14,7 @@ from mechverify.claims.domain import Tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.language import compile_mechanism
 from mechverify.claims.model import Entry
-from mechverify.claims.numbers import number
+from mechverify.claims.numbers import difference, number
 from mechverify.kernel.errors import Rejected
 from mechverify.kernel.graph import Graph
 
@@ -55,7 +55,7 @@ class Expressions:
         for condition in conditions:
             for low, high in inequalities(sympy.sympify(condition), self._compiler.problems):
                 half = sympy.Rational(1, 2) if (high - low).is_integer else 0  # an integer's sign is never in doubt
-                found[f"{high} >= {low}"] = self._compiler.node(high - low + half)
+                found[f"{high} >= {low}"] = self._compiler.node(difference(high, low) + half)
         return found
 
     def finish(self, where: str = "") -> None:
@@ -93,20 +93,25 @@ class _Compiler:
         self.inputs = {s: (k, i) for k, block in enumerate(box.symbols()) for i, s in enumerate(block)}
 
     def fail(self, e: sympy.Basic, reason: str) -> int:
-        self.problems.append(f"{e}: {reason}")
+        said = str(e)
+        self.problems.append(f"{said if len(said) <= 400 else said[:400] + '...'}: {reason}")
         return self.number(Fraction(0))
 
     def number(self, value: Fraction) -> int:
-        """Exactly: a float64, a sum of some, or a quotient of such numbers."""
+        """Exactly: a float64, a sum of some, or a quotient of such numbers, times a power of two."""
         near = float(value) if abs(value) < 2**1023 else 0.0
         if Fraction(near) == value:
             return self.graph.add("constant", attr=((), (near,)))
-        if max(abs(value.numerator), value.denominator) >= 2**1023:
-            return self.fail(sympy.Rational(value.numerator, value.denominator), "has too many digits")
-        if value.denominator == 1:
+        if near and not value.denominator & (value.denominator - 1):  # in binary
             return self.graph.add("add", self.number(Fraction(near)), self.number(value - Fraction(near)))
-        bottom = self.graph.add("reciprocal", self.number(Fraction(value.denominator)))
-        return self.graph.add("mul", self.number(Fraction(value.numerator)), bottom)
+        top, bottom = (Fraction(v, 2 ** v.bit_length()) for v in (value.numerator, value.denominator))
+        power = value.numerator.bit_length() - value.denominator.bit_length()
+        if abs(power) > 1022 or max(top.denominator, bottom.denominator) > 2**1022:
+            return self.fail(sympy.Rational(value.numerator, value.denominator), "has too many digits")
+        if max(abs(value.numerator), value.denominator) < 2**1023:
+            top, bottom, power = Fraction(value.numerator), Fraction(value.denominator), 0
+        quotient = self.graph.add("mul", self.number(top), self.graph.add("reciprocal", self.number(bottom)))
+        return self.graph.add("mul", self.number(Fraction(2) ** power), quotient) if power else quotient
 
     def folded(self, op: str, nodes: list[int]) -> int:
         result, *rest = nodes
@@ -186,7 +191,10 @@ class _Compiler:
             case sympy.core.numbers.Pi():
                 return self.graph.add("pi")
             case sympy.Rational() | sympy.Float():
-                return self.number(_exact(e))
+                try:
+                    return self.number(_exact(e))
+                except ValueError as error:
+                    return self.fail(e, str(error))
             case sympy.Add() | sympy.Mul():
                 return self.folded("add" if e.is_Add else "mul", [self.node(a) for a in e.args])
             case sympy.Pow() if e.exp.is_Integer and 2 <= abs(e.exp) <= 16:
@@ -226,4 +234,4 @@ class _Compiler:
 
 def _exact(e: sympy.Expr) -> Fraction:
     """A rational number; a Float is the number that it holds."""
-    return number(e)
+    return Fraction(int(e.p), int(e.q)) if e.is_Rational else number(e)
