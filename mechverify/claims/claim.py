@@ -18,7 +18,7 @@ from mechverify.claims.expressions import Expressions, inequalities
 from mechverify.claims.language import compile_mechanism
 from mechverify.claims.model import CapturedModel, Entry, Model, Site
 from mechverify.claims.numbers import array as exactly
-from mechverify.claims.numbers import number
+from mechverify.claims.numbers import difference, number
 from mechverify.claims.samples import samples
 from mechverify.graph.capture import Captured
 from mechverify.kernel.architectures import ARCHITECTURES
@@ -164,7 +164,7 @@ class Within(Bounds):
             raise ClaimError(f"eps={eps!r} is negative")
         least, most = (None, None) if limit is None else (-limit, limit)
         set_(self, "eps", limit)
-        differences = [sympy.Add(a, -sympy.sympify(b)) for a, b in pairs]
+        differences = [difference(a, sympy.sympify(b)) for a, b in pairs]
         super().__init__(differences, over=over, at_least=least, at_most=most, given=given, cases=cases, using=using)
 
 
@@ -176,7 +176,7 @@ class Holds(Bounds):
     def __init__(self, predicate, *, over: Box | Tokens, given=(), cases=(), using=()):
         tokens = corners(over)[1]
         pairs = [pair for p in _conditions("predicate", predicate) for pair in inequalities(p, tokens)]
-        differences = [high - low for low, high in pairs]
+        differences = [difference(high, low) for low, high in pairs]
         super().__init__(differences, over=over, at_least=0, given=given, cases=cases, using=using)
 
 

@@ -29,6 +29,7 @@ from mechverify.claims.language import (
     written_out,
 )
 from mechverify.claims.model import Entry
+from mechverify.claims.numbers import difference
 from mechverify.claims.numbers import number as exact
 from mechverify.graph.messages import short
 from mechverify.kernel.float64 import float_below
@@ -76,7 +77,7 @@ class Expressions:
         for condition in conditions:
             for low, high in inequalities(sympy.sympify(condition), self._compiler.tokens):
                 half = sympy.Rational(1, 2) if integral(high - low, self._compiler.tokens) else 0  # its sign is certain
-                found.append(self._compiler.node(high - low + half))
+                found.append(self._compiler.node(difference(high, low) + half))
         return found
 
     def finish(self, where: str = "") -> None:
@@ -116,16 +117,20 @@ class _Compiler:
         return self.number(Fraction(0))
 
     def number(self, value: Fraction) -> int:
-        """Exactly: a float64, a sum of some, or a quotient of such numbers."""
+        """Exactly: a float64, a sum of some, or a quotient of such numbers, times a power of two."""
         near = float(value) if abs(value) < 2**1023 else 0.0
         if Fraction(near) == value:
             return self.graph.add("constant", attr=((), (near,)))
-        if max(abs(value.numerator), value.denominator) >= 2**1023:
-            return self.fail(sympy.Rational(value.numerator, value.denominator), "has too many digits")
-        if value.denominator == 1:
+        if near and not value.denominator & (value.denominator - 1):  # in binary
             return self.graph.add("add", self.number(Fraction(near)), self.number(value - Fraction(near)))
-        bottom = self.graph.add("reciprocal", self.number(Fraction(value.denominator)))
-        return self.graph.add("mul", self.number(Fraction(value.numerator)), bottom)
+        top, bottom = (Fraction(v, 2 ** v.bit_length()) for v in (value.numerator, value.denominator))
+        power = value.numerator.bit_length() - value.denominator.bit_length()
+        if abs(power) > 1022 or max(top.denominator, bottom.denominator) > 2**1022:
+            return self.fail(sympy.Rational(value.numerator, value.denominator), "has too many digits")
+        if max(abs(value.numerator), value.denominator) < 2**1023:
+            top, bottom, power = Fraction(value.numerator), Fraction(value.denominator), 0
+        quotient = self.graph.add("mul", self.number(top), self.graph.add("reciprocal", self.number(bottom)))
+        return self.graph.add("mul", self.number(Fraction(2) ** power), quotient) if power else quotient
 
     def folded(self, op: str, nodes: list[int]) -> int:
         result, *rest = nodes
@@ -224,7 +229,10 @@ class _Compiler:
             case sympy.core.numbers.Pi():
                 return self.graph.add("pi")
             case sympy.Rational() | sympy.Float():
-                return self.number(exact(e))
+                try:
+                    return self.number(exact(e))
+                except ValueError as error:
+                    return self.fail(e, str(error))
             case sympy.Add() | sympy.Mul():
                 return self.folded("add" if e.is_Add else "mul", [self.node(a) for a in e.args])
             case sympy.Pow():

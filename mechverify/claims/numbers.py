@@ -50,6 +50,18 @@ def _exactly(value: Any) -> Fraction:
     raise TypeError(value)
 
 
+def difference(a: sympy.Expr, b: sympy.Expr) -> sympy.Expr:
+    """a - b, exactly: sympy rounds a float and a fraction that meet."""
+    plain, exact = a - b, rational(a) - rational(b)
+    return plain if rational(plain) == exact else exact
+
+
+def rational(e: sympy.Basic) -> sympy.Basic:
+    """The same with floats as the fractions that they are."""
+    floats = [f for f in e.atoms(sympy.Float) if f.is_finite]
+    return e.xreplace({f: sympy.Rational(*number(f).as_integer_ratio()) for f in floats})
+
+
 def array(value: Any) -> np.ndarray:
     """Nested lists, an array of any library, or one number: float64 where that holds all of them, else Fractions.
     Raises ValueError."""
