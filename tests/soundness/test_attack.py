@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import attack
 from benchmarks.attack import EMBEDDED, MECHANISM, OPERATIONS, Attack, Case, Middle
-from mechverify.kernel import relaxation
+from mechverify.kernel import norms, relaxation
 from mechverify.kernel.arithmetic import Ball
 from mechverify.kernel.claim import ATTRIBUTES
 from mechverify.kernel.linear import Relaxed
@@ -47,8 +47,10 @@ def tighter(ball: Ball, upper: bool) -> Ball:
     return ball._replace(mid=ball.mid + PART * abs(ball.mid) * (-1 if upper else 1))
 
 
-def narrower(ball: Ball, part: float = PART) -> Ball:
-    return ball._replace(rad=ball.rad * (1 - part))
+def narrower(ends: tuple) -> tuple:
+    low, high = ends
+    step = PART * np.where(np.isfinite(high - low), high - low, 0.0)
+    return low + step, high - step
 
 
 FAR = Network([given(2), ["softmax", [0], 2]], {}, [(np.full(2, -40.0), np.full(2, 40.0))], [], 0)
@@ -63,8 +65,8 @@ FAULTS = {
     "a cap that is too low": (relaxation, "CAP", lambda old: 2, [FAR]),
     "a form of tokens": (Relaxed, "_least_of_tokens", lambda old: lambda self, form: tighter(
         old(self, form), upper=False), [EMBEDDED]),
-    "a layer norm's limit": (Relaxed, "_normalised", lambda old: lambda self, n: (
-        None if (limit := old(self, n)) is None else narrower(limit, 0.4)), ["layer norm"]),
+    "a layer norm's limit": (norms, "limit", lambda old: lambda known, n: (
+        None if (limit := old(known, n)) is None else 0.6 * limit), ["layer norm"]),
 }  # fmt: skip
 
 
