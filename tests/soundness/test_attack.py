@@ -54,13 +54,14 @@ def narrower(ends: tuple) -> tuple:
 
 
 FAR = Network([given(2), ["softmax", [0], 2]], {}, [(np.full(2, -40.0), np.full(2, 40.0))], [], 0)
+NEAR = Network([given(2), ["tanh", [0], None]], {}, [(-np.ones(2), np.ones(2))], [], 0)
 FAULTS = {
     "a line's offset": (relaxation, "offset", lambda old: lambda ar, c, slope, upper: tighter(
         old(ar, c, slope, upper), upper), ["tanh", "exp", "softplus", "gelu"]),
     "a product's plane": (relaxation, "plane", lambda old: lambda ar, x, y, mix, upper: (
         *(p := old(ar, x, y, mix, upper))[:2], tighter(p[2], upper)), ["mul", "einsum"]),
     "a product's interval": (relaxation, "product", lambda old: lambda *args: narrower(old(*args)), ["mul", "einsum"]),
-    "a function's interval": (relaxation, "image", lambda old: lambda *args: narrower(old(*args)), ["tanh", "sqrt"]),
+    "a function's interval": (relaxation, "image", lambda old: lambda *args: narrower(old(*args)), [NEAR]),
     "a cap without slack": (relaxation, "SLACK", lambda old: 0.0, [FAR]),
     "a cap that is too low": (relaxation, "CAP", lambda old: 2, [FAR]),
     "a form of tokens": (Relaxed, "_least_of_tokens", lambda old: lambda self, form: tighter(
