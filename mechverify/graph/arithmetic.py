@@ -216,6 +216,13 @@ def hardsigmoid(b: Builder, x: Operand) -> Operand:
     return div(b, clamp(b, add(b, x, 3.0), 0.0, 6.0), 6.0)
 
 
+def hardswish(b: Builder, x: Operand) -> Operand:
+    """x relu6(x + 3) / 6 = ((t - 3/2)^2 - 9/4) / 6 + relu(x - 3) with t = relu6(x + 3): never below -3/8."""
+    t = clamp(b, add(b, x, 3.0), 0.0, 6.0)
+    square = power(b, sub(b, t, 1.5), 2)
+    return add(b, div(b, sub(b, square, 2.25), 6.0), relu(b, sub(b, x, 3.0)))
+
+
 def threshold(b: Builder, x: Operand, limit: float, value: float) -> Operand:
     if limit != value:
         raise NotLowered("a threshold that jumps: only threshold == value is continuous")
@@ -254,7 +261,7 @@ ROWS: dict[str, Callable] = {
     "leaky_relu": leaky_relu, "prelu": prelu, "_prelu_kernel": leaky_relu, "elu": elu, "celu": celu,
     "softshrink": softshrink, "rrelu_with_noise_functional": rrelu,
     "selu": lambda b, x: elu(b, x, 1.6732632423543772848170429916717, 1.0507009873554804934193349852946),
-    "hardsigmoid": hardsigmoid, "hardswish": lambda b, x: mul(b, x, hardsigmoid(b, x)),
+    "hardsigmoid": hardsigmoid, "hardswish": hardswish,
     "mish": lambda b, x: mul(b, x, b.elementwise("tanh", b.elementwise("softplus", x))),
     "log_sigmoid": lambda b, x: mul(b, softplus(b, mul(b, x, -1)), -1), "threshold": threshold,
     "erfc": lambda b, x: sub(b, 1.0, b.elementwise("erf", x)),

@@ -173,10 +173,10 @@ FUNCTIONS: dict[str, Function] = {
     "erf": Function(elementary.erf, _odd(Fraction(97, 100)), 1, least=-1.0, most=1.0),
     "softplus": Function(softplus, _within(0, Fraction(1, 4)), 1, least=0.0),
     "gelu": Function(gelu, _even(Fraction(14142, 10_000), Fraction(798, 1_000), Fraction(108, 1_000)),
-                     least=-0.169972),
-    "gelu_tanh": Function(gelu_tanh, _within(Fraction(-11, 100), Fraction(80, 100)), least=-0.170041,
+                     least=-0.16998),
+    "gelu_tanh": Function(gelu_tanh, _within(Fraction(-11, 100), Fraction(80, 100)), least=-0.17005,
                           reach=(-(2.0**300), 2.0**300)),
-    "silu": Function(silu, _even(Fraction(23994, 10_000), Fraction(1, 2), Fraction(4, 100)), least=-0.278465),
+    "silu": Function(silu, _even(Fraction(23994, 10_000), Fraction(1, 2), Fraction(4, 100)), least=-0.27847),
     "sin": Function(elementary.sin, _wave, least=-1.0, most=1.0),
     "cos": Function(elementary.cos, _wave, least=-1.0, most=1.0),
 }  # fmt: skip

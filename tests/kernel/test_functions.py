@@ -274,3 +274,32 @@ def test_what_may_not_be_positive_is_refused(name, low, high):
     for step in (relaxation.curve, relaxation.image):
         with pytest.raises(Rejected):
             step(Float64(), ALL[name], *Float64().ends(between(low, high)))
+
+
+# --- known ranges -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name, reached", [("gelu", -0.16997), ("gelu_tanh", -0.17004), ("silu", -0.27846)])
+def test_the_least_value_is_proved_by_subdivision(name, reached):
+    """Of x g(x) with 0 <= g <= 1 growing: on [p, q] below zero it is at least p g(q)."""
+    g = {"gelu": lambda x: (1 + (x / arb(2).sqrt()).erf()) / 2, "silu": lambda x: 1 / (1 + (-x).exp()),
+         "gelu_tanh": lambda x: (1 + ((2 / arb.pi()).sqrt() * (x + arb(44715) / 10**6 * x**3)).tanh()) / 2}[name]  # fmt: skip
+    ctx.prec, step = 100, 2.0**-17
+    least, p = 0.0, -20.0
+    while p < 0:
+        width = step if -1.6 <= p < -0.4 else 2.0**-8
+        assert arb(p) * g(arb(p + width)) > arb(FUNCTIONS[name].least), p
+        p += width
+    least = float(truth(name, {"gelu": -0.7518, "gelu_tanh": -0.7525, "silu": -1.2785}[name]).mid())
+    assert FUNCTIONS[name].least < least < reached  # and is nearly reached
+    assert truth(name, -20.0) > arb(-1e-6)
+
+
+@every
+def test_known_ranges_hold_and_infinite_ends_bound_one_side(name):
+    ar, f = Float64(), ALL[name]
+    first = 1.0 if f.positive or f.root else -np.inf
+    low, high = relaxation.image(ar, f, np.array([first]), np.array([np.inf]))
+    for x in (1.0, 1.5, 3.0, 100.0, 700.0, *([] if first == 1 else [-1e3, -1.0, -0.75, 0.0])):
+        assert not (truth(name, x) < arb(low.item()) or truth(name, x) > arb(high.item()))
+    assert low.item() >= f.least and high.item() <= f.most and not np.isnan([low, high]).any()

@@ -25,6 +25,7 @@ LINEAR = "tests/soundness/test_linear.py"
 FILES = "tests/soundness/test_linear_files.py"
 CUT = "tests/soundness/test_cut.py"
 MECHANISMS = "tests/claims/test_mechanisms.py"
+RANGES = "tests/provers/test_known_ranges.py"
 FACTS = "tests/soundness/test_facts.py"
 FUNCTIONS = "tests/kernel/test_functions.py"
 COMPACT = "tests/soundness/test_compact.py"
@@ -296,4 +297,9 @@ FAULTS = [
     Fault("solver", "rules/evaluation.py", 'job.axioms.add("solver:z3")', "pass", CUT),
     Fault("solver", "check.py", "if refused := sorted(set(axioms) & set(forbid)):", "if refused := []:", CUT),
     Fault("solver", "check.py", "[*claim.axioms, *sorted(job.axioms)]", "listed", CUT),
+    # known ranges, and what has no bound
+    Fault("ranges", "functions.py", "least=-0.27847", "least=-0.27", FUNCTIONS),
+    Fault("ranges", "relaxation.py", "bottom, top = xp.where(low < least, -np.inf, bottom), xp.where(high > most, np.inf, top)",
+          "pass", FUNCTIONS),
+    Fault("ranges", "norms.py", "factors + _positive(known, more)", "factors + 2 * _positive(known, more)", RANGES),
 ]  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import attack
 from benchmarks.attack import EMBEDDED, MECHANISM, OPERATIONS, Attack, Case, Middle
-from mechverify.kernel import relaxation
+from mechverify.kernel import norms, relaxation
 from mechverify.kernel.arithmetic import Ball
 from mechverify.kernel.claim import ATTRIBUTES
 from mechverify.kernel.linear import Relaxed
@@ -47,24 +47,27 @@ def tighter(ball: Ball, upper: bool) -> Ball:
     return ball._replace(mid=ball.mid + PART * abs(ball.mid) * (-1 if upper else 1))
 
 
-def narrower(ball: Ball, part: float = PART) -> Ball:
-    return ball._replace(rad=ball.rad * (1 - part))
+def narrower(ends: tuple) -> tuple:
+    low, high = ends
+    step = PART * np.where(np.isfinite(high - low), high - low, 0.0)
+    return low + step, high - step
 
 
 FAR = Network([given(2), ["softmax", [0], 2]], {}, [(np.full(2, -40.0), np.full(2, 40.0))], [], 0)
+NEAR = Network([given(2), ["tanh", [0], None]], {}, [(-np.ones(2), np.ones(2))], [], 0)
 FAULTS = {
     "a line's offset": (relaxation, "offset", lambda old: lambda ar, c, slope, upper: tighter(
         old(ar, c, slope, upper), upper), ["tanh", "exp", "softplus", "gelu"]),
     "a product's plane": (relaxation, "plane", lambda old: lambda ar, x, y, mix, upper: (
         *(p := old(ar, x, y, mix, upper))[:2], tighter(p[2], upper)), ["mul", "einsum"]),
     "a product's interval": (relaxation, "product", lambda old: lambda *args: narrower(old(*args)), ["mul", "einsum"]),
-    "a function's interval": (relaxation, "image", lambda old: lambda *args: narrower(old(*args)), ["tanh", "sqrt"]),
+    "a function's interval": (relaxation, "image", lambda old: lambda *args: narrower(old(*args)), [NEAR]),
     "a cap without slack": (relaxation, "SLACK", lambda old: 0.0, [FAR]),
     "a cap that is too low": (relaxation, "CAP", lambda old: 2, [FAR]),
     "a form of tokens": (Relaxed, "_least_of_tokens", lambda old: lambda self, form: tighter(
         old(self, form), upper=False), [EMBEDDED]),
-    "a layer norm's limit": (Relaxed, "_normalised", lambda old: lambda self, n: (
-        None if (limit := old(self, n)) is None else narrower(limit, 0.4)), ["layer norm"]),
+    "a layer norm's limit": (norms, "limit", lambda old: lambda known, n: (
+        None if (limit := old(known, n)) is None else 0.6 * limit), ["layer norm"]),
 }  # fmt: skip
 
 
