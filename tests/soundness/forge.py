@@ -99,7 +99,7 @@ def corrupt(doc: dict, weights: dict[str, np.ndarray], rng: np.random.Generator)
     doc = copy.deepcopy(doc)
     proof = doc["proof"]
     fold_node = next((n for n in nodes(proof) if n["rule"] == "fold"), None)
-    kind = str(rng.choice(KINDS if doc["version"] == 2 else BOUNDS_KINDS))
+    kind = str(rng.choice(KINDS if doc["claim"]["kind"] == "accuracy" else BOUNDS_KINDS))
     data = as_bytes(weights)
     match kind:
         case _ if kind in BOUNDS:
