@@ -22,7 +22,7 @@ def number(value: Any) -> Fraction:
     try:
         found = _exactly(value)
     except (TypeError, ValueError, ZeroDivisionError, OverflowError):
-        raise ValueError(f"{value!r:.60} is not a finite number") from None
+        raise ValueError(f"{value!r:.60} is not a number that is finite") from None
     if max(abs(found.numerator), found.denominator) >= 10**DIGITS:
         raise ValueError(f"{value!r:.60} has more than {DIGITS} digits")
     return found

@@ -168,7 +168,7 @@ def test_certificates_of_bounds_fail_closed():
         (lambda m: Bounds(m["output"], over=ball(np.zeros(4), 1)), "reads real inputs of shapes"),
         (lambda m: Bounds(m["output"], over=tokens("x", length=2, vocab=3)), "reads real inputs of shapes"),
         (lambda m: Bounds(m["output"], over=ball(np.zeros(3), 1), at_most=[1, 2, 3]), "one for each entry"),
-        (lambda m: Bounds(m["output"], over=ball(np.zeros(3), 1), at_most=float("nan")), "finite number"),
+        (lambda m: Bounds(m["output"], over=ball(np.zeros(3), 1), at_most=float("nan")), "not a number that is finite"),
         (lambda m: Bounds(m["output"], over=ball(np.zeros(3), -1)), "not negative"),
         (lambda m: Bounds(m["output"], over=box([0, 0, 1], [1, 1, 0])), "low <= high"),
         (lambda m: Bounds(m["output"][5], over=ball(np.zeros(3), 1)), "the site has shape"),

@@ -60,7 +60,7 @@ def test_text_fractions_and_rationals_are_exact():
     assert prove(Bounds([table], over=t, at_most=0.7)).verdict == "REFUTED"
     assert prove(Bounds([table], over=t, at_most=np.nextafter(0.7, 1))).verdict == "PROVED"
     for value in ("x", np.float32("nan"), "1e9999", sympy.pi, None, "inf", sympy.oo):
-        with pytest.raises(ValueError, match="not a finite number"):
+        with pytest.raises(ValueError, match="not a number"):
             number(value)
 
 
