@@ -19,7 +19,17 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
 from mechverify.graph.build import Builder, NotLowered, Value
-from mechverify.graph.export import Recorder, accept, arguments, copied, exported, inference, ready, real_arithmetic, site_of
+from mechverify.graph.export import (
+    Recorder,
+    accept,
+    arguments,
+    copied,
+    exported,
+    inference,
+    ready,
+    real_arithmetic,
+    site_of,
+)
 from mechverify.graph.lowering import CASTS, MOVED, Lowering, name_of
 from mechverify.graph.original import Compared, Comparison, Original
 from mechverify.graph.program import Program
@@ -84,9 +94,7 @@ def capture(module: nn.Module, *example_inputs: Any, vocab: int | None = None, *
 class _Capture:
     """From an exported program to a graph."""
 
-    def __init__(
-        self, original: Original, recorder: Recorder, program: Any, tensors: list[Tensor], vocab: int | None
-    ):
+    def __init__(self, original: Original, recorder: Recorder, program: Any, tensors: list[Tensor], vocab: int | None):
         self.original, self.recorder, self.program, self.tensors = original, recorder, program, tensors
         self.longer: dict[int, Tensor] = {}  # memory of weights as float64, by its address
         self.names = list(recorder.notes()[1])

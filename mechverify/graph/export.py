@@ -68,7 +68,9 @@ def arguments(args: tuple, kwargs: dict[str, Any]) -> tuple[Callable, list[Tenso
 
 def copied(module: nn.Module) -> nn.Module:
     """A copy on the CPU, of the same types, whose parameters need no gradients."""
-    computed = [t for m in module.modules() for t in vars(m).values() if isinstance(t, Tensor) and t.grad_fn is not None]
+    computed = [
+        t for m in module.modules() for t in vars(m).values() if isinstance(t, Tensor) and t.grad_fn is not None
+    ]
     try:  # what pruning or weight_norm has computed, copy refuses; their hooks compute it again before every call
         twin = copy.deepcopy(module, {id(t): t.detach().clone() for t in computed})
     except Exception as error:
@@ -125,7 +127,7 @@ def site_of(path: str) -> str:
 def _neat(name: str, letters: str = r"[A-Za-z0-9_\-.]") -> None:
     if not re.fullmatch(letters + "{1,200}", name):
         raise CaptureError(
-            f"{ascii(name):.80}: sites have the names of submodules and keys, of letters, digits, _ and - (at most 200 "
+            f"{name!a:.80}: sites have the names of submodules and keys, of letters, digits, _ and - (at most 200 "
             "in a path): rename it"
         )
 

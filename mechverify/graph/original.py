@@ -100,7 +100,9 @@ class Comparison:
         most = Compared(str(dtype), 1, 0.0, 0.0)
         for name, value in values.items():
             if name not in given or given[name].numel() != value.numel():
-                raise CaptureError(f"the module computes {name} on some inputs alone: a graph is the same for every input")
+                raise CaptureError(
+                    f"the module computes {name} on some inputs alone: a graph is the same for every input"
+                )
             own = given[name].double().reshape(value.shape)
             known = torch.isfinite(value) & ~(~torch.isfinite(own) & (value.abs() > torch.finfo(dtype).max))
             if not bool(known.any()):

@@ -70,7 +70,11 @@ def _sites(module: nn.Module, model: CapturedModel) -> list[str]:
     """The output, as likely as all others together, and what submodules return."""
     paths = {name for name, _ in module.named_modules() if name}
     outputs = [name for name in model.sites if name.split(".")[0] == "output"][:1]
-    others = [name for name in model.sites if name in paths and "parametrizations" not in name and np.prod(model.shape(name)) <= 100]
+    others = [
+        name
+        for name in model.sites
+        if name in paths and "parametrizations" not in name and np.prod(model.shape(name)) <= 100
+    ]
     return outputs * max(len(others), 1) + others
 
 

@@ -20,11 +20,15 @@ class Sampled(NamedTuple):
     def outside(self) -> float:
         """How far the samples leave the range, relative to their size: float32 rounds, by about 1e-6."""
         scale = 1 + torch.maximum(self.low.abs(), self.high.abs())
-        beyond = torch.maximum(torch.as_tensor(self.proved.low) - self.low, self.high - torch.as_tensor(self.proved.high))
+        beyond = torch.maximum(
+            torch.as_tensor(self.proved.low) - self.low, self.high - torch.as_tensor(self.proved.high)
+        )
         return float((beyond / scale).max())
 
 
-def sampled(module: nn.Module, *examples: Tensor, radius: float = 0.1, count: int = 200, vocab: int | None = None) -> Sampled:
+def sampled(
+    module: nn.Module, *examples: Tensor, radius: float = 0.1, count: int = 200, vocab: int | None = None
+) -> Sampled:
     """Capture, prove, check, and sample a ball around the real examples, and all tokens."""
     model = capture(module, *examples, vocab=vocab)
     site = next(name for name in model.sites if name.split(".")[0] == "output")
