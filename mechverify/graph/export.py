@@ -120,7 +120,7 @@ OWN = ("output", "input", "tokens", "self")  # of the module itself
 
 
 def site_of(path: str) -> str:
-    """The name of a submodule's site: its path, but `self.output` where the path would be a name of the module's own."""
+    """The name of a submodule's site: its path; `self.output` where that would be a name of the module's own."""
     return f"self.{path}" if path.split(".")[0] in OWN else path
 
 

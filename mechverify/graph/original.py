@@ -124,7 +124,7 @@ class Comparison:
         return most
 
     def _noise(self, exact: list[Tensor]) -> dict[str, Tensor]:
-        """How far rounding in the module's type moves each site, at most of RUNS tries; infinite if out of its range."""
+        """How far rounding in the module's type moves each site, at most of RUNS tries; infinite out of its range."""
         nodes = list(self.names.values())
         with inference(), real_arithmetic():
             plain = self.program(exact, nodes)
