@@ -199,7 +199,7 @@ def celu(b: Builder, x: Operand, alpha: float = 1) -> Operand:
 
 
 def softplus(b: Builder, x: Operand, beta: float = 1, threshold: float = 20) -> Operand:
-    """log(1 + e^(beta x)) / beta. Where beta x exceeds the threshold, torch gives x, less by e^-threshold / beta at most:
+    """log(1 + e^(beta x)) / beta. Where beta x exceeds the threshold, torch gives x, less by e^-threshold / beta:
     by 2.1e-9 / beta at its default, and that is taken for a way to compute, not for another function."""
     if threshold < 20:
         raise NotLowered(f"a softplus that jumps to x, by {math.exp(-threshold):.2g}, where x exceeds {threshold}: "
