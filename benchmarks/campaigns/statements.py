@@ -163,6 +163,7 @@ class Random:
         theorem = Theorem(
             claim, "BOUNDED", Bounds(low, high), None, tuple(doc["axioms"]), wrong=nothing, points=nothing[:, :0],
             attained=None, rules={}, cells=[], kernel_ops=1, work=1, exact=False, lemmas=[],
+            broken=np.zeros(0, bool),
         )  # fmt: skip
         return Made("accuracy", printed(theorem), doc, data)
 

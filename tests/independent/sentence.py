@@ -19,6 +19,17 @@ SEMANTICS = {
     "real": "real (exact real arithmetic on these exact weights)",
     "float32": "float32 (every float32 evaluation of the model, in any summation order)",
 }
+_TRANSFORMER = ["no layer norm, and none folded into the weights", "attention scores are divided by sqrt(d_head)",
+                "attention is causal and sees all earlier positions",
+                "position embeddings are added to the token embeddings, once"]  # fmt: skip
+ASSUMED = {
+    "transformer": _TRANSFORMER,
+    "transformer_relu": [
+        *_TRANSFORMER, "the activation is ReLU", "an MLP reads the residual after its block's attention",
+    ],
+    "pair_mlp": ["the activation is ReLU", "no biases"],
+    "captured": [],
+}  # fmt: skip
 FREE = {"proof", "arithmetic", "cost", "time", "note", "strategy", "certificate", "true instead"}  # not of the theorem
 NUMBER = r"-?[0-9]+\*2\^-?[0-9]+|-?[0-9]+/[0-9]+|-?[0-9]+\.[0-9]+|-?[0-9]+"
 ROUNDED = rf"-?[0-9.]+e-?[0-9]+|{NUMBER}"
@@ -737,6 +748,9 @@ class Sentence:
     def broken(self, text: str) -> None:
         if re.fullmatch(r"there .* is about \S+", text) or re.fullmatch(r"and [0-9]+ more, by less", text):
             return
+        if text.endswith(": a threshold is broken, by less than float64 shows"):
+            need(self.conclusion["verdict"] == "REFUTED", "nothing is refuted")
+            return
         found = re.fullmatch(
             rf"(?:ids \[(.*?)\])?(?: and )?(?:inputs near \[(.*?)\])?: entry ([0-9]+) is from ({ROUNDED}|unbounded) to "
             rf"({ROUNDED}|unbounded) \(rounded outwards\), (below|above) by at least ({ROUNDED})", text,
@@ -769,6 +783,7 @@ def false_lines(printed: str, certificate: bytes) -> list[str]:
         "given": sentence.given,
         "model": lambda t: sentence.model(*t),
         "semantics": lambda t: need(t == [SEMANTICS[sentence.claim["semantics"]]], "another semantics"),
+        "assumed": lambda t: need(t == ASSUMED[sentence.claim["architecture"]], "other assumptions"),
         "axiom": lambda t: need(list(map(_axiom, t)) == sentence.document["axioms"], "other axioms"),
     }  # fmt: skip
     if sentence.accuracy:
