@@ -106,7 +106,14 @@ class Random:
             n = len(rows)
             here = lambda: n - 1 - min(self.below(5), n - 1) if self.below(2) else self.below(n)  # noqa: E731, B023
             op = self.pick(["sum", "product", "max", "min", "kth_largest", "eq", "lt", "le", "mod", "mod", "floordiv",
-                            "where", "and", "or", "not", "integer"])  # fmt: skip
+                            "where", "and", "or", "not", "integer", "lookup"])  # fmt: skip
+            if op == "lookup":
+                places = [k for k, row in enumerate(rows) if row[0] == "mod"]
+                if places:
+                    at = self.pick(places)
+                    rows.append([op, [at], [self.below(2_000) - 7 for _ in range(rows[at][2])]])
+                    spans.append(2_000)
+                continue
             count = {"eq": 2, "lt": 2, "le": 2, "mod": 1, "floordiv": 1, "not": 1, "where": 3, "integer": 0}.get(
                 op, 1 + self.below(4)
             )

@@ -34,7 +34,7 @@ FREE = {"proof", "arithmetic", "cost", "time", "note", "strategy", "certificate"
 NUMBER = r"-?[0-9]+\*2\^-?[0-9]+|-?[0-9]+/[0-9]+|-?[0-9]+\.[0-9]+|-?[0-9]+"
 ROUNDED = rf"-?[0-9.]+e-?[0-9]+|{NUMBER}"
 TOKEN = re.compile(
-    rf"(?P<number>{NUMBER})|(?P<text>\"(?:[^\"\\]|\\.)*\")|'(?P<quoted>[^']*)'"
+    rf"(?P<abridged>\.\.\. \([0-9]+ in all, sha256 [0-9a-f]{{64}}\))|(?P<number>{NUMBER})|(?P<text>\"(?:[^\"\\]|\\.)*\")|'(?P<quoted>[^']*)'"
     r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*(?:[.@][A-Za-z0-9_]+)*)|(?P<sign>==|<=|//|[-+*<^()\[\],:])| "
 )
 INFIX = {"+", "-", "*", "==", "<", "<=", "and", "or", "mod", "//", "^", "if"}
@@ -176,6 +176,8 @@ class Parser:
         kind, text = self.take()
         if kind == "number":
             return ("number", value(text))
+        if kind == "abridged":
+            return ("abridged", text)
         if kind == "text":
             return ("text", json.loads(text))
         if kind == "quoted":
@@ -417,6 +419,8 @@ class Graph:
 
     def _reads(self, base: tuple, index: tuple, n: int, says: Any) -> bool:
         op, args, a = self.nodes[n]
+        if op == "lookup":
+            return len(index) == 1 and says(index[0], args[0]) and base[0] == "list" and self._lists(base[1:], a)
         if op == "pick":
             return len(index) == 1 and says(index[0], args[1]) and says(base, args[0])
         if op != "view" or not says(base, args[0]):
@@ -435,6 +439,15 @@ class Graph:
                 offset += int(i[1]) * step
             step *= size
         return a == (tuple(shape), offset, tuple(strides))
+
+    def _lists(self, parts: tuple, table: tuple[int, ...]) -> bool:
+        """A list of integers, maybe abridged."""
+        texts = [written(p[1]) if p[0] == "number" else p[1] if p[0] == "abridged" else "?" for p in parts]
+        try:
+            same_list(", ".join(texts), list(map(str, table)))
+        except False_:
+            return False
+        return True
 
 
 def exact(text: str) -> Fraction:
