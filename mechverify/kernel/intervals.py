@@ -176,7 +176,8 @@ class Intervals:
                     total = ar.add(total, part.map(lambda a: a.reshape(-1, *node.shape)))
                 return total
             case "add" | "sub":
-                return getattr(ar, node.op)(*args)
+                sum_, limit = getattr(ar, node.op)(*args), self._smooth_maximum(n)
+                return sum_ if limit is None else relaxation.meet(ar, sum_, limit)
             case "mul":
                 if self.fixed & set(node.args):
                     return ar.mul(*args)
@@ -187,6 +188,28 @@ class Intervals:
             case "einsum":
                 return ar.contract(node.attr, *args)
         return relaxation.image(ar, function_of(node), args[0])
+
+    def _smooth_maximum(self, n: int) -> Ball | None:
+        """Of x + f(y - x), or x - f(x - y), where f increases by at most what its operand does (relu: the maximum, and
+        the minimum; softplus: log(e^x + e^y)): such a value increases in x and in y, so that the ends lie at theirs."""
+        ar, nodes = self.ar, self.graph.nodes
+        op, operands = nodes[n].op, nodes[n].args
+        for x, rest in (operands, operands[::-1]) if op == "add" else (operands,):
+            if nodes[rest].op not in ("relu", "softplus") or nodes[nodes[rest].args[0]].op != "sub":
+                continue
+            pair = nodes[nodes[rest].args[0]].args
+            other, again = pair if op == "add" else pair[::-1]
+            if again != x:
+                continue
+            f, ends = function_of(nodes[rest]), []
+            for end in (ar.lower, ar.upper):
+                own, far = (ar.exact(end(self.bounds[a])) for a in (x, other))
+                if op == "add":
+                    ends.append(ar.add(own, ar.value(f, ar.sub(far, own))))
+                else:
+                    ends.append(ar.sub(own, ar.value(f, ar.sub(own, far))))
+            return relaxation.hull(ar, *ends)
+        return None
 
     def _normalised(self, n: int) -> Ball | None:
         """A bound of c_i / sqrt(s), where s = sum_j k_ij c_j^2 + (something not negative) and k_ii > 0: at most

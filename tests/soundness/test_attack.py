@@ -52,6 +52,10 @@ def narrower(ball: Ball, part: float = PART) -> Ball:
 
 
 FAR = Network([given(2), ["softmax", [0], 2]], {}, [(np.full(2, -40.0), np.full(2, 40.0))], [], 0)
+MAXIMUM = Network(
+    [given(2), ["view", [0], [[], 0, []]], ["view", [0], [[], 1, []]], ["sub", [2, 1], None], ["softplus", [3], None],
+     ["add", [1, 4], None]], {}, [(np.full(2, -3.0), np.full(2, 3.0))], [], 0,
+)  # fmt: skip
 FAULTS = {
     "a line's offset": (relaxation, "offset", lambda old: lambda ar, c, slope, upper: tighter(
         old(ar, c, slope, upper), upper), ["tanh", "exp", "softplus", "gelu"]),
@@ -63,6 +67,8 @@ FAULTS = {
     "a cap that is too low": (relaxation, "CAP", lambda old: 2, [FAR]),
     "a form of tokens": (Relaxed, "_least_of_tokens", lambda old: lambda self, form: tighter(
         old(self, form), upper=False), [EMBEDDED]),
+    "a smooth maximum's ends": (Relaxed, "_smooth_maximum", lambda old: lambda self, n: (
+        None if (limit := old(self, n)) is None else narrower(limit)), [MAXIMUM]),
     "a layer norm's limit": (Relaxed, "_normalised", lambda old: lambda self, n: (
         None if (limit := old(self, n)) is None else narrower(limit, 0.4)), ["layer norm"]),
 }  # fmt: skip
