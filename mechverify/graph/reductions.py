@@ -121,14 +121,18 @@ def tree(combine: Callable[[Builder, Operand, Operand], Operand]) -> Callable[[B
     """Combines the entries of the last axis in halves."""
 
     def reduce(b: Builder, x: Operand) -> Operand:
-        while (n := b.shape(x)[-1]) > 1:
-            h = n // 2
-            both = combine(b, b.moved(x, lambda a, h=h: a[..., :h]), b.moved(x, lambda a, h=h: a[..., h : 2 * h]))
-            rest = b.moved(x, lambda a, h=h: a[..., 2 * h :]) if n % 2 else None
-            x = both if rest is None else concatenate(b, [both, rest], len(b.shape(both)) - 1)
+        while b.shape(x)[-1] > 1:
+            x = _halved(b, combine, x)
         return b.moved(x, lambda a: a[..., 0])
 
     return reduce
+
+
+def _halved(b: Builder, combine: Callable[[Builder, Operand, Operand], Operand], x: Operand) -> Operand:
+    h, odd = divmod(b.shape(x)[-1], 2)
+    both = combine(b, b.moved(x, lambda a: a[..., :h]), b.moved(x, lambda a: a[..., h : 2 * h]))
+    rest = [b.moved(x, lambda a: a[..., 2 * h :])] if odd else []
+    return concatenate(b, [both, *rest], len(b.shape(both)) - 1) if odd else both
 
 
 largest, smallest, product = (reduced(tree(f)) for f in (maximum, minimum, mul))
@@ -251,12 +255,35 @@ def log_sum_exp(b: Builder, x: Operand, y: Operand) -> Operand:
 log_sum = reduced(tree(log_sum_exp))
 
 
+def all_but_one(b: Builder, x: Operand) -> Operand:
+    """At each entry of the last axis, log-sum-exp of the others: down the tree that `log_sum` goes up."""
+    levels = [x]
+    while (n := b.shape(levels[-1])[-1]) > 2:
+        levels.append(_halved(b, log_sum_exp, levels[-1]))
+    out = b.moved(levels.pop(), lambda a: a.flip(-1))
+    for level in reversed(levels):
+        n = b.shape(level)[-1]
+        above = b.moved(out, lambda a, h=n // 2: a[..., [*range(h), *range(h)]])
+        beside = b.moved(level, lambda a, h=n // 2: a[..., [*range(h, 2 * h), *range(h)]])
+        parts = [log_sum_exp(b, above, beside)]
+        if n % 2:
+            parts.append(b.moved(out, lambda a, h=n // 2: a[..., h:]))
+        out = concatenate(b, parts, len(b.shape(x)) - 1)
+    return out
+
+
 def log_softmax(b: Builder, x: Operand, dim: int, *_) -> Operand:
-    """x - logsumexp(x), as -relu(logsumexp(x) - x): the same, and at most zero whatever is known of x."""
-    x, keep = finite(b, x)
-    total = log_sum(b, x if keep is None else Value(b.node(x), keep), [dim], True)
-    out = mul(b, b.elementwise("relu", sub(b, total, x)), -1)
-    return out if keep is None else Value(b.node(out), keep)
+    """-log(1 + e^(r - x)), r being log-sum-exp of the other entries: at most zero, whatever is known of x."""
+    last = b.moved(x, lambda a: a.movedim(dim, -1)) if b.shape(x) else b.shaped(x, (1,))
+    own, keep = finite(b, last)
+    if b.shape(last)[-1] == 1:
+        return torch.zeros(b.shape(x), dtype=torch.float64)
+    rest, others = finite(b, all_but_one(b, last))
+    out = mul(b, b.elementwise("softplus", sub(b, rest, own)), -1)
+    if others is not None:  # the only entry that isn't minus infinity
+        out = where(b, others, out, 0.0)
+    out = out if keep is None else Value(b.node(out), keep)
+    return b.moved(out, lambda a: a.movedim(-1, dim).reshape(b.shape(x)))
 
 
 def loss(of_difference: Callable[[Builder, Operand, float], Operand]) -> Callable:

@@ -127,6 +127,8 @@ class Intervals:
             of, view = self.roots.means[n]
             low, high = (self._viewed(end, view) for end in self.ends[of])
             ends = relaxation.meet(ar, ends, (ar.xp.amin(low, -1), ar.xp.amax(high, -1)))
+        if nodes[n].op in ("add", "sub") and (limit := self._smooth_maximum(n)) is not None:
+            ends = relaxation.meet(ar, ends, limit)
         if nodes[n].op in ("mul", "einsum") and (size := norms.limit(self, n)) is not None:
             ends = relaxation.meet(ar, ends, (-size, size))
         return ends
@@ -303,6 +305,31 @@ class Intervals:
         """Both are the same view of one node."""
         (first, here), (second, there) = self.source(x), self.source(y)
         return first == second and np.array_equal(here, there)
+
+    def _smooth_maximum(self, n: int) -> Ends | None:
+        """Of x + f(y - x), or x - f(x - y), where f increases by at most what its operand does (relu: the maximum, and
+        the minimum; softplus: log(e^x + e^y)): such a value increases in x and in y, so that the ends lie at theirs."""
+        nodes = self.graph.nodes
+        op, operands = nodes[n].op, nodes[n].args
+        for x, rest in (operands, operands[::-1]) if op == "add" else (operands,):
+            if nodes[rest].op not in ("relu", "softplus") or nodes[nodes[rest].args[0]].op != "sub":
+                continue
+            pair = nodes[nodes[rest].args[0]].args
+            other, again = pair if op == "add" else pair[::-1]
+            if again == x:
+                return tuple(self._at_ends(op, rest, x, other, side) for side in (0, 1))
+        return None
+
+    def _at_ends(self, op: str, rest: int, x: int, other: int, side: int):
+        """The value's lower end (side 0), or its upper one, at those of x and of the other operand."""
+        ar, xp, f = self.ar, self.ar.xp, function_of(self.graph.nodes[rest])
+        own, far = self.ends[x][side], self.ends[other][side]
+        finite = xp.isfinite(own) & xp.isfinite(far)
+        own, far = (ar.exact(xp.where(finite, end, 0.0)) for end in (own, far))
+        value = (
+            ar.add(own, ar.value(f, ar.sub(far, own))) if op == "add" else ar.sub(own, ar.value(f, ar.sub(own, far)))
+        )
+        return xp.where(finite, ar.ends(value)[side], (-np.inf, np.inf)[side])
 
     def source(self, n: int) -> tuple[int, np.ndarray]:
         """The node that `n` is a view of, and which of its entries each of n's is."""

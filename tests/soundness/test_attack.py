@@ -55,6 +55,10 @@ def narrower(ends: tuple) -> tuple:
 
 FAR = Network([given(2), ["softmax", [0], 2]], {}, [(np.full(2, -40.0), np.full(2, 40.0))], [], 0)
 NEAR = Network([given(2), ["tanh", [0], None]], {}, [(-np.ones(2), np.ones(2))], [], 0)
+MAXIMUM = Network(
+    [given(2), ["view", [0], [[], 0, []]], ["view", [0], [[], 1, []]], ["sub", [2, 1], None], ["softplus", [3], None],
+     ["add", [1, 4], None]], {}, [(np.full(2, -3.0), np.full(2, 3.0))], [], 0,
+)  # fmt: skip
 FAULTS = {
     "a line's offset": (relaxation, "offset", lambda old: lambda ar, c, slope, upper: tighter(
         old(ar, c, slope, upper), upper), ["tanh", "exp", "softplus", "gelu"]),
@@ -68,6 +72,8 @@ FAULTS = {
         old(self, form), upper=False), [EMBEDDED]),
     "a layer norm's limit": (norms, "limit", lambda old: lambda known, n: (
         None if (limit := old(known, n)) is None else 0.6 * limit), ["layer norm"]),
+    "a smooth maximum's ends": (Relaxed, "_smooth_maximum", lambda old: lambda self, n: (
+        None if (limit := old(self, n)) is None else narrower(limit)), [MAXIMUM]),
 }  # fmt: skip
 
 

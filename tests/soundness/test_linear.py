@@ -16,6 +16,7 @@ from mechverify.kernel.claim import Job
 from mechverify.kernel.evaluate import function_of
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64
+from mechverify.kernel.intervals import Intervals
 from mechverify.kernel.linear import Lines, Relaxed
 from mechverify.kernel.rules import linear
 from tests.soundness import networks
@@ -306,6 +307,44 @@ def test_a_norm_narrower_than_its_planes_is_held():
         assert low.item() <= -value and value <= high.item()
     low = found.form(root, found.ar.exact(np.array([1.0, -1.0]).reshape(1, 2, 1)))
     assert (low <= -value).all() and (low > -1.01).all()
+
+
+X, Y = ["view", [0], [[], 0, []]], ["view", [0], [[], 1, []]]
+JOINT = {  # rows on x (1) and y (2); whether the value is one of f's smooth maxima or minima, whose ends are exact
+    "x + f(y - x)": ([["sub", [2, 1], None], "f", ["add", [1, 4], None]], True),
+    "f(y - x) + x": ([["sub", [2, 1], None], "f", ["add", [4, 1], None]], True),
+    "x - f(x - y)": ([["sub", [1, 2], None], "f", ["sub", [1, 4], None]], True),
+    "x + f(x - y)": ([["sub", [1, 2], None], "f", ["add", [1, 4], None]], False),
+    "y - f(x - y)": ([["sub", [1, 2], None], "f", ["sub", [2, 4], None]], False),
+    "f(x - y) - x": ([["sub", [1, 2], None], "f", ["sub", [4, 1], None]], False),
+    "x + f(y + x)": ([["add", [2, 1], None], "f", ["add", [1, 4], None]], False),
+    "x + f(y - x) of itself": ([["sub", [1, 1], None], "f", ["add", [1, 4], None]], True),
+}
+
+
+@pytest.mark.parametrize("function", ["relu", "softplus", "silu", "gelu", "abs", "exp"])
+@pytest.mark.parametrize("form", JOINT)
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
+def test_smooth_maxima_are_held(function, form, scale):
+    rows, joint = JOINT[form]
+    rows = [given(2), X, Y, *([function, [3], None] if row == "f" else row for row in rows)]
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        centre, radius = rng.normal(size=2) * scale, rng.random(2) * scale
+        box = centre - radius, centre + radius
+        claim = networks.claim(Network(rows, {}, [box], [], 0))
+        at = np.array([[a, b] for a in (0, 1, *rng.random(9)) for b in (0, 1, *rng.random(9))])
+        points = np.clip(box[0] + at * (box[1] - box[0]), *box)
+        values = evaluate(claim.graph, {}, [claim.output], np.zeros((len(points), 0), int), [points], exact=True)
+        values = values[claim.output].ravel()
+        for kind in (Intervals, Relaxed):
+            (found,) = linear.bounds(Job(claim, Float64()), [claim.domain], kind=kind)
+            low, high = found.low.item(), found.high.item()
+            assert all(arb(low) <= v <= arb(high) for v in values)
+            if joint and function in ("relu", "softplus"):
+                ends = min(map(float, values)), max(map(float, values))
+                size = 1e-12 * (1 + np.abs(box).max())
+                assert ends[0] - size <= low and high <= ends[1] + size
 
 
 @pytest.mark.parametrize("gap", [23.0, 25.0, 100.0])
