@@ -226,7 +226,7 @@ def test_about_counts_the_kernel():
         1 for p in (ROOT / "mechverify" / "kernel").rglob("*.py") for line in p.read_text().splitlines() if line.strip()
     )
     assert f"mechverify.kernel: {lines} lines" in output
-    assert lines <= 6_200  # 2,000 before general networks, 700 of rule compact, 850 of the sentence that is printed
+    assert lines <= 6_500  # 2,000 before the rules of general networks, 700 of rule compact, 670 of the statement
     for part in ("rules/fold.py", "axiom ieee754", "axiom libm:float32", "format version 2"):
         assert part in output
 

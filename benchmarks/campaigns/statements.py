@@ -416,7 +416,7 @@ def rewritten(rows: list, graph: Graph, node: int, op: str, new: str | None) -> 
         elif op == "input":
             rows[n][2] = [rows[n][2][0] + 5, rows[n][2][1]]
         else:
-            rows[n][2] = [rows[n][2][0], [(float.fromhex(v) + 0.75).hex() for v in rows[n][2][1]]]
+            rows[n][2] = [rows[n][2][0], [float(np.nextafter(float.fromhex(v), np.inf)).hex() for v in rows[n][2][1]]]
 
 
 def measure(count: int, seed: int = 0) -> tuple[Counter, list[str], Counter, list[str]]:

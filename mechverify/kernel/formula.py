@@ -14,6 +14,7 @@ from mechverify.kernel.integers import OPERATIONS
 from mechverify.kernel.words import listed, number, quoted
 
 LONGEST = 2_000  # characters of a formula, with its shared parts
+WORK = 2**15  # nodes of all formulas of a claim: what comes after them is given by number
 ENTRIES = 32  # of a constant in a formula
 SHARED = 16  # characters: shorter parts are repeated, not named
 INFIX = {"add": "+", "sub": "-", "mul": "*", "sum": "+", "product": "*", "eq": "==", "lt": "<", "le": "<=",
@@ -47,6 +48,7 @@ class Formulas:
     def __init__(self, listing: Listing, names: dict[int, str]):
         self.graph, self.listing, self.names = listing.graph, listing, names
         self.used: dict[int, str] = {}  # names in the formulas that were written
+        self.left = WORK
 
     def write(self, roots: list[int]) -> tuple[list[str], list[str]]:
         """Formulas of the nodes, and definitions `t1 = ...` of the parts that they share."""
@@ -58,8 +60,9 @@ class Formulas:
                 if a not in needed:
                     needed.add(a)
                     stack.append(a)
-            if len(needed) > LONGEST:
+            if len(needed) > min(LONGEST, self.left):
                 return self._by_number(roots)
+        self.left -= len(needed)
         texts: dict[int, str] = {}
         definitions: list[str] = []
         for n in sorted(needed):

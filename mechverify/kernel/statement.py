@@ -132,13 +132,11 @@ def _sequences(claim: Claim) -> str:
 
 def _ids(tokens: tuple[int, ...]) -> str:
     """A set of ascending ids; three neighbours and more as `first..last`."""
-    parts, i = [], 0
-    while i < len(tokens):
-        j = i
-        while j + 1 < len(tokens) and tokens[j + 1] == tokens[j] + 1:
-            j += 1
-        parts += [f"{tokens[i]}..{tokens[j]}"] if j > i + 1 else [str(t) for t in tokens[i : j + 1]]
-        i = j + 1
+    ids = np.array(tokens)
+    starts = np.flatnonzero(np.diff(ids, prepend=ids[0] - 2) != 1)
+    parts: list[str] = []
+    for first, last in zip(ids[starts].tolist(), ids[[*(starts[1:] - 1), -1]].tolist(), strict=True):
+        parts += [f"{first}..{last}"] if last > first + 1 else map(str, dict.fromkeys((first, last)))
     return f"{{{listed(parts, separator=',')}}}"
 
 
@@ -177,14 +175,14 @@ def _accuracy(theorem: Theorem) -> Statement:
     if equals == nodes.name(claim.target):
         equals += f" of a {_graph(nodes)}"
     margin = f", by more than {number(claim.margin)}" if claim.margin else ""
-    threshold = "" if claim.at_least is None else f", on at least {number(claim.at_least)} of them"
+    threshold = "" if claim.at_least is None else f", on at least {claim.at_least} of them"
     return Statement(
         **_common(theorem),
         claim=f"strict argmax {subject} = {equals}{margin}{threshold}{_where(shared)}",
         subject=subject,
         equals=equals + _where(shared),
         margin=number(claim.margin),
-        threshold="" if claim.at_least is None else f"at least {number(claim.at_least)}",
+        threshold="" if claim.at_least is None else f"at least {claim.at_least}",
         given=(),
         lemmas=(),
         model=f"{claim.architecture}, weights sha256 {claim.weights_sha256}",
