@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import product
 from math import prod
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +28,7 @@ from mechverify.kernel.float64 import Float64
 from mechverify.kernel.intervals import Intervals
 from mechverify.kernel.linear import Relaxed
 from mechverify.kernel.rules import linear
+from mechverify.provers.base import Budget
 from mechverify.provers.ranges import BoundsProblem, optimised
 from tests.soundness import networks
 from tests.soundness.networks import FUNCTIONS, Maker, Network, evaluate, hexadecimal
@@ -208,7 +208,8 @@ class Case:
             turns = iter(range(4))
             problem = BoundsProblem.__new__(BoundsProblem)
             problem.claim, problem.job, problem.ar, problem.shared = claim, self.job, Tensors(), False
-            budget: Any = SimpleNamespace(spent=lambda: next(turns, None) is None)
+            budget = Budget()
+            budget.spent = lambda: next(turns, None) is None
             ((leaf, _),) = optimised(problem, whole, budget)
             lines = linear.Given(Reader(leaf["lines"], "lines"))
         cells = linear.cells(self.job, self.parts if "cells" in kind else whole)

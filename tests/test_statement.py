@@ -100,7 +100,7 @@ def test_the_graph_is_what_its_hash_is_of(tmp_path):
     path = tmp_path / "graph.cert"
     path.write_bytes(networks.file(doc, data))
     theorem = check(path.read_bytes())
-    shown = CliRunner().invoke(app, ["show", str(path), "--graph"]).output
+    shown = CliRunner().invoke(app, ["show", str(path), "--graph"]).stdout
     assert shown == "n0 = input(0, (2))\nn1 = add(n0, n0)\n"
     assert hashlib.sha256(shown.encode()).hexdigest() == digest(listing(theorem))
     assert digest(listing(theorem)) in state(theorem).model

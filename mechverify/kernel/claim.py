@@ -286,16 +286,31 @@ class Job:
             raise Rejected("a point is not shown to satisfy the claim's conditions")
         value = values[claim.output]
         value = value.map(lambda a: np.broadcast_to(a, (len(tokens), *a.shape[1:])).reshape(len(tokens), -1))
-        least, most = claim.least or [-np.inf] * claim.outputs, claim.most or [np.inf] * claim.outputs
         low, high = ar.lower(value), ar.upper(value)
         if type(ar) is Exact:
+            ar.spend(claim.outputs, 1, 100)
             unit = Fraction(2) ** value.exponent
             low, high = low * unit, high * unit
-            least, most = np.array(least, object), np.array(most, object)
-        else:  # a float64 is below a threshold if it is below the next float64
-            least, most = np.array(list(map(float_above, least))), np.array(list(map(float_below, most)))
+            least, most = self._exact_thresholds
+        else:
+            least, most = self._float_thresholds
         broken = ((high < least) | (low > most)).astype(bool).any(1)
         return Range(low, high), broken, broken | ((low >= least) & (high <= most)).astype(bool).all(1)
+
+    @cached_property
+    def _exact_thresholds(self) -> tuple[np.ndarray, np.ndarray]:
+        """[entries]; infinite where there are none."""
+        claim = self.claim
+        self.ar.spend(claim.outputs, 1, 100)
+        least, most = claim.least or [-np.inf] * claim.outputs, claim.most or [np.inf] * claim.outputs
+        return np.array(least, object), np.array(most, object)
+
+    @cached_property
+    def _float_thresholds(self) -> tuple[np.ndarray, np.ndarray]:
+        """A float64 is below a threshold if and only if it is below the next float64."""
+        self.ar.spend(self.claim.outputs, 1, 1_000)
+        least, most = self._exact_thresholds
+        return np.array(list(map(float_above, least))), np.array(list(map(float_below, most)))
 
 
 def _entries(graph: Graph, output: int) -> int:

@@ -33,7 +33,7 @@ from benchmarks.campaigns import mechanisms
 from mechverify import Accuracy, Bounds, Holds, Mod, Within, ball, capture, count, kth_largest, lookup, prove, tokens
 from mechverify.claims import ClaimError
 from mechverify.claims.language import Table, compile_mechanism, exact
-from mechverify.report import ranges
+from mechverify.kernel.statement import state
 from tests import oracle
 
 X = tokens("x", length=2, vocab=7)
@@ -325,11 +325,11 @@ def test_a_table_as_an_index_and_in_an_accuracy(pair):
 
 def test_a_table_is_printed_by_its_first_entries_and_a_digest():
     table = [(3 * i) % 101 for i in range(200)]
-    digest = hashlib.sha256(",".join(map(str, table)).encode()).hexdigest()
+    digest = hashlib.sha256(", ".join(map(str, table)).encode()).hexdigest()
     at = lookup(table, 25 * X[0])
     for mechanism in (at, Mod(at, 200)):  # a real table, and one of integers
-        (text,) = ranges.added(prove(Bounds(mechanism, over=X)).theorem.claim).values()
-        assert f"[0, 3, 6, 9, 12, 15, 18, 21, ...; 200 entries, sha256 {digest}][(25*x0)]" in text
+        text = state(prove(Bounds(mechanism, over=X)).theorem).claim
+        assert f"[0, 3, 6, 9, 12, 15, 18, 21, ... (200 in all, sha256 {digest})][(25 * x0)]" in text
 
 
 def test_messages_fit_a_screen():

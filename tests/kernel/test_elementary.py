@@ -169,6 +169,10 @@ def test_what_is_no_number_is_refused(name, kind):
 @both
 @pytest.mark.parametrize("x", [1e20, 1e50, 1e300, -1e300, 1e308])
 def test_exp_refuses_what_it_cannot_reduce(kind, x):
+    if kind is Float64 and x < 0:
+        found = value("exp", kind(), [x])
+        assert found.mid == 0 and 2.0**-1074 <= found.rad <= 2.0**-1060
+        return
     with pytest.raises(Rejected):
         value("exp", kind(), [x])
 
