@@ -37,7 +37,7 @@ def certificate(small_model, tmp_path):
 def test_prove_check_show_report(certificate, small_model, tmp_path):
     assert "ACCEPTED" in run("check", certificate, "--weights", small_model, code=0).output
     shown = run("show", certificate, code=0).output
-    for part in ("PROVED", "max(x0, x1, x2)", "6^3 = 216", "ieee754", "at least 0.5", "brute force", "wrong on"):
+    for part in ("PROVED", "max(x0, x1, x2)", "6^3 = 216", "ieee754", "at least 1/2", "brute force", "wrong on"):
         assert part in " ".join(shown.split()), part
     run("report", certificate, "--html", tmp_path / "html", "--latex", tmp_path / "t.tex", code=0)
     assert "small.cert" in (tmp_path / "html" / "index.html").read_text()

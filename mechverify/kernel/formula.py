@@ -126,10 +126,10 @@ class Formulas:
         match node.op:
             case "integer":
                 return str(node.attr)
+            case "constant" if len(node.shape) == 1:
+                return f"[{listed(node.attr[1], number)}]"
             case "constant" if len(node.attr[1]) > ENTRIES:
                 return self.listing.name(n)
-            case "constant" if len(node.shape) == 1:
-                return f"[{', '.join(map(number, node.attr[1]))}]"
             case "input":
                 return f"input{node.attr[0]}"
             case "pi":

@@ -375,7 +375,7 @@ class Graph:
             case ("operator", sign, *parts):
                 return op in OPERATORS[sign] and len(parts) == len(args) and all(map(says, parts, args))
             case ("list", *parts):
-                return op == "constant" and a == ((len(parts),), tuple(p[1] for p in parts if p[0] == "number"))
+                return op == "constant" and len(a[0]) == 1 and self._lists(tuple(parts), a[1])
             case ("call", name, *parts):
                 if op != name or len(parts) < len(args) or not all(map(says, parts, args)):
                     return False
@@ -440,11 +440,11 @@ class Graph:
             step *= size
         return a == (tuple(shape), offset, tuple(strides))
 
-    def _lists(self, parts: tuple, table: tuple[int, ...]) -> bool:
-        """A list of integers, maybe abridged."""
+    def _lists(self, parts: tuple, table: tuple) -> bool:
+        """A list of numbers, maybe abridged."""
         texts = [written(p[1]) if p[0] == "number" else p[1] if p[0] == "abridged" else "?" for p in parts]
         try:
-            same_list(", ".join(texts), list(map(str, table)))
+            same_list(", ".join(texts), [written(Fraction(v)) for v in table])
         except False_:
             return False
         return True
