@@ -62,9 +62,7 @@ EXAMPLES = [
 
 
 def run(board: Board, quick: bool) -> None:
-    """The examples, and graphs of these operations at hostile scales, judged by python-flint."""
-    missed = [e.what for e in EXAMPLES if e.run() != e.after]
-    board.row("known ranges: examples that aren't as they should be", "0", ", ".join(missed) or "0", not missed)
+    """Graphs of these operations at hostile scales, judged by python-flint."""
     found = attack.hostile(97 if quick else 3)
     board.row("known ranges at the ends of float64: values outside", "0", str(found), found.nothing)
     found = Attack(("interval", "linear"))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune, weight_norm
 
 from benchmarks.board import Board
-from benchmarks.campaigns.examples import Example, seen
+from benchmarks.campaigns.examples import Example
 from mechverify import transformer
 from mechverify.claims import ClaimError
 from mechverify.graph.adapters import load
@@ -46,7 +46,6 @@ def run(board: Board, quick: bool) -> None:
     unclear = [name for name, (case, says) in REFUSED.items() if not _clear(case, says)]
     board.row(f"{len(REFUSED)} constructs that can't be captured: without one clear message", "0",
               f"{len(unclear)} {unclear}", not unclear)  # fmt: skip
-    seen(board, EXAMPLES)
 
 
 def _clear(case, says: str) -> bool:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from benchmarks.board import Board
-from benchmarks.campaigns.examples import Example, seen
+from benchmarks.campaigns.examples import Example
 from mechverify import Bounds, Holds, ball, box, capture, lookup, tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.kernel.float64 import float_above, float_below
@@ -40,7 +40,6 @@ class Case(NamedTuple):
 
 
 def run(board: Board, quick: bool) -> None:
-    seen(board, EXAMPLES)
     told = judged(QUICK if quick else CLAIMS, seed=15)
     board.row(
         "claims with a verdict that is false, or a refutation outside the domain", "0", told["false"], not told["false"]

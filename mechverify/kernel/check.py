@@ -311,7 +311,7 @@ def _conclude_bounds(entry: Reader, verdict: str, job: Job, proved: Range) -> Ra
         ends.append(np.array(numbers))
     entry.close()
     stated = Range(*ends)
-    if (stated.low > proved.low).any() or (stated.high < proved.high).any():
+    if not ((stated.low <= proved.low).all() and (stated.high >= proved.high).all()):  # nor may a NaN pass
         raise Rejected("the bounds stated are tighter than those proved")
     if verdict != "BOUNDED" and claim.least is None and claim.most is None:
         raise Rejected(f"a claim without a threshold can't be {verdict}")

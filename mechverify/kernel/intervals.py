@@ -288,7 +288,7 @@ class Intervals:
                 low, high = (xp.amin(xp.where(inside, end, np.inf), 1) for end in (args[0][0], -args[0][1]))
                 return low, -high
             case "slack":
-                zero = 0 * self.bounds[node.args[0]].point.mid.sum(-1)
+                zero = 0 * self._finite(self.bounds[node.args[0]].point.mid).sum(-1)
                 inactive = bool((args[0][0] >= 0).all())
                 return (zero if inactive else zero - relaxation.SLACK), zero
             case "mul":

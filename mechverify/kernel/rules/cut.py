@@ -38,7 +38,7 @@ def check(job: Job, part: Domain, witness: Reader, prove: Callable) -> tuple[Ran
         row.close()
         empty = found.low[0] > found.high[0]
         vacuous |= empty
-        if not empty and ((stated.low > found.low).any() or (stated.high < found.high).any()):
+        if not (empty or ((stated.low <= found.low).all() and (stated.high >= found.high).all())):
             raise Rejected(f"{row.where}: the bounds stated are tighter than those proved")
         lemmas.append(Lemma(site, mechanism, stated))
         job.lemmas.append(ProvedLemma(*names, None if empty else stated, part))

@@ -115,6 +115,8 @@ def bounds(job: Job, parts: list[Domain], *, shared: bool = False, kind: type[In
     output, shape = value.output(), (len(parts), job.claim.outputs)
     low, high = (np.broadcast_to(a, (len(parts), *a.shape[1:])).reshape(shape)
                  for a in output)  # fmt: skip
+    if np.isnan(low).any() or np.isnan(high).any():
+        raise Rejected("a bound is not a number")
     empty = np.broadcast_to(value.empty, len(parts))
     if not job.claim.where and any(e and not part.facts for e, part in zip(empty, parts, strict=True)):
         raise Rejected("bounds of a part that has inputs contradict each other")
