@@ -278,7 +278,7 @@ FAULTS = [
     Fault("both", "check.py", "Range(np.maximum(a.low, b.low), np.minimum(a.high, b.high))",
           "Range(np.maximum(a.low, b.low), np.minimum(a.high, b.low))", LINEAR),
     Fault("bounds", "claim.py", "if not (low <= high).all():", "if False:", LINEAR),
-    Fault("bounds", "check.py", "if (stated.low > proved.low).any() or", "if (stated.low > proved.high).any() or", LINEAR),
+    Fault("bounds", "check.py", "if not ((stated.low <= proved.low).all() and", "if not ((stated.low <= proved.high).all() and", LINEAR),
     Fault("bounds", "check.py", 'if verdict == "PROVED" and not reached:', "if False:", LINEAR),
     Fault("point", "claim.py", "((high < least)", "((low < least)", LINEAR),
     Fault("bounds", "check.py", "_all_at_least(-stated.high, [-t for t in most])", "_all_at_least(-stated.high, [])", LINEAR),
@@ -289,7 +289,7 @@ FAULTS = [
     Fault("point", "rules/evaluation.py", "attained, broken = job.enclose(ids, numbers)",
           "attained, broken = job.enclose(ids, numbers * 0 + domain.low)", LINEAR),
     # rules/cut.py, and rule solver
-    Fault("cut", "rules/cut.py", "if not empty and ((stated.low > found.low).any() or (stated.high < found.high).any()):", "if False:", CUT),
+    Fault("cut", "rules/cut.py", "if not (empty or ((stated.low <= found.low).all() and (stated.high >= found.high).all())):", "if False:", CUT),
     Fault("cut", "rules/cut.py", "_shape(graph, site) != _shape(graph, mechanism)", "False", CUT),
     Fault("cut", "rules/cut.py", "if site in errors or not", "if not", CUT),
     Fault("cut", "rules/cut.py", "[*low, least], [*high, most]", "[*low, least / 2], [*high, most / 2]", CUT),
