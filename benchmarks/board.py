@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -17,13 +18,15 @@ class Board:
     def row(self, what: str, target: str, figure: float | str, met: bool) -> None:
         self.rows.append({"what": what, "target": target, "figure": figure, "met": bool(met)})
         mark = "met   " if met else "MISSED"
-        Console().print(f"{mark}  {what}: {figure}  (target: {target})", highlight=False, soft_wrap=True)
+        Console().print(f"{mark}  {what}: {figure}  (target: {target})", highlight=False, soft_wrap=True, markup=False)
 
     def finish(self, name: str, quick: bool) -> int:
         """Print the table, keep that of a full run in benchmarks/results, and return the exit code."""
         table = Table("what", "target", "figure", "met", title=self.title)
         for r in self.rows:
-            table.add_row(r["what"], r["target"], str(r["figure"]), "yes" if r["met"] else "[red]NO[/]")
+            table.add_row(
+                escape(r["what"]), escape(r["target"]), escape(str(r["figure"])), "yes" if r["met"] else "[red]NO[/]"
+            )
         Console(width=150).print(table)
         record = {"machine": f"{platform.machine()}, Python {platform.python_version()}", "rows": self.rows}
         if not quick:
