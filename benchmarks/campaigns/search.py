@@ -64,8 +64,6 @@ def judged(count: int, seed: int) -> Counter:
             vacuous = not case.feasible and "nothing is claimed" in str(error)
             # at the ends of float64's range, numbers have 600 digits
             long = re.search(r"has (too many|more than [0-9]+) digits", str(error))
-                r"has (too many|more than [0-9]+) digits", str(error)
-            )  # at the ends of float64's range, numbers of 600 digits
             told["vacuous" if vacuous else "refused for a number's length" if long else "error"] += 1
             if not vacuous and not long:
                 print(f"claim {i} of seed {seed}: {error}")
