@@ -1,7 +1,7 @@
 """Domains: products of token sets. They know their size, can be sampled, and name the inputs' symbols."""
 
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import prod
 
 import numpy as np
@@ -10,9 +10,29 @@ import sympy
 from mechverify.claims.errors import ClaimError
 
 
-def _symbol(name: str) -> sympy.Symbol:
-    """Not `integer=True`: what sympy knows, it rewrites, and of integers at times wrongly (see language.py)."""
-    return sympy.Symbol(name, extended_real=True)
+class Token(sympy.Symbol):
+    """The integer that a token means. Not `integer=True`: what sympy knows, it rewrites, and of integers at times
+    wrongly (see language.py)."""
+
+    def __new__(cls, name: str) -> "Token":
+        return super().__new__(cls, name, extended_real=True)
+
+    def __getnewargs_ex__(self) -> tuple:
+        return (self.name,), {}
+
+
+def _left_as_written(evaluate: Callable) -> classmethod:
+    """Of a Piecewise p of 2 and 4, sympy takes p % 6 for 0, and p / 6 for an integer; of 8*(sign(x) % 6) % 6 it makes
+    2*(sign(x) % 6). The results don't tell that they are wrong, so nothing that speaks of a token is evaluated."""
+
+    def unless_of_tokens(cls: type, *args: sympy.Expr) -> sympy.Expr | None:
+        return None if any(sympy.sympify(a).atoms(Token) for a in args) else evaluate(cls, *args)
+
+    return classmethod(unless_of_tokens)
+
+
+for jumps in (sympy.Mod, sympy.floor, sympy.ceiling):
+    jumps.eval = _left_as_written(jumps.eval.__func__)
 
 
 class Tokens:
@@ -29,7 +49,7 @@ class Tokens:
             if not ids or ids[0] < 0 or ids[-1] >= len(self.values):
                 want = f"give ids from 0 to {len(self.values) - 1}"
                 raise ClaimError(f"tokens {name!r}: position {i} allows {list(ids)[:4]}...; {want}")
-        self.symbols = tuple(_symbol(f"{name}{i}") for i in range(len(self.allowed)))
+        self.symbols = tuple(Token(f"{name}{i}") for i in range(len(self.allowed)))
 
     def __len__(self) -> int:
         return len(self.symbols)

@@ -236,8 +236,6 @@ class _Compiler:
         numerator, denominator = self.ratio(e)
         if denominator == 1:
             return numerator
-        if e.is_integer:  # sympy leaves out a floor where it sees an integer
-            return self.emit(e, "floordiv", [numerator], denominator)
         return self.fail(e, f"is no integer, but divided by {denominator}; floor(a/n) divides by a positive integer n")
 
     def nodes(self, expressions: Any) -> list[int]:
