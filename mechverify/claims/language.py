@@ -19,7 +19,7 @@ import sympy
 from sympy.core.relational import Relational
 from sympy.logic import boolalg
 
-from mechverify.claims.domain import Tokens
+from mechverify.claims.domain import Token, Tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.numbers import number as exact
 from mechverify.graph.messages import short
@@ -160,12 +160,17 @@ def integral(e: sympy.Basic, tokens: Tokens | None) -> bool:
 
 def unsafe(e: sympy.Basic) -> bool:
     """Whether sympy may have made this of another expression, of another value: a product with sympy's Mod of what it
-    knows to be an integer, or such a Mod with another inside (what its rule for products of remainders returns)."""
+    knows to be an integer, or such a Mod with another inside (what its rule for products of remainders returns). Mod of
+    tokens is left as it is written (domain.py)."""
     if isinstance(e, sympy.Mod):
-        return bool(e.is_integer) and len(e.atoms(sympy.Mod)) > 1
+        return _rewritten(e) and len(e.atoms(sympy.Mod)) > 1
     negation = e.is_Mul and len(e.args) == 2 and e.args[0] == -1
     factors = e.args if e.is_Mul and not negation else [e] if e.is_Pow else []
-    return any(isinstance(a.base if a.is_Pow else a, sympy.Mod) and a.is_integer for a in factors)
+    return any(_rewritten(a.base if a.is_Pow else a) for a in factors)
+
+
+def _rewritten(e: sympy.Basic) -> bool:
+    return isinstance(e, sympy.Mod) and bool(e.is_integer) and not e.atoms(Token)
 
 
 USE_OURS = "sympy rewrites Mod of integers, at times wrongly: use the one from mechverify (from mechverify import Mod)"
