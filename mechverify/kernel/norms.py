@@ -2,7 +2,7 @@
 
 A node s *dominates* a node c with factors q >= 0 if s_r >= 0 and s_r^2 >= sum_j q_rj c_j^2 for every input. Then
 |c_i / s_r| <= 1 / sqrt(q_ri), and the squares of c_i / s_r add up to at most 1 / min_i q_ri over any entries i of c.
-Argument: docs/soundness.md, "Normalised vectors".
+Argument: docs/soundness.md, lemma L3, whose steps (a) to (d) are `_squares`, `_derived`, `_maxima`, `_centred`.
 """
 
 from fractions import Fraction
@@ -204,7 +204,7 @@ def _product(known: "Intervals", n: int) -> Any | None:
             each = [ar.point(_most(known, factors[:, others])) for *_, factors in vectors]
             traces = ar.sum(ar.mul(ar.mul(*each), ar.point(k[:, r][:, others])))
             largest = ar.ends(ar.add(ar.point(largest), traces))[1]
-        rows.append(largest)
+        rows.append(xp.where(largest == largest, largest, np.inf))  # infinity times zero says nothing
     return xp.stack(rows, -1).reshape(-1, *nodes[n].shape)
 
 
