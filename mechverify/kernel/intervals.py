@@ -119,7 +119,7 @@ class Intervals:
         self.bounds[n] = ar.where(less, relaxation.ball(ar, low, high), x) if bool(less.any()) else x
 
     def _known(self, n: int, ends: Ends) -> Ends:
-        """Without what no value of the node can be."""
+        """Without what no value of the node can be (lemmas L2 and L3)."""
         ar, nodes = self.ar, self.graph.nodes
         if n in self.roots.shares:
             ends = ar.xp.clip(ends[0], 0.0, None), ar.xp.clip(ends[1], None, 1.0)

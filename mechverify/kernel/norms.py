@@ -2,7 +2,7 @@
 
 A node s *dominates* a node c with factors q >= 0 if s_r >= 0 and s_r^2 >= sum_j q_rj c_j^2 for every input. Then
 |c_i / s_r| <= 1 / sqrt(q_ri), and the squares of c_i / s_r add up to at most 1 / min_i q_ri over any entries i of c.
-Argument: docs/soundness.md, "Normalised vectors".
+Argument: docs/soundness.md, lemma L3, whose steps (a) to (d) are `_squares`, `_derived`, `_maxima`, `_centred`.
 """
 
 from fractions import Fraction
@@ -186,7 +186,7 @@ def _product(known: "Intervals", n: int) -> Any | None:
     size = prod(nodes[n].shape)
     if size * max(size, prod(nodes[inner[0]].shape)) > ROOM:
         return None
-    ar.spend(size, len(vectors))
+    ar.spend(size * prod(nodes[inner[0]].shape), size * len(vectors))
     eye = ar.exact(ar.raw(np.eye(size).reshape(1, size, *nodes[n].shape)))
     ((_, form),) = known.transposed(n, eye)
     ends = [end.reshape(end.shape[0], size, -1) for end in ar.ends(form)]
@@ -204,7 +204,7 @@ def _product(known: "Intervals", n: int) -> Any | None:
             each = [ar.point(_most(known, factors[:, others])) for *_, factors in vectors]
             traces = ar.sum(ar.mul(ar.mul(*each), ar.point(k[:, r][:, others])))
             largest = ar.ends(ar.add(ar.point(largest), traces))[1]
-        rows.append(largest)
+        rows.append(xp.where(largest == largest, largest, np.inf))  # infinity times zero says nothing
     return xp.stack(rows, -1).reshape(-1, *nodes[n].shape)
 
 
@@ -269,11 +269,18 @@ def _add_up_to_zero(known: "Intervals", c: int, groups: np.ndarray) -> np.ndarra
             continue
         forms, scale = parts
         pending = {m: form * scale for m, form in pending.items()}
-        for operand, form in forms:
-            pending[operand] = pending[operand] + form if operand in pending else form
-        if any(np.abs(form).sum() >= EXACT for form in pending.values()):
+        if not all(_exact(form) for form in pending.values()):
             return np.zeros(rows, bool)
+        for operand, form in forms:  # checked one by one: what follows may cancel a sum that was rounded
+            pending[operand] = pending[operand] + form if operand in pending else form
+            if not _exact(pending[operand]):
+                return np.zeros(rows, bool)
     return zero
+
+
+def _exact(form: np.ndarray) -> bool:
+    """A sum of two such forms, or one times an integer, is rounded only to what is none (a NaN is none)."""
+    return bool(np.abs(form).sum() < EXACT)
 
 
 def _integral(known: "Intervals", n: int, k: np.ndarray) -> tuple[list[tuple[int, np.ndarray]], float] | None:
@@ -294,18 +301,22 @@ def _integral(known: "Intervals", n: int, k: np.ndarray) -> tuple[list[tuple[int
             return [(node.args[0], form.reshape(len(k), *shape))], 1.0
         case "over_root":
             root = isqrt(node.attr)
-            return ([(node.args[0], k)], float(root)) if root * root == node.attr else None
+            return ([(node.args[0], k)], float(root)) if root * root == node.attr and root < EXACT else None
         case "mul" | "einsum":
             at = 1 if node.args[0] in known.fixed else 0
-            low, high = (_array(end)[0] for end in known.ends[node.args[1 - at]])
-            number, scale = _whole(low)
-            if number is None or not (low == high).all():
+            low, high = (_array(end) for end in known.ends[node.args[1 - at]])
+            if len(low) != 1 or not (low == high).all():  # numbers, and the same ones for every cell
+                return None
+            number, scale = _whole(low[0])
+            if number is None:
                 return None
             if node.op == "mul":
                 form = k * number
                 size = np.abs(k).sum() * np.abs(number).max()
             else:
                 *terms, result = node.attr.replace("->", ",").split(",")
+                sizes = dict(zip(terms[at] + terms[1 - at], (*nodes[node.args[at]].shape, *number.shape), strict=True))
+                known.ar.spend(len(k) * prod(sizes.values()), 1, 1)
                 form = np.einsum(f"Z{result},{terms[1 - at]}->Z{terms[at]}", k, number)
                 size = np.abs(k).sum() * np.abs(number).sum()
             return ([(node.args[at], form)], scale) if size < EXACT else None

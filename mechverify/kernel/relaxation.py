@@ -255,7 +255,7 @@ def hull(ar: Arithmetic, low: Ball, high: Ball) -> Ball:
     return ar.widen(mid, 1.0, of=up._replace(mid=ar.xp.maximum(up.mid, down.mid)))  # maximum keeps a NaN
 
 
-Ends = tuple[Any, Any]  # raw arrays, of which some may be infinite: -inf below, inf above; never NaN
+Ends = tuple[Any, Any]  # raw arrays, of which some may be infinite: -inf below, inf above; never NaN (lemma L1)
 
 
 def ball(ar: Arithmetic, low: Any, high: Any) -> Ball:

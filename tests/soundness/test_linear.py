@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 import pytest
-from flint import arb
+from flint import arb, ctx
 
 from mechverify.kernel import Rejected, check, relaxation
 from mechverify.kernel.arithmetic import Ball
@@ -289,6 +289,34 @@ def test_a_scale_that_something_is_taken_off_is_no_norm(shift):
     assert (high < 1 + 1e-9) == (shift >= 0)
 
 
+def test_a_sum_of_entries_that_only_rounding_makes_zero_is_not_zero():
+    """c = (x_0, 0), written so that its entries' form passes 2^53: one of x_0 gets lost there, and |c_0 / s| would be at
+    most 1 / sqrt 2 if c were centred."""
+    most = 2.0**52
+    rows = [given(2), constant([1.0, 1.0]), ["mul", [0, 1], None]]
+
+    def put(op: str, args: list, attr=None) -> int:
+        rows.append([op, args, attr])
+        return len(rows) - 1
+
+    def times(n: int, k: float) -> int:
+        rows.append(constant([k, 0.0]))
+        return put("mul", [n, len(rows) - 1])
+
+    zero = times(put("sub", [2, 2]), 2.0)
+    more = [times(2, k) for k in (most - 1, most - 2, 2.0)]  # 2^53 - 1 times x, by way of node 2
+    less = [times(0, k) for k in (most - 1, most - 2, 1.0)]
+    c = put("add", [put("add", [put("add", [more[0], more[1]]), more[2]]), zero])
+    for part in less:
+        c = put("sub", [c, part])
+    square = put("einsum", [put("power", [c], 2), 1], "a,a->")
+    rows.append(["constant", [], [[], [(1e-5).hex()]]])
+    put("mul", [c, put("rsqrt", [put("add", [square, len(rows) - 1])])])
+    found, root = relaxed(Network(rows, {}, [(np.ones(2), 2 * np.ones(2))], [], 0))
+    assert found.ends[root][1].ravel()[0] >= 2 / np.sqrt(4 + 1e-5)
+    assert found.ends[root][1].ravel()[0] < 1 + 1e-9  # it is seen to be a norm
+
+
 def test_a_norm_narrower_than_its_planes_is_held():
     """x / sqrt(x^2 + 1/10) on [-3, 3]: its interval, of both ends, takes the place of planes over the wide box."""
     rows = [
@@ -356,9 +384,10 @@ def test_capped_probabilities_are_held(gap, width):
     claim = networks.claim(net)
     (found,) = linear.bounds(Job(claim, Float64()), [claim.domain])
     for x in (gap, gap + width):
-        share = 1 / (1 + arb(x).exp())
-        for low, value, high in zip(found.low.tolist(), (1 - share, share), found.high.tolist(), strict=True):
-            assert arb(low) <= value <= arb(high)
+        with ctx.workprec(600):  # 1 - e^-100 is less than 1 by far more than 53 bits show
+            share = 1 / (1 + arb(x).exp())
+            for low, value, high in zip(found.low.tolist(), (1 - share, share), found.high.tolist(), strict=True):
+                assert arb(low) <= value <= arb(high)
 
 
 # --- whole certificates -----------------------------------------------------------------------------------------------
