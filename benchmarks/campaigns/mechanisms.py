@@ -416,6 +416,7 @@ STRICT = "write <= or >="
 JUMPS = "jumps; bound the value itself, and tell its pieces apart with given="
 COUNTS = "count compares integers; of real values say Abs(a - b) <= eps"
 EQUAL = "is just False, whatever the input; write Eq(a, b) for a == b, and"
+SIGNED = tokens("x", length=2, vocab=2, values=[-1, 1])
 EXAMPLES = [
     Example("Mod(3*Mod(x0, 5), 5) at x0 = 4", "12", "2", lambda: value(Mod(3 * Mod(x[0], 5), 5), (4, 0))),
     Example("3 * (x[0] % 5) % 5 at x0 = 4", "12", "2", lambda: value(3 * (x[0] % 5) % 5, (4, 0))),
@@ -423,7 +424,7 @@ EXAMPLES = [
     Example("Piecewise((2, x0 > x1), (4, True)) % 6 at 0, 0", "0", "4",
             lambda: value(sympy.Piecewise((2, x[0] > x[1]), (4, True)) % 6, (0, 0))),
     Example("8*(sign(x0) % 6) % 6 // 2 at -1, 0, without a trace of Mod", "5", "2",
-            lambda: value((8 * (sympy.sign(x[0]) % 6) % 6) // 2, (0, 0), tokens("x", length=2, vocab=2, values=[-1, 1]))),
+            lambda: value((8 * (sympy.sign(x[0]) % 6) % 6) // 2, (0, 0), SIGNED)),
     Example("output[x1] at x1 = 3", "output[x1]", "output[3]", lambda: str(y()[x[1]].subs(x[1], 3))),
     Example("Sum(output[x1], (x1, 0, 3))", "4*output[x1]", "output[0] + output[1] + output[2] + output[3]",
             lambda: str(sympy.Sum(y()[x[1]], (x[1], 0, 3)).doit())),
