@@ -3,6 +3,7 @@
 import copy
 import random
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import torch
@@ -50,8 +51,10 @@ def trial(
     proved = kernel.check(outcome.certificate, limit=float("inf")).range
     points = _points(inputs, model.captured.vocab, radius, count, seed)
     own = _values(module, site, points, batched)
-    exact = _values(_in_float64(module), site, [p.double() if p.is_floating_point() else p for p in points],
-                    batched)  # fmt: skip
+    epsilon = torch.finfo(own.dtype)
+    with mock.patch.object(torch, "finfo", lambda _: epsilon):  # the same function there
+        exact = _values(_in_float64(module), site, [p.double() if p.is_floating_point() else p for p in points],
+                        batched)  # fmt: skip
     dtype = own.dtype
     own = own.double()
     low, high = (torch.as_tensor(np.array(end)) for end in proved)
@@ -106,10 +109,17 @@ def _points(inputs: tuple[Tensor, ...], vocab: int, radius: float, count: int, s
         if x.is_floating_point():
             steps = (3 * torch.rand(shape, generator=generator) - 1.5).clamp(-1, 1)
             steps[: count // 4] = steps[: count // 4].sign()
-            points.append((x + radius * (1 - 2.0**-20) * steps).to(x.dtype))
+            points.append(_inside(x, radius, (x + radius * steps).to(x.dtype)))
         else:
             points.append(torch.randint(vocab, shape, generator=generator).to(x.dtype))
     return points
+
+
+def _inside(centre: Tensor, radius: float, points: Tensor) -> Tensor:
+    """Points of a short type, of which rounding has left some just outside, moved back into the ball."""
+    step = points.double() - centre.double()
+    inwards = torch.where(step > radius, -torch.inf, torch.inf).to(points.dtype)
+    return torch.where(step.abs() > radius, torch.nextafter(points, inwards), points)
 
 
 def _values(module: nn.Module, site: str, points: list[Tensor], batched: bool) -> Tensor:
