@@ -23,10 +23,11 @@ class Token(sympy.Symbol):
 
 def _left_as_written(evaluate: Callable) -> classmethod:
     """Of a Piecewise p of 2 and 4, sympy takes p % 6 for 0, and p / 6 for an integer; of 8*(sign(x) % 6) % 6 it makes
-    2*(sign(x) % 6). The results don't tell that they are wrong, so nothing that speaks of a token is evaluated."""
+    2*(sign(x) % 6). The results don't tell that they are wrong, so nothing that speaks of a token, or of a Sum, is
+    evaluated."""
 
     def unless_of_tokens(cls: type, *args: sympy.Expr) -> sympy.Expr | None:
-        return None if any(sympy.sympify(a).atoms(Token) for a in args) else evaluate(cls, *args)
+        return None if any(sympy.sympify(a).atoms(Token, sympy.Sum) for a in args) else evaluate(cls, *args)
 
     return classmethod(unless_of_tokens)
 
