@@ -109,7 +109,7 @@ def _points(inputs: tuple[Tensor, ...], vocab: int, radius: float, count: int, s
         if x.is_floating_point():
             steps = (3 * torch.rand(shape, generator=generator) - 1.5).clamp(-1, 1)
             steps[: count // 4] = steps[: count // 4].sign()
-            points.append(_inside(x, radius, (x + radius * steps).to(x.dtype)))
+            points.append(_inside(x, radius, (x.double() + radius * steps.double()).to(x.dtype)))
         else:
             points.append(torch.randint(vocab, shape, generator=generator).to(x.dtype))
     return points
