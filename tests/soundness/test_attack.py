@@ -4,6 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import attack
 from benchmarks.attack import EMBEDDED, MECHANISM, OPERATIONS, Attack, Case, Middle
@@ -49,7 +50,8 @@ def tighter(ball: Ball, upper: bool) -> Ball:
 
 def narrower(ends: tuple) -> tuple:
     low, high = ends
-    step = PART * np.where(np.isfinite(high - low), high - low, 0.0)
+    xp = np if isinstance(low, np.ndarray | float) else torch
+    step = PART * xp.where(xp.isfinite(high - low), high - low, 0.0)
     return low + step, high - step
 
 
