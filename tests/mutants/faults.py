@@ -220,7 +220,7 @@ FAULTS = [
     Fault("interval", "intervals.py", "inactive = bool((args[0][0] >= 0).all())", "inactive = bool((args[0][1] >= 0).all())",
           LINEAR),
     Fault("interval", "norms.py", "elif not bool((known.ends[n][0] >= 0).all()):", "elif False:", LINEAR),
-    Fault("interval", "norms.py", "if not _exact(pending[operand]):", "if False:", LINEAR + " -k only_rounding"),
+    Fault("interval", "norms.py", "if not _exact(pending[operand]):", "if False:", LINEAR),
     # rules/linear.py
     Fault("linear", "rules/linear.py", "allowed[i, position, list(tokens)] = True", "allowed[i, position, tokens[0]] = True", LINEAR),
     Fault("linear", "rules/linear.py", "start += size", "start += 0", LINEAR),
