@@ -48,6 +48,8 @@ def trial(
         outcome = prove(claim, method=rng.choice(METHODS), solver=False, time_limit=2)
     except ClaimError as error:
         return Trial(str(error))
+    if outcome.certificate is None:
+        return Trial("; ".join(outcome.reasons) or "nothing was proved")
     proved = kernel.check(outcome.certificate, limit=float("inf")).range
     points = _points(inputs, model.captured.vocab, radius, count, seed)
     own = _values(module, site, points, batched)
