@@ -12,7 +12,7 @@ from flint import arb, ctx
 from mechverify.kernel import Rejected, check, relaxation
 from mechverify.kernel.arithmetic import Ball
 from mechverify.kernel.check import prove
-from mechverify.kernel.claim import Job
+from mechverify.kernel.claim import Job, Range
 from mechverify.kernel.evaluate import function_of
 from mechverify.kernel.fields import Reader
 from mechverify.kernel.float64 import Float64
@@ -660,3 +660,17 @@ def test_mixtures_of_a_certificate_lie_in_the_unit_interval():
         except Rejected:
             continue
         assert proved.verdict == "BOUNDED"  # it was a slope
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.0])
+def test_a_bound_that_is_no_number_is_refused(monkeypatch, value):
+    """Whatever a rule returns, a comparison that is not true accepts nothing."""
+    doc, data = document(Network([given(1)], {}, [(np.zeros(1), np.ones(1))], [], 0))
+    doc["conclusion"] |= {"low": [(0.0).hex()], "high": [(0.0).hex()]}
+    found = Range(np.full(1, value), np.full(1, value))
+    monkeypatch.setattr(linear, "bounds", lambda job, parts, **_: [found] * len(parts))
+    if np.isnan(value):
+        with pytest.raises(Rejected, match="tighter than those proved|contradict"):
+            check(file(doc, data))
+    else:
+        assert check(file(doc, data)).range.high.tolist() == [0.0]
