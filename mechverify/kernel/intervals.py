@@ -83,6 +83,13 @@ class Intervals:
             for known in (cells.tabled, cells.facts):
                 if n in known:
                     self.narrow(n, *known[n])
+            self._refuse_nan(n)
+
+    def _refuse_nan(self, n: int) -> None:
+        """An end that is no number bounds nothing."""
+        xp, (low, high) = self.ar.xp, self.ends[n]
+        if bool(xp.isnan(low).any()) or bool(xp.isnan(high).any()):
+            self.ends[n] = xp.where(xp.isnan(low), -np.inf, low), xp.where(xp.isnan(high), np.inf, high)
 
     def prepare(self) -> None:
         """Before the first node."""
