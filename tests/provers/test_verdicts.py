@@ -17,10 +17,10 @@ from mechverify.claims.errors import ClaimError
 from mechverify.claims.numbers import number
 from mechverify.cli import app
 from mechverify.kernel import Rejected, check
-from mechverify.kernel.exact import Exact
 from mechverify.kernel.float64 import float_above, float_below
 from mechverify.provers import chain, prove
 from mechverify.provers.ranges import BoundsProblem
+from tests.models import as_bytes, random_weights
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=[e.what for e in EXAMPLES])
@@ -210,7 +210,6 @@ def test_z3_is_asked_about_the_exact_threshold(tmp_path):
 
 
 def test_without_a_prover_a_best_bound_is_unknown_with_reasons(tmp_path):
-    from tests.models import as_bytes, random_weights
 
     path = tmp_path / "two.safetensors"
     path.write_bytes(as_bytes(random_weights(np.random.default_rng(0), vocab=30, length=6, heads=2)))
@@ -245,20 +244,54 @@ def test_the_command_ends_with_3_and_keeps_what_is_proved(tmp_path):
     assert check((tmp_path / "c.cert").read_bytes()).range.low[0] > -1e-6
 
 
-def test_ties_are_shown_wrong_in_exact_arithmetic(tmp_path):
-    """Two outputs that agree exactly: float64 can't show the tie, which counts as wrong."""
-    from tests.models import as_bytes, random_weights
-
+def test_exact_ties_are_left_open(tmp_path):
+    """Outputs that always agree are wrong by the claim's strictness, but an enclosure of a difference that is exactly
+    zero holds both signs, in exact arithmetic too: nothing is called right, and nothing wrong."""
     weights = random_weights(np.random.default_rng(1), vocab=4, length=2)
     weights["unembed.W_U"] = np.repeat(weights["unembed.W_U"][:, :1], weights["unembed.W_U"].shape[1], 1)
+    weights["unembed.b_U"] = np.ones_like(weights["unembed.b_U"])
     path = tmp_path / "tie.safetensors"
     path.write_bytes(as_bytes(weights))
-    model = transformer(path)
     x = tokens("x", length=2, vocab=4)
-    problem = chain.Problem.of(Accuracy(model.logits[-1], equals=Max(*x), over=x), "real")
-    assert type(problem.job.exactly(lambda model: model.ar)) is Exact
-    outcome = prove(Accuracy(model.logits[-1], equals=Max(*x), over=x, at_least=1))
-    assert outcome.verdict in ("REFUTED", "UNKNOWN")
+    outcome = prove(Accuracy(transformer(path).logits[-1], equals=Max(*x), over=x, at_least=1))
+    assert outcome.verdict == "UNKNOWN" and tuple(outcome.theorem.right) == (0, 16)
+
+
+class Saturated(nn.Module):
+    """Two layers of attention with scores in the thousands, a mask of -1e4, and one logit less the largest of 63."""
+
+    def __init__(self, n: int = 64, width: int = 16, vocab: int = 8):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Embedding(vocab, width)
+        self.embed.weight.data *= 100
+        self.qkv = nn.ModuleList(nn.Linear(width, 3 * width) for _ in range(2))
+        self.out = nn.ModuleList(nn.Linear(width, width) for _ in range(2))
+        self.unembed = nn.Linear(width, n)
+        self.register_buffer("mask", torch.triu(torch.full((n, n), -1e4), 1))
+
+    def forward(self, ids):
+        x = self.embed(ids)
+        for qkv, out in zip(self.qkv, self.out, strict=True):
+            q, k, v = qkv(x).chunk(3, -1)
+            x = x + out((q @ k.transpose(-1, -2) / 4 + self.mask).softmax(-1) @ v)
+        logits = self.unembed(x)[:, -1]
+        return logits[:, :1] - logits[:, 1:].max(-1, keepdim=True).values
+
+
+def test_a_point_that_float64_encloses_widely_is_replayed_in_exact_arithmetic():
+    net = Saturated().eval()
+    ids = torch.randint(0, 8, (1, 64), generator=torch.Generator().manual_seed(0))
+    value = net(ids).item()
+    x = tokens("x", length=64, vocab=8, allowed=[[int(i)] for i in ids[0]])
+    claim = Bounds(capture(net, ids)["output"], over=x, at_most=value - 1)
+    problem = chain.Problem.of(claim, "real")
+    (low, high), broken, _ = problem.job._enclosed(ids.numpy(), np.zeros((1, 0)), problem.job.model)
+    assert high - low > 10 and not broken.any()  # float64 leaves it open
+    outcome = prove(claim)
+    assert outcome.verdict == "REFUTED"
+    attained = check(outcome.certificate).attained
+    assert attained.high - attained.low < 1e-6 and abs(attained.low - value) < 0.1
 
 
 def test_equations_at_points():
