@@ -18,16 +18,17 @@ from flint import arb
 from benchmarks.board import Board, timed
 from mechverify.bounds.tensors import Tensors
 from mechverify.graph.run import TorchRunner
-from mechverify.kernel import check, relaxation
-from mechverify.kernel import functions as kernel_functions
-from mechverify.kernel.arithmetic import Ball
-from mechverify.kernel.claim import Domain, Job
-from mechverify.kernel.errors import NotACertificate, Rejected
-from mechverify.kernel.fields import Reader
-from mechverify.kernel.float64 import Float64
-from mechverify.kernel.intervals import Intervals
-from mechverify.kernel.linear import Relaxed
-from mechverify.kernel.rules import linear
+from mechverify.kernel import check
+from mechverify.kernel.core import functions as kernel_functions
+from mechverify.kernel.core.arithmetic import Ball
+from mechverify.kernel.core.claim import Domain, Job
+from mechverify.kernel.core.errors import NotACertificate, Rejected
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.relaxation import relaxation
+from mechverify.kernel.relaxation import rule as linear
+from mechverify.kernel.relaxation.intervals import Intervals
+from mechverify.kernel.relaxation.backward import Relaxed
 from mechverify.provers.base import Budget
 from mechverify.provers.ranges import BoundsProblem, optimised
 from tests.soundness import networks

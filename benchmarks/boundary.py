@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
-from mechverify.kernel.claim import Claim, Job
-from mechverify.kernel.fields import Reader
-from mechverify.kernel.float64 import Float64
+from mechverify.kernel.core.claim import Claim, Job
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.float64 import Float64
 from tests.soundness import float32, forge
 from toy_models.max_of_k import model, path
 

@@ -36,11 +36,11 @@ from mechverify import Bounds, ball, box, capture, kernel, prove, tokens
 from mechverify.bounds.lirpa import LirpaError, lirpa_bounds
 from mechverify.bounds.tensors import TensorBall, Tensors
 from mechverify.graph.adapters import load
-from mechverify.kernel.claim import Range
-from mechverify.kernel.errors import Rejected, Unsupported
-from mechverify.kernel.intervals import Cells, Intervals
-from mechverify.kernel.linear import Relaxed
-from mechverify.kernel.rules import linear
+from mechverify.kernel.core.claim import Range
+from mechverify.kernel.core.errors import Rejected, Unsupported
+from mechverify.kernel.relaxation import rule as linear
+from mechverify.kernel.relaxation.intervals import Cells, Intervals
+from mechverify.kernel.relaxation.backward import Relaxed
 from mechverify.provers.ranges import BoundsProblem
 
 ROOT = Path(__file__).parent.parent

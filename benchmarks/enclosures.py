@@ -8,8 +8,8 @@ import sys
 
 import numpy as np
 
-from mechverify.kernel.exact import Exact
-from mechverify.kernel.float64 import Float64
+from mechverify.kernel.core.exact import Exact
+from mechverify.kernel.core.float64 import Float64
 from tests.kernel.enclosures import points, violations
 
 ARITHMETICS = {"Float64": Float64, "Exact": Exact}

@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from mechverify.kernel import NotACertificate, Rejected, Theorem, check
-from mechverify.kernel.check import VERSION
-from mechverify.kernel.container import pack, unpack
+from mechverify.kernel.core.check import VERSION
+from mechverify.kernel.core.container import pack, unpack
 from mechverify.report.result import as_json
 from mechverify.report.statement import lines as printed_lines
 from tests.independent import bounds, checker

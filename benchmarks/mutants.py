@@ -21,10 +21,10 @@ import numpy as np
 from safetensors.numpy import load
 
 from mechverify.kernel import NotACertificate, Rejected, check
-from mechverify.kernel.check import prove
-from mechverify.kernel.claim import Claim, Job
-from mechverify.kernel.fields import Reader
-from mechverify.kernel.float64 import Float64
+from mechverify.kernel.core.check import prove
+from mechverify.kernel.core.claim import Claim, Job
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.float64 import Float64
 from tests import oracle
 from tests.models import as_bytes, max_weights
 from tests.soundness import bounds, float32, forge

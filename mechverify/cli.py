@@ -17,9 +17,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from mechverify import STARTED, kernel
-from mechverify.kernel.check import AXIOMS, SECONDS
-from mechverify.kernel.errors import OverLimit, Stopped
-from mechverify.kernel.semantics import SEMANTICS
+from mechverify.kernel.core.check import AXIOMS, SECONDS
+from mechverify.kernel.core.errors import OverLimit, Stopped
+from mechverify.kernel.core.semantics import SEMANTICS
 from mechverify.provers.base import METHODS
 from mechverify.provers.guard import Guard
 from mechverify.report.progress import Reporter
@@ -208,7 +208,7 @@ def show(
     limit: Limit = None,
 ) -> None:
     """The theorem in words, its axioms, its proof and its cost (after checking it)."""
-    from mechverify.kernel.statement import listing
+    from mechverify.kernel.statement.sentence import listing
     from mechverify.report.tree import proof_tree
 
     theorem, _ = _checked(certificate, limit)
@@ -319,7 +319,7 @@ def _files(patterns: list[str]) -> list[Path]:
 @app.command()
 def models() -> None:
     """The architectures that the kernel builds from weights by itself."""
-    from mechverify.kernel.architectures import ARCHITECTURES
+    from mechverify.kernel.core.architectures import ARCHITECTURES
 
     table = Table("architecture", "what it is", box=None)
     for name, build in ARCHITECTURES.items():

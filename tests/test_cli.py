@@ -91,7 +91,7 @@ def test_models_are_listed_with_their_shapes():
 
 def test_a_rejected_certificate_is_exit_1_and_garbage_2(certificate, shipped, tmp_path):
     data = certificate.read_bytes()
-    from mechverify.kernel.container import pack, unpack
+    from mechverify.kernel.core.container import pack, unpack
 
     contents = unpack(data)
     document = json.loads(contents["certificate.json"])

@@ -14,8 +14,8 @@ from mechverify.claims import ClaimError
 from mechverify.graph.adapters import load
 from mechverify.graph.run import TorchRunner
 from mechverify.kernel import Rejected
-from mechverify.kernel.architectures import ARCHITECTURES
-from mechverify.kernel.graph import Graph
+from mechverify.kernel.core.architectures import ARCHITECTURES
+from mechverify.kernel.core.graph import Graph
 from mechverify.provers.base import Budget, Problem
 from mechverify.provers.margin import largest_margin
 from proofs import (

@@ -13,8 +13,8 @@ from benchmarks.campaigns.statements import EXAMPLES, IDENTITY, Made, Random, me
 from mechverify.cli import app
 from mechverify.kernel import Rejected, check
 from mechverify.kernel.__main__ import main as check_alone
-from mechverify.kernel.statement import digest, listing, state
-from mechverify.kernel.words import about, number, printable, share
+from mechverify.kernel.core.words import about, number, printable, share
+from mechverify.kernel.statement.sentence import digest, listing, state
 from mechverify.report.latex import escape
 from tests.independent.sentence import false_lines, value
 from tests.soundness import networks
@@ -160,7 +160,7 @@ def test_the_parser_sees_forged_lines():
 
 
 def test_names_are_restricted_from_version_4_on(monkeypatch):
-    module = sys.modules["mechverify.kernel.check"]
+    module = sys.modules["mechverify.kernel.core.check"]
     monkeypatch.setattr(module, "NAMED_AT_WILL", {2})
     for name in ("a\nb", "\ud800", "a" * 201, ""):
         with pytest.raises(Rejected, match="a name is not printable"):

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from mechverify.certificate.write import announcing
-from mechverify.kernel import NotACertificate, Rejected, check, container
-from mechverify.kernel.check import LIMIT
-from mechverify.kernel.errors import OverLimit, Stopped
+from mechverify.kernel import NotACertificate, Rejected, check
+from mechverify.kernel.core import container
+from mechverify.kernel.core.check import LIMIT
+from mechverify.kernel.core.errors import OverLimit, Stopped
 
 DATA = Path(__file__).parent / "data"
 GOLDEN, BOUNDS, COSTED = (DATA / f"version_{n}.cert" for n in (2, 3, 4))

@@ -28,14 +28,14 @@ from mechverify import Bounds, Holds, Mod, Within, box, capture, count, kth_larg
 from mechverify.claims import ClaimError
 from mechverify.claims.expressions import Expressions, inequalities
 from mechverify.claims.language import compile_mechanism
-from mechverify.kernel.claim import add_expression
-from mechverify.kernel.errors import Rejected
-from mechverify.kernel.evaluate import Evaluation
-from mechverify.kernel.exact import Exact
-from mechverify.kernel.fields import Reader
-from mechverify.kernel.float64 import Float64
-from mechverify.kernel.graph import Graph
-from mechverify.kernel.semantics import Real
+from mechverify.kernel.core.claim import add_expression
+from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.evaluate import Evaluation
+from mechverify.kernel.core.exact import Exact
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.core.semantics import Real
 
 VALUES = (-3, -1, 0, 1, 2, 5)
 TOKENS = tokens("x", length=3, vocab=len(VALUES), values=VALUES)

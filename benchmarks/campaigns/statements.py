@@ -23,11 +23,11 @@ from safetensors.numpy import save
 from benchmarks.board import Board
 from benchmarks.campaigns.examples import Example
 from mechverify.kernel import Rejected, check
-from mechverify.kernel.check import Theorem
-from mechverify.kernel.claim import Bounds, Claim
-from mechverify.kernel.container import pack
-from mechverify.kernel.fields import Reader
-from mechverify.kernel.statement import state
+from mechverify.kernel.core.check import Theorem
+from mechverify.kernel.core.claim import Bounds, Claim
+from mechverify.kernel.core.container import pack
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.statement.sentence import state
 from mechverify.report.latex import write_latex
 from mechverify.report.result import as_json
 from mechverify.report.statement import lines

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mechverify.kernel import elementary, functions
-from mechverify.kernel.arithmetic import Arithmetic, Ball
-from mechverify.kernel.functions import Function
+from mechverify.kernel.core import elementary, functions
+from mechverify.kernel.core.arithmetic import Arithmetic, Ball
+from mechverify.kernel.core.functions import Function
 
 _VALUES: dict[Callable, Callable[[Tensor], Tensor]] = {
     functions.relu: torch.relu,

@@ -1,4 +1,4 @@
-"""Write certificates: the inverse of what mechverify.kernel.check reads. Deterministic to the byte."""
+"""Write certificates: the inverse of what mechverify.kernel.core.check reads. Deterministic to the byte."""
 
 import hashlib
 import json
@@ -9,11 +9,11 @@ import numpy as np
 
 from mechverify.claims.claim import Accuracy, Bounds
 from mechverify.graph.capture import Captured
-from mechverify.kernel import claim as counts
-from mechverify.kernel import container
-from mechverify.kernel.check import FORMAT, VERSION
-from mechverify.kernel.claim import Range
-from mechverify.kernel.semantics import SEMANTICS
+from mechverify.kernel.core import claim as counts
+from mechverify.kernel.core import container
+from mechverify.kernel.core.check import FORMAT, VERSION
+from mechverify.kernel.core.claim import Range
+from mechverify.kernel.core.semantics import SEMANTICS
 
 Proof = dict[str, Any]
 

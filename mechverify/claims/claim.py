@@ -21,8 +21,8 @@ from mechverify.claims.numbers import array as exactly
 from mechverify.claims.numbers import difference, number
 from mechverify.claims.samples import samples
 from mechverify.graph.capture import Captured
-from mechverify.kernel.architectures import ARCHITECTURES
-from mechverify.kernel.graph import Graph, entries
+from mechverify.kernel.core.architectures import ARCHITECTURES
+from mechverify.kernel.core.graph import Graph, entries
 
 
 @dataclass(frozen=True, init=False)

@@ -32,8 +32,8 @@ from mechverify.claims.model import Entry
 from mechverify.claims.numbers import difference
 from mechverify.claims.numbers import number as exact
 from mechverify.graph.messages import short
-from mechverify.kernel.float64 import float_below
-from mechverify.kernel.graph import Graph
+from mechverify.kernel.core.float64 import float_below
+from mechverify.kernel.core.graph import Graph
 
 FUNCTIONS = {sympy.exp: "exp", sympy.log: "log", sympy.sin: "sin", sympy.cos: "cos", sympy.tanh: "tanh",
              sympy.erf: "erf", sympy.Abs: "abs"}  # fmt: skip

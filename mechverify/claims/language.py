@@ -1,7 +1,7 @@
 """Mechanisms: from sympy to the kernel's integer operations.
 
 A mechanism is compiled to rows [operation, operands, attribute] that refer back to earlier rows (see
-mechverify.kernel.graph for the operations). What can't be compiled is named, all of it at once.
+mechverify.kernel.core.graph for the operations). What can't be compiled is named, all of it at once.
 
 What the user typed is the definition (docs/language.md). Sympy rewrites an expression while it is built, by what it
 knows of the symbols; tokens are symbols that it knows to be real and nothing else, so that what it does is an identity
@@ -23,9 +23,9 @@ from mechverify.claims.domain import Token, Tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.numbers import number as exact
 from mechverify.graph.messages import short
-from mechverify.kernel.errors import Rejected
-from mechverify.kernel.graph import Graph
-from mechverify.kernel.integers import LIMIT, LONGEST
+from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.core.integers import LIMIT, LONGEST
 
 Row = list  # [operation, [operand indices], attribute or None]
 MOST_TERMS = 2**12  # of a Sum

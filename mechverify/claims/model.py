@@ -17,10 +17,10 @@ from mechverify.graph.capture import Captured
 from mechverify.graph.capture import capture as graph_of
 from mechverify.graph.messages import short
 from mechverify.graph.source import CaptureError
-from mechverify.kernel import container
-from mechverify.kernel.architectures import ARCHITECTURES
-from mechverify.kernel.errors import Rejected
-from mechverify.kernel.graph import Graph
+from mechverify.kernel.core import container
+from mechverify.kernel.core.architectures import ARCHITECTURES
+from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.graph import Graph
 
 
 class SiteName(sympy.Atom):

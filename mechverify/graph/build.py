@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mechverify.kernel.graph import Graph, Node
+from mechverify.kernel.core.graph import Graph, Node
 
 SMALL = 16  # entries of a constant that stands in the graph itself
 PIECES = 4096  # views that one rearrangement may take

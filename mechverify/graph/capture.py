@@ -35,8 +35,8 @@ from mechverify.graph.original import Compared, Comparison, Original
 from mechverify.graph.program import Program
 from mechverify.graph.run import TorchRunner
 from mechverify.graph.source import CaptureError, module_of, unsupported
-from mechverify.kernel.errors import Rejected
-from mechverify.kernel.graph import Graph
+from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.graph import Graph
 
 REPLAYS = 16
 TOLERANCE = 1e-9  # of the replay, relative to the larger of one and the largest entry; no verdict rests on it

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mechverify.kernel import integers
-from mechverify.kernel.evaluate import kept, weight
-from mechverify.kernel.graph import Graph
+from mechverify.kernel.core import integers
+from mechverify.kernel.core.evaluate import kept, weight
+from mechverify.kernel.core.graph import Graph
 
 FUNCTIONS = {
     **{f.__name__: f for f in (torch.relu, torch.abs, torch.exp, torch.log, torch.sqrt, torch.rsqrt, torch.reciprocal,

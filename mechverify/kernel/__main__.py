@@ -1,14 +1,14 @@
 """`python -m mechverify.kernel CERTIFICATE`: check it with nothing but numpy installed, and print the theorem as
-kernel/statement.py words it. Exit code 0: accepted, 1: rejected, 2: not a certificate, 3: not checked.
+kernel/statement/sentence.py words it. Exit code 0: accepted, 1: rejected, 2: not a certificate, 3: not checked.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from mechverify.kernel.check import AXIOMS, SECONDS, check
-from mechverify.kernel.errors import NotACertificate, OverLimit, Rejected
-from mechverify.kernel.statement import state
+from mechverify.kernel.core.check import AXIOMS, SECONDS, check
+from mechverify.kernel.core.errors import NotACertificate, OverLimit, Rejected
+from mechverify.kernel.statement.sentence import state
 
 
 def main(arguments: list[str] | None = None) -> int:

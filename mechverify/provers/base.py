@@ -14,14 +14,14 @@ import numpy as np
 from mechverify.certificate.write import Proof, claim_document
 from mechverify.claims.claim import Accuracy
 from mechverify.claims.language import Row
-from mechverify.kernel import claim as kernel_claim
-from mechverify.kernel.claim import Bounds, Domain, Job, add_expression
-from mechverify.kernel.errors import Stopped
-from mechverify.kernel.fields import Reader
-from mechverify.kernel.float64 import Float64
-from mechverify.kernel.integers import FOLDS
-from mechverify.kernel.meter import Watch
-from mechverify.kernel.rules.fold import Partition
+from mechverify.kernel.core import claim as kernel_claim
+from mechverify.kernel.core.claim import Bounds, Domain, Job, add_expression
+from mechverify.kernel.core.errors import Stopped
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.integers import FOLDS
+from mechverify.kernel.core.meter import Watch
+from mechverify.kernel.fold.rule import Partition
 
 KEYS = 8  # that a witness of rule fold may have
 TRIALS = 16  # values that a neuron in a cell of rule fold is compared with

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from mechverify.certificate.write import Proof
-from mechverify.kernel.claim import Domain, Range
-from mechverify.kernel.errors import Rejected, Stopped, Unsupported
-from mechverify.kernel.linear import Relaxed
-from mechverify.kernel.rules.linear import bounds, side_by_side
+from mechverify.kernel.core.claim import Domain, Range
+from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
+from mechverify.kernel.relaxation.backward import Relaxed
+from mechverify.kernel.relaxation.rule import bounds, side_by_side
 from mechverify.provers.base import Budget
 from mechverify.provers.cases import Case, cases, following
 from mechverify.provers.extremes import Inputs

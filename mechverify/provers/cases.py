@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mechverify.kernel.claim import Domain
-from mechverify.kernel.graph import Graph, Node, entries
+from mechverify.kernel.core.claim import Domain
+from mechverify.kernel.core.graph import Graph, Node, entries
 from mechverify.provers.ranges import BoundsProblem
 
 

@@ -16,12 +16,12 @@ from mechverify.bounds.optimise import Slopes
 from mechverify.certificate.write import announcing, write
 from mechverify.claims.claim import Accuracy, Bounds
 from mechverify.claims.errors import ClaimError
-from mechverify.kernel.check import prove as kernel_prove
-from mechverify.kernel.claim import Bounds as Counts
-from mechverify.kernel.claim import Job, Range
-from mechverify.kernel.errors import Rejected, Stopped, Unsupported
-from mechverify.kernel.fields import Reader
-from mechverify.kernel.float64 import Float64
+from mechverify.kernel.core.check import prove as kernel_prove
+from mechverify.kernel.core.claim import Bounds as Counts
+from mechverify.kernel.core.claim import Job, Range
+from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.float64 import Float64
 from mechverify.provers.base import Attempt, Budget, Evidence, Problem, Progress, Prover
 from mechverify.provers.bounds import search
 from mechverify.provers.cut import cut

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from mechverify.claims.claim import Lemma
-from mechverify.kernel.claim import Range
-from mechverify.kernel.rules import cut as rule
+from mechverify.kernel.core.claim import Range
+from mechverify.kernel.relaxation import cut as rule
 from mechverify.provers.base import Budget
 from mechverify.provers.bounds import search
 from mechverify.provers.extremes import climb, sample

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from mechverify.kernel.fields import Reader
-from mechverify.kernel.rules import evaluation
+from mechverify.kernel.core import replay as evaluation
+from mechverify.kernel.core.fields import Reader
 from mechverify.provers.base import Attempt, Budget, Evidence, Problem
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from mechverify.graph.run import TorchRunner
-from mechverify.kernel.errors import Rejected, Stopped
+from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.provers.base import Budget, Evidence, Problem
 
 SAMPLES, BATCH = 2**17, 2**12

@@ -9,10 +9,10 @@ import numpy as np
 
 from mechverify.certificate.write import Proof
 from mechverify.graph.run import TorchRunner
-from mechverify.kernel.claim import Bounds, add_expression
-from mechverify.kernel.errors import Stopped, Unsupported
-from mechverify.kernel.fields import Reader
-from mechverify.kernel.rules.fold import LISTED, Cell, Family, Group, Terms
+from mechverify.kernel.core.claim import Bounds, add_expression
+from mechverify.kernel.core.errors import Stopped, Unsupported
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.fold.rule import LISTED, Cell, Family, Group, Terms
 from mechverify.provers.base import Attempt, Budget, Evidence, Problem
 
 COARSE, FINE = 2**10, 2**13  # steps of a counting grid, at first and where it matters

@@ -27,8 +27,8 @@ from mechverify.certificate.write import claim_document
 from mechverify.claims.claim import Accuracy
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.load import load_claim
-from mechverify.kernel.claim import Job
-from mechverify.kernel.float64 import Float64
+from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.float64 import Float64
 from mechverify.provers import chain
 from mechverify.provers.base import Problem
 from mechverify.provers.falsify import Margins

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from mechverify.kernel.errors import Stopped
+from mechverify.kernel.core.errors import Stopped
 from mechverify.provers.base import Budget
 
 GRACE = 8.0  # seconds after SIGTERM: schedulers kill some ten seconds later

@@ -4,8 +4,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from mechverify.kernel.errors import Rejected, Stopped
-from mechverify.kernel.rules.fold import Family
+from mechverify.kernel.core.errors import Rejected, Stopped
+from mechverify.kernel.fold.rule import Family
 from mechverify.provers.base import Budget, Problem
 
 ROUNDS, CLOSE = 12, 1e-9  # of the secant; relative change at which it stops

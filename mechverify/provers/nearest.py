@@ -10,10 +10,10 @@ import numpy as np
 from mechverify import kernel
 from mechverify.certificate.write import write
 from mechverify.claims.claim import Accuracy, Bounds, Cases, Within
-from mechverify.kernel.claim import Domain, Range
-from mechverify.kernel.errors import Stopped
-from mechverify.kernel.rules import linear
-from mechverify.kernel.words import about, share
+from mechverify.kernel.core.claim import Domain, Range
+from mechverify.kernel.core.errors import Stopped
+from mechverify.kernel.core.words import about, share
+from mechverify.kernel.relaxation import rule as linear
 from mechverify.provers.base import Budget, Evidence, Problem
 from mechverify.provers.fold import Fold
 from mechverify.provers.ranges import BoundsProblem

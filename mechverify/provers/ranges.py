@@ -13,16 +13,16 @@ from mechverify.certificate.write import Proof, claim_document
 from mechverify.claims.claim import Bounds
 from mechverify.claims.errors import ClaimError
 from mechverify.graph.run import TorchRunner
-from mechverify.kernel import claim as kernel_claim
-from mechverify.kernel.check import prove
-from mechverify.kernel.claim import Domain, Job, Range
-from mechverify.kernel.errors import Rejected
-from mechverify.kernel.fields import Reader
-from mechverify.kernel.float64 import Float64, float_above, float_below
-from mechverify.kernel.intervals import Cells
-from mechverify.kernel.linear import Relaxed
-from mechverify.kernel.meter import Watch
-from mechverify.kernel.rules import linear
+from mechverify.kernel.core import claim as kernel_claim
+from mechverify.kernel.core.check import prove
+from mechverify.kernel.core.claim import Domain, Job, Range
+from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.float64 import Float64, float_above, float_below
+from mechverify.kernel.core.meter import Watch
+from mechverify.kernel.relaxation import rule as linear
+from mechverify.kernel.relaxation.intervals import Cells
+from mechverify.kernel.relaxation.backward import Relaxed
 from mechverify.provers.base import Budget
 from mechverify.provers.extremes import Inputs
 

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mechverify.kernel.claim import Claim
-from mechverify.kernel.errors import Unsupported
-from mechverify.kernel.evaluate import entries, table
-from mechverify.kernel.graph import Node
+from mechverify.kernel.core.claim import Claim
+from mechverify.kernel.core.errors import Unsupported
+from mechverify.kernel.core.evaluate import entries, table
+from mechverify.kernel.core.graph import Node
 
 PRODUCTS = 16  # of two values that depend on the input: z3 gives up on more
 TABLE = 2**10  # entries of an integer lookup

@@ -2,7 +2,7 @@
 
 from importlib.resources import files
 
-from mechverify.kernel.check import AXIOMS, LEAVES, VERSIONS
+from mechverify.kernel.core.check import AXIOMS, LEAVES, VERSIONS
 
 
 def modules() -> list[tuple[str, int, int]]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from mechverify.kernel.float64 import float_below
-from mechverify.kernel.words import decimal, scientific
+from mechverify.kernel.core.float64 import float_below
+from mechverify.kernel.core.words import decimal, scientific
 from mechverify.provers.frontier import Row
 from mechverify.provers.strategies import chosen
 from mechverify.report.latex import escape

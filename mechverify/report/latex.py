@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from mechverify.kernel import Theorem
-from mechverify.kernel.statement import Statement, state, widths
-from mechverify.kernel.words import decimal, scientific, share
+from mechverify.kernel.core.words import decimal, scientific, share
+from mechverify.kernel.statement.sentence import Statement, state, widths
 from mechverify.report.statement import brute_force_ops
 
 HEAD = r"""% \usepackage{booktabs,siunitx}

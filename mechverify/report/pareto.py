@@ -9,7 +9,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from mechverify.kernel.words import scientific
+from mechverify.kernel.core.words import scientific
 from mechverify.report.frontier import Point, pareto
 
 logging.getLogger("fontTools").setLevel(logging.ERROR)  # it minds that a date is left out

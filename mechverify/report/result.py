@@ -5,9 +5,9 @@ from math import inf
 from typing import Any
 
 from mechverify.kernel import Theorem
-from mechverify.kernel.claim import ProvedLemma
-from mechverify.kernel.float64 import float_below
-from mechverify.kernel.statement import Statement, broken, counterexamples, state
+from mechverify.kernel.core.claim import ProvedLemma
+from mechverify.kernel.core.float64 import float_below
+from mechverify.kernel.statement.sentence import Statement, broken, counterexamples, state
 from mechverify.report.statement import brute_force_ops
 
 

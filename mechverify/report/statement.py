@@ -4,12 +4,12 @@ from contextlib import suppress
 
 import numpy as np
 
-from mechverify.kernel.check import Theorem
-from mechverify.kernel.claim import Job
-from mechverify.kernel.errors import Rejected
-from mechverify.kernel.float64 import Float64
-from mechverify.kernel.statement import state
-from mechverify.kernel.words import scientific
+from mechverify.kernel.core.check import Theorem
+from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.words import scientific
+from mechverify.kernel.statement.sentence import state
 
 
 def lines(theorem: Theorem) -> list[tuple[str, str]]:

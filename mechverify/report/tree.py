@@ -4,7 +4,8 @@ import json
 
 from rich.tree import Tree
 
-from mechverify.kernel import Theorem, container
+from mechverify.kernel import Theorem
+from mechverify.kernel.core import container
 
 DEPTH = 12  # levels shown
 

@@ -33,7 +33,7 @@ from benchmarks.campaigns import mechanisms
 from mechverify import Accuracy, Bounds, Holds, Mod, Within, ball, capture, count, kth_largest, lookup, prove, tokens
 from mechverify.claims import ClaimError
 from mechverify.claims.language import Table, compile_mechanism, exact
-from mechverify.kernel.statement import state
+from mechverify.kernel.statement.sentence import state
 from tests import oracle
 
 X = tokens("x", length=2, vocab=7)

@@ -10,10 +10,10 @@ from torch import nn
 from mechverify import Bounds, Cases, Holds, Within, ball, capture, kernel, lookup, prove, tokens
 from mechverify.claims import ClaimError
 from mechverify.kernel import Rejected
-from mechverify.kernel.claim import captured
-from mechverify.kernel.fields import Reader
-from mechverify.kernel.graph import Graph
-from mechverify.kernel.statement import state
+from mechverify.kernel.core.claim import captured
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.statement.sentence import state
 
 P = 7
 A, B = np.mgrid[:P, :P]

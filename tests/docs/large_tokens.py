@@ -1,7 +1,7 @@
 """Strategy: wherever a sequence has a large token, the model names its largest one."""
 
-from mechverify.kernel.claim import Bounds
-from mechverify.kernel.rules.fold import Family
+from mechverify.kernel.core.claim import Bounds
+from mechverify.kernel.fold.rule import Family
 from mechverify.provers.base import Attempt, Budget, Problem
 from mechverify.provers.strategies import Strategy
 

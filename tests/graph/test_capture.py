@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mechverify.graph.capture import capture
 from mechverify.graph.run import TorchRunner
 from mechverify.graph.source import CaptureError
-from mechverify.kernel.graph import MODEL
+from mechverify.kernel.core.graph import MODEL
 from tests.graph.modules import IDS, INFINITE, MODULES, Block, Fn, M, V, w
 
 

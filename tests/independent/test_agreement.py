@@ -20,8 +20,9 @@ import pytest
 from sympy import Mod
 
 from mechverify import Accuracy, pair_mlp, prove, tokens
-from mechverify.kernel import NotACertificate, Rejected, check, container
-from mechverify.kernel.container import pack
+from mechverify.kernel import NotACertificate, Rejected, check
+from mechverify.kernel.core import container
+from mechverify.kernel.core.container import pack
 from tests.independent import checker
 from tests.models import as_bytes, max_weights, random_mlp, random_weights
 from tests.soundness import forge

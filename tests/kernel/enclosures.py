@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 from flint import arb, ctx
 
-from mechverify.kernel import elementary
-from mechverify.kernel.arithmetic import Arithmetic, Ball
-from mechverify.kernel.errors import Rejected
-from mechverify.kernel.float64 import Float64
+from mechverify.kernel.core import elementary
+from mechverify.kernel.core.arithmetic import Arithmetic, Ball
+from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.float64 import Float64
 
 FUNCTIONS = {
     "exp": arb.exp, "tanh": arb.tanh, "erf": arb.erf, "sqrt": arb.sqrt, "reciprocal": lambda x: 1 / x,

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mechverify.kernel import elementary
-from mechverify.kernel.arithmetic import Arithmetic, Ball
-from mechverify.kernel.errors import Rejected
-from mechverify.kernel.exact import Exact
-from mechverify.kernel.float64 import Float64, check_environment
-from mechverify.kernel.recursion import HIGHEST, LOWEST
+from mechverify.kernel.core import elementary
+from mechverify.kernel.core.arithmetic import Arithmetic, Ball
+from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.exact import Exact
+from mechverify.kernel.core.float64 import Float64, check_environment
+from mechverify.kernel.counting.recursion import HIGHEST, LOWEST
 
 LARGEST, ETA = np.finfo(float).max, 5e-324
 AWKWARD = [0.0, -0.0, ETA, -ETA, 3 * ETA, 2.0**-1022, 1.0, 1.0 + 2.0**-52, -1.0, 0.1, 1e16, -1e16, 1 / 3,
@@ -31,7 +31,7 @@ attacked = settings(max_examples=200, deadline=None)
 
 @pytest.fixture(autouse=True)
 def quiet():
-    with np.errstate(all="ignore"):  # as mechverify.kernel.check does
+    with np.errstate(all="ignore"):  # as mechverify.kernel.core.check does
         yield
 
 

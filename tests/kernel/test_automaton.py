@@ -8,13 +8,13 @@ import sympy
 
 from mechverify import tokens
 from mechverify.claims.language import compile_mechanism
-from mechverify.kernel import recursion
-from mechverify.kernel.automaton import derive, towards
-from mechverify.kernel.claim import add_expression
-from mechverify.kernel.errors import Rejected, Unsupported
-from mechverify.kernel.fields import Reader
-from mechverify.kernel.float64 import Float64
-from mechverify.kernel.graph import Graph
+from mechverify.kernel.core.claim import add_expression
+from mechverify.kernel.core.errors import Rejected, Unsupported
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.counting import recursion
+from mechverify.kernel.counting.automaton import derive, towards
 from tests import oracle
 from tests.cases import IDS, MECHANISMS
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from mechverify.kernel import NotACertificate, Rejected, check, container
-from mechverify.kernel.container import pack, read_json, read_weights, unpack
+from mechverify.kernel import NotACertificate, Rejected, check
+from mechverify.kernel.core import container
+from mechverify.kernel.core.container import pack, read_json, read_weights, unpack
 
 CONTENTS = {"certificate.json": b'{"a":1}', "weights.safetensors": b"weights"}
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from flint import arb, ctx
 
-from mechverify.kernel import elementary
-from mechverify.kernel.arithmetic import Ball
-from mechverify.kernel.errors import Rejected
-from mechverify.kernel.exact import Exact
-from mechverify.kernel.float64 import Float64
+from mechverify.kernel.core import elementary
+from mechverify.kernel.core.arithmetic import Ball
+from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.exact import Exact
+from mechverify.kernel.core.float64 import Float64
 from tests.kernel.enclosures import FUNCTIONS, balls, points, violations
 
 POINTS = int(os.environ.get("MECHVERIFY_POINTS", 40_000))

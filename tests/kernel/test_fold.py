@@ -5,11 +5,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from mechverify.kernel.claim import Claim, Job
-from mechverify.kernel.exact import Exact
-from mechverify.kernel.fields import Reader
-from mechverify.kernel.float64 import Float64
-from mechverify.kernel.rules.fold import Family, Partition
+from mechverify.kernel.core.claim import Claim, Job
+from mechverify.kernel.core.exact import Exact
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.fold.rule import Family, Partition
 from tests.models import as_bytes, max_weights, random_weights
 from tests.soundness import forge
 

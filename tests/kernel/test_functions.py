@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from flint import arb, ctx
 
-from mechverify.kernel import relaxation
-from mechverify.kernel.arithmetic import Ball
-from mechverify.kernel.errors import Rejected
-from mechverify.kernel.exact import Exact
-from mechverify.kernel.float64 import Float64
-from mechverify.kernel.functions import FUNCTIONS, Function, power_of
+from mechverify.kernel.core.arithmetic import Ball
+from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.exact import Exact
+from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.functions import FUNCTIONS, Function, power_of
+from mechverify.kernel.relaxation import relaxation
 from tests.soundness.networks import FUNCTIONS as TRUE
 
 COUNT = int(os.environ.get("MECHVERIFY_POINTS", 40_000)) // 1_000

@@ -2,10 +2,10 @@
 
 import pytest
 
-from mechverify.kernel.claim import add_expression
-from mechverify.kernel.errors import Rejected
-from mechverify.kernel.fields import Reader
-from mechverify.kernel.graph import Graph
+from mechverify.kernel.core.claim import add_expression
+from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.graph import Graph
 
 ILLEGAL = {
     "unknown operation": [["exec", [], None]],

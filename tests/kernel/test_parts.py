@@ -6,12 +6,12 @@ from itertools import product as sequences
 import numpy as np
 import pytest
 
-from mechverify.kernel.chains import REMAINDERS, Peeled, along_rows, product
-from mechverify.kernel.errors import Unsupported
-from mechverify.kernel.exact import Exact
-from mechverify.kernel.float64 import Float64
-from mechverify.kernel.parts import parts_form
-from mechverify.kernel.semantics import Float32, Real
+from mechverify.kernel.compact.chains import REMAINDERS, Peeled, along_rows, product
+from mechverify.kernel.compact.parts import parts_form
+from mechverify.kernel.core.errors import Unsupported
+from mechverify.kernel.core.exact import Exact
+from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.semantics import Float32, Real
 from tests import oracle
 from tests.kernel.test_ratio import SHAPES, build
 

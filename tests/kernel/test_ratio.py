@@ -5,14 +5,14 @@ from itertools import product
 import numpy as np
 import pytest
 
-from mechverify.kernel.architectures import transformer
-from mechverify.kernel.errors import Unsupported
-from mechverify.kernel.evaluate import Evaluation
-from mechverify.kernel.exact import Exact
-from mechverify.kernel.float64 import Float64
-from mechverify.kernel.graph import Graph
-from mechverify.kernel.ratio import ratio_form
-from mechverify.kernel.semantics import Float32, Real
+from mechverify.kernel.core.architectures import transformer
+from mechverify.kernel.core.errors import Unsupported
+from mechverify.kernel.core.evaluate import Evaluation
+from mechverify.kernel.core.exact import Exact
+from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.core.semantics import Float32, Real
+from mechverify.kernel.fold.ratio import ratio_form
 from tests import oracle
 from tests.models import as_float64, random_weights
 

@@ -5,14 +5,14 @@ from itertools import product
 import numpy as np
 import pytest
 
-from mechverify.kernel import recursion
-from mechverify.kernel.automaton import derive, towards
-from mechverify.kernel.claim import add_expression
-from mechverify.kernel.errors import Rejected
-from mechverify.kernel.exact import Exact
-from mechverify.kernel.fields import Reader
-from mechverify.kernel.float64 import Float64
-from mechverify.kernel.graph import Graph
+from mechverify.kernel.core.claim import add_expression
+from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.exact import Exact
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.counting import recursion
+from mechverify.kernel.counting.automaton import derive, towards
 from tests import oracle
 from tests.kernel.test_automaton import random_rows
 

@@ -5,10 +5,10 @@ from itertools import product
 import numpy as np
 import pytest
 
-from mechverify.kernel.errors import Rejected
-from mechverify.kernel.exact import Exact
-from mechverify.kernel.float64 import Float64
-from mechverify.kernel.semantics import EXP, Float32, Real
+from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.exact import Exact
+from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.semantics import EXP, Float32, Real
 
 
 @pytest.mark.parametrize("arithmetic", [Float64, Exact])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mechverify.kernel.check import LEAVES
+from mechverify.kernel.core.check import LEAVES
 from tests.mutants.faults import FAULTS
 from tests.mutants.run import ROOT, copy, noticed
 

@@ -9,7 +9,8 @@ from torch import nn
 
 from mechverify import Bounds, ball, box, capture, prove, tokens
 from mechverify.claims import ClaimError
-from mechverify.kernel import Rejected, check, container
+from mechverify.kernel import Rejected, check
+from mechverify.kernel.core import container
 from mechverify.provers.base import Budget
 
 

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from mechverify import Accuracy, Bounds, ball, capture, tokens, transformer
 from mechverify.cli import app
-from mechverify.kernel import check, container
-from mechverify.kernel.errors import Stopped
+from mechverify.kernel import check
+from mechverify.kernel.core import container
+from mechverify.kernel.core.errors import Stopped
 from mechverify.provers import base, prove
 from mechverify.provers.base import Budget
 from mechverify.provers.solver import ask
@@ -48,7 +49,7 @@ def largest(folder, at_least):
 @pytest.fixture(autouse=True)
 def often(monkeypatch):
     """The arithmetic looks at the clock at every step."""
-    monkeypatch.setattr("mechverify.kernel.meter.GLANCE", 0.0)
+    monkeypatch.setattr("mechverify.kernel.core.meter.GLANCE", 0.0)
 
 
 CLAIMS = {"best range": lambda _: network(), "a threshold": lambda _: network(1.2),

@@ -7,8 +7,8 @@ from sympy import Max, Min
 from mechverify import Accuracy, tokens, transformer
 from mechverify.certificate.write import write
 from mechverify.kernel import Rejected, check
-from mechverify.kernel.claim import Bounds
-from mechverify.kernel.errors import Unsupported
+from mechverify.kernel.core.claim import Bounds
+from mechverify.kernel.core.errors import Unsupported
 from mechverify.provers.base import Budget, Problem
 from mechverify.provers.strategies import chosen
 from mechverify.provers.strategies.families import FAMILIES

@@ -7,7 +7,7 @@ from sympy import Abs, Eq, Max, Min, Mod, Piecewise, floor, sign
 from torch import nn
 
 from mechverify import Bounds, box, capture, lookup, tokens
-from mechverify.kernel.errors import Unsupported
+from mechverify.kernel.core.errors import Unsupported
 from mechverify.provers.ranges import BoundsProblem
 from mechverify.provers.smtlib import Query
 from mechverify.provers.solver import ask

@@ -17,7 +17,7 @@ from mechverify.claims.errors import ClaimError
 from mechverify.claims.numbers import number
 from mechverify.cli import app
 from mechverify.kernel import Rejected, check
-from mechverify.kernel.float64 import float_above, float_below
+from mechverify.kernel.core.float64 import float_above, float_below
 from mechverify.provers import chain, prove
 from mechverify.provers.ranges import BoundsProblem
 from tests.models import as_bytes, random_weights

@@ -16,10 +16,10 @@ import numpy as np
 from flint import arb
 
 from mechverify.kernel import check
-from mechverify.kernel.check import prove
-from mechverify.kernel.claim import Claim, Job
-from mechverify.kernel.fields import Reader
-from mechverify.kernel.float64 import Float64
+from mechverify.kernel.core.check import prove
+from mechverify.kernel.core.claim import Claim, Job
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.float64 import Float64
 from tests.independent import bounds
 from tests.soundness import forge, networks
 from tests.soundness.networks import Network, constant, given, hexadecimal

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mechverify.kernel.container import pack
+from mechverify.kernel.core.container import pack
 from tests.models import as_bytes
 
 MAX = [["value", [], 0], ["value", [], 1], ["value", [], 2], ["max", [0, 1, 2], None]]

@@ -14,10 +14,10 @@ import numpy as np
 from flint import arb, ctx
 from safetensors.numpy import save
 
-from mechverify.kernel import relaxation
-from mechverify.kernel.claim import Claim
-from mechverify.kernel.container import pack
-from mechverify.kernel.fields import Reader
+from mechverify.kernel.core.claim import Claim
+from mechverify.kernel.core.container import pack
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.relaxation import relaxation
 
 FUNCTIONS: dict[str, tuple[Callable[[float], float], Callable[[arb], arb]]] = {
     "relu": (lambda x: max(x, 0.0), lambda x: x.max(arb(0))),

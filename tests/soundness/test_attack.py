@@ -8,10 +8,10 @@ import torch
 
 from benchmarks import attack
 from benchmarks.attack import EMBEDDED, MECHANISM, OPERATIONS, Attack, Case, Middle
-from mechverify.kernel import norms, relaxation
-from mechverify.kernel.arithmetic import Ball
-from mechverify.kernel.claim import ATTRIBUTES
-from mechverify.kernel.linear import Relaxed
+from mechverify.kernel.core.arithmetic import Ball
+from mechverify.kernel.core.claim import ATTRIBUTES
+from mechverify.kernel.relaxation import norms, relaxation
+from mechverify.kernel.relaxation.backward import Relaxed
 from tests.soundness.networks import Network, given
 
 PART = 1e-9  # by which a planted fault is wrong

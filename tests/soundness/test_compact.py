@@ -8,17 +8,18 @@ from itertools import product
 import numpy as np
 import pytest
 
-from mechverify.kernel import Rejected, check, container
-from mechverify.kernel.automaton import derive, towards
-from mechverify.kernel.chains import REMAINDERS
-from mechverify.kernel.check import prove
-from mechverify.kernel.claim import Claim, Job
-from mechverify.kernel.enclosed import Enclosed
-from mechverify.kernel.exact import Exact
-from mechverify.kernel.fields import Reader
-from mechverify.kernel.float64 import Float64
-from mechverify.kernel.leads import RIVALS, Leads
-from mechverify.kernel.rules.compact import Family, _peeled
+from mechverify.kernel import Rejected, check
+from mechverify.kernel.compact.chains import REMAINDERS
+from mechverify.kernel.compact.enclosed import Enclosed
+from mechverify.kernel.compact.leads import RIVALS, Leads
+from mechverify.kernel.compact.rule import Family, _peeled
+from mechverify.kernel.core import container
+from mechverify.kernel.core.check import prove
+from mechverify.kernel.core.claim import Claim, Job
+from mechverify.kernel.core.exact import Exact
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.counting.automaton import derive, towards
 from mechverify.provers.strategies.compact import Pass, _search
 from tests import oracle
 from tests.cases import MECHANISMS

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mechverify import Accuracy, tokens, transformer
-from mechverify.kernel import NotACertificate, Rejected, check, container
+from mechverify.kernel import NotACertificate, Rejected, check
+from mechverify.kernel.core import container
 from mechverify.provers import chain, prove
 from mechverify.provers import fold as fold_prover
 from tests import oracle

@@ -13,8 +13,8 @@ from mechverify import Bounds, Cases, Within, box, capture, kernel, prove, token
 from mechverify.certificate.write import write
 from mechverify.claims import ClaimError
 from mechverify.kernel import Rejected
-from mechverify.kernel.claim import Range
-from mechverify.kernel.container import read_json, unpack
+from mechverify.kernel.core.claim import Range
+from mechverify.kernel.core.container import read_json, unpack
 
 INPUTS, HIDDEN = 3, 4
 

@@ -5,12 +5,13 @@ import os
 import numpy as np
 import pytest
 
-from mechverify.kernel import Rejected, Unsupported, check, container
-from mechverify.kernel.check import prove
-from mechverify.kernel.claim import Claim, Job, add_expression
-from mechverify.kernel.exact import Exact
-from mechverify.kernel.fields import Reader
-from mechverify.kernel.float64 import Float64
+from mechverify.kernel import Rejected, Unsupported, check
+from mechverify.kernel.core import container
+from mechverify.kernel.core.check import prove
+from mechverify.kernel.core.claim import Claim, Job, add_expression
+from mechverify.kernel.core.exact import Exact
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.float64 import Float64
 from tests import oracle
 from tests.cases import IDS, MECHANISMS
 from tests.models import as_bytes, max_weights, random_weights
@@ -89,7 +90,7 @@ def random_proof(rng, doc, depth=2) -> dict:
 
 def kept_cells(proof: dict, job: Job, domain) -> None:
     """Drop cells that don't exist (the kernel refuses a witness that names one)."""
-    from mechverify.kernel.rules.fold import Family, Partition
+    from mechverify.kernel.fold.rule import Family, Partition
 
     todo = [(proof, domain)]
     while todo:

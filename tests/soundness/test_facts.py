@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from mechverify.kernel import Rejected, check
-from mechverify.kernel.check import FACTS, prove
-from mechverify.kernel.claim import Job
-from mechverify.kernel.fields import Reader
-from mechverify.kernel.float64 import Float64
-from mechverify.kernel.formula import Formulas, Listing
-from mechverify.kernel.graph import MODEL, Graph
-from mechverify.kernel.intervals import Intervals
-from mechverify.kernel.linear import Relaxed
-from mechverify.kernel.rules import linear
-from mechverify.kernel.tables import _reads
+from mechverify.kernel.core.check import FACTS, prove
+from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.graph import MODEL, Graph
+from mechverify.kernel.relaxation import rule as linear
+from mechverify.kernel.relaxation.intervals import Intervals
+from mechverify.kernel.relaxation.backward import Relaxed
+from mechverify.kernel.relaxation.tables import _reads
+from mechverify.kernel.statement.formula import Formulas, Listing
 from tests.soundness import networks
 from tests.soundness.networks import Maker, Network, constant, document, evaluate, file, given, samples
 from tests.soundness.test_linear import LINEAR

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from mechverify.kernel import Rejected, check
-from mechverify.kernel.arithmetic import Arithmetic
-from mechverify.kernel.check import prove
-from mechverify.kernel.claim import Claim, Job
-from mechverify.kernel.evaluate import Evaluation
-from mechverify.kernel.exact import Exact
-from mechverify.kernel.fields import Reader
-from mechverify.kernel.float64 import Float64
-from mechverify.kernel.semantics import SEMANTICS
+from mechverify.kernel.core.arithmetic import Arithmetic
+from mechverify.kernel.core.check import prove
+from mechverify.kernel.core.claim import Claim, Job
+from mechverify.kernel.core.evaluate import Evaluation
+from mechverify.kernel.core.exact import Exact
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.semantics import SEMANTICS
 from tests import oracle
 from tests.models import as_bytes, max_weights, random_weights
 from tests.soundness import float32, forge

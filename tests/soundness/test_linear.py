@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from flint import arb, ctx
 
-from mechverify.kernel import Rejected, check, relaxation
-from mechverify.kernel.arithmetic import Ball
-from mechverify.kernel.check import prove
-from mechverify.kernel.claim import Job, Range
-from mechverify.kernel.evaluate import function_of
-from mechverify.kernel.fields import Reader
-from mechverify.kernel.float64 import Float64
-from mechverify.kernel.intervals import Intervals
-from mechverify.kernel.linear import Lines, Relaxed
-from mechverify.kernel.rules import linear
+from mechverify.kernel import Rejected, check
+from mechverify.kernel.core.arithmetic import Ball
+from mechverify.kernel.core.check import prove
+from mechverify.kernel.core.claim import Job, Range
+from mechverify.kernel.core.evaluate import function_of
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.relaxation import relaxation
+from mechverify.kernel.relaxation import rule as linear
+from mechverify.kernel.relaxation.intervals import Intervals
+from mechverify.kernel.relaxation.backward import Lines, Relaxed
 from tests.soundness import networks
 from tests.soundness.networks import Maker, Network, constant, document, evaluate, file, given, samples
 
@@ -670,7 +671,7 @@ def test_a_bound_that_is_no_number_is_refused(monkeypatch, value):
     found = Range(np.full(1, value), np.full(1, value))
     monkeypatch.setattr(linear, "bounds", lambda job, parts, **_: [found] * len(parts))
     if np.isnan(value):
-        with pytest.raises(Rejected, match="tighter than those proved|contradict"):
+        with pytest.raises(Rejected, match=r"tighter than those proved|contradict"):
             check(file(doc, data))
     else:
         assert check(file(doc, data)).range.high.tolist() == [0.0]

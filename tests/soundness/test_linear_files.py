@@ -204,7 +204,7 @@ def test_small_files_take_little(name):
 
 
 def test_an_accuracy_claim_has_no_box_whose_halves_count_twice():
-    from mechverify.kernel import container
+    from mechverify.kernel.core import container
     from tests.test_versions import GOLDEN
 
     contents = container.unpack(GOLDEN.read_bytes())

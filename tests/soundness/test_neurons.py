@@ -16,12 +16,12 @@ import pytest
 from flint import arb, ctx, fmpq
 
 from mechverify.kernel import Rejected, Unsupported, check
-from mechverify.kernel.check import prove
-from mechverify.kernel.claim import Bounds, Claim, Domain, Job, add_expression
-from mechverify.kernel.exact import Exact
-from mechverify.kernel.fields import Reader
-from mechverify.kernel.float64 import Float64
-from mechverify.kernel.rules.fold import Family, Partition
+from mechverify.kernel.core.check import prove
+from mechverify.kernel.core.claim import Bounds, Claim, Domain, Job, add_expression
+from mechverify.kernel.core.exact import Exact
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.fold.rule import Family, Partition
 from tests import oracle
 from tests.models import as_bytes, as_float64, random_weights
 from tests.soundness import float32, forge

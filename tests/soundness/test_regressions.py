@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mechverify.kernel import NotACertificate, Rejected, check
-from mechverify.kernel.arithmetic import Ball
-from mechverify.kernel.float64 import Float64
+from mechverify.kernel.core.arithmetic import Ball
+from mechverify.kernel.core.float64 import Float64
 from mechverify.report.statement import lines
 from tests.models import as_bytes
 from tests.soundness import forge
@@ -111,8 +111,8 @@ def test_weights_near_the_end_of_float64_are_refused_not_misjudged():
 
 def test_contradicting_proofs_of_a_part_are_refused(monkeypatch):
     """A rule that is wrong in one part must not hide behind the total."""
-    from mechverify.kernel.check import LEAVES
-    from mechverify.kernel.claim import Bounds
+    from mechverify.kernel.core.check import LEAVES
+    from mechverify.kernel.core.claim import Bounds
 
     monkeypatch.setitem(LEAVES["accuracy"], "enumerate", lambda job, part, node: Bounds(part.size, part.size))
     data = scalar_model(2, 2)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.load import namespace
-from mechverify.kernel.errors import Unsupported
+from mechverify.kernel.core.errors import Unsupported
 from mechverify.provers.base import Attempt, Budget, Problem
 from mechverify.provers.fold import bounds, listed
 from mechverify.provers.strategies.brute import brute

@@ -1,7 +1,7 @@
 """Strategy `brute`: the kernel runs the model on every input. What every other proof is shorter than."""
 
-from mechverify.kernel.claim import Bounds
-from mechverify.kernel.errors import Unsupported
+from mechverify.kernel.core.claim import Bounds
+from mechverify.kernel.core.errors import Unsupported
 from mechverify.provers.base import Attempt, Budget, Problem
 from mechverify.provers.falsify import BATCH, CLOSE, Margins
 

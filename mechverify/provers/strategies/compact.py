@@ -7,15 +7,15 @@ from typing import NamedTuple
 import numpy as np
 
 from mechverify.certificate.write import Proof
-from mechverify.kernel.automaton import towards
-from mechverify.kernel.chains import Peeled
-from mechverify.kernel.check import prove
-from mechverify.kernel.claim import Bounds
-from mechverify.kernel.enclosed import Enclosed
-from mechverify.kernel.fields import Reader
-from mechverify.kernel.leads import Leads
-from mechverify.kernel.recursion import sizes_by_token
-from mechverify.kernel.rules.compact import Family, Kept
+from mechverify.kernel.compact.chains import Peeled
+from mechverify.kernel.compact.enclosed import Enclosed
+from mechverify.kernel.compact.leads import Leads
+from mechverify.kernel.compact.rule import Family, Kept
+from mechverify.kernel.core.check import prove
+from mechverify.kernel.core.claim import Bounds
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.counting.automaton import towards
+from mechverify.kernel.counting.recursion import sizes_by_token
 from mechverify.provers.base import Attempt, Budget, Problem
 
 CANDIDATES = 24  # for how many tokens are kept tightly

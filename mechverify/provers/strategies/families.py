@@ -6,8 +6,8 @@ from functools import partial
 
 import numpy as np
 
-from mechverify.kernel.chains import Peeled
-from mechverify.kernel.parts import parts_form
+from mechverify.kernel.compact.chains import Peeled
+from mechverify.kernel.compact.parts import parts_form
 from mechverify.provers.base import Attempt, Budget, Problem
 from mechverify.provers.strategies.compact import Pass, compact
 

@@ -1,6 +1,6 @@
 """The dimensions of a model that a proof leaves unexplained: estimates by hand, as the paper's (docs/strategies.md)."""
 
-from mechverify.kernel.parts import parts_form
+from mechverify.kernel.compact.parts import parts_form
 from mechverify.provers.base import Problem
 
 # Of what is left of scores without a matrix of rank one, in vocabulary v and width d: a singular value, ranges

@@ -1,0 +1,168 @@
+"""Ball arithmetic, written once over two kinds of numbers: float64 rounded outwards, and exact integers.
+
+A ball stands for every real within `rad` of `mid`, both times 2^exponent, elementwise. Each operation takes
+balls and returns a ball that holds the exact result for every choice of reals in its operands. The formulas
+below are those of exact arithmetic; what a kind of number loses by rounding, it adds in `_ball` and `slop`.
+Arguments: docs/soundness.md, "Arithmetic". Only elementwise + - * / and sqrt of float64 are trusted to round
+to nearest (axiom `ieee754`): sums are added up here, term by term, so every machine gets the same bits.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mechverify.kernel.core.errors import Unsupported
+from mechverify.kernel.core.meter import ROOM, Meter
+
+CACHED = 2**16  # numbers that stay near the processor
+
+
+class Ball(NamedTuple):
+    """Arrays that broadcast against each other; `exponent` is 0 in float64."""
+
+    mid: np.ndarray
+    rad: np.ndarray
+    exponent: int = 0
+
+    def map(self, move: Callable[[np.ndarray], np.ndarray]) -> "Ball":
+        """The same rearrangement (indexing, reshaping, transposing) of centre and radius."""
+        mid, rad = np.broadcast_arrays(self.mid, self.rad)
+        return Ball(move(mid), move(rad), self.exponent)
+
+    def __neg__(self) -> "Ball":
+        return Ball(np.asarray(-self.mid, self.mid.dtype), self.rad, self.exponent)
+
+    @property
+    def point(self) -> "Ball":
+        return Ball(self.mid, np.zeros((1,) * self.mid.ndim, self.mid.dtype), self.exponent)
+
+    @property
+    def size(self) -> "Ball":
+        """|mid| + rad as a ball of radius zero (in float64: up to a rounding that `widen` covers)."""
+        return Ball(np.asarray(np.abs(self.mid) + self.rad, self.mid.dtype), self.rad, self.exponent).point
+
+
+class Arithmetic(Meter):
+    """What both kinds share; Float64 says what else there is. Its own work is counted."""
+
+    xp: Any = np  # the library of the arrays: searches do the same steps with others
+    rounds = True
+    underflows = True  # to within 2^-1074 of zero; exact numbers don't
+    dtype: Any
+    precision: int  # bits to which series are summed
+    chunk: int  # numbers of a temporary array
+    infinity: Any  # the minimum of nothing; any number is sound there
+
+    def add(self, x: Ball, y: Ball) -> Ball:
+        x, y = self.align(x, y)
+        return self._ball(x.mid + y.mid, x.rad + y.rad, x.exponent)
+
+    def sub(self, x: Ball, y: Ball) -> Ball:
+        return self.add(x, -y)
+
+    def mul(self, x: Ball, y: Ball) -> Ball:
+        """|a'b' - ab| <= |a| rb + ra (|b| + rb)."""
+        rad = np.abs(x.mid) * y.rad + x.rad * (np.abs(y.mid) + y.rad)
+        return self._ball(x.mid * y.mid, rad, x.exponent + y.exponent)
+
+    def contract(self, spec: str, x: Ball, y: Ball) -> Ball:
+        """Einstein summation `spec` (two operands, explicit output, leading batch axes on each term), added
+        term by term. A letter of one operand alone must be in the output. Complexity: twice the products."""
+        first, second, result = spec.replace("->", ",").split(",")
+        summed = [c for c in first if c in second and c not in result]
+        left, right = (b.map(lambda a, t=t: _spread(a, t, summed, result)) for b, t in ((x, first), (y, second)))
+        axes = left.mid.shape[: len(summed)]
+        n = int(np.prod(axes))
+        size, outer = np.abs(left.mid), np.abs(right.mid)
+        inner = self.slop(right.rad, outer, n)
+        shape = np.broadcast_shapes(left.mid.shape[len(summed) :], right.mid.shape[len(summed) :])
+        mid, rad = np.zeros(shape, self.dtype), np.zeros(shape, self.dtype)
+        wide_left, wide_right = np.any(left.rad), np.any(inner)
+        self.spend((2 * n - 1) * mid.size, n, 5)  # and one more for the result: a multiply-add is two
+        for part in _parts(shape):
+            m, r = mid[(*part, ...)], rad[(*part, ...)]  # views, also of a scalar
+            terms = [_part(a, part, len(shape), len(summed))
+                     for a in (left.mid, left.rad, size, right.mid, right.rad, inner, outer)]  # fmt: skip
+            for at in np.ndindex(axes):
+                a, wide, large, b, spread, inside, reach = (t[at] for t in terms)
+                m += a * b
+                if wide_right:
+                    r += large * inside
+                if wide_left:
+                    r += wide * (reach + spread)
+        return self._ball(mid, rad, x.exponent + y.exponent, 3 * n)
+
+    def sum(self, x: Ball) -> Ball:
+        """Over the last axis, added in pairs: log2 n rounds."""
+        rest = None
+        while (n := x.mid.shape[-1]) > 1:
+            if n % 2:
+                last = x.map(lambda a: a[..., -1:])
+                rest = last if rest is None else self.add(rest, last)
+            x = self.add(*(x.map(lambda a, i=i: a[..., i * (n // 2) : (i + 1) * (n // 2)]) for i in (0, 1)))
+        return (x if rest is None else self.add(x, rest)).map(lambda a: a[..., 0])
+
+    def scatter(self, x: Ball, entries: np.ndarray, size: int) -> Ball:
+        """[.., n] to [.., size]: entry i is added to entry entries[i]; the others are zero."""
+        order = np.argsort(entries, kind="stable")
+        turn = np.empty_like(order)  # the how-manieth with that target
+        turn[order] = np.arange(len(order)) - np.searchsorted(entries[order], entries[order])
+        turns = int(turn.max()) + 1
+        self.spend(len(order), 10, 10)
+        spread = []
+        for a in np.broadcast_arrays(*x[:2]):
+            if (numbers := math.prod(a.shape[:-1]) * size * turns) > 4 * ROOM:
+                raise Unsupported(f"a sum needs {numbers} numbers (limit {4 * ROOM})")
+            place = np.zeros((*a.shape[:-1], size * turns), a.dtype)
+            place[..., entries * turns + turn] = a
+            spread.append(place.reshape(*a.shape[:-1], size, turns))
+        return self.sum(Ball(*spread, x.exponent))
+
+    def value(self, f: Any, x: Ball) -> Ball:
+        return f.value(self, x)
+
+    def raw(self, a: np.ndarray) -> Any:
+        """Numbers or booleans of the kernel's as arrays of `xp`."""
+        return a
+
+    def where(self, mask: np.ndarray, x: Ball, y: Ball) -> Ball:
+        x, y = self.align(x, y)
+        return Ball(np.where(mask, x.mid, y.mid), np.where(mask, x.rad, y.rad), x.exponent)
+
+    def whole(self, values: np.ndarray) -> Ball:
+        """Integers, exactly (below 2^53 in size)."""
+        return Ball(np.asarray(np.asarray(values), self.dtype), np.zeros((1,) * np.ndim(values), self.dtype))
+
+
+def aligned(ar: Arithmetic, *balls: Ball) -> list[Ball]:
+    """The same balls with one exponent."""
+    lowest = min(balls, key=lambda b: b.exponent)
+    return [ar.align(b, lowest)[0] for b in balls]
+
+
+def _parts(shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
+    """Slices of an array of that shape, along its first axis that isn't one, which fit a cache."""
+    axis = next((i for i, size in enumerate(shape) if size > 1), None)
+    if axis is None:
+        return [()]
+    step = max(1, CACHED * shape[axis] // math.prod(shape))
+    return [(*(slice(None),) * axis, slice(i, i + step)) for i in range(0, shape[axis], step)]
+
+
+def _part(a: np.ndarray, part: tuple[slice, ...], rank: int, leading: int) -> np.ndarray:
+    """That part of an operand that broadcasts to `rank` axes, after its leading ones."""
+    axis = a.ndim - rank + len(part) - 1
+    if not part or axis < leading or a.shape[axis] == 1:
+        return a
+    return a[(*(slice(None),) * axis, part[-1])]
+
+
+def _spread(a: np.ndarray, term: str, summed: list[str], result: str) -> np.ndarray:
+    """[batch.., term] to [summed.., batch.., result], with size one where `term` lacks a letter."""
+    batch = a.ndim - len(term)
+    axes = [batch + term.index(c) for c in [*summed, *result] if c in term]
+    moved = a.transpose([*axes[: len(summed)], *range(batch), *axes[len(summed) :]])
+    shape = iter(moved.shape[len(summed) + batch :])
+    return moved.reshape(*moved.shape[: len(summed) + batch], *(next(shape) if c in term else 1 for c in result))

@@ -1,0 +1,137 @@
+"""Exact arithmetic for audits: Python integers times a power of two that an array shares.
+
+Sums and products never round; quotients, roots and series are enclosed to `precision` bits or better. No
+floating-point operation decides anything, so a check doesn't rest on the axiom `ieee754`.
+"""
+
+from fractions import Fraction
+from math import floor, frexp, isqrt
+
+import numpy as np
+
+from mechverify.kernel.core.arithmetic import Arithmetic, Ball
+from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.float64 import finite
+from mechverify.kernel.counting.recursion import HIGHEST, LOWEST
+
+_bits, _root = (np.frompyfunc(f, 1, 1) for f in (int.bit_length, isqrt))
+
+
+class Exact(Arithmetic):
+    underflows = False
+    dtype, precision, longest, chunk, infinity = object, 128, 2**13, 2**18, 1 << 5_000
+
+    def _ball(self, mid: np.ndarray, rad: np.ndarray, exponent: int, terms: int = 1) -> Ball:
+        if (bits := max(_longest(mid), _longest(rad))) > self.longest:  # memory is reserved by the number of entries
+            raise Rejected(f"exact numbers of {bits} bits (limit {self.longest}): check in float64")
+        self.spend(np.size(mid), 1, 10 + bits // 64)
+        return Ball(np.asarray(mid, object), np.asarray(rad, object), exponent)
+
+    def slop(self, rad: np.ndarray, size: np.ndarray, n: int) -> np.ndarray:
+        return rad
+
+    def align(self, x: Ball, y: Ball) -> tuple[Ball, Ball]:
+        low = min(x.exponent, y.exponent)
+        shifted = [[np.asarray(a << (b.exponent - low), object) for a in b[:2]] for b in (x, y)]
+        return Ball(*shifted[0], low), Ball(*shifted[1], low)
+
+    def exact(self, values: np.ndarray) -> Ball:
+        fraction, power = np.frexp(finite(np.asarray(values, np.float64)))
+        mantissa = np.asarray(np.ldexp(fraction, 53).astype(np.int64).astype(object), object)
+        power = np.where(mantissa == 0, 2_000, power - 53)
+        low = min(int(power.min()), 0) if power.size else 0
+        shift = np.asarray(np.where(mantissa == 0, 0, power - low), object)
+        return Ball(np.asarray(mantissa << shift, object), np.zeros((1,) * mantissa.ndim, object), low)
+
+    def rational(self, value: Fraction) -> Ball:
+        bits = 2 * self.precision + value.denominator.bit_length()
+        mid, rest = divmod(value.numerator << bits, value.denominator)
+        return Ball(np.asarray(mid, object), np.asarray(int(rest > 0), object), -bits)
+
+    def div(self, x: Ball, y: Ball) -> Ball:
+        """The formula of Float64.div; every rounded quotient errs by less than one unit."""
+        room = np.abs(y.mid) - y.rad
+        if not np.all(room > 0):
+            raise Rejected("division by an interval that may hold zero")
+        bits = self.precision + _longest(y.mid)
+        mid = (x.mid << bits) // y.mid
+        rad = ((x.rad << bits) + (np.abs(mid) + 1) * y.rad) // room + 2
+        return self._ball(mid, rad, x.exponent - y.exponent - bits)
+
+    def sqrt(self, x: Ball) -> Ball:
+        if not np.all(x.mid - x.rad > 0):
+            raise Rejected("square root of an interval that is not positive")
+        bits = 2 * self.precision + x.exponent % 2
+        mid = np.asarray(_root(x.mid << bits), object)
+        return self._ball(mid, (x.rad << bits) // mid + 2, (x.exponent - bits) // 2)
+
+    def widen(self, x: Ball, relative: float, absolute: float = 0.0, of: Ball | None = None) -> Ball:
+        x, of = self.align(x, of or x)
+        if absolute:  # so that a unit isn't larger than what is added
+            x, of = (
+                self.align(b, self.rational(Fraction(0))._replace(exponent=frexp(absolute)[1] - 8))[0] for b in (x, of)
+            )
+        rate, fixed = Fraction(relative), Fraction(absolute) / Fraction(2) ** x.exponent
+        grown = (np.abs(of.mid) + of.rad) * rate.numerator // rate.denominator + 1 if rate else 0
+        self.spend(np.size(x.mid))
+        return Ball(x.mid, np.asarray(x.rad + grown + -(-fixed.numerator // fixed.denominator), object), x.exponent)
+
+    def scale(self, x: Ball, k: np.ndarray) -> Ball:
+        """The largest 2^k goes to the exponent; smaller ones shift digits out."""
+        k = np.asarray(k, object)
+        top = int(k.max()) if k.size else 0
+        shift = np.minimum(top - k, 2**20)
+        self.spend(np.size(x.mid))
+        rad = np.where(shift > 0, (x.rad >> shift) + 2, x.rad)
+        return Ball(np.asarray(x.mid >> shift, object), np.asarray(rad, object), x.exponent + top)
+
+    def nearest(self, x: Ball) -> np.ndarray:
+        shift = -x.exponent
+        return np.asarray((x.mid + (1 << (shift - 1))) >> shift if shift > 0 else x.mid << -shift, object)
+
+    def mantissa(self, x: Ball) -> tuple[Ball, np.ndarray]:
+        bits, longest = np.asarray(_bits(x.mid), object), max(_longest(x.mid), 64)
+        f = np.asarray(x.mid << (longest - bits), object)
+        small = f < self.units(0.7, -longest)
+        f = np.where(small, f << 1, f)
+        return Ball(f, np.zeros((1,) * f.ndim, object), -longest), np.where(small, bits - 1, bits) + x.exponent
+
+    def units(self, value: float, exponent: int) -> int:
+        return floor(Fraction(value) / Fraction(2) ** exponent)
+
+    def approximate(self, x: Ball) -> np.ndarray:
+        x = self.trim(x)
+        return np.ldexp(np.asarray(x.mid, np.float64), x.exponent)
+
+    def trim(self, x: Ball) -> Ball:
+        shift = max(_longest(x.mid), _longest(x.rad) + self.precision) - 2 * self.precision
+        if shift <= 0:
+            return x
+        return Ball(np.asarray(x.mid >> shift, object), np.asarray((x.rad >> shift) + 2, object), x.exponent + shift)
+
+    def lower(self, x: Ball) -> np.ndarray:
+        return np.asarray(x.mid - x.rad, object)
+
+    def upper(self, x: Ball) -> np.ndarray:
+        return np.asarray(x.mid + x.rad, object)
+
+    def down(self, x: np.ndarray) -> np.ndarray:
+        return x
+
+    def up(self, x: np.ndarray) -> np.ndarray:
+        return x
+
+    def slack(self, size: int, n: int) -> int:
+        return 0
+
+    def to_grid(self, terms: np.ndarray, exponent: int, step: int, upwards: bool) -> np.ndarray:
+        shift = step - exponent
+        sign = -1 if upwards else 1
+        rounded = sign * ((sign * terms) >> shift if shift >= 0 else (sign * terms) << -shift)
+        if not (rounded >= LOWEST).all():
+            raise Rejected("the counting grid is too fine for the terms of this cell")
+        return np.minimum(rounded, HIGHEST).astype(np.int64)
+
+
+def _longest(a: np.ndarray) -> int:
+    return max((int(b) for b in np.asarray(_bits(a), object).flat), default=0)

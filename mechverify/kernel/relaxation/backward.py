@@ -1,0 +1,297 @@
+"""Linear bounds, backwards: a lower bound of a linear form is carried from a node to the inputs, cells side by side.
+
+A form sum_i k_i z_i of a node's entries becomes one of its operands' entries: through linear operations by
+transposing them, through functions and products by lines that bound them on the intervals already proved, the
+lower line where k_i > 0 and the upper one where k_i < 0 (CROWN: Zhang et al. 2018, arXiv 1811.00866, section 3.2).
+At the inputs the form's least value over the cell is exact, over boxes and over products of token sets.
+"""
+
+from fractions import Fraction
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from mechverify.kernel.core.arithmetic import Arithmetic, Ball
+from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.evaluate import function_of
+from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.core.meter import reserve
+from mechverify.kernel.relaxation import relaxation
+from mechverify.kernel.relaxation.intervals import LEAVES, Cells, Intervals
+from mechverify.kernel.relaxation.relaxation import Ends, Rewritten
+
+FORMS = 2**21  # coefficients of the forms that are carried at a time
+
+
+class Lines:
+    """A witness's choices; here: none. Raw arrays [cells or 1, rows or 1, *shape], rows being forms of node `start`."""
+
+    def choose(self, relaxed: "Relaxed", start: int, n: int) -> tuple | None:
+        """Where a form passes node `n`: the slopes of a function's lower and upper line, or the mixtures of a product's
+        planes."""
+        return None
+
+    def multipliers(self, relaxed: "Relaxed", start: int, n: int):
+        """Of what is known of the entries of node `n`: at least 0 where it is a lower bound, at most 0 where an upper
+        one."""
+        return None
+
+
+class Relaxed(Intervals):
+    """Intervals narrowed by linear bounds of every operand of a function or product.
+
+    Complexity: for each of them, the cost of its graph times its entries."""
+
+    def __init__(self, ar: Arithmetic, graph: Graph, weights: dict, roots: Rewritten, cells: Cells,
+                 lines: Lines | None = None, shared: bool = False):  # fmt: skip
+        self.lines = lines or Lines()
+        self._curves: dict[int, relaxation.Curve] = {}
+        self._defaults: dict[int, tuple] = {}
+        self.rows: dict[int, int] = {}  # how many forms of a node are bounded
+        super().__init__(ar, graph, weights, roots, cells, shared)
+
+    def prepare(self) -> None:
+        self._depth = self._depths()  # how many functions and products lie on the way from the input
+        self._wanted = self._curved_operands()
+
+    def refine(self, n: int) -> None:
+        if n in self._wanted and not self._stable(n, self._wanted[n]):
+            self._refine(n)
+
+    def output(self) -> Ends:
+        """The root's interval, narrowed by its own linear bounds."""
+        self._refine(self.root)
+        return self.ends[self.root]
+
+    def _refine(self, n: int) -> None:
+        self.narrow(n, *self.range(n))
+
+    def range(self, node: int) -> Ends:
+        """Linear bounds of every entry of a node: two raw arrays [cells, *shape], infinite where nothing is bounded."""
+        ar, shape = self.ar, self.graph.nodes[node].shape
+        size = prod(shape)
+        widest = max([size, *(prod(self.graph.nodes[n].shape) for n in self.order if n not in self.fixed)])
+        step = size if type(self.lines) is not Lines else max(1, FORMS // (2 * len(self.cells) * widest))
+        ends: list[list] = [[], []]
+        for start in range(0, size, step):
+            eye = np.eye(min(step, size - start), size, start)
+            reserve(len(self.cells), 2 * len(eye), widest)
+            both = np.concatenate([eye, -eye]).reshape(1, 2 * len(eye), *shape)
+            low = self.form(node, ar.exact(ar.raw(both)))
+            ends[0].append(low[:, : len(eye)])
+            ends[1].append(-low[:, len(eye) :])
+        low, high = (ar.xp.concatenate(end, 1).reshape(-1, *shape) for end in ends)
+        return low, high
+
+    def form(self, start: int, coefficients: Ball):
+        """Raw lower bounds [cells, rows] of linear forms [cells or 1, rows, *shape] of the entries of node `start`;
+        -inf where a coefficient overflows, or meets what has no bound."""
+        ar = self.ar
+        self.rows[start] = coefficients.mid.shape[1]
+        ar.spend(len(self.order), 1, 100)
+        total, tokens, pending = ar.rational(Fraction(0)), None, {start: coefficients}
+        for n in reversed(self.order[: self.place[start] + 1]):
+            if n in self.cells.facts and (known := self._multiplied(start, n)):
+                total, pending[n] = ar.add(total, known[0]), ar.add(pending[n], known[1]) if n in pending else known[1]
+            if n not in pending:
+                continue
+            k, node = pending.pop(n), self.graph.nodes[n]
+            ar.spend(prod(k.mid.shape), 10, 1)
+            if n in self.other and n != start:
+                other = self.other[n]
+                pending[other] = ar.add(pending[other], k) if other in pending else k
+            elif n in self.fixed or node.op in LEAVES:
+                total = ar.add(total, self.dot(k, self.bounds[n]))
+            elif node.op == "gather":
+                tokens = self._by_token(k, n) if tokens is None else ar.add(tokens, self._by_token(k, n))
+            else:
+                f = function_of(node)
+                if f is not None:
+                    parts, rest = self._through_function(start, n, k)
+                elif node.op == "mul" and not self.fixed & set(node.args):
+                    parts, rest = self._through_product(start, n, k)
+                else:
+                    parts, rest = self.transposed(n, k), None
+                if rest is not None:
+                    total = ar.add(total, rest)
+                for operand, form in parts:
+                    pending[operand] = ar.add(pending[operand], form) if operand in pending else form
+        if pending:
+            raise Rejected(f"forms of nodes {sorted(pending)} were left behind")
+        low, _ = ar.ends(total if tokens is None else ar.add(total, self._least_of_tokens(tokens)))
+        return ar.xp.broadcast_to(low, (len(self.cells), low.shape[-1]))
+
+    def _multiplied(self, start: int, n: int) -> tuple[Ball, Ball] | None:
+        """-m (z - b) as a constant and a form, for the entries z of node n, their multipliers m and known bounds b: it
+        is not positive, so that adding it to a form leaves a lower bound (beta-CROWN: Wang et al. 2021, arXiv
+        2103.06624)."""
+        ar, m = self.ar, self.lines.multipliers(self, start, n)
+        if m is None:
+            return None
+        floor, ceiling = (end[:, None] for end in self.cells.facts[n])
+        bound = ar.xp.where(m == 0, 0 * m, ar.xp.where(m > 0, floor, ceiling))
+        if not ar.xp.isfinite(bound).all():
+            raise Rejected("a multiplier of what is not known")
+        form = -ar.exact(m)
+        return -self.dot(form, ar.exact(bound), rows=True), form
+
+    def _depths(self) -> dict[int, int]:
+        depth: dict[int, int] = {}
+        for n in self.order:
+            node = self.graph.nodes[n]
+            depth[n] = 0 if n in self.fixed else max((depth[a] for a in node.args), default=0) + (n in self.curved)
+        return depth
+
+    def _curved_operands(self) -> dict[int, set[str]]:
+        """The nodes whose intervals decide how tight a line is; through views, and not the values of functions,
+        whose intervals follow from their operands'."""
+        wanted: dict[int, set[str]] = {}
+        for n in self.order:
+            node = self.graph.nodes[n]
+            if n in self.curved:
+                for operand in node.args:
+                    while self.graph.nodes[operand].op == "view":
+                        self.ar.step(1, 0, 100)
+                        (operand,) = self.graph.nodes[operand].args
+                    if function_of(self.graph.nodes[operand]) is None and self.graph.nodes[operand].op != "input":
+                        wanted.setdefault(operand, set()).add(node.op)
+        return {n: ops for n, ops in wanted.items() if n not in self.fixed}
+
+    def _stable(self, n: int, ops: set[str]) -> bool:
+        """The interval already decides the sign of every argument, and only functions that are linear then read it."""
+        low, high = self.ends[n]
+        return ops <= {"relu", "abs"} and bool(((low > 0) | (high < 0)).all())
+
+    def _through_function(self, start: int, n: int, k: Ball) -> tuple[list, Ball]:
+        ar, x = self.ar, self.graph.nodes[n].args[0]
+        if (signs := self._signs(n)) is not None:
+            return [(x, ar.mul(k, signs))], ar.rational(Fraction(0))
+        given = self.lines.choose(self, start, n)
+        if given is None:
+            if n not in self._defaults:
+                self._defaults[n] = self._lines(n, *self.default_slopes(n))
+            lines = self._defaults[n]
+        else:
+            lines = self._lines(n, *(ar.exact(a) for a in given))
+        (form,), total = self._bent(n, k, lines)
+        return [(x, form)], total
+
+    def _through_product(self, start: int, n: int, k: Ball) -> tuple[list, Ball]:
+        ar, operands = self.ar, self.graph.nodes[n].args
+        balls = [self.bounds[a].map(lambda v: v[:, None]) for a in operands]
+        known = self._known_balls(*balls)
+        x, y = (ar.where(known, b, ar.rational(Fraction(0))) for b in balls)
+        given = self.lines.choose(self, start, n)
+        mixes = [ar.rational(m) for m in self.default_mixes(n)] if given is None else [ar.exact(a) for a in given]
+        narrow = self.bounds[n].rad[:, None] < x.rad * y.rad  # then it beats a plane over a wide box
+        planes = [
+            self._levelled(n, list(relaxation.plane(ar, x, y, mix, upper)), upper, known & ~narrow)
+            for mix, upper in zip(mixes, (False, True), strict=True)
+        ]
+        forms, total = self._bent(n, k, planes)
+        return list(zip(operands, forms, strict=True)), total
+
+    def _levelled(self, n: int, plane: list[Ball], upper: bool, use: Any) -> tuple[list[Ball], Any]:
+        """A plane below or above node n (slopes, constant), or where it is not to be used, or not finite, the end of
+        the node's interval, which is a plane as well; and where there is none at all."""
+        ar, xp = self.ar, self.ar.xp
+        use = use & self._known_balls(*plane)
+        level = self.ends[n][upper][:, None]
+        missing = ~use & ~xp.isfinite(level)
+        *slopes, constant = plane
+        zero = ar.rational(Fraction(0))
+        return [
+            *(ar.where(use, s, zero) for s in slopes),
+            ar.where(use, constant, ar.exact(self._finite(level))),
+        ], missing
+
+    def _known_balls(self, *balls: Ball):
+        """Where all of them are finite."""
+        known = True
+        for b in balls:
+            low, high = self.ar.ends(b)
+            known = known & self.ar.xp.isfinite(low) & self.ar.xp.isfinite(high)
+        return known
+
+    def _bent(self, n: int, k: Ball, planes: list) -> tuple[list[Ball], Ball]:
+        """A form of node n as forms of its operands and a constant, by planes [lower, upper] of slopes and constant,
+        and where these are missing: k+ lower + k- upper, where k is the sum of k+ >= 0 and k- <= 0, is
+        k (lower + upper) / 2 + |k| (lower - upper) / 2: fewer passes over the coefficients. A form whose coefficient
+        needs a plane that is missing has no bound."""
+        ar, xp, half = self.ar, self.ar.xp, self.ar.rational(Fraction(1, 2))
+        (lower, no_lower), (upper, no_upper) = planes
+        nowhere = ((k.mid > 0) & no_lower) | ((k.mid < 0) & no_upper)
+        total = ar.rational(Fraction(0))
+        if ar.rounds:
+            known = self._known_balls(self.bounds[n])[:, None]
+            at = self.bounds[n].map(lambda a: a[:, None])
+            total = self.dot(k._replace(mid=0 * k.mid), ar.where(known, at, total), rows=True)
+            nowhere = nowhere | ((k.rad > 0) & ~known)
+        k = k.point
+        size, bent = k._replace(mid=xp.abs(k.mid)), []
+        for below, above in zip(lower, upper, strict=True):
+            mean, half_gap = (ar.mul(half, b) for b in (ar.add(below, above), ar.sub(below, above)))
+            bent.append((mean, half_gap))
+        *slopes, (mean, half_gap) = bent
+        forms = [ar.add(ar.mul(k, m), ar.mul(size, g)) for m, g in slopes]
+        for one, constant in ((k, mean), (size, half_gap)):
+            total = ar.add(total, self.dot(one, constant, rows=True))
+        if bool(nowhere.any()):
+            rows = xp.where(nowhere.reshape(*nowhere.shape[:2], -1).any(-1), np.inf, 0.0)
+            total = ar.add(total, ar.point(rows))
+        return forms, total
+
+    def _signs(self, n: int) -> Ball | None:
+        """1 and 0 where a ReLU is the identity and where it is zero; None unless all of its entries are one or the
+        other, in all cells."""
+        x = self.graph.nodes[n].args[0]
+        if self.graph.nodes[n].op != "relu" or not self._stable(x, {"relu"}):
+            return None
+        low = self.ends[x][0][:, None]
+        return self.ar.exact(self.ar.xp.where(low > 0, 1.0, 0.0 * self._finite(low)))
+
+    def curve(self, n: int) -> relaxation.Curve:
+        if n not in self._curves:
+            node = self.graph.nodes[n]
+            low, high = (end[:, None] for end in self.ends[node.args[0]])
+            self._curves[n] = relaxation.curve(self.ar, function_of(node), low, high)
+        return self._curves[n]
+
+    def _lines(self, n: int, lower: Ball, upper: Ball) -> list:
+        c = self.curve(n)
+        return [self._levelled(n, [slope, relaxation.offset(self.ar, c, slope, side)], side, c.known)
+                for slope, side in ((lower, False), (upper, True))]  # fmt: skip
+
+    def default_slopes(self, n: int) -> tuple[Ball, Ball]:
+        """Any slope is sound. The chord's; below a ReLU, that of the nearer side."""
+        ar, c, xp = self.ar, self.curve(n), self.ar.xp
+        x, y = c.points.mid, c.values.mid
+        width = x[-1] - x[0]
+        chord = (y[-1] - y[0]) / xp.where(width > 0, width, 1 + 0 * width)
+        lower = xp.where(x[-1] > -x[0], 1 + 0 * width, 0 * width) if self.graph.nodes[n].op == "relu" else chord
+        return ar.exact(lower), ar.exact(chord)
+
+    def default_mixes(self, n: int) -> tuple[Fraction, Fraction]:
+        """Any mixture is sound. The planes below and above are parallel in the operand that is nearer to being
+        linear, so that what it has in common with other terms isn't lost."""
+        x, y = (self._depth[a] for a in self.graph.nodes[n].args)
+        half = Fraction(1, 2)
+        return (half, half) if x == y else (Fraction(0), Fraction(int(x < y)))
+
+    def _by_token(self, k: Ball, n: int) -> Ball:
+        """A form of embeddings as one of one-hot tokens: [cells, rows, length x vocabulary]."""
+        ar, places, table = self.ar, self.positions[self.graph.nodes[n].args[1]].ravel(), self._table(n)
+        reserve(*k.mid.shape[:2], self.graph.length, len(table))
+        flat = k.map(lambda a: a.reshape(*a.shape[:2], len(places), -1))
+        scores = ar.contract("pd,vd->pv", flat, ar.exact(table.reshape(1, 1, len(table), -1)))
+        at = places[:, None] * len(table) + np.arange(len(table))
+        scores = scores.map(lambda a: a.reshape(*a.shape[:2], -1))
+        return ar.scatter(scores, at.ravel(), self.graph.length * len(table))
+
+    def _least_of_tokens(self, form: Ball) -> Ball:
+        """For each position the least coefficient of a token allowed there, added up: exact."""
+        low, _ = self.ar.ends(form)
+        low = low.reshape(*low.shape[:2], self.graph.length, -1)
+        allowed = self.ar.raw(self.cells.allowed[:, None])
+        return self.ar.sum(self.ar.point(self.ar.xp.amin(self.ar.xp.where(allowed, low, np.inf), 3)))

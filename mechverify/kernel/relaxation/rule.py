@@ -1,0 +1,162 @@
+"""Rules `interval`, `linear` and `farkas`: bounds of a value over parts of the domain by relaxation, side by side.
+
+Where a witness gives lines, they are used; any lines are sound. Otherwise the kernel takes its own. `farkas` is
+`linear` with multipliers of what is known in the part beside its box. `shared`: forms go through the second form of a
+softmax.
+"""
+
+from math import prod
+
+import numpy as np
+
+from mechverify.kernel.core.claim import Domain, Job, Range
+from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.meter import reserve
+from mechverify.kernel.relaxation import relaxation
+from mechverify.kernel.relaxation.intervals import Cells, Intervals
+from mechverify.kernel.relaxation.backward import Lines, Relaxed
+
+ROOM = 2**21  # coefficients of the widest form, of all cells together: about what a cache holds
+
+
+class Given(Lines):
+    """Lines as a certificate lists them, rows [start, node, exponent, lower, upper], and multipliers, rows [start,
+    node, exponent, multipliers]: integers times 2^exponent, one for each entry of the node, or for each entry and form
+    of `start`. All must be used."""
+
+    def __init__(self, lines: Reader, multipliers: Reader | None = None):
+        self.lines = _rows(lines, 2) if lines.value is not None else {}
+        self.factors = _rows(multipliers, 1) if multipliers is not None else {}
+        self.unread = {*self.lines, *((*key, "multipliers") for key in self.factors)}
+
+    def choose(self, relaxed: Relaxed, start: int, n: int) -> tuple | None:
+        if (start, n) not in self.lines:
+            return None
+        self.unread.discard((start, n))
+        return tuple(_shaped(self.lines[start, n], relaxed, start, n))
+
+    def multipliers(self, relaxed: Relaxed, start: int, n: int) -> np.ndarray | None:
+        if (start, n) not in self.factors:
+            return None
+        self.unread.discard((start, n, "multipliers"))
+        return _shaped(self.factors[start, n], relaxed, start, n)[0]
+
+
+def _rows(entry: Reader, lists: int) -> dict[tuple[int, int], tuple[Reader, np.ndarray]]:
+    found: dict[tuple[int, int], tuple[Reader, np.ndarray]] = {}
+    for row in entry.items(2**16):
+        start, node, exponent, *numbers = row.items(3 + lists, 3 + lists)
+        key, integers = (start.an_integer(), node.an_integer()), [n.integers(2**22) for n in numbers]
+        if key in found:
+            raise Rejected(f"{row.where}: these lines are given twice")
+        if len({len(i) for i in integers}) > 1 or any(abs(v) >= 2**53 for i in integers for v in i):
+            raise Rejected(f"{row.where}: expected as many lower as upper lines, below 2^53")
+        found[key] = row, np.ldexp(np.array(integers, float), exponent.an_integer(-1_000, 900))
+    return found
+
+
+def _shaped(given: tuple[Reader, np.ndarray], relaxed: Relaxed, start: int, n: int) -> np.ndarray:
+    """[lists, 1, rows, *shape]"""
+    row, numbers = given
+    shape = relaxed.graph.nodes[n].shape
+    rows, rest = divmod(numbers.shape[1], prod(shape))
+    if rest or rows not in (1, relaxed.rows[start]):
+        raise Rejected(f"{row.where}: {numbers.shape[1]} lines don't fit {relaxed.rows[start]} forms of {shape}")
+    return numbers.reshape(-1, 1, rows, *shape)
+
+
+def check(job: Job, parts: list[Domain], witnesses: list[Reader]) -> list[Range]:
+    """Precondition: semantics real. Postcondition: on each part every entry of the output is within its range, which is
+    upside down where the part has no input. Complexity: of `interval`, one evaluation; of the others, for every operand
+    of a function or product, the cost of its graph times its entries."""
+    if job.claim.semantics != "real" or type(job.ar) is not Float64:
+        raise Rejected("bounds by relaxation are for semantics real, and are checked in float64")
+    results: list = [None] * len(parts)
+    alike: dict[tuple[type, bool], list[int]] = {}
+    for i, witness in enumerate(witnesses):
+        rule = witness["rule"].text()
+        lines = witness["lines"] if rule != "interval" else None
+        multipliers = witness["multipliers"] if rule == "farkas" else None
+        shared = rule != "interval" and "shared" in witness.value and witness["shared"].flag()
+        witness.close()
+        if lines is None or (lines.value is None and multipliers is None):
+            alike.setdefault((Intervals if lines is None else Relaxed, shared), []).append(i)
+            continue
+        given = Given(lines, multipliers)
+        (results[i],) = bounds(job, [parts[i]], shared=shared, lines=given)
+        if given.unread:
+            raise Rejected(f"{witness.where}: lines or multipliers are given where none is used")
+    step = side_by_side(job)
+    for (kind, shared), places in alike.items():
+        for start in range(0, len(places), step):
+            some = places[start : start + step]
+            for i, found in zip(some, bounds(job, [parts[i] for i in some], shared=shared, kind=kind), strict=True):
+                results[i] = found
+    return results
+
+
+def side_by_side(job: Job) -> int:
+    """How many parts can be relaxed at a time in bounded memory."""
+    graph, varying, widest = job.claim.graph, set(), 1
+    for n in graph.ancestors([job.roots.output, *job.roots.conditions]):
+        node = graph.nodes[n]
+        if node.op in ("input", "tokens", "value") or varying & set(node.args):
+            varying.add(n)
+            widest = max(widest, prod(node.shape))
+    return max(1, ROOM // (2 * widest**2))
+
+
+def bounds(job: Job, parts: list[Domain], *, shared: bool = False, kind: type[Intervals] = Relaxed,
+           lines: Lines | None = None) -> list[Range]:  # fmt: skip
+    options: dict = {"shared": shared} | ({"lines": lines} if lines is not None else {})
+    value = kind(job.ar, job.claim.graph, job.claim.weights, job.roots, cells(job, parts), **options)
+    output, shape = value.output(), (len(parts), job.claim.outputs)
+    low, high = (np.broadcast_to(a, (len(parts), *a.shape[1:])).reshape(shape)
+                 for a in output)  # fmt: skip
+    if np.isnan(low).any() or np.isnan(high).any():
+        raise Rejected("a bound is not a number")
+    empty = np.broadcast_to(value.empty, len(parts))
+    if not job.claim.where and any(e and not part.facts for e, part in zip(empty, parts, strict=True)):
+        raise Rejected("bounds of a part that has inputs contradict each other")
+    nothing = Range(np.full(job.claim.outputs, np.inf), np.full(job.claim.outputs, -np.inf))
+    return [nothing if e else Range(*ends) for e, *ends in zip(empty, low, high, strict=True)]
+
+
+def cells(job: Job, parts: list[Domain]) -> Cells:
+    """The parts as boxes of balls, as allowed tokens, and as facts; of all parts, the claim's conditions."""
+    ar, graph, shape = job.ar, job.claim.graph, (len(parts), job.claim.domain.length, len(job.claim.graph.values))
+    reserve(*shape)
+    allowed = np.zeros(shape, bool)
+    for i, part in enumerate(parts):
+        ar.step(sum(map(len, part.tokens)) + part.length + 10 * len(part.facts), 1)
+        for position, tokens in enumerate(part.tokens):
+            allowed[i, position, list(tokens)] = True
+    low, high = (np.stack([getattr(p, end) for p in parts]) for end in ("low", "high"))
+    box, inputs, corners, start = relaxation.hull(ar, ar.exact(low), ar.exact(high)), [], [], 0
+    for shape in job.claim.shapes:
+        size = prod(shape)
+        inputs.append(box.map(lambda a, s=start, n=size, t=shape: a[:, s : s + n].reshape(-1, *t)))
+        corners.append(tuple(end[:, start : start + size].reshape(-1, *shape) for end in (low, high)))
+        start += size
+    facts: dict[int, np.ndarray] = {}  # [two ends, cells, entries]
+    held = 0
+    for n in {*job.roots.conditions[: len(job.claim.where)], *(n for p in parts for n, *_ in p.facts)}:
+        size = prod(graph.nodes[n].shape)
+        held += 2 * len(parts) * size
+        reserve(held // 4)  # all of them together
+        floor = 0.0 if n in job.roots.conditions[: len(job.claim.where)] else -np.inf
+        facts[n] = np.stack([np.full((len(parts), size), end) for end in (floor, np.inf)])
+    for i, part in enumerate(parts):
+        for n, entry, at, above in part.facts:
+            end = facts[n][0 if above else 1]
+            end[i, entry] = max(end[i, entry], at) if above else min(end[i, entry], at)
+    tabled = {} if job.tables is None else {
+        job.roots.of[n]: job.tables.ranges(ar, n, allowed) for n in job.tables.of
+    }  # fmt: skip
+    shaped = [
+        {n: tuple(end.reshape(len(parts), *graph.nodes[n].shape) for end in ends) for n, ends in known.items()}
+        for known in (facts, tabled)
+    ]
+    return Cells(tuple(inputs), allowed, *shaped, corners=tuple(corners))
