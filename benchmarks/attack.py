@@ -27,8 +27,8 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.relaxation import relaxation
 from mechverify.kernel.relaxation import rule as linear
-from mechverify.kernel.relaxation.intervals import Intervals
 from mechverify.kernel.relaxation.backward import Relaxed
+from mechverify.kernel.relaxation.intervals import Intervals
 from mechverify.provers.base import Budget
 from mechverify.provers.ranges import BoundsProblem, optimised
 from tests.soundness import networks

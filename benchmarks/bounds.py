@@ -39,8 +39,8 @@ from mechverify.graph.adapters import load
 from mechverify.kernel.core.claim import Range
 from mechverify.kernel.core.errors import Rejected, Unsupported
 from mechverify.kernel.relaxation import rule as linear
-from mechverify.kernel.relaxation.intervals import Cells, Intervals
 from mechverify.kernel.relaxation.backward import Relaxed
+from mechverify.kernel.relaxation.intervals import Cells, Intervals
 from mechverify.provers.ranges import BoundsProblem
 
 ROOT = Path(__file__).parent.parent

@@ -10,8 +10,8 @@ from mechverify.bounds.tensors import Tensors
 from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.errors import Stopped, Unsupported
 from mechverify.kernel.core.graph import Graph
-from mechverify.kernel.relaxation.intervals import Cells
 from mechverify.kernel.relaxation.backward import Lines, Relaxed
+from mechverify.kernel.relaxation.intervals import Cells
 from mechverify.kernel.relaxation.relaxation import Rewritten
 
 DECAY = 0.05  # of the rate, from the first step to the last

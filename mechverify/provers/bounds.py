@@ -9,8 +9,8 @@ from mechverify.bounds.optimise import Slopes
 from mechverify.certificate.write import Proof
 from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
 from mechverify.kernel.relaxation import rule as linear
-from mechverify.kernel.relaxation.intervals import Intervals
 from mechverify.kernel.relaxation.backward import Relaxed
+from mechverify.kernel.relaxation.intervals import Intervals
 from mechverify.provers.base import Budget
 from mechverify.provers.branch import FEW, branch
 from mechverify.provers.extremes import STEPS, Inputs, climb, sample

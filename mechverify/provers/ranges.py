@@ -21,8 +21,8 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64, float_above, float_below
 from mechverify.kernel.core.meter import Watch
 from mechverify.kernel.relaxation import rule as linear
-from mechverify.kernel.relaxation.intervals import Cells
 from mechverify.kernel.relaxation.backward import Relaxed
+from mechverify.kernel.relaxation.intervals import Cells
 from mechverify.provers.base import Budget
 from mechverify.provers.extremes import Inputs
 

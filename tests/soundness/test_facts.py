@@ -14,8 +14,8 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.graph import MODEL, Graph
 from mechverify.kernel.relaxation import rule as linear
-from mechverify.kernel.relaxation.intervals import Intervals
 from mechverify.kernel.relaxation.backward import Relaxed
+from mechverify.kernel.relaxation.intervals import Intervals
 from mechverify.kernel.relaxation.tables import _reads
 from mechverify.kernel.statement.formula import Formulas, Listing
 from tests.soundness import networks

@@ -18,8 +18,8 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.relaxation import relaxation
 from mechverify.kernel.relaxation import rule as linear
-from mechverify.kernel.relaxation.intervals import Intervals
 from mechverify.kernel.relaxation.backward import Lines, Relaxed
+from mechverify.kernel.relaxation.intervals import Intervals
 from tests.soundness import networks
 from tests.soundness.networks import Maker, Network, constant, document, evaluate, file, given, samples
 

@@ -15,8 +15,8 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.relaxation import relaxation
-from mechverify.kernel.relaxation.intervals import Cells, Intervals
 from mechverify.kernel.relaxation.backward import Lines, Relaxed
+from mechverify.kernel.relaxation.intervals import Cells, Intervals
 
 ROOM = 2**21  # coefficients of the widest form, of all cells together: about what a cache holds
 
