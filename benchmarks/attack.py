@@ -21,7 +21,8 @@ from mechverify.graph.run import TorchRunner
 from mechverify.kernel import check
 from mechverify.kernel.core import functions as kernel_functions
 from mechverify.kernel.core.arithmetic import Ball
-from mechverify.kernel.core.claim import Domain, Job
+from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import NotACertificate, Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
@@ -183,8 +184,9 @@ class Case:
     def __init__(self, net: Network, rng: np.random.Generator, kinds: tuple[str, ...]):
         self.net, self.rng = net, rng
         self.claim = networks.claim(net)
-        self.job, self.graph = Job(self.claim, Float64()), self.claim.graph
-        self.roots = self.job.roots
+        self.job = Job(self.claim, Float64())
+        rewriting = self.job.once(linear.Rewriting)
+        self.graph, self.roots = rewriting.graph, rewriting.roots
         self.root = self.roots.output
         self.parts: list[Domain] = parts(self.claim.domain, rng)
         every = self.graph.ancestors([self.root, *(m for _, m in self.roots.shared)])

@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
-from mechverify.kernel.core.claim import Claim, Job
+from mechverify.kernel.core.accuracy import decide
+from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.kinds import read_claim
 from tests.soundness import float32, forge
 from toy_models.max_of_k import model, path
 
@@ -60,17 +62,17 @@ def campaign(k: int, evaluations: int, samples: int) -> dict:
     rows = [["value", [], i] for i in range(k)] + [["max", list(range(k)), None]]
     doc = forge.document(data, {}, equals=rows, tokens=[list(range(64))] * k, vocab=64, length=k, position=k - 1,
                          right=(0, 64**k), semantics="float32")  # fmt: skip
-    job = Job(Claim(Reader(doc["claim"], "claim"), data), Float64())
+    job = Job(read_claim(Reader(doc["claim"], "claim"), data), Float64())
     exact = float32.plain(weights, inputs, k - 1)
     target, at = inputs.max(1), np.arange(len(inputs))
     margin = exact[at, target] - np.where(np.arange(64) == target[:, None], -np.inf, exact).max(1)
     order = np.argsort(np.abs(margin), kind="stable")
     inputs, target, margin = inputs[order], target[order], margin[order]
     with np.errstate(all="ignore"):
-        decided = np.logical_or(*job.decide(inputs[::100]))
+        decided = np.logical_or(*decide(job, inputs[::100]))
         start = 100 * max(0, int(decided.argmax()) - 20)  # what comes before is too close to call
         some = np.arange(start, min(start + 4 * CHOSEN, len(inputs)))
-        right, wrong = (np.isin(np.arange(len(inputs)), some[sure]) for sure in job.decide(inputs[some]))
+        right, wrong = (np.isin(np.arange(len(inputs)), some[sure]) for sure in decide(job, inputs[some]))
     chosen = [np.flatnonzero(sure)[:CHOSEN] for sure in (right, wrong)]
     chosen = np.concatenate([*chosen, np.arange(500)])  # and the hardest, where nothing is claimed
     done = contradictions = 0

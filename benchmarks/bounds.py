@@ -36,8 +36,8 @@ from mechverify import Bounds, ball, box, capture, kernel, prove, tokens
 from mechverify.bounds.lirpa import LirpaError, lirpa_bounds
 from mechverify.bounds.tensors import TensorBall, Tensors
 from mechverify.graph.adapters import load
-from mechverify.kernel.core.claim import Range
 from mechverify.kernel.core.errors import Rejected, Unsupported
+from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.relaxation import rule as linear
 from mechverify.kernel.relaxation.backward import Relaxed
 from mechverify.kernel.relaxation.intervals import Cells, Intervals
@@ -158,14 +158,14 @@ def batch(board: Board, quick: bool) -> None:
 
 def cells(problem: BoundsProblem, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Linear bounds of boxes, corners [2, cells, coordinates], as many side by side as the prover takes."""
-    ar, claim, results = Tensors(), problem.claim, []
+    ar, claim, rewriting, results = Tensors(), problem.claim, problem.rewriting, []
     step = linear.side_by_side(problem.job)
     (shape,) = claim.shapes
     with torch.no_grad():
         for start in range(0, corners.shape[1], step):
             low, high = torch.from_numpy(corners[:, start : start + step].reshape(2, -1, *shape))
             some = Cells((TensorBall((low + high) / 2, (high - low) / 2),), np.zeros((len(low), 0, 0), bool))
-            output = Relaxed(ar, claim.graph, claim.weights, problem.job.roots, some).output()
+            output = Relaxed(ar, rewriting.graph, claim.weights, rewriting.roots, some).output()
             results.append([ar.lower(output).numpy(), ar.upper(output).numpy()])
     low, high = (np.concatenate(ends) for ends in zip(*results, strict=True))
     return low, high

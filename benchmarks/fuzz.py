@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from mechverify.kernel import NotACertificate, Rejected, Theorem, check
-from mechverify.kernel.core.check import VERSION
+from mechverify.kernel.check import VERSION
 from mechverify.kernel.core.container import pack, unpack
 from mechverify.report.result import as_json
 from mechverify.report.statement import lines as printed_lines

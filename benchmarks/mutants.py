@@ -21,10 +21,11 @@ import numpy as np
 from safetensors.numpy import load
 
 from mechverify.kernel import NotACertificate, Rejected, check
-from mechverify.kernel.core.check import prove
-from mechverify.kernel.core.claim import Claim, Job
+from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.kinds import read_claim
+from mechverify.kernel.proof import prove
 from tests import oracle
 from tests.models import as_bytes, max_weights
 from tests.soundness import bounds, float32, forge
@@ -67,7 +68,7 @@ def _stated(weights: dict, proof: dict, semantics: str) -> dict:
     data = as_bytes(weights)
     doc = forge.document(data, proof, vocab=VOCAB, length=LENGTH, semantics=semantics)
     with np.errstate(all="ignore"):
-        bounds, _ = prove(Job(Claim(Reader(doc["claim"], "claim"), data), Float64()), Reader(proof, "proof"))
+        bounds, _ = prove(Job(read_claim(Reader(doc["claim"], "claim"), data), Float64()), Reader(proof, "proof"))
     doc["conclusion"] |= {"right_at_least": str(bounds.low), "right_at_most": str(bounds.high)}
     if proof["rule"] == "both":
         doc["claim"]["at_least"], doc["conclusion"]["verdict"] = "19/20", "REFUTED"

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mechverify import STARTED, kernel
-from mechverify.kernel.core.check import AXIOMS, SECONDS
+from mechverify.kernel.check import AXIOMS, SECONDS
 from mechverify.kernel.core.errors import OverLimit, Stopped
 from mechverify.kernel.core.semantics import SEMANTICS
 from mechverify.provers.base import METHODS

@@ -160,7 +160,7 @@ def test_the_parser_sees_forged_lines():
 
 
 def test_names_are_restricted_from_version_4_on(monkeypatch):
-    module = sys.modules["mechverify.kernel.core.check"]
+    module = sys.modules["mechverify.kernel.check"]
     monkeypatch.setattr(module, "NAMED_AT_WILL", {2})
     for name in ("a\nb", "\ud800", "a" * 201, ""):
         with pytest.raises(Rejected, match="a name is not printable"):

@@ -8,8 +8,8 @@ import pytest
 
 from mechverify.certificate.write import announcing
 from mechverify.kernel import NotACertificate, Rejected, check
+from mechverify.kernel.check import LIMIT
 from mechverify.kernel.core import container
-from mechverify.kernel.core.check import LIMIT
 from mechverify.kernel.core.errors import OverLimit, Stopped
 
 DATA = Path(__file__).parent / "data"

@@ -171,7 +171,7 @@ def small_file(name: str) -> str:
 def dear_proof() -> str:
     """What `check` says of an honest proof that costs more than the default limit, here set lower than it costs."""
     said = []
-    with patch("mechverify.kernel.core.check.LIMIT", 1e5):
+    with patch("mechverify.kernel.check.LIMIT", 1e5):
         for path in (test_versions.BOUNDS, test_versions.COSTED):
             try:
                 said.append(kernel.check(path.read_bytes()).verdict)

@@ -28,7 +28,7 @@ from mechverify import Bounds, Holds, Mod, Within, box, capture, count, kth_larg
 from mechverify.claims import ClaimError
 from mechverify.claims.expressions import Expressions, inequalities
 from mechverify.claims.language import compile_mechanism
-from mechverify.kernel.core.claim import add_expression
+from mechverify.kernel.core.document import add_expression
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.exact import Exact

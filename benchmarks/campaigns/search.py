@@ -96,7 +96,7 @@ def _false(case: Case, outcome: Any, top: Fraction | None) -> str | None:
     if outcome.verdict != "REFUTED":
         return None
     at = theorem.broken.argmax()
-    point = (*theorem.wrong[at].tolist(), *map(Fraction, theorem.points[at].tolist()))
+    point = (*theorem.tokens[at].tolist(), *map(Fraction, theorem.points[at].tolist()))
     if not theorem.broken[at] or not case.inside(point):
         return f"the input {point} is none of the user's"
     return None if case.value(point) > case.threshold else f"the value at {point} is {float(case.value(point))}"

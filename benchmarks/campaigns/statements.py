@@ -23,10 +23,11 @@ from safetensors.numpy import save
 from benchmarks.board import Board
 from benchmarks.campaigns.examples import Example
 from mechverify.kernel import Rejected, check
-from mechverify.kernel.core.check import Theorem
-from mechverify.kernel.core.claim import Bounds, Claim
+from mechverify.kernel.core.accuracy import AccuracyTheorem, Counts
+from mechverify.kernel.core.claim import Theorem
 from mechverify.kernel.core.container import pack
 from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.kinds import read_claim
 from mechverify.kernel.statement.sentence import state
 from mechverify.report.latex import write_latex
 from mechverify.report.result import as_json
@@ -165,12 +166,10 @@ class Random:
             position=position, architecture=architecture, semantics=self.pick(["real", "float32"]),
             at_least=None if share is None else f"{share.numerator}/{share.denominator}",
         )  # fmt: skip
-        claim = Claim(Reader(doc["claim"], "claim"), data)
-        nothing = np.zeros((0, length), np.int64)
-        theorem = Theorem(
-            claim, "BOUNDED", Bounds(low, high), None, tuple(doc["axioms"]), wrong=nothing, points=nothing[:, :0],
-            attained=None, rules={}, cells=[], kernel_ops=1, work=1, exact=False, lemmas=[],
-            broken=np.zeros(0, bool),
+        claim = read_claim(Reader(doc["claim"], "claim"), data)
+        theorem = AccuracyTheorem(
+            claim, "BOUNDED", tuple(doc["axioms"]), rules={}, kernel_ops=1, work=1, exact=False,
+            tokens=np.zeros((0, length), np.int64), right=Counts(low, high), cells=[],
         )  # fmt: skip
         return Made("accuracy", printed(theorem), doc, data)
 
@@ -185,7 +184,7 @@ class Random:
             )
             self.decorate(doc)
             try:
-                count = Claim(Reader(copy.deepcopy(claim), "claim"), data).outputs
+                count = read_claim(Reader(copy.deepcopy(claim), "claim"), data).outputs
                 for name in ("at_least", "at_most"):
                     claim[name] = self.pick([None, self.pick(ODD[:8]), [self.pick(ODD[:8]) for _ in range(count)]])
                 doc["conclusion"] |= {"low": [None] * count, "high": [None] * count}

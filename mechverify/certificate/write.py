@@ -1,4 +1,4 @@
-"""Write certificates: the inverse of what mechverify.kernel.core.check reads. Deterministic to the byte."""
+"""Write certificates: the inverse of what mechverify.kernel.check reads. Deterministic to the byte."""
 
 import hashlib
 import json
@@ -9,10 +9,10 @@ import numpy as np
 
 from mechverify.claims.claim import Accuracy, Bounds
 from mechverify.graph.capture import Captured
-from mechverify.kernel.core import claim as counts
+from mechverify.kernel.check import FORMAT, VERSION
 from mechverify.kernel.core import container
-from mechverify.kernel.core.check import FORMAT, VERSION
-from mechverify.kernel.core.claim import Range
+from mechverify.kernel.core.accuracy import Counts
+from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.core.semantics import SEMANTICS
 
 Proof = dict[str, Any]
@@ -87,7 +87,7 @@ def thresholds(values: list[Fraction] | None) -> list[str] | None:
     return None if values is None else [f"{v.numerator}/{v.denominator}" for v in values]
 
 
-def write(claim: dict[str, Any], weights: bytes, proof: Proof, verdict: str, stated: counts.Bounds | Range) -> bytes:
+def write(claim: dict[str, Any], weights: bytes, proof: Proof, verdict: str, stated: Counts | Range) -> bytes:
     """The certificate file that concludes `verdict` and what is stated from `proof`. What its check costs is not known:
     see `announcing`."""
     captured = ["capture"] if claim["architecture"] == "captured" else []
@@ -129,8 +129,8 @@ def _uses(proof: Proof, rule: str) -> bool:
     return False
 
 
-def _conclusion(stated: counts.Bounds | Range) -> dict[str, Any]:
-    if isinstance(stated, counts.Bounds):
+def _conclusion(stated: Counts | Range) -> dict[str, Any]:
+    if isinstance(stated, Counts):
         return {"right_at_least": str(stated.low), "right_at_most": str(stated.high)}
     low, high = ([v.hex() if np.isfinite(v) else None for v in end.tolist()] for end in stated)
     return {"low": low, "high": high}

@@ -5,7 +5,8 @@ Read in this order: arithmetic, float64, exact, elementary, semantics, integers,
 automaton, ratio, recursion, claim, rules/, check.
 """
 
-from mechverify.kernel.core.check import Theorem, check
+from mechverify.kernel.check import check
+from mechverify.kernel.core.claim import Theorem
 from mechverify.kernel.core.errors import NotACertificate, Rejected, Unsupported
 
 __all__ = ["NotACertificate", "Rejected", "Theorem", "Unsupported", "check"]

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mechverify.kernel.core.check import AXIOMS, SECONDS, check
+from mechverify.kernel.check import AXIOMS, SECONDS, check
 from mechverify.kernel.core.errors import NotACertificate, OverLimit, Rejected
 from mechverify.kernel.statement.sentence import state
 

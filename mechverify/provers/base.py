@@ -14,12 +14,14 @@ import numpy as np
 from mechverify.certificate.write import Proof, claim_document
 from mechverify.claims.claim import Accuracy
 from mechverify.claims.language import Row
-from mechverify.kernel.core import claim as kernel_claim
-from mechverify.kernel.core.claim import Bounds, Domain, Job, add_expression
+from mechverify.kernel.core.accuracy import AccuracyClaim, Counts
+from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Stopped
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.integers import FOLDS
+from mechverify.kernel.core.kinds import read_claim
 from mechverify.kernel.core.meter import Watch
 from mechverify.kernel.fold.rule import Partition
 
@@ -35,7 +37,7 @@ class Problem:
     """A claim, read exactly as the kernel reads it."""
 
     document: dict[str, Any]
-    claim: kernel_claim.Claim
+    claim: AccuracyClaim
     job: Job
 
     @property
@@ -50,7 +52,7 @@ class Problem:
     def of(claim: Accuracy, semantics: str, watch: Watch | None = None) -> "Problem":
         """`watch` is told of the work that the search has the kernel's arithmetic do."""
         document = claim_document(claim, semantics)
-        checked = kernel_claim.Claim(Reader(document, "claim"), claim.output.model.data)
+        checked = read_claim(Reader(document, "claim"), claim.output.model.data)
         return Problem(document, checked, Job(checked, Float64(watch=watch)))
 
     @cached_property
@@ -71,11 +73,10 @@ class Problem:
         return self.partitioned(self.keys)
 
     def partitioned(self, keys: list[list[Row]]) -> Partition:
-        roots = [add_expression(self.claim.graph, Reader(rows, "keys")) for rows in keys]
         with np.errstate(all="ignore"):
-            return Partition(self.job, self.domain, roots, self.trials)
+            return Partition(self.job, self.domain, [Reader(rows, "keys") for rows in keys], self.trials)
 
-    def verdict(self, right: Bounds, has_counterexample: bool) -> str | None:
+    def verdict(self, right: Counts, has_counterexample: bool) -> str | None:
         """What the bounds decide; None while the threshold lies between them."""
         if self.at_least is None:
             return "BOUNDED"
@@ -85,7 +86,7 @@ class Problem:
             return "REFUTED"
         return None
 
-    def settled(self, right: Bounds) -> bool:
+    def settled(self, right: Counts) -> bool:
         """Nothing is left to find out."""
         if self.at_least is None or right.low == right.high:
             return right.low == right.high
@@ -110,7 +111,7 @@ class Attempt:
     """A proof (None: nothing proved) and the bounds of the right inputs that it should give."""
 
     proof: Proof | None
-    right: Bounds
+    right: Counts
 
 
 @dataclass

@@ -15,7 +15,7 @@ from mechverify.provers.base import Budget
 from mechverify.provers.branch import FEW, branch
 from mechverify.provers.extremes import STEPS, Inputs, climb, sample
 from mechverify.provers.narrow import narrow, with_optimised_lines, with_slopes
-from mechverify.provers.ranges import BoundsProblem, Found, everything, refuted, shown
+from mechverify.provers.ranges import BoundsProblem, Found, refuted, shown
 
 SLOW = 5.0  # seconds of linear bounds, beyond which a range isn't narrowed any further
 INTERVAL: Proof = {"rule": "interval"}
@@ -62,8 +62,8 @@ def search(
 
 def _tabulated(problem: BoundsProblem) -> bool:
     """Every entry of the output depends on two tokens at most, so that its range is exact already."""
-    job, tables = problem.job, problem.job.tables
-    return tables is not None and any(job.roots.of[n] == job.roots.output for n in tables.of)
+    roots, tables = problem.rewriting.roots, problem.rewriting.tables
+    return tables is not None and any(roots.of[n] == roots.output for n in tables.of)
 
 
 def _decide(problem: BoundsProblem, budget: Budget, found: Found, seen: Inputs, method: str) -> Found:
@@ -97,7 +97,7 @@ def _relaxed(problem: BoundsProblem, budget: Budget, kind: type[Intervals]) -> F
     best, reasons, begun = None, [], time.monotonic()
     tries = [(Relaxed, False), (Relaxed, True), (Intervals, False)] if kind is Relaxed else [(Intervals, False)]
     for rule, shared in tries:
-        if (shared and (not problem.job.roots.shared or time.monotonic() - begun > SLOW)) or (
+        if (shared and (not problem.rewriting.roots.shared or time.monotonic() - begun > SLOW)) or (
             rule is not kind and best is not None
         ):
             continue
@@ -117,4 +117,4 @@ def _relaxed(problem: BoundsProblem, budget: Budget, kind: type[Intervals]) -> F
         if best is None or np.mean(range_.high - range_.low) < np.mean(best.range.high - best.range.low):
             problem.shared, problem.seconds = shared, time.monotonic() - started
             best = Found(problem.linear if rule is Relaxed else INTERVAL, range_, False, reasons)
-    return best or Found(None, everything(problem), False, reasons)
+    return best or Found(None, problem.claim.everything, False, reasons)

@@ -16,14 +16,15 @@ import numpy as np
 import torch
 
 from mechverify.certificate.write import Proof
-from mechverify.kernel.core.claim import Domain, Range
+from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
+from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.relaxation.backward import Relaxed
 from mechverify.kernel.relaxation.rule import bounds, side_by_side
 from mechverify.provers.base import Budget
 from mechverify.provers.cases import Case, cases, following
 from mechverify.provers.extremes import Inputs
-from mechverify.provers.ranges import BoundsProblem, Found, everything, middle_of, optimised, refuted
+from mechverify.provers.ranges import BoundsProblem, Found, middle_of, optimised, refuted
 
 FEW = 16  # coordinates: cutting these alone is quick
 DEPTH = 200  # cuts of a cell, one in another; the kernel knows at most 256 facts of a part
@@ -159,7 +160,7 @@ class Branching:
     def _influences(self, parts: list[Domain]) -> list[tuple[float, int, int, float] | None]:
         """For each part the entry of a function's operand (node, entry, where to cut it) that widens the output most:
         the output's width is differentiated by that of the operand's interval."""
-        problem, ar, roots = self.problem, self.problem.ar, self.problem.job.roots
+        problem, ar, roots = self.problem, self.problem.ar, self.problem.rewriting.roots
         watched = problem.relaxed(problem.cells(parts), _Watched)
         low, high = watched.output()
         (high - low).sum().backward()
@@ -215,7 +216,7 @@ def _single(part: Domain) -> bool:
 def _halves(problem: BoundsProblem, part: Domain, influence: tuple | None) -> tuple[tuple[Domain, Domain], dict]:
     """Cut the value of most influence; else the widest coordinate (relative to the domain's) in the middle, or the
     largest token set."""
-    nodes = problem.claim.graph.nodes
+    nodes = problem.rewriting.graph.nodes
     if influence is not None and nodes[influence[1]].op != "input":
         _, n, entry, at = influence
         return part.sides(n, entry, at), {"node": n, "entry": entry, "at": at.hex()}
@@ -242,7 +243,7 @@ def branch(problem: BoundsProblem, budget: Budget, look: Callable[[], Found | No
     try:
         work.relax(first if problem.asks else work.told_apart(first))
     except Stopped:
-        return Found(None, everything(problem), False, [budget.why])
+        return Found(None, problem.claim.everything, False, [budget.why])
     begun, rounds = time.monotonic(), 0
     while work.open and not budget.spent():
         if time.monotonic() - begun > 1:

@@ -4,13 +4,14 @@ A condition on one token splits that position's tokens; a linear one of a single
 values of that entry, so that many thresholds on one entry are bisected; any other splits at its own sign.
 """
 
+from collections.abc import Sequence
 from itertools import groupby
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mechverify.kernel.core.claim import Domain
+from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.graph import Graph, Node, entries
 from mechverify.provers.ranges import BoundsProblem
 
@@ -47,10 +48,10 @@ class Case(NamedTuple):
 
 def cases(problem: BoundsProblem) -> list[list[Case]]:
     """In the user's order; neighbours that split the same thing together."""
-    job, found = problem.job, []
-    for n in job.roots.conditions[len(problem.claim.where) :]:
-        for entry in range(prod(problem.claim.graph.nodes[n].shape)):
-            found.append(_of_token(problem, n) or _threshold(problem.claim.graph, n, entry, problem.claim.shapes))
+    rewriting, found = problem.rewriting, []
+    for n in rewriting.roots.conditions[len(problem.claim.where) :]:
+        for entry in range(prod(rewriting.graph.nodes[n].shape)):
+            found.append(_of_token(problem, n) or _threshold(rewriting.graph, n, entry, problem.claim.shapes))
     return [list(group) for _, group in groupby(found, key=lambda case: case.key)]
 
 
@@ -67,8 +68,8 @@ def following(groups: list[list[Case]], part: Domain) -> Case | None:
 
 def _of_token(problem: BoundsProblem, n: int) -> Case | None:
     """A condition on one token, as the tokens that satisfy it."""
-    tables, graph = problem.job.tables, problem.claim.graph
-    m = next((m for m in ([] if tables is None else tables.of) if problem.job.roots.of[m] == n), None)
+    tables, graph, roots = problem.rewriting.tables, problem.rewriting.graph, problem.rewriting.roots
+    m = next((m for m in ([] if tables is None else tables.of) if roots.of[m] == n), None)
     if m is None or prod(graph.nodes[n].shape) != 1 or tables.of[m].reads.sum() != 1:
         return None
     position = int(tables.of[m].reads[0].argmax())
@@ -77,7 +78,7 @@ def _of_token(problem: BoundsProblem, n: int) -> Case | None:
     return Case(("position", position), frozenset(at[rows].tolist()))
 
 
-def _threshold(graph: Graph, n: int, entry: int, shapes: list) -> Case:
+def _threshold(graph: Graph, n: int, entry: int, shapes: Sequence[tuple[int, ...]]) -> Case:
     """Where the sign of scale * value + offset changes, through additions and products with constants."""
     condition, scale, offset = (n, entry), 1.0, 0.0
     while True:

@@ -16,12 +16,13 @@ from mechverify.bounds.optimise import Slopes
 from mechverify.certificate.write import announcing, write
 from mechverify.claims.claim import Accuracy, Bounds
 from mechverify.claims.errors import ClaimError
-from mechverify.kernel.core.check import prove as kernel_prove
-from mechverify.kernel.core.claim import Bounds as Counts
-from mechverify.kernel.core.claim import Job, Range
+from mechverify.kernel.core.accuracy import Counts
+from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.ranges import Range
+from mechverify.kernel.proof import prove as kernel_prove
 from mechverify.provers.base import Attempt, Budget, Evidence, Problem, Progress, Prover
 from mechverify.provers.bounds import search
 from mechverify.provers.cut import cut
@@ -29,7 +30,7 @@ from mechverify.provers.enumerate import Enumerate
 from mechverify.provers.falsify import GRID, falsify
 from mechverify.provers.fold import Fold
 from mechverify.provers.margin import largest_margin
-from mechverify.provers.ranges import BoundsProblem, Found, confirmed, everything
+from mechverify.provers.ranges import BoundsProblem, Found, confirmed
 from mechverify.provers.smt import Solver
 from mechverify.provers.strategies import chosen
 
@@ -235,7 +236,7 @@ def _prove_bounds(
 ) -> Outcome:  # fmt: skip
     integers = not problem.claim.weights and not len(problem.domain.low) and solver.enabled
     integers &= problem.domain.size > FEW
-    nothing = Found(None, everything(problem), False, [])
+    nothing = Found(None, problem.claim.everything, False, [])
     if claim.lemmas:
         found = _guarded(nothing, budget, lambda: cut(problem, claim.lemmas, budget, method))
     else:
@@ -307,7 +308,7 @@ def _accepted(
     except Rejected:
         fresh = BoundsProblem.of(claim, semantics, problem.device, budget.watch_check)
         range_ = confirmed(fresh.job, found.proof)
-    if range_.low[0] > range_.high[0]:
+    if range_.empty:
         raise ClaimError("no input of the domain satisfies the claim's conditions: nothing is claimed")
     return checked(_believed(problem, found, range_), range_)
 

@@ -1,15 +1,17 @@
 """Bounds from lemmas: each is proved by itself, and then what follows from them alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from mechverify.claims.claim import Lemma
-from mechverify.kernel.core.claim import Range
-from mechverify.kernel.relaxation import cut as rule
+from mechverify.kernel.core.ranges import Range
+from mechverify.kernel.cut import rule
 from mechverify.provers.base import Budget
 from mechverify.provers.bounds import search
 from mechverify.provers.extremes import climb, sample
-from mechverify.provers.ranges import BoundsProblem, Found, confirmed, everything, refuted, shown
+from mechverify.provers.ranges import BoundsProblem, Found, confirmed, refuted, shown
 
 
 def cut(problem: BoundsProblem, lemmas: tuple[Lemma, ...], budget: Budget, method: str) -> Found:
@@ -25,28 +27,28 @@ def cut(problem: BoundsProblem, lemmas: tuple[Lemma, ...], budget: Budget, metho
             site, mechanism = (problem.claim.sites[name] for name in (stated.site, stated.mechanism))
             about = rule.lemma(problem.job, problem.domain, site, mechanism)
             if stated.eps is not None:
-                about.claim.least, about.claim.most = ([sign * stated.eps] * about.claim.outputs for sign in (-1, 1))
+                least, most = ([sign * stated.eps] * about.claim.outputs for sign in (-1, 1))
+                about = about.about(replace(about.claim, least=least, most=most))
             found = search(BoundsProblem(about, problem.device, problem.own), budget, method, cases=False)
             if found.broken or found.proof is None or (stated.eps is not None and not _within(found.range, stated)):
                 what = _falsehood(BoundsProblem(about), found) if found.broken else "is not proved"
                 hint = "" if found.broken else ": state it as a claim of its own to see why"
-                return Found(None, everything(problem), False, [
+                return Found(None, problem.claim.everything, False, [
                     f"the lemma about {stated.site} {what}{hint}", *found.reasons
                 ])  # fmt: skip
-            fresh = rule.lemma(problem.job, problem.domain, site, mechanism)
-            range_ = confirmed(fresh, found.proof) if stated.eps is None else _box(stated, about.claim.outputs)
+            range_ = confirmed(about, found.proof) if stated.eps is None else _box(stated, about.claim.outputs)
             ends = {
                 end: [v.hex() for v in values.tolist()] for end, values in zip(("low", "high"), range_, strict=True)
             }
             rows.append({"site": stated.site, "mechanism": stated.mechanism, "proof": found.proof, **ends})
             proved.append(rule.Lemma(site, mechanism, range_))
         about = rule.conclusion(problem.job, problem.domain, proved)
-        about.claim.least, about.claim.most = problem.claim.least, problem.claim.most
+        about = about.about(replace(about.claim, least=problem.claim.least, most=problem.claim.most))
         found = search(BoundsProblem(about, problem.device), budget, method)
     if found.broken or found.proof is None:
         reason = "errors within the lemmas, which no input of the model may show, break a threshold: it doesn't follow"
-        return Found(None, everything(problem), False, [reason] if found.broken else found.reasons)
-    range_ = confirmed(rule.conclusion(problem.job, problem.domain, proved), found.proof)
+        return Found(None, problem.claim.everything, False, [reason] if found.broken else found.reasons)
+    range_ = confirmed(about, found.proof)
     proof = {"rule": "cut", "lemmas": rows, "proof": found.proof}
     if points is not None:
         proof = {"rule": "both", "first": points, "second": proof}

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from mechverify.kernel.core import replay as evaluation
 from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.replay import rule as replay
 from mechverify.provers.base import Attempt, Budget, Evidence, Problem
 
 
@@ -21,5 +21,5 @@ class Enumerate:
     def prove(self, problem: Problem, evidence: Evidence, budget: Budget) -> Attempt:
         budget.progress(f"running all {problem.domain.size:,} inputs", None)
         with np.errstate(all="ignore"), budget.rehearsing():
-            right = evaluation.enumerate(problem.job, problem.domain, Reader({}, "enumerate"))
+            right = replay.enumerate(problem.job, problem.domain, Reader({}, "enumerate"))
         return Attempt({"rule": "enumerate"}, right)

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from mechverify.graph.run import TorchRunner
+from mechverify.kernel.core.accuracy import decide, surely_wrong
 from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.provers.base import Budget, Evidence, Problem
 
@@ -58,7 +59,7 @@ def _replay(problem: Problem, margins: "Margins", wrong: np.ndarray) -> tuple[np
         return wrong, np.zeros(0, np.int64)
     with np.errstate(all="ignore"):
         try:
-            sure = problem.job.decide(wrong)[1]
+            sure = decide(problem.job, wrong)[1]
         except Rejected:  # an overflow, of any of them
             sure = np.zeros(len(wrong), bool)
         except Stopped:  # time is up: none was replayed
@@ -72,7 +73,7 @@ def _surely_wrong(problem: Problem, one: np.ndarray) -> bool:
     ar = problem.job.ar
     limit, ar.limit = ar.limit, ar.work + REPLAY
     try:
-        return bool(problem.job.surely_wrong(one)[0])
+        return bool(surely_wrong(problem.job, one)[0])
     except (Rejected, Stopped):
         return False
     finally:

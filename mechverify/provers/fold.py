@@ -9,7 +9,8 @@ import numpy as np
 
 from mechverify.certificate.write import Proof
 from mechverify.graph.run import TorchRunner
-from mechverify.kernel.core.claim import Bounds, add_expression
+from mechverify.kernel.core.accuracy import Counts
+from mechverify.kernel.core.document import add_expression
 from mechverify.kernel.core.errors import Stopped, Unsupported
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.fold.rule import LISTED, Cell, Family, Group, Terms
@@ -35,7 +36,7 @@ class _Counted:
     size: int
     groups: list[Group] | None
     certain: Group | None
-    wrong: Bounds
+    wrong: Counts
     worst: int | None = None  # the rival to count the surely wrong for
 
     @property
@@ -89,7 +90,7 @@ def listed(problem: Problem, budget: Budget) -> Attempt:
         counted, right, never, only = _pass(problem, budget, families, bound)
     right += sum(c.size - c.wrong.high for c in counted)
     never += sum(c.wrong.low for c in counted)
-    return Attempt(_witness(problem, problem.keys, only, counted), Bounds(right, problem.domain.size - never))
+    return Attempt(_witness(problem, problem.keys, only, counted), Counts(right, problem.domain.size - never))
 
 
 def _pass(
@@ -144,9 +145,10 @@ def _aims_to_refute(problem: Problem, evidence: Evidence) -> bool:
 def _refute(problem: Problem, evidence: Evidence, budget: Budget, keys: list) -> Attempt:
     """Count surely wrong inputs, in the cells and for the rivals seen most often, until there are enough."""
     claim = problem.claim
-    roots = [add_expression(claim.graph, Reader(rows, "keys")) for rows in keys]
+    graph = claim.graph.copy()
+    roots = [add_expression(graph, Reader(rows, "keys")) for rows in keys]
     partition = problem.partition if keys == problem.keys else problem.partitioned(keys)
-    run = TorchRunner(claim.graph, claim.weights)
+    run = TorchRunner(graph, claim.weights)
     values = np.stack([run(root, evidence.wrong) for root in (claim.target, *roots)], -1).tolist()
     seen: dict[tuple, Counter[int]] = {}
     for tokens, key, rival in zip(evidence.wrong, values, evidence.rivals.tolist(), strict=True):
@@ -166,12 +168,12 @@ def _refute(problem: Problem, evidence: Evidence, budget: Budget, keys: list) ->
             certain = _group(cell, (rivals.most_common(1)[0][0],), FINE, upper=True)
             low = cell.count_surely_wrong(*certain)
             wrong += low
-            counted.append(_Counted(families[key], query, [], cell.size, [], certain, Bounds(low, cell.size)))
+            counted.append(_Counted(families[key], query, [], cell.size, [], certain, Counts(low, cell.size)))
     only = [list(key) for key in sorted(families)]
-    return Attempt(_witness(problem, keys, only, counted), Bounds(0, problem.domain.size - wrong))
+    return Attempt(_witness(problem, keys, only, counted), Counts(0, problem.domain.size - wrong))
 
 
-def _bound(problem: Problem, budget: Budget) -> tuple[list[_Counted], Bounds, list | None]:
+def _bound(problem: Problem, budget: Budget) -> tuple[list[_Counted], Counts, list | None]:
     """Both bounds as tight as patience allows: one pass over all cells, then the widest gaps again; and which families
     were seen, if not all."""
     families = [Family(problem.partition, key) for key in problem.partition.keys]
@@ -202,7 +204,7 @@ def _bound(problem: Problem, budget: Budget) -> tuple[list[_Counted], Bounds, li
             gap -= before - c.gap
     counted.sort(key=lambda c: (c.family.key, c.query))
     right += sum(c.size - c.wrong.high for c in counted)
-    return counted, Bounds(right, problem.domain.size - never - sum(c.wrong.low for c in counted)), only
+    return counted, Counts(right, problem.domain.size - never - sum(c.wrong.low for c in counted)), only
 
 
 def _cell(family: Family, query: int) -> Cell:
@@ -231,9 +233,9 @@ def _first_count(family: Family, cell: Cell, rivals: list[int], small: float) ->
     group = _group(cell, tuple(rivals), COARSE)
     high = min(cell.size, cell.count_wrong(*group))
     if high <= small:
-        return _Counted(family, cell.query, rivals, cell.size, [group], None, Bounds(0, high))
+        return _Counted(family, cell.query, rivals, cell.size, [group], None, Counts(0, high))
     worst = int(np.argmin(cell.terms.minima[cell.row]))
-    return _Counted(family, cell.query, rivals, cell.size, [group], None, Bounds(0, high), worst)
+    return _Counted(family, cell.query, rivals, cell.size, [group], None, Counts(0, high), worst)
 
 
 def _sharpen(c: _Counted) -> int:
@@ -245,12 +247,12 @@ def _sharpen(c: _Counted) -> int:
     group = _group(cell, c.groups[0][1], FINE)
     high = min(c.size, cell.count_wrong(*group))
     if high < c.wrong.high:
-        c.groups, c.wrong = [group], Bounds(c.wrong.low, high)
+        c.groups, c.wrong = [group], Counts(c.wrong.low, high)
     if c.worst is not None:
         certain = _group(cell, (c.worst,), FINE, upper=True)
         low = cell.count_surely_wrong(*certain)
         if low > c.wrong.low:
-            c.certain, c.wrong = certain, Bounds(low, c.wrong.high)
+            c.certain, c.wrong = certain, Counts(low, c.wrong.high)
     return 2
 
 
@@ -282,12 +284,12 @@ def _regroup(c: _Counted) -> int:
             best = [g for g in best if g not in (first, other)] + [first + other]
     if total(best) < c.wrong.high:
         c.groups = [grids[tuple(sorted(rivals))] for rivals in best]
-        c.wrong = Bounds(c.wrong.low, min(c.size, total(best)))
+        c.wrong = Counts(c.wrong.low, min(c.size, total(best)))
     lows = []
     for t in ranked[:2]:
         certain = _group(cell, (t,), FINE, upper=True)
         lows.append((cell.count_surely_wrong(*certain), certain))
     low, certain = max(lows)
     if low > c.wrong.low:
-        c.certain, c.wrong = certain, Bounds(low, c.wrong.high)
+        c.certain, c.wrong = certain, Counts(low, c.wrong.high)
     return len(count) + len(lows)

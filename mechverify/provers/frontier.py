@@ -27,6 +27,7 @@ from mechverify.certificate.write import claim_document
 from mechverify.claims.claim import Accuracy
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.load import load_claim
+from mechverify.kernel.core.accuracy import decide
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.float64 import Float64
 from mechverify.provers import chain
@@ -203,7 +204,7 @@ def _proved(task: Task) -> tuple[Row, bytes]:
         raise ClaimError("; ".join(outcome.reasons) or "nothing was proved")
     theorem, strategy = outcome.theorem, chosen(task.strategy)
     one = Job(theorem.claim, Float64())
-    one.decide(np.array([[tokens[0] for tokens in theorem.claim.domain.tokens]]))
+    decide(one, np.array([[tokens[0] for tokens in theorem.claim.domain.tokens]]))
     unexplained = strategy.unexplained and strategy.unexplained(Problem.of(claim, task.semantics))
     name = f"{Path(task.weights).stem}-{Path(task.strategy).stem}-{task.key[:8]}.cert"
     return _row(

@@ -5,8 +5,9 @@ import torch
 
 from mechverify.bounds.optimise import Slopes
 from mechverify.certificate.write import Proof
-from mechverify.kernel.core.claim import Domain, Range
+from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
+from mechverify.kernel.core.ranges import Range
 from mechverify.provers.base import Budget
 from mechverify.provers.ranges import BoundsProblem, Found, checked, middle_of, optimised, proposed, unite
 

@@ -10,8 +10,9 @@ import numpy as np
 from mechverify import kernel
 from mechverify.certificate.write import write
 from mechverify.claims.claim import Accuracy, Bounds, Cases, Within
-from mechverify.kernel.core.claim import Domain, Range
+from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Stopped
+from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.core.words import about, share
 from mechverify.kernel.relaxation import rule as linear
 from mechverify.provers.base import Budget, Evidence, Problem

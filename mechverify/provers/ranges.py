@@ -13,13 +13,15 @@ from mechverify.certificate.write import Proof, claim_document
 from mechverify.claims.claim import Bounds
 from mechverify.claims.errors import ClaimError
 from mechverify.graph.run import TorchRunner
-from mechverify.kernel.core import claim as kernel_claim
-from mechverify.kernel.core.check import prove
-from mechverify.kernel.core.claim import Domain, Job, Range
+from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64, float_above, float_below
+from mechverify.kernel.core.kinds import read_claim
 from mechverify.kernel.core.meter import Watch
+from mechverify.kernel.core.ranges import Range, enclose
+from mechverify.kernel.proof import prove
 from mechverify.kernel.relaxation import rule as linear
 from mechverify.kernel.relaxation.backward import Relaxed
 from mechverify.kernel.relaxation.intervals import Cells
@@ -68,9 +70,13 @@ class BoundsProblem:
     @staticmethod
     def of(claim: Bounds, semantics: str, device: str = "cpu", watch: Watch | None = None) -> "BoundsProblem":
         document = claim_document(claim, semantics)
-        read = kernel_claim.Claim(Reader(document, "claim"), claim.output.model.data)
+        read = read_claim(Reader(document, "claim"), claim.output.model.data)
         own = claim.over.own if claim.over.inner else None
         return BoundsProblem(Job(read, Float64(watch=watch)), device, own)
+
+    @property
+    def rewriting(self) -> linear.Rewriting:
+        return self.job.once(linear.Rewriting)
 
     @property
     def domain(self) -> Domain:
@@ -121,7 +127,7 @@ class BoundsProblem:
         limit, ar.limit = ar.limit, ar.work + REPLAY
         try:
             with np.errstate(all="ignore"):
-                return bool(self.job.enclose(inputs.tokens, inputs.points)[1].any())
+                return bool(enclose(self.job, inputs.tokens, inputs.points)[1].any())
         except Rejected:
             return None
         finally:
@@ -141,7 +147,8 @@ class BoundsProblem:
         return Cells(tuple(ball(*b) for b in boxes), cells.allowed, *known, corners)
 
     def relaxed(self, cells: Cells, kind: type[Relaxed] = Relaxed) -> Relaxed:
-        return kind(self.ar, self.claim.graph, self.claim.weights, self.job.roots, cells, shared=self.shared)
+        rewriting = self.rewriting
+        return kind(self.ar, rewriting.graph, self.claim.weights, rewriting.roots, cells, shared=self.shared)
 
     def bounds(self, parts: list[Domain]) -> Range:
         """What the kernel proves of all parts together, with its own lines."""
@@ -170,7 +177,7 @@ class BoundsProblem:
         try:
             return linear.bounds(self.job, [part], shared=self.shared)[0]
         except Rejected:
-            return everything(self)
+            return self.claim.everything
 
 
 def confirmed(job: Job, proof: Proof) -> Range:
@@ -186,11 +193,6 @@ def unite(ranges: list[Range]) -> Range:
 def _ends(relaxed: Relaxed, cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     low, high = (end.expand(cells, *end.shape[1:]).reshape(cells, -1).cpu().numpy() for end in relaxed.output())
     return low, high, relaxed.empty.expand(cells).cpu().numpy()
-
-
-def everything(problem: BoundsProblem) -> Range:
-    everything = np.full(problem.claim.outputs, np.inf)
-    return Range(-everything, everything)
 
 
 def middle_of(part: Domain, c: int) -> float:
@@ -211,7 +213,7 @@ def refuted(problem: BoundsProblem, inputs: Inputs) -> Found | None:
         if not margin[i] > (-near if problem.failed < REPLAYS else max(0.0, problem.unshown)):
             continue
         if problem.replayed(one := inputs.at([int(i)])):
-            return Found(one.proof(), everything(problem), True, [])
+            return Found(one.proof(), problem.claim.everything, True, [])
         problem.failed, problem.unshown = problem.failed + 1, max(problem.unshown, float(margin[i]))
     return None
 
@@ -231,11 +233,10 @@ def optimised(
     """For each part a leaf with optimised lines (and multipliers, where something is known of it beside its box), and
     the range that the kernel finds with them. `seconds`: for the gradient steps. Raises Stopped if time is up before
     there is any line, or before the kernel has found a range."""
-    claim = problem.claim
-    cells = problem.cells(parts)
+    rewriting, cells = problem.rewriting, problem.cells(parts)
     options |= {"ar": problem.ar, "shared": problem.shared, "spent": budget.spent}
     with budget.within(seconds):
-        kept, *_ = optimise(claim.graph, claim.weights, problem.job.roots, cells, **options)
+        kept, *_ = optimise(rewriting.graph, problem.claim.weights, rewriting.roots, cells, **options)
     with budget.rehearsing():
         return [checked(problem, kept, cell, part) for cell, part in enumerate(parts)]
 
@@ -254,9 +255,9 @@ def checked(problem: BoundsProblem, kept: Kept, cell: int, part: Domain) -> tupl
 def proposed(problem: BoundsProblem, slopes: Slopes) -> Kept:
     """Slopes below ReLUs as lines of the whole domain; above, the chord's. Raises ClaimError where they don't fit."""
     relaxed, kept = problem.relaxed(problem.cells([problem.domain])), Kept()
-    graph, root = problem.claim.graph, problem.job.roots.output
+    graph, root = problem.rewriting.graph, problem.rewriting.roots.output
     relus = [n for n in relaxed.order if graph.nodes[n].op == "relu" and n not in relaxed.fixed]
-    if problem.job.roots.shared:
+    if problem.rewriting.roots.shared:
         raise ClaimError("slopes can be given for networks without a softmax")
     for (start, at), given in slopes.items():
         if not (at in range(len(relus)) and (start is None or start in range(at + 1, len(relus)))):
@@ -278,7 +279,7 @@ def listed(problem: BoundsProblem, kept: Kept, cell: int) -> Proof:
     """What was kept for a cell, as a certificate lists it."""
     lines, multipliers = [], []
     for (start, n), pair in sorted(kept.lines.items()):
-        limit = 1.0 if problem.claim.graph.nodes[n].op == "mul" else None
+        limit = 1.0 if problem.rewriting.graph.nodes[n].op == "mul" else None
         lines.append([start, n, *_rounded([t[cell] for t in pair], limit)])
     for (start, n), factors in sorted(kept.factors.items()):
         multipliers.append([start, n, *_rounded([factors[cell]])])

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mechverify.kernel.core.claim import Range
 from mechverify.kernel.core.errors import Unsupported
+from mechverify.kernel.core.ranges import Range
 from mechverify.provers.base import Budget
 from mechverify.provers.extremes import Inputs
 from mechverify.provers.ranges import BoundsProblem, Found, refuted

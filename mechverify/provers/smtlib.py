@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mechverify.kernel.core.claim import Claim
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.evaluate import entries, table
 from mechverify.kernel.core.graph import Node
+from mechverify.kernel.core.ranges import RangeClaim
 
 PRODUCTS = 16  # of two values that depend on the input: z3 gives up on more
 TABLE = 2**10  # entries of an integer lookup
@@ -41,7 +41,7 @@ class Affine(NamedTuple):
 class Query:
     """`text` is the query; `inputs` names its variables for the token ids and the real coordinates, in order."""
 
-    def __init__(self, claim: Claim, low: Sequence[Fraction | float], high: Sequence[Fraction | float]):
+    def __init__(self, claim: RangeClaim, low: Sequence[Fraction | float], high: Sequence[Fraction | float]):
         """Precondition: `low` and `high` [entries] are the thresholds in question, exactly; infinite where there is
         none. Raises Unsupported with the operation at fault."""
         self.claim, self.lines, self.ranges, self.products = claim, ["(set-logic ALL)"], {}, 0

@@ -4,6 +4,8 @@ import io
 
 import matplotlib
 
+from mechverify.kernel.core.accuracy import AccuracyTheorem
+
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,7 +18,7 @@ def cells_figure(theorem: Theorem) -> str | None:
     """An SVG of the cells of rule fold: query token across, mechanism value upwards, and in colour the
     largest share of the cell's inputs that can be wrong; grey where the proof leaves a cell open (often because
     it is too small to be worth counting). None where the proof has no such cells."""
-    cells = theorem.cells
+    cells = theorem.cells if isinstance(theorem, AccuracyTheorem) else []
     if not cells:
         return None
     tokens = sorted({c[0] for c in cells})

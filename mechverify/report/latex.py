@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from mechverify.kernel import Theorem
+from mechverify.kernel.core.accuracy import AccuracyTheorem
+from mechverify.kernel.core.ranges import RangeTheorem
 from mechverify.kernel.core.words import decimal, scientific, share
 from mechverify.kernel.statement.sentence import Statement, state, widths
 from mechverify.report.statement import brute_force_ops
@@ -31,10 +33,10 @@ def write_latex(target: Path, checked: list[tuple[Path, Theorem, float]]) -> Pat
     rows, ranges, notes = [], [], []
     for path, theorem, _ in checked:
         statement = state(theorem)
-        about_bounds = theorem.claim.kind == "bounds"
-        cells = [escape(path.name), theorem.verdict, *(_range if about_bounds else _accuracy)(theorem, statement)]
+        counted = isinstance(theorem, AccuracyTheorem)
+        cells = [escape(path.name), theorem.verdict, *(_accuracy if counted else _range)(theorem, statement)]
         cells.append(f"\\texttt{{{theorem.claim.weights_sha256[:12]}}}")
-        (ranges if about_bounds else rows).append(" & ".join(cells) + " \\\\\n")
+        (rows if counted else ranges).append(" & ".join(cells) + " \\\\\n")
         notes.append(_note(path, statement))
     target.parent.mkdir(parents=True, exist_ok=True)
     tables = [head + "".join(body) + TAIL for head, body in ((HEAD, rows), (RANGES, ranges)) if body]
@@ -48,7 +50,7 @@ def _note(path: Path, statement: Statement) -> str:
     return f"\n\\noindent{{\\footnotesize \\texttt{{{escape(path.name)}}}: {statement.verdict}; {said}.\\par}}\n"
 
 
-def _accuracy(theorem: Theorem, statement: Statement) -> list[str]:
+def _accuracy(theorem: AccuracyTheorem, statement: Statement) -> list[str]:
     total, right = theorem.claim.domain.size, theorem.right
     return [
         _short(statement.equals or ""),
@@ -63,7 +65,7 @@ def _accuracy(theorem: Theorem, statement: Statement) -> list[str]:
     ]
 
 
-def _range(theorem: Theorem, statement: Statement) -> list[str]:
+def _range(theorem: RangeTheorem, statement: Statement) -> list[str]:
     """Mean width proved, and mean width that replayed inputs reach."""
     proved, reached = (sum(w) / len(w) if w else None for w in widths(theorem))
     return [

@@ -5,8 +5,9 @@ from math import inf
 from typing import Any
 
 from mechverify.kernel import Theorem
-from mechverify.kernel.core.claim import ProvedLemma
+from mechverify.kernel.core.accuracy import AccuracyTheorem
 from mechverify.kernel.core.float64 import float_below
+from mechverify.kernel.core.ranges import ProvedLemma, RangeTheorem
 from mechverify.kernel.statement.sentence import Statement, broken, counterexamples, state
 from mechverify.report.statement import brute_force_ops
 
@@ -28,11 +29,12 @@ def as_json(
     statement = state(theorem)
     common |= {"semantics": theorem.claim.semantics, "axioms": list(theorem.axioms)}
     common["statement"] = [list(row) for row in (*statement.rows(), *statement.examples)]
-    fields = _bounds if theorem.claim.kind == "bounds" else _accuracy
-    return {**common, **fields(theorem, statement)}
+    if isinstance(theorem, AccuracyTheorem):
+        return {**common, **_accuracy(theorem, statement)}
+    return {**common, **_bounds(theorem, statement)}
 
 
-def _accuracy(theorem: Theorem, statement: Statement) -> dict[str, Any]:
+def _accuracy(theorem: AccuracyTheorem, statement: Statement) -> dict[str, Any]:
     claim, total = theorem.claim, theorem.claim.domain.size
     low, high = Fraction(theorem.right.low, total), Fraction(theorem.right.high, total)
     wrong = next(iter(counterexamples(theorem)), None)
@@ -55,12 +57,12 @@ def _accuracy(theorem: Theorem, statement: Statement) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _bounds(theorem: Theorem, statement: Statement) -> dict[str, Any]:
+def _bounds(theorem: RangeTheorem, statement: Statement) -> dict[str, Any]:
     claim, low, high = theorem.claim, theorem.range.low.tolist(), theorem.range.high.tolist()
     point = None
     if theorem.verdict == "REFUTED":
         worst = broken(theorem)[0].point
-        ids, numbers = theorem.wrong[worst].tolist(), theorem.points[worst].tolist()
+        ids, numbers = theorem.tokens[worst].tolist(), theorem.points[worst].tolist()
         value = [[v if -inf < v < inf else None for v in end[worst].tolist()] for end in theorem.attained]
         point = {"tokens": ids, "inputs": numbers, "value": value}
     return {

@@ -6,6 +6,7 @@ from rich.tree import Tree
 
 from mechverify.kernel import Theorem
 from mechverify.kernel.core import container
+from mechverify.kernel.core.accuracy import AccuracyTheorem
 
 DEPTH = 12  # levels shown
 
@@ -30,9 +31,10 @@ def _label(node: dict, theorem: Theorem) -> str:
     match node["rule"]:
         case "fold":
             listed = sum(1 for c in node["cells"] if c[2] is None)
-            decided = sum(1 for *_, wrong in theorem.cells if wrong.high == 0)
+            cells = theorem.cells if isinstance(theorem, AccuracyTheorem) else []
+            decided = sum(1 for *_, wrong in cells if wrong.high == 0)
             return (
-                f"fold: {len(theorem.cells)} cells, {decided} of them right everywhere, "
+                f"fold: {len(cells)} cells, {decided} of them right everywhere, "
                 f"{len(node['cells']) - listed} counted on a grid, {listed} added up input by input"
             )
         case "counterexample":

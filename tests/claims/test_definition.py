@@ -258,7 +258,7 @@ def test_conditions_hold_where_they_hold(pair, name):
     outcome = prove(Holds(write(model["output"]), over=X))
     assert outcome.verdict == ("PROVED" if truth.all() else "REFUTED")
     if not truth.all():
-        a, b = outcome.theorem.wrong[0]
+        a, b = outcome.theorem.tokens[0]
         assert not truth[a, b]
 
 

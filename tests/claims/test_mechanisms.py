@@ -10,7 +10,7 @@ from torch import nn
 from mechverify import Bounds, Cases, Holds, Within, ball, capture, kernel, lookup, prove, tokens
 from mechverify.claims import ClaimError
 from mechverify.kernel import Rejected
-from mechverify.kernel.core.claim import captured
+from mechverify.kernel.core.document import captured
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.statement.sentence import state
@@ -71,7 +71,7 @@ def test_a_deviation_is_what_brute_force_finds(pair, name):
     for limit in (0.9 * eps, eps - 1e-9):
         refuted = prove(Within([site[0], site[3]], mechanism, over=x, eps=limit))
         assert refuted.verdict == "REFUTED"
-        a, b = refuted.theorem.wrong[0]
+        a, b = refuted.theorem.tokens[0]
         assert np.abs(truth[:, a, b]).max() > limit
         said = "\n".join(text for _, text in state(refuted.theorem).examples)
         assert f"there output[{(0, 3)[np.abs(truth[:, a, b]).argmax()]}] is about " in said

@@ -1,6 +1,6 @@
 """Strategy: wherever a sequence has a large token, the model names its largest one."""
 
-from mechverify.kernel.core.claim import Bounds
+from mechverify.kernel.core.accuracy import Counts
 from mechverify.kernel.fold.rule import Family
 from mechverify.provers.base import Attempt, Budget, Problem
 from mechverify.provers.strategies import Strategy
@@ -18,7 +18,7 @@ def large_tokens(problem: Problem, budget: Budget) -> Attempt:
         for cell in Family(partition, tuple(key)).cells():
             right += 0 if cell.undecided else cell.size  # no rival can win: every input of the cell is right
     proof = {"rule": "fold", "keys": [], "only": only, "cells": []}
-    return Attempt(proof, Bounds(right, problem.domain.size))
+    return Attempt(proof, Counts(right, problem.domain.size))
 
 
 STRATEGY = Strategy(

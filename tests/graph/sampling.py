@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mechverify import Bounds, ball, capture, kernel, prove, tokens
-from mechverify.kernel.core.claim import Range
+from mechverify.kernel.core.ranges import Range
 
 
 class Sampled(NamedTuple):

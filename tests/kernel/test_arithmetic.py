@@ -31,7 +31,7 @@ attacked = settings(max_examples=200, deadline=None)
 
 @pytest.fixture(autouse=True)
 def quiet():
-    with np.errstate(all="ignore"):  # as mechverify.kernel.core.check does
+    with np.errstate(all="ignore"):  # as mechverify.kernel.check does
         yield
 
 

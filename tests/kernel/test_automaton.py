@@ -8,7 +8,7 @@ import sympy
 
 from mechverify import tokens
 from mechverify.claims.language import compile_mechanism
-from mechverify.kernel.core.claim import add_expression
+from mechverify.kernel.core.document import add_expression
 from mechverify.kernel.core.errors import Rejected, Unsupported
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64

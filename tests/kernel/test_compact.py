@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from mechverify.kernel.core.check import prove
-from mechverify.kernel.core.claim import Claim, Job
+from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.kinds import read_claim
+from mechverify.kernel.proof import prove
 from tests.models import as_bytes, random_weights
 from tests.soundness import forge
 
@@ -20,7 +21,7 @@ def counted(passes, **options) -> int:
     proof = forge.compact(passes, **options)
     data = as_bytes(weights)
     document = forge.document(data, proof, vocab=VOCAB)
-    job = Job(Claim(Reader(document["claim"], "claim"), data), Float64())
+    job = Job(read_claim(Reader(document["claim"], "claim"), data), Float64())
     with np.errstate(all="ignore"):
         prove(job, Reader(proof, "proof"))
     return job.ar.ops

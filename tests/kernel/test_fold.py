@@ -5,10 +5,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from mechverify.kernel.core.claim import Claim, Job
+from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.exact import Exact
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.kinds import read_claim
 from mechverify.kernel.fold.rule import Family, Partition
 from tests.models import as_bytes, max_weights, random_weights
 from tests.soundness import forge
@@ -16,7 +17,7 @@ from tests.soundness import forge
 
 def families(data, semantics="real"):
     document = forge.document(data, {}, semantics=semantics)
-    claim = Claim(Reader(document["claim"], "claim"), data)
+    claim = read_claim(Reader(document["claim"], "claim"), data)
     partitions = [Partition(Job(claim, ar), claim.domain, []) for ar in (Float64(), Exact())]
     for key in partitions[0].keys:
         yield key, *(Family(p, key) for p in partitions)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mechverify.kernel.core.claim import add_expression
+from mechverify.kernel.core.document import add_expression
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph

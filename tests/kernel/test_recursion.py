@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from mechverify.kernel.core.claim import add_expression
+from mechverify.kernel.core.document import add_expression
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.exact import Exact
 from mechverify.kernel.core.fields import Reader

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mechverify.kernel.core.check import LEAVES
+from mechverify.kernel.rules import RULES
 from tests.mutants.faults import FAULTS
 from tests.mutants.run import ROOT, copy, noticed
 
@@ -16,10 +16,10 @@ def test_every_fault_still_applies_and_every_rule_has_three():
         assert source.count(fault.old) == 1 and fault.old != fault.new, fault
         assert all((ROOT / test).exists() for test in fault.tests.split()), fault
     counts = Counter(fault.rule for fault in FAULTS)
-    assert min(counts.values()) >= 3 and set(counts) >= {*LEAVES["accuracy"], *LEAVES["bounds"], "split", "both", "cut"}
+    assert min(counts.values()) >= 3 and set(counts) >= {*RULES["accuracy"], *RULES["bounds"], "split", "both", "cut"}
 
 
-@pytest.mark.parametrize("rule", [*LEAVES["accuracy"], "split", "both", "float32", "linear", "point", "bounds"])
+@pytest.mark.parametrize("rule", [*RULES["accuracy"], "split", "both", "float32", "linear", "point", "bounds"])
 def test_a_planted_fault_is_noticed(rule, tmp_path: Path):
     copy(tmp_path)
     quick = [

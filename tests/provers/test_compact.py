@@ -7,7 +7,7 @@ from sympy import Max, Min
 from mechverify import Accuracy, tokens, transformer
 from mechverify.certificate.write import write
 from mechverify.kernel import Rejected, check
-from mechverify.kernel.core.claim import Bounds
+from mechverify.kernel.core.accuracy import Counts
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.provers.base import Budget, Problem
 from mechverify.provers.strategies import chosen
@@ -28,7 +28,7 @@ def test_a_strategy_states_what_the_kernel_proves(name, small_model):
     assert attempt.right.low <= exact.low and attempt.right.high == 6**3
     data = small_model.read_bytes()
     for change in (0, 1):
-        stated = Bounds(attempt.right.low + change, attempt.right.high)
+        stated = Counts(attempt.right.low + change, attempt.right.high)
         certificate = write(task.document, data, attempt.proof, "BOUNDED", stated)
         if change:
             with pytest.raises(Rejected):

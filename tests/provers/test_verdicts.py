@@ -18,6 +18,7 @@ from mechverify.claims.numbers import number
 from mechverify.cli import app
 from mechverify.kernel import Rejected, check
 from mechverify.kernel.core.float64 import float_above, float_below
+from mechverify.kernel.core.ranges import enclosed
 from mechverify.provers import chain, prove
 from mechverify.provers.ranges import BoundsProblem
 from tests.models import as_bytes, random_weights
@@ -105,7 +106,7 @@ def test_sums_of_floats_and_fractions_are_not_rounded():
     x = box([0], [1])
     claim = Holds(x[0] + 0.3 <= Rational(1, 3), over=x)
     problem = BoundsProblem.of(claim, "real")
-    exact = problem.job.exactly(lambda model: problem.job._enclosed(np.zeros((1, 0), int), np.zeros((1, 1)), model))[0]
+    exact = problem.job.exactly(lambda model: enclosed(problem.job, np.zeros((1, 0), int), np.zeros((1, 1)), model))[0]
     assert abs(exact.low[0, 0] - (Fraction(1, 3) - Fraction(0.3))) < Fraction(1, 10**30)
 
 
@@ -286,7 +287,7 @@ def test_a_point_that_float64_encloses_widely_is_replayed_in_exact_arithmetic():
     x = tokens("x", length=64, vocab=8, allowed=[[int(i)] for i in ids[0]])
     claim = Bounds(capture(net, ids)["output"], over=x, at_most=value - 1)
     problem = chain.Problem.of(claim, "real")
-    (low, high), broken, _ = problem.job._enclosed(ids.numpy(), np.zeros((1, 0)), problem.job.model)
+    (low, high), broken, _ = enclosed(problem.job, ids.numpy(), np.zeros((1, 0)), problem.job.model)
     assert high - low > 10 and not broken.any()  # float64 leaves it open
     outcome = prove(claim)
     assert outcome.verdict == "REFUTED"

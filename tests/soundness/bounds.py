@@ -16,10 +16,11 @@ import numpy as np
 from flint import arb
 
 from mechverify.kernel import check
-from mechverify.kernel.core.check import prove
-from mechverify.kernel.core.claim import Claim, Job
+from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.kinds import read_claim
+from mechverify.kernel.proof import prove
 from tests.independent import bounds
 from tests.soundness import forge, networks
 from tests.soundness.networks import Network, constant, given, hexadecimal
@@ -104,7 +105,7 @@ def restated(doc: dict, data: bytes) -> dict:
     """With the range that the kernel proves, if it proves one."""
     try:
         with np.errstate(all="ignore"):
-            job = Job(Claim(Reader(doc["claim"], "claim"), data), Float64())
+            job = Job(read_claim(Reader(doc["claim"], "claim"), data), Float64())
             proved, _ = prove(job, Reader(doc["proof"], "proof"))
     except Exception:  # whatever is wrong, `check` is to say it
         return doc

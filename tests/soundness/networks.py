@@ -17,6 +17,7 @@ from safetensors.numpy import save
 from mechverify.kernel.core.claim import Claim
 from mechverify.kernel.core.container import pack
 from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.kinds import read_claim
 from mechverify.kernel.relaxation import relaxation
 
 FUNCTIONS: dict[str, tuple[Callable[[float], float], Callable[[arb], arb]]] = {
@@ -109,7 +110,7 @@ def file(doc: dict, data: bytes) -> bytes:
 
 def claim(net: Network, **settings: Any) -> Claim:
     doc, data = document(net, **settings)
-    return Claim(Reader(doc["claim"], "claim"), data)
+    return read_claim(Reader(doc["claim"], "claim"), data)
 
 
 # --- evaluation -------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import torch
 from benchmarks import attack
 from benchmarks.attack import EMBEDDED, MECHANISM, OPERATIONS, Attack, Case, Middle
 from mechverify.kernel.core.arithmetic import Ball
-from mechverify.kernel.core.claim import ATTRIBUTES
+from mechverify.kernel.core.document import ATTRIBUTES
 from mechverify.kernel.relaxation import norms, relaxation
 from mechverify.kernel.relaxation.backward import Relaxed
 from tests.soundness.networks import Network, given

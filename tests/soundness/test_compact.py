@@ -14,12 +14,13 @@ from mechverify.kernel.compact.enclosed import Enclosed
 from mechverify.kernel.compact.leads import RIVALS, Leads
 from mechverify.kernel.compact.rule import Family, _peeled
 from mechverify.kernel.core import container
-from mechverify.kernel.core.check import prove
-from mechverify.kernel.core.claim import Claim, Job
+from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.exact import Exact
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.kinds import read_claim
 from mechverify.kernel.counting.automaton import derive, towards
+from mechverify.kernel.proof import prove
 from mechverify.provers.strategies.compact import Pass, _search
 from tests import oracle
 from tests.cases import MECHANISMS
@@ -139,7 +140,7 @@ def test_what_is_shown_right_is_right(seed):
     name, weights, shape = random_claim(rng)
     data = as_bytes(weights)
     doc = forge.document(data, {}, **shape)
-    claim = Claim(Reader(doc["claim"], "claim"), data)
+    claim = read_claim(Reader(doc["claim"], "claim"), data)
     right = truth(doc["claim"], container.read_weights(data))
     for turn in range(9):
         exact = turn == 8
@@ -154,7 +155,7 @@ def test_what_is_shown_right_is_right(seed):
             except Rejected as error:
                 assert any(text in str(error) for text in EXPECTED), (name, str(error))
                 continue
-        shown = {(query, key): size - wrong.high for query, (key,), size, wrong in job.cells}
+        shown = {(query, key): size - wrong.high for query, (key,), size, wrong in job.found.cells}
         assert all(0 <= number <= right[cell] for cell, number in shown.items()), (name, proof, shown, right)
         assert bounds.low == sum(shown.values()) and bounds.high == claim.domain.size
         doc["proof"] = proof

@@ -13,8 +13,8 @@ from mechverify import Bounds, Cases, Within, box, capture, kernel, prove, token
 from mechverify.certificate.write import write
 from mechverify.claims import ClaimError
 from mechverify.kernel import Rejected
-from mechverify.kernel.core.claim import Range
 from mechverify.kernel.core.container import read_json, unpack
+from mechverify.kernel.core.ranges import Range
 
 INPUTS, HIDDEN = 3, 4
 
@@ -180,10 +180,10 @@ def test_cases_cover_and_exclude():
     for wrong in (rest[:2], [*rest, Eq(t[0], 2)], [Eq(Max(*t), v) for v in (0, 2)]):
         outcome = prove(Cases(*wrong, over=t))
         assert outcome.verdict == "REFUTED"
-        ids = outcome.theorem.wrong[0]
+        ids = outcome.theorem.tokens[0]
         values = dict(zip(t, map(int, ids), strict=True))
         assert sum(bool(case.subs(values)) for case in wrong) != 1
     assert prove(Cases(*rest[:2], over=t), solver=False).verdict == "REFUTED"
     rare = Cases(sum(tokens("u", length=12, vocab=9)) <= 95, over=tokens("u", length=12, vocab=9))
     outcome = prove(rare)  # one input of 9^12 breaks it
-    assert outcome.verdict == "REFUTED" and outcome.theorem.wrong.tolist() == [[8] * 12]
+    assert outcome.verdict == "REFUTED" and outcome.theorem.tokens.tolist() == [[8] * 12]

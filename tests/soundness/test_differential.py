@@ -7,11 +7,12 @@ import pytest
 
 from mechverify.kernel import Rejected, Unsupported, check
 from mechverify.kernel.core import container
-from mechverify.kernel.core.check import prove
-from mechverify.kernel.core.claim import Claim, Job, add_expression
+from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.exact import Exact
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.kinds import read_claim
+from mechverify.kernel.proof import prove
 from tests import oracle
 from tests.cases import IDS, MECHANISMS
 from tests.models import as_bytes, max_weights, random_weights
@@ -101,7 +102,7 @@ def kept_cells(proof: dict, job: Job, domain) -> None:
         elif node["rule"] == "both":
             todo += [(node["first"], part), (node["second"], part)]
         elif node["rule"] == "fold" and part.size:
-            roots = [add_expression(job.claim.graph, Reader(rows, "keys")) for rows in node["keys"]]
+            roots = [Reader(rows, "keys") for rows in node["keys"]]
             partition = Partition(job, part, roots)
             real = {key: Family(partition, key).sizes for key in partition.keys}
             if node["only"] is not None:
@@ -115,7 +116,7 @@ def test_bounds_hold_the_truth(seed):
     name, weights, shape = random_claim(rng)
     data = as_bytes(weights)
     doc = forge.document(data, {}, **shape)
-    claim = Claim(Reader(doc["claim"], "claim"), data)
+    claim = read_claim(Reader(doc["claim"], "claim"), data)
     low, high = oracle.truth(doc["claim"], container.read_weights(data))
     for turn in range(9):
         job = Job(claim, Exact() if turn == 8 else Float64())
@@ -154,7 +155,7 @@ def test_listing_every_cell_is_exact(name, expression, plain):
     x = tokens("x", length=length, vocab=vocab)
     rows = compile_mechanism(expression(x), x)
     doc = forge.document(data, {}, equals=rows, vocab=vocab, length=length, position=length - 1)
-    claim = Claim(Reader(doc["claim"], "claim"), data)
+    claim = read_claim(Reader(doc["claim"], "claim"), data)
     job = Job(claim, Float64())
     cells = [[q, [m], None, None] for q in range(vocab) for m in range(-30, 30)]
     proof = forge.fold(cells)

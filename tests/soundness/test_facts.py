@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 
 from mechverify.kernel import Rejected, check
-from mechverify.kernel.core.check import FACTS, prove
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.graph import MODEL, Graph
+from mechverify.kernel.proof import prove
 from mechverify.kernel.relaxation import rule as linear
 from mechverify.kernel.relaxation.backward import Relaxed
 from mechverify.kernel.relaxation.intervals import Intervals
+from mechverify.kernel.relaxation.rule import FACTS
 from mechverify.kernel.relaxation.tables import _reads
 from mechverify.kernel.statement.formula import Formulas, Listing
 from tests.soundness import networks
@@ -48,8 +49,9 @@ def test_samples_on_a_side_lie_in_its_range():
         net = Maker(rng).network(int(rng.integers(2, 8)))
         claim = networks.claim(net)
         job = Job(claim, Float64())
+        roots = job.once(linear.Rewriting).roots
         points = samples(net, 400, rng)
-        originals = [n for n, m in job.roots.of.items() if m in job.roots.values]
+        originals = [n for n, m in roots.of.items() if m in roots.values]
         if not originals:
             continue
         values = evaluate(claim.graph, claim.weights, [*originals, claim.output], *points)
@@ -63,7 +65,7 @@ def test_samples_on_a_side_lie_in_its_range():
                 continue
             cut = []
             for part, inside in parts:
-                for side, above in zip(part.sides(job.roots.of[n], entry, at), (False, True), strict=True):
+                for side, above in zip(part.sides(roots.of[n], entry, at), (False, True), strict=True):
                     clearly = 1e-9 * max(1, abs(at))
                     here = flat[:, entry] >= at + clearly if above else flat[:, entry] <= at - clearly
                     cut.append((side, inside & here))
@@ -94,8 +96,8 @@ def test_a_condition_is_used_through_its_multiplier(high, multipliers, good):
     doc, data = document(net, n=1, high=[high * (1 + 1e-12)])
     doc["claim"]["graph"]["sites"].append(["room", 4])
     doc["claim"]["where"] = ["room"]
-    claim = networks.Claim(Reader(doc["claim"], "claim"), data)
-    roots = Job(claim, Float64()).roots
+    claim = networks.read_claim(Reader(doc["claim"], "claim"), data)
+    roots = Job(claim, Float64()).once(linear.Rewriting).roots
     leaf = {"rule": "farkas", "lines": [], "multipliers": [[roots.output, roots.conditions[0], 0, [0, 1]]]}
     doc["proof"] = leaf if multipliers else LINEAR
     if good:
@@ -118,7 +120,7 @@ def relu(proof: dict, **settings) -> tuple[dict, bytes, int, int]:
     rows = [given(2), constant([1.0, 1.0]), ["einsum", [0, 1], "a,a->"], ["relu", [2], None]]
     net = Network(rows, {}, [(-np.ones(2), np.ones(2))], [], 0)
     doc, data = document(net, proof, **settings)
-    roots = Job(networks.claim(net), Float64()).roots
+    roots = Job(networks.claim(net), Float64()).once(linear.Rewriting).roots
     return doc, data, roots.of[2], roots.output
 
 
@@ -205,21 +207,22 @@ def test_tables_hold_every_input_and_are_exact(kind):
         net = Maker(rng, kind=1).network(int(rng.integers(2, 7)))
         claim = networks.claim(net)
         job = Job(claim, Float64())
-        if job.claim.domain.size > 3_000 or job.tables is None or claim.shapes:
+        graph, roots = (rewriting := job.once(linear.Rewriting)).graph, rewriting.roots
+        if job.claim.domain.size > 3_000 or rewriting.tables is None or claim.shapes:
             continue
         every = claim.domain.inputs(0, claim.domain.size)
         try:
             cells = linear.cells(job, [claim.domain])
-            relaxed = kind(job.ar, claim.graph, claim.weights, job.roots, cells)
+            relaxed = kind(job.ar, graph, claim.weights, roots, cells)
         except Rejected:
             continue
-        values = evaluate(claim.graph, claim.weights, list(job.roots.of), every, [])
-        for n, table in job.tables.of.items():
+        values = evaluate(claim.graph, claim.weights, list(roots.of), every, [])
+        for n, table in rewriting.tables.of.items():
             value = values[n].reshape(len(every), -1)
-            if job.roots.of[n] not in relaxed.bounds:  # a softmax of one entry doesn't need its score
+            if roots.of[n] not in relaxed.bounds:  # a softmax of one entry doesn't need its score
                 continue
-            low, high = (np.broadcast_to(end, (1, *claim.graph.nodes[n].shape)).ravel()
-                         for end in relaxed.ends[job.roots.of[n]])  # fmt: skip
+            low, high = (np.broadcast_to(end, (1, *graph.nodes[n].shape)).ravel()
+                         for end in relaxed.ends[roots.of[n]])  # fmt: skip
             slack = 1e-9 * np.maximum(1, np.abs(value).max(0))
             assert (value.min(0) >= low - slack).all() and (value.max(0) <= high + slack).all()
             assert np.allclose(value.min(0), low, atol=1e-6 * np.abs(value).max() + 1e-9)
@@ -235,13 +238,14 @@ def test_a_tree_of_every_kind_of_leaf_states_no_more_than_is_true():
         net = Maker(rng).network(int(rng.integers(2, 7)))
         claim = networks.claim(net)
         job = Job(claim, Float64())
-        if not job.roots.values:
+        graph, roots = (rewriting := job.once(linear.Rewriting)).graph, rewriting.roots
+        if not roots.values:
             continue
         leaves = [LINEAR, {"rule": "interval"}, {**LINEAR, "shared": True}]
         tree: dict = dict(leaves[rng.integers(3)])
         for _ in range(int(rng.integers(1, 5))):
-            n = int(rng.choice(sorted(job.roots.values)))
-            entry = int(rng.integers(np.prod(claim.graph.nodes[n].shape, dtype=int)))
+            n = int(rng.choice(sorted(roots.values)))
+            entry = int(rng.integers(np.prod(graph.nodes[n].shape, dtype=int)))
             pair = [tree, dict(leaves[rng.integers(3)])]
             rng.shuffle(pair)
             tree = {"rule": "split", "node": n, "entry": entry, "at": float(rng.normal()).hex(), "inside": pair[0],
@@ -273,7 +277,7 @@ def test_a_large_vocabulary_has_no_tables():
     net = Network(rows, {"t": table}, [], [list(range(50_257))] * 2, 50_257)
     claim = networks.claim(net)
     job = Job(claim, Float64())
-    assert job.tables.of == {}
+    assert job.once(linear.Rewriting).tables.of == {}
     (found,) = linear.bounds(job, [claim.domain])
     assert (found.low <= np.tile(table.min(0), 2)).all() and (found.high >= np.tile(table.max(0), 2)).all()
 
@@ -284,7 +288,7 @@ def test_a_formula_that_doubles_is_cut():
     for _ in range(200):
         nodes.append(["add", [len(nodes) - 1] * 2, None])
     doc["claim"]["graph"]["sites"].append(["doubled", len(nodes) - 1])
-    claim = networks.Claim(Reader(doc["claim"] | {"where": ["doubled"]}, "claim"), data)
+    claim = networks.read_claim(Reader(doc["claim"] | {"where": ["doubled"]}, "claim"), data)
     formulas = Formulas(Listing(claim.graph, claim.where), {})
     (text,), shared = formulas.write(list(claim.where))
     assert len(text) + sum(map(len, shared)) < 3_000

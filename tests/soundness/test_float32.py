@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 
 from mechverify.kernel import Rejected, check
+from mechverify.kernel.core.accuracy import decide
 from mechverify.kernel.core.arithmetic import Arithmetic
-from mechverify.kernel.core.check import prove
 from mechverify.kernel.core.claim import Claim, Job
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.exact import Exact
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.kinds import read_claim
 from mechverify.kernel.core.semantics import SEMANTICS
+from mechverify.kernel.proof import prove
 from tests import oracle
 from tests.models import as_bytes, max_weights, random_weights
 from tests.soundness import float32, forge
@@ -36,7 +38,7 @@ def shape_of(weights: dict, vocab: int, length: int, **more) -> dict:
 def claim_of(weights: dict, semantics: str, **shape) -> tuple[dict, Claim]:
     data = as_bytes(weights)
     doc = forge.document(data, {"rule": "enumerate"}, semantics=semantics, **shape)
-    return doc, Claim(Reader(doc["claim"], "claim"), data)
+    return doc, read_claim(Reader(doc["claim"], "claim"), data)
 
 
 def enclosure(claim: Claim, arithmetic: Arithmetic, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -96,7 +98,7 @@ def test_no_program_contradicts_the_kernel(seed):
             break
         except Rejected as error:
             assert any(text in str(error) for text in refused), error
-    right, wrong = Job(claim, Float64()).decide(inputs)
+    right, wrong = decide(Job(claim, Float64()), inputs)
     bounds = [proved(doc, claim)]
     for _ in range(3):
         doc["proof"] = random_proof(rng, doc)

@@ -11,11 +11,12 @@ from flint import arb, ctx
 
 from mechverify.kernel import Rejected, check
 from mechverify.kernel.core.arithmetic import Ball
-from mechverify.kernel.core.check import prove
-from mechverify.kernel.core.claim import Job, Range
+from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.evaluate import function_of
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.ranges import Range
+from mechverify.kernel.proof import prove
 from mechverify.kernel.relaxation import relaxation
 from mechverify.kernel.relaxation import rule as linear
 from mechverify.kernel.relaxation.backward import Lines, Relaxed
@@ -107,8 +108,9 @@ def test_every_interval_holds_every_sample(group):
         rng = np.random.default_rng([1, seed])
         net = Maker(rng).network(int(rng.integers(2, 9)))
         claim = networks.claim(net)
-        job, graph = Job(claim, Float64()), claim.graph
-        roots = relaxation.rewritten(graph, claim.output)
+        job = Job(claim, Float64())
+        rewriting = job.once(linear.Rewriting)
+        graph, roots = rewriting.graph, rewriting.roots
         root = roots.output
         lines = Any(rng) if rng.random() < 0.6 else None
         pieces = parts(claim.domain, rng)
@@ -252,8 +254,9 @@ def test_mixtures_outside_the_unit_interval_are_refused(mix):
 def relaxed(net: Network) -> tuple[Relaxed, int]:
     claim = networks.claim(net)
     job = Job(claim, Float64())
-    found = Relaxed(job.ar, claim.graph, claim.weights, job.roots, linear.cells(job, [claim.domain]))
-    return found, job.roots.output
+    rewriting = job.once(linear.Rewriting)
+    cells = linear.cells(job, [claim.domain])
+    return Relaxed(job.ar, rewriting.graph, claim.weights, rewriting.roots, cells), rewriting.roots.output
 
 
 @pytest.mark.parametrize("function", ["relu", "exp", "tanh"])

@@ -16,12 +16,15 @@ import pytest
 from flint import arb, ctx, fmpq
 
 from mechverify.kernel import Rejected, Unsupported, check
-from mechverify.kernel.core.check import prove
-from mechverify.kernel.core.claim import Bounds, Claim, Domain, Job, add_expression
+from mechverify.kernel.core.accuracy import Counts
+from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.exact import Exact
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.kinds import read_claim
 from mechverify.kernel.fold.rule import Family, Partition
+from mechverify.kernel.proof import prove
 from tests import oracle
 from tests.models import as_bytes, as_float64, random_weights
 from tests.soundness import float32, forge
@@ -182,17 +185,17 @@ class Case:
         value = value if value.denominator.bit_length() < 1200 else Fraction(round(value * cut), cut)
         return value if max(value.numerator, value.denominator) < 10**390 else Fraction(0)
 
-    def truth(self, margin: Fraction, bits: int = 200) -> Bounds:
+    def truth(self, margin: Fraction, bits: int = 200) -> Counts:
         """The number of inputs that are right in every evaluation, and in some. Over the reals they differ by ties, and by
         what these bits don't tell: saturated attention leaves differences of e^-1000."""
         if self.semantics == "real":
             with ctx.workprec(bits):
                 outputs, exact = self.outputs if bits == 200 else self._outputs(), arb(fmpq(*margin.as_integer_ratio()))
                 known = [oracle.is_right(y, m, exact) for y, m in zip(outputs, self.target.tolist(), strict=True)]
-            return Bounds(known.count(True), known.count(True) + known.count(None))
+            return Counts(known.count(True), known.count(True) + known.count(None))
         right = np.array([[self._exceeds(row, m, margin) for row, m in zip(y, self.target.tolist(), strict=True)]
                           for y in self.programs])  # fmt: skip
-        return Bounds(int(right.all(0).sum()), int(right.any(0).sum()))
+        return Counts(int(right.all(0).sum()), int(right.any(0).sum()))
 
     @staticmethod
     def _exceeds(row: np.ndarray, m: int, margin: Fraction) -> bool:
@@ -229,7 +232,7 @@ class Case:
         elif pick < 0.8:
             keys = [[*([["value", [], i] for i in range(self.length)]), ["sum", list(range(self.length)), None]]]
         trials = int(rng.choice([1, 2, 3, 8, 16])) if self.relu else None
-        partition = Partition(job, domain, [add_expression(job.claim.graph, Reader(k, "key")) for k in keys], trials)
+        partition = Partition(job, domain, [Reader(k, "key") for k in keys], trials)
         cells, listed = [], rng.random()
         for key in partition.keys:
             for q in Family(partition, key).sizes:
@@ -248,9 +251,9 @@ class Case:
         return forge.fold(cells, keys=keys, only=only, trials=trials)
 
 
-def attempt(case: Case, margin: Fraction, exact: bool, seen: Counter, proof: dict | None = None) -> Bounds | None:
+def attempt(case: Case, margin: Fraction, exact: bool, seen: Counter, proof: dict | None = None) -> Counts | None:
     """What the kernel proves by a random proof (or this one), compared with the truth; None if it refuses."""
-    claim = Claim(Reader(case.document(margin, {})["claim"], "claim"), case.data)
+    claim = read_claim(Reader(case.document(margin, {})["claim"], "claim"), case.data)
     seen["tried"] += 1
     with np.errstate(all="ignore"):
         try:
@@ -297,9 +300,10 @@ def neuron_by_neuron(case: Case, exact: bool) -> int:
     keys = [[["value", [], int(rng.integers(case.length))]]] if pick < 0.4 else [case.index] if pick < 0.5 else []
     model, found = oracle.Transformer(as_float64(case.weights)), {}
     job = Job(
-        Claim(Reader(case.document(case.margin(), {})["claim"], "claim"), case.data), (Exact if exact else Float64)()
+        read_claim(Reader(case.document(case.margin(), {})["claim"], "claim"), case.data),
+        (Exact if exact else Float64)(),
     )
-    roots = [add_expression(job.claim.graph, Reader(k, "key")) for k in keys]
+    roots = [Reader(k, "key") for k in keys]
     with np.errstate(all="ignore"):
         try:
             partition = Partition(job, job.claim.domain, roots, int(rng.choice([1, 2, 3, 8, 16])))
@@ -386,7 +390,7 @@ def test_a_certificate_of_the_random_kind_is_accepted_as_a_file():
     for seed in range(12):
         case = Case(np.random.default_rng(seed), ("real", "float32")[seed % 2])
         margin, seen = case.margin(), Counter()
-        claim = Claim(Reader(case.document(margin, {})["claim"], "claim"), case.data)
+        claim = read_claim(Reader(case.document(margin, {})["claim"], "claim"), case.data)
         with np.errstate(all="ignore"):
             proof = case.proof(Job(claim, Float64()))
         exact = seed % 4 < 2
@@ -417,7 +421,9 @@ def test_the_sum_over_neurons_is_widened_for_every_order():
         doc = forge.document(data, forge.fold(trials=4), equals=[["integer", [], 0]], vocab=2, length=1, position=0,
                              semantics=semantics, architecture="transformer_relu", margin=Fraction(claimed))  # fmt: skip
         with np.errstate(all="ignore"):
-            bounds, _ = prove(Job(Claim(Reader(doc["claim"], "claim"), data), Float64()), Reader(doc["proof"], "proof"))
+            bounds, _ = prove(
+                Job(read_claim(Reader(doc["claim"], "claim"), data), Float64()), Reader(doc["proof"], "proof")
+            )
         assert (bounds.low == 2) == provable
 
 
@@ -425,7 +431,7 @@ def test_the_sum_over_neurons_is_widened_for_every_order():
 def test_a_negative_margin_is_refused(margin):
     case = Case(np.random.default_rng(1), "real")
     with pytest.raises(Rejected, match="margin"):
-        Claim(Reader(case.document(margin, {})["claim"], "claim"), case.data)
+        read_claim(Reader(case.document(margin, {})["claim"], "claim"), case.data)
 
 
 @pytest.mark.parametrize("semantics", ["real", "float32"])

@@ -21,7 +21,8 @@ from mechverify.kernel.compact.chains import (
 )
 from mechverify.kernel.compact.parts import PartsForm, parts_form
 from mechverify.kernel.core.arithmetic import Ball
-from mechverify.kernel.core.claim import Domain, Job
+from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.elementary import exp, exp_parts
 from mechverify.kernel.core.errors import Rejected, Unsupported
 

@@ -18,8 +18,10 @@ import numpy as np
 from mechverify.kernel.compact.chains import REMAINDERS, Peeled, point
 from mechverify.kernel.compact.enclosed import Enclosed
 from mechverify.kernel.compact.leads import RIVALS, Lead, Leads
+from mechverify.kernel.core.accuracy import Counts
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball, aligned
-from mechverify.kernel.core.claim import Bounds, Domain, Job
+from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.meter import reserve
@@ -30,7 +32,7 @@ LOOSE = 8  # tokens of a sequence that may be kept by a wider threshold
 TOKENS = ("each", "ascending", "descending")
 
 
-def check(job: Job, domain: Domain, witness: Reader) -> Bounds:
+def check(job: Job, domain: Domain, witness: Reader) -> Counts:
     """Precondition: semantics real, a ratio form with one head and no neurons, and a mechanism that is a short fold.
 
     Postcondition: at least so many inputs of `domain` are right; of the others nothing is said. Complexity: two matrix
@@ -61,9 +63,9 @@ def check(job: Job, domain: Domain, witness: Reader) -> Bounds:
             found = family.shown(kept)
             right += sum(found.tolist())
             sizes = sizes_by_token(job.ar, family.layers, tables.form.pin)
-            job.cells += [(q, (key,), sizes.get(q, 0), Bounds(0, sizes.get(q, 0) - n))
+            job.found.cells += [(q, (key,), sizes.get(q, 0), Counts(0, sizes.get(q, 0) - n))
                           for q, n in zip(queries.tolist(), found.tolist(), strict=True)]  # fmt: skip
-    return Bounds(right, domain.size)
+    return Counts(right, domain.size)
 
 
 def _peeled(entry: Reader) -> Peeled | None:

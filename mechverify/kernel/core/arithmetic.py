@@ -49,7 +49,7 @@ class Arithmetic(Meter):
 
     xp: Any = np  # the library of the arrays: searches do the same steps with others
     rounds = True
-    underflows = True  # to within 2^-1074 of zero; exact numbers don't
+    is_exact = False  # exact numbers neither round nor underflow (to within 2^-1074 of zero)
     dtype: Any
     precision: int  # bits to which series are summed
     chunk: int  # numbers of a temporary array

@@ -101,7 +101,7 @@ def _exp_point(ar: Arithmetic, x: Ball, bits: int | None = None) -> tuple[Ball, 
 def exp(ar: Arithmetic, x: Ball) -> Ball:
     """Of a ball below -2^20, where numbers underflow: within 2^-1074 of zero."""
     far = ar.upper(x) < -ar.units(2.0**20, x.exponent)
-    if not ar.underflows or not far.any():
+    if ar.is_exact or not far.any():
         return ar.scale(*exp_parts(ar, x))
     value = ar.scale(*exp_parts(ar, ar.where(far, ar.rational(Fraction(0)), x)))
     return ar.where(far, ar.widen(ar.rational(Fraction(0)), 0.0, 2.0**-1074), value)

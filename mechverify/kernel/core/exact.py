@@ -18,7 +18,7 @@ _bits, _root = (np.frompyfunc(f, 1, 1) for f in (int.bit_length, isqrt))
 
 
 class Exact(Arithmetic):
-    underflows = False
+    is_exact = True
     dtype, precision, longest, chunk, infinity = object, 128, 2**13, 2**18, 1 << 5_000
 
     def _ball(self, mid: np.ndarray, rad: np.ndarray, exponent: int, terms: int = 1) -> Ball:

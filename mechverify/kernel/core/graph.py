@@ -77,12 +77,11 @@ class Graph:
             span = integers.span(op, [n.span for n in operands], attr)
         return Node(op, args, attr, "int", (), span)
 
-    def first(self, count: int) -> "Graph":
-        """A graph of its own with the first `count` nodes."""
-        part = Graph(self.length, self.values, self.meter)
-        part.nodes = self.nodes[:count]
-        part._ids = {key: n for key, n in self._ids.items() if n < count}
-        return part
+    def copy(self, meter: Meter | None = None) -> "Graph":
+        """A graph with the same nodes, to which others may be added."""
+        graph = Graph(self.length, self.values, meter or self.meter)
+        graph.nodes, graph._ids = [*self.nodes], {**self._ids}
+        return graph
 
     def ancestors(self, roots: list[int]) -> list[int]:
         """`roots` and all that they depend on, in topological order."""

@@ -11,14 +11,17 @@ replaced by the smallest of the group, bound the wrong inputs from above; one ri
 of every input are added up.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import cached_property, partial
 
 import numpy as np
 
+from mechverify.kernel.core.accuracy import Counts
 from mechverify.kernel.core.arithmetic import aligned
-from mechverify.kernel.core.claim import Bounds, Domain, Job, add_expression
+from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.document import add_expression
+from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.elementary import exp_parts
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
@@ -32,14 +35,14 @@ LISTED = 2**22  # inputs times rivals of a cell that is listed
 Group = tuple[int, tuple[int, ...]]  # exponent of the grid's step, rivals
 
 
-def check(job: Job, domain: Domain, witness: Reader) -> Bounds:
+def check(job: Job, domain: Domain, witness: Reader) -> Counts:
     """Precondition: the output has a ratio form with one head, and the mechanism is a short fold.
 
     Postcondition: the bounds hold for the number of right inputs in `domain`. Complexity: classes x query tokens
     x positions x vocabulary x outputs for the minima (times the states that lead to a class), and positions x
     vocabulary x grid a counted group; for neurons see `reach`.
     """
-    keys = [add_expression(job.claim.graph, k) for k in witness["keys"].items(8)]
+    keys = [*witness["keys"].items(8)]
     trials = witness["trials"].an_integer(1, 2**8) if "trials" in witness.value else None
     only, n = witness["only"], 1 + len(keys)
     only = None if only.value is None else {tuple(v.an_integer() for v in k.items(n, n)) for k in only.items()}
@@ -51,14 +54,14 @@ def check(job: Job, domain: Domain, witness: Reader) -> Bounds:
         family = Family(partition, key) if only is None or key in only else None
         for cell in family.cells() if family else ():
             wrong = cell.wrong(*cells.pop((cell.query, key), ((), None)))
-            job.cells.append((cell.query, key, cell.size, wrong))
+            job.found.cells.append((cell.query, key, cell.size, wrong))
             covered += cell.size
             right_min, right_max = right_min + cell.size - wrong.high, right_max + cell.size - wrong.low
     if cells:
         raise Rejected(f"the witness counts in {len(cells)} cells that don't exist")
     if only is None and covered != domain.size:
         raise Rejected(f"the cells hold {covered} inputs, the domain {domain.size}")
-    return Bounds(right_min, right_max + domain.size - covered)  # `only`: nothing is said of other classes
+    return Counts(right_min, right_max + domain.size - covered)  # `only`: nothing is said of other classes
 
 
 def _cells(entry: Reader) -> dict[tuple, tuple]:
@@ -81,15 +84,17 @@ def _group(entry: Reader, most: int) -> Group:
 
 
 class Partition:
-    """The domain cut into families of cells, one for each class of (mechanism, keys)."""
+    """The domain cut into families of cells, one for each class of the mechanism and `keys`, further mechanisms."""
 
-    def __init__(self, job: Job, domain: Domain, keys: list[int], trials: int | None = None):
+    def __init__(self, job: Job, domain: Domain, keys: Sequence[Reader], trials: int | None = None):
         self.domain, self.trials = domain, trials
         self.job, self.ar, claim = job, job.ar, job.claim
         self.form = ratio_form(claim.graph, claim.weights, job.model, claim.output)
         self.exponentials = exp_parts(self.ar, self.form.score)  # mantissas and exponents: nothing underflows yet
         self.queries = domain.tokens[self.form.pin]
-        self.automaton = derive(self.ar, claim.graph, [claim.target, *keys], [np.array(t) for t in domain.tokens])
+        graph = claim.graph.copy()
+        roots = [claim.target, *(add_expression(graph, key) for key in keys)]
+        self.automaton = derive(self.ar, graph, roots, [np.array(t) for t in domain.tokens])
         self.keys = [tuple(key) for key in self.automaton.classes.tolist()]
         if (trials is None) != (self.form.neurons is None):
             raise Rejected("trials are needed where, and only where, the output goes through neurons")
@@ -241,12 +246,12 @@ class Cell:
         """The rivals that may win somewhere in the cell."""
         return [] if self.terms is None else np.flatnonzero(~(self.terms.minima[self.row] > 0)).tolist()
 
-    def wrong(self, groups: tuple[Group, ...] | None, certain: Group | None) -> Bounds:
+    def wrong(self, groups: tuple[Group, ...] | None, certain: Group | None) -> Counts:
         """Bounds for the wrong inputs, counting for `groups` and the rival `certain`, or (None) input by input."""
         if self.family.impossible:
-            return Bounds(self.size, self.size)
+            return Counts(self.size, self.size)
         if not self.undecided:
-            return Bounds(0, 0)
+            return Counts(0, 0)
         if groups is None:
             if certain is not None:
                 raise Rejected("a listed cell is not counted for a rival as well")
@@ -254,7 +259,7 @@ class Cell:
         low = 0 if certain is None else self.count_surely_wrong(*certain)
         lost = sum(self.count_wrong(*group) for group in groups)
         covered = set(self.undecided) <= {t for _, rivals in groups for t in rivals}
-        return Bounds(low, min(lost, self.size) if covered else self.size)
+        return Counts(low, min(lost, self.size) if covered else self.size)
 
     def count_wrong(self, step: int, rivals: tuple[int, ...]) -> int:
         """At most this many inputs of the cell are lost to one of `rivals`."""
@@ -266,7 +271,7 @@ class Cell:
         _, high = self.terms.of_rivals(self.row, self._rivals(rivals))
         return self._count(high[..., 0], step, upwards=False)
 
-    def list_wrong(self) -> Bounds:
+    def list_wrong(self) -> Counts:
         """Bounds for the wrong inputs by adding up the terms of every input for the undecided rivals; they differ
         only where rounding leaves a margin open."""
         ar, rivals = self.family.ar, self.undecided
@@ -278,7 +283,7 @@ class Cell:
             slack = ar.slack(np.maximum(np.abs(low), np.abs(high)).max((1, 2)).sum(), len(self.layers) + 1)
             possible |= (recursion.sums(ar, self.layers, low) <= slack).any(1)
             certain |= (recursion.sums(ar, self.layers, high) <= -slack).any(1)
-        return Bounds(int(certain.sum()), int(possible.sum()))
+        return Counts(int(certain.sum()), int(possible.sum()))
 
     def _rivals(self, group: tuple[int, ...]) -> list[int]:
         """A rival is an output other than the right one; counting the right one against itself is no proof."""

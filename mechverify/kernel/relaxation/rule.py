@@ -5,19 +5,24 @@ Where a witness gives lines, they are used; any lines are sound. Otherwise the k
 softmax.
 """
 
+from functools import cached_property
 from math import prod
 
 import numpy as np
 
-from mechverify.kernel.core.claim import Domain, Job, Range
+from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
-from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.meter import reserve
+from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.relaxation import relaxation
 from mechverify.kernel.relaxation.backward import Lines, Relaxed
 from mechverify.kernel.relaxation.intervals import Cells, Intervals
+from mechverify.kernel.relaxation.relaxation import rewritten
+from mechverify.kernel.relaxation.tables import Tables
 
+FACTS = 2**8  # of a part
 ROOM = 2**21  # coefficients of the widest form, of all cells together: about what a cache holds
 
 
@@ -71,7 +76,7 @@ def check(job: Job, parts: list[Domain], witnesses: list[Reader]) -> list[Range]
     """Precondition: semantics real. Postcondition: on each part every entry of the output is within its range, which is
     upside down where the part has no input. Complexity: of `interval`, one evaluation; of the others, for every operand
     of a function or product, the cost of its graph times its entries."""
-    if job.claim.semantics != "real" or type(job.ar) is not Float64:
+    if job.claim.semantics != "real" or job.ar.is_exact:
         raise Rejected("bounds by relaxation are for semantics real, and are checked in float64")
     results: list = [None] * len(parts)
     alike: dict[tuple[type, bool], list[int]] = {}
@@ -97,10 +102,32 @@ def check(job: Job, parts: list[Domain], witnesses: list[Reader]) -> list[Range]
     return results
 
 
+class Rewriting:
+    """The claim's graph with the nodes that the relaxation bounds, the roots among them, and the tables of those that
+    depend on one or two tokens (None without tokens)."""
+
+    def __init__(self, job: Job):
+        claim = job.claim
+        self.graph = claim.graph.copy()
+        self.roots = rewritten(self.graph, claim.output, (*claim.where, *claim.cases))
+        if not self.roots.values.issuperset(self.roots.conditions):
+            raise Rejected("a condition doesn't depend on the input")
+        self.job = job
+
+    @cached_property
+    def tables(self) -> Tables | None:
+        graph, roots, claim = self.graph, self.roots, self.job.claim
+        if not graph.length:
+            return None
+        wanted = [n for n, m in roots.of.items() if m in roots.values]
+        return Tables(graph, claim.weights, self.job.model, wanted, roots.narrowed[: len(claim.where)])
+
+
 def side_by_side(job: Job) -> int:
     """How many parts can be relaxed at a time in bounded memory."""
-    graph, varying, widest = job.claim.graph, set(), 1
-    for n in graph.ancestors([job.roots.output, *job.roots.conditions]):
+    rewriting = job.once(Rewriting)
+    graph, varying, widest = rewriting.graph, set(), 1
+    for n in graph.ancestors([rewriting.roots.output, *rewriting.roots.conditions]):
         node = graph.nodes[n]
         if node.op in ("input", "tokens", "value") or varying & set(node.args):
             varying.add(n)
@@ -111,7 +138,8 @@ def side_by_side(job: Job) -> int:
 def bounds(job: Job, parts: list[Domain], *, shared: bool = False, kind: type[Intervals] = Relaxed,
            lines: Lines | None = None) -> list[Range]:  # fmt: skip
     options: dict = {"shared": shared} | ({"lines": lines} if lines is not None else {})
-    value = kind(job.ar, job.claim.graph, job.claim.weights, job.roots, cells(job, parts), **options)
+    rewriting = job.once(Rewriting)
+    value = kind(job.ar, rewriting.graph, job.claim.weights, rewriting.roots, cells(job, parts), **options)
     output, shape = value.output(), (len(parts), job.claim.outputs)
     low, high = (np.broadcast_to(a, (len(parts), *a.shape[1:])).reshape(shape)
                  for a in output)  # fmt: skip
@@ -120,13 +148,14 @@ def bounds(job: Job, parts: list[Domain], *, shared: bool = False, kind: type[In
     empty = np.broadcast_to(value.empty, len(parts))
     if not job.claim.where and any(e and not part.facts for e, part in zip(empty, parts, strict=True)):
         raise Rejected("bounds of a part that has inputs contradict each other")
-    nothing = Range(np.full(job.claim.outputs, np.inf), np.full(job.claim.outputs, -np.inf))
-    return [nothing if e else Range(*ends) for e, *ends in zip(empty, low, high, strict=True)]
+    return [job.claim.nothing if e else Range(*ends) for e, *ends in zip(empty, low, high, strict=True)]
 
 
 def cells(job: Job, parts: list[Domain]) -> Cells:
     """The parts as boxes of balls, as allowed tokens, and as facts; of all parts, the claim's conditions."""
-    ar, graph, shape = job.ar, job.claim.graph, (len(parts), job.claim.domain.length, len(job.claim.graph.values))
+    ar, rewriting = job.ar, job.once(Rewriting)
+    graph, roots, tables = rewriting.graph, rewriting.roots, rewriting.tables
+    shape = len(parts), job.claim.domain.length, len(graph.values)
     reserve(*shape)
     allowed = np.zeros(shape, bool)
     for i, part in enumerate(parts):
@@ -142,21 +171,32 @@ def cells(job: Job, parts: list[Domain]) -> Cells:
         start += size
     facts: dict[int, np.ndarray] = {}  # [two ends, cells, entries]
     held = 0
-    for n in {*job.roots.conditions[: len(job.claim.where)], *(n for p in parts for n, *_ in p.facts)}:
+    for n in {*roots.conditions[: len(job.claim.where)], *(n for p in parts for n, *_ in p.facts)}:
         size = prod(graph.nodes[n].shape)
         held += 2 * len(parts) * size
         reserve(held // 4)  # all of them together
-        floor = 0.0 if n in job.roots.conditions[: len(job.claim.where)] else -np.inf
+        floor = 0.0 if n in roots.conditions[: len(job.claim.where)] else -np.inf
         facts[n] = np.stack([np.full((len(parts), size), end) for end in (floor, np.inf)])
     for i, part in enumerate(parts):
         for n, entry, at, above in part.facts:
             end = facts[n][0 if above else 1]
             end[i, entry] = max(end[i, entry], at) if above else min(end[i, entry], at)
-    tabled = {} if job.tables is None else {
-        job.roots.of[n]: job.tables.ranges(ar, n, allowed) for n in job.tables.of
+    tabled = {} if tables is None else {
+        roots.of[n]: tables.ranges(ar, n, allowed) for n in tables.of
     }  # fmt: skip
     shaped = [
         {n: tuple(end.reshape(len(parts), *graph.nodes[n].shape) for end in ends) for n, ends in known.items()}
         for known in (facts, tabled)
     ]
     return Cells(tuple(inputs), allowed, *shaped, corners=tuple(corners))
+
+
+def sides(job: Job, part: Domain, node: Reader) -> tuple[Domain, Domain]:
+    """The halves of a split at a value that the relaxation bounds: `entry` is at most `at`, or at least."""
+    rewriting = job.once(Rewriting)
+    n = node["node"].an_integer()
+    if n not in rewriting.roots.values or len(part.facts) >= FACTS:
+        raise Rejected(f"node {n} is none of the model's values, or more than {FACTS} facts are known in this part")
+    job.ar.spend(len(part.facts))
+    entry = node["entry"].an_integer(0, prod(rewriting.graph.nodes[n].shape) - 1)
+    return part.sides(n, entry, node["at"].float64())

@@ -12,11 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mechverify.kernel.check import AXIOMS
+from mechverify.kernel.core.accuracy import AccuracyTheorem
 from mechverify.kernel.core.architectures import ASSUMED
-from mechverify.kernel.core.check import AXIOMS, Theorem
-from mechverify.kernel.core.claim import Claim, Domain, ProvedLemma, Range
+from mechverify.kernel.core.claim import Claim, Theorem
+from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.ranges import ProvedLemma, Range, RangeClaim, RangeTheorem
 from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.core.words import FIRST, about, listed, name, number, printable, quoted, runs, share
 from mechverify.kernel.statement.formula import VOCABULARY, Formulas, Listing
@@ -70,14 +73,16 @@ class Statement(NamedTuple):
 
 
 def state(theorem: Theorem) -> Statement:
-    return _accuracy(theorem) if theorem.claim.kind == "accuracy" else _bounds(theorem)
+    return _accuracy(theorem) if isinstance(theorem, AccuracyTheorem) else _bounds(theorem)
 
 
 def listing(theorem: Theorem) -> Listing:
     """The nodes of the graph that the sentence speaks of, and all that they need; a mechanism's come first."""
     claim = theorem.claim
-    roots = {claim.sites[claim.site], *claim.where, *(claim.sites[s] for lemma in theorem.lemmas for s in lemma[:2])}
-    return Listing(claim.graph, [*roots, *([claim.target] if claim.target is not None else [])])
+    if isinstance(theorem, AccuracyTheorem):
+        return Listing(claim.graph, [claim.sites[claim.site], claim.target])
+    lemmas = {claim.sites[s] for lemma in theorem.lemmas for s in lemma[:2]}
+    return Listing(claim.graph, [*{claim.sites[claim.site], *claim.where, *lemmas}])
 
 
 def digest(nodes: Listing) -> str:
@@ -167,7 +172,7 @@ def _part(claim: Claim, part: Domain) -> str:
 # --- Accuracy ---------------------------------------------------------------------------------------------------------
 
 
-def _accuracy(theorem: Theorem) -> Statement:
+def _accuracy(theorem: AccuracyTheorem) -> Statement:
     claim, right, total = theorem.claim, theorem.right, theorem.claim.domain.size
     subject = claim.site if claim.position is None else f"{claim.site}[{claim.position}]"
     nodes = Listing(claim.graph, [claim.target])  # the model's graph follows from architecture and weights
@@ -211,7 +216,7 @@ class Counterexample(NamedTuple):
     sure: bool
 
 
-def counterexamples(theorem: Theorem) -> list[Counterexample]:
+def counterexamples(theorem: AccuracyTheorem) -> list[Counterexample]:
     """Some inputs that the kernel replayed: each is surely wrong."""
     claim, wrong = theorem.claim, theorem.wrong[:SHOWN]
     if not len(wrong):
@@ -239,7 +244,7 @@ def _wrong(w: Counterexample) -> str:
 # --- Bounds -----------------------------------------------------------------------------------------------------------
 
 
-def _bounds(theorem: Theorem) -> Statement:
+def _bounds(theorem: RangeTheorem) -> Statement:
     claim, nodes = theorem.claim, listing(theorem)
     formulas = Formulas(nodes, _names(theorem, nodes))
     subject, shared = _subject(claim, formulas)
@@ -264,7 +269,7 @@ def _bounds(theorem: Theorem) -> Statement:
     )
 
 
-def _names(theorem: Theorem, nodes: Listing) -> dict[int, str]:
+def _names(theorem: RangeTheorem, nodes: Listing) -> dict[int, str]:
     """How the model's own values are called: as the file calls them, or by their number. What was added for the claim
     is taken apart instead."""
     claim, found = theorem.claim, {}
@@ -280,7 +285,7 @@ def _names(theorem: Theorem, nodes: Listing) -> dict[int, str]:
     return {n: text for n, text in found.items() if claim.graph.nodes[n].op != "input"}
 
 
-def added(claim: Claim) -> list[int]:
+def added(claim: RangeClaim) -> list[int]:
     """The entries' nodes, where the claim is about a list of expressions."""
     node = claim.graph.nodes[claim.sites[claim.site]]
     if claim.position is not None:
@@ -288,7 +293,7 @@ def added(claim: Claim) -> list[int]:
     return _entries(claim, claim.sites[claim.site]) if node.op == "concat" else []
 
 
-def _entries(claim: Claim, n: int) -> list[int]:
+def _entries(claim: RangeClaim, n: int) -> list[int]:
     """The nodes that a concatenation lists one by one."""
     nodes = claim.graph.nodes
     if any(nodes[a].shape != (1,) for a in nodes[n].args):
@@ -297,7 +302,7 @@ def _entries(claim: Claim, n: int) -> list[int]:
             for a in nodes[n].args]  # fmt: skip
 
 
-def _subject(claim: Claim, formulas: Formulas) -> tuple[str, list[str]]:
+def _subject(claim: RangeClaim, formulas: Formulas) -> tuple[str, list[str]]:
     n = claim.sites[claim.site]
     if roots := added(claim):
         return _list(formulas, n, roots)
@@ -313,7 +318,7 @@ def _list(formulas: Formulas, n: int, roots: list[int]) -> tuple[str, list[str]]
     return (texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"), shared
 
 
-def _thresholds(claim: Claim) -> str:
+def _thresholds(claim: RangeClaim) -> str:
     parts = []
     for values, word in ((claim.least, "at least"), (claim.most, "at most")):
         if values is not None:
@@ -322,12 +327,12 @@ def _thresholds(claim: Claim) -> str:
     return " and ".join(parts)
 
 
-def _condition(claim: Claim, formulas: Formulas, n: int) -> str:
+def _condition(claim: RangeClaim, formulas: Formulas, n: int) -> str:
     (text,), shared = formulas.write([n])
     return f"{'' if claim.graph.nodes[n].shape == () else 'every entry of '}{text} >= 0{_where(shared)}"
 
 
-def _satisfied(theorem: Theorem) -> Rows:
+def _satisfied(theorem: RangeTheorem) -> Rows:
     """A theorem about no input at all is true as well."""
     if not theorem.claim.where:
         return []
@@ -336,7 +341,7 @@ def _satisfied(theorem: Theorem) -> Rows:
     return [("conditions", some if count else "no input that satisfies them was replayed: there may be none")]
 
 
-def _lemma(claim: Claim, formulas: Formulas, lemma: ProvedLemma) -> tuple[str, str]:
+def _lemma(claim: RangeClaim, formulas: Formulas, lemma: ProvedLemma) -> tuple[str, str]:
     site, mechanism = claim.sites[lemma.site], claim.sites[lemma.mechanism]
     said = formulas.write([site])[0][0]
     node = claim.graph.nodes[mechanism]
@@ -356,7 +361,7 @@ def _one(formulas: Formulas, n: int) -> tuple[str, list[str]]:
     return text, shared
 
 
-def _only_reshapes(claim: Claim, n: int) -> bool:
+def _only_reshapes(claim: RangeClaim, n: int) -> bool:
     """Whether a node shows all entries of its operand in their order."""
     node = claim.graph.nodes[n]
     if node.op != "view" or node.kind != "real" or prod(node.shape) != prod(claim.graph.nodes[node.args[0]].shape):
@@ -367,7 +372,7 @@ def _only_reshapes(claim: Claim, n: int) -> bool:
     )
 
 
-def _asserted(claim: Claim) -> list[str]:
+def _asserted(claim: RangeClaim) -> list[str]:
     """What the certificate's author says of the graph."""
     graph = claim.stated["graph"]
     replayed = graph["replayed"]
@@ -388,7 +393,7 @@ def _named(formulas: Formulas, nodes: Listing) -> list[str]:
     return [f"nodes are called {listed([f'{nodes.name(n)}: {text}' for n, text in named])}"] if named else []
 
 
-def _range(theorem: Theorem) -> Rows:
+def _range(theorem: RangeTheorem) -> Rows:
     claim, (low, high), attained = theorem.claim, theorem.range, theorem.attained
     rows: Rows = []
     proved, reached = widths(theorem)
@@ -416,7 +421,7 @@ def _end(value: float, up: bool) -> str:
     return about(float(value), up) if np.isfinite(value) else "unbounded"
 
 
-def widths(theorem: Theorem) -> tuple[list[Fraction], list[Fraction]]:
+def widths(theorem: RangeTheorem) -> tuple[list[Fraction], list[Fraction]]:
     """Of each entry's proved range, and how far apart the values are at inputs that were replayed; empty where some
     entry has no such number."""
     attained = theorem.attained
@@ -438,7 +443,7 @@ class Broken(NamedTuple):
     short: bool
 
 
-def broken(theorem: Theorem) -> list[Broken]:
+def broken(theorem: RangeTheorem) -> list[Broken]:
     """Of each replayed input that breaks a threshold, the entry that does most: the worst first."""
     claim, found = theorem.claim, []
     if theorem.attained is None:
@@ -453,7 +458,7 @@ def broken(theorem: Theorem) -> list[Broken]:
     return sorted(found, key=lambda b: -b.by)
 
 
-def _told(theorem: Theorem, formulas: Formulas) -> list[str]:
+def _told(theorem: RangeTheorem, formulas: Formulas) -> list[str]:
     if theorem.verdict != "REFUTED":
         return []
     texts, worst = [], broken(theorem)
@@ -469,13 +474,13 @@ def _told(theorem: Theorem, formulas: Formulas) -> list[str]:
     return texts + ([f"and {len(worst) - SHOWN} more, by less"] if len(worst) > SHOWN else [])
 
 
-def _at(theorem: Theorem, k: int) -> str:
-    ids, point = theorem.wrong[k].tolist(), theorem.points[k].tolist()
+def _at(theorem: RangeTheorem, k: int) -> str:
+    ids, point = theorem.tokens[k].tolist(), theorem.points[k].tolist()
     near = f"inputs near [{', '.join(f'{v:.6g}' for v in point[:FIRST])}{', ...' if len(point) > FIRST else ''}]"
     return " and ".join([*([f"ids [{listed(ids)}]"] if ids else []), *([near] if point else [])])
 
 
-def _seen(theorem: Theorem, formulas: Formulas, b: Broken) -> list[str]:
+def _seen(theorem: RangeTheorem, formulas: Formulas, b: Broken) -> list[str]:
     """About the values of the entries of sites that a broken expression speaks of."""
     claim, start, inputs = theorem.claim, 0, []
     if not (roots := added(claim)):
@@ -484,12 +489,12 @@ def _seen(theorem: Theorem, formulas: Formulas, b: Broken) -> list[str]:
     for shape in claim.shapes:
         inputs.append(point[None, start : start + prod(shape)].reshape(1, *shape))
         start += prod(shape)
-    values = Evaluation(claim.graph, claim.weights, Real(Float64()), theorem.wrong[b.point][None], inputs=inputs)
+    values = Evaluation(claim.graph, claim.weights, Real(Float64()), theorem.tokens[b.point][None], inputs=inputs)
     return [f"there {text} is about {float(values[n].mid.ravel()[0]):.9g}"
             for text, n in list(sites(claim, formulas, roots[b.entry]).items())[:FIRST]]  # fmt: skip
 
 
-def sites(claim: Claim, formulas: Formulas, n: int) -> dict[str, int]:
+def sites(claim: RangeClaim, formulas: Formulas, n: int) -> dict[str, int]:
     """The entries of sites that a formula speaks of, by their text."""
     found: dict[str, int] = {}
     seen, stack = {n}, [n]

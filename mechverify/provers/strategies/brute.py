@@ -1,6 +1,6 @@
 """Strategy `brute`: the kernel runs the model on every input. What every other proof is shorter than."""
 
-from mechverify.kernel.core.claim import Bounds
+from mechverify.kernel.core.accuracy import Counts
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.provers.base import Attempt, Budget, Problem
 from mechverify.provers.falsify import BATCH, CLOSE, Margins
@@ -18,7 +18,7 @@ def brute(problem: Problem, budget: Budget) -> Attempt:
     for start in range(0, size, BATCH):
         budget.progress(f"running all {size:,} inputs", start / size)
         if budget.spent():
-            return Attempt(None, Bounds(0, size))
+            return Attempt(None, Counts(0, size))
         margin = margins(problem.domain.inputs(start, min(start + BATCH, size)))
         right, wrong = right + int((margin > CLOSE).sum()), wrong + int((margin < -CLOSE).sum())
-    return Attempt({"rule": "enumerate"}, Bounds(right, size - wrong))
+    return Attempt({"rule": "enumerate"}, Counts(right, size - wrong))

@@ -11,11 +11,11 @@ from mechverify.kernel.compact.chains import Peeled
 from mechverify.kernel.compact.enclosed import Enclosed
 from mechverify.kernel.compact.leads import Leads
 from mechverify.kernel.compact.rule import Family, Kept
-from mechverify.kernel.core.check import prove
-from mechverify.kernel.core.claim import Bounds
+from mechverify.kernel.core.accuracy import Counts
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.counting.automaton import towards
 from mechverify.kernel.counting.recursion import sizes_by_token
+from mechverify.kernel.proof import prove
 from mechverify.provers.base import Attempt, Budget, Problem
 
 CANDIDATES = 24  # for how many tokens are kept tightly
@@ -88,7 +88,7 @@ def _better_order(problem: Problem, tables: Enclosed, leads: Leads, passes: list
     return max(passes, key=lambda p: _search(family, leads, p).shown.sum())
 
 
-def confirmed(problem: Problem, proof: Proof) -> Bounds:
+def confirmed(problem: Problem, proof: Proof) -> Counts:
     """What the kernel makes of it."""
     with np.errstate(all="ignore"):
         return prove(problem.job, Reader(proof, "proof"))[0]

@@ -9,10 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mechverify.kernel.core.claim import Domain, Job, ProvedLemma, Range
+from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.core.ranges import ProvedLemma, Range
 
 
 class Lemma(NamedTuple):
@@ -36,17 +38,16 @@ def check(job: Job, part: Domain, witness: Reader, prove: Callable) -> tuple[Ran
         size = about.claim.outputs
         stated = Range(*(np.array([v.float64() for v in row[end].items(size, size)]) for end in ("low", "high")))
         row.close()
-        empty = found.low[0] > found.high[0]
-        vacuous |= empty
-        if not (empty or ((stated.low <= found.low).all() and (stated.high >= found.high).all())):
+        vacuous |= found.empty
+        if not (found.empty or ((stated.low <= found.low).all() and (stated.high >= found.high).all())):
             raise Rejected(f"{row.where}: the bounds stated are tighter than those proved")
         lemmas.append(Lemma(site, mechanism, stated))
-        job.lemmas.append(ProvedLemma(*names, None if empty else stated, part))
+        job.found.lemmas.append(ProvedLemma(*names, None if found.empty else stated, part))
         used = {rule: used.get(rule, 0) + inside.get(rule, 0) for rule in {*used, *inside}}
     found, inside = prove(conclusion(job, part, lemmas), witness["proof"])
     witness.close()
     if vacuous:
-        found = Range(np.full(job.claim.outputs, np.inf), np.full(job.claim.outputs, -np.inf))
+        found = job.claim.nothing
     return found, {rule: used.get(rule, 0) + inside.get(rule, 0) for rule in {*used, *inside}}
 
 
@@ -57,7 +58,8 @@ def lemma(job: Job, part: Domain, site: int, mechanism: int) -> Job:
         raise Rejected("a cut stands above splits at a model's values")
     if any(graph.nodes[n].kind != "real" for n in (site, mechanism)) or _shape(graph, site) != _shape(graph, mechanism):
         raise Rejected("a lemma compares two real values of one shape")
-    return job.about(graph, graph.add("sub", site, mechanism), part, job.claim.shapes)
+    claim = job.claim.about(graph, graph.add("sub", site, mechanism), part, job.claim.shapes)
+    return job.about(claim)
 
 
 def conclusion(job: Job, part: Domain, lemmas: list[Lemma]) -> Job:
@@ -74,13 +76,13 @@ def conclusion(job: Job, part: Domain, lemmas: list[Lemma]) -> Job:
     if output == job.claim.output:
         raise Rejected("the output doesn't depend on any site of the lemmas")
     box = part._replace(low=np.concatenate(low), high=np.concatenate(high))
-    return job.about(graph, output, box, shapes)
+    return job.about(job.claim.about(graph, output, box, shapes))
 
 
 def _copied(job: Job) -> Graph:
-    """The graph that the document lists, which is then rewritten once more."""
-    job.ar.spend(100 * job.claim.loaded)
-    return job.claim.graph.first(job.claim.loaded)
+    """The graph that the document lists, for further nodes."""
+    job.ar.spend(100 * len(job.claim.graph.nodes))
+    return job.claim.graph.copy()
 
 
 def _shape(graph: Graph, n: int) -> tuple[int, ...]:

@@ -2,25 +2,28 @@
 
 import numpy as np
 
-from mechverify.kernel.core.claim import Bounds, Domain, Job, Range
+from mechverify.kernel.core.accuracy import Counts, decide, surely_wrong
+from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.ranges import Range, enclose, read_range
 
 
-def enumerate(job: Job, domain: Domain, witness: Reader) -> Bounds:
+def enumerate(job: Job, domain: Domain, witness: Reader) -> Counts:
     """Postcondition: exact, except for inputs whose margin rounding leaves open, which count for neither bound.
     Complexity: inputs times the cost of one evaluation."""
     witness.close()
     right = wrong = 0
     for start in range(0, domain.size, 2**13):
         job.ar.spend(2**13 * domain.length + sum(map(len, domain.tokens)), 10 * domain.length)
-        surely_right, surely_wrong = job.decide(domain.inputs(start, min(start + 2**13, domain.size)))
+        surely_right, surely_wrong = decide(job, domain.inputs(start, min(start + 2**13, domain.size)))
         right += int(surely_right.sum())
         wrong += int(surely_wrong.sum())
-    return Bounds(right, domain.size - wrong)
+    return Counts(right, domain.size - wrong)
 
 
-def counterexample(job: Job, domain: Domain, witness: Reader) -> Bounds:
+def counterexample(job: Job, domain: Domain, witness: Reader) -> Counts:
     """Postcondition: at most size - (number listed) inputs are right. Rejects an input that is listed twice,
     lies outside the part, or is not surely wrong. Complexity: one evaluation an input, and one in exact arithmetic for
     those that float64 leaves open."""
@@ -32,24 +35,22 @@ def counterexample(job: Job, domain: Domain, witness: Reader) -> Bounds:
     job.ar.spend(10 * listed.size + sum(map(len, domain.tokens)), 10 * domain.length)
     if len(set(map(tuple, rows))) != len(rows) or not domain.contains(listed):
         raise Rejected("a counterexample is listed twice or lies outside its part of the domain")
-    wrong = job.surely_wrong(listed)
+    wrong = surely_wrong(job, listed)
     if not wrong.all():
         raise Rejected(f"input {listed[~wrong][0].tolist()} is not shown to be wrong")
-    job.wrong.append(listed)
-    return Bounds(0, domain.size - len(listed))
+    job.found.tokens.append(listed)
+    return Counts(0, domain.size - len(listed))
 
 
 def solver(job: Job, domain: Domain, witness: Reader) -> Range:
     """Postcondition: none but by the axiom `solver:z3`, which it adds to the theorem: z3 found no input of the part
     whose value leaves the range in the file."""
     job.axioms.add("solver:z3")
-    size = job.claim.outputs
-    low, high = ([nothing if v.value is None else v.float64() for v in witness[end].items(size, size)]
-                 for end, nothing in (("low", -np.inf), ("high", np.inf)))  # fmt: skip
+    stated = read_range(witness, job.claim.outputs)
     witness.close()
-    if (np.array(low) > np.array(high)).any():
+    if (stated.low > stated.high).any():
         raise Rejected("the range that a solver confirmed is upside down")
-    return Range(np.array(low), np.array(high))
+    return stated
 
 
 def point(job: Job, domain: Domain, witness: Reader) -> Range:
@@ -67,10 +68,9 @@ def point(job: Job, domain: Domain, witness: Reader) -> Range:
     ids, numbers = np.array(tokens, np.int64).reshape(len(tokens), -1), np.array(points).reshape(len(points), -1)
     if not domain.contains(ids) or not ((domain.low <= numbers) & (numbers <= domain.high)).all():
         raise Rejected("a point lies outside its part of the domain")
-    job.wrong.append(ids)
-    job.points.append(numbers)
-    attained, broken = job.enclose(ids, numbers)
-    job.attained.append(attained)
-    job.broken.append(broken)
-    everything = np.full(job.claim.outputs, np.inf)
-    return Range(-everything, everything)
+    job.found.tokens.append(ids)
+    job.found.points.append(numbers)
+    attained, broken = enclose(job, ids, numbers)
+    job.found.attained.append(attained)
+    job.found.broken.append(broken)
+    return job.claim.everything

@@ -1,0 +1,107 @@
+"""What a claim speaks of: token sequences, a box of real inputs, and what is known of a part of them."""
+
+from itertools import pairwise
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+
+from mechverify.kernel.core.arithmetic import Arithmetic
+from mechverify.kernel.core.document import sizes
+from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.fields import Reader
+
+
+class Domain(NamedTuple):
+    """A product of token sets, `tokens[i]` the distinct ids, ascending, allowed at position i; and of a box, all real
+    inputs flattened one after another: its corners `low` and `high` [coordinates]. Of these, the inputs for which the
+    `facts` hold: (node, entry, at, above) says that an entry of a rewritten node is at least `at`, or at most."""
+
+    tokens: tuple[tuple[int, ...], ...]
+    low: np.ndarray = np.zeros(0)
+    high: np.ndarray = np.zeros(0)
+    facts: tuple[tuple[int, int, float, bool], ...] = ()
+
+    @property
+    def length(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def size(self) -> int:
+        """The number of token sequences."""
+        return prod(map(len, self.tokens))
+
+    def split(self, position: int, first: set[int]) -> tuple["Domain", "Domain"]:
+        """The inputs whose token at `position` is in `first`, and the others: together, exactly this domain."""
+        halves = [tuple(t for t in self.tokens[position] if (t in first) == inside) for inside in (True, False)]
+        return tuple(
+            self._replace(tokens=(*self.tokens[:position], half, *self.tokens[position + 1 :])) for half in halves
+        )
+
+    def cut(self, coordinate: int, at: float) -> tuple["Domain", "Domain"]:
+        """The inputs with that coordinate up to `at`, and from there on."""
+        low, high = self.low.copy(), self.high.copy()
+        low[coordinate] = high[coordinate] = at
+        return self._replace(high=high), self._replace(low=low)
+
+    def sides(self, node: int, entry: int, at: float) -> tuple["Domain", "Domain"]:
+        """The inputs for which that entry is at most `at`, and at least."""
+        return tuple(self._replace(facts=(*self.facts, (node, entry, at, above))) for above in (False, True))
+
+    def inputs(self, start: int, stop: int) -> np.ndarray:
+        """Sequences number `start` to `stop` - 1 in lexicographic order, ids [stop - start, length]."""
+        index, columns = np.arange(start, stop), []
+        for here in reversed(self.tokens):
+            index, digit = np.divmod(index, len(here))
+            columns.append(np.array(here)[digit])
+        return np.stack(columns[::-1], -1)
+
+    def contains(self, inputs: np.ndarray) -> bool:
+        return all(np.isin(inputs[:, i], here).all() for i, here in enumerate(self.tokens))
+
+
+def read(entry: Reader, real: bool) -> tuple[Domain, tuple[int, ...], list[tuple[int, ...]]]:
+    """Token sets by position (ids, ascending), the integer that each id of the vocabulary means, and the shapes of
+    the inputs, if they may be real."""
+    inputs = entry["inputs"].items(2**8) if real else []
+    values = tuple(entry["values"].integers(2**20))
+    tokens = tuple(tuple(row.integers()) for row in entry["tokens"].items(2**10, 0 if inputs else 1))
+    entry.close()
+    for here in tokens:
+        if not here or here[0] < 0 or here[-1] >= len(values) or not all(a < b for a, b in pairwise(here)):
+            raise Rejected("a token set of the domain is empty, not ascending, or not within the vocabulary")
+    shapes, corners = [], [[], []]
+    for row in inputs:
+        shape, *ends = row.items(3, 3)
+        shapes.append(sizes(shape))
+        for corner, end in zip(corners, ends, strict=True):
+            numbers = [v.float64() for v in end.items(2**20)]
+            if len(numbers) != prod(shapes[-1]):
+                raise Rejected(f"{end.where}: the entries don't fill the shape")
+            corner += numbers
+    low, high = np.array(corners, np.float64).reshape(2, -1)
+    if not (low <= high).all():
+        raise Rejected("a box of the domain is empty")
+    domain = Domain(tokens, low, high)
+    if domain.size >= 2**13_000:
+        raise Rejected("the domain has more than 2^13000 inputs")
+    return domain, values, shapes
+
+
+def by_token(ar: Arithmetic, part: Domain, node: Reader) -> tuple[Domain, Domain]:
+    """The halves of a split whose token at `position` is in `first`, or not; neither is empty."""
+    position = node["position"].an_integer(0, part.length - 1)
+    ar.spend(20 * len(part.tokens[position]) + 100 * part.length)
+    halves = part.split(position, set(node["first"].integers()))
+    if not halves[0].size or not halves[1].size:
+        raise Rejected("a split leaves one half empty")
+    return halves
+
+
+def by_coordinate(ar: Arithmetic, part: Domain, node: Reader) -> tuple[Domain, Domain]:
+    """The halves of a split whose `coordinate` is up to `at`, and from there on."""
+    coordinate, at = node["coordinate"].an_integer(0, len(part.low) - 1), node["at"].float64()
+    ar.spend(10 * len(part.low))
+    if not part.low[coordinate] <= at <= part.high[coordinate]:
+        raise Rejected(f"coordinate {coordinate} is cut outside its interval")
+    return part.cut(coordinate, at)

@@ -1,0 +1,65 @@
+"""The tree of a proof: parts of the domain, and the rules that bound each."""
+
+from typing import Any
+
+from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.domain import Domain
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.meter import reserve
+from mechverify.kernel.rules import RULES, Rule
+
+
+def prove(job: Job, proof: Reader) -> tuple[Any, dict[str, int]]:
+    """What the proof bounds on the job's domain (counts, or a range, as the claim's kind says), and how often each rule
+    was used.
+
+    The tree is walked with a stack: its depth is the certificate's to choose. A `split` cuts a part in two: the halves
+    are made here, not listed, so they cover their parent whatever the file says, and their bounds are united. `both`
+    proves one part twice and keeps the better of each bound. Leaves of rules that work on many parts side by side are
+    checked at the end.
+    """
+    claim, rules = job.claim, RULES[job.claim.kind]
+    used: dict[str, int] = {}
+    steps: list[tuple] = []  # (how to combine the last two results, or None; a result), in the order of a postfix walk
+    waiting: dict[Rule, list[tuple[int, Domain, Reader]]] = {}  # leaves by their place among the steps
+    todo: list[tuple] = [(None, claim.domain, proof)]
+    held = 0
+    while todo:
+        combine, part, node = todo.pop()
+        if combine is not None:
+            steps.append((combine, None))
+            continue
+        job.ar.spend(0)
+        name = node["rule"].one_of([*rules, "split", "both"])
+        used[name] = used.get(name, 0) + 1
+        held += claim.size
+        reserve(held // 4)  # all bounds together
+        if name == "split":
+            first, second = claim.halves(job, part, node)
+            todo += [(claim.unite, None, None), (None, first, node["inside"]), (None, second, node["outside"])]
+            node.close()
+        elif name == "both":
+            todo += [(claim.meet, None, None), (None, part, node["first"]), (None, part, node["second"])]
+            node.close()
+        elif rules[name].together:
+            waiting.setdefault(rules[name], []).append((len(steps), part, node))
+            steps.append((None, None))
+        elif rules[name].nested:
+            found, inside = rules[name].check(job, part, node, prove)
+            used = added(used, inside)
+            steps.append((None, found))
+        else:
+            steps.append((None, rules[name].check(job, part, node)))
+    for rule, leaves in waiting.items():
+        places, parts, nodes = zip(*leaves, strict=True)
+        for place, result in zip(places, rule.check(job, list(parts), list(nodes)), strict=True):
+            steps[place] = None, result
+    results: list = []
+    for combine, result in steps:
+        results.append(result if combine is None else combine(results.pop(), results.pop()))
+    return claim.meet(results.pop(), claim.everything), used
+
+
+def added(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:
+    """How often each rule was used in both."""
+    return {name: a.get(name, 0) + b.get(name, 0) for name in {**a, **b}}

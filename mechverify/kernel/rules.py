@@ -1,0 +1,39 @@
+"""The rules that a leaf of a proof may name, by kind of claim, and the family of each: loaded when a proof names it.
+
+A rule is `check(job, part, witness)`: bounds of a part of the domain that hold whatever the witness says, or a
+rejection. One that works on many parts side by side takes lists; one that holds proofs takes what proves them.
+"""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import NamedTuple
+
+
+class Rule(NamedTuple):
+    family: str  # a folder of the kernel
+    function: str = "check"
+    together: bool = False  # of lists of parts and witnesses
+    nested: bool = False  # takes `prove`, and tells which rules its own proofs used
+
+    @property
+    def check(self) -> Callable:
+        return getattr(import_module(f"mechverify.kernel.{self.family}.rule"), self.function)
+
+
+_RELAXATION = Rule("relaxation", together=True)
+RULES: dict[str, dict[str, Rule]] = {
+    "accuracy": {
+        "enumerate": Rule("replay", "enumerate"),
+        "counterexample": Rule("replay", "counterexample"),
+        "fold": Rule("fold"),
+        "compact": Rule("compact"),
+    },
+    "bounds": {
+        "point": Rule("replay", "point"),
+        "solver": Rule("replay", "solver"),
+        "interval": _RELAXATION,
+        "linear": _RELAXATION,
+        "farkas": _RELAXATION,
+        "cut": Rule("cut", nested=True),
+    },
+}
