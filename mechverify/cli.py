@@ -175,12 +175,19 @@ def check(
     forbid: Annotated[list[str] | None, typer.Option(help="Reject if the theorem rests on this axiom.")] = None,
     limit: Limit = None,
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    about: Annotated[bool, typer.Option("--about", help="The kernel's modules, lines, axioms; then stop.")] = False,
+    about: Annotated[
+        bool, typer.Option("--about", help="What of the kernel is trusted (of a file, or whole).")
+    ] = False,
 ) -> None:
     """Run the kernel alone. Exit code 0: accepted, 1: rejected, 2: not a certificate, 3: not checked, by --limit."""
     if about:
         from mechverify.report.about import about as describe
+        from mechverify.report.about import about_one
 
+        if certificate is not None:
+            said, code = about_one(certificate)
+            out.print(said, markup=False, soft_wrap=True, end="")
+            raise typer.Exit(code)
         out.print(describe(), markup=False, soft_wrap=True)
         return
     if certificate is None:

@@ -6,9 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from mechverify.kernel import about
 from mechverify.kernel.check import AXIOMS, SECONDS, check
+from mechverify.kernel.core.claim import Theorem
 from mechverify.kernel.core.errors import NotACertificate, OverLimit, Rejected
-from mechverify.kernel.statement.sentence import state
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,6 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--exact", action="store_true", help="exact rationals instead of rounded float64; slow")
     parser.add_argument("--forbid", action="append", default=[], choices=list(AXIOMS), help="reject if it is used")
     parser.add_argument("--limit", type=float, help="units of work; without it, as many as the certificate announces")
+    parser.add_argument("--about", action="store_true", help="what of the kernel this certificate's theorem rests on")
     options = parser.parse_args(arguments)
 
     def watch(work: int, allowed: float) -> None:
@@ -35,10 +37,25 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, Rejected, NotACertificate) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1 if isinstance(error, Rejected) else 2
+    if options.about:
+        return _about(theorem)
+    from mechverify.kernel.statement.sentence import state  # which decides nothing
+
     statement = state(theorem)
     print("ACCEPTED")
     for label, text in (*statement.rows(), *statement.examples):
         print(f"{label:>16}  {text}")
+    return 0
+
+
+def _about(theorem: Theorem) -> int:
+    """The modules that the check loaded, rules and axioms."""
+    print("ACCEPTED: the theorem rests on numpy, the standard library and")
+    for line in about.table(about.loaded()):
+        print(line)
+    print(f"rules: {', '.join(sorted(theorem.rules))}")
+    for axiom in theorem.axioms:
+        print(f"axiom {axiom}: {AXIOMS[axiom]}")
     return 0
 
 

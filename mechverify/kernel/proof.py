@@ -6,7 +6,7 @@ from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.meter import reserve
-from mechverify.kernel.rules import RULES, Rule
+from mechverify.kernel.rules import RULES, SPLITS, Rule
 
 
 def prove(job: Job, proof: Reader) -> tuple[Any, dict[str, int]]:
@@ -35,7 +35,8 @@ def prove(job: Job, proof: Reader) -> tuple[Any, dict[str, int]]:
         held += claim.size
         reserve(held // 4)  # all bounds together
         if name == "split":
-            first, second = claim.halves(job, part, node)
+            made = next((rule.check for field, rule in SPLITS[claim.kind].items() if field in node.value), claim.halves)
+            first, second = made(job, part, node)
             todo += [(claim.unite, None, None), (None, first, node["inside"]), (None, second, node["outside"])]
             node.close()
         elif name == "both":

@@ -21,6 +21,8 @@ class Rule(NamedTuple):
 
 
 _RELAXATION = Rule("relaxation", together=True)
+# Splits that a family makes, by kind of claim and the field that says what is split; the kind makes the others.
+SPLITS: dict[str, dict[str, Rule]] = {"accuracy": {}, "bounds": {"node": Rule("relaxation", "sides")}}
 RULES: dict[str, dict[str, Rule]] = {
     "accuracy": {
         "enumerate": Rule("replay", "enumerate"),

@@ -1,31 +1,30 @@
 """What a reader of a certificate has to trust, counted."""
 
-from importlib.resources import files
+import subprocess
+import sys
+from pathlib import Path
 
+from mechverify.kernel.about import everything, table
 from mechverify.kernel.check import AXIOMS, VERSIONS
 from mechverify.kernel.rules import RULES
 
 
-def modules() -> list[tuple[str, int, int]]:
-    """(module, lines, those that aren't blank) of the kernel."""
-    root = files("mechverify.kernel")
-    folders = [root, *(p for p in root.iterdir() if p.is_dir())]
-    paths = [p for folder in folders for p in folder.iterdir() if p.name.endswith(".py") and p.name != "__init__.py"]
-    texts = {str(p)[len(str(root)) + 1 :]: p.read_text(encoding="utf-8").splitlines() for p in paths}
-    return sorted((name, len(text), sum(1 for line in text if line.strip())) for name, text in texts.items())
-
-
 def about() -> str:
-    rows = modules()
-    total, full = sum(r[1] for r in rows), sum(r[2] for r in rows)
+    """Of the whole kernel."""
     rules = {"both", "split", *(rule for kind in RULES.values() for rule in kind)}
     return "\n".join(
         [
-            f"mechverify.kernel: {full} lines with comments and docstrings ({total} with blank ones)",
-            f"{len(rows)} modules, standard library and numpy only:",
-            *(f"{lines:6}  {name}" for name, _, lines in rows),
+            "mechverify.kernel: standard library and numpy only; lines with code, tokens without comments and layout",
+            *table(everything()),
             f"reads certificate format version {', '.join(map(str, VERSIONS))}",
             f"rules: {', '.join(sorted(rules))}",
             *(f"axiom {name}: {text}" for name, text in AXIOMS.items()),
         ]
     )
+
+
+def about_one(certificate: Path) -> tuple[str, int]:
+    """Of what one certificate's check uses, as a process says that imports the kernel alone; and its exit code."""
+    command = [sys.executable, "-m", "mechverify.kernel", "--about", str(certificate)]
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    return done.stdout, done.returncode

@@ -9,11 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mechverify.kernel.core import elementary
-from mechverify.kernel.core.arithmetic import Arithmetic, Ball
+from mechverify.kernel.core.arithmetic import HIGHEST, LOWEST, Arithmetic, Ball
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.exact import Exact
 from mechverify.kernel.core.float64 import Float64, check_environment
-from mechverify.kernel.counting.recursion import HIGHEST, LOWEST
 
 LARGEST, ETA = np.finfo(float).max, 5e-324
 AWKWARD = [0.0, -0.0, ETA, -ETA, 3 * ETA, 2.0**-1022, 1.0, 1.0 + 2.0**-52, -1.0, 0.1, 1e16, -1e16, 1 / 3,

@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
+from mechverify.kernel.core.arithmetic import HIGHEST
 from mechverify.kernel.core.document import add_expression
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.exact import Exact
@@ -69,7 +70,7 @@ def test_counting_is_exact_on_integers(upwards, ar):
     for layers, accepted, vocab in cells(rng, 400):
         scale = int(rng.choice([1, 3, 50, 10_000]))
         terms = rng.integers(-scale, scale + 1, (len(layers), vocab))
-        terms[rng.random(terms.shape) < 0.05] = recursion.HIGHEST
+        terms[rng.random(terms.shape) < 0.05] = HIGHEST
         terms[rng.random(terms.shape) < 0.05] = rng.integers(-(10**5), 1)
         expected = int((terms[np.arange(len(layers)), accepted].sum(1) <= 0).sum()) if len(accepted) else 0
         assert recursion.count_nonpositive(ar, layers, terms, upwards) == expected
@@ -106,8 +107,8 @@ def test_grid_rounds_to_the_asked_side_and_refuses_what_it_cannot_hold():
     terms = np.array([[0.3, -0.3, 0.25, -0.25, 1e300, 5e-324, -5e-324]])
     down = AR.to_grid(terms, 0, -2, upwards=False)[0].tolist()
     up = AR.to_grid(terms, 0, -2, upwards=True)[0].tolist()
-    assert down == [1, -2, 1, -1, recursion.HIGHEST, 0, -1]
-    assert up == [2, -1, 1, -1, recursion.HIGHEST, 1, 0]
+    assert down == [1, -2, 1, -1, HIGHEST, 0, -1]
+    assert up == [2, -1, 1, -1, HIGHEST, 1, 0]
     for bad in (-1e300, np.nan):
         with pytest.raises(Rejected):
             AR.to_grid(np.array([[bad]]), 0, -2, upwards=False)

@@ -16,6 +16,7 @@ import numpy as np
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.meter import ROOM, Meter
 
+LOWEST, HIGHEST = -(2**30), 2**50  # of terms on a grid, as integers; HIGHEST outweighs LOWEST at every other position
 CACHED = 2**16  # numbers that stay near the processor
 
 

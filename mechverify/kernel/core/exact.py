@@ -9,10 +9,9 @@ from math import floor, frexp, isqrt
 
 import numpy as np
 
-from mechverify.kernel.core.arithmetic import Arithmetic, Ball
+from mechverify.kernel.core.arithmetic import HIGHEST, LOWEST, Arithmetic, Ball
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.float64 import finite
-from mechverify.kernel.counting.recursion import HIGHEST, LOWEST
 
 _bits, _root = (np.frompyfunc(f, 1, 1) for f in (int.bit_length, isqrt))
 

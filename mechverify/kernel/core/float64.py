@@ -5,9 +5,8 @@ from fractions import Fraction
 
 import numpy as np
 
-from mechverify.kernel.core.arithmetic import Arithmetic, Ball
+from mechverify.kernel.core.arithmetic import HIGHEST, LOWEST, Arithmetic, Ball
 from mechverify.kernel.core.errors import Rejected
-from mechverify.kernel.counting.recursion import HIGHEST, LOWEST
 
 UNIT = 2.0**-53  # |fl(x) - x| <= UNIT * |fl(x)| for one rounded operation that doesn't underflow
 ETA = 2.0**-1074  # ... + ETA where a product or a quotient underflows

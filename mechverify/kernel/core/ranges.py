@@ -104,10 +104,6 @@ class RangeClaim(Claim):
     def halves(self, job: Job, part: Domain, node: Reader) -> tuple[Domain, Domain]:
         if "position" in node.value:  # halves of a box hold the same token sequences
             return domain.by_token(job.ar, part, node)
-        if "node" in node.value:
-            from mechverify.kernel.relaxation.rule import sides  # of a value that the relaxation bounds
-
-            return sides(job, part, node)
         return domain.by_coordinate(job.ar, part, node)
 
     def conclude(self, entry: Reader, verdict: str, job: Job, proved: Range) -> Range:

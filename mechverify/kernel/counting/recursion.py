@@ -13,7 +13,6 @@ from mechverify.kernel.counting.automaton import Automaton, Layer
 
 WINDOW_LIMIT = 2**21  # grid points kept after one token
 _NEVER = 2**100
-LOWEST, HIGHEST = -(2**30), 2**50  # integer terms; HIGHEST outweighs LOWEST at every other position
 
 
 def pin(layers: list[Layer], position: int, token: int) -> list[Layer]:
