@@ -53,7 +53,7 @@ def run(*arguments, code):
 
 def lie(tmp_path, what):
     text = OWN.read_text()
-    before = "    return Attempt(proof, Bounds(right"
+    before = "    return Attempt(proof, Counts(right"
     assert before in text
     path = tmp_path / "liar.py"
     path.write_text(text.replace(before, f"    {LIES[what]}\n{before}"))

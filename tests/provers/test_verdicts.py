@@ -161,13 +161,12 @@ def test_the_exact_replay_is_paid_for():
 def test_a_forged_refutation_stays_refused():
     """Exact arithmetic decides for the claim as well: x/3 at 1 does not exceed 1/3."""
     from mechverify.certificate.write import write
-    from mechverify.provers.ranges import everything
 
     x = box([0], [1])
     claim = Bounds([x[0] / 3], over=x, at_most=Fraction(1, 3))
     problem = BoundsProblem.of(claim, "real")
     proof = {"rule": "point", "inputs": [[[], [(1.0).hex()]]]}
-    forged = write(problem.claim.stated, claim.output.model.data, proof, "REFUTED", everything(problem))
+    forged = write(problem.claim.stated, claim.output.model.data, proof, "REFUTED", problem.claim.everything)
     with pytest.raises(Rejected, match="not refuted"):
         check(forged)
 

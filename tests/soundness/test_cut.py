@@ -13,6 +13,7 @@ from mechverify import Bounds, Cases, Within, box, capture, kernel, prove, token
 from mechverify.certificate.write import write
 from mechverify.claims import ClaimError
 from mechverify.kernel import Rejected
+from mechverify.kernel.core import container
 from mechverify.kernel.core.container import read_json, unpack
 from mechverify.kernel.core.ranges import Range
 
@@ -165,7 +166,7 @@ def test_a_solver_decides_what_rounding_leaves_open(tmp_path):
     with pytest.raises(Rejected, match="solver:z3, which you forbid"):
         kernel.check(outcome.certificate, forbid=["solver:z3"])
     document, weights = parts(outcome.certificate)
-    hidden = kernel.container.pack({
+    hidden = container.pack({
         "certificate.json": json.dumps(document | {"axioms": ["ieee754", "capture"], "cost": None}).encode(),
         "weights.safetensors": weights,
     })  # fmt: skip

@@ -49,12 +49,12 @@ def test_samples_on_a_side_lie_in_its_range():
         net = Maker(rng).network(int(rng.integers(2, 8)))
         claim = networks.claim(net)
         job = Job(claim, Float64())
-        roots = job.once(linear.Rewriting).roots
+        graph, roots = (rewriting := job.once(linear.Rewriting)).graph, rewriting.roots
         points = samples(net, 400, rng)
         originals = [n for n, m in roots.of.items() if m in roots.values]
         if not originals:
             continue
-        values = evaluate(claim.graph, claim.weights, [*originals, claim.output], *points)
+        values = evaluate(graph, claim.weights, [*originals, claim.output], *points)
         parts = [(claim.domain, np.ones(400, bool))]
         for _ in range(3):
             n = int(rng.choice(originals))
@@ -216,7 +216,7 @@ def test_tables_hold_every_input_and_are_exact(kind):
             relaxed = kind(job.ar, graph, claim.weights, roots, cells)
         except Rejected:
             continue
-        values = evaluate(claim.graph, claim.weights, list(roots.of), every, [])
+        values = evaluate(graph, claim.weights, list(roots.of), every, [])
         for n, table in rewriting.tables.of.items():
             value = values[n].reshape(len(every), -1)
             if roots.of[n] not in relaxed.bounds:  # a softmax of one entry doesn't need its score

@@ -20,6 +20,7 @@ BATCH = "a batch of inputs, whose size is chosen by the memory that they take"
 RULE = "asks, in every turn, before what a turn does"
 
 ALLOWED = {
+    "about.module": "reads the kernel's own files, after the check",
     "core/architectures.transformer": "as many as the weights have layers",
     "core/arithmetic.Ball.point": AXES,
     "core/arithmetic.Arithmetic.contract": "the result is a node's value, or a form that was asked for",

@@ -51,8 +51,7 @@ class Claim(ABC):
     in_exact: ClassVar[bool]  # its rules can be checked in exact arithmetic
 
     def __post_init__(self) -> None:
-        if self.outputs > MOST_ENTRIES:
-            raise Rejected(f"the output has {self.outputs} entries (limit {MOST_ENTRIES})")
+        count_entries(self.graph, self.output)
 
     @property
     def outputs(self) -> int:
@@ -173,6 +172,14 @@ def read_weights(entry: Reader, data: bytes) -> dict[str, np.ndarray]:
         return container.read_weights(data)
     except ValueError as error:
         raise Rejected(f"weights: {error}") from None
+
+
+def count_entries(graph: Graph, output: int) -> int:
+    """Rejects what has too many for lists of bounds."""
+    count = prod(graph.nodes[output].shape)
+    if count > MOST_ENTRIES:
+        raise Rejected(f"the output has {count} entries (limit {MOST_ENTRIES})")
+    return count
 
 
 def subject(entry: Reader, weights: dict[str, np.ndarray], domain: Domain, graph: Graph,

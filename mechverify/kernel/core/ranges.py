@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from mechverify.kernel.core import domain
-from mechverify.kernel.core.claim import Claim, Evidence, Job, Theorem, read_weights, subject
+from mechverify.kernel.core.claim import Claim, Evidence, Job, Theorem, count_entries, read_weights, subject
 from mechverify.kernel.core.document import captured
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
@@ -66,7 +66,7 @@ class RangeClaim(Claim):
         sites = captured(graph, weights, entry["graph"], shapes)
         about = subject(entry, weights, inputs, graph, sites, shapes)
         where, cases = (_conditions(graph, entry[name], sites) for name in ("where", "cases"))
-        outputs = prod(graph.nodes[about["output"]].shape)
+        outputs = count_entries(graph, about["output"])
         least, most = (_thresholds(entry[name], outputs) for name in ("at_least", "at_most"))
         entry.close()
         return RangeClaim(**about, where=where, cases=cases, least=least, most=most)
