@@ -5,6 +5,7 @@ import json
 import sys
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -16,8 +17,10 @@ from mechverify.kernel.__main__ import main as check_alone
 from mechverify.kernel.core.words import about, number, printable, share
 from mechverify.kernel.statement.sentence import digest, listing, state
 from mechverify.report.latex import escape
+from tests import oracle
 from tests.independent.sentence import false_lines, value
-from tests.soundness import networks
+from tests.models import as_bytes, as_float64, random_weights
+from tests.soundness import forge, networks
 
 
 def test_random_claims_are_read_back_and_planted_changes_noticed():
@@ -166,3 +169,16 @@ def test_names_are_restricted_from_version_4_on(monkeypatch):
         with pytest.raises(Rejected, match="a name is not printable"):
             check(Made("", "", *statements.named(name)).file)
     assert check(Made("", "", *statements.named("x0")).file)
+
+
+def test_an_input_that_overflows_in_float64_is_printed_as_it_was_replayed():
+    """The first position attends to itself alone: its score near 1e17 doesn't matter, but float64 can't reduce its exp."""
+    weights = random_weights(np.random.default_rng(0), vocab=3, length=1)
+    weights["blocks.0.attn.b_K"] = np.full_like(weights["blocks.0.attn.b_K"], 1e17)
+    data = as_bytes(weights)
+    logits = oracle.Transformer(as_float64(weights)).logits([1], 0)
+    best = max(range(3), key=lambda i: float(logits[i]))
+    doc = forge.document(data, {"rule": "counterexample", "inputs": [[1]]}, equals=[["integer", [], (best + 1) % 3]],
+                         vocab=3, length=1, position=0, right=(0, 2))  # fmt: skip
+    (example,) = state(check(forge.file(doc, data))).examples
+    assert example == ("wrong on", f"[1]: the mechanism says {(best + 1) % 3}, the model {best}")

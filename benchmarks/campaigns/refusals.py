@@ -64,7 +64,7 @@ def construct(rng: random.Random) -> tuple[nn.Module, tuple[Tensor, ...]]:
 
 
 def _image(rng: random.Random, n: int, channels: int) -> Tensor:
-    return real(channels, *(rng.randint(4, 7 - n) if n < 3 else 4 for _ in range(n)), seed=rng.randrange(99))
+    return real(channels, *(rng.randint(5, 8 - n) if n < 3 else 4 for _ in range(n)), seed=rng.randrange(99))
 
 
 def convolution(rng: random.Random) -> tuple[nn.Module, tuple[Tensor, ...]]:

@@ -4,11 +4,11 @@ Numbers are exact, or rounded towards the weaker statement and said to be. Formu
 file merely asserts stands apart. Nothing that a file calls itself or its parts can add a line or change one.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from hashlib import sha256
 from math import inf, prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,8 +17,10 @@ from mechverify.kernel.core.accuracy import AccuracyTheorem
 from mechverify.kernel.core.architectures import ASSUMED
 from mechverify.kernel.core.claim import Claim, Theorem
 from mechverify.kernel.core.domain import Domain
+from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.evaluate import Evaluation
-from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.exact import Exact
+from mechverify.kernel.core.float64 import Float64, float_below
 from mechverify.kernel.core.ranges import ProvedLemma, Range, RangeClaim, RangeTheorem
 from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.core.words import FIRST, about, listed, name, number, printable, quoted, runs, share
@@ -218,20 +220,42 @@ class Counterexample(NamedTuple):
 
 def counterexamples(theorem: AccuracyTheorem) -> list[Counterexample]:
     """Some inputs that the kernel replayed: each is surely wrong."""
-    claim, wrong = theorem.claim, theorem.wrong[:SHOWN]
-    if not len(wrong):
-        return []
-    ar = Float64()
-    values = Evaluation(claim.graph, claim.weights, Real(ar), wrong)
-    expected = np.broadcast_to(values[claim.target], len(wrong)).tolist()
-    logits = values[claim.output].map(lambda a: np.broadcast_to(a, (len(wrong), claim.outputs)))
-    low, high, found = ar.lower(logits), ar.upper(logits), []
-    for tokens, m, row, least, most in zip(wrong.tolist(), expected, logits.mid, low, high, strict=True):
-        best = int(row.argmax())
-        sure = claim.outputs == 1 or bool(least[best] > np.delete(most, best).max())
-        lead = float(row[m] - np.delete(row, m).max()) if 0 <= m < claim.outputs > 1 else None
-        found.append(Counterexample(tokens, m, best, lead, sure and claim.semantics == "real"))
+    claim, found = theorem.claim, []
+    for tokens in theorem.wrong[:SHOWN]:
+        values = Evaluation(claim.graph, claim.weights, Real(Float64()), tokens[None])
+        m = int(np.broadcast_to(values[claim.target], 1)[0])
+        centre, low, high = _ends(claim, claim.output, tokens)
+        best = centre.index(max(centre))
+        sure = claim.outputs == 1 or low[best] > max(_others(high, best))
+        lead = _near(centre[m] - max(_others(centre, m))) if 0 <= m < claim.outputs > 1 else None
+        found.append(Counterexample(tokens.tolist(), m, best, lead, sure and claim.semantics == "real"))
     return found
+
+
+def _ends(claim: Claim, n: int, tokens: np.ndarray, inputs: Sequence[np.ndarray] = ()) -> list[list[Fraction]]:
+    """Centre, lower and upper end of a node's entries at one input; in exact arithmetic where it overflows in float64,
+    as the kernel replays it."""
+    with np.errstate(all="ignore"):
+        try:
+            return _evaluated(claim, n, tokens, inputs, Float64())
+        except (Rejected, OverflowError, ValueError):  # the latter two: of what is no number
+            return _evaluated(claim, n, tokens, inputs, Exact())
+
+
+def _evaluated(claim: Claim, n: int, tokens: np.ndarray, inputs: Sequence[np.ndarray], ar: Any) -> list[list[Fraction]]:
+    ball = Evaluation(claim.graph, claim.weights, Real(ar), tokens[None], inputs=inputs)[n]
+    unit, size = Fraction(2) ** ball.exponent, prod(claim.graph.nodes[n].shape)
+    ends = ball.map(np.ravel).mid, ar.lower(ball).ravel(), ar.upper(ball).ravel()
+    return [[Fraction(v) * unit for v in np.broadcast_to(end, size).tolist()] for end in ends]
+
+
+def _near(value: Fraction) -> float:
+    """A finite float64."""
+    return max(float_below(value), -np.finfo(np.float64).max)
+
+
+def _others(values: list[Fraction], i: int) -> list[Fraction]:
+    return [*values[:i], *values[i + 1 :]]
 
 
 def _wrong(w: Counterexample) -> str:
@@ -489,9 +513,9 @@ def _seen(theorem: RangeTheorem, formulas: Formulas, b: Broken) -> list[str]:
     for shape in claim.shapes:
         inputs.append(point[None, start : start + prod(shape)].reshape(1, *shape))
         start += prod(shape)
-    values = Evaluation(claim.graph, claim.weights, Real(Float64()), theorem.tokens[b.point][None], inputs=inputs)
-    return [f"there {text} is about {float(values[n].mid.ravel()[0]):.9g}"
-            for text, n in list(sites(claim, formulas, roots[b.entry]).items())[:FIRST]]  # fmt: skip
+    spoken = list(sites(claim, formulas, roots[b.entry]).items())[:FIRST]
+    values = [(text, _ends(claim, n, theorem.tokens[b.point], inputs)[0][0]) for text, n in spoken]
+    return [f"there {text} is about {_near(value):.9g}" for text, value in values]
 
 
 def sites(claim: RangeClaim, formulas: Formulas, n: int) -> dict[str, int]:
