@@ -215,7 +215,7 @@ def show(
     limit: Limit = None,
 ) -> None:
     """The theorem in words, its axioms, its proof and its cost (after checking it)."""
-    from mechverify.kernel.statement.sentence.sentence import listing
+    from mechverify.kernel.statement.sentence import listing
     from mechverify.report.tree import proof_tree
 
     theorem, _ = _checked(certificate, limit)

@@ -18,7 +18,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
-from mechverify.kernel.statement.sentence.sentence import state
 from safetensors.numpy import save
 
 from benchmarks.board import Board
@@ -29,6 +28,7 @@ from mechverify.kernel.core.claim import Theorem
 from mechverify.kernel.core.container import pack
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.kinds import read_claim
+from mechverify.kernel.statement.sentence import state
 from mechverify.report.latex import write_latex
 from mechverify.report.result import as_json
 from mechverify.report.statement import lines

@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1 if isinstance(error, Rejected) else 2
     if options.about:
         return _about(theorem)
-    from mechverify.kernel.statement.sentence.sentence import state  # which decides nothing
+    from mechverify.kernel.statement.sentence import state  # which decides nothing
 
     statement = state(theorem)
     print("ACCEPTED")
