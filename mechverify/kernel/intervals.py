@@ -332,11 +332,11 @@ class Intervals:
         ar, xp, f = self.ar, self.ar.xp, function_of(self.graph.nodes[rest])
         own, far = self.ends[x][side], self.ends[other][side]
         finite = xp.isfinite(own) & xp.isfinite(far)
-        own, far = (ar.exact(xp.where(finite, end, 0.0)) for end in (own, far))
-        value = (
-            ar.add(own, ar.value(f, ar.sub(far, own))) if op == "add" else ar.sub(own, ar.value(f, ar.sub(own, far)))
-        )
-        return xp.where(finite, ar.ends(value)[side], (-np.inf, np.inf)[side])
+        own, far = (xp.where(finite, end, 0.0) for end in (own, far))
+        first, last = (far, own) if op == "add" else (own, far)
+        low, high = relaxation.image(ar, f, *relaxation.total(ar, (first, first), (-last, -last)))
+        value = relaxation.total(ar, (own, own), (low, high) if op == "add" else (-high, -low))
+        return xp.where(finite, value[side], (-np.inf, np.inf)[side])
 
     def source(self, n: int) -> tuple[int, np.ndarray]:
         """The node that `n` is a view of, and which of its entries each of n's is."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mechverify.kernel.intervals import Intervals
 
 ONE = Fraction(1)
+LEAST = 2.0**-1000  # smaller factors say nothing
 EXACT = 2.0**53  # integers below it are float64 numbers
 
 
@@ -167,7 +168,7 @@ def _positive(known: "Intervals", a: Any) -> Any:
 def _most(known: "Intervals", factors: Any) -> Any:
     """Upper bounds of 1 / sqrt(factor), infinite where the factor is not positive."""
     ar, xp = known.ar, known.ar.xp
-    ok = factors > 2.0**-1000
+    ok = factors > LEAST
     root = ar.sqrt(ar.exact(xp.where(ok, factors, 1.0)))
     return xp.where(ok, ar.ends(ar.div(ar.rational(ONE), root))[1], np.inf)
 
@@ -240,10 +241,11 @@ def _centred(known: "Intervals", c: int, factors: Any) -> Any:
     zero &= whole.any(0).sum(-1) > 1
     if not zero.any():
         return factors
-    use = ar.raw(np.broadcast_to(zero[None, :, None], whole.shape).copy()) & groups
+    use = ar.raw(np.broadcast_to(zero[None, :, None], whole.shape).copy()) & groups & (factors > LEAST)
     inverse = ar.where(use, ar.div(ar.rational(ONE), ar.exact(xp.where(use, factors, 1.0))),
-                       ar.exact(0.0 * factors))  # fmt: skip
+                       ar.point(xp.where(groups, np.inf, 0.0)))  # fmt: skip
     others = ar.ends(ar.sub(ar.sum(inverse).map(lambda a: a[..., None]), inverse))[1]
+    use = use & (others > LEAST) & xp.isfinite(others)
     more = ar.ends(ar.div(ar.rational(ONE), ar.exact(xp.where(use, others, 1.0))))[0]
     return xp.where(use, ar.down(factors + _positive(known, more)), factors)
 

@@ -281,12 +281,18 @@ def product(ar: Arithmetic, x: Ends, y: Ends) -> Ends:
     """Of every product of a number in x and one in y: from the corners, where 0 times infinity is 0, as an infinite end
     stands for all numbers that are large enough."""
     xp = ar.xp
-    corners = [a * b for a in x for b in y]
-    corners = xp.stack([xp.where(xp.isnan(c), 0.0, c) for c in corners])
+    corners = xp.stack([_corner(ar, a, b) for a in x for b in y])
     least, most = xp.amin(corners, 0), xp.amax(corners, 0)
     positive = ((x[0] >= 0) & (y[0] >= 0)) | ((x[1] <= 0) & (y[1] <= 0))
     negative = ((x[0] >= 0) & (y[1] <= 0)) | ((x[1] <= 0) & (y[0] >= 0))
     return _signed(ar, ar.down(least), ar.up(most), positive, negative)
+
+
+def _corner(ar: Arithmetic, a: Any, b: Any) -> Any:
+    """A product of two ends; NaN only where one of them is."""
+    xp = ar.xp
+    nothing = ((a == 0) & xp.isinf(b)) | (xp.isinf(a) & (b == 0))
+    return xp.where(nothing, 0.0, a * b)
 
 
 def _signed(ar: Arithmetic, low: Any, high: Any, positive: Any, negative: Any) -> Ends:
