@@ -670,7 +670,7 @@ def test_a_bound_that_is_no_number_is_refused(monkeypatch, value):
     found = Range(np.full(1, value), np.full(1, value))
     monkeypatch.setattr(linear, "bounds", lambda job, parts, **_: [found] * len(parts))
     if np.isnan(value):
-        with pytest.raises(Rejected, match="tighter than those proved|contradict"):
+        with pytest.raises(Rejected, match=r"tighter than those proved|contradict"):
             check(file(doc, data))
     else:
         assert check(file(doc, data)).range.high.tolist() == [0.0]
