@@ -43,6 +43,8 @@ class Rewritten(NamedTuple):
     shares: frozenset[int] = frozenset()  # nodes whose entries are a softmax's
     means: Mapping[int, tuple] = MappingProxyType({})  # nodes that are averages, with a softmax's weights: of the
     # entries, along its last axis, of a view (a node and the view's attribute)
+    slices: Mapping[int, tuple] = MappingProxyType({})  # nodes whose value is a view of another's: that node, and the
+    # view's attribute
 
 
 def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewritten:
@@ -142,19 +144,20 @@ def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewr
             if pivot is not None:
                 new[n] = add("add", new[n], pivot)
         elif node.op == "select" and node.kind == "real":
-            axis, index = node.attr
-            old = graph.nodes[args[0]].shape
-            steps = [prod(old[i + 1 :]) for i in range(len(old))]
-            offset = index * steps.pop(axis)
-            new[n] = add("view", args[0], attr=(node.shape, offset, tuple(steps)))
+            new[n] = add("view", args[0], attr=_slice(graph.nodes[args[0]].shape, *node.attr))
         else:
             new[n] = add(node.op, *args, attr=node.attr)
         if node.op == "einsum" and (averaged := _average(graph, node)) is not None:
             at, view = averaged
             means[new[n]] = args[at], view
     values = frozenset(new[n] for n in order if graph.nodes[n].kind == "real" and new[n] not in fixed)
+    slices = {}
+    for n in order:
+        whole, axis, index = graph.slices.get(n, (-1, 0, 0))
+        if whole in new and graph.nodes[n].kind == "real":
+            slices[new[n]] = new[whole], _slice(graph.nodes[whole].shape, axis, index)
     return Rewritten(new[root], tuple(new[n] for n in narrowed), values, tuple(shared), tuple(narrowed),
-                     {n: new[n] for n in order if graph.nodes[n].kind == "real"}, frozenset(shares), means)  # fmt: skip
+                     {n: new[n] for n in order if graph.nodes[n].kind == "real"}, frozenset(shares), means, slices)  # fmt: skip
 
 
 def _average(graph: Graph, node: Node) -> tuple[int, tuple] | None:
@@ -169,6 +172,13 @@ def _average(graph: Graph, node: Node) -> tuple[int, tuple] | None:
             letters = result + weights[-1]
             return 1 - at, _repeated(tuple(sizes[c] for c in letters), letters, values)
     return None
+
+
+def _slice(shape: tuple[int, ...], axis: int, index: int) -> tuple:
+    """The view of a tensor of that shape at an index along an axis."""
+    steps = [prod(shape[i + 1 :]) for i in range(len(shape))]
+    offset = index * steps.pop(axis)
+    return shape[:axis] + shape[axis + 1 :], offset, tuple(steps)
 
 
 def _narrowed(graph: Graph, roots: list[int]) -> list[int]:

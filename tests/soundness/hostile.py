@@ -186,6 +186,10 @@ class Normaliser(Maker):
     def network(self, steps: int = 0) -> Network:
         x = self.matrix()
         found = self.unit(x)
+        if self.chance(0.3):  # one row or column of it, of which the rewritten graph computes no more
+            (rows, width), column = self.shapes[found], self.chance(0.5)
+            self.view(found, (rows if column else width,), 0, [width if column else 1])
+            return Network(self.rows, self.weights, self.inputs, self.tokens, self.vocab)
         if self.chance(0.4):  # their products
             shape, other = self.shapes[found], found
             if self.chance(0.6):

@@ -27,6 +27,102 @@ def quiet():
         yield
 
 
+# --- what is almost a norm --------------------------------------------------------------------------------------------
+
+
+def _total(m, x: int, weights=(1.0, 1.0, 1.0), op: str = "power", eps: float = 1e-9) -> int:
+    term = m.one(op, x, 2 if op == "power" else None)
+    total = m._add("einsum", [term, m.number(weights)], "ab,b->a", (2,))
+    return m.two("add", total, m.number(eps)) if eps else total
+
+
+def _over(m, c: int, s: int, op: str = "reciprocal") -> int:
+    return m.two("mul", c, m.along(m.one(op, s), (2, 3), 1))
+
+
+# By name: the largest absolute value of an entry, if the kernel is to know it; and the rows, by a maker and a matrix x.
+ALMOST = {
+    "c / sqrt(sum c^2)": (1, lambda m, x: _over(m, x, _total(m, x), "rsqrt")),
+    "c / sum c^2": (None, lambda m, x: _over(m, x, _total(m, x))),
+    "c / (sqrt / 2)": (2, lambda m, x: _over(m, x, m.two("mul", m.one("sqrt", _total(m, x)), m.number(0.5)))),
+    "c / sum |c|": (1, lambda m, x: _over(m, x, _total(m, x, op="abs"))),
+    "c / sum |c| / 2": (2, lambda m, x: _over(m, x, _total(m, x, (0.5, 0.5, 0.5), "abs"))),
+    "c / sqrt(sum |c|)": (None, lambda m, x: _over(m, x, _total(m, x, op="abs"), "rsqrt")),
+    "c / sqrt(sum c^4)": (None, lambda m, x: _over(m, y := m.two("mul", x, m.number(1e-4)), m.two("add", m.number(1e-9), m._add(
+        "einsum", [m.one("power", y, 4), m.number(np.ones(3))], "ab,b->a", (2,))), "rsqrt")),
+    "c / sqrt(of another)": (None, lambda m, x: _over(m, x, _total(m, m.two("mul", x, m.number(0.1))), "rsqrt")),
+    "rows turned": (None, lambda m, x: _over(m, x, _total(m, m.view(x, (2, 3), 5, [-3, -1])), "rsqrt")),
+    "entries turned": (1, lambda m, x: _over(m, x, _total(m, m.view(x, (2, 3), 2, [3, -1])), "rsqrt")),
+    "entries turned, weighed": (1, lambda m, x: _over(m, x, _total(m, m.view(x, (2, 3), 2, [3, -1]), (4, 1, 1)), "rsqrt")),
+    "|entries turned|, weighed": (1, lambda m, x: _over(m, x, _total(m, m.view(x, (2, 3), 2, [3, -1]), (4, 1, 1), "abs"))),
+    "the other row's": (None, lambda m, x: m.two("mul", x, m.view(m.one("rsqrt", _total(m, x)), (2, 3), 1, [-1, 0]))),
+    "the other row's root": (None, lambda m, x: m.two(
+        "mul", x, m.view(m.one("reciprocal", m.one("sqrt", _total(m, x))), (2, 3), 1, [-1, 0]))),
+    "one row's": (None, lambda m, x: m.two("mul", x, m.view(m.one("rsqrt", _total(m, x)), (2, 3), 0, [0, 0]))),
+    "one row's root": (None, lambda m, x: m.two("mul", x, m.view(m.one("reciprocal", m.one("sqrt", _total(m, x))),
+                                                                (2, 3), 0, [0, 0]))),
+    "less its half": (None, lambda m, x: _over(m, y := m.two("add", x, m.number(2e3)), m.two(
+        "sub", _total(m, y), _total(m, y, (0.5, 0.5, 0.5))), "rsqrt")),
+    "a weight below zero": (None, lambda m, x: m.view(_over(m, y := m.two("add", x, m.number(2e3)), _total(
+        m, y, (1, -0.9, 0.2)), "rsqrt"), (2,), 0, [3])),
+    "plus what may be below zero": (None, lambda m, x: _over(m, x, m.two(
+        "add", m.one("sqrt", _total(m, x, eps=4.0)), m.mean(m.one("tanh", x), 1)))),
+    "plus what may be below zero, in the root": (None, lambda m, x: _over(m, x, m.two(
+        "add", _total(m, x, eps=4.0), m.mean(m.one("sin", x), 1)), "rsqrt")),
+    "at least a number": (1, lambda m, x: _maximum(m, x, 1e-3, 1e-3)),
+    "at least no number": (None, lambda m, x: _maximum(m, x, 1e-3, 50.0)),
+    "centred": (1.5**-0.5, lambda m, x: _centred(m, x, (1, 1, 1))),
+    "centred and weighed": (1.05**-0.5, lambda m, x: _centred(m, x, (1, 4, 0.25))),
+    "not centred": (1, lambda m, x: _centred(m, x, (1, 1, 1), [[2, -1, -1], [-1, 2, -1], [-1, -1, 2.5]])),
+    "plus for minus": (1, lambda m, x: _over(m, c := m.two("sub", x, m.two("sub", y := m.along(m.mean(x, 1), (2, 3), 1), m.two(
+        "mul", y, m.number(3.0)))), _total(m, c), "rsqrt")),
+    "a column of products": (None, lambda m, x: m._add("einsum", [y := _over(m, x, _total(m, x), "rsqrt"), y], "ab,ab->b",
+                                                       (3,))),
+    "a cosine": (1, lambda m, x: m._add("einsum", [y := _over(m, x, _total(m, x), "rsqrt"), y], "ab,cb->ac", (2, 2))),
+    "a cosine of an entry read thrice": (None, lambda m, x: m._add("einsum", [m.view(_over(m, x, _total(m, x), "rsqrt"), (2, 3),
+        0, [3, 0])] * 2, "ab,ab->a", (2,))),
+    "a cosine of weighed ones": (4, lambda m, x: m._add("einsum", [y := _over(m, x, _total(m, x, (1, 0.25, 1)), "rsqrt"), y],
+                                                       "ab,ab->a", (2,))),
+    "a cosine with turned entries": (1, lambda m, x: m._add("einsum", [y := _over(m, x, _total(m, x), "rsqrt"), m.view(
+        y, (2, 3), 2, [3, -1])], "ab,ab->a", (2,))),
+    "products weighed": (None, lambda m, x: m._add("einsum", [m.two("mul", y := _over(m, x, _total(m, x), "rsqrt"), m.number(
+        [2.0, 1.0, 0.5])), y], "ab,ab->a", (2,))),
+    "products summed with weights": (2, lambda m, x: m._add("einsum", [m.one("power", _over(m, x, _total(m, x), "rsqrt"), 2),
+        m.number([2.0, 1.0, 0.5])], "ab,b->a", (2,))),
+}  # fmt: skip
+
+
+def _maximum(m, x: int, least: float, other: float) -> int:
+    """c / (least + relu(root - other))."""
+    root = m.one("sqrt", _total(m, x))
+    room = m.two("sub", root, m.along(m.number([other] * 2), (2,), 0))
+    return _over(m, x, m.two("add", m.number([least] * 2), m.one("relu", room)))
+
+
+def _centred(m, x: int, weights: tuple, matrix=None) -> int:
+    matrix = 3 * np.eye(3) - 1 if matrix is None else matrix
+    c = m._add("einsum", [x, m.number(matrix)], "ab,bc->ac", (2, 3))
+    return _over(m, c, _total(m, c, weights), "rsqrt")
+
+
+@pytest.mark.parametrize("name", ALMOST)
+@pytest.mark.parametrize("sliced", [False, True])
+def test_what_is_almost_a_norm_is_held(name, sliced):
+    rng = np.random.default_rng(7)
+    m = Normaliser(rng)
+    x = m._add("input", [], [0, [2, 3]], (2, 3))
+    m.inputs = [(np.full((2, 3), -1e2), np.full((2, 3), 1e2))]
+    limit, rows = ALMOST[name]
+    last = rows(m, x)
+    if sliced and len(m.shapes[last]) == 2:
+        m.view(last, m.shapes[last][:1], 0, [m.shapes[last][1]])
+    net = Network(m.rows, {}, m.inputs, [], 0)
+    assert outside(net, rng, 160) == []
+    known = intervals(net)
+    high = max(known.ends[known.root][1].max(), -known.ends[known.root][0].min())
+    assert limit is None or (high < limit + 1e-9 if sliced else abs(high - limit) < 1e-9)
+
+
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_no_normalisation_leaves_its_range(group):
     proved = 0
