@@ -39,7 +39,7 @@ def noticed(fault: Fault, folder: Path) -> bool:
 
 
 def copy(folder: Path) -> None:
-    for name in ("mechverify", "tests", "toy_models", "proofs", "pyproject.toml"):
+    for name in ("mechverify", "tests", "benchmarks", "toy_models", "proofs", "pyproject.toml"):
         source = ROOT / name
         ignore = shutil.ignore_patterns("__pycache__")
         (

@@ -39,6 +39,7 @@ class Graph:
         self.length, self.values, self.meter = length, values, meter or Meter()
         self.nodes: list[Node] = []
         self._ids: dict[tuple, int] = {}
+        self.slices: dict[int, tuple[int, int, int]] = {}  # of a node that was built as a slice: of what, axis, index
 
     def add(self, op: str, *args: int, attr: Any = None) -> int:
         """The id of the node `op(*args)`, added if it is new; rejects an illegal one."""
@@ -110,6 +111,7 @@ class Graph:
         for part in sorted(slices):  # a slice of a node needs slices of earlier nodes alone
             op, operands, attr = slices[part]
             built[part] = self.add(op, *(built[o] if type(o) is tuple else o for o in operands), attr=attr)
+            self.slices.setdefault(built[part], part)
         return built[root]
 
     def _slice(self, node: int, axis: int, index: int) -> tuple[str, list, Any]:

@@ -268,7 +268,7 @@ class Relaxed(Intervals):
         ar, c, xp = self.ar, self.curve(n), self.ar.xp
         x, y = c.points.mid, c.values.mid
         width = x[-1] - x[0]
-        chord = (y[-1] - y[0]) / xp.where(width > 0, width, 1 + 0 * width)
+        chord = self._finite((y[-1] - y[0]) / xp.where(width > 0, width, 1 + 0 * width))
         lower = xp.where(x[-1] > -x[0], 1 + 0 * width, 0 * width) if self.graph.nodes[n].op == "relu" else chord
         return ar.exact(lower), ar.exact(chord)
 

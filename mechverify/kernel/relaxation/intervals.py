@@ -311,7 +311,7 @@ class Intervals:
 
     def _same(self, x: int, y: int) -> bool:
         """Both are the same view of one node."""
-        (first, here), (second, there) = self.source(x), self.source(y)
+        (first, here), (second, there) = (self.source(n, slices=True) for n in (x, y))
         return first == second and np.array_equal(here, there)
 
     def _smooth_maximum(self, n: int) -> Ends | None:
@@ -333,19 +333,31 @@ class Intervals:
         ar, xp, f = self.ar, self.ar.xp, function_of(self.graph.nodes[rest])
         own, far = self.ends[x][side], self.ends[other][side]
         finite = xp.isfinite(own) & xp.isfinite(far)
-        own, far = (ar.exact(xp.where(finite, end, 0.0)) for end in (own, far))
-        value = (
-            ar.add(own, ar.value(f, ar.sub(far, own))) if op == "add" else ar.sub(own, ar.value(f, ar.sub(own, far)))
-        )
-        return xp.where(finite, ar.ends(value)[side], (-np.inf, np.inf)[side])
+        own, far = (xp.where(finite, end, 0.0) for end in (own, far))
+        first, last = (far, own) if op == "add" else (own, far)
+        low, high = relaxation.image(ar, f, *relaxation.total(ar, (first, first), (-last, -last)))
+        value = relaxation.total(ar, (own, own), (low, high) if op == "add" else (-high, -low))
+        return xp.where(finite, value[side], (-np.inf, np.inf)[side])
 
-    def source(self, n: int) -> tuple[int, np.ndarray]:
-        """The node that `n` is a view of, and which of its entries each of n's is."""
+    def source(self, n: int, slices: bool = False) -> tuple[int, np.ndarray]:
+        """The node that `n` is a view of, and which of its entries each of n's is; with `slices`, also where a slice of
+        a node was computed by itself."""
         at = np.arange(prod(self.graph.nodes[n].shape))
-        while self.graph.nodes[n].op == "view":
-            self.ar.step(prod(self.graph.nodes[n].attr[0]), 1)
-            at, (n,) = entries(self.graph.nodes[n].attr).ravel()[at], self.graph.nodes[n].args
+        while (read := self._read(n, slices)) is not None:
+            n, view = read
+            self.ar.step(prod(view[0]), 1)
+            at = entries(view).ravel()[at]
         return n, at
+
+    def _read(self, n: int, slices: bool) -> tuple[int, tuple] | None:
+        """An earlier node that has the entries of node n, and the view of it that n is."""
+        node = self.graph.nodes[n]
+        if node.op == "view":
+            return node.args[0], node.attr
+        if not slices or n not in self.roots.slices:
+            return None
+        whole, view = self.roots.slices[n]
+        return (whole, view) if self.place.get(whole, self.place[n]) < self.place[n] else None
 
     def _concat_entries(self, n: int) -> Iterable[tuple[int, np.ndarray]]:
         """For every operand, where its entries go in the flattened result."""

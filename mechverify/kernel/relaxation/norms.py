@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mechverify.kernel.relaxation.intervals import Intervals
 
 ONE = Fraction(1)
+LEAST = 2.0**-1000  # smaller factors say nothing
 EXACT = 2.0**53  # integers below it are float64 numbers
 
 
@@ -38,7 +39,7 @@ def limit(known: "Intervals", n: int) -> Any | None:
 def _quotient(known: "Intervals", x: int, y: int) -> tuple | None:
     """If the product of nodes x and y is c / s and s dominates c: c, which entry of c and of s each entry reads,
     and the factors [cells, entries of s, entries of c]."""
-    (c, at), (divisor, row) = known.source(x), known.source(y)
+    (c, at), (divisor, row) = _source(known, x), _source(known, y)
     op = known.graph.nodes[divisor].op
     if op not in ("rsqrt", "reciprocal") or c in known.fixed:
         return None
@@ -49,9 +50,13 @@ def _quotient(known: "Intervals", x: int, y: int) -> tuple | None:
     return c, at, row, factors
 
 
+def _source(known: "Intervals", n: int) -> tuple[int, np.ndarray]:
+    return known.source(n, slices=True)
+
+
 def _dominated(known: "Intervals", s: int, c: int) -> Any | None:
     """Factors with which node s dominates c, found once."""
-    s, row = known.source(s)
+    s, row = _source(known, s)
     if (s, c) not in known.dominated:
         known.dominated[s, c] = None  # a maximum may ask again
         known.dominated[s, c] = _derived(known, s, c)
@@ -70,8 +75,8 @@ def _derived(known: "Intervals", s: int, c: int) -> Any | None:
         for larger in _maxima(known, s):
             found = _dominated(known, larger, c) if found is None else found
     for part in _parts(known, s) if found is None else ():
-        if nodes[part].op == "abs" and known.source(nodes[part].args[0])[0] == c:
-            _, at = known.source(nodes[part].args[0])
+        if nodes[part].op == "abs" and _source(known, nodes[part].args[0])[0] == c:
+            _, at = _source(known, nodes[part].args[0])
             if len(at) * prod(nodes[c].shape) > ROOM:
                 continue
             inner = np.zeros((1, len(at), prod(nodes[c].shape)))
@@ -110,12 +115,12 @@ def _parts(known: "Intervals", s: int) -> list[int]:
 
 def _squares(known: "Intervals", s: int, c: int) -> Any | None:
     """Factors q >= 0 [cells, entries of s, entries of c] with s_r >= sum_j q_rj c_j^2."""
-    s, row = known.source(s)
+    s, row = _source(known, s)
     nodes = known.graph.nodes
     squares = [m for m in known.order if nodes[m].op == "power" and nodes[m].attr == 2 and m in known.bounds
-               and known.source(nodes[m].args[0])[0] == c]  # fmt: skip
+               and _source(known, nodes[m].args[0])[0] == c]  # fmt: skip
     for square in squares:
-        share, at = None, known.source(nodes[square].args[0])[1]
+        share, at = None, _source(known, nodes[square].args[0])[1]
         if known.place[square] < known.place[s] and len(np.unique(at)) == len(at):
             share = _share(known, square, s)
         if share is not None:
@@ -167,7 +172,7 @@ def _positive(known: "Intervals", a: Any) -> Any:
 def _most(known: "Intervals", factors: Any) -> Any:
     """Upper bounds of 1 / sqrt(factor), infinite where the factor is not positive."""
     ar, xp = known.ar, known.ar.xp
-    ok = factors > 2.0**-1000
+    ok = factors > LEAST
     root = ar.sqrt(ar.exact(xp.where(ok, factors, 1.0)))
     return xp.where(ok, ar.ends(ar.div(ar.rational(ONE), root))[1], np.inf)
 
@@ -210,7 +215,7 @@ def _product(known: "Intervals", n: int) -> Any | None:
 
 def _unit(known: "Intervals", operand: int) -> tuple | None:
     """If a node is a view of c / s: which entry of c and of s each entry reads, and its factor [cells, entries]."""
-    source, at = known.source(operand)
+    source, at = _source(known, operand)
     args = known.graph.nodes[source].args
     if known.graph.nodes[source].op != "mul":
         return None
@@ -240,10 +245,11 @@ def _centred(known: "Intervals", c: int, factors: Any) -> Any:
     zero &= whole.any(0).sum(-1) > 1
     if not zero.any():
         return factors
-    use = ar.raw(np.broadcast_to(zero[None, :, None], whole.shape).copy()) & groups
+    use = ar.raw(np.broadcast_to(zero[None, :, None], whole.shape).copy()) & groups & (factors > LEAST)
     inverse = ar.where(use, ar.div(ar.rational(ONE), ar.exact(xp.where(use, factors, 1.0))),
-                       ar.exact(0.0 * factors))  # fmt: skip
+                       ar.point(xp.where(groups, np.inf, 0.0)))  # fmt: skip
     others = ar.ends(ar.sub(ar.sum(inverse).map(lambda a: a[..., None]), inverse))[1]
+    use = use & (others > LEAST) & xp.isfinite(others)
     more = ar.ends(ar.div(ar.rational(ONE), ar.exact(xp.where(use, others, 1.0))))[0]
     return xp.where(use, ar.down(factors + _positive(known, more)), factors)
 

@@ -43,6 +43,8 @@ class Rewritten(NamedTuple):
     shares: frozenset[int] = frozenset()  # nodes whose entries are a softmax's
     means: Mapping[int, tuple] = MappingProxyType({})  # nodes that are averages, with a softmax's weights: of the
     # entries, along its last axis, of a view (a node and the view's attribute)
+    slices: Mapping[int, tuple] = MappingProxyType({})  # nodes whose value is a view of another's: that node, and the
+    # view's attribute
 
 
 def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewritten:
@@ -142,19 +144,20 @@ def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewr
             if pivot is not None:
                 new[n] = add("add", new[n], pivot)
         elif node.op == "select" and node.kind == "real":
-            axis, index = node.attr
-            old = graph.nodes[args[0]].shape
-            steps = [prod(old[i + 1 :]) for i in range(len(old))]
-            offset = index * steps.pop(axis)
-            new[n] = add("view", args[0], attr=(node.shape, offset, tuple(steps)))
+            new[n] = add("view", args[0], attr=_slice(graph.nodes[args[0]].shape, *node.attr))
         else:
             new[n] = add(node.op, *args, attr=node.attr)
         if node.op == "einsum" and (averaged := _average(graph, node)) is not None:
             at, view = averaged
             means[new[n]] = args[at], view
     values = frozenset(new[n] for n in order if graph.nodes[n].kind == "real" and new[n] not in fixed)
+    slices = {}
+    for n in order:
+        whole, axis, index = graph.slices.get(n, (-1, 0, 0))
+        if whole in new and graph.nodes[n].kind == "real":
+            slices[new[n]] = new[whole], _slice(graph.nodes[whole].shape, axis, index)
     return Rewritten(new[root], tuple(new[n] for n in narrowed), values, tuple(shared), tuple(narrowed),
-                     {n: new[n] for n in order if graph.nodes[n].kind == "real"}, frozenset(shares), means)  # fmt: skip
+                     {n: new[n] for n in order if graph.nodes[n].kind == "real"}, frozenset(shares), means, slices)  # fmt: skip
 
 
 def _average(graph: Graph, node: Node) -> tuple[int, tuple] | None:
@@ -169,6 +172,13 @@ def _average(graph: Graph, node: Node) -> tuple[int, tuple] | None:
             letters = result + weights[-1]
             return 1 - at, _repeated(tuple(sizes[c] for c in letters), letters, values)
     return None
+
+
+def _slice(shape: tuple[int, ...], axis: int, index: int) -> tuple:
+    """The view of a tensor of that shape at an index along an axis."""
+    steps = [prod(shape[i + 1 :]) for i in range(len(shape))]
+    offset = index * steps.pop(axis)
+    return shape[:axis] + shape[axis + 1 :], offset, tuple(steps)
 
 
 def _narrowed(graph: Graph, roots: list[int]) -> list[int]:
@@ -281,12 +291,18 @@ def product(ar: Arithmetic, x: Ends, y: Ends) -> Ends:
     """Of every product of a number in x and one in y: from the corners, where 0 times infinity is 0, as an infinite end
     stands for all numbers that are large enough."""
     xp = ar.xp
-    corners = [a * b for a in x for b in y]
-    corners = xp.stack([xp.where(xp.isnan(c), 0.0, c) for c in corners])
+    corners = xp.stack([_corner(ar, a, b) for a in x for b in y])
     least, most = xp.amin(corners, 0), xp.amax(corners, 0)
     positive = ((x[0] >= 0) & (y[0] >= 0)) | ((x[1] <= 0) & (y[1] <= 0))
     negative = ((x[0] >= 0) & (y[1] <= 0)) | ((x[1] <= 0) & (y[0] >= 0))
     return _signed(ar, ar.down(least), ar.up(most), positive, negative)
+
+
+def _corner(ar: Arithmetic, a: Any, b: Any) -> Any:
+    """A product of two ends; NaN only where one of them is."""
+    xp = ar.xp
+    nothing = ((a == 0) & xp.isinf(b)) | (xp.isinf(a) & (b == 0))
+    return xp.where(nothing, 0.0, a * b)
 
 
 def _signed(ar: Arithmetic, low: Any, high: Any, positive: Any, negative: Any) -> Ends:
