@@ -72,6 +72,7 @@ ALLOWED = {
     "recursion.smallest_by_class": RULE,
     "recursion.sums": RULE,
     "relaxation.rewritten": "as many as a node has axes",
+    "relaxation._slice": "as many as a node has axes",
     "relaxation.curve": "as many as there are pieces",
     "rules/cut.check": "as many as the output has entries: at most MOST_ENTRIES",
     "rules/compact.Family.kept_in_order": TABLES,
