@@ -74,6 +74,7 @@ ALLOWED = {
     "counting/recursion.smallest": "states times outputs, which Family.cells asks for",
     "counting/recursion.smallest_by_class": RULE,
     "counting/recursion.sums": RULE,
+    "relaxation/relaxation._slice": "as many as a node has axes",
     "relaxation/relaxation.rewritten": "as many as a node has axes",
     "relaxation/relaxation.curve": "as many as there are pieces",
     "compact/rule.Family.kept_in_order": TABLES,

@@ -9,6 +9,7 @@ import pytest
 
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.functions import FUNCTIONS
 from mechverify.kernel.core.graph import entries
 from mechverify.kernel.relaxation import norms, relaxation
 from mechverify.kernel.relaxation import rule as linear
@@ -284,6 +285,20 @@ def test_a_corner_is_no_number_only_if_an_end_is_none():
     assert (corner[(x == 0) & np.isinf(y)] == 0).all() and corner[(x == -2) & (y == np.inf)] == -np.inf
     low, high = relaxation.product(ar, (np.array([np.nan]), np.array([1.0])), (np.zeros(1), np.ones(1)))
     assert np.isnan(low).all() and np.isnan(high).all()
+
+
+@pytest.mark.parametrize("name", ["rsqrt", "reciprocal"])
+def test_a_falling_function_of_what_has_no_bound_comes_near_zero(name):
+    low, high = relaxation.image(Float64(), FUNCTIONS[name], np.ones(1), np.full(1, np.inf))
+    assert low == 0 and 1 <= high < 1 + 1e-9
+
+
+def test_an_end_that_is_no_number_bounds_nothing(monkeypatch):
+    image = relaxation.image
+    monkeypatch.setattr(relaxation, "image", lambda *args: [end * np.nan for end in image(*args)])
+    net = Network([given(2), ["exp", [0], None]], {}, [(-np.ones(2), np.ones(2))], [], 0)
+    known = intervals(net)
+    assert (known.ends[known.root][0] == -np.inf).all() and (known.ends[known.root][1] == np.inf).all()
 
 
 def layer_norm(weights: list[float]) -> list:

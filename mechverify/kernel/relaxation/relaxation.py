@@ -157,7 +157,8 @@ def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewr
         if whole in new and graph.nodes[n].kind == "real":
             slices[new[n]] = new[whole], _slice(graph.nodes[whole].shape, axis, index)
     return Rewritten(new[root], tuple(new[n] for n in narrowed), values, tuple(shared), tuple(narrowed),
-                     {n: new[n] for n in order if graph.nodes[n].kind == "real"}, frozenset(shares), means, slices)  # fmt: skip
+                     {n: new[n] for n in order if graph.nodes[n].kind == "real"}, frozenset(shares), means,
+                     slices)  # fmt: skip
 
 
 def _average(graph: Graph, node: Node) -> tuple[int, tuple] | None:
