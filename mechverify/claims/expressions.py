@@ -76,8 +76,9 @@ class Expressions:
         found = []
         for condition in conditions:
             for low, high in inequalities(sympy.sympify(condition), self._compiler.tokens):
-                half = sympy.Rational(1, 2) if integral(high - low, self._compiler.tokens) else 0  # its sign is certain
-                found.append(self._compiler.node(difference(high, low) + half))
+                lead = difference(high, low)
+                half = sympy.Rational(1, 2) if integral(lead, self._compiler.tokens) else 0  # its sign is certain
+                found.append(self._compiler.node(lead + half))
         return found
 
     def finish(self, where: str = "") -> None:
@@ -101,7 +102,7 @@ def inequalities(condition: sympy.Basic, tokens: Tokens | None) -> list[tuple[sy
             return [condition.args, condition.args[::-1]]
         case sympy.Lt() | sympy.Gt():
             low, high = condition.args if isinstance(condition, sympy.Lt) else condition.args[::-1]
-            if integral(high - low, tokens):
+            if integral(difference(high, low), tokens):
                 return [(low + 1, high)]
     return [(sympy.Integer(0), margin(condition))]
 
@@ -350,11 +351,11 @@ class _Compiler:
         a, b = c.args
         match c, denied:
             case (sympy.Ge(), False) | (sympy.Lt(), True):
-                return self.node(a - b)
+                return self.node(difference(a, b))
             case (sympy.Le(), False) | (sympy.Gt(), True):
-                return self.node(b - a)
+                return self.node(difference(b, a))
             case (sympy.Eq(), False) | (sympy.Ne(), True):
-                return self.all([self.node(a - b), self.node(b - a)])
+                return self.all([self.node(difference(a, b)), self.node(difference(b, a))])
             case (_, True):
                 return self.fail(c, f"is denied, which {STRICT} in what is denied, or put the condition into given=")
             case (sympy.Ne(), False):

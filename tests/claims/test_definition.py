@@ -392,3 +392,15 @@ def test_an_accuracy_by_a_table(tmp_path):
     found = [prove(Accuracy(network.logits, equals=mechanism, over=y)).theorem
              for mechanism in (lookup(table, p * y[0] + y[1]), Mod(y[0] + y[1], p))]  # fmt: skip
     assert found[0].right == found[1].right
+
+
+def test_decimals_and_fractions_that_meet_in_a_condition_are_compared_exactly():
+    """Sympy rounds their difference to 53 bits, or to zero; both conditions are false of the one token allowed."""
+    for value, condition in ((0, lambda a: a + 0.1 <= Rational(1, 10)),
+                             (3, lambda a: a + Rational(1, 3) >= 3.3333333333333335)):  # fmt: skip
+        z = tokens("z", length=2, vocab=5, allowed=[value])
+        for form in (condition(z[0]), Or(condition(z[0]), z[1] >= 4)):
+            assert prove(Holds(form, over=z), solver=False).verdict == "REFUTED"
+    z = tokens("z", length=1, vocab=2, allowed=[0])
+    with pytest.raises(ClaimError, match="no input"):
+        prove(Bounds([z[0]], over=z, given=[z[0] + 0.1 <= Rational(1, 10)]), solver=False)
