@@ -53,8 +53,8 @@ def run(board: Board, quick: bool) -> None:
 
 
 def _told(board: Board, what: str, trials: Iterable[tuple[str, Trial]]) -> None:
-    """A float64 copy may lie outside by an eps of the module's own type: what the module computes from constants alone
-    is in the graph as its own type rounds it."""
+    """A float64 copy may lie outside by an eps of the module's own type, where forward names that type itself: what it
+    computes from constants alone is in the graph as float64 computes it (docs/soundness.md), and in the copy is not."""
     refused, outside, short = Counter(), [], []
     for name, found in trials:
         if found.refused:

@@ -34,6 +34,8 @@ def accept(module: nn.Module) -> None:
     for name, tensor in module.state_dict(keep_vars=True).items():
         if isinstance(tensor, Tensor) and (tensor.is_complex() or tensor.is_quantized or tensor.is_meta):
             raise CaptureError(f"{name} is of type {tensor.dtype} on {tensor.device}: weights must be real numbers")
+        if isinstance(tensor, Tensor) and tensor.layout != torch.strided:
+            raise CaptureError(f"{name} is sparse: make it dense (.to_dense()), and multiply as with any matrix")
 
 
 def arguments(args: tuple, kwargs: dict[str, Any]) -> tuple[Callable, list[Tensor]]:
