@@ -32,6 +32,7 @@ from mechverify.claims.model import Entry
 from mechverify.claims.numbers import difference
 from mechverify.claims.numbers import number as exact
 from mechverify.graph.messages import short
+from mechverify.kernel.errors import Rejected
 from mechverify.kernel.float64 import float_below
 from mechverify.kernel.graph import Graph
 
@@ -47,6 +48,7 @@ VOCABULARY = (
 OPERANDS = 2**12  # of one operation
 COMPARISONS = 2**9  # of a kth_largest of real values
 JUMPS = "of a real value it jumps; bound the value itself, and tell its pieces apart with given="
+BIG = "holds integers of more than 53 bits, which no real value does: compare tokens with tokens, or take Mod first"
 STRICT = "is strict, and a bound holds on the boundary as well: write <= or >="
 
 
@@ -171,7 +173,10 @@ class _Compiler:
             rows, below = compile_ratio(e, self.tokens)
         except ClaimError as error:
             return self.fail(e, _inner(error))
-        number = self.graph.add("number", self.rows(rows))
+        try:
+            number = self.graph.add("number", self.rows(rows))
+        except Rejected:
+            return self.fail(e, BIG)
         return number if below == 1 else self.graph.add("mul", number, self.number(Fraction(1, below)))
 
     def picked(self, e: sympy.Basic, array: int, index: sympy.Basic) -> int:
@@ -369,6 +374,8 @@ class _Compiler:
             return self.graph.add("view", whole, attr=((), entry, ()))
         if self.tokens is not None and e in self.tokens.symbols:
             values = self.tokens.values
+            if any(int(float(v)) != v for v in values):
+                return self.fail(e, BIG)
             table = self.graph.add("constant", attr=((len(values),), tuple(map(float, values))))
             means = self.graph.add("gather", table, self.graph.add("tokens"))
             return self.graph.add("view", means, attr=((), self.tokens.symbols.index(e), ()))

@@ -33,6 +33,8 @@ from benchmarks.campaigns import mechanisms
 from mechverify import Accuracy, Bounds, Holds, Mod, Within, ball, capture, count, kth_largest, lookup, prove, tokens
 from mechverify.claims import ClaimError
 from mechverify.claims.language import Table, compile_mechanism, exact
+from mechverify.kernel.formula import Formulas, Listing
+from mechverify.kernel.graph import Graph
 from mechverify.kernel.statement import state
 from tests import oracle
 
@@ -404,3 +406,21 @@ def test_decimals_and_fractions_that_meet_in_a_condition_are_compared_exactly():
     z = tokens("z", length=1, vocab=2, allowed=[0])
     with pytest.raises(ClaimError, match="no input"):
         prove(Bounds([z[0]], over=z, given=[z[0] + 0.1 <= Rational(1, 10)]), solver=False)
+
+
+def test_integers_that_no_float_holds_are_never_rounded():
+    """Not by a claim, which is told so; nor by the sentence of a file whose table of them was rounded."""
+    big = 2**53
+    z = tokens("z", length=1, vocab=2, values=[big, big + 1])
+    for entry in (z[0] - big, z[0] + Mod(z[0], 2), kth_largest(1, z[0], 3)):
+        with pytest.raises(ClaimError, match="53 bits"):
+            Bounds([entry], over=z)
+    with pytest.raises(ClaimError, match="53 bits"):
+        Holds(z[0] >= big, over=z)
+    assert prove(Within([Mod(z[0], 2)], [Mod(z[0] + 4, 2)], over=z, eps=0), solver=False).verdict != "REFUTED"
+
+    graph = Graph(1, z.values)
+    table = graph.add("constant", attr=((2,), (float(big), float(big))))
+    n = graph.add("view", graph.add("gather", table, graph.add("tokens")), attr=((), 0, ()))
+    (text,), _ = Formulas(Listing(graph, [n]), {}).write([n])
+    assert text != "x0" and str(big) in text
