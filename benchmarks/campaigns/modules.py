@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.board import Board
 from benchmarks.campaigns.examples import Example
@@ -12,21 +12,33 @@ from mechverify.graph.capture import capture
 from mechverify.graph.source import CaptureError
 from tests.graph.generator import random_module
 from tests.graph.inside import Trial, trial
-from tests.graph.modules import MODULES, Fn, V
+from tests.graph.modules import MODULES, Fn, M, V
 
 EPS = torch.finfo(torch.float32).eps
 MIXED = {"one_hot", "outside"}  # hold tensors of a fixed type, so that there is no float64 copy to compare with
 
 
-def _captured(make: Callable[[], nn.Module]) -> Callable[[], str]:
+def _captured(make: Callable[[], nn.Module], example: Tensor = V) -> Callable[[], str]:
     def run() -> str:
         try:
-            capture(make().eval(), V)
+            capture(make().eval(), example)
         except CaptureError:
             return "refused"
         return "captured"
 
     return run
+
+
+class Padded(nn.Module):
+    """A transformer of which the last two positions are masked."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(6, 2, 8, batch_first=True), 2)
+        self.register_buffer("padding", torch.arange(4)[None] >= 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.encoder(x, src_key_padding_mask=self.padding)
 
 
 EXAMPLES = [
@@ -36,6 +48,7 @@ EXAMPLES = [
     Example(".long()", "refused", "refused", _captured(lambda: Fn(lambda m, x: x.long().float()))),
     Example("x.dtype == float64", "captured, doubled", "captured",
             _captured(lambda: Fn(lambda m, x: x * 2 if x.dtype == torch.float64 else x))),
+    Example("masked positions: zeros without gradients", "captured", "refused", _captured(Padded, M)),
 ]  # fmt: skip
 
 
@@ -53,8 +66,8 @@ def run(board: Board, quick: bool) -> None:
 
 
 def _told(board: Board, what: str, trials: Iterable[tuple[str, Trial]]) -> None:
-    """A float64 copy may lie outside by an eps of the module's own type: what the module computes from constants alone
-    is in the graph as its own type rounds it."""
+    """A float64 copy may lie outside by an eps of the module's own type, where forward names that type itself: what it
+    computes from constants alone is in the graph as float64 computes it (docs/soundness.md), and in the copy is not."""
     refused, outside, short = Counter(), [], []
     for name, found in trials:
         if found.refused:

@@ -32,6 +32,7 @@ from mechverify.claims.model import Entry
 from mechverify.claims.numbers import difference
 from mechverify.claims.numbers import number as exact
 from mechverify.graph.messages import short
+from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.float64 import float_below
 from mechverify.kernel.core.graph import Graph
 
@@ -47,6 +48,7 @@ VOCABULARY = (
 OPERANDS = 2**12  # of one operation
 COMPARISONS = 2**9  # of a kth_largest of real values
 JUMPS = "of a real value it jumps; bound the value itself, and tell its pieces apart with given="
+BIG = "holds integers of more than 53 bits, which no real value does: compare tokens with tokens, or take Mod first"
 STRICT = "is strict, and a bound holds on the boundary as well: write <= or >="
 
 
@@ -76,8 +78,9 @@ class Expressions:
         found = []
         for condition in conditions:
             for low, high in inequalities(sympy.sympify(condition), self._compiler.tokens):
-                half = sympy.Rational(1, 2) if integral(high - low, self._compiler.tokens) else 0  # its sign is certain
-                found.append(self._compiler.node(difference(high, low) + half))
+                lead = difference(high, low)
+                half = sympy.Rational(1, 2) if integral(lead, self._compiler.tokens) else 0  # its sign is certain
+                found.append(self._compiler.node(lead + half))
         return found
 
     def finish(self, where: str = "") -> None:
@@ -101,7 +104,7 @@ def inequalities(condition: sympy.Basic, tokens: Tokens | None) -> list[tuple[sy
             return [condition.args, condition.args[::-1]]
         case sympy.Lt() | sympy.Gt():
             low, high = condition.args if isinstance(condition, sympy.Lt) else condition.args[::-1]
-            if integral(high - low, tokens):
+            if integral(difference(high, low), tokens):
                 return [(low + 1, high)]
     return [(sympy.Integer(0), margin(condition))]
 
@@ -170,7 +173,10 @@ class _Compiler:
             rows, below = compile_ratio(e, self.tokens)
         except ClaimError as error:
             return self.fail(e, _inner(error))
-        number = self.graph.add("number", self.rows(rows))
+        try:
+            number = self.graph.add("number", self.rows(rows))
+        except Rejected:
+            return self.fail(e, BIG)
         return number if below == 1 else self.graph.add("mul", number, self.number(Fraction(1, below)))
 
     def picked(self, e: sympy.Basic, array: int, index: sympy.Basic) -> int:
@@ -350,11 +356,11 @@ class _Compiler:
         a, b = c.args
         match c, denied:
             case (sympy.Ge(), False) | (sympy.Lt(), True):
-                return self.node(a - b)
+                return self.node(difference(a, b))
             case (sympy.Le(), False) | (sympy.Gt(), True):
-                return self.node(b - a)
+                return self.node(difference(b, a))
             case (sympy.Eq(), False) | (sympy.Ne(), True):
-                return self.all([self.node(a - b), self.node(b - a)])
+                return self.all([self.node(difference(a, b)), self.node(difference(b, a))])
             case (_, True):
                 return self.fail(c, f"is denied, which {STRICT} in what is denied, or put the condition into given=")
             case (sympy.Ne(), False):
@@ -368,6 +374,8 @@ class _Compiler:
             return self.graph.add("view", whole, attr=((), entry, ()))
         if self.tokens is not None and e in self.tokens.symbols:
             values = self.tokens.values
+            if any(int(float(v)) != v for v in values):
+                return self.fail(e, BIG)
             table = self.graph.add("constant", attr=((len(values),), tuple(map(float, values))))
             means = self.graph.add("gather", table, self.graph.add("tokens"))
             return self.graph.add("view", means, attr=((), self.tokens.symbols.index(e), ()))

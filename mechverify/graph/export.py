@@ -34,6 +34,8 @@ def accept(module: nn.Module) -> None:
     for name, tensor in module.state_dict(keep_vars=True).items():
         if isinstance(tensor, Tensor) and (tensor.is_complex() or tensor.is_quantized or tensor.is_meta):
             raise CaptureError(f"{name} is of type {tensor.dtype} on {tensor.device}: weights must be real numbers")
+        if isinstance(tensor, Tensor) and tensor.layout != torch.strided:
+            raise CaptureError(f"{name} is sparse: make it dense (.to_dense()), and multiply as with any matrix")
 
 
 def arguments(args: tuple, kwargs: dict[str, Any]) -> tuple[Callable, list[Tensor]]:
@@ -163,7 +165,7 @@ class Recorder(nn.Module):
                 name = f"{path}@{calls}{part}" if calls else path + part
                 if tensor.is_floating_point() and not (part and name in self.paths):
                     found[name] = tensor
-        found.update(_named("output", out, first=False))
+        found.update(named("output", out, first=False))
         seen.clear()
         names[:] = found
         for name in names:
@@ -173,19 +175,19 @@ class Recorder(nn.Module):
 
 def _kept(out: Any) -> list[tuple[str, Tensor]]:
     """What a submodule returned, by the ends of the names; copies, as it may be written to later."""
-    return [(part, tensor.clone()) for part, tensor in _named("", out, first=True)]
+    return [(part, tensor.clone()) for part, tensor in named("", out, first=True)]
 
 
-def _named(name: str, value: Any, first: bool) -> Iterator[tuple[str, Tensor]]:
+def named(name: str, value: Any, first: bool) -> Iterator[tuple[str, Tensor]]:
     """Tensors in a module's output by name; a tuple's first one has the module's own name if `first`."""
     if isinstance(value, Tensor):
         yield name, value
     elif isinstance(value, Mapping):
         for key, part in value.items():
-            yield from _named(f"{name}.{key}", part, first)
+            yield from named(f"{name}.{key}", part, first)
     elif isinstance(value, tuple | list):
         for k, part in enumerate(value):
-            yield from _named(name if first and k == 0 else f"{name}.{k}", part, first)
+            yield from named(name if first and k == 0 else f"{name}.{k}", part, first)
 
 
 def exported(recorder: Recorder, tensors: list[Tensor]) -> Any:

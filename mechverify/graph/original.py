@@ -9,18 +9,19 @@ float32.
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from mechverify.graph.export import Recorder, copied, inference, quiet, real_arithmetic
+from mechverify.graph.export import Recorder, copied, inference, named, quiet, real_arithmetic
 from mechverify.graph.program import Program, Rounding
 from mechverify.graph.run import TorchRunner
 from mechverify.graph.source import CaptureError
 
 UNITS = 8  # of the type's eps in the largest entry, that a site may differ by
+MODES = {False: "without gradients", True: "with gradients"}
 RUNS, TIMES = 6, 16  # how often rounding is tried, and how much more than the most that it does is allowed
 
 
@@ -43,7 +44,7 @@ class Original:
 
     def __init__(self, module: nn.Module, call: Callable, examples: list[Tensor]):
         parameters = [p.dtype for p in module.parameters() if p.is_floating_point()]
-        self.recorder = Recorder(copied(module), call)
+        self.recorder, self.plain, self.call = Recorder(copied(module), call), copied(module), call
         self.types = [t.dtype for t in examples]
         try:
             self._call(examples)
@@ -68,6 +69,19 @@ class Original:
         with inference(), quiet():
             values = self.recorder(*self.examples(inputs))
         return dict(zip(self.recorder.notes()[1], values, strict=True))
+
+    def ways(self, inputs: list[Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """How the module is called, and what sites hold then: step by step, with hooks that see every submodule's
+        output, and as its user calls it, where torch may take its fast paths (which pass over hooks)."""
+        yield "step by step", self._call(inputs)
+        for gradients in (False, True):
+            with torch.set_grad_enabled(gradients), quiet():
+                try:
+                    outputs = dict(named("output", self.call(self.plain, self.examples(inputs)), first=False))
+                except Exception as error:
+                    text = f"{type(error).__name__}: {error}".splitlines()[0]
+                    raise CaptureError(f"the module fails {MODES[gradients]}: {text:.300}") from error
+            yield MODES[gradients], {name: value.detach().clone() for name, value in outputs.items()}
 
 
 class Comparison:
@@ -94,11 +108,13 @@ class Comparison:
         return most
 
     def _at(self, inputs: list[Tensor], exact: list[Tensor], values: dict[str, Tensor]) -> Compared:
-        given = self.original._call(inputs)
         dtype, noise = self.original.dtype, None
         eps = torch.finfo(dtype).eps
         most = Compared(str(dtype), 1, 0.0, 0.0)
-        for name, value in values.items():
+        ways = [(way, given, name) for way, given in self.original.ways(inputs) for name in values
+                if way == "step by step" or name.split(".")[0] == "output"]  # fmt: skip
+        for way, given, name in ways:
+            value = values[name]
             if name not in given or given[name].numel() != value.numel():
                 raise CaptureError(
                     f"the module computes {name} on some inputs alone: a graph is the same for every input"
@@ -118,7 +134,7 @@ class Comparison:
                 difference = _most((own - value)[known]) / size
                 allowed = max(allowed, TIMES * _most(moved[known]) / size)
                 if not difference <= allowed:
-                    raise CaptureError(self._differs(name, difference, allowed))
+                    raise CaptureError(self._differs(name, way, difference, allowed))
             if difference >= most.difference:
                 most = most._replace(difference=difference, tolerance=min(allowed, sys.float_info.max))
         return most
@@ -135,8 +151,14 @@ class Comparison:
                 spread = [torch.maximum(s, (t - p).abs().nan_to_num(math.inf, math.inf)) for s, t, p in pairs]
         return dict(zip(self.names, spread, strict=True))
 
-    def _differs(self, name: str, difference: float, allowed: float) -> str:
+    def _differs(self, name: str, way: str, difference: float, allowed: float) -> str:
         kind = str(self.original.dtype).removeprefix("torch.")
+        if way in MODES.values():
+            return (
+                f"called {way}, the module returns something else at {name} than step by step: {difference:.3g} of its "
+                f"size, where rounding explains {allowed:.3g}. In a transformer with masked positions it is torch's "
+                "fast path: call torch.backends.mha.set_fastpath_enabled(False), here and where the module is used"
+            )
         return (
             f"the graph differs from the module, called as it is in {kind}, first at {name}: by {difference:.3g} of "
             f"its size, where rounding explains {allowed:.3g}. Either the module isn't a function of its inputs alone, "

@@ -33,6 +33,8 @@ from benchmarks.campaigns import mechanisms
 from mechverify import Accuracy, Bounds, Holds, Mod, Within, ball, capture, count, kth_largest, lookup, prove, tokens
 from mechverify.claims import ClaimError
 from mechverify.claims.language import Table, compile_mechanism, exact
+from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.statement.formula import Formulas, Listing
 from mechverify.kernel.statement.sentence import state
 from tests import oracle
 
@@ -392,3 +394,33 @@ def test_an_accuracy_by_a_table(tmp_path):
     found = [prove(Accuracy(network.logits, equals=mechanism, over=y)).theorem
              for mechanism in (lookup(table, p * y[0] + y[1]), Mod(y[0] + y[1], p))]  # fmt: skip
     assert found[0].right == found[1].right
+
+
+def test_decimals_and_fractions_that_meet_in_a_condition_are_compared_exactly():
+    """Sympy rounds their difference to 53 bits, or to zero; both conditions are false of the one token allowed."""
+    for value, condition in ((0, lambda a: a + 0.1 <= Rational(1, 10)),
+                             (3, lambda a: a + Rational(1, 3) >= 3.3333333333333335)):  # fmt: skip
+        z = tokens("z", length=2, vocab=5, allowed=[value])
+        for form in (condition(z[0]), Or(condition(z[0]), z[1] >= 4)):
+            assert prove(Holds(form, over=z), solver=False).verdict == "REFUTED"
+    z = tokens("z", length=1, vocab=2, allowed=[0])
+    with pytest.raises(ClaimError, match="no input"):
+        prove(Bounds([z[0]], over=z, given=[z[0] + 0.1 <= Rational(1, 10)]), solver=False)
+
+
+def test_integers_that_no_float_holds_are_never_rounded():
+    """Not by a claim, which is told so; nor by the sentence of a file whose table of them was rounded."""
+    big = 2**53
+    z = tokens("z", length=1, vocab=2, values=[big, big + 1])
+    for entry in (z[0] - big, z[0] + Mod(z[0], 2), kth_largest(1, z[0], 3)):
+        with pytest.raises(ClaimError, match="53 bits"):
+            Bounds([entry], over=z)
+    with pytest.raises(ClaimError, match="53 bits"):
+        Holds(z[0] >= big, over=z)
+    assert prove(Within([Mod(z[0], 2)], [Mod(z[0] + 4, 2)], over=z, eps=0), solver=False).verdict != "REFUTED"
+
+    graph = Graph(1, z.values)
+    table = graph.add("constant", attr=((2,), (float(big), float(big))))
+    n = graph.add("view", graph.add("gather", table, graph.add("tokens")), attr=((), 0, ()))
+    (text,), _ = Formulas(Listing(graph, [n]), {}).write([n])
+    assert text != "x0" and str(big) in text

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mechverify import Bounds, ball, capture, kernel, prove, tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.model import CapturedModel
+from mechverify.graph.export import real_arithmetic
 
 METHODS = ("interval", "linear", "optimised")
 ROUNDED = 2.0**-40  # of a site's size: what the float64 copy may lie outside by
@@ -54,7 +55,7 @@ def trial(
     points = _points(inputs, model.captured.vocab, radius, count, seed)
     own = _values(module, site, points, batched)
     epsilon = torch.finfo(own.dtype)
-    with mock.patch.object(torch, "finfo", lambda _: epsilon):  # the same function there
+    with mock.patch.object(torch, "finfo", lambda _: epsilon), real_arithmetic():  # the same function there
         exact = _values(_in_float64(module), site, [p.double() if p.is_floating_point() else p for p in points],
                         batched)  # fmt: skip
     dtype = own.dtype

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.campaigns.modules import Padded
 from mechverify.graph.capture import capture
 from mechverify.graph.source import CaptureError
 from tests.graph.generator import constructs, random_module
@@ -31,6 +32,7 @@ REFUSED = {
     "half": (Fn(lambda m, x: (1e6 * x).half().float()), "rounds to float16"),
     "bfloat16": (Fn(lambda m, x: x.bfloat16().float()), "rounds to bfloat16"),
     "softplus": (nn.Softplus(threshold=5), "threshold"),
+    "sparse": (Fn(lambda m, x: torch.sparse.mm(m.mask, x.T).T, mask=torch.eye(6).to_sparse()), "to_dense"),
     "name": (nn.Sequential(), "rename it"),
 }
 REFUSED["name"][0].add_module("a\nb", nn.ReLU())
@@ -98,3 +100,34 @@ def test_random_modules():
     for seed in range(8):
         made = random_module(seed)
         assert trial(made.module, made.inputs, made.vocab, seed, 1000).outside <= 0
+
+
+def test_the_module_is_compared_as_its_user_calls_it():
+    """Without gradients torch's fast path writes zeros at masked positions; gradients, too, may make a difference."""
+    with pytest.raises(CaptureError, match=r"without gradients.*fast path"):
+        capture(Padded().eval(), M)
+    capture(nn.TransformerEncoderLayer(6, 2, 8, batch_first=True).eval(), M)
+    with pytest.raises(CaptureError, match="with gradients"):
+        capture(Fn(lambda m, x: x * 2 if torch.is_grad_enabled() else x * 3).eval(), V)
+    assert torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        capture(Padded().eval(), M)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+
+
+def test_constants_that_forward_computes_are_those_of_float64_and_buffers_are_themselves():
+    from mechverify import Bounds, box, prove
+    from mechverify import capture as model_of
+
+    def value(function, **tensors) -> float:
+        model = model_of(Fn(function, **tensors).eval(), torch.ones(1, 4))
+        return prove(Bounds(model["output"][3], over=box([1.0] * 4, [1.0] * 4))).theorem.range.low[0]
+
+    table = torch.sin(torch.arange(4) / 3)
+    computed = [value(lambda m, x: x * torch.sin(torch.arange(4) / 3)),
+                value(lambda m, x: x * torch.sin(torch.arange(4).float() / 3))]  # fmt: skip
+    assert all(abs(v - math.sin(1.0)) < 1e-15 for v in computed)
+    assert abs(value(lambda m, x: x * m.mask, mask=table) - float(table[3])) < 1e-15
+    assert abs(float(table[3]) - math.sin(1.0)) > 1e-9

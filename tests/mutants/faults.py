@@ -73,7 +73,7 @@ FAULTS = [
           "return self._count(low.max(-1), step, upwards=True)", DIFF),
     Fault("fold", "fold/rule.py", "alive[:, :, form.pin] &= np.arange(vocab) == queries[:, None]",
           "alive[:, :, form.pin] &= np.arange(vocab) != queries[:, None]", DIFF),
-    # rules/compact.py, leads.py, enclosed.py, chains.py, parts.py
+    # compact/rule.py, leads.py, enclosed.py, chains.py, parts.py
     Fault("compact", "compact/rule.py", "a[self.queries][:, self.alive])",
           "np.repeat(a[self.queries, self.queries][:, None], len(self.alive), 1))", COMPACT),  # the query's attention for all
     Fault("compact", "compact/parts.py", "np.take(a, node.attr[1], node.attr[0])", "a.mean(node.attr[0])", COMPACT),  # mean position
@@ -147,7 +147,7 @@ FAULTS = [
           "tests/kernel/test_ratio.py"),
     Fault("ratio form", "fold/ratio.py", "np.flatnonzero(kept(pattern))", "np.arange(pattern.shape[-1])", "tests/kernel/test_ratio.py"),
     Fault("ratio form", "fold/ratio.py", "lambda _: vocab[:, None])", "lambda _: vocab[::-1, None])", "tests/kernel/test_ratio.py"),
-    # neurons.py, and what ratio.py, recursion.py and rules/fold.py do for it
+    # neurons.py, and what ratio.py, recursion.py and fold/rule.py do for it
     Fault("neurons", "fold/neurons.py", "np.where(sums >= 0, heavy, light)", "np.where(sums >= 0, light, heavy)", NEURONS),
     Fault("neurons", "fold/neurons.py", "np.where(w >= 0, low[..., None], high[..., None])",
           "np.where(w >= 0, high[..., None], low[..., None])", NEURONS),
@@ -204,7 +204,7 @@ FAULTS = [
     Fault("container", "core/container.py", "if pack(contents) != data:", "if False:", "tests/kernel/test_container.py"),
     Fault("container", "core/container.py", "if len(result) != len(pairs):", "if False:", "tests/kernel/test_container.py"),
     Fault("container", "core/container.py", "if not np.isfinite(values).all():", "if False:", "tests/kernel/test_container.py"),
-    # linear.py
+    # relaxation/backward.py
     Fault("linear", "relaxation/backward.py", "ar.sub(below, above))", "ar.sub(above, below))", LINEAR),
     Fault("linear", "relaxation/backward.py", '!= "relu" or not self._stable(x, {"relu"}):', '!= "relu":', LINEAR),
     Fault("linear", "relaxation/backward.py", "xp.where(low > 0, 1.0, 0.0", "xp.where(low > 1, 1.0, 0.0", LINEAR),
@@ -222,7 +222,7 @@ FAULTS = [
           LINEAR),
     Fault("interval", "relaxation/norms.py", "elif not bool((known.ends[n][0] >= 0).all()):", "elif False:", LINEAR),
     Fault("interval", "relaxation/norms.py", "if not _exact(pending[operand]):", "if False:", LINEAR),
-    # rules/linear.py
+    # relaxation/rule.py
     Fault("linear", "relaxation/rule.py", "allowed[i, position, list(tokens)] = True", "allowed[i, position, tokens[0]] = True", LINEAR),
     Fault("linear", "relaxation/rule.py", "start += size", "start += 0", LINEAR),
     Fault("linear", "relaxation/rule.py", "rows not in (1, relaxed.rows[start])", "rows not in (0, 1, relaxed.rows[start])", LINEAR),
@@ -269,7 +269,7 @@ FAULTS = [
     Fault("functions", "core/functions.py", "tail), 1.0, of=", "tail), 0.4, of=", FUNCTIONS),
     Fault("functions", "core/functions.py", "return Ball(x.mid * (x.mid > 0), x.rad, x.exponent)",
           "return Ball(x.mid * (x.mid > 0), x.rad * (x.mid > 0), x.exponent)", FUNCTIONS),
-    # bounds in claim.py, check.py and rules/evaluation.py
+    # bounds in core/ranges.py and replay/rule.py
     Fault("split", "core/domain.py", "low[coordinate] = high[coordinate] = at", "low[coordinate], high[coordinate] = np.nextafter(at, np.inf), at",
           LINEAR),
     Fault("split", "core/domain.py", "return self._replace(high=high), self._replace(low=low)", "return self._replace(high=high), self._replace(high=high)",
@@ -290,7 +290,7 @@ FAULTS = [
           "return Range(attained.low.min(0), attained.high.max(0))", LINEAR),
     Fault("point", "replay/rule.py", "attained, broken = enclose(job, ids, numbers)",
           "attained, broken = enclose(job, ids, numbers * 0 + domain.low)", LINEAR),
-    # rules/cut.py, and rule solver
+    # cut/rule.py, and rule solver
     Fault("cut", "cut/rule.py", "if not (found.empty or ((stated.low <= found.low).all() and (stated.high >= found.high).all())):", "if False:", CUT),
     Fault("cut", "cut/rule.py", "_shape(graph, site) != _shape(graph, mechanism)", "False", CUT),
     Fault("cut", "cut/rule.py", "if site in errors or not", "if not", CUT),

@@ -99,8 +99,9 @@ class Formulas:
         if operand.op != "gather":
             return None
         table, ids = (self.graph.nodes[a] for a in operand.args)
-        means = (len(self.graph.values),), tuple(map(float, self.graph.values))
-        return node.attr[1] if (ids.op, table.op, table.attr) == ("tokens", "constant", means) else None
+        means = tuple(map(float, self.graph.values))
+        known = (ids.op, table.op, table.attr) == ("tokens", "constant", ((len(means),), means))
+        return node.attr[1] if known and tuple(map(int, means)) == self.graph.values else None  # none was rounded
 
     def _rational(self, n: int) -> Fraction | None:
         """A constant, also one that is written as p times 1/q since no float64 is it."""
