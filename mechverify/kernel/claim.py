@@ -1,4 +1,7 @@
-"""What is to be decided: a model, a domain, and a mechanism or thresholds for one of the model's values."""
+"""What is to be decided: a model, a domain, and a mechanism or thresholds for one of the model's values.
+
+Lemmas C5, C8, C9 (docs/soundness/core.md); L14 (docs/soundness/relaxation.md).
+"""
 
 import copy
 import hashlib

@@ -47,6 +47,15 @@ def test_results_without_a_code_are_of_an_older_kernel(results):
     assert "Measured on code `0123456789ab`, with changes that were not committed by" in tables.page(results)
 
 
+def test_attacks_are_listed_by_part(results):
+    rows = [{"what": "a", "met": True}, {"what": "b | c", "met": False}]
+    parts = {"statements": {"code": "0123456789abcdef", "rows": rows}, "fuzz": {"rows": rows[:1]}}
+    (results / "honesty.json").write_text(json.dumps(parts))
+    page = tables.page(results)
+    assert "| statements | Measured on code `0123456789ab` | 1 of 2 | b / c |" in page
+    assert "| fuzz | **Measured on an older kernel** | 1 of 1 |  |" in page
+
+
 def test_renamed_rows_are_an_error(results):
     def change(record):
         for row in record["rows"]:
