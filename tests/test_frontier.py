@@ -154,13 +154,13 @@ def test_a_strategy_cannot_lie(small_model, tmp_path, what):
 
 
 def test_the_documented_strategy_is_the_tested_one():
-    assert OWN.read_text() in (ROOT / "docs" / "strategies.md").read_text().replace("```python\n", "").replace(
+    assert OWN.read_text() in (ROOT / "docs" / "compact_proofs.md").read_text().replace("```python\n", "").replace(
         "```", ""
     )
 
 
 def test_docs_name_every_strategy():
-    text = (ROOT / "docs" / "strategies.md").read_text()
+    text = (ROOT / "docs" / "compact_proofs.md").read_text()
     for name, row in STRATEGIES.items():
         assert f"`{name}`" in text, name
         assert row.name == name and all(row[:4])

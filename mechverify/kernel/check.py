@@ -2,6 +2,8 @@
 
 The kernel builds the graph from the weights itself, derives every cell of the proof itself, and compares
 what it proved with what the certificate concludes. Anything unknown or unproved rejects.
+
+Lemmas C6, C7 (docs/soundness/core.md).
 """
 
 import json

@@ -307,7 +307,7 @@ class Real:
 
 
 class Float32(Real):
-    """Every float32 evaluation of the formula; the recipe is soundness.md, "float32" and "The ratio form"."""
+    """Every float32 evaluation of the formula; the recipe is docs/soundness, lemmas O1 and F1."""
 
     V = Fraction(129, 128 * 2**24)
     F = Fraction(1, 2**126)

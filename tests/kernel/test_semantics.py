@@ -1,4 +1,4 @@
-"""Float32's widened operations against adversaries that use every freedom that docs/soundness.md gives them."""
+"""Float32's widened operations against adversaries that use every freedom that docs/soundness/options.md (O1) gives them."""
 
 from itertools import product
 

@@ -1,4 +1,4 @@
-"""float32 programs for transformers without layer norm, with ReLU MLPs or none, written from docs/soundness.md ("float32") alone: each performs the
+"""float32 programs for transformers without layer norm, with ReLU MLPs or none, written from docs/soundness/options.md (O1) alone: each performs the
 formula operation by operation in numpy's float32, with its own order of every sum. No mechverify in here.
 
 A `Program` is one such way: random permutations and trees of additions, fused or not, quotients or reciprocals,

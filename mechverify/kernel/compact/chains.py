@@ -7,8 +7,10 @@ s = u A v != 0:
 
     A = (A v)(u A) / s + N_1 ... N_k,    N_i = M_i - (M_i ... M_k v)(u M_1 ... M_i) / s,
 
-an identity (docs/soundness.md), so that the kernel need not know why u and v were chosen. The N_i are small where A
+an identity (lemma K2), so that the kernel need not know why u and v were chosen. The N_i are small where A
 nearly has rank one, and each costs no more than its matrix has entries.
+
+Lemmas K2, K3 (docs/soundness/compact.md).
 """
 
 from fractions import Fraction

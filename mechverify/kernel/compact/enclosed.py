@@ -2,6 +2,8 @@
 
 Everything is kept up to positive factors of a query token's row, which change no sign: exponentials are divided by a
 power of two near the largest of their row.
+
+Lemma K2 (docs/soundness/compact.md).
 """
 
 from fractions import Fraction

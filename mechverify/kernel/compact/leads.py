@@ -1,4 +1,7 @@
-"""By how much the right output leads over its rivals, in each part of a ratio form: what rule `compact` adds up."""
+"""By how much the right output leads over its rivals, in each part of a ratio form: what rule `compact` adds up.
+
+Lemma K4 (docs/soundness/compact.md).
+"""
 
 from functools import cached_property
 from typing import NamedTuple

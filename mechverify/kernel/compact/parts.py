@@ -3,6 +3,8 @@
 A table of ratio.py is indexed by query token, own token and position at once. Most of these values are sums of parts
 that each depend on one of them, and a score is a sum of products of two. Kept apart, and as chains of matrices that
 nobody has multiplied yet, they cost what a proof reads of them. Over the reals only: rounding doesn't distribute.
+
+Lemma K1 (docs/soundness/compact.md).
 """
 
 import math

@@ -8,6 +8,8 @@ at position i is
 with a positive first factor: positions cost nothing. The witness names, for each cell that is worth it, which tokens
 are kept: those with h above a threshold, or up to some token. A sum of lower bounds over the automaton that is positive
 shows all sequences of kept tokens right, and these are counted. Everything else may be wrong.
+
+Lemmas K5, K6 (docs/soundness/compact.md).
 """
 
 from fractions import Fraction

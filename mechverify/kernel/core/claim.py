@@ -2,6 +2,8 @@
 
 A claim is a value: nothing changes it once it is read, and a rule that needs further nodes adds them to a copy of the
 graph. Its kinds, accuracy.py and ranges.py, say what a proof bounds, and what a conclusion needs.
+
+Lemmas C5, C8, C9 (docs/soundness/core.md).
 """
 
 import hashlib

@@ -3,6 +3,8 @@
 There is exactly one way to write given contents, and a file written in any other way is refused: what
 a zip reader, or a person, sees in the file is what the kernel saw. Nothing is decompressed, evaluated,
 imported or unpickled, and no array is larger than the file.
+
+Lemma C10 (docs/soundness/core.md).
 """
 
 import json

@@ -1,4 +1,7 @@
-"""What a claim speaks of: token sequences, a box of real inputs, and what is known of a part of them."""
+"""What a claim speaks of: token sequences, a box of real inputs, and what is known of a part of them.
+
+Lemma L14 (docs/soundness/relaxation.md).
+"""
 
 from itertools import pairwise
 from math import prod

@@ -1,7 +1,9 @@
 """Elementary functions, enclosed by series that the kernel sums itself; no libm result decides.
 
 Every function is brought to one series 1 + q1 y (1 + q2 y (1 + ...)) by identities. Rounding is the business of
-the arithmetic; here only the tails of the series are bounded, by one lemma (docs/soundness.md, "Series").
+the arithmetic; here only the tails of the series are bounded, by one lemma.
+
+Lemma C2 (docs/soundness/core.md).
 """
 
 from collections.abc import Callable

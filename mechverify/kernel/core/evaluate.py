@@ -1,4 +1,7 @@
-"""The value of graph nodes on given tokens: reals as balls, integers exactly."""
+"""The value of graph nodes on given tokens: reals as balls, integers exactly.
+
+Lemma C4 (docs/soundness/core.md).
+"""
 
 import math
 from collections.abc import Callable, Sequence

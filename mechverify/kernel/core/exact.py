@@ -2,6 +2,8 @@
 
 Sums and products never round; quotients, roots and series are enclosed to `precision` bits or better. No
 floating-point operation decides anything, so a check doesn't rest on the axiom `ieee754`.
+
+Lemma C1 (docs/soundness/core.md).
 """
 
 from fractions import Fraction

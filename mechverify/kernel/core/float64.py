@@ -1,4 +1,7 @@
-"""float64 balls with outward rounding: the kernel's everyday arithmetic."""
+"""float64 balls with outward rounding: the kernel's everyday arithmetic.
+
+Lemma C1 (docs/soundness/core.md).
+"""
 
 import math
 from fractions import Fraction

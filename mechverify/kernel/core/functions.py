@@ -1,7 +1,9 @@
 """Elementwise functions of a model: how to enclose a value, and how far the function bends.
 
 The bend (second derivative) is all that a linear bound needs to know of a function: relaxation.py turns it into
-lines with proved offsets. A new function is one row here and one in docs/soundness.md.
+lines with proved offsets. A new function is one row here and one in lemma L4.
+
+Lemmas L2, L4 (docs/soundness/relaxation.md).
 """
 
 from collections.abc import Callable

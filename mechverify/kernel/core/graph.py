@@ -3,6 +3,8 @@
 One list of nodes in topological order, hash-consed. Three kinds of value: `real` tensors (the model), `ids`
 (tokens), and `int` scalars (the mechanism, integers.py). A row of `MODEL` checks operands and gives kind and shape;
 elementwise functions are rows of functions.py. Shapes have no batch axis.
+
+Lemma C3 (docs/soundness/core.md).
 """
 
 import math

@@ -2,6 +2,8 @@
 
 Every value knows a span (low, high) that holds it; spans stay below 2^62, so int64 arithmetic is exact.
 Truth values are 0 and 1.
+
+Lemma C3 (docs/soundness/core.md).
 """
 
 from collections.abc import Callable

@@ -2,6 +2,8 @@
 
 Work is counted in units of about a nanosecond or two, the same on every machine; a certificate announces how many its
 check takes (docs/certificate.md, "Cost"). Memory is bounded by the numbers that one value may have.
+
+Lemma C11 (docs/soundness/core.md).
 """
 
 import math

@@ -5,6 +5,8 @@
 not); sums are added in any order, with or without fused multiply-add; a quotient may be taken by a rounded
 reciprocal; softmax subtracts the largest score first, and its exp errs as the axiom `libm:float32` says.
 Each method returns balls that hold every value that such an evaluation can have.
+
+Lemma O1 (docs/soundness/options.md).
 """
 
 import numpy as np

@@ -3,6 +3,8 @@
 `derive` builds, from the expression itself, the states that are reachable after each token: what is
 known of every partly read operation. Nothing of it comes from the certificate. `towards` keeps what matters for
 reaching one class: for a maximum, two states ("all below m so far", "m seen") whatever the vocabulary.
+
+Lemma F2 (docs/soundness/fold.md).
 """
 
 from typing import NamedTuple

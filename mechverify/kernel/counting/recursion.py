@@ -1,4 +1,7 @@
-"""One recursion over a layered automaton, and what it answers about a cell: size, smallest sum, sums <= 0, all sums."""
+"""One recursion over a layered automaton, and what it answers about a cell: size, smallest sum, sums <= 0, all sums.
+
+Lemmas F3, F4, F5 (docs/soundness/fold.md).
+"""
 
 from collections import Counter
 from collections.abc import Callable, Sequence

@@ -2,6 +2,8 @@
 
 A lemma bounds site - mechanism, entry by entry. In the graph of the output the site is then replaced by mechanism +
 error, the error a further real input in the lemma's box: nothing else is known there of how the site came about.
+
+Lemma O2 (docs/soundness/options.md).
 """
 
 from collections.abc import Callable

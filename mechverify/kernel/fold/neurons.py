@@ -3,6 +3,8 @@
 A neuron reads z = base + sum_i e^(s_i) u_i / sum_i e^(s_i). For any trial value t, (z - t) sum_i e^(s_i) is a sum of
 one-token terms, whose least value over the inputs of every cell is found by one recursion; with bounds of
 sum_i e^(s_i) it says how far z is from t.
+
+Lemma F7 (docs/soundness/fold.md).
 """
 
 from typing import NamedTuple

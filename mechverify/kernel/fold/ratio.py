@@ -9,6 +9,8 @@ rows is
 s_i and u_i depending on the pinned token and on the token at position i, and linear operations keep that form. A layer
 of ReLU neurons that read such values is kept as it is: the output is such a form plus multiples of the neurons.
 This is what papers derive by hand for a one-layer model (EQKE, EVOU, EU).
+
+Lemma F1 (docs/soundness/fold.md).
 """
 
 from fractions import Fraction

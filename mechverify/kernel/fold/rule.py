@@ -9,6 +9,8 @@ cell and replaced there by lines (neurons.py), so that the sum is a bound. A cel
 every t is right everywhere. In another cell the witness says how to count: groups of rival outputs t, whose terms are
 replaced by the smallest of the group, bound the wrong inputs from above; one rival bounds them from below. Or the terms
 of every input are added up.
+
+Lemmas F6, F8, F9 (docs/soundness/fold.md).
 """
 
 from collections.abc import Iterator, Sequence

@@ -4,6 +4,8 @@ A form sum_i k_i z_i of a node's entries becomes one of its operands' entries: t
 transposing them, through functions and products by lines that bound them on the intervals already proved, the
 lower line where k_i > 0 and the upper one where k_i < 0 (CROWN: Zhang et al. 2018, arXiv 1811.00866, section 3.2).
 At the inputs the form's least value over the cell is exact, over boxes and over products of token sets.
+
+Lemmas L13, L15 (docs/soundness/relaxation.md).
 """
 
 from fractions import Fraction

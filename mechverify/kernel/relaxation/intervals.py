@@ -1,4 +1,7 @@
-"""Intervals of a rewritten graph's nodes, forwards, one operation after another, cells side by side."""
+"""Intervals of a rewritten graph's nodes, forwards, one operation after another, cells side by side.
+
+Lemmas L1, L2, L9, L11, L12 (docs/soundness/relaxation.md).
+"""
 
 from collections.abc import Iterable, Mapping
 from fractions import Fraction

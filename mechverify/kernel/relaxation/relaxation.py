@@ -4,6 +4,8 @@
 p_i = 1 / sum_j e^(s_j - s_i), whose terms are functions of linear forms, and beside it p_i = e_i (1 / sum_j e_j) with
 e_i = e^(s_i - c), where all share one quotient; contractions of two computed values become products and a sum; operands
 that broadcast are expanded.
+
+Lemmas L1, L5, L6, L7, L8 (docs/soundness/relaxation.md).
 """
 
 from collections.abc import Mapping

@@ -3,6 +3,8 @@
 Where a witness gives lines, they are used; any lines are sound. Otherwise the kernel takes its own. `farkas` is
 `linear` with multipliers of what is known in the part beside its box. `shared`: forms go through the second form of a
 softmax.
+
+Lemmas L11, L15 (docs/soundness/relaxation.md).
 """
 
 from functools import cached_property

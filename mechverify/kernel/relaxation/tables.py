@@ -2,6 +2,8 @@
 
 Rows of tokens (a + p b) mod m at position p, for all a and b below a prime m: at any two positions every pair of tokens
 stands in some row, so one evaluation of m^2 inputs tabulates every entry that depends on two tokens at most.
+
+Lemma L10 (docs/soundness/relaxation.md).
 """
 
 import math

@@ -1,4 +1,7 @@
-"""Rules `enumerate`, `counterexample` and `point`: run the model on single inputs; and `solver`, which runs nothing."""
+"""Rules `enumerate`, `counterexample` and `point`: run the model on single inputs; and `solver`, which runs nothing.
+
+Lemmas C5, C9 (docs/soundness/core.md); O3 (docs/soundness/options.md).
+"""
 
 import numpy as np
 

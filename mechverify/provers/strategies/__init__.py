@@ -1,6 +1,6 @@
 """Proof strategies by name, from the dearest to the cheapest: what each costs, assumes and proves.
 
-A strategy is one function that finds a proof; docs/strategies.md shows how to add your own. It decides nothing: the
+A strategy is one function that finds a proof; docs/compact_proofs.md shows how to add your own. It decides nothing: the
 kernel derives the bounds from the proof, and refuses one that doesn't give what the strategy says.
 """
 
@@ -78,7 +78,9 @@ def chosen(name: str) -> Strategy:
 def _own(path: str) -> Strategy:
     found = namespace(Path(path), "strategy").get("STRATEGY")
     if not isinstance(found, Strategy):
-        raise ClaimError(f"--strategy {path}: the file doesn't say STRATEGY = Strategy(...); see docs/strategies.md")
+        raise ClaimError(
+            f"--strategy {path}: the file doesn't say STRATEGY = Strategy(...); see docs/compact_proofs.md"
+        )
 
     def find(problem: Problem, budget: Budget) -> Attempt:
         try:

@@ -1,4 +1,7 @@
-"""The dimensions of a model that a proof leaves unexplained: estimates by hand, as the paper's (docs/strategies.md)."""
+"""The dimensions of a model that a proof leaves unexplained: estimates by hand, as the paper's.
+
+What is counted: docs/compact_proofs.md.
+"""
 
 from mechverify.kernel.compact.parts import parts_form
 from mechverify.provers.base import Problem
