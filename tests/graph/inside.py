@@ -17,6 +17,7 @@ from mechverify.graph.export import real_arithmetic
 METHODS = ("interval", "linear", "optimised")
 ROUNDED = 2.0**-40  # of a site's size: what the float64 copy may lie outside by
 SHORT = 2.0**11  # eps of the module's own type, of a site's size: the module itself
+ALONE = 200  # inputs of a module that can't take many at a time
 
 
 class Trial(NamedTuple):
@@ -36,7 +37,7 @@ def trial(
     module: nn.Module, inputs: tuple[Tensor, ...], vocab: int | None, seed: int, count: int, batched: bool = True
 ) -> Trial:
     """Capture, prove bounds of one of the module's sites around the example by a cheap method, check them with the
-    kernel, and compute the site by the module at `count` inputs: all at once if `batched`."""
+    kernel, and compute the site by the module at `count` inputs: all at once if `batched`, and if the module can."""
     rng = random.Random(seed)
     try:
         model = capture(module, *inputs, vocab=vocab)
@@ -53,7 +54,11 @@ def trial(
         return Trial("; ".join(outcome.reasons) or "nothing was proved")
     proved = kernel.check(outcome.certificate, limit=float("inf")).range
     points = _points(inputs, model.captured.vocab, radius, count, seed)
-    own = _values(module, site, points, batched)
+    try:
+        own = _values(module, site, points, batched)
+    except RuntimeError:  # a module for one input at a time: fewer of them
+        batched, points = False, [p[:ALONE] for p in points]
+        own = _values(module, site, points, batched)
     epsilon = torch.finfo(own.dtype)
     with mock.patch.object(torch, "finfo", lambda _: epsilon), real_arithmetic():  # the same function there
         exact = _values(_in_float64(module), site, [p.double() if p.is_floating_point() else p for p in points],
