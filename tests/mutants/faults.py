@@ -316,7 +316,6 @@ FAULTS = [
     Fault("norms", "norms.py", "return None if found is None else found[:, row]", "return None if found is None else found[:, 0 * row]", NORMS),
     Fault("norms", "norms.py", 'if node.op in ("view", "concat", "add", "over_root"):', 'if node.op in ("view", "concat", "add", "sub", "over_root"):', NORMS),
     Fault("norms", "norms.py", "all(bool((low >= 0).all()) for low in factors)", "all(bool((low >= 0).any()) for low in factors)", NORMS),
-    Fault("norms", "norms.py", "pending[operand] = ar.add(pending[operand], form) if operand in pending else form", "pending[operand] = form", NORMS),
     Fault("norms", "norms.py", "ar.ends(ar.div(ar.rational(ONE), root))[1]", "ar.ends(ar.div(ar.rational(ONE), root))[0]", NORMS),
     Fault("norms", "norms.py", "inner[0, np.arange(len(at)), at] = 1.0", "inner[0, np.arange(len(at)), np.sort(at)] = 1.0", NORMS),
     Fault("norms", "norms.py", "xp.amin(factors[:, at], -1)", "xp.amax(factors[:, at], -1)", NORMS),

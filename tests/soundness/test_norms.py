@@ -63,7 +63,7 @@ ALMOST = {
     "one row's root": (None, lambda m, x: m.two("mul", x, m.view(m.one("reciprocal", m.one("sqrt", _total(m, x))),
                                                                 (2, 3), 0, [0, 0]))),
     "less its half": (None, lambda m, x: _over(m, y := m.two("add", x, m.number(2e3)), m.two(
-        "sub", _total(m, y), _total(m, y, (0.5, 0.5, 0.5))), "rsqrt")),
+        "sub", _total(m, y), _total(m, m.two("mul", y, m.number(0.7)))), "rsqrt")),
     "a weight below zero": (None, lambda m, x: m.view(_over(m, y := m.two("add", x, m.number(2e3)), _total(
         m, y, (1, -0.9, 0.2)), "rsqrt"), (2,), 0, [3])),
     "plus what may be below zero": (None, lambda m, x: _over(m, x, m.two(
