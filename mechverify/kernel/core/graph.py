@@ -60,7 +60,7 @@ class Graph:
     def copy(self, meter: Meter | None = None) -> "Graph":
         """A graph with the same nodes, to which others may be added."""
         graph = Graph(self.length, self.values, meter or self.meter)
-        graph.nodes, graph._ids = [*self.nodes], {**self._ids}
+        graph.nodes, graph._ids, graph.slices = [*self.nodes], {**self._ids}, {**self.slices}
         return graph
 
     def ancestors(self, roots: list[int]) -> list[int]:

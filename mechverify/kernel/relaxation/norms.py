@@ -118,6 +118,7 @@ def _squares(known: "Intervals", s: int, c: int) -> Any | None:
     """Factors q >= 0 [cells, entries of s, entries of c] with s_r >= sum_j q_rj c_j^2."""
     s, row = _source(known, s)
     nodes = known.graph.nodes
+    known.ar.step(len(known.order), 0, 40)
     squares = [m for m in known.order if nodes[m].op == "power" and nodes[m].attr == 2 and m in known.bounds
                and _source(known, nodes[m].args[0])[0] == c]  # fmt: skip
     for square in squares:
@@ -137,7 +138,7 @@ def _share(known: "Intervals", part: int, s: int) -> Any | None:
     size, found = prod(nodes[s].shape), None
     if size * max(prod(nodes[m].shape) for m in known.order[: known.place[s] + 1]) > ROOM:
         return None  # the forms would be too wide to hold
-    ar.step(len(known.order), 1)
+    ar.step(len(known.order), 1, 40)
     pending = {s: ar.exact(ar.raw(np.eye(size).reshape(1, size, *nodes[s].shape)))}
     for n in reversed(known.order[: known.place[s] + 1]):
         if n not in pending:
