@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.functions import FUNCTIONS
 from mechverify.kernel.core.graph import entries

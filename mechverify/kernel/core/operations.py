@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mechverify.kernel.core import integers
-from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.elementary import pi
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
@@ -123,7 +122,7 @@ AXIS = _whole(0, 15, "axis")
 class Sliced(Operation):
     """A slice of these stays one."""
 
-    def slice(self, graph: "Graph", node: int, axis: int, index: int) -> Slice:
+    def slice(self, graph, node, axis, index):
         return "select", [node], (axis, index)
 
 
@@ -132,14 +131,14 @@ class Fixed(Sliced):
 
     operands = 0
 
-    def reads(self, graph: "Graph", node: Node, args: list[np.ndarray]) -> np.ndarray:
+    def reads(self, graph, node, args):
         return no_tokens(graph, node)
 
 
 class Elementwise(Operation):
     """An entry depends on the operands' entries at its own place, or at the one that they broadcast, alone."""
 
-    def slice(self, graph: "Graph", node: int, axis: int, index: int) -> Slice:
+    def slice(self, graph, node, axis, index):
         n = graph.nodes[node]
         return n.op, [self._operand(graph, a, axis - len(n.shape), index) for a in n.args], n.attr
 
@@ -149,7 +148,7 @@ class Elementwise(Operation):
         axis = len(shape) + from_right
         return node if axis < 0 else (node, axis, 0 if shape[axis] == 1 else index)
 
-    def reads(self, graph: "Graph", node: Node, args: list[np.ndarray]) -> np.ndarray:
+    def reads(self, graph, node, args):
         found = no_tokens(graph, node)
         for x in args:
             found = found | x.reshape(*(1,) * (found.ndim - x.ndim), *x.shape)
@@ -161,7 +160,7 @@ class OfTwo(Elementwise):
 
     operands, attribute = 2, NOTHING
 
-    def shape(self, graph: "Graph", args: list[Node], attr: None) -> Legal:
+    def shape(self, graph, args, attr):
         first, second = args
         need(first.kind == second.kind == "real", "an elementwise operation needs two real operands")
         try:
@@ -175,7 +174,7 @@ class OfOne(Elementwise):
 
     operands = 1
 
-    def shape(self, graph: "Graph", args: list[Node], attr: Any) -> Legal:
+    def shape(self, graph, args, attr):
         need(len(args) == 1 and args[0].kind == "real", "a function takes one real operand")
         return "real", args[0].shape
 
@@ -189,13 +188,13 @@ class OfOne(Elementwise):
 class Tokens(Sliced):
     operands, attribute, meaning = 0, NOTHING, "the token ids, [length]"
 
-    def shape(self, graph: "Graph", args: list[Node], attr: None) -> Legal:
+    def shape(self, graph, args, attr):
         return "ids", (graph.length,)
 
-    def value(self, known: "Evaluation", node: Node, args: list) -> np.ndarray:
+    def value(self, known, node, args):
         return known.tokens
 
-    def reads(self, graph: "Graph", node: Node, args: list[np.ndarray]) -> np.ndarray:
+    def reads(self, graph, node, args):
         return np.eye(graph.length, dtype=bool)
 
 
@@ -204,13 +203,13 @@ class Input(Sliced):
     attribute = Attribute("`[which, shape]`", _row(_of("natural"), _of("shape")),
                           lambda entry: _pair(entry, lambda e: e.an_integer(0, 2**10), sizes))  # fmt: skip
 
-    def shape(self, graph: "Graph", args: list[Node], attr: tuple[int, tuple]) -> Legal:
+    def shape(self, graph, args, attr):
         return "real", attr[1]
 
-    def value(self, known: "Evaluation", node: Node, args: list) -> Ball:
+    def value(self, known, node, args):
         return known.model.ar.exact(known.inputs[node.attr[0]])
 
-    def reads(self, graph: "Graph", node: Node, args: list[np.ndarray]) -> None:
+    def reads(self, graph, node, args):
         """What depends on a real input depends on more than tokens."""
 
 
@@ -224,10 +223,10 @@ class Weight(Fixed):
                           lambda entry: _pair(entry, Reader.text, sizes))  # fmt: skip
     meaning = "the leading part, of that shape, of a tensor of the weights"
 
-    def shape(self, graph: "Graph", args: list[Node], attr: tuple[str, tuple]) -> Legal:
+    def shape(self, graph, args, attr):
         return "real", attr[1]
 
-    def value(self, known: "Evaluation", node: Node, args: list) -> Ball:
+    def value(self, known, node, args):
         value = weight(known.weights, *node.attr)
         return known.model.ar.exact(value.reshape((1,) * known.batch + value.shape))
 
@@ -249,10 +248,10 @@ class Constant(Fixed):
     attribute = Attribute("`[shape, entries]`", _row(_of("shape"), _of("numbers")), _constant)
     meaning = "these numbers, row-major"
 
-    def shape(self, graph: "Graph", args: list[Node], attr: tuple[tuple, tuple]) -> Legal:
+    def shape(self, graph, args, attr):
         return "real", attr[0]
 
-    def value(self, known: "Evaluation", node: Node, args: list) -> Ball:
+    def value(self, known, node, args):
         shape, numbers = node.attr
         return known.model.ar.exact(np.array(numbers, float).reshape((1,) * known.batch + shape))
 
@@ -260,10 +259,10 @@ class Constant(Fixed):
 class Pi(Fixed):
     attribute, meaning = NOTHING, "the number pi"
 
-    def shape(self, graph: "Graph", args: list[Node], attr: None) -> Legal:
+    def shape(self, graph, args, attr):
         return "real", ()
 
-    def value(self, known: "Evaluation", node: Node, args: list) -> Ball:
+    def value(self, known, node, args):
         return pi(known.model.ar).map(lambda a: a.reshape((1,) * known.batch))
 
 
@@ -301,7 +300,7 @@ class View(Operation):
                           _read_view)  # fmt: skip
     meaning = "entry i is entry offset + sum_k strides[k] i_k of the flattened operand"
 
-    def shape(self, graph: "Graph", args: list[Node], attr: tuple) -> Legal:
+    def shape(self, graph, args, attr):
         (operand,), (shape, offset, strides) = args, attr
         need(len(shape) == len(strides), "a view needs a stride for each axis")
         reach = [(size - 1) * step for size, step in zip(shape, strides, strict=True)]
@@ -310,13 +309,13 @@ class View(Operation):
         need(0 <= low <= high < math.prod(operand.shape), f"a view reads outside its operand of shape {operand.shape}")
         return operand.kind, shape
 
-    def value(self, known: "Evaluation", node: Node, args: list) -> Ball | np.ndarray:
+    def value(self, known, node, args):
         if node.kind == "ids":
             return args[0].reshape(*args[0].shape[: known.batch], -1)[..., entries(node.attr)]
         at = entries(node.attr)
         return args[0].map(lambda a: a.reshape(*a.shape[: known.batch], -1)[..., at])
 
-    def slice(self, graph: "Graph", node: int, axis: int, index: int) -> Slice:
+    def slice(self, graph, node, axis, index):
         n = graph.nodes[node]
         if n.kind == "ids":
             return "select", [node], (axis, index)
@@ -341,14 +340,14 @@ class View(Operation):
                     return "view", [(operand, axis, int(index.flat[0]))], smaller
         return "view", [operand], view
 
-    def reads(self, graph: "Graph", node: Node, args: list[np.ndarray]) -> np.ndarray:
+    def reads(self, graph, node, args):
         return args[0].reshape(-1, graph.length)[entries(node.attr)]
 
 
 class Concat(Sliced):
     operands, attribute, meaning = None, AXIS, "the operands one after another along an axis; all other sizes are equal"
 
-    def shape(self, graph: "Graph", args: list[Node], attr: int) -> Legal:
+    def shape(self, graph, args, attr):
         shapes = [a.shape for a in args]
         legal = len(args) > 0 and all(a.kind == "real" for a in args) and 0 <= attr < len(shapes[0])
         need(legal, "concat needs an axis")
@@ -356,7 +355,7 @@ class Concat(Sliced):
         need(len(rest) == 1 and len({len(s) for s in shapes}) == 1, f"concat along axis {attr} of shapes {shapes}")
         return "real", (*shapes[0][:attr], sum(s[attr] for s in shapes), *shapes[0][attr + 1 :])
 
-    def value(self, known: "Evaluation", node: Node, args: list) -> Ball:
+    def value(self, known, node, args):
         """Each operand in its place of an array of zeros, added up: exact, and their exponents may differ."""
         here, start, total = np.arange(math.prod(node.shape)).reshape(node.shape), 0, None
         for a in args:
@@ -367,30 +366,30 @@ class Concat(Sliced):
             total, start = part if total is None else known.model.ar.add(total, part), start + width
         return total.map(lambda v: v.reshape(*v.shape[: known.batch], *node.shape))
 
-    def reads(self, graph: "Graph", node: Node, args: list[np.ndarray]) -> np.ndarray:
+    def reads(self, graph, node, args):
         return np.concatenate(args, node.attr)
 
 
 class Gather(Operation):
     operands, attribute, meaning = 2, NOTHING, "rows of a table (a `weight` or a `constant`) at token ids"
 
-    def shape(self, graph: "Graph", args: list[Node], attr: None) -> Legal:
+    def shape(self, graph, args, attr):
         rows, ids = args
         need(rows.op in ("weight", "constant") and ids.kind == "ids", "gather needs a table and token ids")
         enough = len(rows.shape) > 0 and rows.shape[0] >= len(graph.values)
         need(enough, "the embedding has fewer rows than the vocabulary")
         return "real", ids.shape + rows.shape[1:]
 
-    def value(self, known: "Evaluation", node: Node, args: list) -> Ball:
+    def value(self, known, node, args):
         return known.model.ar.exact(table(known.weights, known.graph.nodes[node.args[0]])[args[1]])
 
-    def slice(self, graph: "Graph", node: int, axis: int, index: int) -> Slice:
+    def slice(self, graph, node, axis, index):
         rows, ids = graph.nodes[node].args
         if axis < len(graph.nodes[ids].shape):
             return "gather", [rows, (ids, axis, index)], None
         return "select", [node], (axis, index)
 
-    def reads(self, graph: "Graph", node: Node, args: list[np.ndarray]) -> np.ndarray:
+    def reads(self, graph, node, args):
         ids = args[1]
         rank = len(node.shape) - ids.ndim + 1
         return no_tokens(graph, node) | ids.reshape(*ids.shape[:-1], *(1,) * rank, graph.length)
@@ -400,7 +399,7 @@ class Pick(Sliced):
     operands, attribute = 2, NOTHING
     meaning = "the slice along the first axis of a real value that an integer says; its span lies within the axis"
 
-    def shape(self, graph: "Graph", args: list[Node], attr: None) -> Legal:
+    def shape(self, graph, args, attr):
         legal = [a.kind for a in args] == ["real", "int"] and len(args[0].shape) > 0
         need(legal, "pick takes a real axis and an integer")
         low, high = args[1].span
@@ -408,14 +407,14 @@ class Pick(Sliced):
         need(0 <= low <= high < size, f"pick: the index reaches from {low} to {high}, the axis has {size} entries")
         return "real", args[0].shape[1:]
 
-    def value(self, known: "Evaluation", node: Node, args: list) -> Ball:
+    def value(self, known, node, args):
         x, index = args[0], known.of_batch(args[1])
         batch = np.broadcast_shapes(x.mid.shape[: known.batch], index.shape)
         at = index.reshape(*index.shape, *(1,) * (x.mid.ndim - known.batch))
         wide = x.map(lambda a: np.broadcast_to(a, (*batch, *a.shape[known.batch :])))
         return wide.map(lambda a: np.take_along_axis(a, at, known.batch).squeeze(known.batch))
 
-    def reads(self, graph: "Graph", node: Node, args: list[np.ndarray]) -> np.ndarray:
+    def reads(self, graph, node, args):
         return args[0].any(0) | args[1]
 
 
@@ -424,11 +423,11 @@ class Select(Sliced):
 
     operands, attribute, meaning = 1, None, "a slice"
 
-    def shape(self, graph: "Graph", args: list[Node], attr: tuple[int, int]) -> Legal:
+    def shape(self, graph, args, attr):
         axis, _ = attr
         return args[0].kind, args[0].shape[:axis] + args[0].shape[axis + 1 :]
 
-    def value(self, known: "Evaluation", node: Node, args: list) -> Ball | np.ndarray:
+    def value(self, known, node, args):
         axis, index = node.attr
         if node.kind == "ids" and known.graph.nodes[node.args[0]].op == "tokens":
             return known.selected(index)
@@ -436,7 +435,7 @@ class Select(Sliced):
             return np.take(args[0], index, axis + known.batch)
         return args[0].map(lambda a: np.take(a, index, axis + known.batch))
 
-    def reads(self, graph: "Graph", node: Node, args: list[np.ndarray]) -> np.ndarray:
+    def reads(self, graph, node, args):
         return np.take(args[0], node.attr[1], node.attr[0])
 
 
@@ -444,31 +443,31 @@ class Select(Sliced):
 
 
 class Add(OfTwo):
-    meaning = "the sum"
+    meaning = "the sum; shapes broadcast on the right"
 
-    def value(self, known: "Evaluation", node: Node, args: list) -> Ball:
+    def value(self, known, node, args):
         first, second = (known.align(a, len(node.shape)) for a in args)
         return known.model.add(first, second, products(known.graph, node))
 
 
 class Sub(OfTwo):
-    meaning = "the difference"
+    meaning = "the difference; likewise"
 
-    def value(self, known: "Evaluation", node: Node, args: list) -> Ball:
+    def value(self, known, node, args):
         return known.model.sub(*(known.align(a, len(node.shape)) for a in args))
 
 
 class Mul(OfTwo):
-    meaning = "the product"
+    meaning = "the product; likewise"
 
-    def value(self, known: "Evaluation", node: Node, args: list) -> Ball:
+    def value(self, known, node, args):
         return known.model.mul(*(known.align(a, len(node.shape)) for a in args))
 
 
 class OfEach(OfOne):
     """A row of functions.py."""
 
-    attribute, meaning = NOTHING, "the function of that name, of each entry ([below](#functions))"
+    attribute, meaning = NOTHING, "the function of that name, of each entry"
 
     def __init__(self, name: str):
         self.name = name
@@ -476,21 +475,21 @@ class OfEach(OfOne):
     def function(self, attr: None) -> Function:
         return FUNCTIONS[self.name]
 
-    def value(self, known: "Evaluation", node: Node, args: list) -> Ball:
+    def value(self, known, node, args):
         return known.model.function(self.name, FUNCTIONS[self.name], args[0])
 
 
 class Power(OfOne):
     attribute, meaning = _whole(2, 16, "the exponent, 2 to 16"), "the power, of each entry"
 
-    def shape(self, graph: "Graph", args: list[Node], attr: int) -> Legal:
+    def shape(self, graph, args, attr):
         need(attr is not None and 2 <= attr <= 16, "power takes an exponent from 2 to 16")
         return super().shape(graph, args, attr)
 
     def function(self, attr: int) -> Function:
         return power_of(attr)
 
-    def value(self, known: "Evaluation", node: Node, args: list) -> Ball:
+    def value(self, known, node, args):
         return known.model.function("power", power_of(node.attr), args[0])
 
 
@@ -498,11 +497,11 @@ class OverRoot(Elementwise):
     operands, attribute = 1, _whole(1, 2**30, "d, 1 to 2^30")
     meaning = "each entry divided by the square root of d"
 
-    def shape(self, graph: "Graph", args: list[Node], attr: int) -> Legal:
+    def shape(self, graph, args, attr):
         need(args[0].kind == "real", "over_root takes a real operand")
         return "real", args[0].shape
 
-    def value(self, known: "Evaluation", node: Node, args: list) -> Ball:
+    def value(self, known, node, args):
         model = known.model
         return model.div(args[0], model.sqrt(model.ar.rational(Fraction(node.attr))))
 
@@ -527,7 +526,7 @@ class Einsum(Operation):
                           _read_einsum)  # fmt: skip
     meaning = "the contraction; letters are distinct in each term, and a summed letter is in both"
 
-    def shape(self, graph: "Graph", args: list[Node], attr: str) -> Legal:
+    def shape(self, graph, args, attr):
         *terms, result = attr.replace("->", ",").split(",")
         sizes: dict[str, int] = {}
         need(len(terms) == len(args) == 2 and len(set(result)) == len(result), f"einsum {attr!r}")
@@ -540,10 +539,10 @@ class Einsum(Operation):
         need(set(sizes) - set(result) <= set(terms[0]) & set(terms[1]), f"einsum {attr!r} sums one operand alone")
         return "real", tuple(sizes[c] for c in result)
 
-    def value(self, known: "Evaluation", node: Node, args: list) -> Ball:
+    def value(self, known, node, args):
         return known.model.contract(node.attr, args[0], args[1])
 
-    def slice(self, graph: "Graph", node: int, axis: int, index: int) -> Slice:
+    def slice(self, graph, node, axis, index):
         n = graph.nodes[node]
         *terms, result = n.attr.replace("->", ",").split(",")
         letter = result[axis]
@@ -551,7 +550,7 @@ class Einsum(Operation):
         first, second, result = (t.replace(letter, "") for t in (*terms, result))
         return "einsum", operands, f"{first},{second}->{result}"
 
-    def reads(self, graph: "Graph", node: Node, args: list[np.ndarray]) -> np.ndarray:
+    def reads(self, graph, node, args):
         """What is summed, whatever the weights."""
         *terms, result = node.attr.replace("->", ",").split(",")
         found = no_tokens(graph, node)
@@ -596,7 +595,7 @@ class Softmax(Operation):
     )  # fmt: skip
     meaning = "over the kept entries of the last axis, the others zero; rows are for the last two axes, one row for all"
 
-    def shape(self, graph: "Graph", args: list[Node], attr: Any) -> Legal:
+    def shape(self, graph, args, attr):
         shape = args[0].shape
         need(args[0].kind == "real" and len(shape) > 0, "softmax takes a real operand with an axis")
         if type(attr) is tuple:
@@ -608,10 +607,10 @@ class Softmax(Operation):
             need(known, "softmax: mask")
         return "real", shape
 
-    def value(self, known: "Evaluation", node: Node, args: list) -> Ball:
+    def value(self, known, node, args):
         return known.model.softmax(args[0], kept(node))
 
-    def slice(self, graph: "Graph", node: int, axis: int, index: int) -> Slice:
+    def slice(self, graph, node, axis, index):
         n = graph.nodes[node]
         if axis == len(n.shape) - 1:
             return "select", [node], (axis, index)
@@ -622,7 +621,7 @@ class Softmax(Operation):
             mask = (n.attr[index if len(n.attr) > 1 else 0],)
         return "softmax", [(n.args[0], axis, index)], mask
 
-    def reads(self, graph: "Graph", node: Node, args: list[np.ndarray]) -> np.ndarray:
+    def reads(self, graph, node, args):
         """All entries that are kept."""
         keeps = np.broadcast_to(kept(node), node.shape)[..., None]
         return no_tokens(graph, node) | (args[0] & keeps).any(-2, keepdims=True)
@@ -642,19 +641,19 @@ def kept(node: Node) -> np.ndarray:
 class Number(Elementwise):
     operands, attribute, meaning = 1, NOTHING, "an integer as a real; its span is below 2^53"
 
-    def shape(self, graph: "Graph", args: list[Node], attr: None) -> Legal:
+    def shape(self, graph, args, attr):
         need(len(args) == 1 and args[0].kind == "int", "number takes an integer")
         need(max(map(abs, args[0].span)) < 2**53, "an integer of more than 53 bits as a real")
         return "real", ()
 
-    def value(self, known: "Evaluation", node: Node, args: list) -> Ball:
+    def value(self, known, node, args):
         return known.model.ar.whole(known.of_batch(args[0]))
 
 
 class Whole(Elementwise):
     """An integer. It has no axis, and so no slice."""
 
-    def value(self, known: "Evaluation", node: Node, args: list) -> np.ndarray:
+    def value(self, known, node, args):
         known.model.ar.spend(len(args) * math.prod(np.broadcast_shapes(*(a.shape for a in args))), 1 + len(args))
         means = known.graph.meanings
         return integers.apply(node.op, node.attr, args, lambda position: means[known.selected(position)])
@@ -668,11 +667,11 @@ class Value(Whole):
     operands, meaning = 0, "the integer that the token at position i means: an entry of `domain.values`"
     attribute = Attribute("i", _of("position"), _read_integer)
 
-    def shape(self, graph: "Graph", args: list[Node], attr: int | None) -> Legal:
+    def shape(self, graph, args, attr):
         need(attr is not None and 0 <= attr < graph.length, f"no token at position {attr!r}")
         return "int", (), graph.span
 
-    def reads(self, graph: "Graph", node: Node, args: list[np.ndarray]) -> np.ndarray:
+    def reads(self, graph, node, args):
         return np.arange(graph.length) == node.attr
 
 
@@ -680,7 +679,7 @@ class Integer(Whole):
     operands, meaning = 0, "that integer"
     attribute = Attribute("an integer", _of("integer"), _read_integer)
 
-    def shape(self, graph: "Graph", args: list[Node], attr: int | None) -> Legal:
+    def shape(self, graph, args, attr):
         need(attr is not None, "integer takes its value alone")
         return "int", (), (attr, attr)
 
@@ -688,7 +687,7 @@ class Integer(Whole):
 class OfIntegers(Whole):
     """A row of integers.py."""
 
-    meaning = "of integers ([Mechanism](#mechanism))"
+    meaning = "of integers: see [Mechanism](#mechanism)"
 
     def __init__(self, name: str):
         self.name, self.row = name, integers.OPERATIONS[name]
@@ -701,9 +700,9 @@ class OfIntegers(Whole):
         if self.row.most is None:
             return Attribute("null", {"type": "null"}, _read_integer)
         schema = {"type": "integer", "minimum": 1, "maximum": self.row.most}
-        return Attribute("k, from 1", schema, _read_integer)
+        return Attribute(f"k, from 1 to {self.row.most}", schema, _read_integer)
 
-    def shape(self, graph: "Graph", args: list[Node], attr: Any) -> Legal:
+    def shape(self, graph, args, attr):
         need(all(n.kind == "int" for n in args), f"an operand of {self.name!r} is not an integer")
         return "int", (), integers.span(self.name, [n.span for n in args], attr)
 
@@ -716,26 +715,26 @@ class Internal(Operation):
 
     attribute = None
 
-    def value(self, known: "Evaluation", node: Node, args: list) -> Any:
+    def value(self, known, node, args):
         raise Rejected(f"{node.op!r} has bounds, and no value")
 
-    def slice(self, graph: "Graph", node: int, axis: int, index: int) -> Slice:
+    def slice(self, graph, node, axis, index):
         return "select", [node], (axis, index)
 
-    def reads(self, graph: "Graph", node: Node, args: list[np.ndarray]) -> None: ...
+    def reads(self, graph, node, args): ...
 
 
 class Slack(Internal):
     operands, meaning = 2, "a small error"
 
-    def shape(self, graph: "Graph", args: list[Node], attr: None) -> Legal:
+    def shape(self, graph, args, attr):
         return "real", args[0].shape[:-1]
 
 
 class Pivot(Internal):
     operands, meaning = 2, "any constants of that shape"
 
-    def shape(self, graph: "Graph", args: list[Node], attr: str) -> Legal:
+    def shape(self, graph, args, attr):
         return Einsum().shape(graph, args, attr)
 
 

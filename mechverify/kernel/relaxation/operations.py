@@ -80,31 +80,31 @@ class Row:
 class Linear(Row, ABC):
     """Forms go through by transposing."""
 
-    def linear(self, known: "Intervals", n: int) -> bool:
+    def linear(self, known, n):
         return True
 
-    def bends(self, known: "Intervals", n: int) -> bool:
+    def bends(self, known, n):
         return False
 
     @abstractmethod
-    def ball(self, known: "Intervals", n: int) -> Ball: ...
+    def ball(self, known, n): ...
 
     @abstractmethod
-    def ends(self, known: "Intervals", n: int, found: Ends) -> Ends: ...
+    def ends(self, known, n, found): ...
 
     @abstractmethod
-    def transposed(self, known: "Intervals", n: int, k: Ball) -> Forms: ...
+    def transposed(self, known, n, k): ...
 
-    def back(self, known: "Relaxed", start: int, n: int, k: Ball) -> tuple[Forms, Ball | None]:
+    def back(self, known, start, n, k):
         return self.transposed(known, n, k), None
 
 
 class Curved(Row, ABC):
-    def linear(self, known: "Intervals", n: int) -> bool:
+    def linear(self, known, n):
         return False
 
     @abstractmethod
-    def ends(self, known: "Intervals", n: int, found: Ends) -> Ends: ...
+    def ends(self, known, n, found): ...
 
 
 class Fixed(Linear):
@@ -112,20 +112,20 @@ class Fixed(Linear):
 
     fixed = True
 
-    def ends(self, known: "Intervals", n: int, found: Ends) -> Ends:
+    def ends(self, known, n, found):
         return found
 
-    def transposed(self, known: "Intervals", n: int, k: Ball) -> Forms:
+    def transposed(self, known, n, k):
         raise self._refused(known, n)  # a form ends before, at the value
 
-    def back(self, known: "Relaxed", start: int, n: int, k: Ball) -> tuple[Forms, Ball | None]:
+    def back(self, known, start, n, k):
         return [], known.dot(k, known.bounds[n])
 
 
 class Exact(Fixed):
     """Numbers, whose ends they are."""
 
-    def ends(self, known: "Intervals", n: int, found: Ends) -> Ends:
+    def ends(self, known, n, found):
         number = self.ball(known, n).mid
         return number, number
 
@@ -133,10 +133,10 @@ class Exact(Fixed):
 class Ending(Curved):
     """A form ends here, at the interval."""
 
-    def bends(self, known: "Intervals", n: int) -> bool:
+    def bends(self, known, n):
         return False
 
-    def back(self, known: "Relaxed", start: int, n: int, k: Ball) -> tuple[Forms, Ball | None]:
+    def back(self, known, start, n, k):
         return [], known.dot(k, known.bounds[n])
 
 
@@ -152,47 +152,47 @@ def _ends(known: "Intervals", n: int) -> list[Ends]:
 
 
 class Tokens(Row):
-    def positions(self, known: "Intervals", n: int) -> np.ndarray:
+    def positions(self, known, n):
         return np.arange(known.graph.length)
 
 
 class Input(Linear):
     """A form ends here, at the box."""
 
-    def ball(self, known: "Intervals", n: int) -> Ball:
+    def ball(self, known, n):
         return known.cells.inputs[known.graph.nodes[n].attr[0]]
 
-    def ends(self, known: "Intervals", n: int, found: Ends) -> Ends:
+    def ends(self, known, n, found):
         corners = known.cells.corners
         return corners[known.graph.nodes[n].attr[0]] if corners else found
 
-    def transposed(self, known: "Intervals", n: int, k: Ball) -> Forms:
+    def transposed(self, known, n, k):
         raise self._refused(known, n)
 
-    def back(self, known: "Relaxed", start: int, n: int, k: Ball) -> tuple[Forms, Ball | None]:
+    def back(self, known, start, n, k):
         return [], known.dot(k, known.bounds[n])
 
 
 class Weight(Exact):
-    def ball(self, known: "Intervals", n: int) -> Ball:
+    def ball(self, known, n):
         return known.ar.exact(known.ar.raw(weight(known.weights, *known.graph.nodes[n].attr)[None]))
 
 
 class Constant(Exact):
-    def ball(self, known: "Intervals", n: int) -> Ball:
+    def ball(self, known, n):
         shape, numbers = known.graph.nodes[n].attr
         return known.ar.exact(known.ar.raw(np.array(numbers, float).reshape(1, *shape)))
 
 
 class Pi(Fixed):
-    def ball(self, known: "Intervals", n: int) -> Ball:
+    def ball(self, known, n):
         return pi(known.ar).map(lambda a: a.reshape(1))
 
 
 class Pivot(Fixed):
     """Any numbers; near the value."""
 
-    def ball(self, known: "Intervals", n: int) -> Ball:
+    def ball(self, known, n):
         points = (x.point for x in _balls(known, n))
         return known.ar.exact(known.finite(known.ar.contract(known.graph.nodes[n].attr, *points).mid))
 
@@ -201,19 +201,19 @@ class Pivot(Fixed):
 
 
 class View(Linear):
-    def positions(self, known: "Intervals", n: int) -> np.ndarray:
+    def positions(self, known, n):
         node = known.graph.nodes[n]
         return known.positions[node.args[0]].ravel()[entries(node.attr)]
 
-    def ball(self, known: "Intervals", n: int) -> Ball:
+    def ball(self, known, n):
         (x,), at = _balls(known, n), entries(known.graph.nodes[n].attr)
         return x.map(lambda a: a.reshape(a.shape[0], -1)[:, at])
 
-    def ends(self, known: "Intervals", n: int, found: Ends) -> Ends:
+    def ends(self, known, n, found):
         ((low, high),), view = _ends(known, n), known.graph.nodes[n].attr
         return viewed(low, view), viewed(high, view)
 
-    def transposed(self, known: "Intervals", n: int, k: Ball) -> Forms:
+    def transposed(self, known, n, k):
         ar, node, lead = known.ar, known.graph.nodes[n], k.mid.shape[:2]
         shape = known.graph.nodes[node.args[0]].shape
         at = entries(node.attr).ravel()
@@ -231,14 +231,14 @@ def viewed(a: Any, view: tuple) -> Any:
 class Select(Row):
     """Of ids; slices of real values are rewritten to views."""
 
-    def positions(self, known: "Intervals", n: int) -> np.ndarray:
+    def positions(self, known, n):
         node = known.graph.nodes[n]
         axis, index = node.attr
         return np.take(known.positions[node.args[0]], index, axis)
 
 
 class Concat(Linear):
-    def ball(self, known: "Intervals", n: int) -> Ball:
+    def ball(self, known, n):
         ar, shape = known.ar, known.graph.nodes[n].shape
         size, whole = prod(shape), ar.rational(Fraction(0))
         for (_, at), x in zip(self._places(known, n), _balls(known, n), strict=True):
@@ -246,7 +246,7 @@ class Concat(Linear):
             whole = ar.add(whole, part.map(lambda a: a.reshape(-1, *shape)))
         return whole
 
-    def ends(self, known: "Intervals", n: int, found: Ends) -> Ends:
+    def ends(self, known, n, found):
         xp, operands, axis = known.ar.xp, _ends(known, n), known.graph.nodes[n].attr + 1
         cells = max(end.shape[0] for ends in operands for end in ends)
         low, high = (
@@ -255,7 +255,7 @@ class Concat(Linear):
         )
         return low, high
 
-    def transposed(self, known: "Intervals", n: int, k: Ball) -> Forms:
+    def transposed(self, known, n, k):
         flat = k.map(lambda a: a.reshape(*k.mid.shape[:2], -1))
         forms = []
         for operand, at in self._places(known, n):
@@ -276,15 +276,15 @@ class Concat(Linear):
 class Gather(Curved):
     """A form of embeddings is one of one-hot tokens."""
 
-    def bends(self, known: "Intervals", n: int) -> bool:
+    def bends(self, known, n):
         return False
 
-    def ends(self, known: "Intervals", n: int, found: Ends) -> Ends:
+    def ends(self, known, n, found):
         rows = self._table(known, n)
         low, high = (self._least(known, n, sign * rows) for sign in (1, -1))
         return low, -high
 
-    def back(self, known: "Relaxed", start: int, n: int, k: Ball) -> tuple[Forms, Ball | None]:
+    def back(self, known, start, n, k):
         ar, places, rows = known.ar, known.positions[known.graph.nodes[n].args[1]].ravel(), self._table(known, n)
         reserve(*k.mid.shape[:2], known.graph.length, len(rows))
         flat = k.map(lambda a: a.reshape(*a.shape[:2], len(places), -1))
@@ -307,7 +307,7 @@ class Gather(Curved):
 
 
 class Pick(Ending):
-    def ends(self, known: "Intervals", n: int, found: Ends) -> Ends:
+    def ends(self, known, n, found):
         ar, xp, node = known.ar, known.ar.xp, known.graph.nodes[n]
         least, most = known.ends[node.args[0]]
         low, high = np.array(known.spans[node.args[1]]).T[:, :, None]
@@ -321,25 +321,25 @@ class Pick(Ending):
 
 
 class Add(Linear):
-    def ball(self, known: "Intervals", n: int) -> Ball:
+    def ball(self, known, n):
         return known.ar.add(*_balls(known, n))
 
-    def ends(self, known: "Intervals", n: int, found: Ends) -> Ends:
+    def ends(self, known, n, found):
         return lines.total(known.ar, *_ends(known, n))
 
-    def transposed(self, known: "Intervals", n: int, k: Ball) -> Forms:
+    def transposed(self, known, n, k):
         return [(a, k) for a in known.graph.nodes[n].args]
 
 
 class Sub(Linear):
-    def ball(self, known: "Intervals", n: int) -> Ball:
+    def ball(self, known, n):
         return known.ar.sub(*_balls(known, n))
 
-    def ends(self, known: "Intervals", n: int, found: Ends) -> Ends:
+    def ends(self, known, n, found):
         first, (low, high) = _ends(known, n)
         return lines.total(known.ar, first, (-high, -low))
 
-    def transposed(self, known: "Intervals", n: int, k: Ball) -> Forms:
+    def transposed(self, known, n, k):
         first, second = known.graph.nodes[n].args
         return [(first, k), (second, -k)]
 
@@ -347,16 +347,16 @@ class Sub(Linear):
 class Mul(Row):
     """Linear where an operand is fixed; otherwise it bends, and planes bound it."""
 
-    def linear(self, known: "Intervals", n: int) -> bool:
+    def linear(self, known, n):
         return bool(known.fixed & set(known.graph.nodes[n].args))
 
-    def bends(self, known: "Intervals", n: int) -> bool:
+    def bends(self, known, n):
         return not self.linear(known, n)
 
-    def ball(self, known: "Intervals", n: int) -> Ball:
+    def ball(self, known, n):
         return known.ar.mul(*_balls(known, n))
 
-    def ends(self, known: "Intervals", n: int, found: Ends) -> Ends:
+    def ends(self, known, n, found):
         x, y = _ends(known, n)
         if not self.linear(known, n) and self._same(known, *known.graph.nodes[n].args):
             return lines.image(known.ar, power_of(2), *x)
@@ -367,12 +367,12 @@ class Mul(Row):
         (first, here), (second, there) = (known.source(n, slices=True) for n in (x, y))
         return first == second and np.array_equal(here, there)
 
-    def transposed(self, known: "Intervals", n: int, k: Ball) -> Forms:
+    def transposed(self, known, n, k):
         args = known.graph.nodes[n].args
         one, other = args if args[1] in known.fixed else args[::-1]
         return [(one, known.ar.mul(k, known.bounds[other].map(lambda a: a[:, None])))]
 
-    def back(self, known: "Relaxed", start: int, n: int, k: Ball) -> tuple[Forms, Ball | None]:
+    def back(self, known, start, n, k):
         if self.linear(known, n):
             return self.transposed(known, n, k), None
         return known.through_product(start, n, k)
@@ -381,27 +381,27 @@ class Mul(Row):
 class OfEach(Curved):
     """A function of each entry, bounded by lines."""
 
-    def bends(self, known: "Intervals", n: int) -> bool:
+    def bends(self, known, n):
         return True
 
-    def ends(self, known: "Intervals", n: int, found: Ends) -> Ends:
+    def ends(self, known, n, found):
         (x,), f = _ends(known, n), function_of(known.graph.nodes[n])
         return lines.image(known.ar, f, *x)
 
-    def back(self, known: "Relaxed", start: int, n: int, k: Ball) -> tuple[Forms, Ball | None]:
+    def back(self, known, start, n, k):
         return known.through_function(start, n, k)
 
 
 class OverRoot(Linear):
-    def ball(self, known: "Intervals", n: int) -> Ball:
+    def ball(self, known, n):
         (x,) = _balls(known, n)
         return self._divided(known, n, x)
 
-    def ends(self, known: "Intervals", n: int, found: Ends) -> Ends:
+    def ends(self, known, n, found):
         (x,), ar = _ends(known, n), known.ar
         return lines.product(ar, x, ar.ends(self._divided(known, n, ar.rational(Fraction(1)))))
 
-    def transposed(self, known: "Intervals", n: int, k: Ball) -> Forms:
+    def transposed(self, known, n, k):
         return [(known.graph.nodes[n].args[0], self._divided(known, n, k))]
 
     def _divided(self, known: "Intervals", n: int, x: Ball) -> Ball:
@@ -411,10 +411,10 @@ class OverRoot(Linear):
 class Einsum(Linear):
     """One operand is fixed; other contractions are rewritten to products and a sum."""
 
-    def ball(self, known: "Intervals", n: int) -> Ball:
+    def ball(self, known, n):
         return known.ar.contract(known.graph.nodes[n].attr, *_balls(known, n))
 
-    def ends(self, known: "Intervals", n: int, found: Ends) -> Ends:
+    def ends(self, known, n, found):
         """Of sums of products k x with fixed k, from what balls say, which is all where every end is finite; but a sum
         of what isn't negative isn't negative."""
         xp, args = known.ar.xp, known.graph.nodes[n].args
@@ -445,7 +445,7 @@ class Einsum(Linear):
         (first, missing), (second, more) = parts
         return xp.where((missing.mid > 0) | (more.mid > 0), -np.inf, ar.ends(ar.add(first, second))[0])
 
-    def transposed(self, known: "Intervals", n: int, k: Ball) -> Forms:
+    def transposed(self, known, n, k):
         node = known.graph.nodes[n]
         *terms, result = node.attr.replace("->", ",").split(",")
         at = 1 if node.args[0] in known.fixed else 0
@@ -460,7 +460,7 @@ class Softmax(Row):
 class Slack(Ending):
     """What capping the scores takes from a share: nothing, where no room (the first operand) is negative."""
 
-    def ends(self, known: "Intervals", n: int, found: Ends) -> Ends:
+    def ends(self, known, n, found):
         room = known.graph.nodes[n].args[0]
         zero = 0 * known.finite(known.bounds[room].point.mid).sum(-1)
         inactive = bool((known.ends[room][0] >= 0).all())
@@ -471,13 +471,13 @@ class Slack(Ending):
 
 
 class Number(Ending):
-    def ends(self, known: "Intervals", n: int, found: Ends) -> Ends:
+    def ends(self, known, n, found):
         low, high = np.array(known.spans[known.graph.nodes[n].args[0]], float).T
         return known.ar.raw(low), known.ar.raw(high)
 
 
 class Value(Row):
-    def spans(self, known: "Intervals", n: int) -> list[Span]:
+    def spans(self, known, n):
         values, position = known.graph.meanings, known.graph.nodes[n].attr
         known.ar.step(len(known.cells) * len(values), 1)
         at = [values[allowed[position]] for allowed in known.cells.allowed]
@@ -485,14 +485,14 @@ class Value(Row):
 
 
 class Integer(Row):
-    def spans(self, known: "Intervals", n: int) -> list[Span]:
+    def spans(self, known, n):
         return [(known.graph.nodes[n].attr, known.graph.nodes[n].attr)] * len(known.cells)
 
 
 class OfIntegers(Row):
     """By interval arithmetic; of integers that are known, the value."""
 
-    def spans(self, known: "Intervals", n: int) -> list[Span]:
+    def spans(self, known, n):
         node, found = known.graph.nodes[n], []
         for s in zip(*(known.spans[a] for a in node.args), strict=True):
             low, high = integers.span(node.op, list(s), node.attr)
