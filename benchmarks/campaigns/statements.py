@@ -36,7 +36,7 @@ from tests.independent.sentence import Graph, false_lines
 from tests.models import as_bytes, random_weights
 from tests.soundness import forge, networks
 
-COUNT, QUICK = 2_000, 300
+COUNT, QUICK = 2_000, 150
 NAMES = [
     "x0", "input0", "n3", "t1", "exp", "0", "12.weight", "mlp.0", "h@1", "(x0[0] + 1)", "a, b", "PROVED", "claimed",
     "x0.b", "a\nverdict  PROVED", "\x1b[31mred", "\u202eevil", "\ud800", "", " ", "long" * 60, "a-b", "1*2^3", "'", '"',
