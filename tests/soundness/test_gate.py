@@ -60,7 +60,7 @@ ALLOWED = {
     "relaxation/intervals.Intervals._concat_entries": ASKED,
     "relaxation/intervals.Intervals._curved_ends": ASKED,
     "relaxation/intervals.Intervals.transposed": ASKED,
-    "compact/leads.Lead.of": TABLES,
+    "compact/leads.Joint.of": TABLES,
     "compact/leads.Leads.lead": TABLES,
     "compact/leads.Leads._scaled": TABLES,
     "relaxation/backward.Relaxed.range": "at most FORMS coefficients at a time, and asks for them",

@@ -40,7 +40,7 @@ class Function(NamedTuple):
     reach: tuple[float, float] = (-FAR, FAR)
 
 
-def _q(ar: Arithmetic, p: int, q: int = 1) -> Ball:
+def _q(ar: Arithmetic, p: int | Fraction, q: int = 1) -> Ball:
     return ar.rational(Fraction(p, q))
 
 
@@ -136,6 +136,12 @@ def _wave(ar: Arithmetic, p: Ball, q: Ball, fp: Ball, fq: Ball) -> tuple[Ball, B
     return ar.sub(-fp, width), ar.add(-fp, width)
 
 
+def _bend_of_log(ar: Arithmetic, p: Ball, q: Ball, fp: Ball, fq: Ball) -> tuple[Ball, Ball]:
+    """f'' = -1 / x^2, which increases."""
+    low, high = (-ar.div(_q(ar, 1), ar.mul(x, x)) for x in (p, q))
+    return low, high
+
+
 def power_of(n: int) -> Function:
     """x^n; its bend n (n-1) x^(n-2) is monotone on either side of zero."""
 
@@ -162,8 +168,7 @@ FUNCTIONS: dict[str, Function] = {
     "relu": Function(relu, _within(0, 0), 1, breakpoint=True, least=0.0, reach=(-MOST, MOST)),
     "abs": Function(absolute, _within(0, 0), breakpoint=True, even=True, least=0.0, reach=(-MOST, MOST)),
     "exp": Function(elementary.exp, _monotone(lambda ar, f: f, rising=True), 1, least=0.0, reach=(-745.0, 709.78)),
-    "log": Function(elementary.log, lambda ar, p, q, fp, fq: tuple(-ar.div(_q(ar, 1), ar.mul(x, x)) for x in (p, q)),
-                    1, positive=True, reach=(LEAST, MOST)),
+    "log": Function(elementary.log, _bend_of_log, 1, positive=True, reach=(LEAST, MOST)),
     "sqrt": Function(elementary.sqrt, _monotone(lambda ar, f: -ar.div(_q(ar, 1, 4), power(ar, f, 3)), rising=True),
                      1, root=True, least=0.0, reach=(LEAST, MOST)),
     "rsqrt": Function(rsqrt, _monotone(_times(Fraction(3, 4), 5), rising=False), -1, positive=True, least=0.0,
