@@ -26,7 +26,7 @@ from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import NotACertificate, Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
-from mechverify.kernel.relaxation import relaxation
+from mechverify.kernel.relaxation import lines, operations
 from mechverify.kernel.relaxation import rule as linear
 from mechverify.kernel.relaxation.backward import Relaxed
 from mechverify.kernel.relaxation.intervals import Intervals
@@ -280,7 +280,7 @@ class Runner(TorchRunner):
         if node.op == "slack":
             others = self.graph.nodes[self.graph.nodes[node.args[1]].args[0]]
             (shape, kept), (room, capped) = self.graph.nodes[others.args[1]].attr, args
-            powers = torch.exp(relaxation.CAP - room) * torch.tensor(kept).double().reshape(shape)
+            powers = torch.exp(operations.CAP - room) * torch.tensor(kept).double().reshape(shape)
             return 1 / (1 + powers.sum(-1)) - 1 / capped
         return super()._compute(n, args, tokens, inputs)
 
@@ -475,13 +475,13 @@ def hostile(step: int) -> Attack:
 def handed() -> Iterator[tuple[str, str]]:
     """What the kernel's steps say of balls that are not finite."""
     ar, one = Float64(), Ball(np.ones(3), np.ones(3))
-    curve = relaxation.curve(ar, kernel_functions.FUNCTIONS["exp"], *ar.ends(one))
+    curve = lines.curve(ar, kernel_functions.FUNCTIONS["exp"], *ar.ends(one))
     steps: dict[str, Callable[[Ball], Any]] = {
-        "hull": lambda x: relaxation.hull(ar, x, one),
-        "hull, above": lambda x: relaxation.hull(ar, one, x),
-        "slope": lambda x: relaxation.offset(ar, curve, x, upper=False),
-        "plane": lambda x: relaxation.plane(ar, x, one, ar.rational(Fraction(1, 2)), upper=True),
-        "mixture": lambda x: relaxation.plane(ar, one, one, x, upper=False),
+        "hull": lambda x: lines.hull(ar, x, one),
+        "hull, above": lambda x: lines.hull(ar, one, x),
+        "slope": lambda x: lines.offset(ar, curve, x, upper=False),
+        "plane": lambda x: lines.plane(ar, x, one, ar.rational(Fraction(1, 2)), upper=True),
+        "mixture": lambda x: lines.plane(ar, one, one, x, upper=False),
     }
     for name, step in steps.items():
         for bad in (np.nan, np.inf, -np.inf):

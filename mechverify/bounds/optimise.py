@@ -12,7 +12,7 @@ from mechverify.kernel.core.errors import Stopped, Unsupported
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.relaxation.backward import Lines, Relaxed
 from mechverify.kernel.relaxation.intervals import Cells
-from mechverify.kernel.relaxation.relaxation import Rewritten
+from mechverify.kernel.relaxation.rewriting import Rewritten
 
 DECAY = 0.05  # of the rate, from the first step to the last
 RECENT, WORTH = 5, 1e-3  # so many steps that gain no more than this share of the width are the last ones

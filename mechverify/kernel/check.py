@@ -7,6 +7,7 @@ Lemmas C6, C7 (docs/soundness/core.md).
 """
 
 import json
+import math
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -30,6 +31,7 @@ NAMED_AT_WILL = {2, 3}  # versions whose files may name sites and tensors in any
 LIMIT = 5e9  # units of work where a certificate doesn't announce its own: five to nine seconds
 MOST_WORK = 10**18  # that a certificate may announce: decades
 SECONDS = 1.7e-9  # that a unit of work takes, about
+ALLOWANCE = 1.25  # what a later kernel may count more than the one that wrote the file
 IN_EXACT = 50  # as much work, at most, in exact arithmetic
 PER_BYTE, PER_WEIGHT = 200, 2  # units of work for reading a byte of the document, and of the weights
 AXIOMS = {
@@ -113,7 +115,7 @@ def _allowed(announced: int | None, exact: bool, limit: float | None) -> float:
     if limit is not None and limit < announced:
         said = f"it announces {announced:.3g} units of work, more than the limit of {limit:.3g}"
         raise OverLimit(f"{said}; --limit allows more")
-    return announced * (IN_EXACT if exact else 1)
+    return min(announced * ALLOWANCE, math.inf if limit is None else limit) * (IN_EXACT if exact else 1)
 
 
 def _decide(document: Reader, weights: bytes, arithmetic: Arithmetic, forbid: Collection[str]) -> Theorem:

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mechverify.kernel.core.errors import Unsupported
-from mechverify.kernel.core.evaluate import entries, table
-from mechverify.kernel.core.graph import Node
+from mechverify.kernel.core.graph import Node, entries
+from mechverify.kernel.core.operations import table
 from mechverify.kernel.core.ranges import RangeClaim
 
 PRODUCTS = 16  # of two values that depend on the input: z3 gives up on more

@@ -15,7 +15,7 @@ from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.exact import Exact
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.functions import FUNCTIONS, Function, power_of
-from mechverify.kernel.relaxation import relaxation
+from mechverify.kernel.relaxation import lines
 from tests.soundness.networks import FUNCTIONS as TRUE
 
 COUNT = int(os.environ.get("MECHVERIFY_POINTS", 40_000)) // 1_000
@@ -79,7 +79,7 @@ def test_lines_and_images_hold_at_every_point(name):
         try:
             x = between(low, high)
             low, high = (float(end.item()) for end in ar.ends(x))
-            curve, (bottom, top) = (step(ar, f, *ar.ends(x)) for step in (relaxation.curve, relaxation.image))
+            curve, (bottom, top) = (step(ar, f, *ar.ends(x)) for step in (lines.curve, lines.image))
             y = curve.values.mid.ravel()
             chord = (y[-1] - y[0]) / (high - low) if high > low else 0.0
             slopes = [
@@ -91,7 +91,7 @@ def test_lines_and_images_hold_at_every_point(name):
                 rng.normal() * 10.0 ** rng.integers(-5, 5),
             ]
             slopes = np.array([[s for s in slopes if np.isfinite(s)]])
-            ends = [relaxation.offset(ar, curve, ar.exact(slopes), upper).mid.ravel() for upper in (False, True)]
+            ends = [lines.offset(ar, curve, ar.exact(slopes), upper).mid.ravel() for upper in (False, True)]
         except Rejected:
             continue
         tested += 1
@@ -115,9 +115,9 @@ def test_lines_are_not_much_wider_than_the_function(name):
     """Of chords on an interval where it is smooth: not half as much again as a parabola's f'' h^2 / 8."""
     ar, f = Float64(), ALL[name]
     for width in (1e-9, 1e-3, 0.05):
-        c = relaxation.curve(ar, f, *ar.ends(between(1.0, 1.0 + width)))
+        c = lines.curve(ar, f, *ar.ends(between(1.0, 1.0 + width)))
         chord = ar.exact((c.values.mid[-1] - c.values.mid[0]) / (c.points.mid[-1] - c.points.mid[0]))
-        gap = relaxation.offset(ar, c, chord, True).mid - relaxation.offset(ar, c, chord, False).mid
+        gap = lines.offset(ar, c, chord, True).mid - lines.offset(ar, c, chord, False).mid
         bends = max(float(abs(bent(name, arb(1 + width * k / 4))).mid()) for k in range(5))
         assert 0 <= gap.item() < 1.5 * bends * width**2 / 8 + width**3 + 1e-13
 
@@ -262,16 +262,16 @@ def test_what_is_no_number_is_refused_or_bounds_nothing(name, x):
     for ball in (Ball(np.array([[1.0, x]]), np.zeros((1, 2))), Ball(np.ones((1, 2)), np.array([[0.0, abs(x)]]))):
         if ALL[name].positive or ALL[name].root:
             with pytest.raises(Rejected):
-                relaxation.image(ar, ALL[name], *ar.ends(ball))
+                lines.image(ar, ALL[name], *ar.ends(ball))
         else:
-            low, high = relaxation.image(ar, ALL[name], *ar.ends(ball))
+            low, high = lines.image(ar, ALL[name], *ar.ends(ball))
             assert low[0, 1] == ALL[name].least and high[0, 1] == ALL[name].most
 
 
 @pytest.mark.parametrize("name", [n for n, f in ALL.items() if f.positive])
 @pytest.mark.parametrize("low, high", [(0.0, 1.0), (-0.0, 1.0), (-1.0, 1.0), (-1.0, 2.0), (-2.0, -1.0), (0.0, 0.0)])
 def test_what_may_not_be_positive_is_refused(name, low, high):
-    for step in (relaxation.curve, relaxation.image):
+    for step in (lines.curve, lines.image):
         with pytest.raises(Rejected):
             step(Float64(), ALL[name], *Float64().ends(between(low, high)))
 
@@ -299,7 +299,7 @@ def test_the_least_value_is_proved_by_subdivision(name, reached):
 def test_known_ranges_hold_and_infinite_ends_bound_one_side(name):
     ar, f = Float64(), ALL[name]
     first = 1.0 if f.positive or f.root else -np.inf
-    low, high = relaxation.image(ar, f, np.array([first]), np.array([np.inf]))
+    low, high = lines.image(ar, f, np.array([first]), np.array([np.inf]))
     for x in (1.0, 1.5, 3.0, 100.0, 700.0, *([] if first == 1 else [-1e3, -1.0, -0.75, 0.0])):
         assert not (truth(name, x) < arb(low.item()) or truth(name, x) > arb(high.item()))
     assert low.item() >= f.least and high.item() <= f.most and not np.isnan([low, high]).any()

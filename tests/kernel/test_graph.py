@@ -1,4 +1,4 @@
-"""The legality table: what isn't legal is refused where it is built."""
+"""What a row of the operations forbids: what isn't legal is refused where it is built."""
 
 import pytest
 

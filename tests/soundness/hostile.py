@@ -13,6 +13,7 @@ from flint import arb
 from mechverify.kernel import Rejected
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.relaxation import rule as linear
 from mechverify.kernel.relaxation.backward import Relaxed
 from mechverify.kernel.relaxation.intervals import Intervals
@@ -262,6 +263,7 @@ class Proved(NamedTuple):
     """What one kind of bounds says of some nodes, the ends [parts or 1, *shape] of each, and the pivots chosen."""
 
     kind: str
+    graph: Graph
     ends: list[tuple[int, tuple]]
     pivots: dict[int, np.ndarray]
 
@@ -280,14 +282,14 @@ def outside(net: Network, rng: np.random.Generator, count: int = 32) -> list[tup
                 if alone or values is None:
                     pivots = {n: mid[i if len(mid) > 1 else 0] for n, mid in proof.pivots.items()}
                     here = {n for n, _ in proof.ends} if alone else nodes
-                    values = evaluate(claim.graph, claim.weights, sorted(here), tokens, inputs, exact=True, pivots=pivots,
+                    values = evaluate(proof.graph, claim.weights, sorted(here), tokens, inputs, exact=True, pivots=pivots,
                                       bits=BITS)  # fmt: skip
                 for n, ends in proof.ends:
                     low, high = (np.broadcast_to(e[i if len(e) > 1 else 0], values[n].shape) for e in ends)
                     assert not (np.isnan(low).any() or np.isnan(high).any()), ("an end is no number", n, net)
                     for at, v in np.ndenumerate(values[n]):
                         if v < arb(float(low[at])) or v > arb(float(high[at])):
-                            found.append((proof.kind, n, claim.graph.nodes[n].op, low[at], v.str(20), high[at],
+                            found.append((proof.kind, n, proof.graph.nodes[n].op, low[at], v.str(20), high[at],
                                           tokens[at[0]].tolist(), [x[at[0]].tolist() for x in inputs], net))  # fmt: skip
     return found if proofs else None
 
@@ -295,12 +297,13 @@ def outside(net: Network, rng: np.random.Generator, count: int = 32) -> list[tup
 def _proved(claim: Any, pieces: list, kind: str, rng: np.random.Generator) -> Proved | None:
     job = Job(claim, Float64())
     try:
+        graph, roots = (rewriting := job.once(linear.Rewriting)).graph, rewriting.roots
         cells = linear.cells(job, pieces)
         if kind == "interval":
-            known: Any = Intervals(job.ar, claim.graph, claim.weights, job.roots, cells)
+            known: Any = Intervals(job.ar, graph, claim.weights, roots, cells)
         else:
             lines = AnyLines(rng) if kind == "any lines" else None
-            known = Relaxed(job.ar, claim.graph, claim.weights, job.roots, cells, lines, bool(rng.integers(2)))
+            known = Relaxed(job.ar, graph, claim.weights, roots, cells, lines, bool(rng.integers(2)))
         ends, some = list(known.ends.items()), [n for n in known.ends if n not in known.fixed]
         if kind != "interval" and some:
             ends += [(n, known.range(n)) for n in {known.root, *(some[i] for i in rng.integers(0, len(some), 2))}]
@@ -308,5 +311,5 @@ def _proved(claim: Any, pieces: list, kind: str, rng: np.random.Generator) -> Pr
         assert "internal" not in str(error), error
         return None
     assert not known.empty.any(), ("bounds contradict each other", kind, claim)
-    pivots = {n: b.mid for n, b in known.bounds.items() if claim.graph.nodes[n].op == "pivot"}
-    return Proved(kind, ends, pivots)
+    pivots = {n: b.mid for n, b in known.bounds.items() if graph.nodes[n].op == "pivot"}
+    return Proved(kind, graph, ends, pivots)

@@ -9,8 +9,8 @@ import torch
 from benchmarks import attack
 from benchmarks.attack import EMBEDDED, MECHANISM, OPERATIONS, Attack, Case, Middle
 from mechverify.kernel.core.arithmetic import Ball
-from mechverify.kernel.core.document import ATTRIBUTES
-from mechverify.kernel.relaxation import norms, relaxation
+from mechverify.kernel.core.operations import LISTED
+from mechverify.kernel.relaxation import lines, norms, operations
 from mechverify.kernel.relaxation.backward import Relaxed
 from tests.soundness.networks import FUNCTIONS, Network, given
 
@@ -31,7 +31,7 @@ def test_every_operation_stands_in_the_middle_of_some_network():
         for seed in range(30 if name == MECHANISM else 1):
             maker = Middle(np.random.default_rng(seed), kind=2 if name in (EMBEDDED, MECHANISM) else None)
             met |= {row[0] for row in maker.around(name).rows}
-    assert met == set(ATTRIBUTES)
+    assert met == set(LISTED)
 
 
 def test_the_ends_of_float64():
@@ -61,14 +61,14 @@ MAXIMUM = Network(
      ["add", [1, 4], None]], {}, [(np.full(2, -3.0), np.full(2, 3.0))], [], 0,
 )  # fmt: skip
 FAULTS = {
-    "a line's offset": (relaxation, "offset", lambda old: lambda ar, c, slope, upper: tighter(
+    "a line's offset": (lines, "offset", lambda old: lambda ar, c, slope, upper: tighter(
         old(ar, c, slope, upper), upper), ["tanh", "exp", "softplus", "gelu"]),
-    "a product's plane": (relaxation, "plane", lambda old: lambda ar, x, y, mix, upper: (
+    "a product's plane": (lines, "plane", lambda old: lambda ar, x, y, mix, upper: (
         *(p := old(ar, x, y, mix, upper))[:2], tighter(p[2], upper)), ["mul", "einsum"]),
-    "a product's interval": (relaxation, "product", lambda old: lambda *args: narrower(old(*args)), ["mul", "einsum"]),
-    "a function's interval": (relaxation, "image", lambda old: lambda *args: narrower(old(*args)), ["tanh", "sqrt"]),
-    "a cap without slack": (relaxation, "SLACK", lambda old: 0.0, [FAR]),
-    "a cap that is too low": (relaxation, "CAP", lambda old: 2, [FAR]),
+    "a product's interval": (lines, "product", lambda old: lambda *args: narrower(old(*args)), ["mul", "einsum"]),
+    "a function's interval": (lines, "image", lambda old: lambda *args: narrower(old(*args)), ["tanh", "sqrt"]),
+    "a cap without slack": (operations, "SLACK", lambda old: 0.0, [FAR]),
+    "a cap that is too low": (operations, "CAP", lambda old: 2, [FAR]),
     "a form of tokens": (Relaxed, "_least_of_tokens", lambda old: lambda self, form: tighter(
         old(self, form), upper=False), [EMBEDDED]),
     "a layer norm's limit": (norms, "limit", lambda old: lambda known, n: (
@@ -95,8 +95,8 @@ def test_a_planted_fault_is_found(fault, monkeypatch):
 
 @pytest.mark.parametrize("name", [*FUNCTIONS, "even power", "odd power"])
 def test_a_narrowed_interval_of_any_function_is_found(name, monkeypatch):
-    old, found = relaxation.image, Attack(("interval", "linear"))
-    monkeypatch.setattr(relaxation, "image", lambda *args: narrower(old(*args)))
+    old, found = lines.image, Attack(("interval", "linear"))
+    monkeypatch.setattr(lines, "image", lambda *args: narrower(old(*args)))
     for seed in range(24):
         found.operation(name, seed, networks=found.networks + 1, samples=500 * (found.networks + 1))
         if found.outside:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from mechverify.kernel import Rejected, check
+from mechverify.kernel.core import operations
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
-from mechverify.kernel.core.graph import MODEL, Graph
+from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.proof import prove
 from mechverify.kernel.relaxation import rule as linear
 from mechverify.kernel.relaxation.backward import Relaxed
@@ -304,12 +305,19 @@ def test_a_table_that_is_not_what_tokens_mean_is_not_called_a_token():
     assert texts == ["x1", "gather([2, 1, 0], tokens)[1]"]
 
 
-def test_nothing_is_known_of_what_an_unnamed_operation_reads(monkeypatch):
-    """An operation that somebody adds, say a cumulative sum, is not taken for an elementwise one."""
-    monkeypatch.setitem(MODEL, "cumsum", lambda graph, args, attr: ("real", args[0].shape))
+class Unread(operations.Concat):
+    """An operation that somebody adds and of which nobody knows what it reads."""
+
+    def reads(self, graph, node, args):
+        return None
+
+
+def test_nothing_is_known_of_what_reads_an_operation_of_which_nothing_is_known(monkeypatch):
+    monkeypatch.setitem(operations.OPERATIONS, "cumsum", Unread())
     graph = Graph(3, (0, 1))
     table = graph.add("constant", attr=((2,), (0.0, 1.0)))
     plain = graph.add("relu", graph.add("gather", table, graph.add("tokens")))
-    summed = graph.add("cumsum", plain)
-    reads = _reads(graph, [plain, summed], Float64(float("inf")))
-    assert (reads[plain] == np.eye(3, dtype=bool)).all() and reads[summed] is None
+    summed = graph.add("cumsum", plain, attr=0)
+    after = graph.add("relu", summed)
+    reads = _reads(graph, [plain, after], Float64(float("inf")))
+    assert (reads[plain] == np.eye(3, dtype=bool)).all() and reads[summed] is None and reads[after] is None

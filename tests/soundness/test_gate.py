@@ -16,6 +16,7 @@ GATE = {"reserve", "spend", "step"}
 AXES = "as many as a value has axes, or a graph has letters in a contraction"
 ASKED = "no larger than values that whoever calls it has asked for"
 TABLES = "no larger than the tables that the rule has asked for"
+READS = "as large as tables._reads, which calls it, has asked for"
 BATCH = "a batch of inputs, whose size is chosen by the memory that they take"
 RULE = "asks, in every turn, before what a turn does"
 
@@ -48,18 +49,21 @@ ALLOWED = {
     "compact/enclosed.Enclosed._table": TABLES,
     "compact/enclosed.Enclosed._place": TABLES,
     "core/evaluate.Evaluation.align": AXES,
-    "core/evaluate.Evaluation._concatenated": ASKED,
-    "core/evaluate.kept": "as many as a softmax has entries: a node's value",
+    "core/operations.Concat.value": ASKED,
+    "core/operations.Tokens.reads": READS,
+    "core/operations.Value.reads": READS,
+    "core/operations.no_tokens": READS,
+    "core/operations.kept": "as many as a softmax has entries: a node's value",
     "core/exact.Exact.exact": AXES,
     "core/exact.Exact.mantissa": AXES,
     "core/float64.check_environment": "three numbers",
     "core/integers.absorb": "at most eight columns of what derive or an evaluation has asked for",
     "relaxation/intervals.Intervals.__init__": "as many as there are cells, which relaxation/rule.cells asks for",
-    "relaxation/intervals.Intervals._positions": "as many as there are positions",
     "relaxation/intervals.Intervals.source": ASKED,
-    "relaxation/intervals.Intervals._concat_entries": ASKED,
-    "relaxation/intervals.Intervals._curved_ends": ASKED,
-    "relaxation/intervals.Intervals.transposed": ASKED,
+    "relaxation/operations.Concat._places": ASKED,
+    "relaxation/operations.Pick.ends": ASKED,
+    "relaxation/operations.Tokens.positions": "as many as there are positions",
+    "relaxation/operations.View.transposed": ASKED,
     "compact/leads.Joint.of": TABLES,
     "compact/leads.Leads.lead": TABLES,
     "compact/leads.Leads._scaled": TABLES,
@@ -79,9 +83,9 @@ ALLOWED = {
     "counting/recursion.smallest": "states times outputs, which Family.cells asks for",
     "counting/recursion.smallest_by_class": RULE,
     "counting/recursion.sums": RULE,
-    "relaxation/relaxation._slice": "as many as a node has axes",
-    "relaxation/relaxation.rewritten": "as many as a node has axes",
-    "relaxation/relaxation.curve": "as many as there are pieces",
+    "relaxation/rewriting._slice": "as many as a node has axes",
+    "relaxation/rewriting.rewritten": "as many as a node has axes",
+    "relaxation/lines.curve": "as many as there are pieces",
     "compact/rule.Family.kept_in_order": TABLES,
     "compact/rule.Family.shown": TABLES,
     "compact/rule.Family.sums": RULE,

@@ -12,12 +12,12 @@ from flint import arb, ctx
 from mechverify.kernel import Rejected, check
 from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.claim import Job
-from mechverify.kernel.core.evaluate import function_of
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.operations import function_of
 from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.proof import prove
-from mechverify.kernel.relaxation import relaxation
+from mechverify.kernel.relaxation import lines
 from mechverify.kernel.relaxation import rule as linear
 from mechverify.kernel.relaxation.backward import Lines, Relaxed
 from mechverify.kernel.relaxation.intervals import Intervals
@@ -116,7 +116,7 @@ def test_every_interval_holds_every_sample(group):
         pieces = parts(claim.domain, rng)
         try:
             relaxed = Relaxed(job.ar, graph, claim.weights, roots, linear.cells(job, pieces), lines)
-            final = relaxation.meet(job.ar, relaxed.ends[root], relaxed.range(root))
+            final = lines.meet(job.ar, relaxed.ends[root], relaxed.range(root))
         except Rejected:
             refused += 1
             continue
@@ -203,16 +203,16 @@ def test_hull_meet_and_product_hold_what_they_must():
         (x, xl, xu), (y, yl, yu) = random_balls(rng, 400), random_balls(rng, 400)
         first, second = (Ball(*(np.where(xl <= yl, a, b) for a, b in pair))
                          for pair in (zip(x[:2], y[:2], strict=True), zip(y[:2], x[:2], strict=True)))  # fmt: skip
-        hull = relaxation.hull(ar, first, second)
+        hull = lines.hull(ar, first, second)
         assert holds(ar.lower(hull), at(ar.lower(first), ar.lower(first), 0), ar.upper(hull))
         assert holds(ar.lower(hull), at(ar.upper(second), ar.upper(second), 0), ar.upper(hull))
-        product = relaxation.product(ar, (xl, xu), (yl, yu))
+        product = lines.product(ar, (xl, xu), (yl, yu))
         for s in (0, 0.3, 1):
             for t in (0, 0.5, 1):
                 values = [a * b for a, b in zip(at(xl, xu, s), at(yl, yu, t), strict=True)]
                 assert holds(product[0], values, product[1])
         common = ~((xl > yu) | (yl > xu))
-        meet = [end[common] for end in relaxation.meet(ar, (xl, xu), (yl, yu))]
+        meet = [end[common] for end in lines.meet(ar, (xl, xu), (yl, yu))]
         for s in (0, 0.5, 1):
             values = at(np.maximum(xl, yl)[common], np.minimum(xu, yu)[common], s)
             assert holds(meet[0], values, meet[1])
@@ -226,7 +226,7 @@ def test_planes_bound_products(upper):
         rng = np.random.default_rng([5, seed])
         (x, xl, xu), (y, yl, yu) = random_balls(rng, 200), random_balls(rng, 200)
         mix = rng.choice([rng.random(200), np.zeros(200), np.ones(200), np.full(200, 5e-324), np.full(200, 1 - 2**-53)])
-        a, b, c = relaxation.plane(ar, x, y, ar.exact(mix), upper)
+        a, b, c = lines.plane(ar, x, y, ar.exact(mix), upper)
         ends = [(ar.lower(v), ar.upper(v)) for v in (a, b, c)]
         exact = [arb(float(m)) for m in mix]
         corners = [at(e, e, 0) for e in (xl, xu, yl, yu)]
@@ -248,7 +248,7 @@ def test_planes_bound_products(upper):
 def test_mixtures_outside_the_unit_interval_are_refused(mix):
     ones = Ball(np.ones(1), np.ones(1))
     with pytest.raises(Rejected):
-        relaxation.plane(Float64(), ones, ones, Ball(np.array([mix]), np.zeros(1)), False)
+        lines.plane(Float64(), ones, ones, Ball(np.array([mix]), np.zeros(1)), False)
 
 
 def relaxed(net: Network) -> tuple[Relaxed, int]:

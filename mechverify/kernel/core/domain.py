@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from mechverify.kernel.core.arithmetic import Arithmetic
-from mechverify.kernel.core.document import sizes
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.operations import sizes
 
 
 class Domain(NamedTuple):

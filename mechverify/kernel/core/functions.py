@@ -1,6 +1,6 @@
 """Elementwise functions of a model: how to enclose a value, and how far the function bends.
 
-The bend (second derivative) is all that a linear bound needs to know of a function: relaxation.py turns it into
+The bend (second derivative) is all that a linear bound needs to know of a function: relaxation/lines.py turns it into
 lines with proved offsets. A new function is one row here and one in lemma L4.
 
 Lemmas L2, L4 (docs/soundness/relaxation.md).

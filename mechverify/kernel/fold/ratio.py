@@ -20,9 +20,10 @@ import numpy as np
 
 from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.errors import Unsupported
-from mechverify.kernel.core.evaluate import Evaluation, kept, products
+from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.graph import Graph, Node
 from mechverify.kernel.core.meter import reserve
+from mechverify.kernel.core.operations import kept, products
 from mechverify.kernel.core.semantics import Real
 
 

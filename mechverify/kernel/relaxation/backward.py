@@ -16,12 +16,14 @@ import numpy as np
 
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball
 from mechverify.kernel.core.errors import Rejected
-from mechverify.kernel.core.evaluate import function_of
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.meter import reserve
-from mechverify.kernel.relaxation import relaxation
-from mechverify.kernel.relaxation.intervals import LEAVES, Cells, Intervals
-from mechverify.kernel.relaxation.relaxation import Ends, Rewritten
+from mechverify.kernel.core.operations import function_of
+from mechverify.kernel.relaxation import lines
+from mechverify.kernel.relaxation.intervals import Cells, Intervals
+from mechverify.kernel.relaxation.lines import Curve, Ends
+from mechverify.kernel.relaxation.operations import ONE_HOT, Forms, row_of
+from mechverify.kernel.relaxation.rewriting import Rewritten
 
 FORMS = 2**21  # coefficients of the forms that are carried at a time
 
@@ -48,7 +50,7 @@ class Relaxed(Intervals):
     def __init__(self, ar: Arithmetic, graph: Graph, weights: dict, roots: Rewritten, cells: Cells,
                  lines: Lines | None = None, shared: bool = False):  # fmt: skip
         self.lines = lines or Lines()
-        self._curves: dict[int, relaxation.Curve] = {}
+        self._curves: dict[int, Curve] = {}
         self._defaults: dict[int, tuple] = {}
         self.rows: dict[int, int] = {}  # how many forms of a node are bounded
         super().__init__(ar, graph, weights, roots, cells, shared)
@@ -92,37 +94,33 @@ class Relaxed(Intervals):
         ar = self.ar
         self.rows[start] = coefficients.mid.shape[1]
         ar.spend(len(self.order), 1, 100)
-        total, tokens, pending = ar.rational(Fraction(0)), None, {start: coefficients}
+        total, pending = ar.rational(Fraction(0)), {start: coefficients}
         for n in reversed(self.order[: self.place[start] + 1]):
             if n in self.cells.facts and (known := self._multiplied(start, n)):
                 total, pending[n] = ar.add(total, known[0]), ar.add(pending[n], known[1]) if n in pending else known[1]
             if n not in pending:
                 continue
-            k, node = pending.pop(n), self.graph.nodes[n]
+            k = pending.pop(n)
             ar.spend(prod(k.mid.shape), 10, 1)
-            if n in self.other and n != start:
-                other = self.other[n]
-                pending[other] = ar.add(pending[other], k) if other in pending else k
-            elif n in self.fixed or node.op in LEAVES:
-                total = ar.add(total, self.dot(k, self.bounds[n]))
-            elif node.op == "gather":
-                tokens = self._by_token(k, n) if tokens is None else ar.add(tokens, self._by_token(k, n))
-            else:
-                f = function_of(node)
-                if f is not None:
-                    parts, rest = self._through_function(start, n, k)
-                elif node.op == "mul" and not self.fixed & set(node.args):
-                    parts, rest = self._through_product(start, n, k)
-                else:
-                    parts, rest = self.transposed(n, k), None
-                if rest is not None:
-                    total = ar.add(total, rest)
-                for operand, form in parts:
-                    pending[operand] = ar.add(pending[operand], form) if operand in pending else form
+            forms, rest = self._back(start, n, k)
+            if rest is not None:
+                total = ar.add(total, rest)
+            for operand, form in forms:
+                pending[operand] = ar.add(pending[operand], form) if operand in pending else form
+        if ONE_HOT in pending:
+            total = ar.add(total, self._least_of_tokens(pending.pop(ONE_HOT)))
         if pending:
             raise Rejected(f"forms of nodes {sorted(pending)} were left behind")
-        low, _ = ar.ends(total if tokens is None else ar.add(total, self._least_of_tokens(tokens)))
+        low, _ = ar.ends(total)
         return ar.xp.broadcast_to(low, (len(self.cells), low.shape[-1]))
+
+    def _back(self, start: int, n: int, k: Ball) -> tuple[Forms, Ball | None]:
+        """Forms of earlier nodes and a number that are together not above a form of node n."""
+        if n in self.other and n != start:
+            return [(self.other[n], k)], None
+        if n in self.fixed:
+            return [], self.dot(k, self.bounds[n])
+        return row_of(self.graph.nodes[n].op).back(self, start, n, k)
 
     def _multiplied(self, start: int, n: int) -> tuple[Ball, Ball] | None:
         """-m (z - b) as a constant and a form, for the entries z of node n, their multipliers m and known bounds b: it
@@ -165,7 +163,8 @@ class Relaxed(Intervals):
         low, high = self.ends[n]
         return ops <= {"relu", "abs"} and bool(((low > 0) | (high < 0)).all())
 
-    def _through_function(self, start: int, n: int, k: Ball) -> tuple[list, Ball]:
+    def through_function(self, start: int, n: int, k: Ball) -> tuple[Forms, Ball]:
+        """By the lines of a witness, or the default ones."""
         ar, x = self.ar, self.graph.nodes[n].args[0]
         if (signs := self._signs(n)) is not None:
             return [(x, ar.mul(k, signs))], ar.rational(Fraction(0))
@@ -179,7 +178,8 @@ class Relaxed(Intervals):
         (form,), total = self._bent(n, k, lines)
         return [(x, form)], total
 
-    def _through_product(self, start: int, n: int, k: Ball) -> tuple[list, Ball]:
+    def through_product(self, start: int, n: int, k: Ball) -> tuple[Forms, Ball]:
+        """By mixtures of planes of a witness, or the default ones."""
         ar, operands = self.ar, self.graph.nodes[n].args
         balls = [self.bounds[a].map(lambda v: v[:, None]) for a in operands]
         known = self._known_balls(*balls)
@@ -188,7 +188,7 @@ class Relaxed(Intervals):
         mixes = [ar.rational(m) for m in self.default_mixes(n)] if given is None else [ar.exact(a) for a in given]
         narrow = self.bounds[n].rad[:, None] < x.rad * y.rad  # then it beats a plane over a wide box
         planes = [
-            self._levelled(n, list(relaxation.plane(ar, x, y, mix, upper)), upper, known & ~narrow)
+            self._levelled(n, list(lines.plane(ar, x, y, mix, upper)), upper, known & ~narrow)
             for mix, upper in zip(mixes, (False, True), strict=True)
         ]
         forms, total = self._bent(n, k, planes)
@@ -205,7 +205,7 @@ class Relaxed(Intervals):
         zero = ar.rational(Fraction(0))
         return [
             *(ar.where(use, s, zero) for s in slopes),
-            ar.where(use, constant, ar.exact(self._finite(level))),
+            ar.where(use, constant, ar.exact(self.finite(level))),
         ], missing
 
     def _known_balls(self, *balls: Ball):
@@ -251,18 +251,18 @@ class Relaxed(Intervals):
         if self.graph.nodes[n].op != "relu" or not self._stable(x, {"relu"}):
             return None
         low = self.ends[x][0][:, None]
-        return self.ar.exact(self.ar.xp.where(low > 0, 1.0, 0.0 * self._finite(low)))
+        return self.ar.exact(self.ar.xp.where(low > 0, 1.0, 0.0 * self.finite(low)))
 
-    def curve(self, n: int) -> relaxation.Curve:
+    def curve(self, n: int) -> Curve:
         if n not in self._curves:
             node = self.graph.nodes[n]
             low, high = (end[:, None] for end in self.ends[node.args[0]])
-            self._curves[n] = relaxation.curve(self.ar, function_of(node), low, high)
+            self._curves[n] = lines.curve(self.ar, function_of(node), low, high)
         return self._curves[n]
 
     def _lines(self, n: int, lower: Ball, upper: Ball) -> list:
         c = self.curve(n)
-        return [self._levelled(n, [slope, relaxation.offset(self.ar, c, slope, side)], side, c.known)
+        return [self._levelled(n, [slope, lines.offset(self.ar, c, slope, side)], side, c.known)
                 for slope, side in ((lower, False), (upper, True))]  # fmt: skip
 
     def default_slopes(self, n: int) -> tuple[Ball, Ball]:
@@ -270,7 +270,7 @@ class Relaxed(Intervals):
         ar, c, xp = self.ar, self.curve(n), self.ar.xp
         x, y = c.points.mid, c.values.mid
         width = x[-1] - x[0]
-        chord = self._finite((y[-1] - y[0]) / xp.where(width > 0, width, 1 + 0 * width))
+        chord = self.finite((y[-1] - y[0]) / xp.where(width > 0, width, 1 + 0 * width))
         lower = xp.where(x[-1] > -x[0], 1 + 0 * width, 0 * width) if self.graph.nodes[n].op == "relu" else chord
         return ar.exact(lower), ar.exact(chord)
 
@@ -280,16 +280,6 @@ class Relaxed(Intervals):
         x, y = (self._depth[a] for a in self.graph.nodes[n].args)
         half = Fraction(1, 2)
         return (half, half) if x == y else (Fraction(0), Fraction(int(x < y)))
-
-    def _by_token(self, k: Ball, n: int) -> Ball:
-        """A form of embeddings as one of one-hot tokens: [cells, rows, length x vocabulary]."""
-        ar, places, table = self.ar, self.positions[self.graph.nodes[n].args[1]].ravel(), self._table(n)
-        reserve(*k.mid.shape[:2], self.graph.length, len(table))
-        flat = k.map(lambda a: a.reshape(*a.shape[:2], len(places), -1))
-        scores = ar.contract("pd,vd->pv", flat, ar.exact(table.reshape(1, 1, len(table), -1)))
-        at = places[:, None] * len(table) + np.arange(len(table))
-        scores = scores.map(lambda a: a.reshape(*a.shape[:2], -1))
-        return ar.scatter(scores, at.ravel(), self.graph.length * len(table))
 
     def _least_of_tokens(self, form: Ball) -> Ball:
         """For each position the least coefficient of a token allowed there, added up: exact."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from mechverify.kernel.core.graph import entries
 from mechverify.kernel.core.meter import ROOM
+from mechverify.kernel.relaxation.operations import row_of
 
 if TYPE_CHECKING:
     from mechverify.kernel.relaxation.intervals import Intervals
@@ -117,6 +118,7 @@ def _squares(known: "Intervals", s: int, c: int) -> Any | None:
     """Factors q >= 0 [cells, entries of s, entries of c] with s_r >= sum_j q_rj c_j^2."""
     s, row = _source(known, s)
     nodes = known.graph.nodes
+    known.ar.step(len(known.order), 0, 40)
     squares = [m for m in known.order if nodes[m].op == "power" and nodes[m].attr == 2 and m in known.bounds
                and _source(known, nodes[m].args[0])[0] == c]  # fmt: skip
     for square in squares:
@@ -136,7 +138,7 @@ def _share(known: "Intervals", part: int, s: int) -> Any | None:
     size, found = prod(nodes[s].shape), None
     if size * max(prod(nodes[m].shape) for m in known.order[: known.place[s] + 1]) > ROOM:
         return None  # the forms would be too wide to hold
-    ar.step(len(known.order), 1)
+    ar.step(len(known.order), 1, 40)
     pending = {s: ar.exact(ar.raw(np.eye(size).reshape(1, size, *nodes[s].shape)))}
     for n in reversed(known.order[: known.place[s] + 1]):
         if n not in pending:
@@ -145,7 +147,7 @@ def _share(known: "Intervals", part: int, s: int) -> Any | None:
         if n == part:
             found = k
         elif _adds_up(known, n):
-            for operand, form in known.transposed(n, k):
+            for operand, form in row_of(nodes[n].op).transposed(known, n, k):
                 pending[operand] = ar.add(pending[operand], form) if operand in pending else form
         elif not bool((known.ends[n][0] >= 0).all()):
             return None
@@ -194,7 +196,7 @@ def _product(known: "Intervals", n: int) -> Any | None:
         return None
     ar.spend(size * prod(nodes[inner[0]].shape), size * len(vectors))
     eye = ar.exact(ar.raw(np.eye(size).reshape(1, size, *nodes[n].shape)))
-    ((_, form),) = known.transposed(n, eye)
+    ((_, form),) = row_of(nodes[n].op).transposed(known, n, eye)
     ends = [end.reshape(end.shape[0], size, -1) for end in ar.ends(form)]
     k = xp.maximum(-ends[0], ends[1])
     summed = _array((form.mid.reshape(ends[0].shape) != 0).any(0))

@@ -7,7 +7,6 @@ softmax.
 Lemmas L11, L15 (docs/soundness/relaxation.md).
 """
 
-from functools import cached_property
 from math import prod
 
 import numpy as np
@@ -18,11 +17,10 @@ from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.core.ranges import Range
-from mechverify.kernel.relaxation import relaxation
 from mechverify.kernel.relaxation.backward import Lines, Relaxed
 from mechverify.kernel.relaxation.intervals import Cells, Intervals
-from mechverify.kernel.relaxation.relaxation import rewritten
-from mechverify.kernel.relaxation.tables import Tables
+from mechverify.kernel.relaxation.lines import hull
+from mechverify.kernel.relaxation.rewriting import Rewriting
 
 FACTS = 2**8  # of a part
 ROOM = 2**21  # coefficients of the widest form, of all cells together: about what a cache holds
@@ -104,27 +102,6 @@ def check(job: Job, parts: list[Domain], witnesses: list[Reader]) -> list[Range]
     return results
 
 
-class Rewriting:
-    """The claim's graph with the nodes that the relaxation bounds, the roots among them, and the tables of those that
-    depend on one or two tokens (None without tokens)."""
-
-    def __init__(self, job: Job):
-        claim = job.claim
-        self.graph = claim.graph.copy()
-        self.roots = rewritten(self.graph, claim.output, (*claim.where, *claim.cases))
-        if not self.roots.values.issuperset(self.roots.conditions):
-            raise Rejected("a condition doesn't depend on the input")
-        self.job = job
-
-    @cached_property
-    def tables(self) -> Tables | None:
-        graph, roots, claim = self.graph, self.roots, self.job.claim
-        if not graph.length:
-            return None
-        wanted = [n for n, m in roots.of.items() if m in roots.values]
-        return Tables(graph, claim.weights, self.job.model, wanted, roots.narrowed[: len(claim.where)])
-
-
 def side_by_side(job: Job) -> int:
     """How many parts can be relaxed at a time in bounded memory."""
     rewriting = job.once(Rewriting)
@@ -165,7 +142,7 @@ def cells(job: Job, parts: list[Domain]) -> Cells:
         for position, tokens in enumerate(part.tokens):
             allowed[i, position, list(tokens)] = True
     low, high = (np.stack([getattr(p, end) for p in parts]) for end in ("low", "high"))
-    box, inputs, corners, start = relaxation.hull(ar, ar.exact(low), ar.exact(high)), [], [], 0
+    box, inputs, corners, start = hull(ar, ar.exact(low), ar.exact(high)), [], [], 0
     for shape in job.claim.shapes:
         size = prod(shape)
         inputs.append(box.map(lambda a, s=start, n=size, t=shape: a[:, s : s + n].reshape(-1, *t)))

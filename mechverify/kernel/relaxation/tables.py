@@ -12,16 +12,13 @@ from typing import NamedTuple
 import numpy as np
 
 from mechverify.kernel.core.arithmetic import Arithmetic
-from mechverify.kernel.core.evaluate import Evaluation, batch_size, kept
-from mechverify.kernel.core.functions import FUNCTIONS
-from mechverify.kernel.core.graph import Graph, entries
-from mechverify.kernel.core.integers import OPERATIONS
+from mechverify.kernel.core.evaluate import Evaluation, batch_size
+from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.meter import ROOM
+from mechverify.kernel.core.operations import row_of
 from mechverify.kernel.core.semantics import Real
 
 MOST = 2**25  # numbers computed for a table
-# An entry of these depends on the operands' entries at its own place (or at the one they broadcast) alone.
-ELEMENTWISE = {"add", "sub", "mul", "power", "over_root", "number", *FUNCTIONS, *OPERATIONS}
 
 
 class Table(NamedTuple):
@@ -117,47 +114,5 @@ def _reads(graph: Graph, wanted: list[int], ar: Arithmetic) -> dict[int, np.ndar
             continue
         held += size
         ar.spend(size, 10, 1)
-        nothing = np.zeros((*node.shape, graph.length), bool)
-        match node.op:
-            case "tokens":
-                reads[n] = np.eye(graph.length, dtype=bool)
-            case "weight" | "constant" | "pi" | "integer":
-                reads[n] = nothing
-            case "value":
-                reads[n] = np.arange(graph.length) == node.attr
-            case "pick":
-                reads[n] = args[0].any(0) | args[1]
-            case "view":
-                reads[n] = args[0].reshape(-1, graph.length)[entries(node.attr)]
-            case "select":
-                reads[n] = np.take(args[0], node.attr[1], node.attr[0])
-            case "gather":
-                ids = args[1]
-                rank = len(node.shape) - ids.ndim + 1
-                reads[n] = nothing | ids.reshape(*ids.shape[:-1], *(1,) * rank, graph.length)
-            case "concat":
-                reads[n] = np.concatenate(args, node.attr)
-            case "einsum":
-                reads[n] = _of_contraction(node.attr, args, nothing)
-            case "softmax":
-                reads[n] = nothing | (args[0] & np.broadcast_to(kept(node), node.shape)[..., None]).any(
-                    -2, keepdims=True
-                )
-            case op if op in ELEMENTWISE:
-                for x in args:
-                    nothing = nothing | x.reshape(*(1,) * (nothing.ndim - x.ndim), *x.shape)
-                reads[n] = nothing
-            case _:  # nothing is known of an operation that isn't named here
-                reads[n] = None
+        reads[n] = row_of(node.op).reads(graph, node, [a for a in args if a is not None])
     return reads
-
-
-def _of_contraction(spec: str, args: list[np.ndarray], nothing: np.ndarray) -> np.ndarray:
-    first, second, result = spec.replace("->", ",").split(",")
-    for term, x in zip((first, second), args, strict=True):
-        summed = tuple(i for i, c in enumerate(term) if c not in result)
-        left = [c for c in term if c in result]
-        kept_ = x.any(summed).transpose([left.index(c) for c in result if c in left] + [len(left)])
-        shape = [nothing.shape[i] if c in left else 1 for i, c in enumerate(result)]
-        nothing = nothing | kept_.reshape(*shape, x.shape[-1])
-    return nothing

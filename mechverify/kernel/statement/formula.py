@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mechverify.kernel.core.graph import MODEL, Graph, Node
-from mechverify.kernel.core.integers import OPERATIONS
+from mechverify.kernel.core.graph import Graph, Node
+from mechverify.kernel.core.operations import OPERATIONS
 from mechverify.kernel.core.words import listed, number, quoted
 
 LONGEST = 2_000  # characters of a formula, with its shared parts
@@ -19,7 +19,7 @@ ENTRIES = 32  # of a constant in a formula
 SHARED = 16  # characters: shorter parts are repeated, not named
 INFIX = {"add": "+", "sub": "-", "mul": "*", "sum": "+", "product": "*", "eq": "==", "lt": "<", "le": "<=",
          "and": "and", "or": "or"}  # fmt: skip
-VOCABULARY = frozenset({*MODEL, *OPERATIONS, "value", "integer", "if", "else", "where", "of", "at"})
+VOCABULARY = frozenset({*OPERATIONS, "if", "else", "where", "of", "at"})
 
 
 class Listing:

@@ -1,0 +1,73 @@
+"""Makes the operations' part of docs/certificate.md and of docs/certificate.schema.json from the kernel's table.
+
+    python -m benchmarks.grammar
+
+A test compares what is committed with what this makes.
+"""
+
+import json
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from mechverify.kernel.core.operations import INTEGERS, LISTED, OPERATIONS
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGE, SCHEMA = DOCS / "certificate.md", DOCS / "certificate.schema.json"
+START, END = "<!-- operations: made by python -m benchmarks.grammar -->\n", "<!-- end of operations -->\n"
+
+
+def table() -> str:
+    """Operations that differ by their names alone share a row."""
+
+    def said(name: str) -> tuple[str, str, str]:
+        operands = OPERATIONS[name].operands
+        return "1 or more" if operands is None else str(operands), LISTED[name].words, OPERATIONS[name].meaning
+
+    rows = []
+    for cells, names in groupby(LISTED, said):
+        rows.append(f"| {', '.join(f'`{name}`' for name in names)} | {' | '.join(cells)} |\n")
+    return "| operation | operands | attribute | value |\n|---|---|---|---|\n" + "".join(rows)
+
+
+def page(text: str) -> str:
+    """The page with the present table between its marks."""
+    before, rest = text.split(START)
+    _, after = rest.split(END)
+    return before + START + table() + END + after
+
+
+def rows(names: list[str]) -> list[dict[str, Any]]:
+    """A schema of [operation, operands, attribute] for each kind of row."""
+
+    def kind(name: str) -> str:
+        count = OPERATIONS[name].operands
+        operands = {"minItems": 1} if count is None else {"minItems": count, "maxItems": count}
+        return json.dumps([operands, LISTED[name].schema])
+
+    found = []
+    for same, group in groupby(names, kind):
+        alike = [*group]
+        found.append({"prefixItems": [{"const": alike[0]} if len(alike) == 1 else {"enum": alike}, *json.loads(same)]})
+    return found
+
+
+def schema(document: dict[str, Any]) -> dict[str, Any]:
+    """The schema with the present operations: of a captured graph, and of a mechanism."""
+    defined = document["$defs"]
+    model = [name for name in LISTED if name not in INTEGERS]
+    changed = {
+        "operation": defined["operation"] | {"oneOf": [*rows(model), {"$ref": "#/$defs/node"}]},
+        "node": defined["node"] | {"oneOf": rows(INTEGERS)},
+    }
+    return document | {"$defs": defined | changed}
+
+
+def main() -> None:
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    made = schema(json.loads(SCHEMA.read_text(encoding="utf-8")))
+    SCHEMA.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""The table of operations: complete, the same names in the core and in the relaxation, and no defaults."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+from mechverify.kernel.core import operations as core
+from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.errors import Rejected, Unsupported
+from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.functions import FUNCTIONS
+from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.core.integers import OPERATIONS as INTEGERS
+from mechverify.kernel.relaxation import operations as relaxation
+from mechverify.kernel.relaxation import rule
+from tests.soundness.networks import Network, claim, given
+
+INTERNAL = {"select", "slack", "pivot"}  # no file names them
+PARTS = ("shape", "value", "slice", "reads")
+REAL = ("linear", "ball", "ends", "transposed", "bends", "back")
+
+
+def test_the_core_and_the_relaxation_have_the_same_rows():
+    assert list(core.OPERATIONS) == list(relaxation.OPERATIONS)
+    assert set(core.OPERATIONS) - set(core.LISTED) == INTERNAL
+    assert {*FUNCTIONS, *INTEGERS} < set(core.LISTED)
+
+
+@pytest.mark.parametrize("name", core.OPERATIONS)
+def test_a_row_says_everything(name):
+    row = core.OPERATIONS[name]
+    assert row.meaning and (row.operands is None or row.operands >= 0)
+    assert (row.attribute is None) == (name in INTERNAL)
+    assert all(getattr(type(row), part) is not getattr(core.Operation, part) for part in PARTS)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_row_that_lacks_a_part_cannot_be_made(part):
+    parts = {p: lambda *_: None for p in PARTS if p != part}
+    with pytest.raises(TypeError, match=part):
+        type("Lacking", (core.Operation,), {**parts, "operands": 1, "attribute": core.NOTHING, "meaning": ""})()
+
+
+@pytest.mark.parametrize("base", [relaxation.Linear, relaxation.Curved])
+def test_a_bound_that_lacks_a_part_cannot_be_made(base):
+    assert inspect.isabstract(base)
+    with pytest.raises(TypeError, match="ends"):
+        type("Lacking", (base,), {"ball": lambda *_: None, "transposed": lambda *_: None})()
+
+
+@pytest.mark.parametrize("name", relaxation.OPERATIONS)
+def test_what_a_row_does_not_say_is_refused(name):
+    """Of a rewritten graph's real operations all is said; of the others nothing that is asked of real ones."""
+    row = relaxation.OPERATIONS[name]
+    said = {
+        part for part in ("linear", "ends", "back") if getattr(type(row), part) is not getattr(relaxation.Row, part)
+    }
+    real = name not in {"tokens", "softmax", "select", "value", "integer", *INTEGERS}
+    assert said == ({"linear", "ends", "back"} if real else set())
+
+
+def test_an_operation_without_a_row_is_refused(monkeypatch):
+    with pytest.raises(Rejected, match="unknown operation 'cumsum'"):
+        Graph(2, (0, 1)).add("cumsum", attr=0)
+    monkeypatch.setitem(core.OPERATIONS, "cumsum", core.Concat())
+    monkeypatch.setitem(core.LISTED, "cumsum", core.AXIS)
+    job = Job(claim(Network([given(2), ["cumsum", [0], 0]], {}, [(np.zeros(2), np.ones(2))], [], 0)), Float64())
+    with pytest.raises(Unsupported, match="no bound for 'cumsum'"):
+        rule.bounds(job, [job.claim.domain])
+
+
+def test_the_number_of_operands_is_checked_for_every_row():
+    for name, row in core.OPERATIONS.items():
+        graph = Graph(2, (0, 1))
+        wrong = 0 if row.operands is None else row.operands + 1
+        with pytest.raises(Rejected, match="operands"):
+            graph.add(name, *[graph.add("pi")] * wrong, attr=((), (0.0,)))
