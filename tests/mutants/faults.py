@@ -191,9 +191,9 @@ FAULTS = [
     Fault("series", "core/elementary.py", "float(tail) * (1 + 2.0**-50)", "0.0", ELEMENTARY),
     Fault("series", "core/elementary.py", "of=ar.trim(ar.add(narrow, ar.mul(narrow, narrow)))", "of=ar.mul(narrow, narrow)",
           ELEMENTARY),
-    Fault("series", "core/elementary.py", "np.where(turn % 4 >= 2, -1, 1)", "np.where(turn % 4 >= 1, -1, 1)", ELEMENTARY),
-    Fault("series", "core/elementary.py", "return _lipschitz(ar, _signed(value, x), x, 1.13, 1.0)",
-          "return _lipschitz(ar, _signed(value, x), x, 0.5, 1.0)", ELEMENTARY),
+    Fault("series", "core/elementary.py", "_signed(value, turn % 4 >= 2)", "_signed(value, turn % 4 >= 1)", ELEMENTARY),
+    Fault("series", "core/elementary.py", "return _lipschitz(ar, _signed(value, x.mid < 0), x, 1.13, 1.0)",
+          "return _lipschitz(ar, _signed(value, x.mid < 0), x, 0.5, 1.0)", ELEMENTARY),
     # semantics.py
     Fault("float32", "core/semantics.py", "times * U32, times * FLUSH", "0.0, 0.0", FLOAT32),
     Fault("float32", "core/semantics.py", "        for n, addend in zip(sums, (y, x), strict=True):", "        for n, addend in ():", FLOAT32),
