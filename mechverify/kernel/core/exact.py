@@ -11,7 +11,7 @@ from math import floor, frexp, isqrt
 
 import numpy as np
 
-from mechverify.kernel.core.arithmetic import HIGHEST, LOWEST, Arithmetic, Ball
+from mechverify.kernel.core.arithmetic import HIGHEST, LOWEST, Arithmetic, Array, Ball
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.float64 import finite
 
@@ -33,8 +33,7 @@ class Exact(Arithmetic):
 
     def align(self, x: Ball, y: Ball) -> tuple[Ball, Ball]:
         low = min(x.exponent, y.exponent)
-        shifted = [[np.asarray(a << (b.exponent - low), object) for a in b[:2]] for b in (x, y)]
-        return Ball(*shifted[0], low), Ball(*shifted[1], low)
+        return _at(x, low), _at(y, low)
 
     def exact(self, values: np.ndarray) -> Ball:
         fraction, power = np.frexp(finite(np.asarray(values, np.float64)))
@@ -69,9 +68,8 @@ class Exact(Arithmetic):
     def widen(self, x: Ball, relative: float, absolute: float = 0.0, of: Ball | None = None) -> Ball:
         x, of = self.align(x, of or x)
         if absolute:  # so that a unit isn't larger than what is added
-            x, of = (
-                self.align(b, self.rational(Fraction(0))._replace(exponent=frexp(absolute)[1] - 8))[0] for b in (x, of)
-            )
+            unit = min(x.exponent, frexp(absolute)[1] - 8)
+            x, of = _at(x, unit), _at(of, unit)
         rate, fixed = Fraction(relative), Fraction(absolute) / Fraction(2) ** x.exponent
         grown = (np.abs(of.mid) + of.rad) * rate.numerator // rate.denominator + 1 if rate else 0
         self.spend(np.size(x.mid))
@@ -122,7 +120,7 @@ class Exact(Arithmetic):
     def up(self, x: np.ndarray) -> np.ndarray:
         return x
 
-    def slack(self, size: int, n: int) -> int:
+    def slack(self, size: Array, n: int) -> Array:
         return 0
 
     def to_grid(self, terms: np.ndarray, exponent: int, step: int, upwards: bool) -> np.ndarray:
@@ -132,6 +130,12 @@ class Exact(Arithmetic):
         if not (rounded >= LOWEST).all():
             raise Rejected("the counting grid is too fine for the terms of this cell")
         return np.minimum(rounded, HIGHEST).astype(np.int64)
+
+
+def _at(x: Ball, exponent: int) -> Ball:
+    """The same ball; `exponent` is at most its own."""
+    up = x.exponent - exponent
+    return Ball(np.asarray(x.mid << up, object), np.asarray(x.rad << up, object), exponent)
 
 
 def _longest(a: np.ndarray) -> int:

@@ -30,7 +30,7 @@ class Real:
 
     def accept(self, weights: dict[str, np.ndarray]) -> None: ...
 
-    def add(self, x: Ball, y: Ball, sums: tuple[int, int] = (0, 0)) -> Ball:
+    def add(self, x: Ball, y: Ball, sums: tuple[int, ...] = (0, 0)) -> Ball:
         """`sums`: how many products each operand is a sum of, if it is; the other one may start that sum."""
         return self.rounded(self.ar.add(x, y))
 
@@ -92,7 +92,7 @@ class Float32(Real):
     def rounded(self, x: Ball, times: int = 1) -> Ball:
         return self.ar.widen(self._bounded(x, x), times * U32, times * FLUSH)
 
-    def add(self, x: Ball, y: Ball, sums: tuple[int, int] = (0, 0)) -> Ball:
+    def add(self, x: Ball, y: Ball, sums: tuple[int, ...] = (0, 0)) -> Ball:
         """Its own rounding, and gamma_(n+1) of an operand that goes through the roundings of the other one's sum (what
         the products bear of that: see `contract`)."""
         result = self.rounded(self.ar.add(x, y))

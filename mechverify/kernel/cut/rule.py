@@ -33,9 +33,8 @@ def check(job: Job, part: Domain, witness: Reader, prove: Callable) -> tuple[Ran
     lemma's is: then no input of the part satisfies the claim's conditions. Complexity: that of the proofs."""
     sites, lemmas, used, vacuous = job.claim.sites, [], {}, False
     for row in witness["lemmas"].items(16, 1):
-        names = [row[name].one_of(sites) for name in ("site", "mechanism")]
-        site, mechanism = (sites[name] for name in names)
-        about = lemma(job, part, site, mechanism)
+        site, mechanism = (row[name].one_of(sites) for name in ("site", "mechanism"))
+        about = lemma(job, part, sites[site], sites[mechanism])
         found, inside = prove(about, row["proof"])
         size = about.claim.outputs
         stated = Range(*(np.array([v.float64() for v in row[end].items(size, size)]) for end in ("low", "high")))
@@ -43,8 +42,8 @@ def check(job: Job, part: Domain, witness: Reader, prove: Callable) -> tuple[Ran
         vacuous |= found.empty
         if not (found.empty or ((stated.low <= found.low).all() and (stated.high >= found.high).all())):
             raise Rejected(f"{row.where}: the bounds stated are tighter than those proved")
-        lemmas.append(Lemma(site, mechanism, stated))
-        job.found.lemmas.append(ProvedLemma(*names, None if found.empty else stated, part))
+        lemmas.append(Lemma(sites[site], sites[mechanism], stated))
+        job.found.lemmas.append(ProvedLemma(site, mechanism, None if found.empty else stated, part))
         used = {rule: used.get(rule, 0) + inside.get(rule, 0) for rule in {*used, *inside}}
     found, inside = prove(conclusion(job, part, lemmas), witness["proof"])
     witness.close()

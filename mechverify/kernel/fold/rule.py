@@ -121,6 +121,7 @@ class Partition:
             alive[:, list(here), i] = True
         alive[:, :, form.pin] = np.arange(vocab) == queries[:, None]
         factors = self.factors(queries, alive)
+        assert form.neurons is not None and self.trials is not None  # both or neither: see __init__
         return reach(self.ar, form.neurons, factors, self.automaton, tokens, form.pin, self.trials)
 
 
@@ -147,8 +148,8 @@ class Family:
         base, value = (ar.sub(x.map(lambda a: a[..., right, None]), x) for x in parts)
         low = high = (ar.sub(base, ar.rational(self.margin)) if self.margin else base), value
         if form.neurons is not None:
-            ends = [b.map(lambda a: a[self.index]) for b in self.partition.reach]
-            lines = (replaced(ar, form.neurons, *ends, right, upper) for upper in (False, True))
+            start, stop = (b.map(lambda a: a[self.index]) for b in self.partition.reach)
+            lines = (replaced(ar, form.neurons, start, stop, right, upper) for upper in (False, True))
             low, high = ([ar.add(x, y) for x, y in zip(low, line, strict=True)] for line in lines)
         low_base, low_value, high_base, high_value = aligned(ar, *low, *high)
         bounds = [ar.lower(low_base), ar.upper(high_base), ar.lower(low_value), ar.upper(high_value)]
@@ -236,8 +237,14 @@ class Cell:
     """The inputs of a class with a given query token."""
 
     def __init__(self, family: Family, query: int, terms: Terms | None, row: int):
-        self.family, self.query, self.terms, self.row = family, query, terms, row
+        self.family, self.query, self._terms, self.row = family, query, terms, row
         self.size = family.sizes[query]
+
+    @property
+    def terms(self) -> Terms:
+        """Precondition: the class is possible."""
+        assert self._terms is not None
+        return self._terms
 
     @cached_property
     def layers(self) -> list:
@@ -246,7 +253,7 @@ class Cell:
     @cached_property
     def undecided(self) -> list[int]:
         """The rivals that may win somewhere in the cell."""
-        return [] if self.terms is None else np.flatnonzero(~(self.terms.minima[self.row] > 0)).tolist()
+        return [] if self._terms is None else np.flatnonzero(~(self.terms.minima[self.row] > 0)).tolist()
 
     def wrong(self, groups: tuple[Group, ...] | None, certain: Group | None) -> Counts:
         """Bounds for the wrong inputs, counting for `groups` and the rival `certain`, or (None) input by input."""
@@ -279,7 +286,7 @@ class Cell:
         ar, rivals = self.family.ar, self.undecided
         if self.size * len(rivals) > LISTED:
             raise Rejected(f"a cell of {self.size} inputs and {len(rivals)} rivals is too large to list")
-        certain = possible = False
+        certain, possible = np.zeros((2, self.size), bool)
         for start in range(0, len(rivals), width := max(1, ar.chunk // max(self.size, self.terms.low_factor[0].size))):
             low, high = self.terms.of_rivals(self.row, rivals[start : start + width])
             slack = ar.slack(np.maximum(np.abs(low), np.abs(high)).max((1, 2)).sum(), len(self.layers) + 1)

@@ -75,14 +75,19 @@ class Statement(NamedTuple):
 
 
 def state(theorem: Theorem) -> Statement:
-    return _accuracy(theorem) if isinstance(theorem, AccuracyTheorem) else _bounds(theorem)
+    if isinstance(theorem, AccuracyTheorem):
+        return _accuracy(theorem)
+    assert isinstance(theorem, RangeTheorem)  # there are two kinds
+    return _bounds(theorem)
 
 
 def listing(theorem: Theorem) -> Listing:
     """The nodes of the graph that the sentence speaks of, and all that they need; a mechanism's come first."""
-    claim = theorem.claim
     if isinstance(theorem, AccuracyTheorem):
+        claim = theorem.claim
         return Listing(claim.graph, [claim.sites[claim.site], claim.target])
+    assert isinstance(theorem, RangeTheorem)  # there are two kinds
+    claim = theorem.claim
     lemmas = {claim.sites[s] for lemma in theorem.lemmas for s in lemma[:2]}
     return Listing(claim.graph, [*{claim.sites[claim.site], *claim.where, *lemmas}])
 
@@ -449,12 +454,15 @@ def widths(theorem: RangeTheorem) -> tuple[list[Fraction], list[Fraction]]:
     """Of each entry's proved range, and how far apart the values are at inputs that were replayed; empty where some
     entry has no such number."""
     attained = theorem.attained
-    reached = Range(attained.high.min(0), attained.low.max(0)) if attained is not None else None
-    return tuple(
-        [Fraction(b) - Fraction(a) for a, b in zip(*(end.tolist() for end in ends), strict=True)]
-        if ends is not None and np.isfinite(ends).all() else []
-        for ends in (theorem.range, reached)
-    )  # fmt: skip
+    reached = [] if attained is None else _apart(Range(attained.high.min(0), attained.low.max(0)))
+    return _apart(theorem.range), reached
+
+
+def _apart(ends: Range) -> list[Fraction]:
+    """How far apart each entry's ends are; nothing where one of them is infinite."""
+    if not np.isfinite(ends).all():
+        return []
+    return [Fraction(b) - Fraction(a) for a, b in zip(ends.low.tolist(), ends.high.tolist(), strict=True)]
 
 
 class Broken(NamedTuple):
@@ -483,18 +491,19 @@ def broken(theorem: RangeTheorem) -> list[Broken]:
 
 
 def _told(theorem: RangeTheorem, formulas: Formulas) -> list[str]:
-    if theorem.verdict != "REFUTED":
+    attained = theorem.attained
+    if theorem.verdict != "REFUTED" or attained is None:
         return []
     texts, worst = [], broken(theorem)
     for b in worst[:SHOWN]:
         if b.entry is None:
             texts.append(f"{_at(theorem, b.point)}: a threshold is broken, by less than float64 shows")
             continue
-        low, high = (float(end[b.point, b.entry]) for end in theorem.attained)
+        low, high = (float(end[b.point, b.entry]) for end in attained)
         how = f"{'below' if b.short else 'above'} by at least {about(b.by, up=False)}"
         value = f"entry {b.entry} is from {about(low, up=False)} to {about(high, up=True)} (rounded outwards)"
         texts.append(f"{_at(theorem, b.point)}: {value}, {how}")
-        texts += _seen(theorem, formulas, b)
+        texts += _seen(theorem, formulas, b.point, b.entry)
     return texts + ([f"and {len(worst) - SHOWN} more, by less"] if len(worst) > SHOWN else [])
 
 
@@ -504,17 +513,17 @@ def _at(theorem: RangeTheorem, k: int) -> str:
     return " and ".join([*([f"ids [{listed(ids)}]"] if ids else []), *([near] if point else [])])
 
 
-def _seen(theorem: RangeTheorem, formulas: Formulas, b: Broken) -> list[str]:
-    """About the values of the entries of sites that a broken expression speaks of."""
+def _seen(theorem: RangeTheorem, formulas: Formulas, k: int, entry: int) -> list[str]:
+    """About the values, at a replayed input, of the entries of sites that a broken expression speaks of."""
     claim, start, inputs = theorem.claim, 0, []
     if not (roots := added(claim)):
         return []
-    point = theorem.points[b.point]
+    point = theorem.points[k]
     for shape in claim.shapes:
         inputs.append(point[None, start : start + prod(shape)].reshape(1, *shape))
         start += prod(shape)
-    spoken = list(sites(claim, formulas, roots[b.entry]).items())[:FIRST]
-    values = [(text, _ends(claim, n, theorem.tokens[b.point], inputs)[0][0]) for text, n in spoken]
+    spoken = list(sites(claim, formulas, roots[entry]).items())[:FIRST]
+    values = [(text, _ends(claim, n, theorem.tokens[k], inputs)[0][0]) for text, n in spoken]
     return [f"there {text} is about {_near(value):.9g}" for text, value in values]
 
 

@@ -114,7 +114,7 @@ def _search(family: Family, leads: Leads, how: Pass) -> Found:
         """About how many inputs are shown right with `loose` tokens beyond the first `start`, among the first
         `ends`."""
         found = kept(limits(np.stack([start, ends], 1)))
-        least, number = wide.sums(*wide.terms(found), found.count.astype(float), 1 if loose else 0, loose)
+        least, number = wide.sums(*wide.terms(found), found.number.astype(float), 1 if loose else 0, loose)
         return np.where(least > 0, number, 0)
 
     total, chosen = shown(start, 0), [start]
