@@ -70,9 +70,9 @@ def prove(
     """Search for a proof or a counterexample, write the certificate, and let the kernel check it."""
     from mechverify.claims import ClaimError
     from mechverify.claims.load import load_claim
+    from mechverify.provers import Outcome
     from mechverify.provers import prove as search
     from mechverify.provers.base import Budget
-    from mechverify.provers.chain import Outcome
     from mechverify.provers.nearest import nearest as true_instead
 
     if semantics not in SEMANTICS:
@@ -268,8 +268,8 @@ def frontier(
 ) -> None:
     """Proof strategies over models: what each proves, and what it costs. Goes on where an earlier run stopped."""
     from mechverify.claims import ClaimError
+    from mechverify.provers.accuracy.strategies import DEFAULT
     from mechverify.provers.frontier import Row, plan, stored
-    from mechverify.provers.strategies import DEFAULT
     from mechverify.report.frontier import terminal
     from mechverify.report.measure import measure
 
@@ -337,7 +337,7 @@ def models() -> None:
 @app.command()
 def strategies() -> None:
     """The proof strategies for claims about accuracy, from dear to cheap."""
-    from mechverify.provers.strategies import STRATEGIES
+    from mechverify.provers.accuracy.strategies import STRATEGIES
 
     for precondition in dict.fromkeys(row.precondition for row in STRATEGIES.values()):
         out.print(f"\n{precondition}:", style="dim", soft_wrap=True)

@@ -31,9 +31,9 @@ from mechverify.kernel.core.accuracy import decide
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.float64 import Float64
 from mechverify.provers import chain
-from mechverify.provers.base import Problem
-from mechverify.provers.falsify import Margins
-from mechverify.provers.strategies import chosen
+from mechverify.provers.accuracy.falsify import Margins
+from mechverify.provers.accuracy.problem import AccuracyProblem
+from mechverify.provers.accuracy.strategies import chosen
 
 REFERENCE = "fold"  # the strategy that says what the true accuracy is
 SAMPLES = 2**17  # where it can't
@@ -205,7 +205,7 @@ def _proved(task: Task) -> tuple[Row, bytes]:
     theorem, strategy = outcome.theorem, chosen(task.strategy)
     one = Job(theorem.claim, Float64())
     decide(one, np.array([[tokens[0] for tokens in theorem.claim.domain.tokens]]))
-    unexplained = strategy.unexplained and strategy.unexplained(Problem.of(claim, task.semantics))
+    unexplained = strategy.unexplained and strategy.unexplained(AccuracyProblem.of(claim, task.semantics))
     name = f"{Path(task.weights).stem}-{Path(task.strategy).stem}-{task.key[:8]}.cert"
     return _row(
         task, claim, low=theorem.right.low, high=theorem.right.high, kernel_ops=theorem.kernel_ops,
@@ -234,7 +234,7 @@ def _row(task: Task, claim: Accuracy, *, reason: str | None = None, **found) -> 
 
 def sampled(task: Task) -> float:
     """The share right of SAMPLES uniform inputs, in float64: where the reference can't say."""
-    problem = Problem.of(load_claim(task.claim, task.parameters), task.semantics)
+    problem = AccuracyProblem.of(load_claim(task.claim, task.parameters), task.semantics)
     rng = np.random.default_rng(0)
     inputs = np.stack([rng.choice(np.array(ids), SAMPLES) for ids in problem.domain.tokens], -1)
     return float((Margins(problem)(inputs) > 0).mean())

@@ -9,7 +9,7 @@ from mechverify import Accuracy, tokens, transformer
 from mechverify.kernel import NotACertificate, Rejected, check
 from mechverify.kernel.core import container
 from mechverify.provers import chain, prove
-from mechverify.provers import fold as fold_prover
+from mechverify.provers.accuracy import fold as fold_prover
 from tests import oracle
 from tests.models import as_bytes, max_weights
 from tests.soundness import bounds, forge, networks

@@ -9,12 +9,15 @@ from mechverify.claims.claim import Lemma
 from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.cut import rule
 from mechverify.provers.base import Budget
-from mechverify.provers.bounds import search
-from mechverify.provers.extremes import climb, sample
-from mechverify.provers.ranges import BoundsProblem, Found, confirmed, refuted, shown
+from mechverify.provers.confirm import derived
+from mechverify.provers.ranges.extremes import climb, sample
+from mechverify.provers.ranges.known import Found, Known
+from mechverify.provers.ranges.problem import RangeProblem
+from mechverify.provers.ranges.refute import refuted, shown
+from mechverify.provers.ranges.search import search
 
 
-def cut(problem: BoundsProblem, lemmas: tuple[Lemma, ...], budget: Budget, method: str) -> Found:
+def cut(problem: RangeProblem, lemmas: tuple[Lemma, ...], budget: Budget, method: str) -> Found:
     """An input of the model's own may refute the claim; errors within the lemmas only show that it doesn't follow."""
     with np.errstate(all="ignore"):
         seen = sample(problem, budget, 0)
@@ -29,14 +32,14 @@ def cut(problem: BoundsProblem, lemmas: tuple[Lemma, ...], budget: Budget, metho
             if stated.eps is not None:
                 least, most = ([sign * stated.eps] * about.claim.outputs for sign in (-1, 1))
                 about = about.about(replace(about.claim, least=least, most=most))
-            found = search(BoundsProblem(about, problem.device, problem.own), budget, method, cases=False)
+            found = _searched(RangeProblem(about, problem.device, problem.own), budget, method, cases=False)
             if found.broken or found.proof is None or (stated.eps is not None and not _within(found.range, stated)):
-                what = _falsehood(BoundsProblem(about), found) if found.broken else "is not proved"
+                what = _falsehood(RangeProblem(about), found) if found.broken else "is not proved"
                 hint = "" if found.broken else ": state it as a claim of its own to see why"
                 return Found(None, problem.claim.everything, False, [
                     f"the lemma about {stated.site} {what}{hint}", *found.reasons
                 ])  # fmt: skip
-            range_ = confirmed(about, found.proof) if stated.eps is None else _box(stated, about.claim.outputs)
+            range_ = derived(about, found.proof) if stated.eps is None else _box(stated, about.claim.outputs)
             ends = {
                 end: [v.hex() for v in values.tolist()] for end, values in zip(("low", "high"), range_, strict=True)
             }
@@ -44,18 +47,22 @@ def cut(problem: BoundsProblem, lemmas: tuple[Lemma, ...], budget: Budget, metho
             proved.append(rule.Lemma(site, mechanism, range_))
         about = rule.conclusion(problem.job, problem.domain, proved)
         about = about.about(replace(about.claim, least=problem.claim.least, most=problem.claim.most))
-        found = search(BoundsProblem(about, problem.device), budget, method)
+        found = _searched(RangeProblem(about, problem.device), budget, method)
     if found.broken or found.proof is None:
         reason = "errors within the lemmas, which no input of the model may show, break a threshold: it doesn't follow"
         return Found(None, problem.claim.everything, False, [reason] if found.broken else found.reasons)
-    range_ = confirmed(about, found.proof)
+    range_ = derived(about, found.proof)
     proof = {"rule": "cut", "lemmas": rows, "proof": found.proof}
     if points is not None:
         proof = {"rule": "both", "first": points, "second": proof}
     return Found(proof, range_, False, found.reasons)
 
 
-def _falsehood(problem: BoundsProblem, found: Found) -> str:
+def _searched(problem: RangeProblem, budget: Budget, method: str, cases: bool = True) -> Found:
+    return search(problem, Known(Found(None, problem.claim.everything, False, []), method, cases=cases), budget)
+
+
+def _falsehood(problem: RangeProblem, found: Found) -> str:
     """Where, and by how much, site and mechanism differ at the input that was found."""
     tokens, point = found.proof["inputs"][0]
     numbers = [float.fromhex(v) for v in point]

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -13,10 +14,12 @@ import torch
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.ranges import Range
 from mechverify.provers.base import Budget
-from mechverify.provers.extremes import Inputs
-from mechverify.provers.ranges import BoundsProblem, Found, refuted
-from mechverify.provers.smtlib import Query
-from mechverify.provers.solver import ask
+from mechverify.provers.ranges.inputs import Inputs
+from mechverify.provers.ranges.known import Found, Known
+from mechverify.provers.ranges.problem import RangeProblem
+from mechverify.provers.ranges.refute import refuted
+from mechverify.provers.ranges.smtlib import Query
+from mechverify.provers.ranges.solver import ask
 
 SECONDS = 60.0  # of one query
 
@@ -27,11 +30,14 @@ class Solver:
 
     enabled: bool = True
     folder: Path | None = None
+    name: ClassVar[str] = "solver"
 
-    def decide(self, problem: BoundsProblem, found: Found, budget: Budget) -> Found:
-        """`found`, with a proof or a counterexample of the solver's where it has one."""
-        if not self.enabled and self.folder is None:
-            return found
+    def accepts(self, problem: RangeProblem, known: Known) -> str | None:
+        return None if (self.enabled or self.folder is not None) and problem.open(known.found) else ""
+
+    def prove(self, problem: RangeProblem, known: Known, budget: Budget) -> Found:
+        """What was found, with a proof or a counterexample of the solver's where it has one."""
+        found = known.found
         claim, n = problem.claim, problem.claim.outputs
         open_ = found.range.low < problem.least, found.range.high > problem.most
         sides = [*zip((claim.least, claim.most), open_, (-np.inf, np.inf), strict=True)]
@@ -75,7 +81,7 @@ class Solver:
         return found
 
 
-def _input(problem: BoundsProblem, query: Query, values: dict[str, Fraction]) -> Inputs:
+def _input(problem: RangeProblem, query: Query, values: dict[str, Fraction]) -> Inputs:
     """The solver's input, in float64, and the value there."""
     domain, n = problem.domain, problem.domain.length
     tokens = [int(values.get(name, Fraction(ids[0]))) for name, ids in zip(query.inputs, domain.tokens, strict=False)]

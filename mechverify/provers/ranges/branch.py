@@ -22,11 +22,14 @@ from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.relaxation.backward import Relaxed
 from mechverify.kernel.relaxation.rule import bounds, side_by_side
 from mechverify.provers.base import Budget
-from mechverify.provers.cases import Case, cases, following
-from mechverify.provers.extremes import Inputs
-from mechverify.provers.ranges import BoundsProblem, Found, middle_of, optimised, refuted
+from mechverify.provers.ranges.cases import Case, cases, following
+from mechverify.provers.ranges.cells import estimated_ends, middle_of, relaxed, tensor_cells
+from mechverify.provers.ranges.inputs import Inputs
+from mechverify.provers.ranges.known import Found, Known
+from mechverify.provers.ranges.leaves import optimised_leaves
+from mechverify.provers.ranges.problem import FEW, RangeProblem
+from mechverify.provers.ranges.refute import look, refuted
 
-FEW = 16  # coordinates: cutting these alone is quick
 DEPTH = 200  # cuts of a cell, one in another; the kernel knows at most 256 facts of a part
 BRANCHES, DEEP = 256, 16  # cells cut at a time; with optimised lines
 EASY = 6  # rounds
@@ -44,7 +47,7 @@ class Cell(NamedTuple):
 
 
 class Branching:
-    def __init__(self, problem: BoundsProblem, budget: Budget):
+    def __init__(self, problem: RangeProblem, budget: Budget):
         self.problem, self.budget = problem, budget
         self.deep = len(problem.domain.low) > FEW
         known = np.concatenate([problem.least, problem.most])
@@ -67,7 +70,7 @@ class Branching:
         problem = self.problem
         if not self.priced and len(cells) >= PRICED:
             self._set_price([part for _, part, _ in cells])
-        low, high = problem.estimate([part for _, part, _ in cells])
+        low, high = estimated_ends(problem, [part for _, part, _ in cells])
         missing = problem.missing(low - self.slack, high + self.slack)
         if not problem.asks:  # of the user's cases: as narrow as can be
             for start in range(0, len(cells), DEEP):
@@ -102,7 +105,7 @@ class Branching:
         """Optimised lines where they are better."""
         try:
             parts, before = [cells[i][1] for i in some], self.budget.reserved
-            leaves = optimised(self.problem, parts, self.budget, steps=STEPS, enough=self._enough)
+            leaves = optimised_leaves(self.problem, parts, self.budget, steps=STEPS, enough=self._enough)
         except (Rejected, Unsupported):
             return
         self.price = max(self.price, (self.budget.reserved - before) / len(parts))
@@ -161,7 +164,7 @@ class Branching:
         """For each part the entry of a function's operand (node, entry, where to cut it) that widens the output most:
         the output's width is differentiated by that of the operand's interval."""
         problem, ar, roots = self.problem, self.problem.ar, self.problem.rewriting.roots
-        watched = problem.relaxed(problem.cells(parts), _Watched)
+        watched = relaxed(problem, tensor_cells(problem, parts), _Watched)
         low, high = watched.output()
         (high - low).sum().backward()
         best: list[tuple[float, int, int, float] | None] = [None] * len(parts)
@@ -213,7 +216,7 @@ def _single(part: Domain) -> bool:
     return part.size == 1 and bool((part.low == part.high).all())
 
 
-def _halves(problem: BoundsProblem, part: Domain, influence: tuple | None) -> tuple[tuple[Domain, Domain], dict]:
+def _halves(problem: RangeProblem, part: Domain, influence: tuple | None) -> tuple[tuple[Domain, Domain], dict]:
     """Cut the value of most influence; else the widest coordinate (relative to the domain's) in the middle, or the
     largest token set."""
     nodes = problem.rewriting.graph.nodes
@@ -234,8 +237,24 @@ def _halves(problem: BoundsProblem, part: Domain, influence: tuple | None) -> tu
     return part.split(position, set(first)), {"position": position, "first": list(first)}
 
 
-def branch(problem: BoundsProblem, budget: Budget, look: Callable[[], Found | None] = lambda: None) -> Found:
-    """Until all cells are proved, a threshold is broken in one, or nothing is left of the budget. `look` is called once
+class Branch:
+    name = "cells"
+
+    def accepts(self, problem: RangeProblem, known: Known) -> str | None:
+        by_cases = bool(problem.claim.cases) and known.cases
+        return None if known.method == "branching" and (problem.asks or by_cases) else ""
+
+    def prove(self, problem: RangeProblem, known: Known, budget: Budget) -> Found:
+        """What was found before, where time was up too soon."""
+        new = _branched(problem, budget, lambda: look(problem, known, budget))
+        if new.proof is not None:
+            return new
+        known.found.reasons += new.reasons
+        return known.found
+
+
+def _branched(problem: RangeProblem, budget: Budget, seen: Callable[[], Found | None]) -> Found:
+    """Until all cells are proved, a threshold is broken in one, or nothing is left of the budget. `seen` is asked once
     easy claims are decided, for an input that breaks a threshold."""
     tree: Proof = problem.linear
     work = Branching(problem, budget)
@@ -249,7 +268,7 @@ def branch(problem: BoundsProblem, budget: Budget, look: Callable[[], Found | No
         if time.monotonic() - begun > 1:
             budget.progress(f"{work.total:,} cells, {len(work.open):,} open", work.proved)
         rounds += 1
-        if rounds == EASY and (broken := look()) is not None:
+        if rounds == EASY and (broken := seen()) is not None:
             return broken
         some = [heapq.heappop(work.open) for _ in range(min(DEEP if work.deep else BRANCHES, len(work.open)))]
         cells = [cell for *_, cell in some]

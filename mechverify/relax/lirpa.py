@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mechverify.bounds.optimise import Slopes
+from mechverify.relax.optimise import Slopes
 
 METHODS = ("IBP", "CROWN", "CROWN-Optimized")
 OPTIONS = {"conv_mode": "matrix"}  # "patches", its default, fails on attention; fixed_reducemax_index would be unsound

@@ -2,13 +2,14 @@
 
 from mechverify.kernel.core.accuracy import Counts
 from mechverify.kernel.core.errors import Unsupported
-from mechverify.provers.base import Attempt, Budget, Problem
-from mechverify.provers.falsify import BATCH, CLOSE, Margins
+from mechverify.provers.accuracy.falsify import BATCH, CLOSE, Margins
+from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt
+from mechverify.provers.base import Budget
 
 LIMIT = 2**25  # inputs: half an hour or more for a transformer of one layer and width 32
 
 
-def brute(problem: Problem, budget: Budget) -> Attempt:
+def brute(problem: AccuracyProblem, budget: Budget) -> Attempt:
     """The search runs torch, to know what to state; inputs whose margin is within CLOSE of zero count for neither
     bound."""
     size = problem.domain.size

@@ -8,16 +8,19 @@ import numpy as np
 
 from mechverify.kernel.compact.chains import Peeled
 from mechverify.kernel.compact.parts import parts_form
-from mechverify.provers.base import Attempt, Budget, Problem
-from mechverify.provers.strategies.compact import Pass, compact
+from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt
+from mechverify.provers.accuracy.strategies.compact import Pass, compact
+from mechverify.provers.base import Budget
 
 
-def by_token(problem: Problem, budget: Budget, *, rivals: list[str], loose: int = 4, gain: float = 1e-7) -> Attempt:
+def by_token(
+    problem: AccuracyProblem, budget: Budget, *, rivals: list[str], loose: int = 4, gain: float = 1e-7
+) -> Attempt:
     """Every token's own term; exact scores. Rivals as named, from cheap to dear, each where it shows more."""
     return compact(problem, budget, [Pass(r, "each", loose) for r in rivals], gain=gain)
 
 
-def by_gap(problem: Problem, budget: Budget, *, remainder: str | None = None, mean: bool = False,
+def by_gap(problem: AccuracyProblem, budget: Budget, *, remainder: str | None = None, mean: bool = False,
            rivals: str = "together", loose: int = 1) -> Attempt:  # fmt: skip
     """Tokens up to some token (or from one on: the order that shows more), by running extremes; scores exact, or of
     rank one up to a remainder; the query's own part exact, or its mean row."""
@@ -25,7 +28,7 @@ def by_gap(problem: Problem, budget: Budget, *, remainder: str | None = None, me
     return compact(problem, budget, [Pass(rivals, order, loose) for order in ("ascending", "descending")], peeled, mean)
 
 
-def singular(problem: Problem, remainder: str) -> Peeled:
+def singular(problem: AccuracyProblem, remainder: str) -> Peeled:
     """The first singular vectors of the scores whose rows' means are taken off: softmax doesn't see those."""
     claim = problem.claim
     form = parts_form(claim.graph, claim.weights, problem.job.model, claim.output)
@@ -34,7 +37,7 @@ def singular(problem: Problem, remainder: str) -> Peeled:
     return Peeled(left[:, 0], right[0], remainder)
 
 
-FAMILIES: dict[str, tuple[str, str, Callable[[Problem, Budget], Attempt]]] = {
+FAMILIES: dict[str, tuple[str, str, Callable[[AccuracyProblem, Budget], Attempt]]] = {
     # name: complexity of the check (d: width of the model, o: outputs, k: length), what it proves, how it is found
     "rivals": ("v^2 d + v^3 o + k v^2", "cells by every rival's own lead", partial(by_token, rivals=["apart"])),
     "refined": ("v^2 d + v^2 o + c v o + k v^2, c cells", "as rivals, and as cubic where that shows as much",

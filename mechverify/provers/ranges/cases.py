@@ -13,7 +13,7 @@ import numpy as np
 
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.graph import Graph, Node, entries
-from mechverify.provers.ranges import BoundsProblem
+from mechverify.provers.ranges.problem import RangeProblem
 
 
 class Case(NamedTuple):
@@ -46,7 +46,7 @@ class Case(NamedTuple):
         return part.sides(n, entry, self.at), {"node": n, "entry": entry, "at": self.at.hex()}
 
 
-def cases(problem: BoundsProblem) -> list[list[Case]]:
+def cases(problem: RangeProblem) -> list[list[Case]]:
     """In the user's order; neighbours that split the same thing together."""
     rewriting, found = problem.rewriting, []
     for n in rewriting.roots.conditions[len(problem.claim.where) :]:
@@ -66,7 +66,7 @@ def following(groups: list[list[Case]], part: Domain) -> Case | None:
     return None
 
 
-def _of_token(problem: BoundsProblem, n: int) -> Case | None:
+def _of_token(problem: RangeProblem, n: int) -> Case | None:
     """A condition on one token, as the tokens that satisfy it."""
     tables, graph, roots = problem.rewriting.tables, problem.rewriting.graph, problem.rewriting.roots
     m = next((m for m in ([] if tables is None else tables.of) if roots.of[m] == n), None)

@@ -6,13 +6,14 @@ import numpy as np
 
 from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.fold.rule import Family
-from mechverify.provers.base import Budget, Problem
+from mechverify.provers.accuracy.problem import AccuracyProblem
+from mechverify.provers.base import Budget
 
 ROUNDS, CLOSE = 12, 1e-9  # of the secant; relative change at which it stops
 DIGITS = 9  # decimal places of the margin that is claimed
 
 
-def largest_margin(problem: Problem, seen: float, budget: Budget) -> Fraction | None:
+def largest_margin(problem: AccuracyProblem, seen: float, budget: Budget) -> Fraction | None:
     """A margin that rule fold should prove on every input, found below the least one `seen`; None if not even zero.
 
     A cell's least sum of terms is concave in the margin (a minimum of linear functions), so the secant through a

@@ -1,51 +1,16 @@
 """Inputs where a captured model's output is small or large: sampling, then gradient steps."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, NamedTuple
-
 import numpy as np
 import torch
 
-from mechverify.certificate.write import Proof
 from mechverify.provers.base import Budget
+from mechverify.provers.ranges.inputs import CLEARLY, Inputs
+from mechverify.provers.ranges.problem import RangeProblem
 
-if TYPE_CHECKING:
-    from mechverify.provers.ranges import BoundsProblem
-
-CLEARLY = 1e-9  # a condition's value is not negative, whatever the rounding
 SAMPLES, STEPS, RESTARTS = 4_096, 60, 32  # inputs drawn at random; gradient steps, from how many of the best
 
 
-class Inputs(NamedTuple):
-    """Token ids [inputs, length] and real inputs [inputs, coordinates] in the domain, with the output's values there
-    [inputs, entries], and whether it is `clear` that they satisfy the claim's conditions [inputs]."""
-
-    tokens: np.ndarray
-    points: np.ndarray
-    values: np.ndarray
-    clear: np.ndarray
-
-    @staticmethod
-    def allowed(tokens: np.ndarray, points: np.ndarray, values: torch.Tensor, least: torch.Tensor) -> Inputs:
-        """Those that satisfy the conditions, whose least value is given, as far as torch can see."""
-        least = least.numpy()
-        return Inputs(tokens, points, values.detach().numpy(), least > CLEARLY).at(least >= 0)
-
-    def at(self, rows: np.ndarray | list[int]) -> Inputs:
-        return Inputs(*(a[rows] for a in self))
-
-    def proof(self) -> Proof:
-        rows = sorted(
-            {
-                (tuple(t), tuple(v.hex() for v in p))
-                for t, p in zip(self.tokens.tolist(), self.points.tolist(), strict=True)
-            }
-        )
-        return {"rule": "point", "inputs": [[list(t), list(p)] for t, p in rows]}
-
-
-def sample(problem: BoundsProblem, budget: Budget, seed: int) -> Inputs:
+def sample(problem: RangeProblem, budget: Budget, seed: int) -> Inputs:
     """Random inputs, half of them corners; those that satisfy the claim's conditions (maybe none)."""
     rng, domain = np.random.default_rng(seed), problem.domain
     graph = problem.claim.graph
@@ -65,7 +30,7 @@ def sample(problem: BoundsProblem, budget: Budget, seed: int) -> Inputs:
     return Inputs.allowed(tokens, points, *problem.values(tokens, torch.from_numpy(points)))
 
 
-def climb(problem: BoundsProblem, budget: Budget, inputs: Inputs, steps: int) -> Inputs | None:
+def climb(problem: RangeProblem, budget: Budget, inputs: Inputs, steps: int) -> Inputs | None:
     """Where each entry is smallest, and then largest, [2 entries]: the best of `inputs`, moved by gradient steps."""
     n = problem.claim.outputs
     if not len(inputs.values):

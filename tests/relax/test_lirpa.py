@@ -13,9 +13,9 @@ from torch import nn
 
 from benchmarks.reference_nets import REFERENCE, nets
 from mechverify import Bounds, ball, capture, kernel, prove
-from mechverify.bounds import lirpa
-from mechverify.bounds.lirpa import METHODS, LirpaError, lirpa_bounds
 from mechverify.claims.errors import ClaimError
+from mechverify.relax import lirpa
+from mechverify.relax.lirpa import METHODS, LirpaError, lirpa_bounds
 
 peer = pytest.mark.skipif(not find_spec("auto_LiRPA"), reason=f"the peer isn't installed: {lirpa.INSTALL}")
 NETS = {name: rest for name, *rest in nets()}

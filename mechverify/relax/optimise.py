@@ -6,13 +6,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from mechverify.bounds.tensors import Tensors
 from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.errors import Stopped, Unsupported
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.relaxation.backward import Lines, Relaxed
 from mechverify.kernel.relaxation.intervals import Cells
 from mechverify.kernel.relaxation.relaxation import Rewritten
+from mechverify.relax.tensors import Tensors
 
 DECAY = 0.05  # of the rate, from the first step to the last
 RECENT, WORTH = 5, 1e-3  # so many steps that gain no more than this share of the width are the last ones

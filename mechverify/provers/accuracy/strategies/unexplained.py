@@ -4,7 +4,7 @@ What is counted: docs/compact_proofs.md.
 """
 
 from mechverify.kernel.compact.parts import parts_form
-from mechverify.provers.base import Problem
+from mechverify.provers.accuracy.problem import AccuracyProblem
 
 # Of what is left of scores without a matrix of rank one, in vocabulary v and width d: a singular value, ranges
 # on both sides (and a mean row), norms of rows and columns.
@@ -18,18 +18,18 @@ REMAINDERS = {
 }
 
 
-def outputs_of_inputs(problem: Problem) -> int:
+def outputs_of_inputs(problem: AccuracyProblem) -> int:
     """Of brute force: the logits of every input."""
     return problem.domain.size * problem.claim.outputs
 
 
-def tables(problem: Problem) -> int:
+def tables(problem: AccuracyProblem) -> int:
     """Of rule fold: scores [query, token, position], values [token, position, output], base [query, output]."""
     vocab, length, outputs = len(problem.claim.graph.values), problem.domain.length, problem.claim.outputs
     return vocab * (outputs + length * (vocab + outputs))
 
 
-def parts(problem: Problem, remainder: str | None = None, mean: bool = False) -> int:
+def parts(problem: AccuracyProblem, remainder: str | None = None, mean: bool = False) -> int:
     """Of rule compact: scores [query, token] and [query, position], values [token, output] and [position, output], base
     [query, output]; of scores of rank one, two vectors and what bounds the rest; of a mean row, it and a width each."""
     claim = problem.claim

@@ -14,11 +14,12 @@ from typing import NamedTuple
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.load import namespace
 from mechverify.kernel.core.errors import Unsupported
-from mechverify.provers.base import Attempt, Budget, Problem
-from mechverify.provers.fold import bounds, listed
-from mechverify.provers.strategies.brute import brute
-from mechverify.provers.strategies.families import FAMILIES
-from mechverify.provers.strategies.unexplained import outputs_of_inputs, parts, tables
+from mechverify.provers.accuracy.fold import bounds, listed
+from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt
+from mechverify.provers.accuracy.strategies.brute import brute
+from mechverify.provers.accuracy.strategies.families import FAMILIES
+from mechverify.provers.accuracy.strategies.unexplained import outputs_of_inputs, parts, tables
+from mechverify.provers.base import Budget
 
 
 class Strategy(NamedTuple):
@@ -29,11 +30,11 @@ class Strategy(NamedTuple):
     complexity: str
     precondition: str
     postcondition: str
-    find: Callable[[Problem, Budget], Attempt]
-    unexplained: Callable[[Problem], int] | None = None
+    find: Callable[[AccuracyProblem, Budget], Attempt]
+    unexplained: Callable[[AccuracyProblem], int] | None = None
 
 
-def _parts(find) -> Callable[[Problem], int]:
+def _parts(find) -> Callable[[AccuracyProblem], int]:
     chosen = getattr(find, "keywords", {})
     return partial(parts, remainder=chosen.get("remainder"), mean=chosen.get("mean", False))
 
@@ -82,7 +83,7 @@ def _own(path: str) -> Strategy:
             f"--strategy {path}: the file doesn't say STRATEGY = Strategy(...); see docs/compact_proofs.md"
         )
 
-    def find(problem: Problem, budget: Budget) -> Attempt:
+    def find(problem: AccuracyProblem, budget: Budget) -> Attempt:
         try:
             return found.find(problem, budget)
         except Unsupported:

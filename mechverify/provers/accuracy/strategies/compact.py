@@ -16,7 +16,8 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.counting.automaton import towards
 from mechverify.kernel.counting.recursion import sizes_by_token
 from mechverify.kernel.proof import prove
-from mechverify.provers.base import Attempt, Budget, Problem
+from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt
+from mechverify.provers.base import Budget
 
 CANDIDATES = 24  # for how many tokens are kept tightly
 BITS = 16  # of a threshold
@@ -40,8 +41,8 @@ class Found(NamedTuple):
     shown: np.ndarray
 
 
-def compact(problem: Problem, budget: Budget, passes: list[Pass], peeled: Peeled | None = None, mean: bool = False,
-            gain: float = 0.0) -> Attempt:  # fmt: skip
+def compact(problem: AccuracyProblem, budget: Budget, passes: list[Pass], peeled: Peeled | None = None,
+            mean: bool = False, gain: float = 0.0) -> Attempt:  # fmt: skip
     """A witness with these passes, from cheap to dear: a cell goes to the first whose successors would show less than
     `gain` of the domain more. Passes that differ in the tokens' order alone are compared on one class."""
     with np.errstate(all="ignore"):
@@ -73,7 +74,7 @@ def compact(problem: Problem, budget: Budget, passes: list[Pass], peeled: Peeled
     return Attempt(proof, confirmed(problem, proof))
 
 
-def _better_order(problem: Problem, tables: Enclosed, leads: Leads, passes: list[Pass]) -> Pass:
+def _better_order(problem: AccuracyProblem, tables: Enclosed, leads: Leads, passes: list[Pass]) -> Pass:
     """The one that shows most of the class in the middle of those that are outputs."""
     partition = problem.partition
     classes = [i for i, key in enumerate(partition.keys) if 0 <= key[0] < tables.outputs]
@@ -88,7 +89,7 @@ def _better_order(problem: Problem, tables: Enclosed, leads: Leads, passes: list
     return max(passes, key=lambda p: _search(family, leads, p).shown.sum())
 
 
-def confirmed(problem: Problem, proof: Proof) -> Counts:
+def confirmed(problem: AccuracyProblem, proof: Proof) -> Counts:
     """What the kernel makes of it."""
     with np.errstate(all="ignore"):
         return prove(problem.job, Reader(proof, "proof"))[0]

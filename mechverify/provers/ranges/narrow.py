@@ -1,43 +1,66 @@
-"""The narrowest range, for a claim without thresholds: halve coordinates, optimise lines."""
+"""Narrower ranges: halve coordinates, optimise lines."""
 
 import numpy as np
 import torch
 
-from mechverify.bounds.optimise import Slopes
 from mechverify.certificate.write import Proof
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
-from mechverify.kernel.core.ranges import Range
 from mechverify.provers.base import Budget
-from mechverify.provers.ranges import BoundsProblem, Found, checked, middle_of, optimised, proposed, unite
+from mechverify.provers.ranges.cells import estimated_ends, kernel_ranges, middle_of
+from mechverify.provers.ranges.known import Found, Known, meet, unite
+from mechverify.provers.ranges.leaves import optimised_leaves
+from mechverify.provers.ranges.problem import FEW, RangeProblem
 
 CELLS, CANDIDATES, WORTH = 256, 12, 0.995  # at most so many cells; a cut's least gain
 CHOOSING, CHECKING, OPTIMISING = 10.0, 40.0, 40.0  # seconds: for choosing cuts, relaxing cells, optimising lines
 OPTIMISED = 2  # halvings before slopes are optimised
 
 
-def narrow(problem: BoundsProblem, budget: Budget, found: Found) -> Found:
+class Lines:
+    """Optimised lines on the whole domain."""
+
+    name = "optimised lines"
+
+    def accepts(self, problem: RangeProblem, known: Known) -> str | None:
+        dear = problem.asks and len(problem.domain.low) > FEW  # cells are: these first
+        return None if known.method == "optimised" or (known.method == "branching" and dear) else ""
+
+    def prove(self, problem: RangeProblem, known: Known, budget: Budget) -> Found:
+        return _with_optimised_lines(problem, budget, known.found, [])
+
+
+class Narrow:
     """The better of two proofs, entry by entry: many cells with the kernel's lines, few with optimised ones."""
-    cuts: list[int] = []
-    try:
-        with budget.within(CHOOSING):
-            cuts = _cuts(problem, budget)
-        while 2 ** len(cuts) * problem.seconds > CHECKING:  # side by side, they take less
-            cuts.pop()
-        if cuts:
-            budget.progress(f"{2 ** len(cuts):,} cells", None)
-            parts = _parts(problem.domain, cuts)
-            with budget.within(CHECKING), budget.rehearsing():
-                range_ = _meet(found.range, problem.bounds(parts))
-            found = Found(_tree(cuts, [problem.linear] * len(parts), problem.domain), range_, False, found.reasons)
-    except (Rejected, Unsupported) as error:  # what is proved already stands
-        found.reasons.append(f"cells: {error}")
-    except Stopped:
-        found.reasons.append(f"cells: {budget.why if budget.spent() else f'not within {CHECKING:.0f} s'}")
-    return with_optimised_lines(problem, budget, found, cuts[:OPTIMISED])
+
+    name = "cells"
+
+    def accepts(self, problem: RangeProblem, known: Known) -> str | None:
+        by_cases = problem.claim.cases and known.cases
+        return None if known.method == "branching" and not problem.asks and not by_cases else ""
+
+    def prove(self, problem: RangeProblem, known: Known, budget: Budget) -> Found:
+        found, cuts = known.found, list[int]()
+        try:
+            with budget.within(CHOOSING):
+                cuts = _cuts(problem, budget)
+            while 2 ** len(cuts) * problem.seconds > CHECKING:  # side by side, they take less
+                cuts.pop()
+            if cuts:
+                budget.progress(f"{2 ** len(cuts):,} cells", None)
+                parts = _parts(problem.domain, cuts)
+                with budget.within(CHECKING), budget.rehearsing():
+                    range_ = meet(found.range, unite(kernel_ranges(problem, parts)))
+                found = Found(_tree(cuts, [problem.linear] * len(parts), problem.domain), range_, False, found.reasons)
+        except (Rejected, Unsupported) as error:  # what is proved already stands
+            found.reasons.append(f"{self.name}: {error}")
+        except Stopped:
+            why = budget.why if budget.spent() else f"not within {CHECKING:.0f} s"
+            found.reasons.append(f"{self.name}: {why}")
+        return _with_optimised_lines(problem, budget, found, cuts[:OPTIMISED])
 
 
-def _cuts(problem: BoundsProblem, budget: Budget) -> list[int]:
+def _cuts(problem: RangeProblem, budget: Budget) -> list[int]:
     """Coordinates to halve one after another, in every cell: each time the one, of those that move the output most,
     that makes the output's range narrowest; until it is no longer worth a doubling."""
     domain, cuts = problem.domain, []
@@ -53,7 +76,7 @@ def _cuts(problem: BoundsProblem, budget: Budget) -> list[int]:
             break
         halves = [half for c in likely for half in part.cut(c, middle_of(part, c))]
         try:
-            low, high = problem.estimate([part, *halves])
+            low, high = estimated_ends(problem, [part, *halves])
         except Stopped:
             break
         alone = (high[0] - low[0]).mean()
@@ -65,7 +88,7 @@ def _cuts(problem: BoundsProblem, budget: Budget) -> list[int]:
     return cuts
 
 
-def with_optimised_lines(problem: BoundsProblem, budget: Budget, found: Found, cuts: list[int]) -> Found:
+def _with_optimised_lines(problem: RangeProblem, budget: Budget, found: Found, cuts: list[int]) -> Found:
     """With optimised lines on the parts that `cuts` make. What was found before stands beside it, unless it is worse
     in every entry."""
     if budget.spent():
@@ -75,7 +98,7 @@ def with_optimised_lines(problem: BoundsProblem, budget: Budget, found: Found, c
         cuts = cuts[:-1]
     parts = _parts(problem.domain, cuts)
     try:
-        leaves = optimised(problem, parts, budget, seconds=OPTIMISING)
+        leaves = optimised_leaves(problem, parts, budget, seconds=OPTIMISING)
         range_ = unite([found for _, found in leaves])
     except Stopped:
         found.reasons.append(f"optimised lines: {budget.why if budget.spent() else f'not within {OPTIMISING:.0f} s'}")
@@ -83,26 +106,7 @@ def with_optimised_lines(problem: BoundsProblem, budget: Budget, found: Found, c
     except (Rejected, Unsupported) as error:  # what the kernel's own lines prove stands
         found.reasons.append(f"optimised lines: {error}")
         return found
-    return _better(found, _tree(cuts, [leaf for leaf, _ in leaves], problem.domain), range_)
-
-
-def with_slopes(problem: BoundsProblem, found: Found, slopes: Slopes) -> Found:
-    """With the slopes that somebody proposes."""
-    try:
-        leaf, range_ = checked(problem, proposed(problem, slopes), 0, problem.domain)
-    except (Rejected, Unsupported) as error:
-        found.reasons.append(f"the given slopes: {error}")
-        return found
-    return _better(found, leaf, range_)
-
-
-def _better(found: Found, proof: Proof, range_: Range) -> Found:
-    """Both, or one if it is as good in every entry."""
-    if not ((found.range.low > range_.low).any() or (found.range.high < range_.high).any()):
-        return Found(proof, range_, False, found.reasons)
-    return Found(
-        {"rule": "both", "first": found.proof, "second": proof}, _meet(found.range, range_), False, found.reasons
-    )
+    return found.beside(_tree(cuts, [leaf for leaf, _ in leaves], problem.domain), range_)
 
 
 def _parts(domain: Domain, cuts: list[int]) -> list[Domain]:
@@ -120,7 +124,3 @@ def _tree(cuts: list[int], leaves: list[Proof], domain: Domain) -> Proof:
     inside, outside = domain.cut(first, at := middle_of(domain, first))
     return {"rule": "split", "coordinate": first, "at": at.hex(), "inside": _tree(cuts[1:], leaves[:half], inside),
             "outside": _tree(cuts[1:], leaves[half:], outside)}  # fmt: skip
-
-
-def _meet(a: Range, b: Range) -> Range:
-    return Range(np.maximum(a.low, b.low), np.minimum(a.high, b.high))

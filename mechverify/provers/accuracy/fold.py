@@ -14,7 +14,8 @@ from mechverify.kernel.core.document import add_expression
 from mechverify.kernel.core.errors import Stopped, Unsupported
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.fold.rule import LISTED, Cell, Family, Group, Terms
-from mechverify.provers.base import Attempt, Budget, Evidence, Problem
+from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence
+from mechverify.provers.base import Budget
 
 COARSE, FINE = 2**10, 2**13  # steps of a counting grid, at first and where it matters
 NEGLIGIBLE = 1e-5  # share of the domain in undecided cells that are too small to be worth counting
@@ -52,14 +53,14 @@ class _Counted:
 class Fold:
     name = "fold"
 
-    def accepts(self, problem: Problem, evidence: Evidence) -> str | None:
+    def accepts(self, problem: AccuracyProblem, evidence: Evidence) -> str | None:
         try:
             problem.partition  # noqa: B018 (building it is the test)
         except Unsupported as error:
             return f"{error}; a mechanism over a small state (Max, Sum, Mod, kth_largest, ...) and one head are needed"
         return None
 
-    def prove(self, problem: Problem, evidence: Evidence, budget: Budget) -> Attempt:
+    def prove(self, problem: AccuracyProblem, evidence: Evidence, budget: Budget) -> Attempt:
         with np.errstate(all="ignore"):
             if _aims_to_refute(problem, evidence):
                 for keys in (problem.keys, [*problem.keys, _largest_token(problem.domain.length)]):
@@ -69,14 +70,14 @@ class Fold:
         return bounds(problem, budget)
 
 
-def bounds(problem: Problem, budget: Budget) -> Attempt:
+def bounds(problem: AccuracyProblem, budget: Budget) -> Attempt:
     """Both bounds of the right inputs, as tight as patience allows. Raises Unsupported where there is no fold."""
     with np.errstate(all="ignore"):
         counted, right, only = _bound(problem, budget)
     return Attempt(_witness(problem, problem.keys, only, counted), right)
 
 
-def listed(problem: Problem, budget: Budget) -> Attempt:
+def listed(problem: AccuracyProblem, budget: Budget) -> Attempt:
     """Every cell that its minima leave open, input by input; those that are too large for that stay open. Raises
     Unsupported where there is no fold."""
 
@@ -94,7 +95,7 @@ def listed(problem: Problem, budget: Budget) -> Attempt:
 
 
 def _pass(
-    problem: Problem, budget: Budget, families: Iterable[Family],
+    problem: AccuracyProblem, budget: Budget, families: Iterable[Family],
     bound: Callable[[Family, Cell, list[int]], _Counted | None],
 ) -> tuple[list[_Counted], int, int, list | None]:  # fmt: skip
     """Once over all cells: those that `bound` counts, how many inputs of the others are right, and wrong, for sure; and
@@ -125,7 +126,7 @@ def _pass(
     return counted, right, never, None
 
 
-def _witness(problem: Problem, keys: list, only: list | None, counted: list[_Counted]) -> Proof:
+def _witness(problem: AccuracyProblem, keys: list, only: list | None, counted: list[_Counted]) -> Proof:
     trials = {} if problem.trials is None else {"trials": problem.trials}
     return {"rule": "fold", "keys": keys, "only": only, "cells": [c.entry() for c in counted]} | trials
 
@@ -135,14 +136,14 @@ def _largest_token(length: int) -> list:
     return [*(["value", [], i] for i in range(length)), ["max", list(range(length)), None]]
 
 
-def _aims_to_refute(problem: Problem, evidence: Evidence) -> bool:
+def _aims_to_refute(problem: AccuracyProblem, evidence: Evidence) -> bool:
     if problem.at_least is None or not len(evidence.wrong):
         return False
     deviation = (evidence.accuracy * (1 - evidence.accuracy) / max(evidence.samples, 1)) ** 0.5
     return evidence.accuracy + 5 * deviation < problem.at_least
 
 
-def _refute(problem: Problem, evidence: Evidence, budget: Budget, keys: list) -> Attempt:
+def _refute(problem: AccuracyProblem, evidence: Evidence, budget: Budget, keys: list) -> Attempt:
     """Count surely wrong inputs, in the cells and for the rivals seen most often, until there are enough."""
     claim = problem.claim
     graph = claim.graph.copy()
@@ -173,7 +174,7 @@ def _refute(problem: Problem, evidence: Evidence, budget: Budget, keys: list) ->
     return Attempt(_witness(problem, keys, only, counted), Counts(0, problem.domain.size - wrong))
 
 
-def _bound(problem: Problem, budget: Budget) -> tuple[list[_Counted], Counts, list | None]:
+def _bound(problem: AccuracyProblem, budget: Budget) -> tuple[list[_Counted], Counts, list | None]:
     """Both bounds as tight as patience allows: one pass over all cells, then the widest gaps again; and which families
     were seen, if not all."""
     families = [Family(problem.partition, key) for key in problem.partition.keys]

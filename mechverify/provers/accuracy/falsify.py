@@ -6,7 +6,8 @@ import torch
 from mechverify.graph.run import TorchRunner
 from mechverify.kernel.core.accuracy import decide, surely_wrong
 from mechverify.kernel.core.errors import Rejected, Stopped
-from mechverify.provers.base import Budget, Evidence, Problem
+from mechverify.provers.accuracy.problem import AccuracyProblem, Evidence
+from mechverify.provers.base import Budget
 
 SAMPLES, BATCH = 2**17, 2**12
 KEEP, WORST = 2**13, 64  # wrong inputs that are replayed: the worst first, the rest as they were drawn
@@ -16,7 +17,7 @@ GRID = 2.0**-24
 CLOSE = 2.0**-20  # a margin up to here is worth the kernel's look; torch's float64 errs by much less
 
 
-def falsify(problem: Problem, budget: Budget, seed: int = 0) -> Evidence:
+def falsify(problem: AccuracyProblem, budget: Budget, seed: int = 0) -> Evidence:
     """Uniform samples (every input of a small domain), then greedy single-token changes from the smallest
     margins. The model runs in torch; which inputs are wrong is the kernel's word, so that they are the same
     whatever the number of threads."""
@@ -53,7 +54,7 @@ def falsify(problem: Problem, budget: Budget, seed: int = 0) -> Evidence:
     return Evidence(*_replay(problem, margins, wrong), accuracy, len(sampled), least)
 
 
-def _replay(problem: Problem, margins: "Margins", wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _replay(problem: AccuracyProblem, margins: "Margins", wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The inputs that are surely wrong, and the outputs that win there."""
     if not len(wrong):
         return wrong, np.zeros(0, np.int64)
@@ -69,7 +70,7 @@ def _replay(problem: Problem, margins: "Margins", wrong: np.ndarray) -> tuple[np
     return wrong[sure], margins.winner(wrong[sure])
 
 
-def _surely_wrong(problem: Problem, one: np.ndarray) -> bool:
+def _surely_wrong(problem: AccuracyProblem, one: np.ndarray) -> bool:
     ar = problem.job.ar
     limit, ar.limit = ar.limit, ar.work + REPLAY
     try:
@@ -84,7 +85,7 @@ class Margins:
     """logit[target] - largest other logit - the claim's margin, in float64, rounded to a grid far coarser than its
     rounding errors, so that ties are broken by position; -inf where the target is no output."""
 
-    def __init__(self, problem: Problem):
+    def __init__(self, problem: AccuracyProblem):
         self.claim = problem.claim
         self.run = TorchRunner(problem.claim.graph, problem.claim.weights, torch.float64)
 
