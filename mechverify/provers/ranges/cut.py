@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from mechverify.claims.claim import Lemma
+from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.cut import rule
 from mechverify.provers.base import Budget
@@ -39,7 +40,7 @@ def cut(problem: RangeProblem, lemmas: tuple[Lemma, ...], budget: Budget, method
                 return Found(None, problem.claim.everything, False, [
                     f"the lemma about {stated.site} {what}{hint}", *found.reasons
                 ])  # fmt: skip
-            range_ = derived(about, found.proof) if stated.eps is None else _box(stated, about.claim.outputs)
+            range_ = _kernels(about, found) if stated.eps is None else _box(stated, about.claim.outputs)
             ends = {
                 end: [v.hex() for v in values.tolist()] for end, values in zip(("low", "high"), range_, strict=True)
             }
@@ -51,11 +52,16 @@ def cut(problem: RangeProblem, lemmas: tuple[Lemma, ...], budget: Budget, method
     if found.broken or found.proof is None:
         reason = "errors within the lemmas, which no input of the model may show, break a threshold: it doesn't follow"
         return Found(None, problem.claim.everything, False, [reason] if found.broken else found.reasons)
-    range_ = derived(about, found.proof)
+    range_ = _kernels(about, found)
     proof = {"rule": "cut", "lemmas": rows, "proof": found.proof}
     if points is not None:
         proof = {"rule": "both", "first": points, "second": proof}
     return Found(proof, range_, False, found.reasons)
+
+
+def _kernels(about: Job, found: Found) -> Range:
+    """The range that the kernel bounds with a proof."""
+    return found.range if found.derived else derived(about, found.proof)
 
 
 def _searched(problem: RangeProblem, budget: Budget, method: str, cases: bool = True) -> Found:

@@ -56,5 +56,5 @@ def _relaxed(problem: RangeProblem, budget: Budget, kind: type[Intervals]) -> Fo
             continue
         if best is None or np.mean(range_.high - range_.low) < np.mean(best.range.high - best.range.low):
             problem.shared, problem.seconds = shared, time.monotonic() - started
-            best = Found(problem.linear if rule is Relaxed else INTERVAL, range_, False, reasons)
+            best = Found(problem.linear if rule is Relaxed else INTERVAL, range_, False, reasons, True)
     return best or Found(None, problem.claim.everything, False, reasons)
