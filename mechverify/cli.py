@@ -1,5 +1,6 @@
 """The command line: prove, check, show, report, frontier and the rest. Exit codes are a contract (docs/cli.md)."""
 
+import io
 import json
 import os
 import signal
@@ -435,7 +436,8 @@ def _terminate(number: int, frame: Any) -> None:
 def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):  # a file's name may be no text
-        stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(obj=STARTED)
     except Exception:  # a defect of ours must not look like a refutation

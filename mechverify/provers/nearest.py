@@ -10,6 +10,7 @@ import numpy as np
 from mechverify import kernel
 from mechverify.certificate.write import write
 from mechverify.claims.claim import Accuracy, Bounds, Cases, Within
+from mechverify.kernel.core.accuracy import AccuracyTheorem
 from mechverify.kernel.core.errors import Stopped
 from mechverify.kernel.core.words import about, share
 from mechverify.provers.accuracy.fold import Fold
@@ -25,7 +26,7 @@ def nearest(claim: Accuracy | Bounds, semantics: str, evidence: Evidence | None,
     """True variants of a claim that was refuted, until the budget's deadline; none if none was found."""
     try:
         if isinstance(claim, Accuracy):
-            return _shares(claim, semantics, evidence, budget)
+            return [] if evidence is None else _shares(claim, semantics, evidence, budget)
         if semantics != "real" or claim.lemmas:
             return []
         with np.errstate(all="ignore"):
@@ -46,6 +47,7 @@ def _shares(claim: Accuracy, semantics: str, evidence: Evidence, budget: Budget)
         return []
     certificate = write(problem.document, claim.output.model.data, found.proof, "BOUNDED", found.right)
     theorem = kernel.check(certificate, limit=float("inf"), watch=budget.watch)
+    assert isinstance(theorem, AccuracyTheorem)
     right, size = theorem.right, claim.over.size
     told = [f"at_least={share(right.low, size, up=False)}"]
     by_class: dict[int, list[int]] = {}

@@ -37,24 +37,16 @@ class Moving(Lines):
         self._known: dict[int, list[Pair]] = {}  # slopes between which the lines of a node lie
 
     def choose(self, relaxed: Relaxed, start: int, n: int) -> Pair:
-        key, rows, node = (start, n), relaxed.rows[start], relaxed.graph.nodes[n]
-        if node.op == "mul":
-            zero = relaxed.ar.raw(np.zeros((len(relaxed.cells), 1, *node.shape)))
-            ends = [(zero, zero + 1)] * 2
-        else:
-            ends = self._ends(relaxed, n)
+        key, rows, product = (start, n), relaxed.rows[start], relaxed.graph.nodes[n].op == "mul"
+        ends = self._planes(relaxed, n) if product else self._ends(relaxed, n)
         if key not in self.numbers:
-            if node.op == "mul":
-                initial = [zero + float(m) for m in relaxed.default_mixes(n)]
-            else:
-                slopes = relaxed.default_slopes(n)
-                initial = [self._share(s.mid, *both) for s, both in zip(slopes, ends, strict=True)]
+            initial = self._mixes(relaxed, n) if product else self._shares(relaxed, n, ends)
             self.numbers[key] = [
                 v.detach().expand(v.shape[0], rows, *v.shape[2:]).clone().requires_grad_() for v in initial
             ]
-        moved = [a + (b - a) * t for (a, b), t in zip(ends, self.numbers[key], strict=True)]
-        self.used[key] = tuple(m.detach() for m in moved)
-        return tuple(moved)
+        low, high = (a + (b - a) * t for (a, b), t in zip(ends, self.numbers[key], strict=True))
+        self.used[key] = low.detach(), high.detach()
+        return low, high
 
     def multipliers(self, relaxed: Relaxed, start: int, n: int) -> torch.Tensor:
         floor, ceiling = (torch.as_tensor(end)[:, None] for end in relaxed.cells.facts[n])
@@ -70,6 +62,20 @@ class Moving(Lines):
 
     def tensors(self) -> list[torch.Tensor]:
         return [*(t for pair in self.numbers.values() for t in pair), *self.factors.values()]
+
+    @staticmethod
+    def _planes(relaxed: Relaxed, n: int) -> list[Pair]:
+        """Of a product: all of the first, and all of the second."""
+        zero = relaxed.ar.raw(np.zeros((len(relaxed.cells), 1, *relaxed.graph.nodes[n].shape)))
+        return [(zero, zero + 1)] * 2
+
+    def _mixes(self, relaxed: Relaxed, n: int) -> list[torch.Tensor]:
+        zero = self._planes(relaxed, n)[0][0]
+        return [zero + float(m) for m in relaxed.default_mixes(n)]
+
+    def _shares(self, relaxed: Relaxed, n: int, ends: list[Pair]) -> list[torch.Tensor]:
+        slopes = relaxed.default_slopes(n)
+        return [self._share(s.mid, *both) for s, both in zip(slopes, ends, strict=True)]
 
     @staticmethod
     def _share(slope: torch.Tensor, first: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
@@ -120,7 +126,8 @@ class Kept(Lines):
                 if key[0] == start:
                     old = self.lines.get(key, new)
                     at = better.reshape(*better.shape, *(1,) * (new[0].ndim - 2))
-                    self.lines[key] = tuple(torch.where(at, n, o) for n, o in zip(new, old, strict=True))
+                    low, high = (torch.where(at, n, o) for n, o in zip(new, old, strict=True))
+                    self.lines[key] = low, high
 
             for key, factor in moving.factors.items():
                 if key[0] == start:

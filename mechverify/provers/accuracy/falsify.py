@@ -94,7 +94,7 @@ class Margins:
         return np.concatenate(parts) if parts else np.zeros(0)
 
     def _others(self, inputs: np.ndarray):
-        logits = self.run(self.claim.output, inputs).clone()
+        logits = self.run.real(self.claim.output, inputs).clone()
         target = torch.from_numpy(np.array(self.run(self.claim.target, inputs)))
         possible = (target >= 0) & (target < logits.shape[-1])
         at = torch.where(possible, target, 0)[:, None]

@@ -145,7 +145,8 @@ def _aims_to_refute(problem: AccuracyProblem, evidence: Evidence) -> bool:
 
 def _refute(problem: AccuracyProblem, evidence: Evidence, budget: Budget, keys: list) -> Attempt:
     """Count surely wrong inputs, in the cells and for the rivals seen most often, until there are enough."""
-    claim = problem.claim
+    claim, at_least = problem.claim, problem.at_least
+    assert at_least is not None
     graph = claim.graph.copy()
     roots = [add_expression(graph, Reader(rows, "keys")) for rows in keys]
     partition = problem.partition if keys == problem.keys else problem.partitioned(keys)
@@ -156,7 +157,7 @@ def _refute(problem: AccuracyProblem, evidence: Evidence, budget: Budget, keys: 
         seen.setdefault((tuple(key), int(tokens[partition.form.pin])), Counter())[rival] += 1
     families: dict[tuple[int, ...], Family] = {}
     counted, wrong = [], 0
-    enough = problem.domain.size - int(problem.at_least * problem.domain.size)
+    enough = problem.domain.size - int(at_least * problem.domain.size)
     for (key, query), rivals in sorted(seen.items(), key=lambda kv: -kv[1].total()):
         budget.progress("counting wrong inputs", min(1.0, wrong / enough))
         if wrong > enough or budget.spent():
@@ -212,10 +213,16 @@ def _cell(family: Family, query: int) -> Cell:
     return Cell(family, query, None if family.impossible else Terms(family, np.array([query])), 0)
 
 
+def terms_of(cell: Cell) -> Terms:
+    """Precondition: the cell's mechanism value is one of the outputs."""
+    assert cell.terms is not None
+    return cell.terms
+
+
 def _group(cell: Cell, rivals: tuple[int, ...], grid: int, upper: bool = False) -> Group:
     """`rivals` with a step such that the sums that can still be undecided span about `grid` steps. Any step is
     sound; this choice is only about tightness."""
-    low, high = cell.terms.of_rivals(cell.row, list(rivals))
+    low, high = terms_of(cell).of_rivals(cell.row, list(rivals))
     terms = high[..., 0] if upper else low.min(-1)
     alive = [np.concatenate([tokens for tokens, _ in layer.groups]) for layer in cell.layers]
     low = np.array([terms[i, tokens].min() for i, tokens in enumerate(alive)])
@@ -235,7 +242,7 @@ def _first_count(family: Family, cell: Cell, rivals: list[int], small: float) ->
     high = min(cell.size, cell.count_wrong(*group))
     if high <= small:
         return _Counted(family, cell.query, rivals, cell.size, [group], None, Counts(0, high))
-    worst = int(np.argmin(cell.terms.minima[cell.row]))
+    worst = int(np.argmin(terms_of(cell).minima[cell.row]))
     return _Counted(family, cell.query, rivals, cell.size, [group], None, Counts(0, high), worst)
 
 
@@ -245,6 +252,7 @@ def _sharpen(c: _Counted) -> int:
     if c.size * len(c.rivals) <= DEAR:
         c.groups, c.certain, c.wrong = None, None, cell.list_wrong()
         return 10
+    assert c.groups is not None
     group = _group(cell, c.groups[0][1], FINE)
     high = min(c.size, cell.count_wrong(*group))
     if high < c.wrong.high:
@@ -260,6 +268,7 @@ def _sharpen(c: _Counted) -> int:
 def _regroup(c: _Counted) -> int:
     """Try other groupings: single rivals, the worst few apart from the rest, and merging again what is
     smaller together. Returns the number of counts spent."""
+    assert c.groups is not None
     cell = _cell(c.family, c.query)
     grids: dict[tuple[int, ...], Group] = {tuple(sorted(c.groups[0][1])): c.groups[0]}
     count: dict[tuple[int, ...], int] = dict.fromkeys(grids, c.wrong.high)

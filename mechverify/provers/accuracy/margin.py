@@ -6,6 +6,7 @@ import numpy as np
 
 from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.fold.rule import Family
+from mechverify.provers.accuracy.fold import terms_of
 from mechverify.provers.accuracy.problem import AccuracyProblem
 from mechverify.provers.base import Budget
 
@@ -30,7 +31,7 @@ def largest_margin(problem: AccuracyProblem, seen: float, budget: Budget) -> Fra
         for i, key in enumerate(keys):
             budget.progress(f"the largest margin: {margin:.6g}?", i / len(keys))
             for cell in Family(partition, key, Fraction(margin)).cells():
-                found[key, cell.query] = float(cell.terms.minima[cell.row].min())
+                found[key, cell.query] = float(terms_of(cell).minima[cell.row].min())
         return found
 
     proved = None

@@ -8,7 +8,7 @@ import heapq
 import itertools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import NamedTuple
 
@@ -74,9 +74,9 @@ class Branching:
         missing = problem.missing(low - self.slack, high + self.slack)
         if not problem.asks:  # of the user's cases: as narrow as can be
             for start in range(0, len(cells), DEEP):
-                self._optimise(cells, np.arange(len(cells))[start : start + DEEP], low, high)
+                self._optimise(cells, range(len(cells))[start : start + DEEP], low, high)
             missing = problem.missing(low, high)
-        elif self.deep and (tough := [i for i in np.flatnonzero(missing > 0) if not self._case(cells[i][1])]):
+        elif self.deep and (tough := [i for i in np.flatnonzero(missing > 0).tolist() if not self._case(cells[i][1])]):
             for start in range(0, len(tough), DEEP):
                 self._optimise(cells, tough[start : start + DEEP], low, high)
             missing = problem.missing(low - self.slack, high + self.slack)
@@ -101,7 +101,7 @@ class Branching:
             return
         self.price, self.priced = (time.monotonic() - begun) / len(some), True
 
-    def _optimise(self, cells: list, some: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
+    def _optimise(self, cells: list, some: Sequence[int], low: np.ndarray, high: np.ndarray) -> None:
         """Optimised lines where they are better."""
         try:
             parts, before = [cells[i][1] for i in some], self.budget.reserved
@@ -167,6 +167,7 @@ class Branching:
         watched = relaxed(problem, tensor_cells(problem, parts), _Watched)
         low, high = watched.output()
         (high - low).sum().backward()
+        largest = np.zeros(len(parts))
         best: list[tuple[float, int, int, float] | None] = [None] * len(parts)
         for n, (x, more, bent) in watched.operands.items():
             if more.grad is None or n not in roots.values:
@@ -176,7 +177,8 @@ class Branching:
             at = np.zeros_like(low) if bent else low / 2 + high / 2
             gain = np.where((low < at) & (at < high), np.abs(slope) * np.minimum(high - at, at - low), 0.0)
             for i, entry in enumerate(gain.argmax(1)):
-                if gain[i, entry] > (best[i][0] if best[i] else 0.0):
+                if gain[i, entry] > largest[i]:
+                    largest[i] = gain[i, entry]
                     best[i] = float(gain[i, entry]), n, int(entry), float(at[i, entry])
         return best
 

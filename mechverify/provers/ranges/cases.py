@@ -69,7 +69,9 @@ def following(groups: list[list[Case]], part: Domain) -> Case | None:
 def _of_token(problem: RangeProblem, n: int) -> Case | None:
     """A condition on one token, as the tokens that satisfy it."""
     tables, graph, roots = problem.rewriting.tables, problem.rewriting.graph, problem.rewriting.roots
-    m = next((m for m in ([] if tables is None else tables.of) if roots.of[m] == n), None)
+    if tables is None:
+        return None
+    m = next((m for m in tables.of if roots.of[m] == n), None)
     if m is None or prod(graph.nodes[n].shape) != 1 or tables.of[m].reads.sum() != 1:
         return None
     position = int(tables.of[m].reads[0].argmax())
@@ -87,10 +89,10 @@ def _threshold(graph: Graph, n: int, entry: int, shapes: Sequence[tuple[int, ...
             n, entry = node.args[0], _viewed(node, entry)
             continue
         numbers = [_constant(graph, a, entry) for a in node.args] if node.op in ("add", "sub", "mul") else []
-        if numbers.count(None) != 1:
+        if len(numbers) != 2 or numbers.count(None) != 1:
             break
         side = numbers.index(None)
-        number = numbers[1 - side]
+        number = numbers[1 - side] or 0.0
         if node.op == "mul":
             scale *= number
         else:

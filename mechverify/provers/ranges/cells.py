@@ -20,10 +20,12 @@ R = TypeVar("R", bound=Relaxed)
 def tensor_cells(problem: RangeProblem, parts: list[Domain]) -> Cells:
     """The parts as the search's tensors."""
     cells, ar = linear.cells(problem.job, parts), problem.ar
-    boxes = [[ar.raw(np.broadcast_to(a, b.mid.shape).copy()) for a in b[:2]] for b in cells.inputs]
-    known = ({n: tuple(map(ar.raw, ends)) for n, ends in group.items()} for group in (cells.facts, cells.tabled))
+    boxes = (TensorBall(*(ar.raw(np.broadcast_to(a, b.mid.shape).copy()) for a in b[:2])) for b in cells.inputs)
+    facts, tabled = (
+        {n: tuple(map(ar.raw, ends)) for n, ends in group.items()} for group in (cells.facts, cells.tabled)
+    )
     corners = tuple(tuple(ar.raw(end.copy()) for end in ends) for ends in cells.corners)
-    return Cells(tuple(TensorBall(*b) for b in boxes), cells.allowed, *known, corners)
+    return Cells(tuple(boxes), cells.allowed, facts, tabled, corners)
 
 
 def relaxed(problem: RangeProblem, cells: Cells, kind: type[R] = Relaxed) -> R:

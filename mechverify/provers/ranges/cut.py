@@ -1,12 +1,14 @@
 """Bounds from lemmas: each is proved by itself, and then what follows from them alone."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import torch
 
 from mechverify.claims.claim import Lemma
 from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.float64 import float_below
 from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.cut import rule
 from mechverify.provers.base import Budget
@@ -34,13 +36,13 @@ def cut(problem: RangeProblem, lemmas: tuple[Lemma, ...], budget: Budget, method
                 least, most = ([sign * stated.eps] * about.claim.outputs for sign in (-1, 1))
                 about = about.about(replace(about.claim, least=least, most=most))
             found = _searched(RangeProblem(about, problem.device, problem.own), budget, method, cases=False)
-            if found.broken or found.proof is None or (stated.eps is not None and not _within(found.range, stated)):
+            if found.broken or found.proof is None or (stated.eps is not None and not _within(found.range, stated.eps)):
                 what = _falsehood(RangeProblem(about), found) if found.broken else "is not proved"
                 hint = "" if found.broken else ": state it as a claim of its own to see why"
                 return Found(None, problem.claim.everything, False, [
                     f"the lemma about {stated.site} {what}{hint}", *found.reasons
                 ])  # fmt: skip
-            range_ = _kernels(about, found) if stated.eps is None else _box(stated, about.claim.outputs)
+            range_ = _kernels(about, found) if stated.eps is None else _box(stated.eps, about.claim.outputs)
             ends = {
                 end: [v.hex() for v in values.tolist()] for end, values in zip(("low", "high"), range_, strict=True)
             }
@@ -61,6 +63,7 @@ def cut(problem: RangeProblem, lemmas: tuple[Lemma, ...], budget: Budget, method
 
 def _kernels(about: Job, found: Found) -> Range:
     """The range that the kernel bounds with a proof."""
+    assert found.proof is not None
     return found.range if found.derived else derived(about, found.proof)
 
 
@@ -70,6 +73,7 @@ def _searched(problem: RangeProblem, budget: Budget, method: str, cases: bool = 
 
 def _falsehood(problem: RangeProblem, found: Found) -> str:
     """Where, and by how much, site and mechanism differ at the input that was found."""
+    assert found.proof is not None
     tokens, point = found.proof["inputs"][0]
     numbers = [float.fromhex(v) for v in point]
     values, _ = problem.values(np.array([tokens], dtype=np.int64), torch.tensor([numbers], dtype=torch.float64))
@@ -77,13 +81,12 @@ def _falsehood(problem: RangeProblem, found: Found) -> str:
     return f"is false: off by {float(values.abs().max()):.6g} at {at}"
 
 
-def _box(lemma: Lemma, entries: int) -> Range:
-    """What the lemma says, in float64, rounded inwards."""
-    eps = float(lemma.eps)
-    eps = eps if eps <= lemma.eps else float(np.nextafter(eps, 0.0))
-    return Range(np.full(entries, -eps), np.full(entries, eps))
+def _box(eps: Fraction, entries: int) -> Range:
+    """What a lemma says, in float64, rounded inwards."""
+    most = float_below(eps)
+    return Range(np.full(entries, -most), np.full(entries, most))
 
 
-def _within(found: Range, lemma: Lemma) -> bool:
-    box = _box(lemma, len(found.low))
+def _within(found: Range, eps: Fraction) -> bool:
+    box = _box(eps, len(found.low))
     return bool((found.low >= box.low).all() and (found.high <= box.high).all())

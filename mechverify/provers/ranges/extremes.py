@@ -56,10 +56,10 @@ def climb(problem: RangeProblem, budget: Budget, inputs: Inputs, steps: int) -> 
             reached = values.detach().numpy()
             better = (reached[rows, entry] - best.values[rows, entry]) * sign < 0
             better &= least.numpy() >= 0
-            news = points.numpy(), reached, least.numpy()[:, None] > CLEARLY
-            moved = [np.where(better[:, None], new, old) for new, old in
-                     zip(news, (best.points, best.values, best.clear[:, None]), strict=True)]  # fmt: skip
-            best = Inputs(tokens, *moved[:2], moved[2][:, 0])
+            best = Inputs(
+                tokens, np.where(better[:, None], points.numpy(), best.points),
+                np.where(better[:, None], reached, best.values), np.where(better, least.numpy() > CLEARLY, best.clear),
+            )  # fmt: skip
             rate = 0.5 * (1 - step / steps)
             points = torch.clamp(points - rate * reach * torch.nan_to_num(slope).sign(), low, high)
     score = (best.values[np.arange(len(entry)), entry] * sign).reshape(starts, 2 * n)

@@ -78,7 +78,7 @@ class RangeProblem:
             size = int(np.prod(shape))
             inputs.append(points[:, start : start + size].reshape(-1, *shape))
             start += size
-        values = self.run.many([self.claim.output, *self.claim.where], tokens, inputs)
+        values = self.run.reals([self.claim.output, *self.claim.where], tokens, inputs)
         output = values[self.claim.output].reshape(len(tokens), -1)
         least = torch.full((len(tokens),), torch.inf, dtype=torch.float64)
         for n in self.claim.where:

@@ -39,7 +39,9 @@ def shown(problem: RangeProblem, inputs: Inputs | None) -> Proof | None:
     if inputs is None or not len(inputs.values):
         return None
     if replayed(problem, inputs) is None:
-        inputs = inputs.at([i for i in np.flatnonzero(inputs.clear) if replayed(problem, inputs.at([i])) is not None])
+        inputs = inputs.at(
+            [i for i in np.flatnonzero(inputs.clear).tolist() if replayed(problem, inputs.at([i])) is not None]
+        )
     return inputs.proof() if len(inputs.values) else None
 
 

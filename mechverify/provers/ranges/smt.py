@@ -60,7 +60,11 @@ class Solver:
         budget.progress("asking z3", None)
         answer, values = ask(query.text, min(SECONDS, budget.deadline - time.monotonic()), budget.spent)
         if answer == "unsat" and [end.tolist() for end in ends] != exact:
-            answer = ask(Query(claim, *ends).text, min(SECONDS, budget.deadline - time.monotonic()), budget.spent)[0]
+            answer = ask(
+                Query(claim, ends[0].tolist(), ends[1].tolist()).text,
+                min(SECONDS, budget.deadline - time.monotonic()),
+                budget.spent,
+            )[0]
             answer = answer if answer == "unsat" else "inside"
         if answer == "unsat":
             leaf = {"rule": "solver", "low": _hexadecimal(ends[0]), "high": _hexadecimal(ends[1])}

@@ -4,11 +4,12 @@ Real values are kept as affine forms of the query's variables; a ReLU whose sign
 variable. What is made of more than these and a few products (exp, attention) can't be asked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
 from math import prod
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,8 @@ TABLE = 2**10  # entries of an integer lookup
 MOST = 2**16  # entries of one value, and products of one contraction
 
 
-class Affine(NamedTuple):
+@dataclass(frozen=True)
+class Affine:
     """constant + sum of coefficient times variable."""
 
     constant: Fraction
@@ -44,13 +46,19 @@ class Query:
     def __init__(self, claim: RangeClaim, low: Sequence[Fraction | float], high: Sequence[Fraction | float]):
         """Precondition: `low` and `high` [entries] are the thresholds in question, exactly; infinite where there is
         none. Raises Unsupported with the operation at fault."""
-        self.claim, self.lines, self.ranges, self.products = claim, ["(set-logic ALL)"], {}, 0
-        self.inputs = [self._token(i, ids) for i, ids in enumerate(claim.domain.tokens)]
+        self.claim, self.lines, self.products = claim, ["(set-logic ALL)"], 0
+        self.ranges: dict[str, tuple[Fraction, Fraction]] = {}
+        self.inputs: list[str | None] = [self._token(i, ids) for i, ids in enumerate(claim.domain.tokens)]
         ends = zip(claim.domain.low.tolist(), claim.domain.high.tolist(), strict=True)
         self.coordinates = [self._real(f"x{i}", Fraction(a), Fraction(b)) for i, (a, b) in enumerate(ends)]
-        self.values: dict[int, np.ndarray | str] = {}
+        self.values: dict[int, np.ndarray] = {}  # forms of real nodes, names of token ids
+        self.names: dict[int, str] = {}  # of integer nodes
         for n in claim.graph.ancestors([claim.output, *claim.where]):
-            self.values[n] = self._node(claim.graph.nodes[n])
+            node = claim.graph.nodes[n]
+            if node.kind == "int":
+                self.names[n] = self._integer(node, [self.names[a] for a in node.args])
+            else:
+                self.values[n] = self._node(node)
         for n in claim.where:
             self.lines += [f"(assert (>= {_text(v)} 0))" for v in self.values[n].ravel()]
         broken = []
@@ -90,12 +98,10 @@ class Query:
             low, high = low + ends[0], high + ends[1]
         return low, high
 
-    def _node(self, node: Node) -> np.ndarray | str:
-        args = [self.values[a] for a in node.args]
+    def _node(self, node: Node) -> np.ndarray:
+        args = [self.values[a] for a in node.args if a in self.values]
         if node.kind == "ids":
             return self._ids(node, args)
-        if node.kind == "int":
-            return self._integer(node, args)
         if prod(node.shape) > MOST:
             raise Unsupported(f"a value of {prod(node.shape)} entries is too much for a solver")
         match node.op:
@@ -106,7 +112,7 @@ class Query:
                 start = sum(prod(s) for s in self.claim.shapes[: node.attr[0]])
                 return _array(self.coordinates[start : start + prod(node.shape)], node.shape)
             case "number":
-                return _array([self._as_real(args[0], *self.claim.graph.nodes[node.args[0]].span)], ())
+                return _array([self._as_real(self.names[node.args[0]], *self.claim.graph.nodes[node.args[0]].span)], ())
             case "view":
                 return args[0].ravel()[entries(node.attr).ravel()].reshape(node.shape)
             case "select":
@@ -131,11 +137,12 @@ class Query:
             case "reciprocal" if all(not x.terms and x.constant for x in args[0].ravel()):  # of a claim's own numbers
                 return _each(lambda x: Affine(1 / x.constant, {}), args[0])
             case "gather" | "pick":
-                return self._chosen(args[0], args[1])
+                index = node.args[1]
+                return self._chosen(args[0], self.names[index] if index in self.names else self.values[index])
             case op:
                 raise Unsupported(f"{op!r} is not piecewise linear; a solver can't be asked")
 
-    def _ids(self, node: Node, args: list) -> np.ndarray:
+    def _ids(self, node: Node, args: list[np.ndarray]) -> np.ndarray:
         if node.op == "tokens":
             return np.array(self.inputs[: self.claim.domain.length], object)
         return (
@@ -147,7 +154,7 @@ class Query:
         a = args[0] if args else ""
         match node.op:
             case "value":
-                term = _cases(self.inputs[node.attr], [str(v) for v in map(_whole, self.claim.graph.values)])
+                term = _cases(str(self.inputs[node.attr]), [str(v) for v in map(_whole, self.claim.graph.values)])
             case "integer":
                 term = _whole(node.attr)
             case "sum" | "product":
@@ -236,14 +243,14 @@ class Query:
 
 
 def _array(items: list, shape: tuple[int, ...]) -> np.ndarray:
-    """An array of forms, which numpy would take for rows."""
+    """An array of forms, of any shape."""
     result = np.empty(len(items), object)
     for i, item in enumerate(items):
         result[i] = item
     return result.reshape(shape)
 
 
-def _each(f, *arrays: np.ndarray) -> np.ndarray:
+def _each(f: Callable[..., Any], *arrays: np.ndarray) -> np.ndarray:
     flat = [f(*items) for items in zip(*(np.asarray(a, object).ravel() for a in arrays), strict=True)]
     return _array(flat, np.shape(arrays[0]))
 

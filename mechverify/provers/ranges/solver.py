@@ -52,8 +52,10 @@ def main() -> None:
         model = solver.model()
         for declared in model.decls():
             value = model[declared]
-            if z3.is_int_value(value) or z3.is_rational_value(value):
-                print(declared.name(), value.as_fraction() if z3.is_rational_value(value) else value.as_long())
+            if isinstance(value, z3.IntNumRef):
+                print(declared.name(), value.as_long())
+            elif isinstance(value, z3.RatNumRef):
+                print(declared.name(), value.as_fraction())
 
 
 if __name__ == "__main__":
