@@ -98,6 +98,7 @@ def prove(
 
     if time_limit is not None:
         budget.limit(time_limit, began)
+    claim = None
     with Reporter(err) as reporter, Guard(budget, err, give_up) as guard:
         guard.step = f"reading {file}"
         try:
@@ -119,7 +120,7 @@ def prove(
             aside = target.with_name(target.name + ".unchecked")
             unwritten = _write(aside, outcome.unchecked) or unwritten
             outcome.reasons.append(f"{aside} is what was found; `mechverify check --limit inf {aside}` goes on")
-        if outcome.verdict == "REFUTED" and nearest and not budget.interrupted:
+        if claim is not None and outcome.verdict == "REFUTED" and nearest and not budget.interrupted:
             guard.step = "looking for what is true instead"
             reporter(guard.step, None)
             with budget.within(nearest), suppress(Stopped):

@@ -116,10 +116,10 @@ class Bounds:
         model = model or _no_model(*corners(over))
         captured = model.captured
         site, shape = (output, model.shape(output.name)) if isinstance(output, Site) else (None, (len(expressions),))
-        position = output.position if isinstance(output, Site) else None
-        if position is not None:
+        position = None if site is None else site.position
+        if site is not None and position is not None:
             if not shape or not -shape[0] <= position < shape[0]:
-                name = f"{output.name}[{position}]"
+                name = f"{site.name}[{position}]"
                 raise ClaimError(f"{_here()}{name}: the site has shape {shape}; indices count from 0")
             position, shape = position % shape[0], shape[1:]
         box, tokens = corners(over)

@@ -59,7 +59,7 @@ class margin(sympy.Function):
 
     is_commutative = is_extended_real = True
 
-    def __new__(cls, condition: sympy.Basic) -> sympy.Basic:
+    def __new__(cls, condition: sympy.Basic) -> Any:
         return super().__new__(cls, condition, evaluate=False)
 
 
@@ -111,8 +111,7 @@ def inequalities(condition: sympy.Basic, tokens: Tokens | None) -> list[tuple[sy
             low, high = operands(condition)[:: 1 if isinstance(condition, sympy.Lt) else -1]
             if integral(difference(high, low), tokens):
                 return [(low + 1, high)]
-    holds: Any = margin(condition)
-    return [(sympy.Integer(0), holds)]
+    return [(sympy.Integer(0), margin(condition))]
 
 
 class _Compiler:

@@ -43,7 +43,7 @@ class Mod(sympy.Function):
     is_commutative = is_extended_real = True
 
     @classmethod
-    def eval(cls, a, n):
+    def eval(cls, a, n):  # pyright: ignore[reportIncompatibleMethodOverride] (sympy counts these)
         if n.is_number and n.is_positive is False:
             raise ClaimError(f"Mod({short(a)}, {n}): the modulus must be positive")
         if a.is_Rational and n.is_Rational:
@@ -57,7 +57,7 @@ class kth_largest(sympy.Function):
     is_commutative = is_extended_real = True
 
     @classmethod
-    def eval(cls, k, *x):
+    def eval(cls, k, *x):  # pyright: ignore[reportIncompatibleMethodOverride] (sympy counts these)
         if not (k.is_Integer and 1 <= k <= len(x)):
             raise ClaimError(f"kth_largest needs k from 1 to {len(x)}, not {short(k)}")
         if all(a.is_Rational for a in x):
@@ -71,7 +71,7 @@ class count(sympy.Function):
     is_commutative = is_extended_real = True
 
     @classmethod
-    def eval(cls, v, *x):
+    def eval(cls, v, *x):  # pyright: ignore[reportIncompatibleMethodOverride] (sympy counts these)
         if all(a.is_Rational for a in (v, *x)):
             return sympy.Integer(sum(a == v for a in x))
         return None
@@ -105,7 +105,7 @@ class lookup(sympy.Function):
 
     is_commutative = is_extended_real = True
 
-    def __new__(cls, values: Any, index: Any) -> sympy.Basic:
+    def __new__(cls, values: Any, index: Any) -> Any:
         table = values if isinstance(values, Table) else Table(values)
         return super().__new__(cls, table, sympy.sympify(index), evaluate=False)
 

@@ -5,6 +5,7 @@ What a search finds with it is a witness; the kernel derives the bounds again in
 
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import torch
@@ -74,16 +75,17 @@ class Tensors(Arithmetic):
     def rational(self, value: Fraction) -> TensorBall:
         return TensorBall(torch.tensor(float(value), dtype=torch.float64, device=self.device), None)
 
-    def value(self, f: Function, x: TensorBall) -> TensorBall:
+    def value(self, f: Function, x: Ball) -> TensorBall:
         """At points."""
         if f.value in _VALUES:
             return TensorBall(_VALUES[f.value](x.mid), None)
+        assert isinstance(f.value, partial)
         return TensorBall(x.mid ** f.value.keywords["n"], None)
 
-    def add(self, x: TensorBall, y: TensorBall) -> TensorBall:
+    def add(self, x: Ball, y: Ball) -> TensorBall:
         return TensorBall(x.mid + y.mid, _plus(x.rad, y.rad))
 
-    def mul(self, x: TensorBall, y: TensorBall) -> TensorBall:
+    def mul(self, x: Ball, y: Ball) -> TensorBall:
         mid, rad = x.mid * y.mid, None
         if y.rad is not None:
             rad = _plus(x.mid.abs(), x.rad) * y.rad
@@ -91,14 +93,14 @@ class Tensors(Arithmetic):
             rad = _plus(x.rad * y.mid.abs(), rad)
         return TensorBall(mid, rad)
 
-    def div(self, x: TensorBall, y: TensorBall) -> TensorBall:
+    def div(self, x: Ball, y: Ball) -> TensorBall:
         """By points."""
         return TensorBall(x.mid / y.mid, None if x.rad is None else x.rad / y.mid.abs())
 
-    def sqrt(self, x: TensorBall) -> TensorBall:
+    def sqrt(self, x: Ball) -> TensorBall:
         return TensorBall(torch.sqrt(x.mid), None)
 
-    def contract(self, spec: str, x: TensorBall, y: TensorBall) -> TensorBall:
+    def contract(self, spec: str, x: Ball, y: Ball) -> TensorBall:
         terms, result = spec.split("->")
         full = ",".join(f"...{t}" for t in terms.split(",")) + f"->...{result}"
         mid, rad = torch.einsum(full, x.mid, y.mid), None
@@ -108,28 +110,29 @@ class Tensors(Arithmetic):
             rad = _plus(torch.einsum(full, x.rad, y.mid.abs()), rad)
         return TensorBall(mid, rad)
 
-    def sum(self, x: TensorBall) -> TensorBall:
+    def sum(self, x: Ball) -> TensorBall:
         return x.map(lambda a: a.sum(-1))
 
-    def scatter(self, x: TensorBall, entries: np.ndarray, size: int) -> TensorBall:
+    def scatter(self, x: Ball, entries: np.ndarray, size: int) -> TensorBall:
         index = torch.from_numpy(entries).to(self.device)
         if len(entries) == size and len(np.unique(entries)) == size:
             inverse = torch.argsort(index)
             return x.map(lambda a: a.index_select(-1, inverse))
         return x.map(lambda a: a.new_zeros(*a.shape[:-1], size).index_add(-1, index, a))
 
-    def widen(self, x: TensorBall, relative: float, absolute: float = 0.0, of: TensorBall | None = None) -> TensorBall:
+    def widen(self, x: Ball, relative: float, absolute: float = 0.0, of: Ball | None = None) -> TensorBall:
         of = of or x
-        return TensorBall(x.mid, _plus(relative * _plus(of.mid.abs(), of.rad) + absolute, x.rad))
+        size = of.mid.abs() if of.rad is None else of.mid.abs() + of.rad
+        return TensorBall(x.mid, _plus(relative * size + absolute, x.rad))
 
-    def where(self, mask: Tensor, x: TensorBall, y: TensorBall) -> TensorBall:
+    def where(self, mask: Tensor, x: Ball, y: Ball) -> TensorBall:
         rad = None
         if x.rad is not None or y.rad is not None:
             zero = torch.zeros((), dtype=torch.float64, device=self.device)
             rad = torch.where(mask, zero if x.rad is None else x.rad, zero if y.rad is None else y.rad)
         return TensorBall(torch.where(mask, x.mid, y.mid), rad)
 
-    def ends(self, x: TensorBall) -> tuple[Tensor, Tensor]:
+    def ends(self, x: Ball) -> tuple[Tensor, Tensor]:
         low, high = self.lower(x), self.upper(x)
         known = low.isfinite() & high.isfinite()
         return torch.where(known, low, -torch.inf), torch.where(known, high, torch.inf)
@@ -140,11 +143,11 @@ class Tensors(Arithmetic):
     def up(self, x: Tensor) -> Tensor:
         return x
 
-    def lower(self, x: TensorBall) -> Tensor:
+    def lower(self, x: Ball) -> Tensor:
         return x.mid if x.rad is None else x.mid - x.rad
 
-    def upper(self, x: TensorBall) -> Tensor:
-        return _plus(x.mid, x.rad)
+    def upper(self, x: Ball) -> Tensor:
+        return x.mid if x.rad is None else x.mid + x.rad
 
 
 def _plus(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -1,5 +1,6 @@
 """A LaTeX table of theorems (booktabs and siunitx), and below it each theorem's sentence."""
 
+from fractions import Fraction
 from pathlib import Path
 
 from mechverify.kernel import Theorem
@@ -70,7 +71,7 @@ def _accuracy(theorem: AccuracyTheorem, statement: Statement) -> list[str]:
 
 def _range(theorem: RangeTheorem, statement: Statement) -> list[str]:
     """Mean width proved, and mean width that replayed inputs reach."""
-    proved, reached = (sum(w) / len(w) if w else None for w in widths(theorem))
+    proved, reached = (sum(w, Fraction(0)) / len(w) if w else None for w in widths(theorem))
     return [
         _short(statement.subject),
         _short(statement.threshold or "--"),

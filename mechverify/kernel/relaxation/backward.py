@@ -34,7 +34,7 @@ class Lines:
         planes."""
         return None
 
-    def multipliers(self, relaxed: "Relaxed", start: int, n: int):
+    def multipliers(self, relaxed: "Relaxed", start: int, n: int) -> Any:
         """Of what is known of the entries of node `n`: at least 0 where it is a lower bound, at most 0 where an upper
         one."""
         return None

@@ -20,7 +20,7 @@ R = TypeVar("R", bound=Relaxed)
 def tensor_cells(problem: RangeProblem, parts: list[Domain]) -> Cells:
     """The parts as the search's tensors."""
     cells, ar = linear.cells(problem.job, parts), problem.ar
-    boxes = (TensorBall(*(ar.raw(np.broadcast_to(a, b.mid.shape).copy()) for a in b[:2])) for b in cells.inputs)
+    boxes = (TensorBall(ar.raw(b.mid.copy()), ar.raw(np.broadcast_to(b.rad, b.mid.shape).copy())) for b in cells.inputs)
     facts, tabled = (
         {n: tuple(map(ar.raw, ends)) for n, ends in group.items()} for group in (cells.facts, cells.tabled)
     )

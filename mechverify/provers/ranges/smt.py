@@ -58,13 +58,9 @@ class Solver:
         if not self.enabled or budget.spent():
             return found
         budget.progress("asking z3", None)
-        answer, values = ask(query.text, min(SECONDS, budget.deadline - time.monotonic()), budget.spent)
+        answer, values = _asked(query, budget)
         if answer == "unsat" and [end.tolist() for end in ends] != exact:
-            answer = ask(
-                Query(claim, ends[0].tolist(), ends[1].tolist()).text,
-                min(SECONDS, budget.deadline - time.monotonic()),
-                budget.spent,
-            )[0]
+            answer, _ = _asked(Query(claim, ends[0].tolist(), ends[1].tolist()), budget)
             answer = answer if answer == "unsat" else "inside"
         if answer == "unsat":
             leaf = {"rule": "solver", "low": _hexadecimal(ends[0]), "high": _hexadecimal(ends[1])}
@@ -85,10 +81,16 @@ class Solver:
         return found
 
 
+def _asked(query: Query, budget: Budget) -> tuple[str, dict[str, Fraction]]:
+    return ask(query.text, min(SECONDS, budget.deadline - time.monotonic()), budget.spent)
+
+
 def _input(problem: RangeProblem, query: Query, values: dict[str, Fraction]) -> Inputs:
     """The solver's input, in float64, and the value there."""
     domain, n = problem.domain, problem.domain.length
-    tokens = [int(values.get(name, Fraction(ids[0]))) for name, ids in zip(query.inputs, domain.tokens, strict=False)]
+    tokens = [
+        int(values.get(str(name), Fraction(ids[0]))) for name, ids in zip(query.inputs, domain.tokens, strict=False)
+    ]
     points = domain.low.copy()
     for i, name in enumerate(query.inputs[n:]):
         points[i] = float(values.get(name, Fraction(domain.low[i]))) if name else points[i]

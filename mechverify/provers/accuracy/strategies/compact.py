@@ -133,9 +133,10 @@ def _search(family: Family, leads: Leads, how: Pass) -> Found:
 
 
 Keep = Callable[[np.ndarray], Kept]
+Limits = Callable[[np.ndarray], np.ndarray]  # thresholds, of how many tokens to keep
 
 
-def _by_value(family: Family, wide: Family, lead, how: Pass, times: int) -> tuple[Keep, Keep]:
+def _by_value(family: Family, wide: Family, lead, how: Pass, times: int) -> tuple[Keep, Limits]:
     h = family.each(lead)
     ranked = _short(-np.sort(-h.mid, 1))
     ranked = np.concatenate([np.nextafter(np.maximum(ranked[:, :1], 0), np.inf) + 1, ranked], 1)  # keeps none
@@ -143,7 +144,7 @@ def _by_value(family: Family, wide: Family, lead, how: Pass, times: int) -> tupl
     return lambda thresholds: wide.kept_above(h, thresholds), lambda ends: np.take_along_axis(ranked, ends, 1)
 
 
-def _by_order(family: Family, wide: Family, lead, how: Pass, times: int) -> tuple[Keep, Keep]:
+def _by_order(family: Family, wide: Family, lead, how: Pass, times: int) -> tuple[Keep, Limits]:
     descending, vocab = how.tokens == "descending", family.tables.vocab
     rank = np.sort(vocab - 1 - family.alive if descending else family.alive)
     ends_of = np.concatenate([[0], rank + 1])  # the first so many of the vocabulary
