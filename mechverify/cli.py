@@ -1,5 +1,6 @@
 """The command line: prove, check, show, report, frontier and the rest. Exit codes are a contract (docs/cli.md)."""
 
+import io
 import json
 import os
 import signal
@@ -70,9 +71,9 @@ def prove(
     """Search for a proof or a counterexample, write the certificate, and let the kernel check it."""
     from mechverify.claims import ClaimError
     from mechverify.claims.load import load_claim
+    from mechverify.provers import Outcome
     from mechverify.provers import prove as search
     from mechverify.provers.base import Budget
-    from mechverify.provers.chain import Outcome
     from mechverify.provers.nearest import nearest as true_instead
 
     if semantics not in SEMANTICS:
@@ -97,6 +98,7 @@ def prove(
 
     if time_limit is not None:
         budget.limit(time_limit, began)
+    claim = None
     with Reporter(err) as reporter, Guard(budget, err, give_up) as guard:
         guard.step = f"reading {file}"
         try:
@@ -118,7 +120,7 @@ def prove(
             aside = target.with_name(target.name + ".unchecked")
             unwritten = _write(aside, outcome.unchecked) or unwritten
             outcome.reasons.append(f"{aside} is what was found; `mechverify check --limit inf {aside}` goes on")
-        if outcome.verdict == "REFUTED" and nearest and not budget.interrupted:
+        if claim is not None and outcome.verdict == "REFUTED" and nearest and not budget.interrupted:
             guard.step = "looking for what is true instead"
             reporter(guard.step, None)
             with budget.within(nearest), suppress(Stopped):
@@ -268,8 +270,8 @@ def frontier(
 ) -> None:
     """Proof strategies over models: what each proves, and what it costs. Goes on where an earlier run stopped."""
     from mechverify.claims import ClaimError
+    from mechverify.provers.accuracy.strategies import DEFAULT
     from mechverify.provers.frontier import Row, plan, stored
-    from mechverify.provers.strategies import DEFAULT
     from mechverify.report.frontier import terminal
     from mechverify.report.measure import measure
 
@@ -337,7 +339,7 @@ def models() -> None:
 @app.command()
 def strategies() -> None:
     """The proof strategies for claims about accuracy, from dear to cheap."""
-    from mechverify.provers.strategies import STRATEGIES
+    from mechverify.provers.accuracy.strategies import STRATEGIES
 
     for precondition in dict.fromkeys(row.precondition for row in STRATEGIES.values()):
         out.print(f"\n{precondition}:", style="dim", soft_wrap=True)
@@ -435,7 +437,8 @@ def _terminate(number: int, frame: Any) -> None:
 def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):  # a file's name may be no text
-        stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(obj=STARTED)
     except Exception:  # a defect of ours must not look like a refutation

@@ -89,6 +89,7 @@ def capture(module: nn.Module, *example_inputs: Any, vocab: int | None = None, *
         program = exported(recorder, tensors)
         with real_arithmetic():
             captured, inputs = _Capture(original, recorder, program, tensors, vocab).result()
+    assert captured.comparison is not None
     return replace(captured, compared=captured.comparison(inputs))
 
 

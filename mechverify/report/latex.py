@@ -1,5 +1,6 @@
 """A LaTeX table of theorems (booktabs and siunitx), and below it each theorem's sentence."""
 
+from fractions import Fraction
 from pathlib import Path
 
 from mechverify.kernel import Theorem
@@ -33,10 +34,13 @@ def write_latex(target: Path, checked: list[tuple[Path, Theorem, float]]) -> Pat
     rows, ranges, notes = [], [], []
     for path, theorem, _ in checked:
         statement = state(theorem)
-        counted = isinstance(theorem, AccuracyTheorem)
-        cells = [escape(path.name), theorem.verdict, *(_accuracy if counted else _range)(theorem, statement)]
-        cells.append(f"\\texttt{{{theorem.claim.weights_sha256[:12]}}}")
-        (rows if counted else ranges).append(" & ".join(cells) + " \\\\\n")
+        if isinstance(theorem, AccuracyTheorem):
+            into, told = rows, _accuracy(theorem, statement)
+        else:
+            assert isinstance(theorem, RangeTheorem)
+            into, told = ranges, _range(theorem, statement)
+        cells = [escape(path.name), theorem.verdict, *told, f"\\texttt{{{theorem.claim.weights_sha256[:12]}}}"]
+        into.append(" & ".join(cells) + " \\\\\n")
         notes.append(_note(path, statement))
     target.parent.mkdir(parents=True, exist_ok=True)
     tables = [head + "".join(body) + TAIL for head, body in ((HEAD, rows), (RANGES, ranges)) if body]
@@ -67,7 +71,7 @@ def _accuracy(theorem: AccuracyTheorem, statement: Statement) -> list[str]:
 
 def _range(theorem: RangeTheorem, statement: Statement) -> list[str]:
     """Mean width proved, and mean width that replayed inputs reach."""
-    proved, reached = (sum(w) / len(w) if w else None for w in widths(theorem))
+    proved, reached = (sum(w, Fraction(0)) / len(w) if w else None for w in widths(theorem))
     return [
         _short(statement.subject),
         _short(statement.threshold or "--"),
