@@ -131,6 +131,11 @@ def _power(exponents: list[int]) -> Callable[[Middle], int]:
     return lambda m: m._add("power", [n := m._pick(m.real)], m._pick(exponents), m.shapes[n])
 
 
+def _step(name: str) -> Callable[[Middle], int]:
+    return lambda maker: getattr(maker, f"_{name}")()
+
+
+SEVERAL = {"elementwise", "softmax", "function", "mechanism"}  # steps that are several rows below
 EMBEDDED, MECHANISM = "tokens, gather", "integers, number, pick, pi"  # these need tokens
 # The steps return the row that they end with, or 0 where none fits.
 OPERATIONS: dict[str, Callable[[Middle], int]] = {
@@ -138,15 +143,12 @@ OPERATIONS: dict[str, Callable[[Middle], int]] = {
     EMBEDDED: lambda m: m._pick([r for r in m.real if m.rows[r][0] == "gather"]),
     "weight": lambda m: m.fixed("weight"),
     "constant": lambda m: m.fixed("constant"),
-    "view": Middle._view,
-    "concat": Middle._concat,
+    **{name: _step(name) for name in networks.STEPS if name not in SEVERAL},
     **{name: lambda m, name=name: m._elementwise(name) for name in ("add", "sub", "mul")},
-    "einsum": Middle._einsum,
     "softmax of the first entries": _softmax(0),
     "softmax, causal": _softmax(1),
     "softmax, one mask": _softmax(2),
     "softmax, a mask for each row": _softmax(3),
-    "attention": Middle._attention,
     "even power": _power([2, 4, 6, 16]),
     "odd power": _power([3, 5, 7, 15]),
     **{name: lambda m, name=name: m._function(name) for name in ("over_root", *FUNCTIONS)},

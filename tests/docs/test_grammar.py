@@ -17,8 +17,8 @@ def test_the_schema_is_of_the_present_table():
 
 
 def test_a_new_row_is_missed(monkeypatch):
-    monkeypatch.setitem(operations.OPERATIONS, "cumsum", operations.Concat())
-    monkeypatch.setitem(operations.LISTED, "cumsum", operations.AXIS)
+    monkeypatch.setitem(operations.OPERATIONS, "unheard_of", operations.Concat())
+    monkeypatch.setitem(operations.LISTED, "unheard_of", operations.AXIS)
     text = grammar.PAGE.read_text(encoding="utf-8")
     document = json.loads(grammar.SCHEMA.read_text(encoding="utf-8"))
     assert grammar.page(text) != text and grammar.schema(document) != document

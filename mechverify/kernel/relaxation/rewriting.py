@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from math import prod
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.core.operations import kept
 from mechverify.kernel.relaxation import operations
 from mechverify.kernel.relaxation.tables import Tables
+
+LETTERS = "abcdefgh"  # axes before the last one
 
 
 class Rewritten(NamedTuple):
@@ -50,113 +52,147 @@ def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewr
     view, concat, add, sub, mul, over_root, einsum with a fixed operand, power, functions, pivot (any constants), and
     integers. Operands of add, sub and mul have the same shape."""
     root, *narrowed = _narrowed(graph, [root, *conditions])
-    order, new, shared = graph.ancestors([root, *narrowed]), {}, []
-    shares: set[int] = set()
-    means: dict[int, tuple] = {}
-    fixed: set[int] = set()  # nodes (new ones) that don't depend on the input
+    order, steps = graph.ancestors([root, *narrowed]), _Steps(graph)
+    new, means = steps.new, {}
+    for n in order:
+        node = graph.nodes[n]
+        reserve(*node.shape, node.shape[-1] if node.op == "softmax" else 1)
+        new[n] = n if node.kind == "int" else steps.node(node)
+        if node.op == "einsum" and (averaged := _average(graph, node)) is not None:
+            at, view = averaged
+            means[new[n]] = new[node.args[at]], view
+    real = [n for n in order if graph.nodes[n].kind == "real"]
+    slices = {}
+    for n in real:
+        whole, axis, index = graph.slices.get(n, (-1, 0, 0))
+        if whole in new:
+            slices[new[n]] = new[whole], _slice(graph.nodes[whole].shape, axis, index)
+    return Rewritten(
+        output=new[root],
+        conditions=tuple(new[n] for n in narrowed),
+        values=frozenset(new[n] for n in real if new[n] not in steps.fixed),
+        shared=tuple(steps.shared),
+        narrowed=tuple(narrowed),
+        of={n: new[n] for n in real},
+        shares=frozenset(part for pair in steps.shared for part in pair),
+        means=means,
+        slices=slices,
+    )
 
-    def add(op: str, *args: int, attr=None) -> int:
-        node = graph.add(op, *args, attr=attr)
-        if op in operations.FIXED or (args and all(a in fixed for a in args)):
-            fixed.add(node)
+
+class _Steps:
+    """Adds to a graph, for one node after another, a node of equal value: `new`, by the old one. `fixed`: new nodes
+    that don't depend on the input. `shared`: of each softmax the two forms."""
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.new: dict[int, int] = {}
+        self.fixed: set[int] = set()
+        self.shared: list[tuple[int, int]] = []
+
+    def node(self, node: Node) -> int:
+        args = [self.new[a] for a in node.args]
+        if node.op == "softmax":
+            return self._softmax(node, args[0])
+        if node.op in ("add", "sub"):
+            return self._add(node.op, *(self._expanded(a, node.shape) for a in args))
+        if node.op == "mul":
+            return self._product(*(self._expanded(a, node.shape) for a in args))
+        if node.op == "einsum" and not self.fixed & set(args):
+            return self._contraction(node, args)
+        if node.op == "select" and node.kind == "real":
+            return self._add("view", args[0], attr=_slice(self.graph.nodes[args[0]].shape, *node.attr))
+        return self._add(node.op, *args, attr=node.attr)  # the same operation on equal values
+
+    def _add(self, op: str, *args: int, attr: Any = None) -> int:
+        node = self.graph.add(op, *args, attr=attr)
+        if op in operations.FIXED or (args and all(a in self.fixed for a in args)):
+            self.fixed.add(node)
         return node
 
-    def ones(*shape: int) -> int:
-        return add("view", add("constant", attr=((1,), (1.0,))), attr=(shape, 0, (0,) * len(shape)))
+    def _ones(self, *shape: int) -> int:
+        one = self._add("constant", attr=((1,), (1.0,)))
+        return self._add("view", one, attr=(shape, 0, (0,) * len(shape)))
 
-    def constant(entries: np.ndarray) -> int:
-        return add("constant", attr=(entries.shape, tuple(entries.ravel().tolist())))
+    def _constant(self, entries: np.ndarray) -> int:
+        return self._add("constant", attr=(entries.shape, tuple(entries.ravel().tolist())))
 
-    def expanded(n: int, shape: tuple[int, ...]) -> int:
-        old = graph.nodes[n].shape
+    def _expanded(self, n: int, shape: tuple[int, ...]) -> int:
+        """Broadcast on the right."""
+        old = self.graph.nodes[n].shape
         if old == shape:
             return n
         steps = [prod(old[i + 1 :]) if size > 1 else 0 for i, size in enumerate(old)]
-        return add("view", n, attr=(shape, 0, (0,) * (len(shape) - len(old)) + tuple(steps)))
+        return self._add("view", n, attr=(shape, 0, (0,) * (len(shape) - len(old)) + tuple(steps)))
 
-    def product(x: int, y: int) -> int:
-        return add("power", x, attr=2) if x == y and x not in fixed else add("mul", x, y)
+    def _product(self, x: int, y: int) -> int:
+        return self._add("power", x, attr=2) if x == y and x not in self.fixed else self._add("mul", x, y)
 
-    def softmax(node: Node, scores: int) -> int:
-        *rest, n = node.shape
-        steps = [prod(node.shape[i + 1 :]) for i in range(len(rest))]
+    def _contraction(self, node: Node, args: list[int]) -> int:
+        """Of two values that depend on the input: products of repeated entries, and a sum. Of shares p of a softmax and
+        values v: sum_i p_i v_i = c + sum_i p_i (v_i - c) for any c, which keeps the products small."""
+        first, second, result = node.attr.replace("->", ",").split(",")
+        graph, pivot = self.graph, None
+        if graph.nodes[node.args[0]].op == "softmax" and first[-1] not in result and set(first[:-1]) <= set(result):
+            pivot = self._add("pivot", *args, attr=node.attr)
+        summed = [c for c in dict.fromkeys(first + second) if c not in result]
+        sizes = dict(zip(first + second, sum((graph.nodes[a].shape for a in args), ()), strict=True))
+        letters = "".join([*result, *summed])
+        shape = tuple(sizes[c] for c in letters)
+        parts = [self._add("view", a, attr=_repeated(shape, letters, term))
+                 for a, term in zip(args, (first, second), strict=True)]  # fmt: skip
+        if pivot is not None:
+            parts[1] = self._add("sub", parts[1], self._add("view", pivot, attr=_repeated(shape, letters, result)))
+        value = self._product(*parts)
+        if summed:
+            ones = self._ones(*(sizes[c] for c in summed))
+            value = self._add("einsum", value, ones, attr=f"{letters},{''.join(summed)}->{result}")
+        return value if pivot is None else self._add("add", value, pivot)
+
+    def _softmax(self, node: Node, scores: int) -> int:
+        """The first form; the second is added before it, as a form meets the first one earlier on its way back."""
         mask = np.broadcast_to(kept(node), node.shape).astype(float)
-        weights = constant(mask)
-        if n == 1:
+        weights = self._constant(mask)
+        if node.shape[-1] == 1:
             return weights
-        letters = "abcdefgh"[: len(rest)]
-        term = letters + "i"
-        mean = add("pivot", scores, add("constant", attr=((n,), (1 / n,) * n)), attr=f"{term},i->{letters}")
-        e = add("exp", add("sub", scores, add("view", mean, attr=(node.shape, 0, (*(s // n for s in steps), 0)))))
-        e = e if mask.all() else add("mul", e, weights)
-        quotient = add("reciprocal", add("einsum", e, ones(n), attr=f"{term},i->{letters}"))
-        quotient = add("view", quotient, attr=(node.shape, 0, (*(s // n for s in steps), 0)))
-        second = add("mul", e, quotient)  # before the first, which a form meets earlier on its way back
-        pairs = (*rest, n, n - 1)  # [.., i, d]: i and the d-th after it, in a circle
-        twice = add("concat", scores, scores, attr=len(rest))
-        other = add("view", twice, attr=(pairs, 1, (*(2 * s for s in steps), 1, 1)))
-        own = add("view", scores, attr=(pairs, 0, (*steps, 1, 0)))
-        limit = expanded(add("constant", attr=((), (float(operations.CAP),))), pairs)
-        room = add("sub", limit, add("sub", other, own))
-        capped = add("sub", limit, add("relu", room))  # so that nothing overflows
-        after = (np.arange(n)[:, None] + 1 + np.arange(n - 1)) % n
-        counted = constant(mask[..., after])
-        total = add("einsum", add("exp", capped), counted, attr=f"{letters}ij,{letters}ij->{letters}i")
-        total = add("add", total, ones(*node.shape))  # i's own term, kept or not
-        share = add("add", add("reciprocal", total), add("slack", room, total))  # each mask errs on its own
-        first = share if mask.all() else add("mul", share, weights)
-        shared.append((first, second))
-        shares.update((first, second))
+        second = self._quotients(node, scores, mask, weights)
+        first = self._differences(node, scores, mask, weights)
+        self.shared.append((first, second))
         return first
 
-    for n in order:
-        node = graph.nodes[n]
-        args = [new[a] for a in node.args]
-        reserve(*node.shape, node.shape[-1] if node.op == "softmax" else 1)
-        if node.kind == "int":
-            new[n] = n
-        elif node.op == "softmax":
-            new[n] = softmax(node, args[0])
-        elif node.op in ("add", "sub"):
-            new[n] = add(node.op, *(expanded(a, node.shape) for a in args))
-        elif node.op == "mul":
-            new[n] = product(*(expanded(a, node.shape) for a in args))
-        elif node.op == "einsum" and not fixed & set(args):
-            first, second, result = node.attr.replace("->", ",").split(",")
-            pivot = None
-            if graph.nodes[node.args[0]].op == "softmax" and first[-1] not in result and set(first[:-1]) <= set(result):
-                pivot = add("pivot", *args, attr=node.attr)
-            summed = [c for c in dict.fromkeys(first + second) if c not in result]
-            sizes = dict(zip(first + second, sum((graph.nodes[a].shape for a in args), ()), strict=True))
-            letters = "".join([*result, *summed])
-            shape = tuple(sizes[c] for c in letters)
-            parts = [add("view", a, attr=_repeated(shape, letters, term))
-                     for a, term in zip(args, (first, second), strict=True)]  # fmt: skip
-            if pivot is not None:  # sum_i p_i v_i = c + sum_i p_i (v_i - c) for any c: it keeps the products small
-                parts[1] = add("sub", parts[1], add("view", pivot, attr=_repeated(shape, letters, result)))
-            value = product(*parts)
-            new[n] = value
-            if summed:
-                width = tuple(sizes[c] for c in summed)
-                new[n] = add("einsum", value, ones(*width), attr=f"{letters},{''.join(summed)}->{result}")
-            if pivot is not None:
-                new[n] = add("add", new[n], pivot)
-        elif node.op == "select" and node.kind == "real":
-            new[n] = add("view", args[0], attr=_slice(graph.nodes[args[0]].shape, *node.attr))
-        else:
-            new[n] = add(node.op, *args, attr=node.attr)
-        if node.op == "einsum" and (averaged := _average(graph, node)) is not None:
-            at, view = averaged
-            means[new[n]] = args[at], view
-    values = frozenset(new[n] for n in order if graph.nodes[n].kind == "real" and new[n] not in fixed)
-    slices = {}
-    for n in order:
-        whole, axis, index = graph.slices.get(n, (-1, 0, 0))
-        if whole in new and graph.nodes[n].kind == "real":
-            slices[new[n]] = new[whole], _slice(graph.nodes[whole].shape, axis, index)
-    return Rewritten(new[root], tuple(new[n] for n in narrowed), values, tuple(shared), tuple(narrowed),
-                     {n: new[n] for n in order if graph.nodes[n].kind == "real"}, frozenset(shares), means,
-                     slices)  # fmt: skip
+    def _quotients(self, node: Node, scores: int, mask: np.ndarray, weights: int) -> int:
+        """p_i = e_i (1 / sum_j e_j) with e_i = e^(s_i - c), for c near the mean score."""
+        *rest, n = node.shape
+        letters = LETTERS[: len(rest)]
+        along = (node.shape, 0, (*(prod(rest[i + 1 :]) for i in range(len(rest))), 0))  # one number for each row
+        share = self._add("constant", attr=((n,), (1 / n,) * n))
+        mean = self._add("pivot", scores, share, attr=f"{letters}i,i->{letters}")
+        e = self._add("exp", self._add("sub", scores, self._add("view", mean, attr=along)))
+        e = e if mask.all() else self._add("mul", e, weights)
+        total = self._add("einsum", e, self._ones(n), attr=f"{letters}i,i->{letters}")
+        quotient = self._add("view", self._add("reciprocal", total), attr=along)
+        return self._add("mul", e, quotient)
+
+    def _differences(self, node: Node, scores: int, mask: np.ndarray, weights: int) -> int:
+        """p_i = 1 / (1 + sum of e^(s_j - s_i) over the others), capped so that nothing overflows."""
+        *rest, n = node.shape
+        letters = LETTERS[: len(rest)]
+        steps = [prod(node.shape[i + 1 :]) for i in range(len(rest))]
+        pairs = (*rest, n, n - 1)  # [.., i, d]: i and the d-th after it, in a circle
+        twice = self._add("concat", scores, scores, attr=len(rest))
+        other = self._add("view", twice, attr=(pairs, 1, (*(2 * s for s in steps), 1, 1)))
+        own = self._add("view", scores, attr=(pairs, 0, (*steps, 1, 0)))
+        limit = self._expanded(self._add("constant", attr=((), (float(operations.CAP),))), pairs)
+        room = self._add("sub", limit, self._add("sub", other, own))
+        capped = self._add("sub", limit, self._add("relu", room))
+        after = (np.arange(n)[:, None] + 1 + np.arange(n - 1)) % n
+        counted = self._constant(mask[..., after])
+        powers = self._add("exp", capped)
+        total = self._add("einsum", powers, counted, attr=f"{letters}ij,{letters}ij->{letters}i")
+        total = self._add("add", total, self._ones(*node.shape))  # i's own term, kept or not
+        share = self._add("reciprocal", total)
+        share = self._add("add", share, self._add("slack", room, total))  # each mask errs on its own
+        return share if mask.all() else self._add("mul", share, weights)
 
 
 class Rewriting:
