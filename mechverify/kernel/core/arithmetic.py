@@ -168,7 +168,8 @@ class Arithmetic(Meter):
         term by term. A letter of one operand alone must be in the output. Complexity: twice the products."""
         first, second, result = spec.replace("->", ",").split(",")
         summed = [c for c in first if c in second and c not in result]
-        left, right = (b.map(lambda a, t=t: _spread(a, t, summed, result)) for b, t in ((x, first), (y, second)))
+        left = x.map(lambda a: _spread(a, first, summed, result))
+        right = y.map(lambda a: _spread(a, second, summed, result))
         axes = left.mid.shape[: len(summed)]
         n = int(np.prod(axes))
         size, outer = np.abs(left.mid), np.abs(right.mid)
@@ -265,7 +266,9 @@ def _part(a: np.ndarray, part: tuple[slice, ...], rank: int, leading: int) -> np
 def _spread(a: np.ndarray, term: str, summed: list[str], result: str) -> np.ndarray:
     """[batch.., term] to [summed.., batch.., result], with size one where `term` lacks a letter."""
     batch = a.ndim - len(term)
-    axes = [batch + term.index(c) for c in [*summed, *result] if c in term]
-    moved = a.transpose([*axes[: len(summed)], *range(batch), *axes[len(summed) :]])
-    shape = iter(moved.shape[len(summed) + batch :])
-    return moved.reshape(*moved.shape[: len(summed) + batch], *(next(shape) if c in term else 1 for c in result))
+    place = {letter: batch + i for i, letter in enumerate(term)}
+    first = [place[c] for c in summed]
+    last = [place[c] for c in result if c in place]
+    moved = a.transpose([*first, *range(batch), *last])
+    sizes = [a.shape[place[c]] if c in place else 1 for c in result]
+    return moved.reshape(*moved.shape[: len(summed) + batch], *sizes)

@@ -119,9 +119,11 @@ class Float64(Arithmetic):
     def ends(self, x: Ball) -> tuple[np.ndarray, np.ndarray]:
         """`lower` and `upper`, or the number itself where the radius is zero; infinite where the ball is not finite: it
         bounds nothing there. Never NaN."""
-        low, high, exact = x.mid - x.rad, x.mid + x.rad, x.rad == 0
+        low, high = x.mid - x.rad, x.mid + x.rad
         known = np.isfinite(low) & np.isfinite(high)
-        low, high = np.where(exact, low, self.down(low)), np.where(exact, high, self.up(high))
+        exact = x.rad == 0
+        low = np.where(exact, low, self.down(low))
+        high = np.where(exact, high, self.up(high))
         return np.where(known, low, -np.inf), np.where(known, high, np.inf)
 
     def down(self, x: np.ndarray) -> np.ndarray:

@@ -15,12 +15,12 @@ Lemmas F6, F8, F9 (docs/soundness/fold.md).
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 
 from mechverify.kernel.core.accuracy import Counts
-from mechverify.kernel.core.arithmetic import aligned
+from mechverify.kernel.core.arithmetic import Ball, aligned
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.document import add_expression
 from mechverify.kernel.core.domain import Domain
@@ -103,11 +103,12 @@ class Partition:
 
     def factors(self, queries: np.ndarray, alive: np.ndarray) -> Factors:
         """Of query tokens; c is the largest exponent among the tokens `alive` [queries, vocab, attended]."""
-        ar, rows = self.ar, partial(_rows, queries=queries)
-        mantissa, k = self.exponentials[0].map(rows), rows(self.exponentials[1])
-        top = np.where(alive, k, -(2**53)).reshape(len(queries), -1).max(1)[:, None, None]
-        factor = ar.scale(mantissa, np.where(alive, k - top, 0))
-        low, high = np.where(alive, np.maximum(ar.lower(factor), 0), 0), np.where(alive, ar.upper(factor), 0)
+        ar, (mantissa, k) = self.ar, self.exponentials
+        mantissa, k = mantissa.map(lambda a: _rows(a, queries)), _rows(k, queries)
+        top = np.where(alive, k, -(2**53)).reshape(len(queries), -1).max(1)
+        factor = ar.scale(mantissa, np.where(alive, k - top[:, None, None], 0))
+        low = np.where(alive, np.maximum(ar.lower(factor), 0), 0)
+        high = np.where(alive, ar.upper(factor), 0)
         return Factors(low, high, factor.exponent, alive)
 
     @cached_property
@@ -144,18 +145,23 @@ class Family:
         and base_high + u_high (a slack covers that addition's rounding), base [q or 1, out], u [q or 1, vocab,
         attended, out]; and their exponent. Neurons are replaced by lines below, or above, what they add."""
         ar, form, right = self.ar, self.form, self.right
-        parts = form.base.map(lambda a: a[:, 0]), form.value
-        base, value = (ar.sub(x.map(lambda a: a[..., right, None]), x) for x in parts)
-        low = high = (ar.sub(base, ar.rational(self.margin)) if self.margin else base), value
+        base = self._lead(form.base.map(lambda a: a[:, 0]))
+        base = ar.sub(base, ar.rational(self.margin)) if self.margin else base
+        low = high = base, self._lead(form.value)
         if form.neurons is not None:
             start, stop = (b.map(lambda a: a[self.index]) for b in self.partition.reach)
             lines = (replaced(ar, form.neurons, start, stop, right, upper) for upper in (False, True))
             low, high = ([ar.add(x, y) for x, y in zip(low, line, strict=True)] for line in lines)
         low_base, low_value, high_base, high_value = aligned(ar, *low, *high)
-        bounds = [ar.lower(low_base), ar.upper(high_base), ar.lower(low_value), ar.upper(high_value)]
-        size = sum(max(np.abs(a).max(), np.abs(b).max()) for a, b in (bounds[:2], bounds[2:]))
+        bases = ar.lower(low_base), ar.upper(high_base)
+        values = ar.lower(low_value), ar.upper(high_value)
+        size = sum(max(np.abs(a).max(), np.abs(b).max()) for a, b in (bases, values))
         slack = ar.slack(2 * size, 1)  # rejects sizes near overflow
-        return ar.down(bounds[0] - slack), ar.up(bounds[1] + slack), bounds[2], bounds[3], low_base.exponent
+        return ar.down(bases[0] - slack), ar.up(bases[1] + slack), *values, low_base.exponent
+
+    def _lead(self, x: Ball) -> Ball:
+        """The right output's entry [.., out] minus each."""
+        return self.ar.sub(x.map(lambda a: a[..., self.right, None]), x)
 
     def cells(self) -> Iterator["Cell"]:
         """Every cell of the family that has an input."""
@@ -217,9 +223,11 @@ class Terms:
         """Lower and upper bounds [length, vocab, rivals] of the terms of some rivals in one cell."""
         ar, query = self.family.ar, int(self.queries[row])
         reserve(len(self.family.layers), len(self.low_factor[row]), len(rivals))
-        bounds = [a[query if len(a) > 1 else 0][..., rivals] for a in self.family.weights[:4]]
+        low_base, high_base, low_value, high_value = (
+            a[query if len(a) > 1 else 0][..., rivals] for a in self.family.weights[:4]
+        )
         small, large = self.low_factor[row, ..., None], self.high_factor[row, ..., None]
-        low, high = bounds[0] + bounds[2], bounds[1] + bounds[3]
+        low, high = low_base + low_value, high_base + high_value
         low = ar.down(low * np.where(low >= 0, small, large))
         high = ar.up(high * np.where(high >= 0, large, small))
         both = np.zeros((2, len(self.family.layers), len(low), len(rivals)), ar.dtype)

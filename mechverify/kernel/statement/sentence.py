@@ -248,10 +248,12 @@ def _ends(claim: Claim, n: int, tokens: np.ndarray, inputs: Sequence[np.ndarray]
 
 
 def _evaluated(claim: Claim, n: int, tokens: np.ndarray, inputs: Sequence[np.ndarray], ar: Any) -> list[list[Fraction]]:
-    ball = Evaluation(claim.graph, claim.weights, Real(ar), tokens[None], inputs=inputs)[n]
-    unit, size = Fraction(2) ** ball.exponent, prod(claim.graph.nodes[n].shape)
+    values = Evaluation(claim.graph, claim.weights, Real(ar), tokens[None], inputs=inputs)
+    ball, size = values[n], prod(claim.graph.nodes[n].shape)
+    unit = Fraction(2) ** ball.exponent
     ends = ball.map(np.ravel).mid, ar.lower(ball).ravel(), ar.upper(ball).ravel()
-    return [[Fraction(v) * unit for v in np.broadcast_to(end, size).tolist()] for end in ends]
+    lists = [np.broadcast_to(end, size).tolist() for end in ends]
+    return [[Fraction(v) * unit for v in numbers] for numbers in lists]
 
 
 def _near(value: Fraction) -> float:
