@@ -6,7 +6,7 @@ from pathlib import Path
 from mechverify.kernel import Theorem
 from mechverify.kernel.core.accuracy import AccuracyTheorem
 from mechverify.kernel.core.ranges import RangeTheorem
-from mechverify.kernel.core.words import decimal, scientific, share
+from mechverify.kernel.core.words import decimal, printable, scientific, share
 from mechverify.kernel.statement.sentence import Statement, state, widths
 from mechverify.report.statement import brute_force_ops
 
@@ -39,7 +39,8 @@ def write_latex(target: Path, checked: list[tuple[Path, Theorem, float]]) -> Pat
         else:
             assert isinstance(theorem, RangeTheorem)
             into, told = ranges, _range(theorem, statement)
-        cells = [escape(path.name), theorem.verdict, *told, f"\\texttt{{{theorem.claim.weights_sha256[:12]}}}"]
+        name = escape(printable(path.name))
+        cells = [name, theorem.verdict, *told, f"\\texttt{{{theorem.claim.weights_sha256[:12]}}}"]
         into.append(" & ".join(cells) + " \\\\\n")
         notes.append(_note(path, statement))
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +52,8 @@ def write_latex(target: Path, checked: list[tuple[Path, Theorem, float]]) -> Pat
 def _note(path: Path, statement: Statement) -> str:
     """The whole sentence."""
     said = "; ".join(f"{label}: {escape(text)}" for label, text in statement.rows() if label != "verdict")
-    return f"\n\\noindent{{\\footnotesize \\texttt{{{escape(path.name)}}}: {statement.verdict}; {said}.\\par}}\n"
+    name = escape(printable(path.name))
+    return f"\n\\noindent{{\\footnotesize \\texttt{{{name}}}: {statement.verdict}; {said}.\\par}}\n"
 
 
 def _accuracy(theorem: AccuracyTheorem, statement: Statement) -> list[str]:
@@ -84,7 +86,8 @@ def _range(theorem: RangeTheorem, statement: Statement) -> list[str]:
 
 
 def _short(text: str) -> str:
-    return f"\\texttt{{{escape(text if len(text) <= SHORT else text[: SHORT - 3] + '...')}}}"
+    """The text, or where it stands: a part of it would read as something else."""
+    return f"\\texttt{{{escape(text)}}}" if len(text) <= SHORT else "below"
 
 
 def escape(text: str) -> str:

@@ -54,7 +54,7 @@ def check(job: Job, part: Domain, witness: Reader, prove: Callable) -> tuple[Ran
 
 def lemma(job: Job, part: Domain, site: int, mechanism: int) -> Job:
     """About site - mechanism on that part."""
-    graph = _copied(job)
+    graph = job.further()
     if part.facts:
         raise Rejected("a cut stands above splits at a model's values")
     if any(graph.nodes[n].kind != "real" for n in (site, mechanism)) or _shape(graph, site) != _shape(graph, mechanism):
@@ -65,7 +65,7 @@ def lemma(job: Job, part: Domain, site: int, mechanism: int) -> Job:
 
 def conclusion(job: Job, part: Domain, lemmas: list[Lemma]) -> Job:
     """About the output, on that part and all errors within the lemmas."""
-    graph = _copied(job)
+    graph = job.further()
     shapes, low, high = list(job.claim.shapes), [part.low], [part.high]
     errors: dict[int, tuple[int, int]] = {}
     for site, mechanism, (least, most) in lemmas:
@@ -78,12 +78,6 @@ def conclusion(job: Job, part: Domain, lemmas: list[Lemma]) -> Job:
         raise Rejected("the output doesn't depend on any site of the lemmas")
     box = part._replace(low=np.concatenate(low), high=np.concatenate(high))
     return job.about(job.claim.about(graph, output, box, shapes))
-
-
-def _copied(job: Job) -> Graph:
-    """The graph that the document lists, for further nodes."""
-    job.ar.spend(100 * len(job.claim.graph.nodes))
-    return job.claim.graph.copy()
 
 
 def _shape(graph: Graph, n: int) -> tuple[int, ...]:

@@ -94,7 +94,7 @@ class Partition:
         self.form = ratio_form(claim.graph, claim.weights, job.model, claim.output)
         self.exponentials = exp_parts(self.ar, self.form.score)  # mantissas and exponents: nothing underflows yet
         self.queries = domain.tokens[self.form.pin]
-        graph = claim.graph.copy()
+        graph = job.further()
         roots = [claim.target, *(add_expression(graph, key) for key in keys)]
         self.automaton = derive(self.ar, graph, roots, [np.array(t) for t in domain.tokens])
         self.keys = [tuple(key) for key in self.automaton.classes.tolist()]
