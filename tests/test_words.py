@@ -17,6 +17,7 @@ from mechverify.cli import app
 from mechverify.kernel import check
 from mechverify.kernel.core.words import number, units
 from mechverify.kernel.statement.sentence import broken, state
+from mechverify.provers.smtlib import Query
 from mechverify.report import figures
 from mechverify.report.figures import cells_figure
 from mechverify.report.html import write_html
@@ -270,3 +271,9 @@ def test_json_agrees_with_the_lines(tmp_path):
     assert said["counterexample"]["inputs"] == [0.9] and said["verdict"] == "REFUTED"
     lines = "\n".join(f"{label:>16}  {text}" for label, text in said["statement"])
     assert false_lines(lines, file) == []
+
+
+def test_a_query_about_a_single_point_asks_for_no_values():
+    net = Network(RELU.rows, {}, [(np.array([0.5]), np.array([0.5]))], [], 0)
+    text = Query(networks.claim(net), [0], [np.inf]).text
+    assert text.endswith("(check-sat)\n") and "(get-value (x0))" in Query(networks.claim(RELU), [0], [np.inf]).text

@@ -71,7 +71,8 @@ class Query:
     @property
     def text(self) -> str:
         names = " ".join(n for n in self.inputs if n)
-        return "\n".join([*self.lines, "(check-sat)", f"(get-value ({names}))", ""])
+        values = [f"(get-value ({names}))"] if names else []  # of a point there is nothing to ask
+        return "\n".join([*self.lines, "(check-sat)", *values, ""])
 
     def _token(self, position: int, ids: tuple[int, ...]) -> str:
         name = f"t{position}"
