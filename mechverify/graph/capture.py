@@ -314,7 +314,10 @@ class _Capture:
 
 
 def _not_strided(node: torch.fx.Node) -> None:
-    if node.target is torch.ops.aten.as_strided.default and not node.args[0].meta["val"].is_contiguous():
+    operand = node.args[0] if node.args else None
+    if node.target is torch.ops.aten.as_strided.default and not (
+        isinstance(operand, torch.fx.Node) and operand.meta["val"].is_contiguous()
+    ):
         raise NotLowered(
             "it reads memory, whose order isn't that of the entries here: call contiguous() before, or index the value"
         )
