@@ -67,10 +67,10 @@ class Fold:
                     attempt = _refute(problem, evidence, budget, keys)
                     if problem.settled(attempt.right):
                         return attempt
-        return bounds(problem, budget)
+        return folded(problem, budget)
 
 
-def bounds(problem: AccuracyProblem, budget: Budget) -> Attempt:
+def folded(problem: AccuracyProblem, budget: Budget) -> Attempt:
     """Both bounds of the right inputs, as tight as patience allows. Raises Unsupported where there is no fold."""
     with np.errstate(all="ignore"):
         counted, right, only = _bound(problem, budget)

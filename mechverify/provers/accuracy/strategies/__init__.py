@@ -14,7 +14,7 @@ from typing import NamedTuple
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.load import namespace
 from mechverify.kernel.core.errors import Unsupported
-from mechverify.provers.accuracy.fold import bounds, listed
+from mechverify.provers.accuracy.fold import folded, listed
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt
 from mechverify.provers.accuracy.strategies.brute import brute
 from mechverify.provers.accuracy.strategies.families import FAMILIES
@@ -52,7 +52,7 @@ STRATEGIES = {
             "exact, but for rounding and for cells that are too large to list", listed, tables,
         ),
         Strategy(
-            "fold", "k v^3 o + c k v, c steps in counted cells", ONE_HEAD, "both bounds, often exact", bounds, tables
+            "fold", "k v^3 o + c k v, c steps in counted cells", ONE_HEAD, "both bounds, often exact", folded, tables
         ),
         *(Strategy(name, cost, f"{ONE_HEAD}; no neurons; semantics real", f"a lower bound: {what}", find, _parts(find))
           for name, (cost, what, find) in FAMILIES.items()),

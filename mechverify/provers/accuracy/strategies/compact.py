@@ -32,7 +32,7 @@ class Pass(NamedTuple):
     loose: int
 
 
-class Found(NamedTuple):
+class Chosen(NamedTuple):
     """Thresholds [queries, levels] of one class under one pass, and about how many inputs they show right."""
 
     key: int
@@ -102,7 +102,7 @@ def _witness(peeled: Peeled | None) -> dict | None:
     return {"remainder": peeled.remainder, **vectors}
 
 
-def _search(family: Family, leads: Leads, how: Pass) -> Found:
+def _search(family: Family, leads: Leads, how: Pass) -> Chosen:
     """For some numbers of tight tokens: the widest thresholds for each number of loose ones; then the best of these."""
     lead, n = family.lead(leads, how.rivals), len(family.queries)
     tokens = len(family.alive)
@@ -129,7 +129,7 @@ def _search(family: Family, leads: Leads, how: Pass) -> Found:
         chosen.append(low)
     best = total.reshape(n, -1).argmax(1) + np.arange(n) * len(tight)
     thresholds = limits(np.stack(chosen, 1))[best]
-    return Found(family.right, family.queries, thresholds, total[best])
+    return Chosen(family.right, family.queries, thresholds, total[best])
 
 
 Keep = Callable[[np.ndarray], Kept]
