@@ -231,7 +231,7 @@ FAULTS = [
     # relaxation/rewriting.py, lines.py, operations.py
     Fault("relaxation", "relaxation/lines.py", "(-c.values, c.rise) if upper else (c.values, c.sag)",
           "(-c.values, c.sag) if upper else (c.values, c.rise)", FUNCTIONS),
-    Fault("relaxation", "relaxation/lines.py", "change = xp.maximum(ar.ends(step._replace(mid=xp.abs(step.mid)))[0]", "change = xp.maximum(2 * ar.ends(step._replace(mid=xp.abs(step.mid)))[1]",
+    Fault("relaxation", "relaxation/lines.py", "change = xp.maximum(ar.ends(size)[0]", "change = xp.maximum(2 * ar.ends(size)[1]",
           FUNCTIONS),
     Fault("relaxation", "relaxation/lines.py", "[xp.where(low > 0, low, xp.where(high < 0, high, 0 * low))]", "[low]", FUNCTIONS),
     Fault("relaxation", "relaxation/lines.py", "(f.positive and not (low > 0).all())", "(f.positive and not (low > -9).all())", FUNCTIONS),
@@ -256,7 +256,7 @@ FAULTS = [
     Fault("tables", "relaxation/tables.py", "self.known = self.rows < size", "self.known = self.rows <= size", FACTS),
     Fault("tables", "relaxation/tables.py", "(high < 0, reads)", "(high < 1, reads)", MECHANISMS),
     Fault("tables", "relaxation/tables.py", "table.reads[:, reads].all(1)", "table.reads[:, reads].any(1)", MECHANISMS),
-    Fault("tables", "core/operations.py", "rest = x.any(summed)", "rest = x.all(summed)", FACTS),
+    Fault("tables", "core/operations.py", "rest = np.any(x, summed)", "rest = np.all(x, summed)", FACTS),
     Fault("tables", "core/operations.py", "found = found | x.reshape(", "found = x.reshape(", FACTS),
     Fault("tables", "core/operations.py", "(args[0] & keeps).any(-2, keepdims=True)", "(args[0] & keeps)", FACTS),
     Fault("tables", "core/operations.py", "return args[0].any(0) | args[1]", "return args[0].any(0)", MECHANISMS),

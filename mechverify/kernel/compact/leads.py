@@ -61,20 +61,26 @@ class Leads:
         if rivals == "together":
             base, token = self._together
             query = base.map(lambda a: np.broadcast_to(a, (self.tables.vocab, a.shape[1]))[queries, right])
-            return Parts(self._less(query, queries), token.map(lambda a: a[tokens, right]))
+            token = token.map(lambda a: a[tokens, right])
+            return Parts(self._less(query, queries), token)
         base, token, largest = self._scaled(right, queries, tokens, unit)
         if rivals == "scaled":
-            query = least(self.ar, base, 1).map(lambda a: np.broadcast_to(a, len(queries)))
+            query = least(self.ar, base, 1)
+            query = query.map(lambda a: np.broadcast_to(a, len(queries)))
             return Parts(self._less(query, queries, largest), least(self.ar, token, 1))
-        rows = max(1, BLOCK // token.mid.size)
-        found = []
-        for start in range(0, len(base.mid), rows):
-            part = base.map(lambda a, s=start: a[s : s + rows, None])
-            found.append(least(self.ar, self.ar.add(part, token.map(lambda a: a[None])), 2))
-        mid, rad = (np.concatenate([b[i] for b in found]) for i in (0, 1))
-        joint = Ball(mid, rad, found[0].exponent)
+        joint = self._apart(base, token)
         joint = joint.map(lambda a: np.broadcast_to(a, (len(queries), len(tokens))))
         return Joint(self._less(joint, queries, largest))
+
+    def _apart(self, base: Ball, token: Ball) -> Ball:
+        """The least over the rivals [query or 1, token] of the sum of both [.., rivals], some queries at a time."""
+        rows, found = max(1, BLOCK // token.mid.size), []
+        for start in range(0, len(base.mid), rows):
+            part = base.map(lambda a, s=start: a[s : s + rows, None])
+            both = self.ar.add(part, token.map(lambda a: a[None]))
+            found.append(least(self.ar, both, 2))
+        mid, rad = (np.concatenate([b[i] for b in found]) for i in (0, 1))
+        return Ball(mid, rad, found[0].exponent)
 
     def _less(self, x: Ball, queries: np.ndarray, largest: Ball | None = None) -> Ball:
         """Minus what the query's row may differ from the row that stands for all (see Enclosed), times the largest
@@ -120,13 +126,19 @@ class Leads:
         token = ar.add(over_each(tables.value.map(lambda a: a[tokens])), ar.add(rest, base) if one else rest)
         inverse = np.ones(len(others))
         if unit is not None:
-            size = ar.approximate(token.map(lambda a: a[unit]))
-            if (top := size.max()) > 0 and np.isfinite(top):
-                fraction, power = np.frexp(1 / np.maximum(size, top / 64))
-                inverse = np.ldexp(np.rint(fraction * 2**12), power - 12)
+            inverse = _inverse(ar.approximate(token.map(lambda a: a[unit])))
         scale = ar.exact(inverse[None])
         base = ar.whole(np.zeros((1, len(others)), np.int64)) if one else ar.mul(base, scale)
         return base, ar.mul(token, scale), ar.exact(inverse.max(keepdims=True))
+
+
+def _inverse(size: np.ndarray) -> np.ndarray:
+    """Positive numbers of few bits near 1 / size; ones, where that can't be had."""
+    top = size.max()
+    if not (top > 0 and np.isfinite(top)):
+        return np.ones(len(size))
+    fraction, power = np.frexp(1 / np.maximum(size, top / 64))
+    return np.ldexp(np.rint(fraction * 2**12), power - 12)
 
 
 def least(ar: Arithmetic, x: Ball, axis: int) -> Ball:

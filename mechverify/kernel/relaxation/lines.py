@@ -40,22 +40,45 @@ def curve(ar: Arithmetic, f: Function, low: Any, high: Any) -> Curve:
     least, most = f.reach
     known = (low >= max(least, STEEP if f.positive or f.root else least)) & (high <= most)
     low, high = (xp.where(known, end, 1.0) for end in (low, high))
-    if f.breakpoint:
-        inner = [xp.where(low > 0, low, xp.where(high < 0, high, 0 * low))]
-    else:
-        inner = [xp.minimum(xp.maximum(low + (high - low) * (k / PIECES), low), high) for k in range(1, PIECES)]
-    points = ar.exact(xp.stack([low, *inner, high]))
+    points = ar.exact(_pieces(ar, f, low, high))
     values = ar.value(f, points)
-    ends = [b.map(move) for b in (points, values) for move in (lambda a: a[:-1], lambda a: a[1:])]
-    bends = f.bend(ar, *ends)
-    width = ar.sub(ends[1], ends[0])
-    half = ar.mul(ar.mul(width, width), ar.rational(Fraction(1, 2)))
-    sag, rise = (xp.maximum(ar.ends(ar.mul(b, half))[1], 0 * low) for b in (bends[1], -bends[0]))
+    sag, rise = (xp.maximum(a, 0 * low) for a in _sagging(ar, f, points, values))
     bottom, top = ar.ends(values)
-    known = known & (xp.isfinite(sag) & xp.isfinite(rise)).all(0) & (xp.isfinite(bottom) & xp.isfinite(top)).all(0)
+    known = known & (xp.isfinite(sag) & xp.isfinite(rise)).all(0)
+    known = known & (xp.isfinite(bottom) & xp.isfinite(top)).all(0)
     zero = ar.rational(Fraction(0))
     points, values, sag, rise = (ar.where(known, b, zero) for b in (points, values, ar.point(sag), ar.point(rise)))
     return Curve(points, values, sag, rise, known)
+
+
+def _pieces(ar: Arithmetic, f: Function, low: Any, high: Any) -> Any:
+    """Points from `low` to `high`, one after another: the breakpoint, or those that cut it into PIECES."""
+    xp = ar.xp
+    if f.breakpoint:
+        inner = [xp.where(low > 0, low, xp.where(high < 0, high, 0 * low))]
+    else:
+        steps = (low + (high - low) * (k / PIECES) for k in range(1, PIECES))
+        inner = [xp.minimum(xp.maximum(step, low), high) for step in steps]
+    return xp.stack([low, *inner, high])
+
+
+def _sagging(ar: Arithmetic, f: Function, points: Ball, values: Ball) -> tuple[Any, Any]:
+    """At least max f'' h^2 / 2, and max -f'' h^2 / 2, on each piece between two points."""
+    p, q = _first(points), _last(points)
+    lowest, highest = f.bend(ar, p, q, _first(values), _last(values))
+    width = ar.sub(q, p)
+    half = ar.mul(ar.mul(width, width), ar.rational(Fraction(1, 2)))
+    sag, rise = ar.mul(highest, half), ar.mul(-lowest, half)
+    return ar.ends(sag)[1], ar.ends(rise)[1]
+
+
+def _first(x: Ball) -> Ball:
+    """At the first point of each piece."""
+    return x.map(lambda a: a[:-1])
+
+
+def _last(x: Ball) -> Ball:
+    return x.map(lambda a: a[1:])
 
 
 def offset(ar: Arithmetic, c: Curve, slope: Ball, upper: bool) -> Ball:
@@ -64,25 +87,35 @@ def offset(ar: Arithmetic, c: Curve, slope: Ball, upper: bool) -> Ball:
     On a piece of width h where f'' <= M, g = f - slope x exceeds its chord by at least -M (x - p)(q - x) / 2; the least
     value of that parabola is min(g(p), g(q)) - (H - |g(q) - g(p)|)^2 / 4H, H = M h^2 / 2, if that bracket is positive.
     """
-    xp, quarter, one = ar.xp, ar.rational(Fraction(1, 4)), ar.rational(Fraction(1))
+    xp = ar.xp
     values, sag = (-c.values, c.rise) if upper else (c.values, c.sag)
     g = ar.sub(values, ar.mul(c.points, -slope if upper else slope))
-    low, step = ar.ends(g)[0], ar.sub(g.map(lambda a: a[1:]), g.map(lambda a: a[:-1]))
-    change = xp.maximum(ar.ends(step._replace(mid=xp.abs(step.mid)))[0], 0 * step.mid)
-    bracket = xp.maximum(ar.ends(ar.sub(sag, ar.point(change)))[1], 0 * step.mid)
-    flat = ar.where(sag.mid > 0, sag, one)
-    bracket = ar.point(bracket)
-    below = ar.mul(ar.mul(ar.div(bracket, flat), bracket), quarter)  # the quotient first: H may be subnormal
+    low = ar.ends(g)[0]
     ends = ar.point(xp.minimum(low[1:], low[:-1]))
-    least = ar.point(xp.amin(ar.ends(ar.sub(ends, below))[0], 0))
+    step = ar.sub(_last(g), _first(g))
+    least = ar.sub(ends, _below_ends(ar, sag, step))
+    least = ar.point(xp.amin(ar.ends(least)[0], 0))
     return -least if upper else least
+
+
+def _below_ends(ar: Arithmetic, sag: Ball, step: Ball) -> Ball:
+    """At least (H - |step|)^2 / 4H, or zero where the bracket isn't positive; H is `sag`."""
+    xp, nothing = ar.xp, 0 * step.mid
+    size = step._replace(mid=xp.abs(step.mid))
+    change = xp.maximum(ar.ends(size)[0], nothing)
+    bracket = xp.maximum(ar.ends(ar.sub(sag, ar.point(change)))[1], nothing)
+    bracket = ar.point(bracket)
+    flat = ar.where(sag.mid > 0, sag, ar.rational(Fraction(1)))
+    quotient = ar.div(bracket, flat)  # first: H may be subnormal
+    return ar.mul(ar.mul(quotient, bracket), ar.rational(Fraction(1, 4)))
 
 
 def hull(ar: Arithmetic, low: Ball, high: Ball) -> Ball:
     """A ball that holds the lower end of `low`, the upper end of `high`, and all between."""
     mid = ar.mul(ar.add(low, high), ar.rational(Fraction(1, 2))).point
     up, down = ar.sub(high, mid).size, ar.sub(mid, low).size
-    return ar.widen(mid, 1.0, of=up._replace(mid=ar.xp.maximum(up.mid, down.mid)))  # maximum keeps a NaN
+    reach = up._replace(mid=ar.xp.maximum(up.mid, down.mid))  # maximum keeps a NaN
+    return ar.widen(mid, 1.0, of=reach)
 
 
 def ball(ar: Arithmetic, low: Any, high: Any) -> Ball:
