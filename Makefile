@@ -14,7 +14,10 @@ test: $(INSTALLED)
 	$(PY) -m pytest -n auto
 
 lint: $(INSTALLED)
-	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/pyright && .venv/bin/lint-imports
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+	.venv/bin/lint-imports
 
 bench: $(INSTALLED)
 	$(PY) benchmarks/main_job.py

@@ -16,7 +16,6 @@ import torch
 from flint import arb
 
 from benchmarks.board import Board, timed
-from mechverify.bounds.tensors import Tensors
 from mechverify.graph.run import TorchRunner
 from mechverify.kernel import check
 from mechverify.kernel.core import functions as kernel_functions
@@ -31,7 +30,9 @@ from mechverify.kernel.relaxation import rule as linear
 from mechverify.kernel.relaxation.backward import Relaxed
 from mechverify.kernel.relaxation.intervals import Intervals
 from mechverify.provers.base import Budget
-from mechverify.provers.ranges import BoundsProblem, optimised
+from mechverify.provers.ranges.leaves import optimised_leaves
+from mechverify.provers.ranges.problem import RangeProblem
+from mechverify.relax.tensors import Tensors
 from tests.soundness import networks
 from tests.soundness.networks import FUNCTIONS, Maker, Network, evaluate, hexadecimal
 from tests.soundness.test_linear import LINEAR, inputs_of, parts
@@ -211,11 +212,11 @@ class Case:
         lines = AnyLines(self.rng) if "any lines" in kind else None
         if kind == "optimised":
             turns = iter(range(4))
-            problem = BoundsProblem.__new__(BoundsProblem)
+            problem = RangeProblem.__new__(RangeProblem)
             problem.claim, problem.job, problem.ar, problem.shared = claim, self.job, Tensors(), False
             budget = Budget()
             budget.spent = lambda: next(turns, None) is None
-            ((leaf, _),) = optimised(problem, whole, budget)
+            ((leaf, _),) = optimised_leaves(problem, whole, budget)
             lines = linear.Given(Reader(leaf["lines"], "lines"))
         cells = linear.cells(self.job, self.parts if "cells" in kind else whole)
         if kind == "interval":

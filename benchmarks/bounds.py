@@ -33,15 +33,15 @@ from benchmarks.attack import attack
 from benchmarks.board import Board, timed
 from benchmarks.reference_nets import REFERENCE, nets, relu_box
 from mechverify import Bounds, ball, box, capture, kernel, prove, tokens
-from mechverify.bounds.lirpa import LirpaError, lirpa_bounds
-from mechverify.bounds.tensors import TensorBall, Tensors
 from mechverify.graph.adapters import load
 from mechverify.kernel.core.errors import Rejected, Unsupported
 from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.relaxation import rule as linear
 from mechverify.kernel.relaxation.backward import Relaxed
 from mechverify.kernel.relaxation.intervals import Cells, Intervals
-from mechverify.provers.ranges import BoundsProblem
+from mechverify.provers.ranges.problem import RangeProblem
+from mechverify.relax.lirpa import LirpaError, lirpa_bounds
+from mechverify.relax.tensors import TensorBall, Tensors
 
 ROOT = Path(__file__).parent.parent
 MODELS = ROOT.parent / "shared" / "models"
@@ -56,7 +56,7 @@ def width(found: Range) -> float:
     return float((found.high - found.low).mean())
 
 
-def relaxed(problem: BoundsProblem, refine: bool) -> Range:
+def relaxed(problem: RangeProblem, refine: bool) -> Range:
     """What the kernel proves of the whole domain without a witness: by intervals alone, or backwards."""
     with np.errstate(all="ignore"):
         if not refine:
@@ -76,7 +76,7 @@ def answered(name: str) -> dict:
     """Range of each kind of bound on a reference network, how long the optimised one took, and what its check says."""
     module, centre, radius = next(rest for known, *rest in nets() if known == name)
     claim = question(module, centre, radius)
-    problem = BoundsProblem.of(claim, "real")
+    problem = RangeProblem.of(claim, "real")
     ranges = {kind: relaxed(problem, kind == "linear") for kind in KINDS[:2]}
     outcome = prove(claim)
     theorem = kernel.check(outcome.certificate, limit=math.inf)
@@ -142,7 +142,7 @@ def batch(board: Board, quick: bool) -> None:
     count = 1_000
     torch.set_num_threads(os.cpu_count() or 1)
     for name, module, centre, radius in nets():
-        problem = BoundsProblem.of(question(module, centre, radius), "real")
+        problem = RangeProblem.of(question(module, centre, radius), "real")
         rng, low, high = np.random.default_rng(0), problem.domain.low, problem.domain.high
         corners = np.sort(rng.uniform(low, high, (2, count, len(low))), 0)
         seconds, widest = {1: math.inf, count: math.inf}, 0.0
@@ -156,7 +156,7 @@ def batch(board: Board, quick: bool) -> None:
     torch.set_num_threads(1)
 
 
-def cells(problem: BoundsProblem, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def cells(problem: RangeProblem, corners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Linear bounds of boxes, corners [2, cells, coordinates], as many side by side as the prover takes."""
     ar, claim, rewriting, results = Tensors(), problem.claim, problem.rewriting, []
     step = linear.side_by_side(problem.job)
@@ -302,7 +302,7 @@ def models(board: Board, quick: bool) -> None:
 
 
 def over_tokens(site, x, kind: str) -> Range:
-    return relaxed(BoundsProblem.of(Bounds(site, over=x), "real"), kind == "linear")
+    return relaxed(RangeProblem.of(Bounds(site, over=x), "real"), kind == "linear")
 
 
 CASES = """

@@ -30,9 +30,10 @@ from benchmarks.published import FAMILIES, cubic_cost, family_of, marks
 from mechverify import kernel
 from mechverify.certificate.write import write
 from mechverify.claims.load import load_claim
-from mechverify.provers.base import Budget, Problem
+from mechverify.provers.accuracy.problem import AccuracyProblem
+from mechverify.provers.accuracy.strategies import DEFAULT, STRATEGIES
+from mechverify.provers.base import Budget
 from mechverify.provers.frontier import Row, plan
-from mechverify.provers.strategies import DEFAULT, STRATEGIES
 from mechverify.report.frontier import Point
 from mechverify.report.measure import Measured, measure
 from toy_models.max_of_k import D_VOCAB, WEIGHTS
@@ -205,8 +206,8 @@ def wrong(board: Board, cache: Path, file: Path, right: int, names: Sequence[str
     claims = [load_claim(CLAIM, {"weights": str(f), "at_least": "best"}) for f in (file, mistaken)]
     refused, lies, said = 0, [], 0
     for name in names:
-        true, false = (STRATEGIES[name].find(Problem.of(c, "real"), Budget()) for c in claims)
-        problem, data = Problem.of(claims[0], "real"), claims[0].output.model.data
+        true, false = (STRATEGIES[name].find(AccuracyProblem.of(c, "real"), Budget()) for c in claims)
+        problem, data = AccuracyProblem.of(claims[0], "real"), claims[0].output.model.data
         for found, low in ((true, true.right.low + 1), (false, max(true.right.low + 1, false.right.low))):
             stated = found.right._replace(low=low, high=max(low, found.right.high))
             said += 1

@@ -24,9 +24,10 @@ from sympy import Max, Min, Piecewise, sign
 from benchmarks.board import Board
 from mechverify import Accuracy, Bounds, Mod, Within, box, capture, count, kernel, prove, tokens
 from mechverify.graph.adapters import load
-from mechverify.provers.base import Budget, Problem
-from mechverify.provers.falsify import Margins
-from mechverify.provers.margin import largest_margin
+from mechverify.provers.accuracy.falsify import Margins
+from mechverify.provers.accuracy.margin import largest_margin
+from mechverify.provers.accuracy.problem import AccuracyProblem
+from mechverify.provers.base import Budget
 from proofs import (
     majority,
     max_of_k_inside,
@@ -276,7 +277,7 @@ def margins(board: Board, quick: bool, name: str, claim: Callable, weights: str)
     """The margins proved by the fold, beside those of all inputs, for short sequences; the exact ones."""
     found, exact, worst = [], [], 0.0
     for n in (1, 2, 3) if quick else range(1, 7):
-        problem = Problem.of(claim(weights, length=n), "real")
+        problem = AccuracyProblem.of(claim(weights, length=n), "real")
         exact.append(falsify_all(problem))
         found.append(float(largest_margin(problem, exact[-1], Budget()) or 0))
         theorem = judged(claim(weights, length=n, margin=str(found[-1])))[1]
@@ -288,7 +289,7 @@ def margins(board: Board, quick: bool, name: str, claim: Callable, weights: str)
     return exact
 
 
-def falsify_all(problem: Problem) -> float:
+def falsify_all(problem: AccuracyProblem) -> float:
     """The least margin of all inputs, in float64."""
     least = np.inf
     for start in range(0, problem.domain.size, 2**14):

@@ -28,7 +28,7 @@ _HOMES = {
     "transformer": "mechverify.claims",
     "prove": "mechverify.provers",
 }
-__all__ = list(_HOMES)
+__all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]: each loads on first use
 
 
 def __getattr__(name: str) -> Any:

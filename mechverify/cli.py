@@ -1,5 +1,6 @@
 """The command line: prove, check, show, report, frontier and the rest. Exit codes are a contract (docs/cli.md)."""
 
+import io
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ from mechverify import STARTED, kernel
 from mechverify.kernel.check import AXIOMS, SECONDS
 from mechverify.kernel.core.errors import OverLimit, Stopped
 from mechverify.kernel.core.semantics import SEMANTICS
+from mechverify.kernel.core.words import printable, units
 from mechverify.provers.base import METHODS
 from mechverify.provers.guard import Guard
 from mechverify.report.progress import Reporter
@@ -70,9 +72,9 @@ def prove(
     """Search for a proof or a counterexample, write the certificate, and let the kernel check it."""
     from mechverify.claims import ClaimError
     from mechverify.claims.load import load_claim
+    from mechverify.provers import Outcome
     from mechverify.provers import prove as search
     from mechverify.provers.base import Budget
-    from mechverify.provers.chain import Outcome
     from mechverify.provers.nearest import nearest as true_instead
 
     if semantics not in SEMANTICS:
@@ -97,6 +99,7 @@ def prove(
 
     if time_limit is not None:
         budget.limit(time_limit, began)
+    claim = None
     with Reporter(err) as reporter, Guard(budget, err, give_up) as guard:
         guard.step = f"reading {file}"
         try:
@@ -118,7 +121,7 @@ def prove(
             aside = target.with_name(target.name + ".unchecked")
             unwritten = _write(aside, outcome.unchecked) or unwritten
             outcome.reasons.append(f"{aside} is what was found; `mechverify check --limit inf {aside}` goes on")
-        if outcome.verdict == "REFUTED" and nearest and not budget.interrupted:
+        if claim is not None and outcome.verdict == "REFUTED" and nearest and not budget.interrupted:
             guard.step = "looking for what is true instead"
             reporter(guard.step, None)
             with budget.within(nearest), suppress(Stopped):
@@ -137,7 +140,7 @@ def prove(
             out.print(f"{'strategy':>16}  {strategy}", markup=False, soft_wrap=True)
         out.print(
             f"{'time':>16}  search {outcome.search_seconds:.2f} s, check {outcome.check_seconds:.2f} s",
-            f"\n{'certificate':>16}  {written}", sep="", soft_wrap=True,
+            f"\n{'certificate':>16}  {printable(str(written))}", sep="", markup=False, soft_wrap=True,
         )  # fmt: skip
     if not json_:
         for text in instead:
@@ -185,7 +188,9 @@ def check(
         from mechverify.report.about import about_one
 
         if certificate is not None:
-            said, code = about_one(certificate)
+            if json_ or weights is not None:
+                _stop("--about prints a table, and compares no weights: ask for it without --json and --weights")
+            said, code = about_one(certificate, exact, forbid or [], limit)
             out.print(said, markup=False, soft_wrap=True, end="")
             raise typer.Exit(code)
         out.print(describe(), markup=False, soft_wrap=True)
@@ -243,9 +248,9 @@ def report(
     checked = [(path, *_checked(path, limit)) for path in certificates]
     try:
         if html is not None:
-            out.print(f"report: {write_html(html, checked)}", soft_wrap=True)
+            out.print(f"report: {write_html(html, checked)}", markup=False, soft_wrap=True)
         if latex is not None:
-            out.print(f"table: {write_latex(latex, checked)}", soft_wrap=True)
+            out.print(f"table: {write_latex(latex, checked)}", markup=False, soft_wrap=True)
     except OSError as error:
         _stop(f"can't write {error.filename}: {error.strerror}")
 
@@ -268,8 +273,8 @@ def frontier(
 ) -> None:
     """Proof strategies over models: what each proves, and what it costs. Goes on where an earlier run stopped."""
     from mechverify.claims import ClaimError
+    from mechverify.provers.accuracy.strategies import DEFAULT
     from mechverify.provers.frontier import Row, plan, stored
-    from mechverify.provers.strategies import DEFAULT
     from mechverify.report.frontier import terminal
     from mechverify.report.measure import measure
 
@@ -297,7 +302,9 @@ def frontier(
     for table in terminal(points):
         _wide().print(table)
     how = ", ".join(sorted({truth.how for truth in known.values()}))
-    out.print(f"* on the front; true accuracy: {how}; tables and picture: {out_dir}/frontier.*", soft_wrap=True)
+    out.print(
+        f"* on the front; true accuracy: {how}; tables and picture: {out_dir}/frontier.*", markup=False, soft_wrap=True
+    )
     for row in rows:
         if row.reason is not None:
             err.print(f"{row.strategy} on {row.weights}: {row.reason}", style="red", markup=False, soft_wrap=True)
@@ -337,7 +344,7 @@ def models() -> None:
 @app.command()
 def strategies() -> None:
     """The proof strategies for claims about accuracy, from dear to cheap."""
-    from mechverify.provers.strategies import STRATEGIES
+    from mechverify.provers.accuracy.strategies import STRATEGIES
 
     for precondition in dict.fromkeys(row.precondition for row in STRATEGIES.values()):
         out.print(f"\n{precondition}:", style="dim", soft_wrap=True)
@@ -370,25 +377,27 @@ def _checked(path: Path, limit: float | None, **options: Any) -> tuple[kernel.Th
     try:
         data = path.read_bytes()
     except OSError as error:
-        _stop(f"can't read {path}: {error.strerror}")
-    start = time.monotonic()
+        _stop(f"can't read {printable(str(path))}: {error.strerror}")
+    start, named = time.monotonic(), printable(str(path))
     with Reporter(err) as reporter:
 
         def watch(work: int, allowed: float) -> None:
             if not work:
-                err.print(f"at most {allowed:.2g} units of work, about {_duration(SECONDS * allowed)}", soft_wrap=True)
+                err.print(
+                    f"at most {units(allowed)} units of work, about {_duration(SECONDS * allowed)}", soft_wrap=True
+                )
             reporter("the kernel checks the certificate", work / allowed)
 
         try:
             theorem = kernel.check(data, limit=limit, watch=watch, **options)
         except kernel.NotACertificate as error:
-            _stop(f"NOT A CERTIFICATE: {path}: {error}")
+            _stop(f"NOT A CERTIFICATE: {named}: {error}")
         except OverLimit as error:
-            _stop(f"NOT CHECKED: {path}: {error}", EXIT["UNKNOWN"])
+            _stop(f"NOT CHECKED: {named}: {error}", EXIT["UNKNOWN"])
         except kernel.Rejected as error:
-            _stop(f"REJECTED: {path}: {error}", REJECTED)
+            _stop(f"REJECTED: {named}: {error}", REJECTED)
         except KeyboardInterrupt:
-            _stop(f"NOT CHECKED: {path}: interrupted", INTERRUPTED)
+            _stop(f"NOT CHECKED: {named}: interrupted", INTERRUPTED)
     return theorem, time.monotonic() - start
 
 
@@ -435,7 +444,8 @@ def _terminate(number: int, frame: Any) -> None:
 def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     for stream in (sys.stdout, sys.stderr):  # a file's name may be no text
-        stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app(obj=STARTED)
     except Exception:  # a defect of ours must not look like a refutation

@@ -16,7 +16,7 @@ from mechverify.claims.load import load_claim
 from mechverify.cli import app
 from mechverify.kernel import Rejected, check
 from mechverify.provers import frontier
-from mechverify.provers.strategies import DEFAULT, STRATEGIES, chosen
+from mechverify.provers.accuracy.strategies import DEFAULT, STRATEGIES, chosen
 from mechverify.report.frontier import Mean, Point, Truth, group_of, pareto, points, truths
 from tests.models import as_bytes, max_weights
 

@@ -16,8 +16,9 @@ from mechverify.graph.run import TorchRunner
 from mechverify.kernel import Rejected
 from mechverify.kernel.core.architectures import ARCHITECTURES
 from mechverify.kernel.core.graph import Graph
-from mechverify.provers.base import Budget, Problem
-from mechverify.provers.margin import largest_margin
+from mechverify.provers.accuracy.margin import largest_margin
+from mechverify.provers.accuracy.problem import AccuracyProblem
+from mechverify.provers.base import Budget
 from proofs import (
     majority,
     max_of_k_inside,
@@ -147,7 +148,7 @@ def test_a_fold_through_neurons_is_right_on_every_input(name, semantics):
 def test_the_fold_finds_the_smallest_margin(name):
     claim, weights, _, _ = FOLDS[name]
     for n in (1, 2, 3):
-        problem = Problem.of(claim(weights, length=n), "real")
+        problem = AccuracyProblem.of(claim(weights, length=n), "real")
         least = falsify_all(problem)  # rounded to a grid of 6e-8
         margin = float(largest_margin(problem, least, Budget()))
         assert 0.99 * least <= margin <= least + 1e-7

@@ -477,7 +477,7 @@ def _row(board: Board, what: str, found: tuple[list[str], Counter, int], count: 
 
 
 def run(board: Board, quick: bool) -> None:
-    sizes = (3_000, 400, 400) if quick else (100_000, 10_000, 10_000)
+    sizes = (1_500, 200, 200) if quick else (100_000, 10_000, 10_000)
     _row(board, "mechanisms, as Python's integers", integers(0, sizes[0]), sizes[0])
     _row(board, "real expressions, as 60 digits", reals(1, sizes[1]), sizes[1])
     _row(board, "conditions on real values", reals(2, sizes[2], conditions=True), sizes[2])

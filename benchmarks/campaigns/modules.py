@@ -54,11 +54,11 @@ EXAMPLES = [
 
 def run(board: Board, quick: bool) -> None:
     """Random modules, and all of tests/graph/modules.py."""
-    count, samples = (60, 10**4) if quick else (2000, 10**4)
+    count, samples = (40, 10**4) if quick else (2000, 10**4)
     trials = ((f"seed {seed}", trial(made.module, made.inputs, made.vocab, seed, samples))
               for seed in range(count) for made in [random_module(seed)])  # fmt: skip
     _told(board, f"{count:,} random modules x 10^4 samples", trials)
-    few, each = (24, 50) if quick else (len(MODULES), 10**4)
+    few, each = (12, 20) if quick else (len(MODULES), 10**4)
     known = list(MODULES.items())[:: len(MODULES) // few]
     trials = ((name, trial(module.eval(), inputs, None, i, each, batched=False))
               for i, (name, (module, inputs)) in enumerate(known) if name not in MIXED)  # fmt: skip

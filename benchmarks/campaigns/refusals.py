@@ -31,7 +31,7 @@ ROUNDING = (
 
 
 def run(board: Board, quick: bool) -> None:
-    count, samples = (40, 50) if quick else (600, 1_000)
+    count, samples = (20, 50) if quick else (600, 1_000)
     outside, reasons = 0, Counter()
     for seed in range(count):
         torch.manual_seed(seed)

@@ -24,7 +24,7 @@ from mechverify.claims.errors import ClaimError
 from mechverify.kernel.core.float64 import float_above, float_below
 from mechverify.provers import prove
 
-CLAIMS, QUICK, CLEAR = 4_000, 160, Fraction(1, 10_000)  # CLEAR: a gap that has to be decided
+CLAIMS, QUICK, CLEAR = 4_000, 80, Fraction(1, 10_000)  # CLEAR: a gap that has to be decided
 Number = Any  # int, float or Fraction, as the user writes it
 
 

@@ -45,7 +45,7 @@ def claim_document(claim: Accuracy | Bounds, semantics: str) -> dict[str, Any]:
             "values": [] if tokens is None else list(tokens.values),
             "inputs": [[list(a.shape), hexadecimal(a), hexadecimal(b)] for a, b in zip(box.low, box.high, strict=True)],
         },
-        "graph": graph_document(model.captured, model.source),
+        "graph": graph_document(claim.output.captured.captured, model.source),
         "where": list(claim.given),
         "cases": list(claim.cases),
         "at_least": thresholds(claim.at_least),

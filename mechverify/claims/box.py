@@ -32,7 +32,8 @@ class Box:
     def own(self) -> tuple[np.ndarray, np.ndarray]:
         """Of all inputs, one after another, the corners between which a float64 point is one of the user's."""
         ends = self.inner or (self.low, self.high)
-        return tuple(np.concatenate([np.zeros(0), *(a.ravel() for a in end)]) for end in ends)
+        low, high = (np.concatenate([np.zeros(0), *(a.ravel() for a in end)]) for end in ends)
+        return low, high
 
     def with_tokens(self, tokens: Tokens) -> "Box":
         """The product of this box and a product of token sets."""
@@ -53,7 +54,7 @@ class Box:
             inside = np.arange(self.low[which].size).reshape(self.low[which].shape)[entry]
         except IndexError:
             inside = None
-        if np.ndim(inside) > 0 or inside is None:
+        if inside is None or np.ndim(inside) > 0:
             shapes = [a.shape for a in self.low]
             raise ClaimError(f"{self.name}{list(whole)}: the inputs have shapes {shapes}; index one entry")
         return self.symbols()[which][int(inside)]
@@ -79,7 +80,7 @@ def box(low: Any, high: Any, *, name: str = "x") -> Box:
         raise ClaimError("box: a corner lies beyond the largest float64")
     ends = zip((*outer[0], *outer[1]), (*inner[0], *inner[1]), strict=True)
     exact = all(np.array_equal(a, b) for a, b in ends)
-    return Box(*outer, name=name, inner=None if exact else tuple(inner))
+    return Box(outer[0], outer[1], name=name, inner=None if exact else (inner[0], inner[1]))
 
 
 def ball(centre: Any, radius: Any, *, name: str = "x") -> Box:

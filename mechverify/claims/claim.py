@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from math import prod
+from typing import Any
 
 import numpy as np
 import sympy
@@ -43,7 +44,7 @@ class Accuracy:
     rows: list[list]
     margin: Fraction | None
 
-    def __init__(self, output: Site, *, equals, over: Tokens, at_least=None, margin=0):
+    def __init__(self, output: Site, *, equals, over: Tokens, at_least=None, margin: Any = 0):
         if not isinstance(output, Site) or not isinstance(over, Tokens):
             raise ClaimError("Accuracy needs a model's site, such as model.logits[-1], and over=tokens(...)")
         if isinstance(output.model, CapturedModel):
@@ -116,9 +117,10 @@ class Bounds:
         captured = model.captured
         site, shape = (output, model.shape(output.name)) if isinstance(output, Site) else (None, (len(expressions),))
         position = None if site is None else site.position
-        if position is not None:
+        if site is not None and position is not None:
             if not shape or not -shape[0] <= position < shape[0]:
-                raise ClaimError(f"{_here()}{site.name}[{position}]: the site has shape {shape}; indices count from 0")
+                name = f"{site.name}[{position}]"
+                raise ClaimError(f"{_here()}{name}: the site has shape {shape}; indices count from 0")
             position, shape = position % shape[0], shape[1:]
         box, tokens = corners(over)
         shapes = tuple(a.shape for a in box.low)
@@ -133,7 +135,7 @@ class Bounds:
             raise ClaimError(f"{model.source} reads {need}, the domain has {length} of {vocab}: {hint}")
         _usable(using, model, box, tokens)
         site, (given, cases), lemmas = _compiled(model, site, expressions, box, tokens, groups, using)
-        site = replace(site, model=site.model.compared_at(*samples(box, tokens)))
+        site = replace(site, model=site.captured.compared_at(*samples(box, tokens)))
         set_ = object.__setattr__
         set_(self, "lemmas", lemmas)
         set_(self, "given", given)
@@ -159,7 +161,7 @@ class Within(Bounds):
         set_(self, "actual", actual if isinstance(actual, Site) and actual.position is None else None)
         set_(self, "expected", _alike(expected, len(_entries(actual))))
         pairs = zip(_entries(actual), _alike(expected, len(_entries(actual))), strict=True)
-        limit = None if eps is None else _numbers("eps", eps, ())[0]
+        (limit,) = _numbers("eps", eps, ()) or [None]
         if limit is not None and limit < 0:
             raise ClaimError(f"eps={eps!r} is negative")
         least, most = (None, None) if limit is None else (-limit, limit)
@@ -217,7 +219,7 @@ class Cases(Bounds):
         super().__init__([how_many], over=over, at_least="1/2", at_most="3/2")  # an integer: rounding never matters
 
 
-def _conditions(name: str, value) -> list[sympy.Basic]:
+def _conditions(name: str, value) -> list[Any]:
     """A condition or several. Python compares `a == b` and `a != b` at once, which leaves nothing of them to prove."""
     found = _entries(value)
     for i, condition in enumerate(found):
@@ -235,7 +237,7 @@ def _no_model(box: Box, tokens: Tokens | None) -> CapturedModel:
     return CapturedModel(captured, "no model", save({}))
 
 
-def _entries(value) -> list[sympy.Expr]:
+def _entries(value) -> list[Any]:
     """A site's entries in row-major order, or expressions: one, or as nested lists and arrays hold them."""
     if isinstance(value, Site):
         if not isinstance(value.model, CapturedModel):

@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import prod
+from typing import Any
 
 import numpy as np
 import sympy
@@ -33,7 +34,8 @@ def _left_as_written(evaluate: Callable) -> classmethod:
 
 
 for jumps in (sympy.Mod, sympy.floor, sympy.ceiling):
-    jumps.eval = _left_as_written(jumps.eval.__func__)
+    evaluate: Any = jumps.eval
+    setattr(jumps, "eval", _left_as_written(evaluate.__func__))  # noqa: B010 (its type is declared otherwise)
 
 
 class Tokens:

@@ -5,6 +5,7 @@ from fractions import Fraction
 from functools import reduce
 from itertools import pairwise
 from math import prod
+from typing import Any
 
 import sympy
 from sympy.core.relational import Relational
@@ -25,6 +26,7 @@ from mechverify.claims.language import (
     integral,
     kth_largest,
     lookup,
+    operands,
     unsafe,
     written_out,
 )
@@ -57,7 +59,7 @@ class margin(sympy.Function):
 
     is_commutative = is_extended_real = True
 
-    def __new__(cls, condition: sympy.Basic) -> sympy.Basic:
+    def __new__(cls, condition: sympy.Basic) -> Any:
         return super().__new__(cls, condition, evaluate=False)
 
 
@@ -97,13 +99,16 @@ def inequalities(condition: sympy.Basic, tokens: Tokens | None) -> list[tuple[sy
         case boolalg.And():
             return [pair for part in condition.args for pair in inequalities(part, tokens)]
         case sympy.Le():
-            return [condition.args]
+            low, high = operands(condition)
+            return [(low, high)]
         case sympy.Ge():
-            return [condition.args[::-1]]
+            high, low = operands(condition)
+            return [(low, high)]
         case sympy.Eq():
-            return [condition.args, condition.args[::-1]]
+            low, high = operands(condition)
+            return [(low, high), (high, low)]
         case sympy.Lt() | sympy.Gt():
-            low, high = condition.args if isinstance(condition, sympy.Lt) else condition.args[::-1]
+            low, high = operands(condition)[:: 1 if isinstance(condition, sympy.Lt) else -1]
             if integral(difference(high, low), tokens):
                 return [(low + 1, high)]
     return [(sympy.Integer(0), margin(condition))]
@@ -153,9 +158,9 @@ class _Compiler:
 
     def rows(self, rows: list) -> int:
         ids: list[int] = []
-        for op, operands, attribute in rows:
+        for op, args, attribute in rows:
             attr = tuple(attribute) if isinstance(attribute, list) else attribute
-            ids.append(self.graph.add(op, *(ids[a] for a in operands), attr=attr))
+            ids.append(self.graph.add(op, *(ids[a] for a in args), attr=attr))
         return ids[-1]
 
     def of_tokens(self, e: sympy.Basic) -> bool:
@@ -263,7 +268,7 @@ class _Compiler:
         return self.fail(e, UNKNOWN)
 
     def lookup(self, e: lookup) -> int:
-        table, index = e.args
+        table, index = operands(e)
         if all(float_below(v) == v for v in table.values):
             array = self.graph.add("constant", attr=((len(table.values),), tuple(map(float, table.values))))
         elif len(table.values) <= OPERANDS:
@@ -293,7 +298,7 @@ class _Compiler:
 
     def kth_largest(self, e: kth_largest) -> int:
         """Of real values: the k largest move to the end, one after another."""
-        k, *values = e.args
+        k, *values = operands(e)
         if int(k) * len(values) > COMPARISONS:
             return self.fail(e, f"takes more than {COMPARISONS} comparisons of real values")
         x = [self.node(v) for v in values]
@@ -318,10 +323,9 @@ class _Compiler:
     def compiles(self, e: sympy.Basic) -> bool:
         """Whether an expression is one of the kernel's integers, divided by a number."""
         try:
-            compile_ratio(e, self.tokens)
+            return self.tokens is not None and bool(compile_ratio(e, self.tokens))
         except ClaimError:
             return False
-        return True
 
     def margin(self, c: sympy.Basic, denied: bool = False) -> int:
         """A node that is at least zero where a condition holds (or doesn't, if denied), and there alone."""
@@ -353,7 +357,7 @@ class _Compiler:
 
     def relation(self, c: Relational, denied: bool) -> int:
         """Between real values: a >= b where a - b isn't negative. Where it is strict, no number says so."""
-        a, b = c.args
+        a, b = operands(c)
         match c, denied:
             case (sympy.Ge(), False) | (sympy.Lt(), True):
                 return self.node(difference(a, b))

@@ -12,6 +12,7 @@ knows of the symbols; tokens are symbols that it knows to be real and nothing el
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from math import lcm, prod
 from typing import Any
 
@@ -42,7 +43,7 @@ class Mod(sympy.Function):
     is_commutative = is_extended_real = True
 
     @classmethod
-    def eval(cls, a, n):
+    def eval(cls, a, n):  # pyright: ignore[reportIncompatibleMethodOverride] (sympy counts these)
         if n.is_number and n.is_positive is False:
             raise ClaimError(f"Mod({short(a)}, {n}): the modulus must be positive")
         if a.is_Rational and n.is_Rational:
@@ -56,7 +57,7 @@ class kth_largest(sympy.Function):
     is_commutative = is_extended_real = True
 
     @classmethod
-    def eval(cls, k, *x):
+    def eval(cls, k, *x):  # pyright: ignore[reportIncompatibleMethodOverride] (sympy counts these)
         if not (k.is_Integer and 1 <= k <= len(x)):
             raise ClaimError(f"kth_largest needs k from 1 to {len(x)}, not {short(k)}")
         if all(a.is_Rational for a in x):
@@ -70,7 +71,7 @@ class count(sympy.Function):
     is_commutative = is_extended_real = True
 
     @classmethod
-    def eval(cls, v, *x):
+    def eval(cls, v, *x):  # pyright: ignore[reportIncompatibleMethodOverride] (sympy counts these)
         if all(a.is_Rational for a in (v, *x)):
             return sympy.Integer(sum(a == v for a in x))
         return None
@@ -78,6 +79,8 @@ class count(sympy.Function):
 
 class Table(sympy.Atom):
     """The numbers of a lookup, exact: a leaf of the expression, so that nothing walks through them."""
+
+    values: tuple[Fraction, ...]
 
     def __new__(cls, values: Any) -> "Table":
         self = super().__new__(cls)
@@ -102,7 +105,7 @@ class lookup(sympy.Function):
 
     is_commutative = is_extended_real = True
 
-    def __new__(cls, values: Any, index: Any) -> sympy.Basic:
+    def __new__(cls, values: Any, index: Any) -> Any:
         table = values if isinstance(values, Table) else Table(values)
         return super().__new__(cls, table, sympy.sympify(index), evaluate=False)
 
@@ -150,9 +153,9 @@ def integral(e: sympy.Basic, tokens: Tokens | None) -> bool:
         case sympy.Pow():
             return e.exp.is_Integer and e.exp > 0 and integral(e.base, tokens)
         case sympy.Piecewise():
-            return all(integral(value, tokens) for value, _ in e.args)
+            return all(integral(value, tokens) for value, _ in operands(e))
         case lookup():
-            return all(v.denominator == 1 for v in e.args[0].values)
+            return all(v.denominator == 1 for v in operands(e)[0].values)
         case sympy.Add() | sympy.Mul() | sympy.Max() | sympy.Min() | sympy.Abs() | Mod() | sympy.Mod() | kth_largest():
             return all(integral(a, tokens) for a in e.args)
     return False
@@ -165,8 +168,13 @@ def unsafe(e: sympy.Basic) -> bool:
     if isinstance(e, sympy.Mod):
         return _rewritten(e) and len(e.atoms(sympy.Mod)) > 1
     negation = e.is_Mul and len(e.args) == 2 and e.args[0] == -1
-    factors = e.args if e.is_Mul and not negation else [e] if e.is_Pow else []
-    return any(_rewritten(a.base if a.is_Pow else a) for a in factors)
+    factors = operands(e) if e.is_Mul and not negation else [e] if e.is_Pow else []
+    return any(_rewritten(operands(a)[0] if a.is_Pow else a) for a in factors)
+
+
+def operands(e: sympy.Basic) -> tuple[Any, ...]:
+    """Its arguments, which sympy declares as Basic: that has no arithmetic."""
+    return e.args
 
 
 def _rewritten(e: sympy.Basic) -> bool:
@@ -298,7 +306,7 @@ class _Compiler:
             case sympy.Piecewise():
                 return self.piecewise(e)
             case kth_largest():
-                k, *x = e.args
+                k, *x = operands(e)
                 if k > 8:
                     return self.fail(e, "k is at most 8"), 1
                 nodes, whole = self.common(x)
@@ -346,7 +354,7 @@ class _Compiler:
         return self.fail(e, f"powers have an exponent from 1 to {POWER}; lookup([1, 2, 4, ...], i) is 2**i"), 1
 
     def modulus(self, e: sympy.Basic) -> tuple[int, int]:
-        x, m = e.args
+        x, m = operands(e)
         if not (m.is_Rational and m > 0):
             return self.fail(e, "the modulus must be a positive integer"), 1
         n, whole = self.ratio(x)
@@ -356,16 +364,17 @@ class _Compiler:
         )
 
     def piecewise(self, e: sympy.Piecewise) -> tuple[int, int]:
-        if e.args[-1].cond != sympy.true:
+        pieces = operands(e)
+        if pieces[-1].cond != sympy.true:
             return self.fail(e, "end a Piecewise with (value, True), so that it is defined everywhere"), 1
-        (*values, result), whole = self.common(value for value, _ in e.args)
-        conditions = [self.truth(condition) for _, condition in e.args[:-1]]
+        (*values, result), whole = self.common(value for value, _ in pieces)
+        conditions = [self.truth(condition) for _, condition in pieces[:-1]]
         for value, condition in reversed(list(zip(values, conditions, strict=True))):
             result = self.emit(e, "where", [condition, value, result])
         return result, whole
 
     def lookup(self, e: lookup) -> tuple[int, int]:
-        table, index = e.args
+        table, index = operands(e)
         whole = lcm(*(v.denominator for v in table.values))
         numerators = tuple(int(v * whole) for v in table.values)
         if max(map(abs, numerators)) >= LIMIT:

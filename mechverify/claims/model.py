@@ -26,6 +26,9 @@ from mechverify.kernel.core.graph import Graph
 class SiteName(sympy.Atom):
     """A site, as a leaf of an expression."""
 
+    model: "CapturedModel"
+    name: str
+
     def __new__(cls, model: "CapturedModel", name: str) -> "SiteName":
         self = super().__new__(cls)
         self.model, self.name = model, name
@@ -50,12 +53,18 @@ class Entry(sympy.Expr):
         return super().__new__(cls, site, *map(sympy.sympify, index))
 
     @property
+    def _named(self) -> SiteName:
+        site = self.args[0]
+        assert isinstance(site, SiteName)
+        return site
+
+    @property
     def model(self) -> "CapturedModel":
-        return self.args[0].model
+        return self._named.model
 
     @property
     def site(self) -> str:
-        return self.args[0].name
+        return self._named.name
 
     @property
     def index(self) -> tuple:
@@ -98,13 +107,18 @@ class Site:
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the row, if it is one."""
+        return self.captured.shape(self.name)[0 if self.position is None else 1 :]
+
+    @property
+    def captured(self) -> "CapturedModel":
+        """The model, if it has entries."""
         if not isinstance(self.model, CapturedModel):
             raise ClaimError(f"{self.name}: entries are symbols of a captured module alone: capture(module, example)")
-        return self.model.shape(self.name)[0 if self.position is None else 1 :]
+        return self.model
 
     def entry(self, index: tuple) -> Entry:
         """By an index for each axis of the whole site."""
-        return Entry(SiteName(self.model, self.name), *index)
+        return Entry(SiteName(self.captured, self.name), *index)
 
     def __len__(self) -> int:
         if not self.shape:

@@ -56,10 +56,11 @@ def difference(a: sympy.Expr, b: sympy.Expr) -> sympy.Expr:
     return plain if rational(plain) == exact else exact
 
 
-def rational(e: sympy.Basic) -> sympy.Basic:
+def rational(e: sympy.Expr) -> sympy.Expr:
     """The same with floats as the fractions that they are."""
     floats = [f for f in e.atoms(sympy.Float) if f.is_finite]
-    return e.xreplace({f: sympy.Rational(*number(f).as_integer_ratio()) for f in floats})
+    exact: Any = e.xreplace({f: sympy.Rational(*number(f).as_integer_ratio()) for f in floats})
+    return exact
 
 
 def array(value: Any) -> np.ndarray:

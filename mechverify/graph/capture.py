@@ -7,6 +7,7 @@ floats that hold all that the module's own type holds are ignored, other casts a
 batch; the graph speaks of one input.
 """
 
+import math
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -89,6 +90,7 @@ def capture(module: nn.Module, *example_inputs: Any, vocab: int | None = None, *
         program = exported(recorder, tensors)
         with real_arithmetic():
             captured, inputs = _Capture(original, recorder, program, tensors, vocab).result()
+    assert captured.comparison is not None
     return replace(captured, compared=captured.comparison(inputs))
 
 
@@ -232,6 +234,7 @@ class _Capture:
                 if isinstance(value, NotLowered):
                     raise value
             elif hasattr(node.target, "_schema"):
+                _not_strided(node)
                 value = self.lowering(node.target, args, kwargs)
                 self.lowering.check(node.target, args, kwargs, value, node.meta["val"])
             else:
@@ -290,10 +293,7 @@ class _Capture:
             scale = max(1.0, float(want.nan_to_num(posinf=0.0, neginf=0.0).abs().max()))
             difference = float((want - got).abs().max()) / scale
             if not difference <= TOLERANCE:
-                raise CaptureError(
-                    f"the graph differs from the exported program at {name}, by {difference:.3g} of its size: a fault "
-                    "of the capture; please report it"
-                )
+                raise CaptureError(_differs(name, difference, bool(torch.isfinite(got).all())))
             largest = max(largest, difference)
         if not finite:
             raise CaptureError("the module's output is infinite or not a number on the example and on 15 random inputs")
@@ -311,6 +311,32 @@ class _Capture:
             mixed = torch.cat([example, others.to(example.dtype)])
             batches.append(mixed.double() if mixed.is_floating_point() else mixed)
         return batches
+
+
+def _not_strided(node: torch.fx.Node) -> None:
+    if node.target is torch.ops.aten.as_strided.default and not node.args[0].meta["val"].is_contiguous():
+        raise NotLowered(
+            "it reads memory, whose order isn't that of the entries here: call contiguous() before, or index the value"
+        )
+
+
+def _differs(name: str, difference: float, computed: bool) -> str:
+    """`computed`: the graph has numbers everywhere."""
+    if math.isfinite(difference):
+        return (
+            f"the graph differs from the exported program at {name}, by {difference:.3g} of its size: a fault of the "
+            "capture; please report it"
+        )
+    if computed:
+        return (
+            f"on some input the module's {name} is infinite or not a number where its graph has a number: torch's own "
+            "code doesn't compute what it means there (scaled_dot_product_attention with is_causal=True and a negative "
+            "scale doesn't: scale the queries instead, with scale=1.0)"
+        )
+    return (
+        f"on some input the graph has no number at {name} where the module has: where() leaves out a branch that is "
+        "infinite or not a number, and a graph computes both; clamp what log, sqrt or a division is applied to"
+    )
 
 
 def _compact(graph: Graph, sites: dict[str, int]) -> tuple[Graph, dict[str, int]]:

@@ -271,10 +271,11 @@ class Lowering:
 
     def _whole(self, name: str, operands: list, kwargs: dict[str, Any], result: Tensor) -> int | None:
         """How large integers computed from tokens can be; None if they come from real numbers, or may be rounded."""
-        sizes = [self._size(a) for a in operands if isinstance(a, Value | Tensor | int | float)]
+        known = [self._size(a) for a in operands if isinstance(a, Value | Tensor | int | float)]
+        sizes = [size for size in known if size is not None]
         if name == "one_hot":
             return 1
-        if None in sizes or "alpha" in kwargs:
+        if len(sizes) < len(known) or "alpha" in kwargs:
             return None
         if name in ("sub", "rsub", "neg") and not result.dtype.is_signed:
             return 2**64

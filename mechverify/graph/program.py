@@ -56,12 +56,13 @@ def _call(target: Any, args: tuple, kwargs: dict, rounding: Rounding | None) -> 
         return target(*args, **kwargs)
     name = name_of(target)
     args, kwargs = pytree.tree_map(double, (args, kwargs))
-    rounded = rounding is not None and name not in UNROUNDED
-    if rounded:
+    if name in UNROUNDED:
+        rounding = None
+    if rounding is not None:
         args, kwargs = pytree.tree_map(rounding, (args, kwargs))
         if torch.Tag.pointwise in target.tags:
             args, kwargs = pytree.tree_map(rounding.number, (args, kwargs))
     result = target(*args, **kwargs)
     if name in UNSET:
         return torch.zeros_like(result)
-    return pytree.tree_map(rounding, result) if rounded else result
+    return result if rounding is None else pytree.tree_map(rounding, result)

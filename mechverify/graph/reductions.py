@@ -235,6 +235,7 @@ def safe_softmax(b: Builder, x: Operand, dim: int, *_) -> Operand:
     if bool(some.all()):
         return pattern
     zeroed = mul(b, some.double().expand(b.shape(x)), pattern)
+    assert isinstance(zeroed, Value)
     b.softmaxes[-1] = x, zeroed
     return zeroed
 
@@ -291,7 +292,7 @@ def loss(of_difference: Callable[[Builder, Operand, float], Operand]) -> Callabl
 
     def row(b: Builder, x: Operand, y: Operand, reduction: int = 1, width: float = 1.0) -> Operand:
         out = of_difference(b, sub(b, x, y), width)
-        return (out, reduced(average), reduced(total))[reduction](b, out) if reduction else out
+        return (reduced(average), reduced(total))[reduction - 1](b, out) if reduction else out
 
     return row
 

@@ -36,6 +36,16 @@ class TorchRunner:
         an int64 array [batch] for an integer one."""
         return self.many([node], tokens, inputs)[node]
 
+    def real(self, node: int, tokens: np.ndarray | None = None, inputs: Sequence[np.ndarray | Tensor] = ()) -> Tensor:
+        """Of a real node."""
+        return self.reals([node], tokens, inputs)[node]
+
+    def reals(
+        self, nodes: Sequence[int], tokens: np.ndarray | None = None, inputs: Sequence[np.ndarray | Tensor] = ()
+    ) -> dict[int, Tensor]:
+        """Of several real nodes."""
+        return {n: torch.as_tensor(value) for n, value in self.many(nodes, tokens, inputs).items()}
+
     def many(
         self, nodes: Sequence[int], tokens: np.ndarray | None = None, inputs: Sequence[np.ndarray | Tensor] = ()
     ) -> dict[int, Tensor | np.ndarray]:

@@ -10,6 +10,7 @@ from mechverify.kernel import about
 from mechverify.kernel.check import AXIOMS, SECONDS, check
 from mechverify.kernel.core.claim import Theorem
 from mechverify.kernel.core.errors import NotACertificate, OverLimit, Rejected
+from mechverify.kernel.core.words import units
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     def watch(work: int, allowed: float) -> None:
         if not work:
-            print(f"at most {allowed:.2g} units of work, about {SECONDS * allowed:.2g} s", file=sys.stderr)
+            print(f"at most {units(allowed)} units of work, about {SECONDS * allowed:.2g} s", file=sys.stderr)
 
     try:
         data = options.certificate.read_bytes()

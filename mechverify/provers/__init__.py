@@ -1,5 +1,6 @@
 """How a proof is found. Nothing here is trusted: what counts is what the kernel accepts."""
 
-from mechverify.provers.chain import Outcome, prove
+from mechverify.provers.chain import prove
+from mechverify.provers.confirm import Outcome
 
 __all__ = ["Outcome", "prove"]

@@ -1,117 +1,35 @@
-"""What every prover gets, and what it gives back."""
+"""What every prover gets, whatever the claim is about, and what it has to offer."""
 
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
-from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
-import numpy as np
+from mechverify.kernel.core.errors import Rejected, Stopped
 
-from mechverify.certificate.write import Proof, claim_document
-from mechverify.claims.claim import Accuracy
-from mechverify.claims.language import Row
-from mechverify.kernel.core.accuracy import AccuracyClaim, Counts
-from mechverify.kernel.core.claim import Job
-from mechverify.kernel.core.domain import Domain
-from mechverify.kernel.core.errors import Stopped
-from mechverify.kernel.core.fields import Reader
-from mechverify.kernel.core.float64 import Float64
-from mechverify.kernel.core.integers import FOLDS
-from mechverify.kernel.core.kinds import read_claim
-from mechverify.kernel.core.meter import Watch
-from mechverify.kernel.fold.rule import Partition
-
-KEYS = 8  # that a witness of rule fold may have
-TRIALS = 16  # values that a neuron in a cell of rule fold is compared with
-METHODS = ("interval", "linear", "optimised", "branching")  # for bounds, from cheap to dear
+METHODS = ("interval", "linear", "optimised", "branching")  # for ranges, from cheap to dear
 LATE = 2.0, 0.05  # seconds, and share of a time limit, by which the check may go beyond it
 Progress = Callable[[str, float | None], None]  # what is being done; how much of it is done, from 0 to 1
 
+A_Problem = TypeVar("A_Problem", contravariant=True)
+Seen = TypeVar("Seen", contravariant=True)
+Gives = TypeVar("Gives", covariant=True)
 
-@dataclass
-class Problem:
-    """A claim, read exactly as the kernel reads it."""
 
-    document: dict[str, Any]
-    claim: AccuracyClaim
-    job: Job
-
-    @property
-    def domain(self) -> Domain:
-        return self.claim.domain
+class Prover(Protocol[A_Problem, Seen, Gives]):
+    """One way to a proof. accuracy/find.py and ranges/search.py have those of each kind of claim, in order: of a
+    problem of that kind, and what was seen of it so far, each gives a proof and what it should prove."""
 
     @property
-    def at_least(self) -> Fraction | None:
-        return self.claim.at_least
+    def name(self) -> str: ...
 
-    @staticmethod
-    def of(claim: Accuracy, semantics: str, watch: Watch | None = None) -> "Problem":
-        """`watch` is told of the work that the search has the kernel's arithmetic do."""
-        document = claim_document(claim, semantics)
-        checked = read_claim(Reader(document, "claim"), claim.output.model.data)
-        return Problem(document, checked, Job(checked, Float64(watch=watch)))
+    def accepts(self, problem: A_Problem, seen: Seen, /) -> str | None:
+        """None if this prover can try; otherwise the reason why it can't, with what to do ("" if it isn't its turn)."""
+        ...
 
-    @cached_property
-    def trials(self) -> int | None:
-        """Of rule fold: how often to compare each neuron; None without neurons."""
-        graph = self.claim.graph
-        return TRIALS if any(graph.nodes[n].op == "relu" for n in graph.ancestors([self.claim.output])) else None
-
-    @cached_property
-    def keys(self) -> list[list[Row]]:
-        """What the cells of rule fold tell apart besides the mechanism's value. A neuron is nearly linear on a cell
-        where it reads nearly the same: then, the folds that the mechanism is made of (the sum in its sign)."""
-        return [] if self.trials is None else inner_folds(self.document["equals"])[:KEYS]
-
-    @cached_property
-    def partition(self) -> Partition:
-        """The domain's cells under rule fold; raises Unsupported where it has none."""
-        return self.partitioned(self.keys)
-
-    def partitioned(self, keys: list[list[Row]]) -> Partition:
-        with np.errstate(all="ignore"):
-            return Partition(self.job, self.domain, [Reader(rows, "keys") for rows in keys], self.trials)
-
-    def verdict(self, right: Counts, has_counterexample: bool) -> str | None:
-        """What the bounds decide; None while the threshold lies between them."""
-        if self.at_least is None:
-            return "BOUNDED"
-        if right.low >= self.at_least * self.domain.size:
-            return "PROVED"
-        if right.high < self.at_least * self.domain.size and has_counterexample:
-            return "REFUTED"
-        return None
-
-    def settled(self, right: Counts) -> bool:
-        """Nothing is left to find out."""
-        if self.at_least is None or right.low == right.high:
-            return right.low == right.high
-        return self.verdict(right, True) is not None
-
-
-@dataclass
-class Evidence:
-    """What sampling and search saw: `wrong` [inputs, length], distinct, all replayed in the kernel's
-    arithmetic, the worst first; `rivals` [inputs] the output that won (the best of those that should not); the share of
-    uniform samples right; and the least margin seen, in float64."""
-
-    wrong: np.ndarray
-    rivals: np.ndarray
-    accuracy: float
-    samples: int
-    least: float
-
-
-@dataclass
-class Attempt:
-    """A proof (None: nothing proved) and the bounds of the right inputs that it should give."""
-
-    proof: Proof | None
-    right: Counts
+    def prove(self, problem: A_Problem, seen: Seen, budget: "Budget", /) -> Gives: ...
 
 
 @dataclass
@@ -183,32 +101,8 @@ class Budget:
         return "interrupted" if self.interrupted else "the time limit was reached; raise --time-limit"
 
 
-def inner_folds(rows: list[Row]) -> list[list[Row]]:
-    """The parts of an expression that fold values of one token each, of several tokens; not the expression itself."""
-    support: list[set[int]] = []
-    found = []
-    for i, (op, operands, attribute) in enumerate(rows):
-        support.append({attribute} if op == "value" else set().union(*(support[a] for a in operands)))
-        folded = op in FOLDS and len(support[i]) > 1 and all(len(support[a]) <= 1 for a in operands)
-        if folded and i < len(rows) - 1:
-            found.append(_part(rows, i))
-    return found
-
-
-def _part(rows: list[Row], root: int) -> list[Row]:
-    """The rows that `root` needs, referring to each other."""
-    needed = {root}
-    for i in range(root, -1, -1):
-        needed |= set(rows[i][1]) if i in needed else set()
-    place = {old: new for new, old in enumerate(sorted(needed))}
-    return [[rows[i][0], [place[a] for a in rows[i][1]], rows[i][2]] for i in sorted(needed)]
-
-
-class Prover(Protocol):
-    name: str
-
-    def accepts(self, problem: Problem, evidence: Evidence) -> str | None:
-        """None if this prover can try; otherwise the reason why it can't, with what to do."""
-        ...
-
-    def prove(self, problem: Problem, evidence: Evidence, budget: Budget) -> Attempt: ...
+def failure(error: Exception) -> str:
+    """Why a step of the search failed; the kernel's own reasons need no more words."""
+    said = str(error)[:500]
+    known = isinstance(error, Rejected)
+    return said if known else f"the search failed, please report it: {type(error).__name__}: {said}"

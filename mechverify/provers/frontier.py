@@ -27,13 +27,13 @@ from mechverify.certificate.write import claim_document
 from mechverify.claims.claim import Accuracy
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.load import load_claim
-from mechverify.kernel.core.accuracy import decide
+from mechverify.kernel.core.accuracy import AccuracyTheorem, decide
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.float64 import Float64
 from mechverify.provers import chain
-from mechverify.provers.base import Problem
-from mechverify.provers.falsify import Margins
-from mechverify.provers.strategies import chosen
+from mechverify.provers.accuracy.falsify import Margins
+from mechverify.provers.accuracy.problem import AccuracyProblem
+from mechverify.provers.accuracy.strategies import chosen
 
 REFERENCE = "fold"  # the strategy that says what the true accuracy is
 SAMPLES = 2**17  # where it can't
@@ -191,21 +191,21 @@ def make(task: Task, folder: str) -> Row:
         row, certificate = _failed(task, " ".join(str(error).split())), None
     except Exception as error:  # of one strategy: a row, so that the others go on
         row, certificate = _failed(task, f"a defect: {type(error).__name__}: {error}"), None
-    if certificate is not None:
+    if certificate is not None and row.certificate is not None:
         _write(Path(folder) / row.certificate, certificate)
     _write(Path(folder) / "rows" / f"{task.key}.json", json.dumps(asdict(row), indent=1).encode())
     return row
 
 
 def _proved(task: Task) -> tuple[Row, bytes]:
-    claim = load_claim(task.claim, task.parameters)
+    claim = _claim(task)
     outcome = chain.prove(claim, semantics=task.semantics, strategy=task.strategy)
-    if outcome.theorem is None or outcome.certificate is None:
-        raise ClaimError("; ".join(outcome.reasons) or "nothing was proved")
     theorem, strategy = outcome.theorem, chosen(task.strategy)
+    if not isinstance(theorem, AccuracyTheorem) or outcome.certificate is None:
+        raise ClaimError("; ".join(outcome.reasons) or "nothing was proved")
     one = Job(theorem.claim, Float64())
     decide(one, np.array([[tokens[0] for tokens in theorem.claim.domain.tokens]]))
-    unexplained = strategy.unexplained and strategy.unexplained(Problem.of(claim, task.semantics))
+    unexplained = strategy.unexplained and strategy.unexplained(AccuracyProblem.of(claim, task.semantics))
     name = f"{Path(task.weights).stem}-{Path(task.strategy).stem}-{task.key[:8]}.cert"
     return _row(
         task, claim, low=theorem.right.low, high=theorem.right.high, kernel_ops=theorem.kernel_ops,
@@ -215,8 +215,15 @@ def _proved(task: Task) -> tuple[Row, bytes]:
     ), outcome.certificate  # fmt: skip
 
 
-def _failed(task: Task, reason: str) -> Row:
+def _claim(task: Task) -> Accuracy:
     claim = load_claim(task.claim, task.parameters)
+    if not isinstance(claim, Accuracy):
+        raise ClaimError(f"{task.claim}: strategies are for claims Accuracy(...)")
+    return claim
+
+
+def _failed(task: Task, reason: str) -> Row:
+    claim = _claim(task)
     nothing = dict.fromkeys(("kernel_ops", "brute_force_ops", "certificate_bytes"), 0)
     times = dict.fromkeys(("search_seconds", "check_seconds"), 0.0)
     size = prod(map(len, claim.over.allowed))
@@ -234,7 +241,7 @@ def _row(task: Task, claim: Accuracy, *, reason: str | None = None, **found) -> 
 
 def sampled(task: Task) -> float:
     """The share right of SAMPLES uniform inputs, in float64: where the reference can't say."""
-    problem = Problem.of(load_claim(task.claim, task.parameters), task.semantics)
+    problem = AccuracyProblem.of(_claim(task), task.semantics)
     rng = np.random.default_rng(0)
     inputs = np.stack([rng.choice(np.array(ids), SAMPLES) for ids in problem.domain.tokens], -1)
     return float((Margins(problem)(inputs) > 0).mean())

@@ -70,6 +70,7 @@ class Guard:
             if now > budget.end + LAST[0] + (0 if budget.interrupted else LAST[1] * length):
                 self.give_up(self.reason)
                 return
-            if now > soon and now - tried > AGAIN and self.step and not budget.checking:
+            main = threading.main_thread().ident
+            if main is not None and now > soon and now - tried > AGAIN and self.step and not budget.checking:
                 tried, self._ending = now, True
-                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # wakes what sleeps, too
+                signal.pthread_kill(main, signal.SIGINT)  # wakes what sleeps, too

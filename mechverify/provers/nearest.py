@@ -10,14 +10,14 @@ import numpy as np
 from mechverify import kernel
 from mechverify.certificate.write import write
 from mechverify.claims.claim import Accuracy, Bounds, Cases, Within
-from mechverify.kernel.core.domain import Domain
+from mechverify.kernel.core.accuracy import AccuracyTheorem
 from mechverify.kernel.core.errors import Stopped
-from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.core.words import about, share
-from mechverify.kernel.relaxation import rule as linear
-from mechverify.provers.base import Budget, Evidence, Problem
-from mechverify.provers.fold import Fold
-from mechverify.provers.ranges import BoundsProblem
+from mechverify.provers.accuracy.fold import Fold
+from mechverify.provers.accuracy.problem import AccuracyProblem, Evidence
+from mechverify.provers.base import Budget
+from mechverify.provers.ranges.cells import kernel_ranges
+from mechverify.provers.ranges.problem import RangeProblem
 
 PARTS, HALVINGS, SHOWN = 2**12, 8, 4  # parts of a domain; precision of a share of a box; entries' constants
 
@@ -26,11 +26,11 @@ def nearest(claim: Accuracy | Bounds, semantics: str, evidence: Evidence | None,
     """True variants of a claim that was refuted, until the budget's deadline; none if none was found."""
     try:
         if isinstance(claim, Accuracy):
-            return _shares(claim, semantics, evidence, budget)
+            return [] if evidence is None else _shares(claim, semantics, evidence, budget)
         if semantics != "real" or claim.lemmas:
             return []
         with np.errstate(all="ignore"):
-            problem = BoundsProblem.of(claim, semantics, watch=budget.watch)
+            problem = RangeProblem.of(claim, semantics, watch=budget.watch)
             constants = [] if isinstance(claim, Cases) else _constants(problem, claim)
             return [*constants, *_part(problem, budget)]
     except (Exception, Stopped):  # nothing can be said; the verdict stands
@@ -39,7 +39,7 @@ def nearest(claim: Accuracy | Bounds, semantics: str, evidence: Evidence | None,
 
 def _shares(claim: Accuracy, semantics: str, evidence: Evidence, budget: Budget) -> list[str]:
     best = Accuracy(claim.output, equals=claim.equals, over=claim.over, margin=claim.margin or 0)
-    problem = Problem.of(best, semantics, budget.watch)
+    problem = AccuracyProblem.of(best, semantics, budget.watch)
     if Fold().accepts(problem, evidence) is not None:
         return []
     found = Fold().prove(problem, evidence, budget)
@@ -47,6 +47,7 @@ def _shares(claim: Accuracy, semantics: str, evidence: Evidence, budget: Budget)
         return []
     certificate = write(problem.document, claim.output.model.data, found.proof, "BOUNDED", found.right)
     theorem = kernel.check(certificate, limit=float("inf"), watch=budget.watch)
+    assert isinstance(theorem, AccuracyTheorem)
     right, size = theorem.right, claim.over.size
     told = [f"at_least={share(right.low, size, up=False)}"]
     by_class: dict[int, list[int]] = {}
@@ -60,9 +61,9 @@ def _shares(claim: Accuracy, semantics: str, evidence: Evidence, budget: Budget)
     return told
 
 
-def _constants(problem: BoundsProblem, claim: Bounds) -> list[str]:
+def _constants(problem: RangeProblem, claim: Bounds) -> list[str]:
     """Thresholds that the kernel's linear bounds reach."""
-    low, high = problem.bounds([problem.domain])
+    low, high = kernel_ranges(problem, [problem.domain])[0]
     if isinstance(claim, Within):
         eps = max(np.abs(low).max(), np.abs(high).max())
         return [f"eps={about(float(eps), up=True)}"] if np.isfinite(eps) else []
@@ -80,7 +81,7 @@ def _constants(problem: BoundsProblem, claim: Bounds) -> list[str]:
     return told[:SHOWN]
 
 
-def _part(problem: BoundsProblem, budget: Budget) -> list[str]:
+def _part(problem: RangeProblem, budget: Budget) -> list[str]:
     """The tokens at one position with which the claim holds, or the share of a box around its middle."""
     domain, best = problem.domain, None
     if not domain.tokens:
@@ -89,7 +90,7 @@ def _part(problem: BoundsProblem, budget: Budget) -> list[str]:
         if len(tokens) > PARTS or budget.spent():
             continue
         parts = [domain.split(position, {t})[0] for t in tokens]
-        holding = [t for t, found in zip(tokens, _bounds(problem, parts), strict=True) if problem.proves(found)]
+        holding = [t for t, found in zip(tokens, kernel_ranges(problem, parts), strict=True) if problem.proves(found)]
         if holding and (best is None or len(holding) * len(best[2]) > len(best[1]) * len(tokens)):
             best = position, holding, tokens
     if best is None:
@@ -100,13 +101,13 @@ def _part(problem: BoundsProblem, budget: Budget) -> list[str]:
             f"{len(holding)} of {len(tokens)} tokens"]  # fmt: skip
 
 
-def _middle(problem: BoundsProblem, budget: Budget) -> list[str]:
+def _middle(problem: RangeProblem, budget: Budget) -> list[str]:
     domain, held, found = problem.domain, 0.0, None
     middle, radius = domain.low / 2 + domain.high / 2, domain.high / 2 - domain.low / 2
     for step in range(1, HALVINGS + 1):
         wider = held + 0.5**step
         part = domain._replace(low=middle - wider * radius, high=middle + wider * radius)
-        if not budget.spent() and problem.proves(_bounds(problem, [part])[0]):
+        if not budget.spent() and problem.proves(kernel_ranges(problem, [part])[0]):
             held, found = wider, part
     if found is None:
         return []
@@ -114,14 +115,6 @@ def _middle(problem: BoundsProblem, budget: Budget) -> list[str]:
     wide = [(b - a, min(a + b - 2 * c, 2 * d - a - b)) for a, c, d, b in zip(*ends, strict=True) if a < b]
     exact = min((inner / outer for outer, inner in wide), default=Fraction(1))  # corners were rounded
     return [f"the box around the same middle with {about(exact, up=False)} of the radius"] if exact > 0 else []
-
-
-def _bounds(problem: BoundsProblem, parts: list[Domain]) -> list[Range]:
-    """What the kernel proves of each part."""
-    found, step = [], linear.side_by_side(problem.job)
-    for start in range(0, len(parts), step):
-        found += linear.bounds(problem.job, parts[start : start + step], shared=problem.shared)
-    return found
 
 
 def _ranges(values: list[int]) -> str:

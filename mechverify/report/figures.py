@@ -13,6 +13,8 @@ from matplotlib.colors import ListedColormap, LogNorm
 
 from mechverify.kernel import Theorem
 
+TINY = 1e-300
+
 
 def cells_figure(theorem: Theorem) -> str | None:
     """An SVG of the cells of rule fold: query token across, mechanism value upwards, and in colour the
@@ -23,14 +25,15 @@ def cells_figure(theorem: Theorem) -> str | None:
         return None
     tokens = sorted({c[0] for c in cells})
     values = sorted({c[1][0] for c in cells})
-    share = np.full((len(values), len(tokens)), np.nan)
+    share = np.full((len(values), len(tokens)), np.nan)  # of several cells at one place, the worst
     nothing = np.ma.masked_all(share.shape)
     for token, key, size, wrong in cells:
         at = values.index(key[0]), tokens.index(token)
         if wrong == (0, size):
             nothing[at] = 1.0
         else:
-            share[at] = wrong.high / size
+            some = max(wrong.high / size, TINY) if wrong.high else 0.0  # not right everywhere, however few are wrong
+            share[at] = np.fmax(share[at], some)
     fig, axes = plt.subplots(figsize=(6.4, 5.2), layout="constrained")
     proved = np.ma.masked_where(~(share == 0), share)
     open_ = np.ma.masked_where(~(share > 0), share)

@@ -12,8 +12,8 @@ from rich.table import Table
 
 from mechverify.kernel.core.float64 import float_below
 from mechverify.kernel.core.words import decimal, scientific
+from mechverify.provers.accuracy.strategies import chosen
 from mechverify.provers.frontier import Row
-from mechverify.provers.strategies import chosen
 from mechverify.report.latex import escape
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from jinja2 import Environment
 
 from mechverify.kernel import Theorem
+from mechverify.kernel.core.words import printable
 from mechverify.report.figures import cells_figure
 from mechverify.report.statement import lines
 
@@ -29,7 +30,7 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>mechverify
 
 def _names(checked: list[tuple[Path, Theorem, float]]) -> list[str]:
     """File names, numbered where two are alike."""
-    names = [path.name for path, _, _ in checked]
+    names = [printable(path.name) for path, _, _ in checked]
     return [f"{i + 1}-{n}" if names.count(n) > 1 else n for i, n in enumerate(names)]
 
 

@@ -1,11 +1,12 @@
 """A LaTeX table of theorems (booktabs and siunitx), and below it each theorem's sentence."""
 
+from fractions import Fraction
 from pathlib import Path
 
 from mechverify.kernel import Theorem
 from mechverify.kernel.core.accuracy import AccuracyTheorem
 from mechverify.kernel.core.ranges import RangeTheorem
-from mechverify.kernel.core.words import decimal, scientific, share
+from mechverify.kernel.core.words import decimal, printable, scientific, share
 from mechverify.kernel.statement.sentence import Statement, state, widths
 from mechverify.report.statement import brute_force_ops
 
@@ -33,10 +34,14 @@ def write_latex(target: Path, checked: list[tuple[Path, Theorem, float]]) -> Pat
     rows, ranges, notes = [], [], []
     for path, theorem, _ in checked:
         statement = state(theorem)
-        counted = isinstance(theorem, AccuracyTheorem)
-        cells = [escape(path.name), theorem.verdict, *(_accuracy if counted else _range)(theorem, statement)]
-        cells.append(f"\\texttt{{{theorem.claim.weights_sha256[:12]}}}")
-        (rows if counted else ranges).append(" & ".join(cells) + " \\\\\n")
+        if isinstance(theorem, AccuracyTheorem):
+            into, told = rows, _accuracy(theorem, statement)
+        else:
+            assert isinstance(theorem, RangeTheorem)
+            into, told = ranges, _range(theorem, statement)
+        name = escape(printable(path.name))
+        cells = [name, theorem.verdict, *told, f"\\texttt{{{theorem.claim.weights_sha256[:12]}}}"]
+        into.append(" & ".join(cells) + " \\\\\n")
         notes.append(_note(path, statement))
     target.parent.mkdir(parents=True, exist_ok=True)
     tables = [head + "".join(body) + TAIL for head, body in ((HEAD, rows), (RANGES, ranges)) if body]
@@ -47,7 +52,8 @@ def write_latex(target: Path, checked: list[tuple[Path, Theorem, float]]) -> Pat
 def _note(path: Path, statement: Statement) -> str:
     """The whole sentence."""
     said = "; ".join(f"{label}: {escape(text)}" for label, text in statement.rows() if label != "verdict")
-    return f"\n\\noindent{{\\footnotesize \\texttt{{{escape(path.name)}}}: {statement.verdict}; {said}.\\par}}\n"
+    name = escape(printable(path.name))
+    return f"\n\\noindent{{\\footnotesize \\texttt{{{name}}}: {statement.verdict}; {said}.\\par}}\n"
 
 
 def _accuracy(theorem: AccuracyTheorem, statement: Statement) -> list[str]:
@@ -67,7 +73,7 @@ def _accuracy(theorem: AccuracyTheorem, statement: Statement) -> list[str]:
 
 def _range(theorem: RangeTheorem, statement: Statement) -> list[str]:
     """Mean width proved, and mean width that replayed inputs reach."""
-    proved, reached = (sum(w) / len(w) if w else None for w in widths(theorem))
+    proved, reached = (sum(w, Fraction(0)) / len(w) if w else None for w in widths(theorem))
     return [
         _short(statement.subject),
         _short(statement.threshold or "--"),
@@ -80,7 +86,8 @@ def _range(theorem: RangeTheorem, statement: Statement) -> list[str]:
 
 
 def _short(text: str) -> str:
-    return f"\\texttt{{{escape(text if len(text) <= SHORT else text[: SHORT - 3] + '...')}}}"
+    """The text, or where it stands: a part of it would read as something else."""
+    return f"\\texttt{{{escape(text)}}}" if len(text) <= SHORT else "below"
 
 
 def escape(text: str) -> str:

@@ -2,12 +2,14 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 
 from mechverify.kernel.core.words import scientific
 from mechverify.report.frontier import Point, pareto
@@ -15,7 +17,7 @@ from mechverify.report.frontier import Point, pareto
 logging.getLogger("fontTools").setLevel(logging.ERROR)  # it minds that a date is left out
 MARKERS = "os^DvPX<*>"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # distinct to everyone
-STYLE = {
+STYLE: Any = {
     "font.family": "serif", "mathtext.fontset": "dejavuserif", "font.size": 9, "axes.linewidth": 0.6,
     "svg.fonttype": "path", "svg.hashsalt": "mechverify", "pdf.fonttype": 42, "axes.spines.top": False,
     "axes.spines.right": False,
@@ -61,7 +63,7 @@ def _look(i: int) -> dict[str, str]:
     return {"marker": MARKERS[i % len(MARKERS)], "color": colour, "markerfacecolor": "white" if hollow else colour}
 
 
-def _panel(ax: plt.Axes, group: str, found: list[Point], looks: dict, published: list) -> None:
+def _panel(ax: Axes, group: str, found: list[Point], looks: dict, published: list) -> None:
     front = pareto(found)
     ends = [p.ops.mean for p in found] + [ops for _, ops, _ in published]
     left, right = min(ends) / 6, max(ends) * 1.8  # names stand left of the front
@@ -93,7 +95,7 @@ def _panel(ax: plt.Axes, group: str, found: list[Point], looks: dict, published:
     ax.text(0.98, 0.03, text, transform=ax.transAxes, ha="right", fontsize=7.5, color="0.35")
 
 
-def _names(ax: plt.Axes, found: list[Point]) -> None:
+def _names(ax: Axes, found: list[Point]) -> None:
     """To the left of the points of the front, the better first, where there is room."""
     edge = ax.transAxes.transform((0, 0))[0] * 72 / ax.figure.dpi
     taken: list[tuple[float, float, float]] = []  # left, right and baseline of a name, in points

@@ -14,7 +14,7 @@ class Reporter:
     def __init__(self, console: Console):
         self.console = console
         self.start = self.last = time.monotonic()
-        columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+        columns = TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()
         self.bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> "Reporter":
@@ -34,4 +34,5 @@ class Reporter:
         now = time.monotonic()
         if now - self.start > QUIET and now - self.last > INTERVAL:
             self.last = now
-            self.console.print(f"{now - self.start:5.0f} s  {what}" + ("" if share is None else f"  {share:.0%}"))
+            done = "" if share is None else f"  {share:.0%}"
+            self.console.print(f"{now - self.start:5.0f} s  {what}{done}", markup=False, soft_wrap=True)

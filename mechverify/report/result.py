@@ -31,7 +31,8 @@ def as_json(
     common["statement"] = [list(row) for row in (*statement.rows(), *statement.examples)]
     if isinstance(theorem, AccuracyTheorem):
         return {**common, **_accuracy(theorem, statement)}
-    return {**common, **_bounds(theorem, statement)}
+    assert isinstance(theorem, RangeTheorem)
+    return {**common, **_range(theorem, statement)}
 
 
 def _accuracy(theorem: AccuracyTheorem, statement: Statement) -> dict[str, Any]:
@@ -57,12 +58,13 @@ def _accuracy(theorem: AccuracyTheorem, statement: Statement) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _bounds(theorem: RangeTheorem, statement: Statement) -> dict[str, Any]:
+def _range(theorem: RangeTheorem, statement: Statement) -> dict[str, Any]:
     claim, low, high = theorem.claim, theorem.range.low.tolist(), theorem.range.high.tolist()
     point = None
     if theorem.verdict == "REFUTED":
         worst = broken(theorem)[0].point
         ids, numbers = theorem.tokens[worst].tolist(), theorem.points[worst].tolist()
+        assert theorem.attained is not None
         value = [[v if -inf < v < inf else None for v in end[worst].tolist()] for end in theorem.attained]
         point = {"tokens": ids, "inputs": numbers, "value": value}
     return {

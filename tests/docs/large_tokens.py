@@ -2,13 +2,14 @@
 
 from mechverify.kernel.core.accuracy import Counts
 from mechverify.kernel.fold.rule import Family
-from mechverify.provers.base import Attempt, Budget, Problem
-from mechverify.provers.strategies import Strategy
+from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt
+from mechverify.provers.accuracy.strategies import Strategy
+from mechverify.provers.base import Budget
 
 SHARE = 0.25  # of the mechanism's values, the largest: where rule fold is asked for
 
 
-def large_tokens(problem: Problem, budget: Budget) -> Attempt:
+def large_tokens(problem: AccuracyProblem, budget: Budget) -> Attempt:
     partition = problem.partition  # raises Unsupported where rule fold doesn't apply
     values = sorted(key[0] for key in partition.keys)
     only = [[v] for v in values[-max(1, round(SHARE * len(values))) :]]

@@ -30,7 +30,11 @@ ASSUMED = {
     "pair_mlp": ["the activation is ReLU", "no biases"],
     "captured": [],
 }  # fmt: skip
-FREE = {"proof", "arithmetic", "cost", "time", "note", "strategy", "certificate", "true instead"}  # not of the theorem
+FREE = {
+    "arithmetic": r"exact rationals|float64 with outward rounding",
+    "time": r"check [0-9]+\.[0-9]{2} s",
+    "cost": r"[0-9.e]+ operations(; brute force takes [0-9.e]+(, [0-9.e]+ times as many)?)?",
+}  # not of the theorem
 NUMBER = r"-?[0-9]+\*2\^-?[0-9]+|-?[0-9]+/[0-9]+|-?[0-9]+\.[0-9]+|-?[0-9]+"
 ROUNDED = rf"-?[0-9.]+e-?[0-9]+|{NUMBER}"
 TOKEN = re.compile(
@@ -736,17 +740,47 @@ class Sentence:
 
     def entry(self, i: int, text: str) -> None:
         low, high = (v and exact(v) for v in (self.conclusion[end][i] for end in ("low", "high")))
-        found = re.match(rf"({ROUNDED}|unbounded) to ({ROUNDED}|unbounded) \(rounded outwards\)", text)
+        found = re.fullmatch(
+            rf"({ROUNDED}|unbounded) to ({ROUNDED}|unbounded) \(rounded outwards\)"
+            rf"(; reached (?:about ({ROUNDED})|({ROUNDED}) to ({ROUNDED}) \(rounded inwards\)))?", text,
+        )  # fmt: skip
         need(found, "can't be read")
         need(found[1] == "unbounded" or (low is not None and value(found[1]) <= low), "more than the file proves")
         need(found[2] == "unbounded" or (high is not None and value(found[2]) >= high), "more than the file proves")
+        need(self.inputs or not found[3], "no input is listed that reaches anything")
+        if found[5]:
+            least, most = value(found[5]), value(found[6])
+            need(least <= most, "what was reached is upside down")
+            need(low is None or most >= low, "reached outside of what was proved")
+            need(high is None or least <= high, "reached outside of what was proved")
+
+    def proof(self, text: str) -> None:
+        used: dict[str, int] = {}
+        todo = [self.document["proof"]]
+        while todo:
+            node = todo.pop()
+            used[node["rule"]] = used.get(node["rule"], 0) + 1
+            inside = [v for name, v in node.items() if name in ("inside", "outside", "first", "second", "proof")]
+            todo += [v for v in [*inside, *(row["proof"] for row in node.get("lemmas", []))] if type(v) is dict]
+        need(text == ", ".join(f"{n:,} {rule}" for rule, n in sorted(used.items())), "other rules")
+
+    def conditions(self, text: str) -> None:
+        count = len({(*ids, *point) for ids, point in self.inputs})
+        some = f"satisfied by inputs that were replayed: {count}"
+        need(
+            text == (some if count else "no input that satisfies them was replayed: there may be none"),
+            "another number",
+        )
 
     def width(self, text: str) -> None:
-        found = re.match(r"mean (\S+), largest (\S+) \(rounded up\)", text)
+        reached = r"(?:; inputs that were replayed reach a mean width of (\S+) \(rounded down\))?"
+        found = re.fullmatch(rf"mean (\S+), largest (\S+) \(rounded up\){reached}", text)
         low, high = self.conclusion["low"], self.conclusion["high"]
         need(found and None not in low + high, "no width was proved")
         widths = [exact(b) - exact(a) for a, b in zip(low, high, strict=True)]
         need(value(found[1]) >= sum(widths) / len(widths) and value(found[2]) >= max(widths), "narrower than proved")
+        if found[3]:
+            need(len(self.inputs) > 1 and 0 <= value(found[3]) <= value(found[1]), "reached more than was proved")
 
     def wrong(self, text: str) -> None:
         found = re.fullmatch(r"\[(.*)\]: the mechanism says (-?[0-9]+), the model (.+)", text)
@@ -759,7 +793,7 @@ class Sentence:
         need(int(found[2]) == said, f"the mechanism says {said}")
 
     def broken(self, text: str) -> None:
-        if re.fullmatch(r"there .* is about \S+", text) or re.fullmatch(r"and [0-9]+ more, by less", text):
+        if re.fullmatch(r"there .* is about \S+", text) or re.fullmatch(r"and [0-9]+ more, by no more", text):
             return
         if text.endswith(": a threshold is broken, by less than float64 shows"):
             need(self.conclusion["verdict"] == "REFUTED", "nothing is refuted")
@@ -829,10 +863,12 @@ def _other(sentence: Sentence, label: str, text: str) -> None:
     known = {
         "lemma": sentence.lemma, "the file says": sentence.asserted, "proved width": sentence.width,
         "wrong on": sentence.wrong, "broken at": sentence.broken,
-        "conditions": lambda t: need(("no input" in t) == (not sentence.inputs), "inputs are listed, or none is"),
+        "conditions": sentence.conditions, "proof": sentence.proof,
         "": lambda t: need(re.fullmatch(r"and [0-9]+ more \(--json has all\)", t), "no such line"),
     }  # fmt: skip
     need(label in known or label in FREE, "no such line")
+    if label in FREE:
+        need(re.fullmatch(FREE[label], text), "can't be read")
     if label in known:
         known[label](text)
     return None

@@ -16,7 +16,7 @@ from mechverify.kernel.core import container
 from mechverify.kernel.core.errors import Stopped
 from mechverify.provers import base, prove
 from mechverify.provers.base import Budget
-from mechverify.provers.solver import ask
+from mechverify.provers.ranges.solver import ask
 from tests.models import as_bytes, max_weights
 
 

@@ -84,9 +84,9 @@ def test_every_mechanism_on_a_small_model(small_model, name, expression, plain):
     x = tokens("x", length=3, vocab=6)
     outcome = prove(Accuracy(model.logits[-1], equals=expression(x), over=x))
     from mechverify.graph.run import TorchRunner
-    from mechverify.provers.base import Problem
+    from mechverify.provers.accuracy.problem import AccuracyProblem
 
-    problem = Problem.of(Accuracy(model.logits[-1], equals=expression(x), over=x), "real")
+    problem = AccuracyProblem.of(Accuracy(model.logits[-1], equals=expression(x), over=x), "real")
     inputs = np.stack(np.meshgrid(*[np.arange(6)] * 3, indexing="ij"), -1).reshape(-1, 3)
     logits = TorchRunner(problem.claim.graph, problem.claim.weights, torch.float64)(problem.claim.output, inputs)
     expected = np.array([plain(row) for row in inputs.tolist()])

@@ -9,16 +9,17 @@ from mechverify.certificate.write import write
 from mechverify.kernel import Rejected, check
 from mechverify.kernel.core.accuracy import Counts
 from mechverify.kernel.core.errors import Unsupported
-from mechverify.provers.base import Budget, Problem
-from mechverify.provers.strategies import chosen
-from mechverify.provers.strategies.families import FAMILIES
+from mechverify.provers.accuracy.problem import AccuracyProblem
+from mechverify.provers.accuracy.strategies import chosen
+from mechverify.provers.accuracy.strategies.families import FAMILIES
+from mechverify.provers.base import Budget
 from tests.models import as_bytes, max_weights, random_mlp
 
 
-def problem(path, mechanism=Max, semantics="real") -> Problem:
+def problem(path, mechanism=Max, semantics="real") -> AccuracyProblem:
     model = transformer(path, act_fn="relu") if "mlp" in path.name else transformer(path)
     x = tokens("x", length=3, vocab=6)
-    return Problem.of(Accuracy(model.logits[-1], equals=mechanism(*x), over=x, at_least="best"), semantics)
+    return AccuracyProblem.of(Accuracy(model.logits[-1], equals=mechanism(*x), over=x, at_least="best"), semantics)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

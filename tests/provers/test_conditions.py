@@ -10,8 +10,8 @@ from mechverify import Bounds, ball, box, capture, prove, tokens
 from mechverify.claims import ClaimError
 from mechverify.kernel import check
 from mechverify.provers.base import METHODS
-from mechverify.provers.cases import cases as split_cases
-from mechverify.provers.ranges import BoundsProblem
+from mechverify.provers.ranges.cases import cases as split_cases
+from mechverify.provers.ranges.problem import RangeProblem
 from mechverify.report.statement import lines
 
 
@@ -193,7 +193,7 @@ def test_thresholds_on_one_value_are_bisected_and_tokens_split():
     cases = [t[0] >= v for v in range(1, 5)] + [total <= s + 0.5 for s in range(-5, 5)]
     ids = torch.cartesian_prod(*[torch.arange(5)] * 4)
     true = Bent()(ids).max().item()
-    groups = split_cases(BoundsProblem.of(Bounds(model["output"], over=t, cases=cases), "real"))
+    groups = split_cases(RangeProblem.of(Bounds(model["output"], over=t, cases=cases), "real"))
     assert [len(g) for g in groups] == [4, 10]
     assert {g[0].key[0] for g in groups} == {"position", "node"}
     outcome = prove(Bounds(model["output"], over=t, at_most=true + 0.5, cases=cases))

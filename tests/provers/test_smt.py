@@ -8,9 +8,9 @@ from torch import nn
 
 from mechverify import Bounds, box, capture, lookup, tokens
 from mechverify.kernel.core.errors import Unsupported
-from mechverify.provers.ranges import BoundsProblem
-from mechverify.provers.smtlib import Query
-from mechverify.provers.solver import ask
+from mechverify.provers.ranges.problem import RangeProblem
+from mechverify.provers.ranges.smtlib import Query
+from mechverify.provers.ranges.solver import ask
 
 X = tokens("x", length=3, vocab=4, values=[-2, 0, 1, 3])
 EXPRESSIONS = {
@@ -34,14 +34,14 @@ class Net(nn.Module):
 
 
 def answer(claim: Bounds, low: float, high: float = np.inf) -> str:
-    read = BoundsProblem.of(claim, "real").claim
+    read = RangeProblem.of(claim, "real").claim
     return ask(Query(read, np.full(read.outputs, low), np.full(read.outputs, high)).text, 60)[0]
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
 def test_integers_are_what_enumeration_says(name):
     claim = Bounds(EXPRESSIONS[name], over=X)
-    problem = BoundsProblem.of(claim, "real")
+    problem = RangeProblem.of(claim, "real")
     values = problem.values(problem.domain.inputs(0, 64), torch.zeros(64, 0))[0].numpy()
     assert answer(claim, values.min() - 0.01) == "unsat" and answer(claim, values.min() + 0.01) == "sat"
     assert (
@@ -68,7 +68,7 @@ def test_a_network_of_relus_is_decided_exactly(seed):
     ids = torch.cartesian_prod(torch.arange(3), torch.arange(3))
     with torch.no_grad():
         seen = min(float(net(i[None].expand(len(grid), 2), grid).min()) for i in ids)
-    read = BoundsProblem.of(claim, "real").claim
+    read = RangeProblem.of(claim, "real").claim
     assert answer(claim, seen - 1.0) == "unsat"
     query = Query(read, np.array([seen + 1e-9]), np.array([np.inf]))
     verdict, values = ask(query.text, 60)

@@ -19,8 +19,10 @@ from mechverify.cli import app
 from mechverify.kernel import Rejected, check
 from mechverify.kernel.core.float64 import float_above, float_below
 from mechverify.kernel.core.ranges import enclosed
-from mechverify.provers import chain, prove
-from mechverify.provers.ranges import BoundsProblem
+from mechverify.provers import prove
+from mechverify.provers.ranges import find
+from mechverify.provers.ranges.problem import RangeProblem
+from mechverify.provers.ranges.smt import Solver
 from tests.models import as_bytes, random_weights
 
 
@@ -105,7 +107,7 @@ def test_sums_of_floats_and_fractions_are_not_rounded():
     """sympy makes a float of 1/3 - 0.3, which is not the difference."""
     x = box([0], [1])
     claim = Holds(x[0] + 0.3 <= Rational(1, 3), over=x)
-    problem = BoundsProblem.of(claim, "real")
+    problem = RangeProblem.of(claim, "real")
     exact = problem.job.exactly(lambda model: enclosed(problem.job, np.zeros((1, 0), int), np.zeros((1, 1)), model))[0]
     assert abs(exact.low[0, 0] - (Fraction(1, 3) - Fraction(0.3))) < Fraction(1, 10**30)
 
@@ -164,7 +166,7 @@ def test_a_forged_refutation_stays_refused():
 
     x = box([0], [1])
     claim = Bounds([x[0] / 3], over=x, at_most=Fraction(1, 3))
-    problem = BoundsProblem.of(claim, "real")
+    problem = RangeProblem.of(claim, "real")
     proof = {"rule": "point", "inputs": [[[], [(1.0).hex()]]]}
     forged = write(problem.claim.stated, claim.output.model.data, proof, "REFUTED", problem.claim.everything)
     with pytest.raises(Rejected, match="not refuted"):
@@ -175,12 +177,13 @@ def test_what_the_kernel_does_not_confirm_is_unknown_with_what_was_proved(monkey
     x = box([0, 0], [1, 1])
     forged = {"rule": "point", "inputs": [[[], [(0.0).hex()] * 2]]}
 
-    def lying(problem, budget, *_, search=chain.search):
-        found = search(problem, budget, "linear")
+    def lying(problem, known, budget, search=find.search):
+        known.method = "linear"
+        found = search(problem, known, budget)
         found.proof, found.broken = forged, True
         return found
 
-    monkeypatch.setattr(chain, "search", lying)
+    monkeypatch.setattr(find, "search", lying)
     outcome = prove(Bounds([x[0] * x[0] - x[0] * x[1]], over=x, at_most=1))
     assert outcome.verdict == "UNKNOWN" and any("doesn't confirm" in r for r in outcome.reasons)
     assert 1 <= outcome.theorem.range.high[0] < 2  # kept
@@ -189,7 +192,7 @@ def test_what_the_kernel_does_not_confirm_is_unknown_with_what_was_proved(monkey
         raise RuntimeError("z3 fell over")
 
     monkeypatch.undo()
-    monkeypatch.setattr(chain.Solver, "decide", dying)
+    monkeypatch.setattr(Solver, "prove", dying)
     outcome = prove(Bounds([x[0] * x[0] - x[0] * x[1]], over=x, at_least=-Rational(1, 2)), method="interval")
     assert outcome.verdict == "UNKNOWN" and any("z3 fell over" in r for r in outcome.reasons)
     assert outcome.theorem.range.low[0] >= -1.1
@@ -197,7 +200,7 @@ def test_what_the_kernel_does_not_confirm_is_unknown_with_what_was_proved(monkey
 
 def test_z3_is_asked_about_the_exact_threshold(tmp_path):
     """Between 1/10 and the float64 beside it lies nothing that breaks x/10 <= 1/10."""
-    from mechverify.provers.solver import ask
+    from mechverify.provers.ranges.solver import ask
 
     x = box([0], [1])
     claim = Bounds([x[0] * Rational(1, 10)], over=x, at_most=Rational(1, 10))
@@ -285,7 +288,7 @@ def test_a_point_that_float64_encloses_widely_is_replayed_in_exact_arithmetic():
     value = net(ids).item()
     x = tokens("x", length=64, vocab=8, allowed=[[int(i)] for i in ids[0]])
     claim = Bounds(capture(net, ids)["output"], over=x, at_most=value - 1)
-    problem = chain.Problem.of(claim, "real")
+    problem = RangeProblem.of(claim, "real")
     (low, high), broken, _ = enclosed(problem.job, ids.numpy(), np.zeros((1, 0)), problem.job.model)
     assert high - low > 10 and not broken.any()  # float64 leaves it open
     outcome = prove(claim)

@@ -21,7 +21,7 @@ from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.kinds import read_claim
 from mechverify.kernel.counting.automaton import derive, towards
 from mechverify.kernel.proof import prove
-from mechverify.provers.strategies.compact import Pass, _search
+from mechverify.provers.accuracy.strategies.compact import Pass, _search
 from tests import oracle
 from tests.cases import MECHANISMS
 from tests.independent import checker

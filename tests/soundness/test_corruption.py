@@ -8,8 +8,9 @@ import pytest
 from mechverify import Accuracy, tokens, transformer
 from mechverify.kernel import NotACertificate, Rejected, check
 from mechverify.kernel.core import container
-from mechverify.provers import chain, prove
-from mechverify.provers import fold as fold_prover
+from mechverify.provers import prove
+from mechverify.provers.accuracy import find
+from mechverify.provers.accuracy import fold as fold_prover
 from tests import oracle
 from tests.models import as_bytes, max_weights
 from tests.soundness import bounds, forge, networks
@@ -23,7 +24,7 @@ def proved(tmp_path, weights, monkeypatch, listing: bool) -> dict:
 
     path = tmp_path / "model.safetensors"
     path.write_bytes(as_bytes(weights))
-    monkeypatch.setattr(chain, "PROVERS", [fold_prover.Fold()])
+    monkeypatch.setattr(find, "PROVERS", [fold_prover.Fold()])
     if not listing:
         monkeypatch.setattr(fold_prover, "TINY", 0)
         monkeypatch.setattr(fold_prover, "CHEAP", 0)

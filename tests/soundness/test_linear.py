@@ -14,7 +14,7 @@ from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
-from mechverify.kernel.core.operations import function_of
+from mechverify.kernel.core.operations import is_function
 from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.proof import prove
 from mechverify.kernel.relaxation import lines
@@ -45,7 +45,7 @@ class Any(Lines):
         if rng.random() < 0.2:
             return None
         shape = (rng.choice([1, len(relaxed.cells)]), rng.choice([1, rows]), *relaxed.graph.nodes[n].shape)
-        if function_of(relaxed.graph.nodes[n]) is None:
+        if not is_function(relaxed.graph.nodes[n]):
             mixes = [rng.random(shape), np.zeros(shape), np.ones(shape)]
             return tuple(mixes[rng.integers(3)] for _ in range(2))
         slopes = [s.mid for s in relaxed.default_slopes(n)]
@@ -112,10 +112,10 @@ def test_every_interval_holds_every_sample(group):
         rewriting = job.once(linear.Rewriting)
         graph, roots = rewriting.graph, rewriting.roots
         root = roots.output
-        others = Any(rng) if rng.random() < 0.6 else None
+        chosen_lines = Any(rng) if rng.random() < 0.6 else None
         pieces = parts(claim.domain, rng)
         try:
-            relaxed = Relaxed(job.ar, graph, claim.weights, roots, linear.cells(job, pieces), others)
+            relaxed = Relaxed(job.ar, graph, claim.weights, roots, linear.cells(job, pieces), chosen_lines)
             final = lines.meet(job.ar, relaxed.ends[root], relaxed.range(root))
         except Rejected:
             refused += 1

@@ -16,25 +16,35 @@ RIVALS = ("together", "scaled", "apart")
 BLOCK = 2**18  # leads over rivals that are held at a time
 
 
-class Lead(NamedTuple):
+class Parts(NamedTuple):
     """Lower bounds, up to a positive number for each rival, of the smallest lead over any rival: the sum of `query`
-    [queries] and `token` [tokens]; or `joint` [queries, tokens]."""
+    [queries] and `token` [tokens]."""
 
-    query: Ball | None
-    token: Ball | None
-    joint: Ball | None
+    query: Ball
+    token: Ball
 
     def of(self, ar: Arithmetic, at: np.ndarray) -> Ball:
         """At token number `at[i]` of the i-th query."""
-        if self.joint is not None:
-            return self.joint.map(lambda a: a[np.arange(len(at)), at])
         return ar.add(self.query, self.token.map(lambda a: a[at]))
 
     def table(self, ar: Arithmetic) -> Ball:
         """[queries, tokens]."""
-        if self.joint is not None:
-            return self.joint
         return ar.add(self.query.map(lambda a: a[:, None]), self.token.map(lambda a: a[None]))
+
+
+class Joint(NamedTuple):
+    """The same, as one table [queries, tokens]."""
+
+    joint: Ball
+
+    def of(self, ar: Arithmetic, at: np.ndarray) -> Ball:
+        return self.joint.map(lambda a: a[np.arange(len(at)), at])
+
+    def table(self, ar: Arithmetic) -> Ball:
+        return self.joint
+
+
+Lead = Parts | Joint
 
 
 class Leads:
@@ -51,19 +61,20 @@ class Leads:
         if rivals == "together":
             base, token = self._together
             query = base.map(lambda a: np.broadcast_to(a, (self.tables.vocab, a.shape[1]))[queries, right])
-            return Lead(self._less(query, queries), token.map(lambda a: a[tokens, right]), None)
+            return Parts(self._less(query, queries), token.map(lambda a: a[tokens, right]))
         base, token, largest = self._scaled(right, queries, tokens, unit)
         if rivals == "scaled":
             query = least(self.ar, base, 1).map(lambda a: np.broadcast_to(a, len(queries)))
-            return Lead(self._less(query, queries, largest), least(self.ar, token, 1), None)
+            return Parts(self._less(query, queries, largest), least(self.ar, token, 1))
         rows = max(1, BLOCK // token.mid.size)
         found = []
         for start in range(0, len(base.mid), rows):
             part = base.map(lambda a, s=start: a[s : s + rows, None])
             found.append(least(self.ar, self.ar.add(part, token.map(lambda a: a[None])), 2))
-        joint = Ball(*(np.concatenate([b[i] for b in found]) for i in (0, 1)), found[0].exponent)
+        mid, rad = (np.concatenate([b[i] for b in found]) for i in (0, 1))
+        joint = Ball(mid, rad, found[0].exponent)
         joint = joint.map(lambda a: np.broadcast_to(a, (len(queries), len(tokens))))
-        return Lead(None, None, self._less(joint, queries, largest))
+        return Joint(self._less(joint, queries, largest))
 
     def _less(self, x: Ball, queries: np.ndarray, largest: Ball | None = None) -> Ball:
         """Minus what the query's row may differ from the row that stands for all (see Enclosed), times the largest

@@ -19,7 +19,7 @@ import numpy as np
 
 from mechverify.kernel.compact.chains import REMAINDERS, Peeled, point
 from mechverify.kernel.compact.enclosed import Enclosed
-from mechverify.kernel.compact.leads import RIVALS, Lead, Leads
+from mechverify.kernel.compact.leads import RIVALS, Joint, Lead, Leads
 from mechverify.kernel.core.accuracy import Counts
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball, aligned
 from mechverify.kernel.core.claim import Job
@@ -98,11 +98,11 @@ def _pass(entry: Reader) -> tuple[str, str, dict[int, dict[int, list]]]:
 
 class Kept(NamedTuple):
     """Of each group of tokens that act alike, what is kept tightly (level 0) or, where just c tokens are loose, loosely
-    (level c): lower bounds of h [groups, levels, queries] (any where nothing is kept), and how many tokens [the same].
-    `own` [queries] is h of the query's own token."""
+    (level c): lower bounds of h [groups, levels, queries] (any where nothing is kept), and the number of tokens [the
+    same]. `own` [queries] is h of the query's own token."""
 
     least: Ball
-    count: np.ndarray
+    number: np.ndarray
     own: Ball
 
 
@@ -154,7 +154,7 @@ class Family:
         """The first `ends` [queries, levels] tokens of the vocabulary in an order. Over those, h is at least the least
         lead times, where that is negative, the largest factor."""
         ar, tables, at = self.ar, self.tables, np.arange(len(self.queries))
-        if lead.joint is not None:
+        if isinstance(lead, Joint):
             raise Rejected("tokens are kept in an order by leads in parts")
         ends = np.minimum(ends, tables.vocab)
         rank = tables.vocab - 1 - self.alive if descending else self.alive
@@ -192,8 +192,8 @@ class Family:
     def shown(self, kept: Kept) -> np.ndarray:
         """How many inputs of each cell are shown right [queries], as integers of any size: for each number of loose
         tokens, all sequences with just so many, if the least sum over them is positive."""
-        terms, number, shown = self.terms(kept), kept.count.astype(object), np.zeros(len(self.queries), object)
-        for loose in range(kept.count.shape[1]):
+        terms, number, shown = self.terms(kept), kept.number.astype(object), np.zeros(len(self.queries), object)
+        for loose in range(kept.number.shape[1]):
             least, found = self.sums(*terms, number, loose, loose)
             shown += np.where(least > 0, found, 0)
         return shown
@@ -201,7 +201,7 @@ class Family:
     def terms(self, kept: Kept) -> tuple[np.ndarray, np.ndarray]:
         """Lower bounds of the terms of groups [attended, groups, levels, queries], and of the query's own."""
         ar, form = self.ar, self.tables.form
-        reserve(form.attended, kept.count.size)
+        reserve(form.attended, kept.number.size)
         place = self.tables.place.map(lambda a: np.broadcast_to(a, (self.tables.vocab, form.attended))[self.queries].T)
         terms = lower(ar, ar.mul(place.map(lambda a: a[:, None, None]), kept.least))
         terms, own = aligned(ar, terms, lower(ar, ar.mul(place.map(lambda a: a[form.pin]), kept.own)))

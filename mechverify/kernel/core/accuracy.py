@@ -101,6 +101,7 @@ class AccuracyTheorem(Theorem):
     """Of `claim.domain.size` inputs, at least `right.low` and at most `right.high` are right (the bounds that the
     certificate states; those proved are at least as good). `tokens` are wrong inputs. `cells`: see Evidence."""
 
+    claim: AccuracyClaim
     right: Counts
     cells: list[tuple]
 

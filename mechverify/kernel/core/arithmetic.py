@@ -11,6 +11,7 @@ Lemma C1 (docs/soundness/core.md).
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,16 +21,17 @@ from mechverify.kernel.core.meter import ROOM, Meter
 
 LOWEST, HIGHEST = -(2**30), 2**50  # of terms on a grid, as integers; HIGHEST outweighs LOWEST at every other position
 CACHED = 2**16  # numbers that stay near the processor
+Array = Any  # float64 or Python integers (numpy), or a search's tensors (torch): no type declares what they share
 
 
 class Ball(NamedTuple):
     """Arrays that broadcast against each other; `exponent` is 0 in float64."""
 
-    mid: np.ndarray
-    rad: np.ndarray
+    mid: Array
+    rad: Array
     exponent: int = 0
 
-    def map(self, move: Callable[[np.ndarray], np.ndarray]) -> "Ball":
+    def map(self, move: Callable[[Array], Array]) -> "Ball":
         """The same rearrangement (indexing, reshaping, transposing) of centre and radius."""
         mid, rad = np.broadcast_arrays(self.mid, self.rad)
         return Ball(move(mid), move(rad), self.exponent)
@@ -48,7 +50,7 @@ class Ball(NamedTuple):
 
 
 class Arithmetic(Meter):
-    """What both kinds share; Float64 says what else there is. Its own work is counted."""
+    """What both kinds share, and what each of them says for itself. Its own work is counted."""
 
     xp: Any = np  # the library of the arrays: searches do the same steps with others
     rounds = True
@@ -57,6 +59,97 @@ class Arithmetic(Meter):
     precision: int  # bits to which series are summed
     chunk: int  # numbers of a temporary array
     infinity: Any  # the minimum of nothing; any number is sound there
+
+    # What a kind of number says for itself; one that is never asked need not answer.
+
+    def _ball(self, mid: Array, rad: Array, exponent: int, terms: int = 1) -> Ball:
+        """The ball with what rounding lost added: of one operation, or of a radius of `terms` rounded sums."""
+        raise NotImplementedError
+
+    def slop(self, rad: Array, size: Array, n: int) -> Array:
+        """`rad` plus the share of `size` by which the rounding of a sum of n products may err."""
+        raise NotImplementedError
+
+    def align(self, x: Ball, y: Ball) -> tuple[Ball, Ball]:
+        """The same balls with one exponent."""
+        raise NotImplementedError
+
+    def exact(self, values: Array) -> Ball:
+        """float64 numbers, as balls of radius zero."""
+        raise NotImplementedError
+
+    def point(self, values: Array) -> Ball:
+        """The same of raw numbers that need not be finite: the ball is not finite there."""
+        raise NotImplementedError
+
+    def rational(self, value: Fraction) -> Ball:
+        """A scalar ball that holds `value`."""
+        raise NotImplementedError
+
+    def div(self, x: Ball, y: Ball) -> Ball:
+        """Rejects a ball of `y` that touches zero."""
+        raise NotImplementedError
+
+    def sqrt(self, x: Ball) -> Ball:
+        """Rejects a ball that isn't positive."""
+        raise NotImplementedError
+
+    def widen(self, x: Ball, relative: float, absolute: float = 0.0, of: Ball | None = None) -> Ball:
+        """The radius grows by relative * (|mid| + rad) of `of` (of `x` itself if None), plus absolute."""
+        raise NotImplementedError
+
+    def scale(self, x: Ball, k: np.ndarray) -> Ball:
+        """x * 2^k for integers k."""
+        raise NotImplementedError
+
+    def nearest(self, x: Ball) -> np.ndarray:
+        """Integers near the centres."""
+        raise NotImplementedError
+
+    def mantissa(self, x: Ball) -> tuple[Ball, np.ndarray]:
+        """(f, k) with mid = f 2^k and f in [0.7, 1.5), for positive centres."""
+        raise NotImplementedError
+
+    def units(self, value: float, exponent: int) -> Any:
+        """`value` as a number to compare with raw arrays of a ball of that exponent, rounded down."""
+        raise NotImplementedError
+
+    def approximate(self, x: Ball) -> np.ndarray:
+        """float64 numbers near the centres, for choices that are sound whatever they are."""
+        raise NotImplementedError
+
+    def trim(self, x: Ball) -> Ball:
+        """A ball that holds `x`, of numbers not longer than the precision needs."""
+        raise NotImplementedError
+
+    def lower(self, x: Ball) -> Array:
+        """Numbers (times 2^exponent) at most every real in the ball; rejects what is not finite."""
+        raise NotImplementedError
+
+    def upper(self, x: Ball) -> Array:
+        """Numbers (times 2^exponent) at least every real in the ball; rejects what is not finite."""
+        raise NotImplementedError
+
+    def ends(self, x: Ball) -> tuple[Array, Array]:
+        """`lower` and `upper`; infinite where the ball is not finite: it bounds nothing there."""
+        raise NotImplementedError
+
+    def down(self, x: Array) -> Array:
+        """A lower bound of what one rounded operation on raw numbers approximated."""
+        raise NotImplementedError
+
+    def up(self, x: Array) -> Array:
+        """An upper bound of the same."""
+        raise NotImplementedError
+
+    def slack(self, size: Array, n: int) -> Array:
+        """Exceeds the rounding of n additions of raw numbers whose absolute values add up to at most `size`."""
+        raise NotImplementedError
+
+    def to_grid(self, terms: Array, exponent: int, step: int, upwards: bool) -> np.ndarray:
+        """Raw terms (times 2^exponent) as integer multiples of 2^step, rounded down or up; rejects a grid that is too
+        fine for them."""
+        raise NotImplementedError
 
     def add(self, x: Ball, y: Ball) -> Ball:
         x, y = self.align(x, y)
@@ -75,7 +168,8 @@ class Arithmetic(Meter):
         term by term. A letter of one operand alone must be in the output. Complexity: twice the products."""
         first, second, result = spec.replace("->", ",").split(",")
         summed = [c for c in first if c in second and c not in result]
-        left, right = (b.map(lambda a, t=t: _spread(a, t, summed, result)) for b, t in ((x, first), (y, second)))
+        left = x.map(lambda a: _spread(a, first, summed, result))
+        right = y.map(lambda a: _spread(a, second, summed, result))
         axes = left.mid.shape[: len(summed)]
         n = int(np.prod(axes))
         size, outer = np.abs(left.mid), np.abs(right.mid)
@@ -104,7 +198,7 @@ class Arithmetic(Meter):
             if n % 2:
                 last = x.map(lambda a: a[..., -1:])
                 rest = last if rest is None else self.add(rest, last)
-            x = self.add(*(x.map(lambda a, i=i: a[..., i * (n // 2) : (i + 1) * (n // 2)]) for i in (0, 1)))
+            x = self.add(*_halves(x))
         return (x if rest is None else self.add(x, rest)).map(lambda a: a[..., 0])
 
     def scatter(self, x: Ball, entries: np.ndarray, size: int) -> Ball:
@@ -114,23 +208,24 @@ class Arithmetic(Meter):
         turn[order] = np.arange(len(order)) - np.searchsorted(entries[order], entries[order])
         turns = int(turn.max()) + 1
         self.spend(len(order), 10, 10)
-        spread = []
-        for a in np.broadcast_arrays(*x[:2]):
+
+        def spread(a: Array) -> Array:
             if (numbers := math.prod(a.shape[:-1]) * size * turns) > 4 * ROOM:
                 raise Unsupported(f"a sum needs {numbers} numbers (limit {4 * ROOM})")
             place = np.zeros((*a.shape[:-1], size * turns), a.dtype)
             place[..., entries * turns + turn] = a
-            spread.append(place.reshape(*a.shape[:-1], size, turns))
-        return self.sum(Ball(*spread, x.exponent))
+            return place.reshape(*a.shape[:-1], size, turns)
+
+        return self.sum(x.map(spread))
 
     def value(self, f: Any, x: Ball) -> Ball:
         return f.value(self, x)
 
-    def raw(self, a: np.ndarray) -> Any:
+    def raw(self, a: np.ndarray) -> Array:
         """Numbers or booleans of the kernel's as arrays of `xp`."""
         return a
 
-    def where(self, mask: np.ndarray, x: Ball, y: Ball) -> Ball:
+    def where(self, mask: Array, x: Ball, y: Ball) -> Ball:
         x, y = self.align(x, y)
         return Ball(np.where(mask, x.mid, y.mid), np.where(mask, x.rad, y.rad), x.exponent)
 
@@ -143,6 +238,12 @@ def aligned(ar: Arithmetic, *balls: Ball) -> list[Ball]:
     """The same balls with one exponent."""
     lowest = min(balls, key=lambda b: b.exponent)
     return [ar.align(b, lowest)[0] for b in balls]
+
+
+def _halves(x: Ball) -> tuple[Ball, Ball]:
+    """Of the last axis, but for an odd entry at its end."""
+    half = x.mid.shape[-1] // 2
+    return x.map(lambda a: a[..., :half]), x.map(lambda a: a[..., half : 2 * half])
 
 
 def _parts(shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
@@ -165,7 +266,9 @@ def _part(a: np.ndarray, part: tuple[slice, ...], rank: int, leading: int) -> np
 def _spread(a: np.ndarray, term: str, summed: list[str], result: str) -> np.ndarray:
     """[batch.., term] to [summed.., batch.., result], with size one where `term` lacks a letter."""
     batch = a.ndim - len(term)
-    axes = [batch + term.index(c) for c in [*summed, *result] if c in term]
-    moved = a.transpose([*axes[: len(summed)], *range(batch), *axes[len(summed) :]])
-    shape = iter(moved.shape[len(summed) + batch :])
-    return moved.reshape(*moved.shape[: len(summed) + batch], *(next(shape) if c in term else 1 for c in result))
+    place = {letter: batch + i for i, letter in enumerate(term)}
+    first = [place[c] for c in summed]
+    last = [place[c] for c in result if c in place]
+    moved = a.transpose([*first, *range(batch), *last])
+    sizes = [a.shape[place[c]] if c in place else 1 for c in result]
+    return moved.reshape(*moved.shape[: len(summed) + batch], *sizes)

@@ -24,6 +24,7 @@ from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.semantics import SEMANTICS, Real
 
 MOST_ENTRIES = 2**16  # of an output
+COPIED = 20  # units of work of a node that is copied
 SLOWER = 16  # units of work of an exact evaluation, for each of a float64 one
 
 T = TypeVar("T")
@@ -146,6 +147,11 @@ class Job:
     def about(self, claim: Claim) -> "Job":
         """About another value of the same model; it leaves nothing behind but axioms."""
         return Job(claim, self.ar, self.axioms)
+
+    def further(self) -> Graph:
+        """A copy of the claim's graph, for further nodes."""
+        self.ar.step(len(self.claim.graph.nodes), 1, COPIED)
+        return self.claim.graph.copy()
 
     def once(self, make: "Callable[[Job], T]") -> T:
         """What a family of rules makes of this job, made once."""

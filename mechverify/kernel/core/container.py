@@ -14,6 +14,7 @@ import sys
 import zlib
 from collections.abc import Callable
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def unpack(data: bytes) -> dict[str, bytes]:
     return contents
 
 
-def read_json(data: bytes) -> object:
+def read_json(data: bytes) -> Any:
     """Strict JSON: no duplicate keys, no floating-point numbers, no NaN, bounded size and depth."""
     if len(data) > JSON_LIMIT:
         raise NotACertificate(f"certificate.json is larger than {JSON_LIMIT} bytes")
@@ -75,9 +76,7 @@ def read_json(data: bytes) -> object:
 
     before = sys.getrecursionlimit()
     try:
-        sys.setrecursionlimit(
-            min(before, NESTED)
-        )  # other libraries raise it, and Python's parser then overruns its stack
+        sys.setrecursionlimit(min(before, NESTED))  # where other libraries raise it, Python's parser overruns its stack
         return json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_float=no_float, parse_constant=no_float)
     except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise NotACertificate(f"certificate.json can't be read: {error}") from None
@@ -87,9 +86,7 @@ def read_json(data: bytes) -> object:
 
 # What TransformerLens state dicts carry beside parameters: the causal mask, and what a masked score becomes.
 _BUFFERS = re.compile(r"blocks\.[0-9]+\.attn\.(mask|IGNORE)")
-MASKED = -(
-    10**4
-)  # masked scores are minus infinity to the kernel; a file that has them above this means something else
+MASKED = -10_000  # masked scores are minus infinity to the kernel; a file that has them above this means something else
 
 # Every value of these types is a float64, exactly.
 _DTYPES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
@@ -124,6 +121,32 @@ def _known_buffer(name: str, dtype: str, shape: list[int], data: bytes) -> None:
         )
 
 
+def _entry(name: str, entry: Any, size: int) -> tuple[str, list[int], int, int]:
+    """Type, shape and span of a tensor in a file whose data have that size; raises ValueError for anything else."""
+    try:
+        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        good = len(entry) == 3 and type(dtype) is str and type(shape) is list and len(shape) <= 8
+        if good and all(type(v) is int and 0 <= v < 2**40 for v in [*shape, begin, end]) and begin <= end <= size:
+            return dtype, shape, begin, end
+    except (TypeError, KeyError, ValueError):
+        pass  # no object with these three, or no pair of numbers
+    raise ValueError(f"tensor {name!r} lies outside the file, or its entry is malformed")
+
+
+def _tensor(name: str, dtype: str, shape: list[int], data: bytes) -> np.ndarray:
+    """The tensor's float64 numbers; raises ValueError where they don't fill its shape, or are not finite."""
+    if dtype not in _DTYPES:
+        raise ValueError(f"tensor {name!r} has type {dtype!r}; use one of {', '.join(_DTYPES)}")
+    code, convert = _DTYPES[dtype]
+    if prod(shape) * np.dtype(code).itemsize != len(data):
+        raise ValueError(f"tensor {name!r}: shape {shape} doesn't fill its {len(data)} bytes")
+    values = convert(np.frombuffer(data, code)).astype(np.float64).reshape(shape)
+    if not np.isfinite(values).all():
+        where = np.argwhere(~np.isfinite(values))[0].tolist()
+        raise ValueError(f"tensor {name!r} holds {values[tuple(where)]} at {where}; weights must be finite")
+    return values
+
+
 def read_weights(data: bytes) -> dict[str, np.ndarray]:
     """Tensors of a safetensors file as float64, exactly, but for known buffers. Raises ValueError, saying what is
     wrong, for NaN and infinity, for overlapping, missing and left-over bytes, and for a mask that isn't causal."""
@@ -138,28 +161,12 @@ def read_weights(data: bytes) -> dict[str, np.ndarray]:
     for name, entry in header.items() if type(header) is dict else [("header", header)]:
         if name == "__metadata__":
             continue
-        try:
-            dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-            good = len(entry) == 3 and type(dtype) is str and type(shape) is list and len(shape) <= 8
-            good = good and all(type(v) is int and 0 <= v < 2**40 for v in [*shape, begin, end])
-        except (TypeError, KeyError, ValueError):
-            good = False
-        if not good or not begin <= end <= len(body):
-            raise ValueError(f"tensor {name!r} lies outside the file, or its entry is malformed")
+        dtype, shape, begin, end = _entry(name, entry, len(body))
         spans.append((begin, end))
         if _BUFFERS.fullmatch(name):
             _known_buffer(name, dtype, shape, body[begin:end])
-            continue
-        if dtype not in _DTYPES:
-            raise ValueError(f"tensor {name!r} has type {dtype!r}; use one of {', '.join(_DTYPES)}")
-        code, convert = _DTYPES[dtype]
-        if prod(shape) * np.dtype(code).itemsize != end - begin:
-            raise ValueError(f"tensor {name!r}: shape {shape} doesn't fill its {end - begin} bytes")
-        values = convert(np.frombuffer(body[begin:end], code)).astype(np.float64).reshape(shape)
-        if not np.isfinite(values).all():
-            where = np.argwhere(~np.isfinite(values))[0].tolist()
-            raise ValueError(f"tensor {name!r} holds {values[tuple(where)]} at {where}; weights must be finite")
-        tensors[name] = values
+        else:
+            tensors[name] = _tensor(name, dtype, shape, body[begin:end])
     spans.sort()
     if any(a[1] != b[0] for a, b in zip([(0, 0), *spans], [*spans, (len(body), 0)], strict=True)):
         raise ValueError("the tensors don't fill the file exactly")

@@ -47,12 +47,16 @@ def captured(graph: Graph, weights: dict[str, np.ndarray], entry: Reader, shapes
             raise Rejected(f"{name.where}: two sites of one name")
         sites[name.text()] = ids[node.an_integer(0, len(ids) - 1)]
     replayed = entry["replayed"]
-    replayed["inputs"].an_integer(0), replayed["difference"].number(), replayed["module"].text()
+    replayed["inputs"].an_integer(0)
+    replayed["difference"].number()
+    replayed["module"].text()
     replayed.close()
     if "compared" in entry.value:  # not in files of earlier versions
         compared = entry["compared"]
-        compared["dtype"].one_of(FLOATS), compared["inputs"].an_integer(0)
-        compared["difference"].number(), compared["tolerance"].number()
+        compared["dtype"].one_of(FLOATS)
+        compared["inputs"].an_integer(0)
+        compared["difference"].number()
+        compared["tolerance"].number()
         compared.close()
     entry.close()
     return sites

@@ -36,10 +36,13 @@ class Domain(NamedTuple):
 
     def split(self, position: int, first: set[int]) -> tuple["Domain", "Domain"]:
         """The inputs whose token at `position` is in `first`, and the others: together, exactly this domain."""
-        halves = [tuple(t for t in self.tokens[position] if (t in first) == inside) for inside in (True, False)]
-        return tuple(
-            self._replace(tokens=(*self.tokens[:position], half, *self.tokens[position + 1 :])) for half in halves
+        within, outside = (
+            tuple(t for t in self.tokens[position] if (t in first) == inside) for inside in (True, False)
         )
+        return self._with(position, within), self._with(position, outside)
+
+    def _with(self, position: int, tokens: tuple[int, ...]) -> "Domain":
+        return self._replace(tokens=(*self.tokens[:position], tokens, *self.tokens[position + 1 :]))
 
     def cut(self, coordinate: int, at: float) -> tuple["Domain", "Domain"]:
         """The inputs with that coordinate up to `at`, and from there on."""
@@ -49,7 +52,8 @@ class Domain(NamedTuple):
 
     def sides(self, node: int, entry: int, at: float) -> tuple["Domain", "Domain"]:
         """The inputs for which that entry is at most `at`, and at least."""
-        return tuple(self._replace(facts=(*self.facts, (node, entry, at, above))) for above in (False, True))
+        below, beyond = (self._replace(facts=(*self.facts, (node, entry, at, above))) for above in (False, True))
+        return below, beyond
 
     def inputs(self, start: int, stop: int) -> np.ndarray:
         """Sequences number `start` to `stop` - 1 in lexicographic order, ids [stop - start, length]."""

@@ -5,6 +5,7 @@ Lemma C4 (docs/soundness/core.md).
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ class Evaluation:
         self.batch, self.held = tokens.ndim - 1, 0
         self._values: dict[int, Ball | np.ndarray] = {}
 
-    def __getitem__(self, node: int):
+    def __getitem__(self, node: int) -> Any:
         """A Ball [*batch, *shape] for a real node; an int64 array [*batch] for ids and integers."""
         for n in self.graph.ancestors([node]):
             if n not in self._values:

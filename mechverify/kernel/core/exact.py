@@ -11,7 +11,7 @@ from math import floor, frexp, isqrt
 
 import numpy as np
 
-from mechverify.kernel.core.arithmetic import HIGHEST, LOWEST, Arithmetic, Ball
+from mechverify.kernel.core.arithmetic import HIGHEST, LOWEST, Arithmetic, Array, Ball
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.float64 import finite
 
@@ -33,16 +33,17 @@ class Exact(Arithmetic):
 
     def align(self, x: Ball, y: Ball) -> tuple[Ball, Ball]:
         low = min(x.exponent, y.exponent)
-        shifted = [[np.asarray(a << (b.exponent - low), object) for a in b[:2]] for b in (x, y)]
-        return Ball(*shifted[0], low), Ball(*shifted[1], low)
+        return _at(x, low), _at(y, low)
 
     def exact(self, values: np.ndarray) -> Ball:
         fraction, power = np.frexp(finite(np.asarray(values, np.float64)))
-        mantissa = np.asarray(np.ldexp(fraction, 53).astype(np.int64).astype(object), object)
-        power = np.where(mantissa == 0, 2_000, power - 53)
+        integers = np.ldexp(fraction, 53).astype(np.int64)
+        mantissa = np.asarray(integers.astype(object), object)
+        zero = mantissa == 0
+        power = np.where(zero, 2_000, power - 53)
         low = min(int(power.min()), 0) if power.size else 0
-        shift = np.asarray(np.where(mantissa == 0, 0, power - low), object)
-        return Ball(np.asarray(mantissa << shift, object), np.zeros((1,) * mantissa.ndim, object), low)
+        shift = np.asarray(np.where(zero, 0, power - low), object)
+        return _exactly(mantissa << shift, low)
 
     def rational(self, value: Fraction) -> Ball:
         bits = 2 * self.precision + value.denominator.bit_length()
@@ -69,13 +70,15 @@ class Exact(Arithmetic):
     def widen(self, x: Ball, relative: float, absolute: float = 0.0, of: Ball | None = None) -> Ball:
         x, of = self.align(x, of or x)
         if absolute:  # so that a unit isn't larger than what is added
-            x, of = (
-                self.align(b, self.rational(Fraction(0))._replace(exponent=frexp(absolute)[1] - 8))[0] for b in (x, of)
-            )
-        rate, fixed = Fraction(relative), Fraction(absolute) / Fraction(2) ** x.exponent
-        grown = (np.abs(of.mid) + of.rad) * rate.numerator // rate.denominator + 1 if rate else 0
+            unit = min(x.exponent, frexp(absolute)[1] - 8)
+            x, of = _at(x, unit), _at(of, unit)
         self.spend(np.size(x.mid))
-        return Ball(x.mid, np.asarray(x.rad + grown + -(-fixed.numerator // fixed.denominator), object), x.exponent)
+        rate, fixed = Fraction(relative), Fraction(absolute) / Fraction(2) ** x.exponent
+        more = -(-fixed.numerator // fixed.denominator)
+        if rate:
+            size = np.abs(of.mid) + of.rad
+            more = size * rate.numerator // rate.denominator + 1 + more
+        return Ball(x.mid, np.asarray(x.rad + more, object), x.exponent)
 
     def scale(self, x: Ball, k: np.ndarray) -> Ball:
         """The largest 2^k goes to the exponent; smaller ones shift digits out."""
@@ -88,14 +91,18 @@ class Exact(Arithmetic):
 
     def nearest(self, x: Ball) -> np.ndarray:
         shift = -x.exponent
-        return np.asarray((x.mid + (1 << (shift - 1))) >> shift if shift > 0 else x.mid << -shift, object)
+        if shift <= 0:
+            return np.asarray(x.mid << -shift, object)
+        half = 1 << (shift - 1)
+        return np.asarray((x.mid + half) >> shift, object)
 
     def mantissa(self, x: Ball) -> tuple[Ball, np.ndarray]:
         bits, longest = np.asarray(_bits(x.mid), object), max(_longest(x.mid), 64)
         f = np.asarray(x.mid << (longest - bits), object)
         small = f < self.units(0.7, -longest)
         f = np.where(small, f << 1, f)
-        return Ball(f, np.zeros((1,) * f.ndim, object), -longest), np.where(small, bits - 1, bits) + x.exponent
+        power = np.where(small, bits - 1, bits) + x.exponent
+        return _exactly(f, -longest), power
 
     def units(self, value: float, exponent: int) -> int:
         return floor(Fraction(value) / Fraction(2) ** exponent)
@@ -122,16 +129,28 @@ class Exact(Arithmetic):
     def up(self, x: np.ndarray) -> np.ndarray:
         return x
 
-    def slack(self, size: int, n: int) -> int:
+    def slack(self, size: Array, n: int) -> Array:
         return 0
 
     def to_grid(self, terms: np.ndarray, exponent: int, step: int, upwards: bool) -> np.ndarray:
         shift = step - exponent
         sign = -1 if upwards else 1
-        rounded = sign * ((sign * terms) >> shift if shift >= 0 else (sign * terms) << -shift)
+        terms = sign * terms
+        rounded = sign * (terms >> shift if shift >= 0 else terms << -shift)
         if not (rounded >= LOWEST).all():
             raise Rejected("the counting grid is too fine for the terms of this cell")
         return np.minimum(rounded, HIGHEST).astype(np.int64)
+
+
+def _exactly(mid: np.ndarray, exponent: int) -> Ball:
+    mid = np.asarray(mid, object)
+    return Ball(mid, np.zeros((1,) * mid.ndim, object), exponent)
+
+
+def _at(x: Ball, exponent: int) -> Ball:
+    """The same ball; `exponent` is at most its own."""
+    up = x.exponent - exponent
+    return Ball(np.asarray(x.mid << up, object), np.asarray(x.rad << up, object), exponent)
 
 
 def _longest(a: np.ndarray) -> int:

@@ -1,7 +1,7 @@
 """Reading certificate data with every type, range and length checked, and no field left unread."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator
 from fractions import Fraction
 from math import isfinite
 from typing import Any
@@ -92,7 +92,7 @@ class Reader:
         return int(text)
 
 
-class Items(Sequence):
+class Items:
     """The readers of a list's entries, each made when it is asked for: a long list costs no more than itself."""
 
     def __init__(self, values: list, where: str):
@@ -103,3 +103,6 @@ class Items(Sequence):
 
     def __getitem__(self, i: int) -> Reader:
         return Reader(self.values[i], f"{self.where}[{i}]")
+
+    def __iter__(self) -> Iterator[Reader]:
+        return (Reader(value, f"{self.where}[{i}]") for i, value in enumerate(self.values))

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from mechverify.kernel.core.arithmetic import HIGHEST, LOWEST, Arithmetic, Ball
+from mechverify.kernel.core.arithmetic import HIGHEST, LOWEST, Arithmetic, Array, Ball
 from mechverify.kernel.core.errors import Rejected
 
 UNIT = 2.0**-53  # |fl(x) - x| <= UNIT * |fl(x)| for one rounded operation that doesn't underflow
@@ -119,9 +119,11 @@ class Float64(Arithmetic):
     def ends(self, x: Ball) -> tuple[np.ndarray, np.ndarray]:
         """`lower` and `upper`, or the number itself where the radius is zero; infinite where the ball is not finite: it
         bounds nothing there. Never NaN."""
-        low, high, exact = x.mid - x.rad, x.mid + x.rad, x.rad == 0
+        low, high = x.mid - x.rad, x.mid + x.rad
         known = np.isfinite(low) & np.isfinite(high)
-        low, high = np.where(exact, low, self.down(low)), np.where(exact, high, self.up(high))
+        exact = x.rad == 0
+        low = np.where(exact, low, self.down(low))
+        high = np.where(exact, high, self.up(high))
         return np.where(known, low, -np.inf), np.where(known, high, np.inf)
 
     def down(self, x: np.ndarray) -> np.ndarray:
@@ -131,7 +133,7 @@ class Float64(Arithmetic):
     def up(self, x: np.ndarray) -> np.ndarray:
         return np.nextafter(x, np.inf)
 
-    def slack(self, size: float, n: int) -> float:
+    def slack(self, size: Array, n: int) -> Array:
         """Exceeds the rounding of n additions of raw numbers whose absolute values add up to at most `size`."""
         return finite(np.asarray(n * 2.0**-51 * size + ETA))
 
@@ -153,7 +155,7 @@ def float_below(value: Fraction | float) -> float:
     `value` exactly if it exceeds this."""
     if abs(value) >= 2**1024 - 2**970:
         largest = float(np.finfo(np.float64).max)
-        return value if abs(value) == np.inf else -np.inf if value < -largest else min(largest, value)
+        return float(value) if abs(value) == np.inf else -np.inf if value < -largest else largest
     near = float(value)
     return near if Fraction(near) <= value else math.nextafter(near, -math.inf)
 

@@ -40,7 +40,7 @@ class Function(NamedTuple):
     reach: tuple[float, float] = (-FAR, FAR)
 
 
-def _q(ar: Arithmetic, p: int, q: int = 1) -> Ball:
+def _q(ar: Arithmetic, p: int | Fraction, q: int = 1) -> Ball:
     return ar.rational(Fraction(p, q))
 
 
@@ -57,28 +57,40 @@ def absolute(ar: Arithmetic, x: Ball) -> Ball:
 
 
 def sigmoid(ar: Arithmetic, x: Ball) -> Ball:
+    """(1 + tanh(x / 2)) / 2."""
     half = _q(ar, 1, 2)
-    return ar.add(half, ar.mul(half, elementary.tanh(ar, ar.mul(half, x))))
+    inner = elementary.tanh(ar, ar.mul(half, x))
+    return ar.add(half, ar.mul(half, inner))
 
 
 def softplus(ar: Arithmetic, x: Ball) -> Ball:
     """max(x, 0) + log(1 + e^-|x|); 1-Lipschitz."""
     point = x.point
-    tail = elementary.log(ar, ar.add(_q(ar, 1), elementary.exp(ar, -absolute(ar, point))))
-    return ar.widen(ar.add(relu(ar, point), tail), 1.0, of=Ball(x.mid * 0, x.rad, x.exponent))
+    power = elementary.exp(ar, -absolute(ar, point))
+    tail = elementary.log(ar, ar.add(_q(ar, 1), power))
+    about_zero = x._replace(mid=x.mid * 0)
+    return ar.widen(ar.add(relu(ar, point), tail), 1.0, of=about_zero)
 
 
 def gelu(ar: Arithmetic, x: Ball) -> Ball:
     """x Phi(x)."""
-    inner = elementary.erf(ar, ar.div(x, ar.sqrt(_q(ar, 2))))
-    return ar.mul(ar.mul(_q(ar, 1, 2), x), ar.add(_q(ar, 1), inner))
+    root = ar.sqrt(_q(ar, 2))
+    inner = elementary.erf(ar, ar.div(x, root))
+    return _half_of(ar, x, inner)
+
+
+def _half_of(ar: Arithmetic, x: Ball, inner: Ball) -> Ball:
+    """x (1 + inner) / 2."""
+    half = ar.mul(_q(ar, 1, 2), x)
+    return ar.mul(half, ar.add(_q(ar, 1), inner))
 
 
 def gelu_tanh(ar: Arithmetic, x: Ball) -> Ball:
     """x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2."""
-    cubic = ar.add(x, ar.mul(_q(ar, 44715, 10**6), power(ar, x, 3)))
-    inner = elementary.tanh(ar, ar.mul(ar.sqrt(ar.div(_q(ar, 2), elementary.pi(ar))), cubic))
-    return ar.mul(ar.mul(_q(ar, 1, 2), x), ar.add(_q(ar, 1), inner))
+    cubed = ar.mul(_q(ar, 44715, 10**6), power(ar, x, 3))
+    scale = ar.sqrt(ar.div(_q(ar, 2), elementary.pi(ar)))
+    inner = elementary.tanh(ar, ar.mul(scale, ar.add(x, cubed)))
+    return _half_of(ar, x, inner)
 
 
 def silu(ar: Arithmetic, x: Ball) -> Ball:
@@ -108,7 +120,9 @@ def _odd(size: Fraction) -> Bend:
 
     def bend(ar: Arithmetic, p: Ball, q: Ball, fp: Ball, fq: Ball) -> tuple[Ball, Ball]:
         zero, most = _q(ar, 0), ar.rational(size)
-        return ar.where(ar.upper(q) <= 0, zero, -most), ar.where(ar.lower(p) >= 0, zero, most)
+        low = ar.where(ar.upper(q) <= 0, zero, -most)
+        high = ar.where(ar.lower(p) >= 0, zero, most)
+        return low, high
 
     return bend
 
@@ -118,9 +132,12 @@ def _even(edge: Fraction, middle: Fraction, outside: Fraction) -> Bend:
     inner, outer = edge - Fraction(1, 2**10), edge + Fraction(1, 2**10)
 
     def bend(ar: Arithmetic, p: Ball, q: Ball, fp: Ball, fq: Ball) -> tuple[Ball, Ball]:
-        zero, inside = _q(ar, 0), _below(ar, -inner, p) & _below(ar, q, inner)
+        zero = _q(ar, 0)
+        inside = _below(ar, -inner, p) & _below(ar, q, inner)
         beyond = _below(ar, outer, p) | _below(ar, q, -outer)
-        return ar.where(inside, zero, -ar.rational(outside)), ar.where(beyond, zero, ar.rational(middle))
+        low = ar.where(inside, zero, -ar.rational(outside))
+        high = ar.where(beyond, zero, ar.rational(middle))
+        return low, high
 
     return bend
 
@@ -136,18 +153,26 @@ def _wave(ar: Arithmetic, p: Ball, q: Ball, fp: Ball, fq: Ball) -> tuple[Ball, B
     return ar.sub(-fp, width), ar.add(-fp, width)
 
 
+def _bend_of_log(ar: Arithmetic, p: Ball, q: Ball, fp: Ball, fq: Ball) -> tuple[Ball, Ball]:
+    """f'' = -1 / x^2, which increases."""
+    low, high = (-ar.div(_q(ar, 1), ar.mul(x, x)) for x in (p, q))
+    return low, high
+
+
 def power_of(n: int) -> Function:
     """x^n; its bend n (n-1) x^(n-2) is monotone on either side of zero."""
 
     def bend(ar: Arithmetic, p: Ball, q: Ball, fp: Ball, fq: Ball) -> tuple[Ball, Ball]:
         if n == 2:
             return _q(ar, 2), _q(ar, 2)
-        a, b = (ar.mul(_q(ar, n * (n - 1)), power(ar, x, n - 2)) for x in (p, q))
+        factor = _q(ar, n * (n - 1))
+        a, b = (ar.mul(factor, power(ar, x, n - 2)) for x in (p, q))
         if n % 2:
             return a, b
         left, right = ar.upper(q) <= 0, ar.lower(p) >= 0
-        largest = ar.where(ar.upper(ar.add(p, q)) <= 0, a, b)  # at the end that is farther from zero
-        return ar.where(left, b, ar.where(right, a, _q(ar, 0))), largest
+        least = ar.where(left, b, ar.where(right, a, _q(ar, 0)))
+        nearer = ar.upper(ar.add(p, q)) <= 0  # q is nearer to zero
+        return least, ar.where(nearer, a, b)
 
     if n % 2:
         return Function(partial(power, n=n), bend, 1)
@@ -158,27 +183,108 @@ def _times(factor: Fraction, n: int) -> Callable[[Arithmetic, Ball], Ball]:
     return lambda ar, f: ar.mul(ar.rational(factor), power(ar, f, n))
 
 
+def _bend_of_sqrt(ar: Arithmetic, f: Ball) -> Ball:
+    return -ar.div(_q(ar, 1, 4), power(ar, f, 3))
+
+
 FUNCTIONS: dict[str, Function] = {
-    "relu": Function(relu, _within(0, 0), 1, breakpoint=True, least=0.0, reach=(-MOST, MOST)),
-    "abs": Function(absolute, _within(0, 0), breakpoint=True, even=True, least=0.0, reach=(-MOST, MOST)),
-    "exp": Function(elementary.exp, _monotone(lambda ar, f: f, rising=True), 1, least=0.0, reach=(-745.0, 709.78)),
-    "log": Function(elementary.log, lambda ar, p, q, fp, fq: tuple(-ar.div(_q(ar, 1), ar.mul(x, x)) for x in (p, q)),
-                    1, positive=True, reach=(LEAST, MOST)),
-    "sqrt": Function(elementary.sqrt, _monotone(lambda ar, f: -ar.div(_q(ar, 1, 4), power(ar, f, 3)), rising=True),
-                     1, root=True, least=0.0, reach=(LEAST, MOST)),
-    "rsqrt": Function(rsqrt, _monotone(_times(Fraction(3, 4), 5), rising=False), -1, positive=True, least=0.0,
-                      reach=(LEAST, MOST)),
-    "reciprocal": Function(elementary.reciprocal, _monotone(_times(Fraction(2), 3), rising=False), -1, positive=True,
-                           least=0.0, reach=(LEAST, MOST)),
-    "tanh": Function(elementary.tanh, _odd(Fraction(77, 100)), 1, least=-1.0, most=1.0),
-    "sigmoid": Function(sigmoid, _odd(Fraction(963, 10_000)), 1, least=0.0, most=1.0),
-    "erf": Function(elementary.erf, _odd(Fraction(97, 100)), 1, least=-1.0, most=1.0),
-    "softplus": Function(softplus, _within(0, Fraction(1, 4)), 1, least=0.0),
-    "gelu": Function(gelu, _even(Fraction(14142, 10_000), Fraction(798, 1_000), Fraction(108, 1_000)),
-                     least=-0.16998),
-    "gelu_tanh": Function(gelu_tanh, _within(Fraction(-11, 100), Fraction(80, 100)), least=-0.17005,
-                          reach=(-(2.0**300), 2.0**300)),
-    "silu": Function(silu, _even(Fraction(23994, 10_000), Fraction(1, 2), Fraction(4, 100)), least=-0.27847),
+    "relu": Function(
+        relu,
+        _within(0, 0),
+        increasing=1,
+        breakpoint=True,
+        least=0.0,
+        reach=(-MOST, MOST),
+    ),
+    "abs": Function(
+        absolute,
+        _within(0, 0),
+        breakpoint=True,
+        even=True,
+        least=0.0,
+        reach=(-MOST, MOST),
+    ),
+    "exp": Function(
+        elementary.exp,
+        _monotone(lambda ar, f: f, rising=True),
+        increasing=1,
+        least=0.0,
+        reach=(-745.0, 709.78),
+    ),
+    "log": Function(
+        elementary.log,
+        _bend_of_log,
+        increasing=1,
+        positive=True,
+        reach=(LEAST, MOST),
+    ),
+    "sqrt": Function(
+        elementary.sqrt,
+        _monotone(_bend_of_sqrt, rising=True),
+        increasing=1,
+        root=True,
+        least=0.0,
+        reach=(LEAST, MOST),
+    ),
+    "rsqrt": Function(
+        rsqrt,
+        _monotone(_times(Fraction(3, 4), 5), rising=False),
+        increasing=-1,
+        positive=True,
+        least=0.0,
+        reach=(LEAST, MOST),
+    ),
+    "reciprocal": Function(
+        elementary.reciprocal,
+        _monotone(_times(Fraction(2), 3), rising=False),
+        increasing=-1,
+        positive=True,
+        least=0.0,
+        reach=(LEAST, MOST),
+    ),
+    "tanh": Function(
+        elementary.tanh,
+        _odd(Fraction(77, 100)),
+        increasing=1,
+        least=-1.0,
+        most=1.0,
+    ),
+    "sigmoid": Function(
+        sigmoid,
+        _odd(Fraction(963, 10_000)),
+        increasing=1,
+        least=0.0,
+        most=1.0,
+    ),
+    "erf": Function(
+        elementary.erf,
+        _odd(Fraction(97, 100)),
+        increasing=1,
+        least=-1.0,
+        most=1.0,
+    ),
+    "softplus": Function(
+        softplus,
+        _within(0, Fraction(1, 4)),
+        increasing=1,
+        least=0.0,
+    ),
+    "gelu": Function(
+        gelu,
+        _even(Fraction(14142, 10_000), Fraction(798, 1_000), Fraction(108, 1_000)),
+        least=-0.16998,
+    ),
+    "gelu_tanh": Function(
+        gelu_tanh,
+        _within(Fraction(-11, 100), Fraction(80, 100)),
+        least=-0.17005,
+        reach=(-(2.0**300), 2.0**300),
+    ),
+    "silu": Function(
+        silu,
+        _even(Fraction(23994, 10_000), Fraction(1, 2), Fraction(4, 100)),
+        least=-0.27847,
+    ),
     "sin": Function(elementary.sin, _wave, least=-1.0, most=1.0),
     "cos": Function(elementary.cos, _wave, least=-1.0, most=1.0),
-}  # fmt: skip
+}

@@ -55,7 +55,8 @@ class Graph:
         row = row_of(op)
         fits = len(args) == row.operands if row.operands is not None else len(args) > 0
         need(fits, f"{op!r} on {len(args)} operands")
-        return Node(op, args, attr, *row.shape(self, [self.nodes[a] for a in args], attr))
+        kind, shape, *span = row.shape(self, [self.nodes[a] for a in args], attr)
+        return Node(op, args, attr, kind, shape, *span)
 
     def copy(self, meter: Meter | None = None) -> "Graph":
         """A graph with the same nodes, to which others may be added."""

@@ -122,13 +122,14 @@ def apply(name: str, attribute: Any, args: list[np.ndarray], token: Callable[[in
         return token(attribute)
     if name == "integer":
         return np.asarray(attribute, np.int64)
-    if name in FOLDS:
+    operation = OPERATIONS[name].apply
+    if operation is None:
         return absorb(name, attribute, None, args)[..., -1]
-    return OPERATIONS[name].apply(attribute, *args)
+    return operation(attribute, *args)
 
 
-def absorb(name: str, attribute: int | None, state: np.ndarray | None, args: list[np.ndarray]) -> np.ndarray:
-    """The state of a fold after further operands: int64 [..., width], the result last.
+def absorb(name: str, attribute: Any, state: np.ndarray | None, args: list[np.ndarray]) -> np.ndarray:
+    """The state of a fold after further operands, at least one if it has none yet: int64 [..., width], the result last.
 
     `kth_largest` keeps the k largest so far, in descending order, padded with -2^62 (below every value)."""
     merge = OPERATIONS[name].merge
@@ -141,4 +142,5 @@ def absorb(name: str, attribute: int | None, state: np.ndarray | None, args: lis
         shape = np.broadcast_shapes(state.shape[:-1], column.shape[:-1])
         both = np.concatenate([np.broadcast_to(a, (*shape, a.shape[-1])) for a in (state, column)], -1)
         state = -np.sort(-both, -1)[..., :attribute]
+    assert state is not None  # `span` rejects a fold without operands
     return state

@@ -13,6 +13,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from fractions import Fraction
+from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -357,13 +358,14 @@ class Concat(Sliced):
 
     def value(self, known, node, args):
         """Each operand in its place of an array of zeros, added up: exact, and their exponents may differ."""
-        here, start, total = np.arange(math.prod(node.shape)).reshape(node.shape), 0, None
+        here, start, parts = np.arange(math.prod(node.shape)).reshape(node.shape), 0, []
         for a in args:
             width = a.mid.shape[known.batch + node.attr]
             places = np.take(here, np.arange(start, start + width), node.attr).ravel()
             flat = a.map(lambda v: v.reshape(*v.shape[: known.batch], -1))
-            part = known.model.ar.scatter(flat, places, here.size)
-            total, start = part if total is None else known.model.ar.add(total, part), start + width
+            parts.append(known.model.ar.scatter(flat, places, here.size))
+            start += width
+        total = reduce(known.model.ar.add, parts)
         return total.map(lambda v: v.reshape(*v.shape[: known.batch], *node.shape))
 
     def reads(self, graph, node, args):
@@ -400,7 +402,8 @@ class Pick(Sliced):
     meaning = "the slice along the first axis of a real value that an integer says; its span lies within the axis"
 
     def shape(self, graph, args, attr):
-        legal = [a.kind for a in args] == ["real", "int"] and len(args[0].shape) > 0
+        axes = len(args[0].shape)
+        legal = [a.kind for a in args] == ["real", "int"] and axes > 0
         need(legal, "pick takes a real axis and an integer")
         low, high = args[1].span
         size = args[0].shape[0]
@@ -506,10 +509,16 @@ class OverRoot(Elementwise):
         return model.div(args[0], model.sqrt(model.ar.rational(Fraction(node.attr))))
 
 
-def function_of(node: Node) -> Function | None:
-    """The function of each entry that a node is, if it is one."""
+def is_function(node: Node) -> bool:
+    """Whether a node is a function of each entry of its operand."""
+    return isinstance(OPERATIONS[node.op], OfOne)
+
+
+def function_of(node: Node) -> Function:
+    """Precondition: `is_function`."""
     row = OPERATIONS[node.op]
-    return row.function(node.attr) if isinstance(row, OfOne) else None
+    assert isinstance(row, OfOne)
+    return row.function(node.attr)
 
 
 def _read_einsum(entry: Reader) -> str:
@@ -557,7 +566,7 @@ class Einsum(Operation):
         for term, x in zip(terms, args, strict=True):
             summed = tuple(i for i, c in enumerate(term) if c not in result)
             left = [c for c in term if c in result]
-            rest = x.any(summed).transpose([left.index(c) for c in result if c in left] + [len(left)])
+            rest = np.any(x, summed).transpose([left.index(c) for c in result if c in left] + [len(left)])
             shape = [found.shape[i] if c in left else 1 for i, c in enumerate(result)]
             found = found | rest.reshape(*shape, x.shape[-1])
         return found
@@ -596,14 +605,14 @@ class Softmax(Operation):
     meaning = "over the kept entries of the last axis, the others zero; rows are for the last two axes, one row for all"
 
     def shape(self, graph, args, attr):
-        shape = args[0].shape
-        need(args[0].kind == "real" and len(shape) > 0, "softmax takes a real operand with an axis")
+        shape, axes = args[0].shape, len(args[0].shape)
+        need(args[0].kind == "real" and axes > 0, "softmax takes a real operand with an axis")
         if type(attr) is tuple:
-            need(len(attr) == 1 or (len(shape) > 1 and len(attr) == shape[-2]), f"a mask of {len(attr)} rows")
+            need(len(attr) == 1 or (axes > 1 and len(attr) == shape[-2]), f"a mask of {len(attr)} rows")
             kept = all(len(r) == shape[-1] and set(r) <= {"0", "1"} and "1" in r for r in attr)
             need(kept, "softmax keeps no entry")
         else:
-            known = (attr == "causal" and len(shape) > 1) or (attr != "causal" and 1 <= attr <= shape[-1])
+            known = (attr == "causal" and axes > 1) or (attr != "causal" and 1 <= attr <= shape[-1])
             need(known, "softmax: mask")
         return "real", shape
 

@@ -138,6 +138,7 @@ class RangeTheorem(Theorem):
     coordinates] were replayed with `tokens`, the value there is in `attained`, and `broken` tells of each whether it
     was shown to break a threshold. `lemmas`: those of rule cut."""
 
+    claim: RangeClaim
     range: Range
     points: np.ndarray
     attained: Range | None

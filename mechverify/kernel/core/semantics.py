@@ -9,6 +9,8 @@ Each method returns balls that hold every value that such an evaluation can have
 Lemma O1 (docs/soundness/options.md).
 """
 
+from math import prod
+
 import numpy as np
 
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball
@@ -30,7 +32,7 @@ class Real:
 
     def accept(self, weights: dict[str, np.ndarray]) -> None: ...
 
-    def add(self, x: Ball, y: Ball, sums: tuple[int, int] = (0, 0)) -> Ball:
+    def add(self, x: Ball, y: Ball, sums: tuple[int, ...] = (0, 0)) -> Ball:
         """`sums`: how many products each operand is a sum of, if it is; the other one may start that sum."""
         return self.rounded(self.ar.add(x, y))
 
@@ -70,13 +72,17 @@ class Real:
 
     def softmax(self, scores: Ball, kept: np.ndarray) -> Ball:
         """Softmax over the last axis; exactly zero where not kept."""
-        blank = self.ar.whole(np.zeros(1, np.int64))
-        m, k = exp_parts(self.ar, self.scores(self.ar.where(kept, scores, blank), (-1,)))
+        ar, blank = self.ar, self.ar.whole(np.zeros(1, np.int64))
+        scores = self.scores(ar.where(kept, scores, blank), (-1,))
+        m, k = exp_parts(ar, scores)
         top = np.where(kept, k, -(2**53)).max(-1, keepdims=True)
-        factors = self.ar.where(kept, self.ar.scale(m, np.where(kept, k - top, 0)), blank)
-        total = self.ar.contract("i,i->", factors, self.ar.whole(np.ones(factors.mid.shape[-1], np.int64)))
-        result = self.ar.div(factors, total.map(lambda a: a[..., None]))
-        return self.ar.where(kept, self.probabilities(result, kept.shape[-1]), blank)
+        factors = ar.scale(m, np.where(kept, k - top, 0))
+        factors = ar.where(kept, factors, blank)
+        ones = ar.whole(np.ones(factors.mid.shape[-1], np.int64))
+        total = ar.contract("i,i->", factors, ones)
+        result = ar.div(factors, total.map(lambda a: a[..., None]))
+        result = self.probabilities(result, kept.shape[-1])
+        return ar.where(kept, result, blank)
 
 
 class Float32(Real):
@@ -92,7 +98,7 @@ class Float32(Real):
     def rounded(self, x: Ball, times: int = 1) -> Ball:
         return self.ar.widen(self._bounded(x, x), times * U32, times * FLUSH)
 
-    def add(self, x: Ball, y: Ball, sums: tuple[int, int] = (0, 0)) -> Ball:
+    def add(self, x: Ball, y: Ball, sums: tuple[int, ...] = (0, 0)) -> Ball:
         """Its own rounding, and gamma_(n+1) of an operand that goes through the roundings of the other one's sum (what
         the products bear of that: see `contract`)."""
         result = self.rounded(self.ar.add(x, y))
@@ -109,9 +115,11 @@ class Float32(Real):
     def contract(self, spec: str, x: Ball, y: Ball) -> Ball:
         """n products and sums, and maybe an addend: gamma_(n+1) of the sum of absolute products, and n flushes of each
         kind."""
-        result, size = self.ar.contract(spec, x, y), self.ar.contract(spec, x.size, y.size)
-        summed = set(spec.split(",")[0]) - set(spec.split("->")[1])
-        n = int(np.prod([x.mid.shape[spec.index(c) - len(spec.split(",")[0])] for c in summed]))
+        result = self.ar.contract(spec, x, y)
+        size = self.ar.contract(spec, x.size, y.size)
+        first, _, outcome = spec.replace("->", ",").split(",")
+        sizes = dict(zip(first, x.mid.shape[x.mid.ndim - len(first) :], strict=True))
+        n = prod(length for letter, length in sizes.items() if letter not in outcome)
         return self.ar.widen(self._bounded(result, size), self._gamma(n + 1), 3 * n * FLUSH, of=size)
 
     def scores(self, x: Ball, axes: tuple[int, ...]) -> Ball:

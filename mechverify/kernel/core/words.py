@@ -4,6 +4,7 @@ and a text so that it is one line of ASCII and can't pass for anything but a nam
 import json
 import re
 from collections.abc import Callable, Sequence
+from decimal import ROUND_CEILING, Context
 from fractions import Fraction
 from hashlib import sha256
 
@@ -79,6 +80,11 @@ def scientific(value: int) -> str:
     """A natural number of any size to three digits, cut."""
     digits = str(value)
     return digits if len(digits) <= 4 else f"{digits[0]}.{digits[1:3]}e{len(digits) - 1}"
+
+
+def units(allowed: float) -> str:
+    """Of work, to two digits, rounded up."""
+    return f"{Context(prec=2, rounding=ROUND_CEILING).create_decimal_from_float(allowed):g}"
 
 
 def listed(entries: Sequence, write: Callable[..., str] = str, separator: str = ", ") -> str:

@@ -136,7 +136,8 @@ class _Reader:
     def results(self, state: np.ndarray) -> np.ndarray:
         """The roots' values [states, n_roots] once every token is read."""
         column = {node: state[:, i] for i, (_, node, _) in enumerate(self.layout)}
-        return np.stack([np.broadcast_to(column.get(r, self.fixed.get(r)), len(state)) for r in self.roots], -1)
+        values = [column[r] if r in column else self.fixed[r] for r in self.roots]
+        return np.stack([np.broadcast_to(v, len(state)) for v in values], -1)
 
 
 def towards(ar: Arithmetic, automaton: Automaton, target: int) -> list[Layer]:

@@ -6,6 +6,7 @@ Lemmas F3, F4, F5 (docs/soundness/fold.md).
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -169,38 +170,56 @@ def count_nonpositive(ar: Arithmetic, layers: list[Layer], terms: np.ndarray, up
         occurring = Counter(capped[position, layers[position].groups[group][0]].tolist())
         return np.array(list(occurring)), np.array(list(occurring.values()))
 
-    depth, certain = 1, 0
-    counts, starts = [np.ones(1, ar.dtype)], [0]  # starts: the partial sum that a state's first entry stands for
+    depth, certain, rows = 1, 0, [_Row(np.ones(1, ar.dtype), 0)]
     for position, layer in enumerate(layers):
-        fail, safe = [-v for v in most[position + 1]], [-v for v in least[position + 1]]
-        # a sum up to `fail` fails whatever follows, one above `safe` passes
-        width = [max(s - f, 0) for s, f in zip(safe, fail, strict=True)]
-        if sum(width) > WINDOW_LIMIT:
-            raise Rejected(f"the counting grid needs windows of {sum(width)} points (limit {WINDOW_LIMIT})")
-        following_counts = [np.zeros(w, ar.dtype) for w in width]
-        for state, row in enumerate(counts):
-            below = np.concatenate([np.zeros(1, ar.dtype), np.cumsum(row)])
+        after, ways = _windows(ar, least[position + 1], most[position + 1]), remaining[position + 1]
+        for state, row in enumerate(rows):
+            if not len(row.counts):
+                continue
+            below = np.concatenate([np.zeros(1, ar.dtype), np.cumsum(row.counts)])
             for group, (_, following) in enumerate(layer.groups):
                 target = int(following[state])
-                if not len(row) or target < 0 or not remaining[position + 1][target]:
-                    continue
-                values, times = distinct(position, group)
-                shift = starts[state] - fail[target] - 1 + values  # of the row, in its new window
-                cut = np.minimum(np.maximum(-shift, 0), len(row))
-                stop = np.minimum(np.maximum(width[target] - shift, 0), len(row))
-                certain += int((times * below[cut]).sum()) * remaining[position + 1][target]
-                destination = following_counts[target]
-                ar.spend(len(row) + int((stop - cut).sum()), 2 + len(values) // 2, 1)
-                for t, s, a, b in zip(times.tolist(), shift.tolist(), cut.tolist(), stop.tolist(), strict=True):
-                    if b > a:
-                        destination[s + a : s + b] += row[a:b] if t == 1 else t * row[a:b]
-        depth += len(capped[0]) * (layer.states + 2) + max(map(len, counts)) + 2
-        counts, starts = following_counts, [f + 1 for f in fail]
+                if target >= 0 and ways[target]:
+                    failing = _add_terms(ar, row, below, *distinct(position, group), after[target])
+                    certain += failing * ways[target]
+        depth += len(capped[0]) * (layer.states + 2) + max(len(row.counts) for row in rows) + 2
+        rows = after
     if size < 2**53 or ar.dtype is object:
         return certain
     # relative error gamma_depth <= depth * 2^-52; twice that, in integers
     slack = certain * depth // 2**51 + 1
     return min(certain + slack, size) if upwards else max(certain - slack, 0)
+
+
+class _Row(NamedTuple):
+    """How many prefixes lead to a state with each partial sum that is still open: `counts[i]` have start + i."""
+
+    counts: np.ndarray
+    start: int
+
+
+def _windows(ar: Arithmetic, least: list[int], most: list[int]) -> list[_Row]:
+    """Empty rows for states from which the terms still to come add up to between `least` and `most`: a sum up to -most
+    fails whatever follows, one above -least passes."""
+    widths = [max(high - low, 0) for low, high in zip(least, most, strict=True)]
+    if sum(widths) > WINDOW_LIMIT:
+        raise Rejected(f"the counting grid needs windows of {sum(widths)} points (limit {WINDOW_LIMIT})")
+    return [_Row(np.zeros(width, ar.dtype), 1 - high) for width, high in zip(widths, most, strict=True)]
+
+
+def _add_terms(ar: Arithmetic, row: _Row, below: np.ndarray, values: np.ndarray, times: np.ndarray, into: _Row) -> int:
+    """Adds terms, `values[i]` as often as `times[i]`, to a row's sums. What stays open is counted in `into`; returned
+    is how many now fail. `below[i]`: the first i counts together."""
+    size = len(row.counts)
+    shift = row.start - into.start + values  # of the row, in its new window
+    cut = np.minimum(np.maximum(-shift, 0), size)
+    stop = np.minimum(np.maximum(len(into.counts) - shift, 0), size)
+    ar.spend(size + int((stop - cut).sum()), 2 + len(values) // 2, 1)
+    for often, to, start, end in zip(times.tolist(), shift.tolist(), cut.tolist(), stop.tolist(), strict=True):
+        if end > start:
+            kept = row.counts[start:end]
+            into.counts[to + start : to + end] += kept if often == 1 else often * kept
+    return int((times * below[cut]).sum())
 
 
 def _cap(layers: list[Layer], terms: np.ndarray) -> np.ndarray | None:

@@ -33,9 +33,8 @@ def check(job: Job, part: Domain, witness: Reader, prove: Callable) -> tuple[Ran
     lemma's is: then no input of the part satisfies the claim's conditions. Complexity: that of the proofs."""
     sites, lemmas, used, vacuous = job.claim.sites, [], {}, False
     for row in witness["lemmas"].items(16, 1):
-        names = [row[name].one_of(sites) for name in ("site", "mechanism")]
-        site, mechanism = (sites[name] for name in names)
-        about = lemma(job, part, site, mechanism)
+        site, mechanism = (row[name].one_of(sites) for name in ("site", "mechanism"))
+        about = lemma(job, part, sites[site], sites[mechanism])
         found, inside = prove(about, row["proof"])
         size = about.claim.outputs
         stated = Range(*(np.array([v.float64() for v in row[end].items(size, size)]) for end in ("low", "high")))
@@ -43,8 +42,8 @@ def check(job: Job, part: Domain, witness: Reader, prove: Callable) -> tuple[Ran
         vacuous |= found.empty
         if not (found.empty or ((stated.low <= found.low).all() and (stated.high >= found.high).all())):
             raise Rejected(f"{row.where}: the bounds stated are tighter than those proved")
-        lemmas.append(Lemma(site, mechanism, stated))
-        job.found.lemmas.append(ProvedLemma(*names, None if found.empty else stated, part))
+        lemmas.append(Lemma(sites[site], sites[mechanism], stated))
+        job.found.lemmas.append(ProvedLemma(site, mechanism, None if found.empty else stated, part))
         used = {rule: used.get(rule, 0) + inside.get(rule, 0) for rule in {*used, *inside}}
     found, inside = prove(conclusion(job, part, lemmas), witness["proof"])
     witness.close()
@@ -55,7 +54,7 @@ def check(job: Job, part: Domain, witness: Reader, prove: Callable) -> tuple[Ran
 
 def lemma(job: Job, part: Domain, site: int, mechanism: int) -> Job:
     """About site - mechanism on that part."""
-    graph = _copied(job)
+    graph = job.further()
     if part.facts:
         raise Rejected("a cut stands above splits at a model's values")
     if any(graph.nodes[n].kind != "real" for n in (site, mechanism)) or _shape(graph, site) != _shape(graph, mechanism):
@@ -66,7 +65,7 @@ def lemma(job: Job, part: Domain, site: int, mechanism: int) -> Job:
 
 def conclusion(job: Job, part: Domain, lemmas: list[Lemma]) -> Job:
     """About the output, on that part and all errors within the lemmas."""
-    graph = _copied(job)
+    graph = job.further()
     shapes, low, high = list(job.claim.shapes), [part.low], [part.high]
     errors: dict[int, tuple[int, int]] = {}
     for site, mechanism, (least, most) in lemmas:
@@ -79,12 +78,6 @@ def conclusion(job: Job, part: Domain, lemmas: list[Lemma]) -> Job:
         raise Rejected("the output doesn't depend on any site of the lemmas")
     box = part._replace(low=np.concatenate(low), high=np.concatenate(high))
     return job.about(job.claim.about(graph, output, box, shapes))
-
-
-def _copied(job: Job) -> Graph:
-    """The graph that the document lists, for further nodes."""
-    job.ar.spend(100 * len(job.claim.graph.nodes))
-    return job.claim.graph.copy()
 
 
 def _shape(graph: Graph, n: int) -> tuple[int, ...]:

@@ -106,8 +106,11 @@ def ratio_form(graph: Graph, weights: dict[str, np.ndarray], model: Real, output
     if type(result) is not _Mixture:
         raise Unsupported("the output doesn't go through attention")
     base, score, value, coefficient = result
-    neurons = None if coefficient is None else neurons._replace(coefficient=coefficient)
-    return RatioForm(pinned.pop(), score.mid.shape[-1], base, score, value, neurons)
+    read = None
+    if coefficient is not None:
+        assert neurons is not None  # whose coefficient it is
+        read = neurons._replace(coefficient=coefficient)
+    return RatioForm(pinned.pop(), score.mid.shape[-1], base, score, value, read)
 
 
 def _axis(graph: Graph, node: Node, axes: list) -> int | None:
@@ -164,7 +167,7 @@ def _linear(tables: Evaluation, node: Node, args: list) -> _Mixture:
     mixture = mixtures[0]
     others = [a.value for a in args if type(a) is _Table and a.axis is None]
     sums = products(tables.graph, node)
-    sums = sums if len(sums) < 2 or args[0] is mixture else sums[::-1]
+    sums = sums if args[0] is mixture else sums[::-1]
     scaled = node.op == "einsum" and args[0] is mixture and len(mixtures) == 1
     if len(mixtures) + len(others) != 2 or not (node.op == "add" or scaled):
         raise Unsupported(f"{node.op!r} on the result of attention is not linear, or its factor reads other tokens")
@@ -176,22 +179,31 @@ def _linear(tables: Evaluation, node: Node, args: list) -> _Mixture:
             raise Unsupported("two applications of attention are added")
         base, value = (model.add(x, y, sums) for x, y in ((mixture.base, other.base), (mixture.value, other.value)))
         return _Mixture(base, mixture.score, value, _added(model, mixture.neurons, other.neurons, sums))
-    parts = [mixture.value, mixture.neurons]
+    neurons = mixture.neurons
     if node.op == "add":
         base = model.add(mixture.base, tables.align(others[0], len(node.shape)), sums)
-        return _Mixture(base, mixture.score, *(_added(model, p, None, sums) for p in parts))
+        value = _alone(model, mixture.value, sums[1])
+        return _Mixture(base, mixture.score, value, _added(model, neurons, None, sums))
     reserve(*mixture.value.mid.shape[:3], *node.shape)
     factor = others[0].map(lambda a: a[:, :, None])
     base = model.contract(node.attr, mixture.base, others[0])
-    return _Mixture(base, mixture.score, *(None if p is None else model.contract(node.attr, p, factor) for p in parts))
+    value = model.contract(node.attr, mixture.value, factor)
+    neurons = None if neurons is None else model.contract(node.attr, neurons, factor)
+    return _Mixture(base, mixture.score, value, neurons)
 
 
-def _added(model: Real, x: Ball | None, y: Ball | None, sums: tuple[int, int]) -> Ball | None:
+def _added(model: Real, x: Ball | None, y: Ball | None, sums: tuple[int, ...]) -> Ball | None:
     """A part of a sum (see Real.add); None is zero."""
     if x is not None and y is not None:
         return model.add(x, y, sums)
-    n = sums[1] if y is None else sums[0]  # of the operand that lacks this part
-    return None if x is y else model.rounded(x or y, n + 2 if n else 1)
+    if x is not None:
+        return _alone(model, x, sums[1])
+    return None if y is None else _alone(model, y, sums[0])
+
+
+def _alone(model: Real, x: Ball, n: int) -> Ball:
+    """A part of a sum that the other operand, a sum of n products (0: none), lacks."""
+    return model.rounded(x, n + 2 if n else 1)
 
 
 def _neurons(model: Real, node: Node, z: _Mixture) -> tuple[Neurons, _Mixture]:

@@ -15,12 +15,12 @@ Lemmas F6, F8, F9 (docs/soundness/fold.md).
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 
 from mechverify.kernel.core.accuracy import Counts
-from mechverify.kernel.core.arithmetic import aligned
+from mechverify.kernel.core.arithmetic import Ball, aligned
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.document import add_expression
 from mechverify.kernel.core.domain import Domain
@@ -94,7 +94,7 @@ class Partition:
         self.form = ratio_form(claim.graph, claim.weights, job.model, claim.output)
         self.exponentials = exp_parts(self.ar, self.form.score)  # mantissas and exponents: nothing underflows yet
         self.queries = domain.tokens[self.form.pin]
-        graph = claim.graph.copy()
+        graph = job.further()
         roots = [claim.target, *(add_expression(graph, key) for key in keys)]
         self.automaton = derive(self.ar, graph, roots, [np.array(t) for t in domain.tokens])
         self.keys = [tuple(key) for key in self.automaton.classes.tolist()]
@@ -103,11 +103,12 @@ class Partition:
 
     def factors(self, queries: np.ndarray, alive: np.ndarray) -> Factors:
         """Of query tokens; c is the largest exponent among the tokens `alive` [queries, vocab, attended]."""
-        ar, rows = self.ar, partial(_rows, queries=queries)
-        mantissa, k = self.exponentials[0].map(rows), rows(self.exponentials[1])
-        top = np.where(alive, k, -(2**53)).reshape(len(queries), -1).max(1)[:, None, None]
-        factor = ar.scale(mantissa, np.where(alive, k - top, 0))
-        low, high = np.where(alive, np.maximum(ar.lower(factor), 0), 0), np.where(alive, ar.upper(factor), 0)
+        ar, (mantissa, k) = self.ar, self.exponentials
+        mantissa, k = mantissa.map(lambda a: _rows(a, queries)), _rows(k, queries)
+        top = np.where(alive, k, -(2**53)).reshape(len(queries), -1).max(1)
+        factor = ar.scale(mantissa, np.where(alive, k - top[:, None, None], 0))
+        low = np.where(alive, np.maximum(ar.lower(factor), 0), 0)
+        high = np.where(alive, ar.upper(factor), 0)
         return Factors(low, high, factor.exponent, alive)
 
     @cached_property
@@ -121,6 +122,7 @@ class Partition:
             alive[:, list(here), i] = True
         alive[:, :, form.pin] = np.arange(vocab) == queries[:, None]
         factors = self.factors(queries, alive)
+        assert form.neurons is not None and self.trials is not None  # both or neither: see __init__
         return reach(self.ar, form.neurons, factors, self.automaton, tokens, form.pin, self.trials)
 
 
@@ -143,18 +145,23 @@ class Family:
         and base_high + u_high (a slack covers that addition's rounding), base [q or 1, out], u [q or 1, vocab,
         attended, out]; and their exponent. Neurons are replaced by lines below, or above, what they add."""
         ar, form, right = self.ar, self.form, self.right
-        parts = form.base.map(lambda a: a[:, 0]), form.value
-        base, value = (ar.sub(x.map(lambda a: a[..., right, None]), x) for x in parts)
-        low = high = (ar.sub(base, ar.rational(self.margin)) if self.margin else base), value
+        base = self._lead(form.base.map(lambda a: a[:, 0]))
+        base = ar.sub(base, ar.rational(self.margin)) if self.margin else base
+        low = high = base, self._lead(form.value)
         if form.neurons is not None:
-            ends = [b.map(lambda a: a[self.index]) for b in self.partition.reach]
-            lines = (replaced(ar, form.neurons, *ends, right, upper) for upper in (False, True))
+            start, stop = (b.map(lambda a: a[self.index]) for b in self.partition.reach)
+            lines = (replaced(ar, form.neurons, start, stop, right, upper) for upper in (False, True))
             low, high = ([ar.add(x, y) for x, y in zip(low, line, strict=True)] for line in lines)
         low_base, low_value, high_base, high_value = aligned(ar, *low, *high)
-        bounds = [ar.lower(low_base), ar.upper(high_base), ar.lower(low_value), ar.upper(high_value)]
-        size = sum(max(np.abs(a).max(), np.abs(b).max()) for a, b in (bounds[:2], bounds[2:]))
+        bases = ar.lower(low_base), ar.upper(high_base)
+        values = ar.lower(low_value), ar.upper(high_value)
+        size = sum(max(np.abs(a).max(), np.abs(b).max()) for a, b in (bases, values))
         slack = ar.slack(2 * size, 1)  # rejects sizes near overflow
-        return ar.down(bounds[0] - slack), ar.up(bounds[1] + slack), bounds[2], bounds[3], low_base.exponent
+        return ar.down(bases[0] - slack), ar.up(bases[1] + slack), *values, low_base.exponent
+
+    def _lead(self, x: Ball) -> Ball:
+        """The right output's entry [.., out] minus each."""
+        return self.ar.sub(x.map(lambda a: a[..., self.right, None]), x)
 
     def cells(self) -> Iterator["Cell"]:
         """Every cell of the family that has an input."""
@@ -216,9 +223,11 @@ class Terms:
         """Lower and upper bounds [length, vocab, rivals] of the terms of some rivals in one cell."""
         ar, query = self.family.ar, int(self.queries[row])
         reserve(len(self.family.layers), len(self.low_factor[row]), len(rivals))
-        bounds = [a[query if len(a) > 1 else 0][..., rivals] for a in self.family.weights[:4]]
+        low_base, high_base, low_value, high_value = (
+            a[query if len(a) > 1 else 0][..., rivals] for a in self.family.weights[:4]
+        )
         small, large = self.low_factor[row, ..., None], self.high_factor[row, ..., None]
-        low, high = bounds[0] + bounds[2], bounds[1] + bounds[3]
+        low, high = low_base + low_value, high_base + high_value
         low = ar.down(low * np.where(low >= 0, small, large))
         high = ar.up(high * np.where(high >= 0, large, small))
         both = np.zeros((2, len(self.family.layers), len(low), len(rivals)), ar.dtype)
@@ -236,8 +245,14 @@ class Cell:
     """The inputs of a class with a given query token."""
 
     def __init__(self, family: Family, query: int, terms: Terms | None, row: int):
-        self.family, self.query, self.terms, self.row = family, query, terms, row
+        self.family, self.query, self._terms, self.row = family, query, terms, row
         self.size = family.sizes[query]
+
+    @property
+    def terms(self) -> Terms:
+        """Precondition: the class is possible."""
+        assert self._terms is not None
+        return self._terms
 
     @cached_property
     def layers(self) -> list:
@@ -246,7 +261,7 @@ class Cell:
     @cached_property
     def undecided(self) -> list[int]:
         """The rivals that may win somewhere in the cell."""
-        return [] if self.terms is None else np.flatnonzero(~(self.terms.minima[self.row] > 0)).tolist()
+        return [] if self._terms is None else np.flatnonzero(~(self.terms.minima[self.row] > 0)).tolist()
 
     def wrong(self, groups: tuple[Group, ...] | None, certain: Group | None) -> Counts:
         """Bounds for the wrong inputs, counting for `groups` and the rival `certain`, or (None) input by input."""
@@ -279,7 +294,7 @@ class Cell:
         ar, rivals = self.family.ar, self.undecided
         if self.size * len(rivals) > LISTED:
             raise Rejected(f"a cell of {self.size} inputs and {len(rivals)} rivals is too large to list")
-        certain = possible = False
+        certain, possible = np.zeros((2, self.size), bool)
         for start in range(0, len(rivals), width := max(1, ar.chunk // max(self.size, self.terms.low_factor[0].size))):
             low, high = self.terms.of_rivals(self.row, rivals[start : start + width])
             slack = ar.slack(np.maximum(np.abs(low), np.abs(high)).max((1, 2)).sum(), len(self.layers) + 1)

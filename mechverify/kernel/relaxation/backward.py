@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from mechverify.kernel.core.arithmetic import Arithmetic, Ball
+from mechverify.kernel.core.arithmetic import Arithmetic, Array, Ball
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.meter import reserve
-from mechverify.kernel.core.operations import function_of
+from mechverify.kernel.core.operations import function_of, is_function
 from mechverify.kernel.relaxation import lines
 from mechverify.kernel.relaxation.intervals import Cells, Intervals
 from mechverify.kernel.relaxation.lines import Curve, Ends
@@ -36,7 +36,7 @@ class Lines:
         planes."""
         return None
 
-    def multipliers(self, relaxed: "Relaxed", start: int, n: int):
+    def multipliers(self, relaxed: "Relaxed", start: int, n: int) -> Array | None:
         """Of what is known of the entries of node `n`: at least 0 where it is a lower bound, at most 0 where an upper
         one."""
         return None
@@ -51,7 +51,7 @@ class Relaxed(Intervals):
                  lines: Lines | None = None, shared: bool = False):  # fmt: skip
         self.lines = lines or Lines()
         self._curves: dict[int, Curve] = {}
-        self._defaults: dict[int, tuple] = {}
+        self._defaults: dict[int, list] = {}
         self.rows: dict[int, int] = {}  # how many forms of a node are bounded
         super().__init__(ar, graph, weights, roots, cells, shared)
 
@@ -154,7 +154,7 @@ class Relaxed(Intervals):
                     while self.graph.nodes[operand].op == "view":
                         self.ar.step(1, 0, 100)
                         (operand,) = self.graph.nodes[operand].args
-                    if function_of(self.graph.nodes[operand]) is None and self.graph.nodes[operand].op != "input":
+                    if not is_function(self.graph.nodes[operand]) and self.graph.nodes[operand].op != "input":
                         wanted.setdefault(operand, set()).add(node.op)
         return {n: ops for n, ops in wanted.items() if n not in self.fixed}
 
@@ -208,9 +208,9 @@ class Relaxed(Intervals):
             ar.where(use, constant, ar.exact(self.finite(level))),
         ], missing
 
-    def _known_balls(self, *balls: Ball):
+    def _known_balls(self, *balls: Ball) -> Array:
         """Where all of them are finite."""
-        known = True
+        known: Array = True
         for b in balls:
             low, high = self.ar.ends(b)
             known = known & self.ar.xp.isfinite(low) & self.ar.xp.isfinite(high)

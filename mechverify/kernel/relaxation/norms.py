@@ -187,8 +187,9 @@ def _product(known: "Intervals", n: int) -> Any | None:
     if len(inner) != 1 or nodes[inner[0]].op not in ("mul", "power") or nodes[inner[0]].attr not in (None, 2):
         return None
     operands = nodes[inner[0]].args
-    vectors = [_unit(known, operand) for operand in (operands if len(operands) == 2 else operands * 2)]
-    if any(v is None for v in vectors):
+    units = [_unit(known, operand) for operand in (operands if len(operands) == 2 else operands * 2)]
+    vectors = [unit for unit in units if unit is not None]
+    if len(vectors) < 2:
         return None
     size = prod(nodes[n].shape)
     if size * max(size, prod(nodes[inner[0]].shape)) > ROOM:
@@ -243,8 +244,9 @@ def _centred(known: "Intervals", c: int, factors: Any) -> Any:
     ar, xp = known.ar, known.ar.xp
     groups = factors > 0
     whole = _array(groups)
-    zero = _add_up_to_zero(known, c, whole.all(0)) & (whole.all(0) == whole.any(0)).all(-1)
-    zero &= whole.any(0).sum(-1) > 1
+    everywhere, somewhere = np.all(whole, 0), np.any(whole, 0)
+    zero = _add_up_to_zero(known, c, everywhere) & (everywhere == somewhere).all(-1)
+    zero &= somewhere.sum(-1) > 1
     if not zero.any():
         return factors
     use = ar.raw(np.broadcast_to(zero[None, :, None], whole.shape).copy()) & groups & (factors > LEAST)
@@ -261,7 +263,7 @@ def _add_up_to_zero(known: "Intervals", c: int, groups: np.ndarray) -> np.ndarra
     adds them is carried backwards in exact integers, up to a common factor, until nothing is left of it."""
     nodes, rows = known.graph.nodes, len(groups)
     if rows * max(prod(nodes[m].shape) for m in known.order[: known.place[c] + 1]) > ROOM:
-        return groups.any(1) & False  # too wide to hold
+        return np.zeros(rows, bool)  # too wide to hold
     zero = np.ones(rows, bool)
     pending: dict[int, np.ndarray] = {c: groups.astype(float).reshape(rows, *nodes[c].shape)}
     for n in reversed(known.order[: known.place[c] + 1]):
@@ -305,7 +307,7 @@ def _integral(known: "Intervals", n: int, k: np.ndarray) -> tuple[list[tuple[int
         case "view":
             shape = nodes[node.args[0]].shape
             form = np.zeros((len(k), prod(shape)))
-            np.add.at(form, (slice(None), entries(node.attr).ravel()), k.reshape(len(k), -1))
+            np.add.at(form.T, entries(node.attr).ravel(), k.reshape(len(k), -1).T)
             return [(node.args[0], form.reshape(len(k), *shape))], 1.0
         case "over_root":
             root = isqrt(node.attr)

@@ -87,15 +87,15 @@ class Linear(Row, ABC):
         return False
 
     @abstractmethod
-    def ball(self, known, n): ...
+    def ball(self, known, n) -> Ball: ...
 
     @abstractmethod
-    def ends(self, known, n, found): ...
+    def ends(self, known, n, found) -> Ends: ...
 
     @abstractmethod
-    def transposed(self, known, n, k): ...
+    def transposed(self, known, n, k) -> Forms: ...
 
-    def back(self, known, start, n, k):
+    def back(self, known, start, n, k) -> tuple[Forms, Ball | None]:
         return self.transposed(known, n, k), None
 
 
@@ -104,7 +104,7 @@ class Curved(Row, ABC):
         return False
 
     @abstractmethod
-    def ends(self, known, n, found): ...
+    def ends(self, known, n, found) -> Ends: ...
 
 
 class Fixed(Linear):

@@ -201,7 +201,7 @@ class Rewriting:
 
     def __init__(self, job: Job):
         claim = job.claim
-        self.graph = claim.graph.copy()
+        self.graph = job.further()
         self.roots = rewritten(self.graph, claim.output, (*claim.where, *claim.cases))
         if not self.roots.values.issuperset(self.roots.conditions):
             raise Rejected("a condition doesn't depend on the input")

@@ -60,10 +60,9 @@ class Tables:
                     for end in (model.ar.lower, model.ar.upper)
                 )
                 parts[n].append([np.broadcast_to(e, (count, e.shape[1])) for e in ends])
-        self.of |= {
-            n: Table(*map(np.concatenate, zip(*part, strict=True)), reads[n].reshape(-1, self.length))
-            for n, part in parts.items()
-        }
+        for n, part in parts.items():
+            low, high = map(np.concatenate, zip(*part, strict=True))
+            self.of[n] = Table(low, high, reads[n].reshape(-1, self.length))
         for n in where:
             if n in self.of:
                 ends = self.of[n].high.T, self.of[n].reads
@@ -83,7 +82,7 @@ class Tables:
                 counts &= ~(rows[:, None] & table.reads[:, reads].all(1))
             ends[0].append(np.where(counts, table.low, np.inf).min(0))
             ends[1].append(np.where(counts, table.high, -np.inf).max(0))
-        return tuple(map(np.stack, ends))
+        return np.stack(ends[0]), np.stack(ends[1])
 
 
 def _cost(graph: Graph, n: int, ar: Arithmetic) -> int:

@@ -75,14 +75,19 @@ class Statement(NamedTuple):
 
 
 def state(theorem: Theorem) -> Statement:
-    return _accuracy(theorem) if isinstance(theorem, AccuracyTheorem) else _bounds(theorem)
+    if isinstance(theorem, AccuracyTheorem):
+        return _accuracy(theorem)
+    assert isinstance(theorem, RangeTheorem)  # there are two kinds
+    return _bounds(theorem)
 
 
 def listing(theorem: Theorem) -> Listing:
     """The nodes of the graph that the sentence speaks of, and all that they need; a mechanism's come first."""
-    claim = theorem.claim
     if isinstance(theorem, AccuracyTheorem):
+        claim = theorem.claim
         return Listing(claim.graph, [claim.sites[claim.site], claim.target])
+    assert isinstance(theorem, RangeTheorem)  # there are two kinds
+    claim = theorem.claim
     lemmas = {claim.sites[s] for lemma in theorem.lemmas for s in lemma[:2]}
     return Listing(claim.graph, [*{claim.sites[claim.site], *claim.where, *lemmas}])
 
@@ -182,14 +187,15 @@ def _accuracy(theorem: AccuracyTheorem) -> Statement:
     if equals == nodes.name(claim.target):
         equals += f" of a {_graph(nodes)}"
     margin = f", by more than {number(claim.margin)}" if claim.margin else ""
-    threshold = "" if claim.at_least is None else f", on at least {claim.at_least} of them"
+    least = "" if claim.at_least is None else f"at least {claim.at_least.numerator}/{claim.at_least.denominator}"
+    threshold = f", on {least} of them" if least else ""
     return Statement(
         **_common(theorem),
         claim=f"strict argmax {subject} = {equals}{margin}{threshold}{_where(shared)}",
         subject=subject,
         equals=equals + _where(shared),
         margin=number(claim.margin),
-        threshold="" if claim.at_least is None else f"at least {claim.at_least}",
+        threshold=least,
         given=(),
         lemmas=(),
         model=f"{claim.architecture}, weights sha256 {claim.weights_sha256}",
@@ -243,10 +249,12 @@ def _ends(claim: Claim, n: int, tokens: np.ndarray, inputs: Sequence[np.ndarray]
 
 
 def _evaluated(claim: Claim, n: int, tokens: np.ndarray, inputs: Sequence[np.ndarray], ar: Any) -> list[list[Fraction]]:
-    ball = Evaluation(claim.graph, claim.weights, Real(ar), tokens[None], inputs=inputs)[n]
-    unit, size = Fraction(2) ** ball.exponent, prod(claim.graph.nodes[n].shape)
+    values = Evaluation(claim.graph, claim.weights, Real(ar), tokens[None], inputs=inputs)
+    ball, size = values[n], prod(claim.graph.nodes[n].shape)
+    unit = Fraction(2) ** ball.exponent
     ends = ball.map(np.ravel).mid, ar.lower(ball).ravel(), ar.upper(ball).ravel()
-    return [[Fraction(v) * unit for v in np.broadcast_to(end, size).tolist()] for end in ends]
+    lists = [np.broadcast_to(end, size).tolist() for end in ends]
+    return [[Fraction(v) * unit for v in numbers] for numbers in lists]
 
 
 def _near(value: Fraction) -> float:
@@ -276,6 +284,8 @@ def _bounds(theorem: RangeTheorem) -> Statement:
     threshold = _thresholds(claim)
     what = f"every entry {threshold}" if threshold else "the range of"
     given = tuple(_condition(claim, formulas, n) for n in claim.where)
+    examples = tuple(("broken at", text) for text in _told(theorem, formulas))
+    lemmas = tuple(_lemma(claim, formulas, lemma) for lemma in theorem.lemmas)
     return Statement(
         **_common(theorem),
         claim=f"{what}: {subject}{count}{_where(shared)}" if threshold else f"{what} {subject}{count}{_where(shared)}",
@@ -284,12 +294,12 @@ def _bounds(theorem: RangeTheorem) -> Statement:
         margin="",
         threshold=threshold,
         given=given,
-        lemmas=tuple(_lemma(claim, formulas, lemma) for lemma in theorem.lemmas),
+        lemmas=lemmas,
         model=f"{_graph(nodes)}, weights sha256 {claim.weights_sha256}",
         assumed=(),
-        asserted=(*_asserted(claim), *_named(formulas, nodes)),
+        asserted=(*_asserted(claim), *_named(formulas, nodes)),  # once all that has names is written
         proved=(*_satisfied(theorem), *_range(theorem)),
-        examples=tuple(("broken at", text) for text in _told(theorem, formulas)),
+        examples=examples,
     )
 
 
@@ -360,7 +370,7 @@ def _satisfied(theorem: RangeTheorem) -> Rows:
     """A theorem about no input at all is true as well."""
     if not theorem.claim.where:
         return []
-    count = len(theorem.points)
+    count = len(_different(theorem))
     some = f"satisfied by inputs that were replayed: {count}"
     return [("conditions", some if count else "no input that satisfies them was replayed: there may be none")]
 
@@ -424,21 +434,29 @@ def _range(theorem: RangeTheorem) -> Rows:
     if proved:
         mean = about(sum(proved) / len(proved), up=True)
         text = f"mean {mean}, largest {about(max(proved), up=True)} (rounded up)"
-        if reached:
+        if reached and any(reached):
             least = about(sum(reached) / len(reached), up=False)
             text += f"; inputs that were replayed reach a mean width of {least} (rounded down)"
         rows.append(("proved width", text))
     for i in range(min(FIRST, claim.outputs)):
         if np.isfinite(low[i]) or np.isfinite(high[i]):
             ends = f"{_end(low[i], up=False)} to {_end(high[i], up=True)} (rounded outwards)"
-            reached = ""
-            if attained is not None:
-                least, most = float(attained.high[:, i].min()), float(attained.low[:, i].max())
-                reached = f"; reached {_end(least, up=True)} to {_end(most, up=False)} (rounded inwards)"
+            reached = "" if attained is None else _reached(attained.low[:, i], attained.high[:, i])
             rows.append((f"entry {i}", f"{ends}{reached}"))
     if claim.outputs > FIRST:
         rows.append(("", f"and {claim.outputs - FIRST} more (--json has all)"))
     return rows
+
+
+def _reached(low: np.ndarray, high: np.ndarray) -> str:
+    """What the values at replayed inputs, each in a range [inputs], surely span; where rounding leaves nothing of that,
+    as it does for a single input, about where they are."""
+    least, most = float(high.min()), float(low.max())
+    if not np.isfinite([least, most]).all():
+        return ""
+    if Fraction(about(least, up=True)) <= Fraction(about(most, up=False)):
+        return f"; reached {about(least, up=True)} to {about(most, up=False)} (rounded inwards)"
+    return f"; reached about {_near((Fraction(least) + Fraction(most)) / 2):.7g}"
 
 
 def _end(value: float, up: bool) -> str:
@@ -449,12 +467,23 @@ def widths(theorem: RangeTheorem) -> tuple[list[Fraction], list[Fraction]]:
     """Of each entry's proved range, and how far apart the values are at inputs that were replayed; empty where some
     entry has no such number."""
     attained = theorem.attained
-    reached = Range(attained.high.min(0), attained.low.max(0)) if attained is not None else None
-    return tuple(
-        [Fraction(b) - Fraction(a) for a, b in zip(*(end.tolist() for end in ends), strict=True)]
-        if ends is not None and np.isfinite(ends).all() else []
-        for ends in (theorem.range, reached)
-    )  # fmt: skip
+    if attained is None:
+        return _apart(theorem.range), []
+    least = attained.high.min(0)
+    return _apart(theorem.range), _apart(Range(least, np.maximum(attained.low.max(0), least)))
+
+
+def _apart(ends: Range) -> list[Fraction]:
+    """How far apart each entry's ends are; nothing where one of them is infinite."""
+    if not np.isfinite(ends).all():
+        return []
+    return [Fraction(b) - Fraction(a) for a, b in zip(ends.low.tolist(), ends.high.tolist(), strict=True)]
+
+
+def _different(theorem: RangeTheorem) -> list[int]:
+    """Rows of the replayed inputs, each input once: a file may list one twice."""
+    rows = zip(theorem.tokens.tolist(), theorem.points.tolist(), strict=True)
+    return sorted({(*ids, *point): k for k, (ids, point) in enumerate(rows)}.values())
 
 
 class Broken(NamedTuple):
@@ -472,7 +501,8 @@ def broken(theorem: RangeTheorem) -> list[Broken]:
     claim, found = theorem.claim, []
     if theorem.attained is None:
         return []
-    for k, (low, high) in enumerate(zip(*(end.tolist() for end in theorem.attained), strict=True)):
+    ends = [end.tolist() for end in theorem.attained]
+    for k, low, high in ((k, ends[0][k], ends[1][k]) for k in _different(theorem)):
         here = [Broken(t - Fraction(v), k, i, True)
                 for i, (t, v) in enumerate(zip(claim.least or [], high, strict=False)) if -inf < v < t]  # fmt: skip
         here += [Broken(Fraction(v) - t, k, i, False)
@@ -483,19 +513,20 @@ def broken(theorem: RangeTheorem) -> list[Broken]:
 
 
 def _told(theorem: RangeTheorem, formulas: Formulas) -> list[str]:
-    if theorem.verdict != "REFUTED":
+    attained = theorem.attained
+    if theorem.verdict != "REFUTED" or attained is None:
         return []
     texts, worst = [], broken(theorem)
     for b in worst[:SHOWN]:
         if b.entry is None:
             texts.append(f"{_at(theorem, b.point)}: a threshold is broken, by less than float64 shows")
             continue
-        low, high = (float(end[b.point, b.entry]) for end in theorem.attained)
+        low, high = (float(end[b.point, b.entry]) for end in attained)
         how = f"{'below' if b.short else 'above'} by at least {about(b.by, up=False)}"
         value = f"entry {b.entry} is from {about(low, up=False)} to {about(high, up=True)} (rounded outwards)"
         texts.append(f"{_at(theorem, b.point)}: {value}, {how}")
-        texts += _seen(theorem, formulas, b)
-    return texts + ([f"and {len(worst) - SHOWN} more, by less"] if len(worst) > SHOWN else [])
+        texts += _seen(theorem, formulas, b.point, b.entry)
+    return texts + ([f"and {len(worst) - SHOWN} more, by no more"] if len(worst) > SHOWN else [])
 
 
 def _at(theorem: RangeTheorem, k: int) -> str:
@@ -504,17 +535,17 @@ def _at(theorem: RangeTheorem, k: int) -> str:
     return " and ".join([*([f"ids [{listed(ids)}]"] if ids else []), *([near] if point else [])])
 
 
-def _seen(theorem: RangeTheorem, formulas: Formulas, b: Broken) -> list[str]:
-    """About the values of the entries of sites that a broken expression speaks of."""
+def _seen(theorem: RangeTheorem, formulas: Formulas, k: int, entry: int) -> list[str]:
+    """About the values, at a replayed input, of the entries of sites that a broken expression speaks of."""
     claim, start, inputs = theorem.claim, 0, []
     if not (roots := added(claim)):
         return []
-    point = theorem.points[b.point]
+    point = theorem.points[k]
     for shape in claim.shapes:
         inputs.append(point[None, start : start + prod(shape)].reshape(1, *shape))
         start += prod(shape)
-    spoken = list(sites(claim, formulas, roots[b.entry]).items())[:FIRST]
-    values = [(text, _ends(claim, n, theorem.tokens[b.point], inputs)[0][0]) for text, n in spoken]
+    spoken = list(sites(claim, formulas, roots[entry]).items())[:FIRST]
+    values = [(text, _ends(claim, n, theorem.tokens[k], inputs)[0][0]) for text, n in spoken]
     return [f"there {text} is about {_near(value):.9g}" for text, value in values]
 
 

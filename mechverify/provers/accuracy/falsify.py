@@ -1,0 +1,137 @@
+"""Look for wrong inputs before trying to prove that there are none (or few)."""
+
+import numpy as np
+import torch
+
+from mechverify.graph.run import TorchRunner
+from mechverify.kernel.core.accuracy import decide, surely_wrong
+from mechverify.kernel.core.errors import Rejected, Stopped
+from mechverify.provers.accuracy.problem import AccuracyProblem, Evidence
+from mechverify.provers.base import Budget
+
+SAMPLES, BATCH = 2**17, 2**12
+KEEP, WORST = 2**13, 64  # wrong inputs that are replayed: the worst first, the rest as they were drawn
+STARTS, ROUNDS = 64, 12  # of the greedy search
+EXACTLY, REPLAY = 8, 2e9  # wrong inputs to replay in exact arithmetic, and units of work of each
+GRID = 2.0**-24
+CLOSE = 2.0**-20  # a margin up to here is worth the kernel's look; torch's float64 errs by much less
+
+
+def falsify(problem: AccuracyProblem, budget: Budget, seed: int = 0) -> Evidence:
+    """Uniform samples (every input of a small domain), then greedy single-token changes from the smallest
+    margins. The model runs in torch; which inputs are wrong is the kernel's word, so that they are the same
+    whatever the number of threads."""
+    rng = np.random.default_rng(seed)
+    margins = Margins(problem)
+    allowed = [np.array(ids) for ids in problem.domain.tokens]
+    inputs, margin = [], []
+    every = problem.domain.size <= SAMPLES
+    total = problem.domain.size if every else SAMPLES
+    for start in range(0, total, BATCH):
+        budget.progress("looking for wrong inputs", start / total)
+        if every:
+            batch = problem.domain.inputs(start, min(start + BATCH, total))
+        else:
+            batch = np.stack([rng.choice(ids, BATCH) for ids in allowed], -1)
+        inputs.append(batch)
+        margin.append(margins(batch))
+        if budget.spent():
+            break
+    sampled, sampled_margin = np.concatenate(inputs), np.concatenate(margin)
+    accuracy = float((sampled_margin > 0).mean())
+    searched, searched_margin = sampled, sampled_margin
+    if (sampled_margin <= 0).sum() < 16 and not every and not budget.spent():
+        best = sampled[np.argsort(sampled_margin, kind="stable")[:STARTS]]
+        found, found_margin = _greedy(margins, allowed, best, budget)
+        searched = np.concatenate([sampled, found])
+        searched_margin = np.concatenate([sampled_margin, found_margin])
+    candidates = np.flatnonzero(searched_margin <= CLOSE)
+    worst = candidates[np.argsort(searched_margin[candidates], kind="stable")][:WORST]
+    candidates = np.concatenate([worst, candidates])
+    unique = np.unique(searched[candidates], axis=0, return_index=True)[1]
+    wrong = searched[candidates[np.sort(unique)[:KEEP]]]
+    least = float(searched_margin.min())
+    return Evidence(*_replay(problem, margins, wrong), accuracy, len(sampled), least)
+
+
+def _replay(problem: AccuracyProblem, margins: "Margins", wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The inputs that are surely wrong, and the outputs that win there."""
+    if not len(wrong):
+        return wrong, np.zeros(0, np.int64)
+    with np.errstate(all="ignore"):
+        try:
+            sure = decide(problem.job, wrong)[1]
+        except Rejected:  # an overflow, of any of them
+            sure = np.zeros(len(wrong), bool)
+        except Stopped:  # time is up: none was replayed
+            return wrong[:0], np.zeros(0, np.int64)
+        if not sure.any():  # ties, say: float64 can't tell
+            sure[:EXACTLY] = [_surely_wrong(problem, wrong[i : i + 1]) for i in range(min(EXACTLY, len(wrong)))]
+    return wrong[sure], margins.winner(wrong[sure])
+
+
+def _surely_wrong(problem: AccuracyProblem, one: np.ndarray) -> bool:
+    ar = problem.job.ar
+    limit, ar.limit = ar.limit, ar.work + REPLAY
+    try:
+        return bool(surely_wrong(problem.job, one)[0])
+    except (Rejected, Stopped):
+        return False
+    finally:
+        ar.limit = limit
+
+
+class Margins:
+    """logit[target] - largest other logit - the claim's margin, in float64, rounded to a grid far coarser than its
+    rounding errors, so that ties are broken by position; -inf where the target is no output."""
+
+    def __init__(self, problem: AccuracyProblem):
+        self.claim = problem.claim
+        self.run = TorchRunner(problem.claim.graph, problem.claim.weights, torch.float64)
+
+    def __call__(self, inputs: np.ndarray) -> np.ndarray:
+        parts = [self._batch(inputs[i : i + BATCH]) for i in range(0, len(inputs), BATCH)]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def _others(self, inputs: np.ndarray):
+        logits = self.run.real(self.claim.output, inputs).clone()
+        target = torch.from_numpy(np.array(self.run(self.claim.target, inputs)))
+        possible = (target >= 0) & (target < logits.shape[-1])
+        at = torch.where(possible, target, 0)[:, None]
+        right = logits.gather(1, at)[:, 0]
+        return logits.scatter(1, at, -torch.inf), right, possible
+
+    def _batch(self, inputs: np.ndarray) -> np.ndarray:
+        others, right, possible = self._others(inputs)
+        margin = torch.round((right - others.amax(1) - float(self.claim.margin)) / GRID) * GRID
+        return torch.where(possible, margin, -torch.inf).numpy()
+
+    def winner(self, inputs: np.ndarray) -> np.ndarray:
+        """The output that beats the target."""
+        parts = [self._others(inputs[i : i + BATCH])[0].argmax(1).numpy() for i in range(0, len(inputs), BATCH)]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def _greedy(margins: Margins, allowed: list[np.ndarray], best: np.ndarray, budget: Budget):
+    """Change one token at a time, always to the smallest margin, from each row of `best`."""
+    seen, seen_margin = [best], [margins(best)]
+    current, current_margin = best.copy(), seen_margin[0]
+    for turn in range(ROUNDS):
+        budget.progress("searching for the smallest margin", turn / ROUNDS)
+        trials = []
+        for position, ids in enumerate(allowed):
+            changed = np.repeat(current[:, None], len(ids), 1)
+            changed[:, :, position] = ids
+            trials.append(changed)
+        neighbours = np.concatenate(trials, 1)
+        value = margins(neighbours.reshape(-1, neighbours.shape[-1])).reshape(len(current), -1)
+        pick = value.argmin(1)
+        rows = np.arange(len(current))
+        improved = value[rows, pick] < current_margin
+        if not improved.any() or budget.spent():
+            break
+        current = np.where(improved[:, None], neighbours[rows, pick], current)
+        current_margin = np.where(improved, value[rows, pick], current_margin)
+        seen.append(current)
+        seen_margin.append(current_margin)
+    return np.concatenate(seen), np.concatenate(seen_margin)

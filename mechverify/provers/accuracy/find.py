@@ -1,0 +1,89 @@
+"""The provers of claims about accuracy, from cheap to dear: falsify first, then each that can, until all is known."""
+
+from fractions import Fraction
+from math import ceil
+
+from mechverify.claims.claim import Accuracy
+from mechverify.claims.errors import ClaimError
+from mechverify.kernel.core.accuracy import Counts
+from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
+from mechverify.provers.accuracy.enumerate import Enumerate
+from mechverify.provers.accuracy.falsify import GRID, falsify
+from mechverify.provers.accuracy.fold import Fold
+from mechverify.provers.accuracy.margin import largest_margin
+from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence, Findings, united
+from mechverify.provers.accuracy.strategies import chosen
+from mechverify.provers.base import Budget, Prover, failure
+
+SHOWN = 16  # wrong inputs listed in a certificate, or as many as refute the claim
+
+# Enumeration decides a small domain; it is also the last resort on one of moderate size.
+PROVERS: list[Prover[AccuracyProblem, Evidence, Attempt]] = [Enumerate(limit=2**14), Fold(), Enumerate(limit=2**18)]
+
+
+def find_accuracy(claim: Accuracy, semantics: str, budget: Budget) -> Findings:
+    """Postcondition: nothing of it was checked."""
+    problem = AccuracyProblem.of(claim, semantics, budget.watch)
+    evidence = falsify(problem, budget)
+    if claim.margin is None and (margin := _largest_margin(problem, evidence, budget)):
+        claim = Accuracy(claim.output, equals=claim.equals, over=claim.over, at_least=claim.at_least, margin=margin)
+        problem = AccuracyProblem.of(claim, semantics, budget.watch)
+    reasons: list[str] = []
+    attempts, untried = [_listed(problem, evidence)], False
+    for prover in PROVERS:
+        if problem.settled(united(attempts).right):
+            break
+        if budget.spent():
+            untried = True
+            break
+        try:
+            reason = prover.accepts(problem, evidence)
+            if reason is None:
+                attempts.append(prover.prove(problem, evidence, budget))
+                untried |= budget.spent()
+                continue
+        except Stopped:
+            untried = True
+            break
+        except Exception as error:  # say, weights so large that enclosures overflow
+            reason = failure(error)
+        reasons = [*(r for r in reasons if r != f"{prover.name}: {reason}"), f"{prover.name}: {reason}"]
+    if untried and not problem.settled(united(attempts).right):
+        reasons.append(budget.why)
+    return Findings(problem, claim.output.model.data, evidence, attempts, reasons)
+
+
+def followed(claim: Accuracy, strategy: str, semantics: str, budget: Budget) -> Findings:
+    """One strategy, and nothing else: nobody looks for wrong inputs, so that the proof is the strategy's alone."""
+    problem, row = AccuracyProblem.of(claim, semantics, budget.watch), chosen(strategy)
+    nothing = Attempt(None, Counts(0, problem.domain.size))
+    try:
+        found = row.find(problem, budget)
+    except Unsupported as error:
+        raise ClaimError(f"--strategy {strategy}: {error} (it needs: {row.precondition})") from None
+    except Stopped:
+        found = nothing
+    reasons = [budget.why] if budget.spent() else []
+    return Findings(problem, claim.output.model.data, None, [nothing, found], reasons)
+
+
+def _largest_margin(problem: AccuracyProblem, evidence: Evidence, budget: Budget) -> Fraction | None:
+    """The margin to claim where any will do; zero, or None, where no better one was found."""
+    try:
+        return largest_margin(problem, evidence.least, budget)
+    except Stopped:
+        return None
+    except Rejected:  # no short fold: then all inputs were seen, or none is proved
+        least = (evidence.least - 2 * GRID) * (1 - 1e-6)
+        return Fraction(least) if least > 0 and evidence.samples == problem.domain.size else None
+
+
+def _listed(problem: AccuracyProblem, evidence: Evidence) -> Attempt:
+    """The wrong inputs that were found, as a proof: a few, or enough to refute the claim."""
+    known, size = len(evidence.wrong), problem.domain.size
+    if not known:
+        return Attempt(None, Counts(0, size))
+    enough = 1 if problem.at_least is None else size - ceil(problem.at_least * size) + 1
+    listed = enough if SHOWN < enough <= known else min(SHOWN, known)
+    proof = {"rule": "counterexample", "inputs": evidence.wrong[:listed].tolist()}
+    return Attempt(proof, Counts(0, size - listed))

@@ -1,0 +1,58 @@
+"""Find the largest margin that rule fold proves on all inputs."""
+
+from fractions import Fraction
+
+import numpy as np
+
+from mechverify.kernel.core.errors import Rejected, Stopped
+from mechverify.kernel.fold.rule import Family
+from mechverify.provers.accuracy.fold import terms_of
+from mechverify.provers.accuracy.problem import AccuracyProblem
+from mechverify.provers.base import Budget
+
+ROUNDS, CLOSE = 12, 1e-9  # of the secant; relative change at which it stops
+DIGITS = 9  # decimal places of the margin that is claimed
+
+
+def largest_margin(problem: AccuracyProblem, seen: float, budget: Budget) -> Fraction | None:
+    """A margin that rule fold should prove on every input, found below the least one `seen`; None if not even zero.
+
+    A cell's least sum of terms is concave in the margin (a minimum of linear functions), so the secant through a
+    margin that a cell reaches and one that it doesn't meets zero at a margin that it reaches. Each round keeps the
+    cells that bind. Raises Unsupported where the rule doesn't apply.
+    """
+    partition = problem.partition
+    if seen <= 0 or any(not 0 <= key[0] < problem.claim.outputs for key in partition.keys):
+        return None
+
+    def least(keys: list[tuple[int, ...]], margin: float) -> dict[tuple, float]:
+        """The least sum of every cell of these classes."""
+        found = {}
+        for i, key in enumerate(keys):
+            budget.progress(f"the largest margin: {margin:.6g}?", i / len(keys))
+            for cell in Family(partition, key, Fraction(margin)).cells():
+                found[key, cell.query] = float(terms_of(cell).minima[cell.row].min())
+        return found
+
+    proved = None
+    with np.errstate(all="ignore"):
+        try:
+            high = seen * (1 + 1e-6)
+            beyond = {cell: value for cell, value in least(partition.keys, high).items() if not value > 0}
+            if not beyond:
+                proved = seen
+            keys, margin = sorted({key for key, _ in beyond}), 0.0
+            for _ in range(ROUNDS if beyond else 0):
+                reached = least(keys, margin)
+                if budget.spent() or not all(reached[cell] > 0 for cell in beyond):
+                    break
+                proved = margin
+                step = min((high - margin) * reached[c] / (reached[c] - beyond[c]) for c in beyond)
+                if step <= CLOSE * high:
+                    break
+                margin += step * (1 - CLOSE)
+        except Rejected:  # say, weights so large that enclosures overflow
+            return None
+        except Stopped:  # time is up: what is proved stands
+            pass
+    return None if proved is None else Fraction(int(proved * (1 - CLOSE) * 10**DIGITS), 10**DIGITS)

@@ -1,0 +1,66 @@
+"""Inputs where a captured model's output is small or large: sampling, then gradient steps."""
+
+import numpy as np
+import torch
+
+from mechverify.provers.base import Budget
+from mechverify.provers.ranges.inputs import CLEARLY, Inputs
+from mechverify.provers.ranges.problem import RangeProblem
+
+SAMPLES, STEPS, RESTARTS = 4_096, 60, 32  # inputs drawn at random; gradient steps, from how many of the best
+
+
+def sample(problem: RangeProblem, budget: Budget, seed: int) -> Inputs:
+    """Random inputs, half of them corners; those that satisfy the claim's conditions (maybe none)."""
+    rng, domain = np.random.default_rng(seed), problem.domain
+    graph = problem.claim.graph
+    numbers = sum(int(np.prod(graph.nodes[m].shape)) for m in graph.ancestors([problem.claim.output])
+                  if graph.nodes[m].op not in ("weight", "constant"))  # fmt: skip
+    batch = max(64, min(SAMPLES, 2**24 // max(1, numbers)))
+    budget.progress("sampling", None)
+    share = rng.random((batch, len(domain.low)))
+    share[batch // 2 :] = np.round(share[batch // 2 :])
+    low, high = problem.own
+    points = np.clip((1 - share) * low + share * high, low, high)  # it may round outside
+    tokens = (
+        np.stack([rng.choice(np.array(t), batch) for t in domain.tokens], -1)
+        if domain.tokens
+        else np.zeros((batch, 0), np.int64)
+    )
+    return Inputs.allowed(tokens, points, *problem.values(tokens, torch.from_numpy(points)))
+
+
+def climb(problem: RangeProblem, budget: Budget, inputs: Inputs, steps: int) -> Inputs | None:
+    """Where each entry is smallest, and then largest, [2 entries]: the best of `inputs`, moved by gradient steps."""
+    n = problem.claim.outputs
+    if not len(inputs.values):
+        return None
+    starts = max(1, min(RESTARTS, 512 // n, len(inputs.values)))
+    order = np.argsort(inputs.values, 0)
+    start = np.concatenate([order[:starts], order[::-1][:starts]], 1).ravel()  # [starts, 2 entries]
+    sign = np.tile(np.repeat([1.0, -1.0], n), starts)
+    entry = np.tile(np.arange(n), 2 * starts)
+    best = inputs.at(start)
+    tokens, points = best.tokens, torch.from_numpy(best.points)
+    if points.shape[1]:
+        low, high = map(torch.from_numpy, problem.own)
+        reach = torch.nan_to_num(high - low)
+        rows, signs = torch.arange(len(entry)), torch.from_numpy(sign)
+        for step in range(steps):
+            if budget.spent():
+                break
+            budget.progress("gradient steps", step / steps)
+            moving = points.clone().requires_grad_()
+            values, least = problem.values(tokens, moving)
+            (slope,) = torch.autograd.grad((values[rows, entry] * signs).sum(), moving)
+            reached = values.detach().numpy()
+            better = (reached[rows, entry] - best.values[rows, entry]) * sign < 0
+            better &= least.numpy() >= 0
+            best = Inputs(
+                tokens, np.where(better[:, None], points.numpy(), best.points),
+                np.where(better[:, None], reached, best.values), np.where(better, least.numpy() > CLEARLY, best.clear),
+            )  # fmt: skip
+            rate = 0.5 * (1 - step / steps)
+            points = torch.clamp(points - rate * reach * torch.nan_to_num(slope).sign(), low, high)
+    score = (best.values[np.arange(len(entry)), entry] * sign).reshape(starts, 2 * n)
+    return best.at(score.argmin(0) * 2 * n + np.arange(2 * n))

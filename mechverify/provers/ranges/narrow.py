@@ -1,0 +1,126 @@
+"""Narrower ranges: halve coordinates, optimise lines."""
+
+import numpy as np
+import torch
+
+from mechverify.certificate.write import Proof
+from mechverify.kernel.core.domain import Domain
+from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
+from mechverify.provers.base import Budget
+from mechverify.provers.ranges.cells import estimated_ends, kernel_ranges, middle_of
+from mechverify.provers.ranges.known import Found, Known, meet, unite
+from mechverify.provers.ranges.leaves import optimised_leaves
+from mechverify.provers.ranges.problem import FEW, RangeProblem
+
+CELLS, CANDIDATES, WORTH = 256, 12, 0.995  # at most so many cells; a cut's least gain
+CHOOSING, CHECKING, OPTIMISING = 10.0, 40.0, 40.0  # seconds: for choosing cuts, relaxing cells, optimising lines
+OPTIMISED = 2  # halvings before slopes are optimised
+
+
+class Lines:
+    """Optimised lines on the whole domain."""
+
+    name = "optimised lines"
+
+    def accepts(self, problem: RangeProblem, known: Known) -> str | None:
+        dear = problem.asks and len(problem.domain.low) > FEW  # cells are: these first
+        return None if known.method == "optimised" or (known.method == "branching" and dear) else ""
+
+    def prove(self, problem: RangeProblem, known: Known, budget: Budget) -> Found:
+        return _with_optimised_lines(problem, budget, known.found, [])
+
+
+class Narrow:
+    """The better of two proofs, entry by entry: many cells with the kernel's lines, few with optimised ones."""
+
+    name = "cells"
+
+    def accepts(self, problem: RangeProblem, known: Known) -> str | None:
+        by_cases = problem.claim.cases and known.cases
+        return None if known.method == "branching" and not problem.asks and not by_cases else ""
+
+    def prove(self, problem: RangeProblem, known: Known, budget: Budget) -> Found:
+        found, cuts = known.found, list[int]()
+        try:
+            with budget.within(CHOOSING):
+                cuts = _cuts(problem, budget)
+            while 2 ** len(cuts) * problem.seconds > CHECKING:  # side by side, they take less
+                cuts.pop()
+            if cuts:
+                budget.progress(f"{2 ** len(cuts):,} cells", None)
+                parts = _parts(problem.domain, cuts)
+                with budget.within(CHECKING), budget.rehearsing():
+                    range_ = meet(found.range, unite(kernel_ranges(problem, parts)))
+                found = Found(_tree(cuts, [problem.linear] * len(parts), problem.domain), range_, False, found.reasons)
+        except (Rejected, Unsupported) as error:  # what is proved already stands
+            found.reasons.append(f"{self.name}: {error}")
+        except Stopped:
+            why = budget.why if budget.spent() else f"not within {CHECKING:.0f} s"
+            found.reasons.append(f"{self.name}: {why}")
+        return _with_optimised_lines(problem, budget, found, cuts[:OPTIMISED])
+
+
+def _cuts(problem: RangeProblem, budget: Budget) -> list[int]:
+    """Coordinates to halve one after another, in every cell: each time the one, of those that move the output most,
+    that makes the output's range narrowest; until it is no longer worth a doubling."""
+    domain, cuts = problem.domain, []
+    while len(domain.low) and 2 ** (len(cuts) + 1) <= CELLS and not budget.spent():
+        budget.progress(f"choosing the next of {len(cuts)} cuts", None)
+        part = _parts(domain, cuts)[0]
+        middle = torch.from_numpy((part.low + part.high) / 2)[None].requires_grad_()
+        tokens = np.array([[t[0] for t in domain.tokens]], np.int64).reshape(1, -1)
+        (slope,) = torch.autograd.grad(problem.values(tokens, middle)[0].abs().sum(), middle)
+        influence = slope[0].abs().numpy() * (part.high - part.low)
+        likely = [int(c) for c in np.argsort(-influence)[:CANDIDATES] if part.high[c] > part.low[c]]
+        if not likely:
+            break
+        halves = [half for c in likely for half in part.cut(c, middle_of(part, c))]
+        try:
+            low, high = estimated_ends(problem, [part, *halves])
+        except Stopped:
+            break
+        alone = (high[0] - low[0]).mean()
+        low, high = (a[1:].reshape(len(likely), 2, -1) for a in (low, high))
+        widths = (high.max(1) - low.min(1)).mean(1)
+        if not widths.min() < WORTH * alone:
+            break
+        cuts.append(likely[int(widths.argmin())])
+    return cuts
+
+
+def _with_optimised_lines(problem: RangeProblem, budget: Budget, found: Found, cuts: list[int]) -> Found:
+    """With optimised lines on the parts that `cuts` make. What was found before stands beside it, unless it is worse
+    in every entry."""
+    if budget.spent():
+        return found
+    budget.progress("optimising slopes", None)
+    while cuts and 2 ** len(cuts) * problem.seconds > CHECKING:
+        cuts = cuts[:-1]
+    parts = _parts(problem.domain, cuts)
+    try:
+        leaves = optimised_leaves(problem, parts, budget, seconds=OPTIMISING)
+        range_ = unite([found for _, found in leaves])
+    except Stopped:
+        found.reasons.append(f"optimised lines: {budget.why if budget.spent() else f'not within {OPTIMISING:.0f} s'}")
+        return found
+    except (Rejected, Unsupported) as error:  # what the kernel's own lines prove stands
+        found.reasons.append(f"optimised lines: {error}")
+        return found
+    return found.beside(_tree(cuts, [leaf for leaf, _ in leaves], problem.domain), range_)
+
+
+def _parts(domain: Domain, cuts: list[int]) -> list[Domain]:
+    parts = [domain]
+    for c in cuts:
+        parts = [half for part in parts for half in part.cut(c, middle_of(part, c))]
+    return parts
+
+
+def _tree(cuts: list[int], leaves: list[Proof], domain: Domain) -> Proof:
+    """The proof that cuts `domain` like _parts, and has these leaves."""
+    if not cuts:
+        return leaves[0]
+    first, half = cuts[0], len(leaves) // 2
+    inside, outside = domain.cut(first, at := middle_of(domain, first))
+    return {"rule": "split", "coordinate": first, "at": at.hex(), "inside": _tree(cuts[1:], leaves[:half], inside),
+            "outside": _tree(cuts[1:], leaves[half:], outside)}  # fmt: skip

@@ -1,0 +1,103 @@
+"""A claim about ranges as the search sees it."""
+
+import numpy as np
+import torch
+
+from mechverify.certificate.write import Proof, claim_document
+from mechverify.claims.claim import Bounds
+from mechverify.claims.errors import ClaimError
+from mechverify.graph.run import TorchRunner
+from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.domain import Domain
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.float64 import Float64, float_above, float_below
+from mechverify.kernel.core.kinds import read_claim
+from mechverify.kernel.core.meter import Watch
+from mechverify.kernel.core.ranges import Range
+from mechverify.kernel.relaxation import rule as linear
+from mechverify.provers.ranges.known import Found
+from mechverify.relax.tensors import Tensors
+
+FEW = 16  # coordinates: cutting these alone is quick
+
+
+class RangeProblem:
+    """A claim about ranges, read exactly as the kernel reads it."""
+
+    def __init__(self, job: Job, device: str = "cpu", own: tuple[np.ndarray, np.ndarray] | None = None):
+        """`own`: the corners between which a point is one of the user's inputs, if these aren't the domain's."""
+        self.job, self.claim, self.device = job, job.claim, device
+        self.own = (self.domain.low, self.domain.high) if own is None else own
+        self.failed, self.unshown = 0, -np.inf  # inputs that the kernel didn't confirm, and the largest margin of one
+        self.run = TorchRunner(self.claim.graph, self.claim.weights, torch.float64)
+        try:
+            self.ar = Tensors(device)
+            self.ar.watch = job.ar.watch
+            self.ar.raw(np.zeros(1))
+        except (RuntimeError, AssertionError) as error:
+            said = str(error).splitlines()[0]
+            raise ClaimError(f"device {device!r}: torch can't compute in float64 there ({said}); use cpu") from None
+        self.seconds = 0.0  # that the kernel's relaxation of the whole domain takes
+        self.shared = False  # which form of a softmax narrower bounds go through
+        n = self.claim.outputs
+        least, most = self.claim.least or [-np.inf] * n, self.claim.most or [np.inf] * n
+        # a float64 reaches a threshold exactly if it reaches the nearest float64 inside it
+        self.least, self.most = np.array(list(map(float_above, least))), np.array(list(map(float_below, most)))
+
+    @staticmethod
+    def of(claim: Bounds, semantics: str, device: str = "cpu", watch: Watch | None = None) -> "RangeProblem":
+        document = claim_document(claim, semantics)
+        read = read_claim(Reader(document, "claim"), claim.output.model.data)
+        own = claim.over.own if claim.over.inner else None
+        return RangeProblem(Job(read, Float64(watch=watch)), device, own)
+
+    @property
+    def rewriting(self) -> linear.Rewriting:
+        return self.job.once(linear.Rewriting)
+
+    @property
+    def domain(self) -> Domain:
+        return self.claim.domain
+
+    @property
+    def linear(self) -> Proof:
+        """A leaf with the kernel's own lines."""
+        return {"rule": "linear", "lines": None} | ({"shared": True} if self.shared else {})
+
+    @property
+    def asks(self) -> bool:
+        """There is a threshold to decide."""
+        return self.claim.least is not None or self.claim.most is not None
+
+    def values(self, tokens: np.ndarray, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The output [inputs, entries] in float64, differentiable in `points` [inputs, coordinates]; and the least
+        value [inputs] of the claim's conditions, infinite without any, -inf where the input is none of the user's, or
+        NaN comes out."""
+        inputs, start = [], 0
+        for shape in self.claim.shapes:
+            size = int(np.prod(shape))
+            inputs.append(points[:, start : start + size].reshape(-1, *shape))
+            start += size
+        values = self.run.reals([self.claim.output, *self.claim.where], tokens, inputs)
+        output = values[self.claim.output].reshape(len(tokens), -1)
+        least = torch.full((len(tokens),), torch.inf, dtype=torch.float64)
+        for n in self.claim.where:
+            least = torch.minimum(least, values[n].detach().reshape(len(tokens), -1).amin(1))
+        own = ((torch.from_numpy(self.own[0]) <= points) & (points <= torch.from_numpy(self.own[1]))).all(1)
+        return output, torch.where(own & ~output.detach().isnan().any(1) & ~least.isnan(), least, -torch.inf)
+
+    def missing(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """By how much [...] bounds [..., entries] fail to reach the thresholds; not positive where they do, infinite
+        where a bound is no number."""
+        with np.errstate(invalid="ignore", over="ignore"):  # an end that isn't asked for, of a range without ends
+            below = np.where(self.least > -np.inf, self.least - low, -np.inf)
+            above = np.where(self.most < np.inf, high - self.most, -np.inf)
+        short = np.maximum(below, above)
+        return np.where(np.isnan(short), np.inf, short).max(-1, initial=-np.inf)
+
+    def proves(self, found: Range) -> bool:
+        return bool(self.missing(found.low, found.high) <= 0)
+
+    def open(self, found: Found) -> bool:
+        """There is a threshold that neither a proof nor an input decides."""
+        return self.asks and not found.broken and not self.proves(found.range)

@@ -1,0 +1,93 @@
+"""What inputs prove: that a threshold is broken, or what is reached. The kernel replays them."""
+
+import numpy as np
+
+from mechverify.certificate.write import Proof
+from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.ranges import enclose
+from mechverify.provers.base import Budget
+from mechverify.provers.ranges.extremes import STEPS, climb
+from mechverify.provers.ranges.inputs import Inputs
+from mechverify.provers.ranges.known import Found, Known
+from mechverify.provers.ranges.problem import FEW, RangeProblem
+
+TRIED, REPLAYS, REPLAY = 2, 16, 2e9  # inputs of one search that the kernel looks at; of all; units of work of each
+NEAR = 1e-12  # relative: how near a threshold torch's value may be for the kernel to look whether it is broken
+
+
+def refuted(problem: RangeProblem, inputs: Inputs) -> Found | None:
+    """What an input that breaks a threshold proves, once the kernel has replayed it: the worst one, or another of the
+    worst where it doesn't confirm that (a condition on its boundary, say). Inputs that come very near a threshold are
+    worth its look as well."""
+    if not problem.asks or not len(inputs.values):
+        return None
+    margin = problem.missing(inputs.values, inputs.values)
+    order = np.argsort(-margin, kind="stable")
+    tried = dict.fromkeys([*order[:TRIED], *order[inputs.clear[order]][:TRIED]])
+    for i in tried:
+        near = NEAR * max(1.0, np.abs(inputs.values[i]).max())
+        if not margin[i] > (-near if problem.failed < REPLAYS else max(0.0, problem.unshown)):
+            continue
+        if replayed(problem, one := inputs.at([int(i)])):
+            return Found(one.proof(), problem.claim.everything, True, [])
+        problem.failed, problem.unshown = problem.failed + 1, max(problem.unshown, float(margin[i]))
+    return None
+
+
+def shown(problem: RangeProblem, inputs: Inputs | None) -> Proof | None:
+    """What is reached at those inputs that the kernel can enclose, as a proof to stand beside others."""
+    if inputs is None or not len(inputs.values):
+        return None
+    if replayed(problem, inputs) is None:
+        inputs = inputs.at(
+            [i for i in np.flatnonzero(inputs.clear).tolist() if replayed(problem, inputs.at([i])) is not None]
+        )
+    return inputs.proof() if len(inputs.values) else None
+
+
+def replayed(problem: RangeProblem, inputs: Inputs) -> bool | None:
+    """Whether the kernel shows that a threshold is broken at one of the inputs; None if it can't enclose one."""
+    ar = problem.job.ar
+    limit, ar.limit = ar.limit, ar.work + REPLAY
+    try:
+        with np.errstate(all="ignore"):
+            return bool(enclose(problem.job, inputs.tokens, inputs.points)[1].any())
+    except Rejected:
+        return None
+    finally:
+        ar.limit = limit
+
+
+class Look:
+    """For an input that breaks a threshold, by gradient steps."""
+
+    name = "gradient steps"
+
+    def accepts(self, problem: RangeProblem, known: Known) -> str | None:
+        dear = len(problem.domain.low) > FEW or known.method != "branching"  # cells are: look first
+        return None if problem.asks and dear else ""
+
+    def prove(self, problem: RangeProblem, known: Known, budget: Budget) -> Found:
+        return look(problem, known, budget) or known.found
+
+
+class Reached:
+    """Where the range's ends are attained, nearly, beside what is proved."""
+
+    name = "points"
+
+    def accepts(self, problem: RangeProblem, known: Known) -> str | None:
+        return "" if problem.asks else None
+
+    def prove(self, problem: RangeProblem, known: Known, budget: Budget) -> Found:
+        found, steps = known.found, STEPS if known.method == "branching" else 0
+        points = shown(problem, climb(problem, budget, known.seen, steps))
+        if points is not None:
+            both = {"rule": "both", "first": points, "second": found.proof}
+            found.proof = both if found.proof else points
+        return found
+
+
+def look(problem: RangeProblem, known: Known, budget: Budget) -> Found | None:
+    best = climb(problem, budget, known.seen, STEPS)
+    return None if best is None else refuted(problem, best)

@@ -1,0 +1,61 @@
+"""The provers of claims about ranges, from cheap to dear: sample first, then each whose turn it is, until thresholds
+are decided, or the range is as narrow as the method makes it."""
+
+import numpy as np
+
+from mechverify.provers.base import Budget, Prover
+from mechverify.provers.ranges.branch import Branch
+from mechverify.provers.ranges.extremes import sample
+from mechverify.provers.ranges.known import Found, Known
+from mechverify.provers.ranges.narrow import Lines, Narrow
+from mechverify.provers.ranges.problem import RangeProblem
+from mechverify.provers.ranges.refute import Look, Reached, refuted
+from mechverify.provers.ranges.slopes import GivenSlopes
+from mechverify.provers.ranges.whole import SLOW, Whole
+
+SEED = 0  # of samples
+RangeProver = Prover[RangeProblem, Known, Found]
+FIRST: list[RangeProver] = [Whole(), GivenSlopes()]
+PROVERS: list[RangeProver] = [Look(), Lines(), Branch(), Narrow(), Reached()]
+
+
+def search(problem: RangeProblem, known: Known, budget: Budget) -> Found:
+    """What is found with each of METHODS up to `known.method`.
+
+    Postcondition: the range, and whether a threshold is broken, are the search's belief; the kernel decides. It is in
+    `known` as well, also where this raises Stopped, or what a prover's defect raises."""
+    with np.errstate(all="ignore"):
+        known.seen = sample(problem, budget, SEED)
+        if (broken := refuted(problem, known.seen)) is not None:
+            known.found = broken
+            return broken
+        _try(FIRST, problem, known, budget)
+        known.method = _affordable(problem, known)
+        _try(PROVERS, problem, known, budget)
+    return known.found
+
+
+def _try(provers: list[RangeProver], problem: RangeProblem, known: Known, budget: Budget) -> None:
+    for prover in provers:
+        if provers is PROVERS and problem.asks and not problem.open(known.found):
+            return
+        if prover.accepts(problem, known) is None:
+            known.found = prover.prove(problem, known, budget)
+
+
+def _affordable(problem: RangeProblem, known: Known) -> str:
+    """How far to go, once the whole domain was relaxed."""
+    if known.found.reasons:
+        return "interval"
+    refining = known.method in ("optimised", "branching") and not problem.asks
+    if refining and known.seconds > SLOW:
+        said = f"linear bounds alone take {known.seconds:.0f} s: no cells and no optimised lines were tried"
+        known.found.reasons.append(said)
+        return "linear"
+    return "linear" if refining and _tabulated(problem) else known.method
+
+
+def _tabulated(problem: RangeProblem) -> bool:
+    """Every entry of the output depends on two tokens at most, so that its range is exact already."""
+    roots, tables = problem.rewriting.roots, problem.rewriting.tables
+    return tables is not None and any(roots.of[n] == roots.output for n in tables.of)

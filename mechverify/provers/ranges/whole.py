@@ -1,0 +1,60 @@
+"""The first proof: one relaxation of the whole domain, in the kernel."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from mechverify.certificate.write import Proof
+from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
+from mechverify.kernel.relaxation import rule as linear
+from mechverify.kernel.relaxation.backward import Relaxed
+from mechverify.kernel.relaxation.intervals import Intervals
+from mechverify.provers.base import Budget
+from mechverify.provers.ranges.known import Found, Known
+from mechverify.provers.ranges.problem import RangeProblem
+
+SLOW = 5.0  # seconds of linear bounds, beyond which a range isn't narrowed any further
+INTERVAL: Proof = {"rule": "interval"}
+
+
+class Whole:
+    name = "bounds of the whole domain"
+
+    def accepts(self, problem: RangeProblem, known: Known) -> str | None:
+        return None
+
+    def prove(self, problem: RangeProblem, known: Known, budget: Budget) -> Found:
+        begun = time.monotonic()
+        found = _relaxed(problem, budget, Intervals if known.method == "interval" else Relaxed)
+        known.seconds, known.kept = time.monotonic() - begun, replace(found, reasons=[*found.reasons])
+        return found
+
+
+def _relaxed(problem: RangeProblem, budget: Budget, kind: type[Intervals]) -> Found:
+    """Of the whole domain, through the better form of a softmax. Intervals where linear bounds can't be had, and
+    nothing where intervals can't."""
+    best, reasons, begun = None, [], time.monotonic()
+    tries = [(Relaxed, False), (Relaxed, True), (Intervals, False)] if kind is Relaxed else [(Intervals, False)]
+    for rule, shared in tries:
+        if (shared and (not problem.rewriting.roots.shared or time.monotonic() - begun > SLOW)) or (
+            rule is not kind and best is not None
+        ):
+            continue
+        name = "linear bounds" if rule is Relaxed else "intervals"
+        budget.progress(name, None)
+        started = time.monotonic()
+        try:
+            with budget.rehearsing():
+                (range_,) = linear.bounds(problem.job, [problem.domain], shared=shared, kind=rule)
+        except Stopped:
+            reasons.append(f"{name}: {budget.why}")
+            break
+        except (Rejected, Unsupported) as error:
+            if not shared:
+                reasons.append(f"{name}: {error}")
+            continue
+        if best is None or np.mean(range_.high - range_.low) < np.mean(best.range.high - best.range.low):
+            problem.shared, problem.seconds = shared, time.monotonic() - started
+            best = Found(problem.linear if rule is Relaxed else INTERVAL, range_, False, reasons, True)
+    return best or Found(None, problem.claim.everything, False, reasons)
