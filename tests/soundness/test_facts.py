@@ -321,3 +321,28 @@ def test_nothing_is_known_of_what_reads_an_operation_of_which_nothing_is_known(m
     after = graph.add("relu", summed)
     reads = _reads(graph, [plain, after], Float64(float("inf")))
     assert (reads[plain] == np.eye(3, dtype=bool)).all() and reads[summed] is None and reads[after] is None
+
+
+def test_what_a_token_changes_is_known_to_read_it():
+    """Of every operation on tokens, softmax under every mask among them: no entry moves with a token that it isn't said
+    to read."""
+    net = Network([
+        ["tokens", [], None], constant(np.array([[0.0, 1.0, -1.0], [2.0, 0.5, 3.0]])), ["gather", [1, 0], None],
+        ["softmax", [2], 2], ["softmax", [2], "causal"], ["softmax", [2], ["110", "011", "101"]],
+        ["view", [2], [[3, 3], 0, [1, 3]]], ["softmax", [6], 2], ["softmax", [6], "causal"],
+        ["softmax", [6], ["110", "011", "101"]], ["einsum", [3, 2], "ij,jk->ik"], ["concat", [7, 10], 0], ["relu", [11], None],
+    ], {}, [], [[0, 1]] * 3, 2)  # fmt: skip
+    claim = networks.claim(net)
+    nodes = [n for n, node in enumerate(claim.graph.nodes) if node.kind == "real"]
+    reads = _reads(claim.graph, nodes, Float64(float("inf")))
+    every = np.array(list(np.ndindex(2, 2, 2)))
+    values = evaluate(claim.graph, claim.weights, nodes, every, [])
+    moved = 0
+    for n, position in product(nodes, range(3)):
+        other = every.copy()
+        other[:, position] = 1 - other[:, position]
+        there = evaluate(claim.graph, claim.weights, [n], other, [])[n]
+        moves = (np.abs(values[n] - there) > 1e-9).any(0)
+        assert (reads[n][..., position] | ~moves).all(), claim.graph.nodes[n]
+        moved += moves.sum()
+    assert moved > 50

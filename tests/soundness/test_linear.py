@@ -112,10 +112,10 @@ def test_every_interval_holds_every_sample(group):
         rewriting = job.once(linear.Rewriting)
         graph, roots = rewriting.graph, rewriting.roots
         root = roots.output
-        others = Any(rng) if rng.random() < 0.6 else None
+        chosen_lines = Any(rng) if rng.random() < 0.6 else None
         pieces = parts(claim.domain, rng)
         try:
-            relaxed = Relaxed(job.ar, graph, claim.weights, roots, linear.cells(job, pieces), others)
+            relaxed = Relaxed(job.ar, graph, claim.weights, roots, linear.cells(job, pieces), chosen_lines)
             final = lines.meet(job.ar, relaxed.ends[root], relaxed.range(root))
         except Rejected:
             refused += 1
