@@ -21,7 +21,9 @@ from mechverify.kernel.core.float64 import float_above, float_below
 from mechverify.kernel.core.ranges import enclosed
 from mechverify.provers import prove
 from mechverify.provers.ranges import find
+from mechverify.provers.ranges.narrow import Narrow
 from mechverify.provers.ranges.problem import RangeProblem
+from mechverify.provers.ranges.refute import Reached
 from mechverify.provers.ranges.smt import Solver
 from tests.models import as_bytes, random_weights
 
@@ -196,6 +198,22 @@ def test_what_the_kernel_does_not_confirm_is_unknown_with_what_was_proved(monkey
     outcome = prove(Bounds([x[0] * x[0] - x[0] * x[1]], over=x, at_least=-Rational(1, 2)), method="interval")
     assert outcome.verdict == "UNKNOWN" and any("z3 fell over" in r for r in outcome.reasons)
     assert outcome.theorem.range.low[0] >= -1.1
+
+
+def test_a_prover_that_fails_late_leaves_what_those_before_it_found(monkeypatch):
+    def dying(*_):
+        raise RuntimeError("no cells today")
+
+    x = box([0, 0], [1, 1])
+    claim = Bounds([x[0] * x[0] - x[0] * x[1]], over=x)
+    linear = prove(claim, method="linear").theorem.range
+    for prover in (Narrow, Reached):
+        monkeypatch.setattr(prover, "prove", dying)
+        outcome = prove(claim)
+        assert outcome.verdict == "BOUNDED" and any("no cells today" in r for r in outcome.reasons)
+        low, high = outcome.theorem.range
+        assert linear.low[0] <= low[0] <= -1 / 4 and 1 <= high[0] <= linear.high[0]
+        monkeypatch.undo()
 
 
 def test_z3_is_asked_about_the_exact_threshold(tmp_path):
