@@ -33,7 +33,7 @@ def test_prove_keeps_what_it_has(tmp_path):
         "import os, threading, time\n"
         "from mechverify.claims.load import load_claim\n\n\n"
         "def send():\n"
-        "    while time.process_time() < 7:  # of this process: on a busy machine as well, the search has begun\n"
+        "    while time.process_time() < 10:  # of this process: on a busy machine as well, the search has begun\n"
         "        time.sleep(0.05)\n"
         f"    os.kill(os.getpid(), {int(signal.SIGTERM)})\n\n\n"
         "def claim():\n"

@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.board import Board
 from mechverify import prove
+from mechverify.kernel.core.accuracy import AccuracyTheorem
 from proofs import (
     majority,
     max_of_k,
@@ -72,10 +73,11 @@ def verdict(name: str) -> dict[str, Any]:
     outcome = prove(claim(), **options)
     found: dict[str, Any] = {"verdict": outcome.verdict}
     if outcome.theorem is not None:
-        bounds = outcome.theorem.right or outcome.theorem.range
+        counted = isinstance(outcome.theorem, AccuracyTheorem)
+        bounds = outcome.theorem.right if counted else outcome.theorem.range
         ends = ([end] if isinstance(end, int) else end.tolist() for end in bounds)
         found["low"], found["high"] = ([_text(v) for v in end] for end in ends)
-    if outcome.theorem is not None and outcome.theorem.right and outcome.theorem.claim.margin:
+    if isinstance(outcome.theorem, AccuracyTheorem) and outcome.theorem.claim.margin:
         found["margin"] = str(outcome.theorem.claim.margin)
     return found
 
