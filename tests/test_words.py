@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mechverify.provers.smtlib import Query
 from torch import nn
 from typer.testing import CliRunner
 
@@ -18,6 +17,7 @@ from mechverify.cli import app
 from mechverify.kernel import check
 from mechverify.kernel.core.words import number, units
 from mechverify.kernel.statement.sentence import broken, state
+from mechverify.provers.ranges.smtlib import Query
 from mechverify.report import figures
 from mechverify.report.figures import cells_figure
 from mechverify.report.html import write_html
