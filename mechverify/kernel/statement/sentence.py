@@ -456,7 +456,8 @@ def _reached(low: np.ndarray, high: np.ndarray) -> str:
         return ""
     if Fraction(about(least, up=True)) <= Fraction(about(most, up=False)):
         return f"; reached {about(least, up=True)} to {about(most, up=False)} (rounded inwards)"
-    return f"; reached about {_near((Fraction(least) + Fraction(most)) / 2):.7g}"
+    middle = _near((Fraction(least) + Fraction(most)) / 2)
+    return f"; reached about {middle:.7g}".replace("e+", "e")  # as other numbers are written
 
 
 def _end(value: float, up: bool) -> str:
