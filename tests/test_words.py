@@ -60,6 +60,30 @@ def test_what_is_reached_reads_the_right_way_round():
     assert width == "mean 1, largest 1 (rounded up)"
 
 
+def test_where_an_enclosure_is_wide_no_number_is_named():
+    """(x + 1e16) - 1e16, which float64 encloses in a range of several units."""
+    rows = [given(1), constant([1e16]), ["add", [0, 1], None], ["sub", [2, 1], None]]
+    net = Network(rows, {}, [(np.array([-1.0]), np.array([1.0]))], [], 0)
+    file = replayed(0.3, net=net, low=-100.0, high=100.0)
+    (low,), (high,) = check(file).attained
+    assert high - low > 1 and entry(file) == "-100 to 100 (rounded outwards)"
+
+
+def test_an_output_is_named_as_exact_arithmetic_decodes_it():
+    """Logits that float64 encloses too widely to tell apart, through a bias of 1e16 and its negative."""
+    weights = random_weights(np.random.default_rng(0), vocab=3, length=1, d=1, e=1)
+    weights = {name: np.zeros_like(value, dtype=float) for name, value in weights.items()}
+    weights["embed.W_E"] = np.array([[0.3], [0.3], [0.3]])
+    weights["blocks.0.attn.b_O"] = np.array([1e16])
+    weights["unembed.W_U"] = np.array([[1.0, -1.0, 0.0]])
+    weights["unembed.b_U"] = np.array([-1e16, 1e16, 0.0])
+    data = as_bytes(weights)
+    doc = forge.document(data, {"rule": "counterexample", "inputs": [[1]]}, equals=[["integer", [], 1]], vocab=3, length=1,
+                         position=0, right=(0, 2))  # fmt: skip
+    (example,) = state(check(forge.file(doc, data))).examples
+    assert example == ("wrong on", "[1]: the mechanism says 1, the model 0")
+
+
 def test_what_no_float64_holds_is_not_said_to_be_reached():
     net = Network([given(1), ["exp", [0], None]], {}, [(np.array([0.0]), np.array([800.0]))], [], 0)
     assert entry(replayed(800.0, net=net, high=None)) == "0 to unbounded (rounded outwards)"

@@ -4,17 +4,18 @@ Numbers are exact, or rounded towards the weaker statement and said to be. Formu
 file merely asserts stands apart. Nothing that a file calls itself or its parts can add a line or change one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from hashlib import sha256
 from math import inf, prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from mechverify.kernel.check import AXIOMS
 from mechverify.kernel.core.accuracy import AccuracyTheorem
 from mechverify.kernel.core.architectures import ASSUMED
+from mechverify.kernel.core.arithmetic import Arithmetic
 from mechverify.kernel.core.claim import Claim, Theorem
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
@@ -27,6 +28,7 @@ from mechverify.kernel.core.words import FIRST, about, listed, name, number, pri
 from mechverify.kernel.statement.formula import VOCABULARY, Formulas, Listing
 
 SHOWN = 4  # replayed inputs
+NOTHING = Fraction(1, 10**300)  # numbers below it are about zero
 MEANING = {
     "real": "exact real arithmetic on these exact weights",
     "float32": "every float32 evaluation of the model, in any summation order",
@@ -230,31 +232,68 @@ def counterexamples(theorem: AccuracyTheorem) -> list[Counterexample]:
     for tokens in theorem.wrong[:SHOWN]:
         values = Evaluation(claim.graph, claim.weights, Real(Float64()), tokens[None])
         m = int(np.broadcast_to(values[claim.target], 1)[0])
-        centre, low, high = _ends(claim, claim.output, tokens)
-        best = centre.index(max(centre))
-        sure = claim.outputs == 1 or low[best] > max(_others(high, best))
-        lead = _near(centre[m] - max(_others(centre, m))) if 0 <= m < claim.outputs > 1 else None
-        found.append(Counterexample(tokens.tolist(), m, best, lead, sure and claim.semantics == "real"))
+        (logits,) = _values(claim, [claim.output], tokens, clear=_has_a_largest)
+        best = logits.centre.index(max(logits.centre))
+        sure = _has_a_largest(logits) and claim.semantics == "real"
+        lead = _near(logits.centre[m] - max(_others(logits.centre, m))) if 0 <= m < claim.outputs > 1 else None
+        found.append(Counterexample(tokens.tolist(), m, best, lead, sure))
     return found
 
 
-def _ends(claim: Claim, n: int, tokens: np.ndarray, inputs: Sequence[np.ndarray] = ()) -> list[list[Fraction]]:
-    """Centre, lower and upper end of a node's entries at one input; in exact arithmetic where it overflows in float64,
-    as the kernel replays it."""
+class Value(NamedTuple):
+    """Of a node's entries: near which number each is, and between which."""
+
+    centre: list[Fraction]
+    low: list[Fraction]
+    high: list[Fraction]
+
+
+def _has_a_largest(value: Value) -> bool:
+    best = value.centre.index(max(value.centre))
+    return len(value.centre) == 1 or value.low[best] > max(_others(value.high, best))
+
+
+def _values(
+    claim: Claim, nodes: Sequence[int], tokens: np.ndarray, inputs: Sequence[np.ndarray] = (),
+    clear: Callable[[Value], bool] = lambda value: True,
+) -> list[Value]:  # fmt: skip
+    """Of nodes at one input; in exact arithmetic, as the kernel replays it, where one overflows in float64 or isn't
+    `clear` there."""
     with np.errstate(all="ignore"):
         try:
-            return _evaluated(claim, n, tokens, inputs, Float64())
+            rounded = _evaluated(claim, nodes, tokens, inputs, Float64())
         except (Rejected, OverflowError, ValueError):  # the latter two: of what is no number
-            return _evaluated(claim, n, tokens, inputs, Exact())
+            return _evaluated(claim, nodes, tokens, inputs, Exact())
+        if all(map(clear, rounded)):
+            return rounded
+        try:
+            return _evaluated(claim, nodes, tokens, inputs, Exact())
+        except Rejected:  # its numbers would be too long
+            return rounded
 
 
-def _evaluated(claim: Claim, n: int, tokens: np.ndarray, inputs: Sequence[np.ndarray], ar: Any) -> list[list[Fraction]]:
-    values = Evaluation(claim.graph, claim.weights, Real(ar), tokens[None], inputs=inputs)
-    ball, size = values[n], prod(claim.graph.nodes[n].shape)
-    unit = Fraction(2) ** ball.exponent
-    ends = ball.map(np.ravel).mid, ar.lower(ball).ravel(), ar.upper(ball).ravel()
-    lists = [np.broadcast_to(end, size).tolist() for end in ends]
-    return [[Fraction(v) * unit for v in numbers] for numbers in lists]
+def _evaluated(
+    claim: Claim, nodes: Sequence[int], tokens: np.ndarray, inputs: Sequence[np.ndarray], ar: Arithmetic
+) -> list[Value]:
+    values, found = Evaluation(claim.graph, claim.weights, Real(ar), tokens[None], inputs=inputs), []
+    for n in nodes:
+        ball, size = values[n], prod(claim.graph.nodes[n].shape)
+        unit = Fraction(2) ** ball.exponent
+        ends = ball.map(np.ravel).mid, ar.lower(ball).ravel(), ar.upper(ball).ravel()
+        lists = [np.broadcast_to(end, size).tolist() for end in ends]
+        found.append(Value(*([Fraction(v) * unit for v in numbers] for numbers in lists)))
+    return found
+
+
+def _around(low: Fraction, high: Fraction) -> str:
+    """What two ends agree in, of seven digits; nothing where that is less than two."""
+    if max(abs(low), abs(high)) < NOTHING:
+        return "0"
+    for digits in range(7, 1, -1):
+        least, most = (f"{_near(end):.{digits}g}" for end in (low, high))
+        if least == most:
+            return least.replace("e+", "e")  # as other numbers are written
+    return ""
 
 
 def _near(value: Fraction) -> float:
@@ -456,8 +495,8 @@ def _reached(low: np.ndarray, high: np.ndarray) -> str:
         return ""
     if Fraction(about(least, up=True)) <= Fraction(about(most, up=False)):
         return f"; reached {about(least, up=True)} to {about(most, up=False)} (rounded inwards)"
-    middle = _near((Fraction(least) + Fraction(most)) / 2)
-    return f"; reached about {middle:.7g}".replace("e+", "e")  # as other numbers are written
+    near = _around(Fraction(most), Fraction(least))
+    return f"; reached about {near}" if near else ""
 
 
 def _end(value: float, up: bool) -> str:
@@ -545,9 +584,15 @@ def _seen(theorem: RangeTheorem, formulas: Formulas, k: int, entry: int) -> list
     for shape in claim.shapes:
         inputs.append(point[None, start : start + prod(shape)].reshape(1, *shape))
         start += prod(shape)
-    spoken = list(sites(claim, formulas, roots[entry]).items())[:FIRST]
-    values = [(text, _ends(claim, n, theorem.tokens[k], inputs)[0][0]) for text, n in spoken]
-    return [f"there {text} is about {_near(value):.9g}" for text, value in values]
+    spoken = dict(list(sites(claim, formulas, roots[entry]).items())[:FIRST])
+    values = _values(claim, [*spoken.values()], theorem.tokens[k], inputs, clear=_is_sharp)
+    near = (_around(value.low[0], value.high[0]) for value in values)
+    return [f"there {text} is about {number}" for text, number in zip(spoken, near, strict=True) if number]
+
+
+def _is_sharp(value: Value) -> bool:
+    """There is a number to name."""
+    return _around(value.low[0], value.high[0]) != ""
 
 
 def sites(claim: RangeClaim, formulas: Formulas, n: int) -> dict[str, int]:
