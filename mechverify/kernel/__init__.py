@@ -1,8 +1,8 @@
 """What has to be trusted: a small program that accepts or rejects a certificate.
 
 It needs the standard library and numpy, and imports nothing from the rest of mechverify.
-Read in this order: arithmetic, float64, exact, elementary, semantics, integers, operations, graph, architectures,
-evaluate, automaton, ratio, recursion, claim, rules/, check.
+Read in this order: core/ (arithmetic, float64, elementary, functions, integers, operations, graph, evaluate, semantics,
+domain, document, claim, accuracy, ranges), proof, check; then the families whose rules you need, by rules.py.
 """
 
 from mechverify.kernel.check import check

@@ -33,10 +33,10 @@ def module(path: Path) -> Module:
             tokens += 1
             lines.update(range(token.start[0], token.end[0] + 1))
         before = token.type
-    cited = re.findall(r"\b[Ll]emmas? ((?:[A-Z]{1,2}[0-9]+(?:, | and | to )?)+)", source)
-    lemmas = {number for text in cited for number in re.findall(r"[A-Z]{1,2}[0-9]+", text)}
+    cited = re.findall(r"\b[Ll]emmas? [^\n]*", source)
+    lemmas = {number for text in cited for number in re.findall(r"\b[CFKLO][0-9]{1,2}\b", text)}
     name = path.relative_to(ROOT).with_suffix("").as_posix()
-    return Module(name, len(lines), tokens, tuple(sorted(lemmas)))
+    return Module(name, len(lines), tokens, tuple(sorted(lemmas, key=lambda number: (number[0], int(number[1:])))))
 
 
 def loaded() -> list[Module]:

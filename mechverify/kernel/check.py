@@ -3,7 +3,7 @@
 The kernel builds the graph from the weights itself, derives every cell of the proof itself, and compares
 what it proved with what the certificate concludes. Anything unknown or unproved rejects.
 
-Lemmas C6, C7 (docs/soundness/core.md).
+Lemma C7 (docs/soundness/core.md).
 """
 
 import json
@@ -36,7 +36,7 @@ IN_EXACT = 50  # as much work, at most, in exact arithmetic
 PER_BYTE, PER_WEIGHT = 200, 2  # units of work for reading a byte of the document, and of the weights
 AXIOMS = {
     "ieee754": "elementwise float64 + - * / and sqrt of numpy round to nearest with gradual underflow",
-    "capture": "the graph is the torch module's, on whose inputs it was replayed (see the claim)",
+    "capture": "the graph is what the claim's author meant: the file says of which module, and how they were compared",
     "solver:z3": "z3, and what mechverify asked it, are right that no input of the part leaves the certificate's range",
     "libm:float32": "the float32 program's exp(d), d <= 0, is within 2^-21 e^d + 2^-126 of e^d",
 }
@@ -47,9 +47,9 @@ def check(
     watch: Watch | None = None,
 ) -> Theorem:  # fmt: skip
     """Check the bytes of a certificate file, in exact arithmetic if asked to (slow, and without the axiom
-    `ieee754`), with no axiom in `forbid`, in as many units of work as it announces, and at most `limit` (without one:
-    LIMIT, where nothing is announced). `watch` is told how many units are done and allowed, first before any work, and
-    may raise Stopped.
+    `ieee754`), with no axiom in `forbid`, in as many units of work as it announces (and a quarter: ALLOWANCE), and at
+    most `limit` (without one: LIMIT, where nothing is announced). `watch` is told how many units are done and allowed,
+    first before any work, and may raise Stopped.
 
     Raises NotACertificate if it can't be read as one, Rejected if it doesn't establish what it says, OverLimit (a
     Rejected) if `limit` doesn't allow to find out, and nothing else.
@@ -139,11 +139,10 @@ def _decide(document: Reader, weights: bytes, arithmetic: Arithmetic, forbid: Co
     verdict = conclusion["verdict"].one_of(["PROVED", "REFUTED", "BOUNDED"])
     stated = claim.conclude(conclusion, verdict, job, proved)
     document.close()
+    read = replace(claim, graph=claim.graph.copy(Meter()))  # what a report asks of it is no work of the check
     return claim.theorem(
         {
-            "claim": replace(
-                claim, graph=claim.graph.copy(Meter())
-            ),  # what a report asks of it is no work of the check
+            "claim": read,
             "verdict": verdict,
             "axioms": axioms,
             "rules": rules,

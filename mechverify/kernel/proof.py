@@ -1,5 +1,9 @@
-"""The tree of a proof: parts of the domain, and the rules that bound each."""
+"""The tree of a proof: parts of the domain, and the rules that bound each.
 
+Lemma C6 (docs/soundness/core.md).
+"""
+
+from collections import Counter
 from typing import Any
 
 from mechverify.kernel.core.claim import Job
@@ -19,7 +23,7 @@ def prove(job: Job, proof: Reader) -> tuple[Any, dict[str, int]]:
     checked at the end.
     """
     claim, rules = job.claim, RULES[job.claim.kind]
-    used: dict[str, int] = {}
+    used: Counter[str] = Counter()
     steps: list[tuple] = []  # (how to combine the last two results, or None; a result), in the order of a postfix walk
     waiting: dict[Rule, list[tuple[int, Domain, Reader]]] = {}  # leaves by their place among the steps
     todo: list[tuple] = [(None, claim.domain, proof)]
@@ -31,7 +35,7 @@ def prove(job: Job, proof: Reader) -> tuple[Any, dict[str, int]]:
             continue
         job.ar.spend(0)
         name = node["rule"].one_of([*rules, "split", "both"])
-        used[name] = used.get(name, 0) + 1
+        used[name] += 1
         held += claim.size
         reserve(held // 4)  # all bounds together
         if name == "split":
@@ -47,7 +51,7 @@ def prove(job: Job, proof: Reader) -> tuple[Any, dict[str, int]]:
             steps.append((None, None))
         elif rules[name].nested:
             found, inside = rules[name].check(job, part, node, prove)
-            used = added(used, inside)
+            used.update(inside)
             steps.append((None, found))
         else:
             steps.append((None, rules[name].check(job, part, node)))
@@ -58,9 +62,4 @@ def prove(job: Job, proof: Reader) -> tuple[Any, dict[str, int]]:
     results: list = []
     for combine, result in steps:
         results.append(result if combine is None else combine(results.pop(), results.pop()))
-    return claim.meet(results.pop(), claim.everything), used
-
-
-def added(a: dict[str, int], b: dict[str, int]) -> dict[str, int]:
-    """How often each rule was used in both."""
-    return {name: a.get(name, 0) + b.get(name, 0) for name in {**a, **b}}
+    return claim.meet(results.pop(), claim.everything), dict(used)

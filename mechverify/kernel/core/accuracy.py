@@ -1,4 +1,7 @@
-"""Claims that a model's output decodes to a mechanism's value, on how many inputs."""
+"""Claims that a model's output decodes to a mechanism's value, on how many inputs.
+
+Lemmas C5, C7 (docs/soundness/core.md).
+"""
 
 import re
 from dataclasses import dataclass

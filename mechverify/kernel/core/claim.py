@@ -3,7 +3,7 @@
 A claim is a value: nothing changes it once it is read, and a rule that needs further nodes adds them to a copy of the
 graph. Its kinds, accuracy.py and ranges.py, say what a proof bounds, and what a conclusion needs.
 
-Lemmas C5, C8, C9 (docs/soundness/core.md).
+Lemma C8 (docs/soundness/core.md).
 """
 
 import hashlib
@@ -47,7 +47,6 @@ class Claim(ABC):
     site: str
     position: int | None
     output: int
-
     shapes: Sequence[tuple[int, ...]]
 
     kind: ClassVar[str]
@@ -202,6 +201,5 @@ def subject(entry: Reader, weights: dict[str, np.ndarray], domain: Domain, graph
     return {
         "stated": entry.value, "semantics": entry["semantics"].text(), "architecture": entry["architecture"].text(),
         "weights_sha256": entry["weights_sha256"].text(), "weights": weights, "domain": domain, "graph": graph,
-        "sites": sites, "site": site, "position": row, "output": output,
-        "shapes": shapes,
+        "sites": sites, "site": site, "position": row, "output": output, "shapes": shapes,
     }  # fmt: skip

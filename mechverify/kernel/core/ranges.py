@@ -1,4 +1,7 @@
-"""Claims that every entry of a model's value lies in a range, for all inputs that satisfy conditions."""
+"""Claims that every entry of a model's value lies in a range, for all inputs that satisfy conditions.
+
+Lemmas C7, C9 (docs/soundness/core.md).
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

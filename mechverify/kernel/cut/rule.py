@@ -6,6 +6,7 @@ error, the error a further real input in the lemma's box: nothing else is known 
 Lemma O2 (docs/soundness/options.md).
 """
 
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -31,7 +32,8 @@ def check(job: Job, part: Domain, witness: Reader, prove: Callable) -> tuple[Ran
     """Precondition: nothing but its box and tokens is known of the part. Postcondition: every entry of the output is in
     the range, everywhere in the part: the input's own site - mechanism is one of the errors. The range is empty if a
     lemma's is: then no input of the part satisfies the claim's conditions. Complexity: that of the proofs."""
-    sites, lemmas, used, vacuous = job.claim.sites, [], {}, False
+    sites, lemmas, vacuous = job.claim.sites, [], False
+    used: Counter[str] = Counter()
     for row in witness["lemmas"].items(16, 1):
         site, mechanism = (row[name].one_of(sites) for name in ("site", "mechanism"))
         about = lemma(job, part, sites[site], sites[mechanism])
@@ -44,12 +46,13 @@ def check(job: Job, part: Domain, witness: Reader, prove: Callable) -> tuple[Ran
             raise Rejected(f"{row.where}: the bounds stated are tighter than those proved")
         lemmas.append(Lemma(sites[site], sites[mechanism], stated))
         job.found.lemmas.append(ProvedLemma(site, mechanism, None if found.empty else stated, part))
-        used = {rule: used.get(rule, 0) + inside.get(rule, 0) for rule in {*used, *inside}}
+        used.update(inside)
     found, inside = prove(conclusion(job, part, lemmas), witness["proof"])
     witness.close()
     if vacuous:
         found = job.claim.nothing
-    return found, {rule: used.get(rule, 0) + inside.get(rule, 0) for rule in {*used, *inside}}
+    used.update(inside)
+    return found, dict(used)
 
 
 def lemma(job: Job, part: Domain, site: int, mechanism: int) -> Job:

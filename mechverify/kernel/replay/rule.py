@@ -20,9 +20,9 @@ def enumerate(job: Job, domain: Domain, witness: Reader) -> Counts:
     right = wrong = 0
     for start in range(0, domain.size, 2**13):
         job.ar.spend(2**13 * domain.length + sum(map(len, domain.tokens)), 10 * domain.length)
-        surely_right, surely_wrong = decide(job, domain.inputs(start, min(start + 2**13, domain.size)))
-        right += int(surely_right.sum())
-        wrong += int(surely_wrong.sum())
+        sure = decide(job, domain.inputs(start, min(start + 2**13, domain.size)))
+        right += int(sure[0].sum())
+        wrong += int(sure[1].sum())
     return Counts(right, domain.size - wrong)
 
 
