@@ -512,7 +512,7 @@ def _kept(kind: str, file: bytes, what: str) -> str:
     FOUND.mkdir(parents=True, exist_ok=True)
     path = FOUND / f"{hashlib.sha256(file).hexdigest()[:12]}.cert"
     path.write_bytes(file)
-    return f"{kind}: {what[:200]} ({path})"
+    return f"{kind}: {what[:200]} (build/fuzz/{path.name})"
 
 
 if __name__ == "__main__":

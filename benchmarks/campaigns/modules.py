@@ -68,12 +68,15 @@ def run(board: Board, quick: bool) -> None:
 def _told(board: Board, what: str, trials: Iterable[tuple[str, Trial]]) -> None:
     """A float64 copy may lie outside by an eps of the module's own type, where forward names that type itself: what it
     computes from constants alone is in the graph as float64 computes it (docs/soundness.md), and in the copy is not."""
-    refused, outside, short = Counter(), [], []
+    refused, outside, short, counts = Counter(), [], [], Counter()
     for name, found in trials:
+        counts[found.samples] += not found.refused
         if found.refused:
             refused[found.refused.splitlines()[-1].strip()[:100]] += 1
         elif found.outside > 0:
             (outside if found.outside > EPS else short).append(name)
     board.row(f"{what}: modules with values outside", "0", f"{len(outside)} {outside}", not outside)
     board.row("... of which the float64 copy differs by less than an eps of float32", "stated", str(short), True)
+    taken = ", ".join(f"{n} x {samples:,}" for samples, n in sorted(counts.items(), reverse=True) if n)
+    board.row("... modules x samples (fewer where one takes one input at a time)", "stated", taken, True)
     board.row("... refused", "stated, with reasons", f"{sum(refused.values())} {dict(refused)}", True)

@@ -24,13 +24,14 @@ class Trial(NamedTuple):
     """`refused`: why the module, or the claim, isn't taken, else "". `site`: what was bounded; `finite`: the share of
     its entries with two finite bounds; `outside`: of the samples, by how much the worst lies outside beyond what
     rounding explains, relative to the site's size (at most zero: all inside); `parted`: how far the module's own type
-    and float64 differ at most."""
+    and float64 differ at most; `samples`: inputs that were computed."""
 
     refused: str
     site: str = ""
     finite: float = 0.0
     outside: float = 0.0
     parted: float = 0.0
+    samples: int = 0
 
 
 def trial(
@@ -74,7 +75,8 @@ def trial(
     both = torch.isfinite(low) & torch.isfinite(high)
     known = finite & torch.isfinite(own)
     parted = float((own - exact)[known].abs().max()) / size if bool(known.any()) else 0.0
-    return Trial("", site, float(both.double().mean()), max(beyond, default=-1.0) / size, parted)
+    worst = max(beyond, default=-1.0) / size
+    return Trial("", site, float(both.double().mean()), worst, parted, len(own))
 
 
 def _in_float64(module: nn.Module) -> nn.Module:
