@@ -6,8 +6,6 @@ what it proved with what the certificate concludes. Anything unknown or unproved
 Lemma C7 (docs/soundness/core.md).
 """
 
-import json
-import math
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -47,9 +45,9 @@ def check(
     watch: Watch | None = None,
 ) -> Theorem:  # fmt: skip
     """Check the bytes of a certificate file, in exact arithmetic if asked to (slow, and without the axiom
-    `ieee754`), with no axiom in `forbid`, in as many units of work as it announces (and a quarter: ALLOWANCE), and at
-    most `limit` (without one: LIMIT, where nothing is announced). `watch` is told how many units are done and allowed,
-    first before any work, and may raise Stopped.
+    `ieee754`), with no axiom in `forbid`, in as many units of work as it announces (and a quarter: ALLOWANCE; in exact
+    arithmetic IN_EXACT times as many), and at most `limit` (without one: LIMIT, where nothing is announced). `watch` is
+    told how many units are done and allowed, first before any work, and may raise Stopped.
 
     Raises NotACertificate if it can't be read as one, Rejected if it doesn't establish what it says, OverLimit (a
     Rejected) if `limit` doesn't allow to find out, and nothing else.
@@ -73,10 +71,10 @@ def check(
             announced = _announced(reader)
             arithmetic = _arithmetic(exact)(_allowed(announced, exact, limit), watch)
             arithmetic.look()
-            arithmetic.step(PER_BYTE * _size(contents["certificate.json"], document) + PER_WEIGHT * len(weights), 1, 1)
+            arithmetic.step(PER_BYTE * _size(contents["certificate.json"], announced) + PER_WEIGHT * len(weights), 1, 1)
             return _decide(reader, weights, arithmetic, forbid)
     except OverLimit as error:
-        if announced is None or (limit is not None and limit < announced):
+        if announced is None or (limit is not None and limit < _most(announced, exact)):
             raise
         raise Rejected(f"it takes more than the {announced:.3g} units of work that it announces") from error
     except Exception as error:  # fail closed: what the kernel can't finish, it doesn't accept
@@ -93,10 +91,11 @@ def _arithmetic(exact: bool) -> type[Arithmetic]:
     return Exact
 
 
-def _size(text: bytes, document: dict) -> int:
-    """Bytes of the document, but for spaces, so that it may be written in another way, and for its cost, so that saying
-    it costs nothing."""
-    return len(text) - sum(map(text.count, (b" ", b"\n", b"\r", b"\t"))) - len(json.dumps(document.get("cost")))
+def _size(text: bytes, announced: int | None) -> int:
+    """Bytes of the document, but for spaces, so that it may be written in another way, and with null for its cost, so
+    that saying it costs nothing."""
+    said = 0 if announced is None else len(f'"{announced}"') - len("null")
+    return len(text) - sum(map(text.count, (b" ", b"\n", b"\r", b"\t"))) - said
 
 
 def _announced(document: Reader) -> int | None:
@@ -109,13 +108,18 @@ def _announced(document: Reader) -> int | None:
     return cost
 
 
+def _most(announced: int, exact: bool) -> float:
+    """Units of work that a file may take."""
+    return announced * ALLOWANCE * (IN_EXACT if exact else 1)
+
+
 def _allowed(announced: int | None, exact: bool, limit: float | None) -> float:
     if announced is None:
         return LIMIT if limit is None else limit
     if limit is not None and limit < announced:
         said = f"it announces {announced:.3g} units of work, more than the limit of {limit:.3g}"
         raise OverLimit(f"{said}; --limit allows more")
-    return min(announced * ALLOWANCE, math.inf if limit is None else limit) * (IN_EXACT if exact else 1)
+    return _most(announced, exact) if limit is None else min(limit, _most(announced, exact))
 
 
 def _decide(document: Reader, weights: bytes, arithmetic: Arithmetic, forbid: Collection[str]) -> Theorem:

@@ -15,7 +15,7 @@ from mechverify.kernel.core.architectures import ARCHITECTURES
 from mechverify.kernel.core.claim import Claim, Evidence, Job, Theorem, read_weights, subject
 from mechverify.kernel.core.document import add_expression
 from mechverify.kernel.core.domain import Domain
-from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.errors import OverLimit, Rejected
 from mechverify.kernel.core.evaluate import Evaluation, batch_size
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
@@ -127,6 +127,8 @@ def surely_wrong(job: Job, inputs: np.ndarray) -> np.ndarray:
     """As `decide` says; one by one in exact arithmetic where float64 leaves it open. Booleans [inputs]."""
     try:
         wrong = decide(job, inputs)[1]
+    except OverLimit:
+        raise
     except Rejected:  # an overflow, of any of them
         wrong = np.zeros(len(inputs), bool)
     if not job.ar.is_exact:

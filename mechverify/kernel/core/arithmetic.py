@@ -107,7 +107,7 @@ class Arithmetic(Meter):
         raise NotImplementedError
 
     def mantissa(self, x: Ball) -> tuple[Ball, np.ndarray]:
-        """(f, k) with mid = f 2^k and f in [0.7, 1.5), for positive centres."""
+        """(f, k) with mid = f 2^k and f in [0.7, 1.4], for positive centres."""
         raise NotImplementedError
 
     def units(self, value: float, exponent: int) -> Any:

@@ -180,7 +180,7 @@ def _tanh_far(ar: Arithmetic, x: Ball) -> Ball:
 
 
 def erf(ar: Arithmetic, x: Ball) -> Ball:
-    """2/sqrt(pi) t e^(-t^2) (1 + 2t^2/3 (1 + 2t^2/5 (...))) up to 6.5; 1 - erf t < 2^-64 beyond."""
+    """2/sqrt(pi) t e^(-t^2) (1 + 2t^2/3 (1 + 2t^2/5 (...))) up to 6.5; 1 - erf t < 2^-60 beyond."""
     t = _clamped(ar, x, ZERO, Fraction(13, 2))
     y = ar.mul(t, t)
     factor = ar.mul(t, exp(ar, -y))
@@ -216,7 +216,7 @@ sin, cos = partial(_circular, quarter=0), partial(_circular, quarter=1)
 
 
 def log(ar: Arithmetic, x: Ball) -> Ball:
-    """x = 2^k f with f in [0.7, 1.5): log x = k ln 2 + 2 atanh((f-1)/(f+1)). For a ball, |log a' - log a| <=
+    """x = 2^k f with f in [0.7, 1.4]: log x = k ln 2 + 2 atanh((f-1)/(f+1)). For a ball, |log a' - log a| <=
     rad / (mid - rad). Rejects a ball that isn't positive."""
     if not np.all(ar.lower(x) > 0):
         raise Rejected("logarithm of an interval that is not positive")
