@@ -57,7 +57,7 @@ FAULTS = [
           "    def need_known(self, rule: str) -> None:\n        return\n\n    def _unused(self, rule: str) -> None:\n",
           CAPTURED),
     Fault("captured", "check.py", "kind = CAPTURED if", "kind = \"bounds\" if", CAPTURED),
-    Fault("captured", "core/claim.py", "*([\"capture\"] if self.captured else [])", "", CAPTURED),
+    Fault("captured", "core/claim.py", "[\"capture\"] if self.captured", "[] if self.captured", CAPTURED),
     # check.py
     Fault("split", "proof.py", "(None, second, node[\"outside\"])", "(None, first, node[\"outside\"])", RULES),
     Fault("split", "core/domain.py", "if (t in first) == inside)", "if t in first or not inside)", RULES),

@@ -214,8 +214,9 @@ def _decoded(theorem: AccuracyTheorem) -> tuple[str, str, list[str], dict]:
         formulas = Formulas(nodes, _names(claim, nodes, {n} if roots else set()))
         (*texts, equals), shared = formulas.write([*(roots or [n]), claim.target])
         whole = f"[{', '.join(texts)}]" if roots else texts[0]
-        if roots and texts == [nodes.name(r) for r in roots]:
-            whole = nodes.name(n)
+        if texts == [nodes.name(r) for r in roots or [n]]:  # together they are too long
+            whole = nodes.name(n) if roots else formulas.write([n])[0][0]
+            (equals,), shared = formulas.write([claim.target])
         said = {"model": f"{_graph(nodes)}, weights sha256 {claim.weights_sha256}", "assumed": (),
                 "asserted": (*_asserted(claim), *_named(formulas, nodes))}  # fmt: skip
         return f"{whole}{place}", equals, shared, said
