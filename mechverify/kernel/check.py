@@ -23,9 +23,13 @@ from mechverify.kernel.core.words import NAME, names_a_value, printable
 from mechverify.kernel.proof import prove
 
 FORMAT = "mechverify-certificate"
-VERSION = 4  # of the format that is written
-VERSIONS = {2: ("accuracy",), 3: ("bounds",), VERSION: ("accuracy", "bounds")}  # what is claimed in those that are read
-NAMED_AT_WILL = {2, 3}  # versions whose files may name sites and tensors in any way
+VERSION = 5  # of the format that is written
+CAPTURED = "accuracy of a captured graph"
+VERSIONS = {  # what is claimed in those that are read
+    2: ("accuracy",), 3: ("bounds",), 4: ("accuracy", "bounds"), VERSION: ("accuracy", "bounds", CAPTURED),
+}  # fmt: skip
+NAMED_AT_WILL = UNANNOUNCED = {2, 3}  # versions whose files name sites and tensors in any way, and have no cost
+SINCE = {"open": 5}  # rules that older versions don't have
 LIMIT = 5e9  # units of work where a certificate doesn't announce its own: five to nine seconds
 MOST_WORK = 10**18  # that a certificate may announce: decades
 SECONDS = 1.7e-9  # that a unit of work takes, about
@@ -100,7 +104,7 @@ def _size(text: bytes, announced: int | None) -> int:
 
 def _announced(document: Reader) -> int | None:
     """The units of work that the certificate says a check takes; None if it doesn't say."""
-    if document["version"].value != VERSION or document["cost"].value is None:
+    if document["version"].value in UNANNOUNCED or document["cost"].value is None:
         return None
     cost = document["cost"].natural()
     if cost > MOST_WORK:
@@ -125,8 +129,9 @@ def _allowed(announced: int | None, exact: bool, limit: float | None) -> float:
 def _decide(document: Reader, weights: bytes, arithmetic: Arithmetic, forbid: Collection[str]) -> Theorem:
     _, version = document["format"], document["version"].an_integer()
     claim = read_claim(document["claim"], weights, arithmetic)
-    if claim.kind not in VERSIONS[version]:
-        raise Rejected(f"a claim of kind {claim.kind} isn't written in version {version} of the format")
+    kind = CAPTURED if claim.kind == "accuracy" and claim.captured else claim.kind
+    if kind not in VERSIONS[version]:
+        raise Rejected(f"a claim of kind {kind} isn't written in version {version} of the format")
     if version not in NAMED_AT_WILL and (unfit := [n for n in claim.names if not names_a_value(n)]):
         raise Rejected(f"a name is not printable, or longer than {NAME} characters: {unfit[0]!r:.100}")
     if arithmetic.is_exact and not claim.in_exact:
@@ -137,6 +142,8 @@ def _decide(document: Reader, weights: bytes, arithmetic: Arithmetic, forbid: Co
         raise Rejected(f"the proof rests on {', '.join(refused)}, which you forbid")
     job = Job(claim, arithmetic)
     proved, rules = prove(job, document["proof"])
+    if newer := sorted(rule for rule in rules if SINCE.get(rule, 0) > version):
+        raise Rejected(f"rule {newer[0]} isn't written in version {version} of the format")
     if listed != (needed := [*claim.axioms, *sorted(job.axioms)]):
         raise Rejected(f"the proof needs the axioms {needed}, the certificate lists {listed}")
     conclusion = document["conclusion"]

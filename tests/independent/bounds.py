@@ -453,7 +453,7 @@ class Graph:
             case "gather", 2:
                 table, ids = args
                 need(
-                    attr is None and table.op == "weight" and ids.kind == "ids" and table.shape,
+                    attr is None and table.op in ("weight", "constant") and ids.kind == "ids" and table.shape,
                     "gather: rows of a weight",
                 )
                 need(table.shape[0] >= self.vocabulary, "fewer rows than the vocabulary")
@@ -886,7 +886,7 @@ def check(data: bytes) -> dict[str, Any]:
     form, version, claim, conclusion, axioms, proof = fields(
         announced(strict_json(document)), "format", "version", "claim", "conclusion", "axioms", "proof"
     )
-    need(form == "mechverify-certificate" and integer(version) in (3, 4), "format or version")
+    need(form == "mechverify-certificate" and integer(version) in (3, 4, 5), "format or version")
     need(axioms == ["ieee754", "capture"], "axioms")
     task = Claim(claim, weights)
     verdict, *ends_ = fields(conclusion, "verdict", "low", "high")

@@ -44,6 +44,8 @@ ALLOWED = {
     "core/ranges.enclose": "as many as the file lists inputs, whose evaluation asks",
     "core/accuracy.surely_wrong": "as many as the file lists inputs, whose evaluation asks",
     "core/container._known_buffer": "square like a tensor that the file holds",
+    "core/elementary._blocks": "entries of a value that is there",
+    "core/elementary.erf": "entries of a value that is there",
     "core/elementary.series": "as many as a series has terms",
     "compact/enclosed.Enclosed.__init__": "as many as there are tokens",
     "compact/enclosed.Enclosed._table": TABLES,
