@@ -25,8 +25,12 @@ from mechverify.kernel.core.words import NAME, names_a_value, printable
 from mechverify.kernel.proof import prove
 
 FORMAT = "mechverify-certificate"
-VERSION = 4  # of the format that is written
-VERSIONS = {2: ("accuracy",), 3: ("bounds",), VERSION: ("accuracy", "bounds")}  # what is claimed in those that are read
+VERSION = 5  # of the format that is written
+VERSIONS = {  # what is claimed in those that are read
+    2: ("accuracy",), 3: ("bounds",), 4: ("accuracy", "bounds"), VERSION: ("accuracy", "bounds"),
+}  # fmt: skip
+COSTED = 4  # the first version whose files say what their check costs
+NAMED = 5  # the first version whose proofs name the document's nodes
 NAMED_AT_WILL = {2, 3}  # versions whose files may name sites and tensors in any way
 LIMIT = 5e9  # units of work where a certificate doesn't announce its own: five to nine seconds
 MOST_WORK = 10**18  # that a certificate may announce: decades
@@ -101,7 +105,7 @@ def _size(text: bytes, document: dict) -> int:
 
 def _announced(document: Reader) -> int | None:
     """The units of work that the certificate says a check takes; None if it doesn't say."""
-    if document["version"].value != VERSION or document["cost"].value is None:
+    if document["version"].an_integer() < COSTED or document["cost"].value is None:
         return None
     cost = document["cost"].natural()
     if cost > MOST_WORK:
@@ -131,7 +135,7 @@ def _decide(document: Reader, weights: bytes, arithmetic: Arithmetic, forbid: Co
     axioms = tuple(a for a in listed if a != "ieee754" or not arithmetic.is_exact)
     if refused := sorted(set(axioms) & set(forbid)):
         raise Rejected(f"the proof rests on {', '.join(refused)}, which you forbid")
-    job = Job(claim, arithmetic)
+    job = Job(claim, arithmetic, old=version < NAMED)
     proved, rules = prove(job, document["proof"])
     if listed != (needed := [*claim.axioms, *sorted(job.axioms)]):
         raise Rejected(f"the proof needs the axioms {needed}, the certificate lists {listed}")

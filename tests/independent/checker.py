@@ -942,7 +942,7 @@ def line(lo: Fraction, hi: Fraction, above: bool) -> tuple[Fraction, Fraction]:
 
 def announced(document: Any) -> dict[str, Any]:
     """The document without its cost, which versions from 4 on have: another checker's work is its own affair."""
-    if type(document) is not dict or document.get("version") != 4:
+    if type(document) is not dict or document.get("version") not in (4, 5):
         return document
     rest = dict(document)
     need("cost" in rest, "no cost")
@@ -957,7 +957,7 @@ def check(data: bytes) -> dict[str, Any]:
     form, version, claim, conclusion, axioms, proof = fields(
         announced(strict_json(document)), "format", "version", "claim", "conclusion", "axioms", "proof"
     )
-    need(form == "mechverify-certificate" and integer(version) in (2, 4), "format or version")
+    need(form == "mechverify-certificate" and integer(version) in (2, 4, 5), "format or version")
     task = Claim(claim, weights)
     need(axioms == ["ieee754"] + ["libm:float32"] * (task.semantics == "float32"), "axioms")
     verdict, *counts = fields(conclusion, "verdict", "right_at_least", "right_at_most")
