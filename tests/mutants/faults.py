@@ -241,7 +241,7 @@ FAULTS = [
     Fault("relaxation", "relaxation/lines.py", "if not ((mix.mid >= 0) & (mix.mid <= 1)).all():", "if False:", LINEAR),
     Fault("relaxation", "relaxation/lines.py", "ar.xp.maximum(up.mid, down.mid)", "ar.xp.minimum(up.mid, down.mid)", LINEAR),
     Fault("relaxation", "relaxation/rewriting.py", 'graph.nodes[node.args[0]].op == "softmax" and first', "first", LINEAR),
-    Fault("relaxation", "relaxation/rewriting.py", 'total = self._add("add", total, self._ones(*node.shape))', "", LINEAR),
+    Fault("relaxation", "relaxation/rewriting.py", 'total = self._add("add", total, self._ones(*node.shape), role="total")', "", LINEAR),
     Fault("relaxation", "relaxation/rewriting.py", 'self._add("view", twice, attr=(pairs, 1,', 'self._add("view", twice, attr=(pairs, 0,', LINEAR),
     Fault("relaxation", "relaxation/rewriting.py", "after = (np.arange(n)[:, None] + 1", "after = (np.arange(n)[:, None]", LINEAR),
     Fault("relaxation", "relaxation/rewriting.py", 'self._add("slack", room, total)', 'self._add("slack", room, room)', FILES),
