@@ -230,15 +230,22 @@ def lines(tape: Tape) -> list[list[int]]:
     return [lower, lower[::-1]]
 
 
+def name(tape: Tape, rows: int) -> str:
+    """Of a value that may be relaxed."""
+    n, role = tape.below(rows + 2), tape.pick(["", "", "", ".share", ".total", ".exponentials", ".products", ".none"])
+    at = tape.below(3)
+    return tape.pick(["output", f"{n}{role}", f"{n}{role}", f"{n}[{at}]{role}", f"{n}[{at},:]{role}"])
+
+
 def bounds_proof(tape: Tape, ids: list[list[int]], box: list[tuple[str, str]], rows: int, depth: int = 3) -> dict:
     """Cuts mostly at places that exist: ends, the middle, another coordinate's end."""
     match tape.below(8 if depth else 4):
         case 0 | 1:
-            return {"rule": "linear", "lines": None}
+            return {"rule": "relaxation", "lines": None}
         case 2:
-            rows = [[tape.below(2 * rows + 2), tape.below(2 * rows + 2), tape.pick([-16, 0, 900, -1000]), *lines(tape)]
+            rows = [[name(tape, rows), name(tape, rows), tape.pick([-16, 0, 900, -1000]), *lines(tape)]
                     for _ in range(tape.pick([0, 0, 1, 2]))]  # fmt: skip
-            return {"rule": "linear", "lines": rows}
+            return {"rule": "relaxation", "lines": rows}
         case 3:
             return {"rule": "point", "inputs": [[[tape.pick(here) for here in ids], [tape.pick(ends) for ends in box]]
                                                 for _ in range(1 + tape.below(2))]}  # fmt: skip
@@ -376,12 +383,12 @@ def lemmas(tape: Tape, doc: dict) -> None:
     def lemma() -> dict:
         wide = tape.pick(["0x1.0000000000000p+0", "0x1.0000000000000p+20", "0x0.0p+0", "0x1.0000000000000p-20"])
         n = tape.pick([1, 1, 2, 3])
-        inside = tape.pick([{"rule": "linear", "lines": None}, {"rule": "interval"}, doc["proof"]])
+        inside = tape.pick([{"rule": "relaxation", "lines": None}, {"rule": "relaxation"}, doc["proof"]])
         ends = {"low": ["-" + wide] * n, "high": [wide] * n}
         return {"site": tape.pick(sites), "mechanism": tape.pick(sites), "proof": inside, **ends}
 
     cut = {"rule": "cut", "lemmas": [lemma() for _ in range(1 + tape.below(2))],
-           "proof": {"rule": "linear", "lines": None}}  # fmt: skip
+           "proof": {"rule": "relaxation", "lines": None}}  # fmt: skip
     doc["proof"] = cut if tape.below(2) else {"rule": "both", "first": cut, "second": doc["proof"]}
 
 

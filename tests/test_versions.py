@@ -13,7 +13,7 @@ from mechverify.kernel.core import container
 from mechverify.kernel.core.errors import OverLimit, Stopped
 
 DATA = Path(__file__).parent / "data"
-GOLDEN, BOUNDS, COSTED = (DATA / f"version_{n}.cert" for n in (2, 3, 4))
+GOLDEN, BOUNDS, COSTED, NAMED = (DATA / f"version_{n}.cert" for n in (2, 3, 4, 5))
 
 
 def changed(path, **fields):
@@ -41,9 +41,36 @@ def test_version_4_is_still_read():
     assert theorem.verdict == "PROVED" and theorem.rules == {"split": 1, "farkas": 2}
 
 
+def test_version_5_is_still_read():
+    """With names of values, within a softmax as well, in parts split at a node. Made by
+
+    torch.manual_seed(6)
+    net = nn.Sequential(nn.Linear(17, 3), nn.Softmax(-1), nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1)).eval()
+    claim = Bounds(capture(net, torch.zeros(1, 17))["output"], over=ball(torch.zeros(17), 0.5), at_most=-0.379)
+    NAMED.write_bytes(prove(claim).certificate)
+    """
+    theorem = check(NAMED.read_bytes())
+    assert theorem.verdict == "PROVED" and theorem.rules == {"split": 3, "relaxation": 4}
+    assert all(part in NAMED.read_bytes() for part in (b'"node":', b'"lines":[["', b".share", b'"multipliers":[['))
+
+
+@pytest.mark.parametrize(("path", "version"), [(BOUNDS, 5), (COSTED, 5), (NAMED, 4)])
+def test_a_proof_is_read_as_its_version_says(path, version):
+    with pytest.raises(Rejected, match=r"known: |no value that the input decides"):
+        check(changed(path, version=version, cost=None))
+
+
+def test_numbers_are_no_names():
+    """The rules' names alone made new, nodes of the rewritten graph are still not named by numbers."""
+    contents = container.unpack(changed(COSTED, version=5))
+    text = contents["certificate.json"].replace(b'"rule":"farkas"', b'"rule":"relaxation"')
+    with pytest.raises(Rejected, match=r"expected text|no value that the input decides"):
+        check(container.pack({**contents, "certificate.json": text}))
+
+
 @pytest.mark.parametrize("version", [1, 99, "2", True, None])
 def test_other_versions_are_named(version):
-    with pytest.raises(NotACertificate, match=re.escape(f"version {version!r}; this kernel reads versions 2, 3, 4")):
+    with pytest.raises(NotACertificate, match=re.escape(f"version {version!r}; this kernel reads versions 2, 3, 4, 5")):
         check(changed(GOLDEN, version=version))
 
 
@@ -100,7 +127,7 @@ def test_whoever_watches_may_end_a_check():
         check(COSTED.read_bytes(), watch=watch)
 
 
-def test_only_version_4_has_a_cost():
+def test_versions_from_4_on_have_a_cost():
     with pytest.raises(Rejected, match="unknown fields"):
         check(changed(GOLDEN, cost="5"))
     contents = container.unpack(COSTED.read_bytes())

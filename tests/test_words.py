@@ -27,7 +27,7 @@ from tests.models import as_bytes, random_weights
 from tests.soundness import forge, networks
 from tests.soundness.networks import Network, constant, given
 
-LINEAR = {"rule": "linear", "lines": None}
+LINEAR = {"rule": "relaxation", "lines": None}
 RELU = Network([given(1), ["relu", [0], None]], {}, [(np.array([-1.0]), np.array([1.0]))], [], 0)
 FOLD = {"rule": "fold", "keys": [], "only": None, "cells": []}
 
@@ -232,7 +232,7 @@ def test_names_are_explained_where_only_an_example_speaks_of_them(tmp_path):
         entries.append(len(rows) - 1)
     rows.append(["concat", entries, 0])
     net = Network(rows, {}, RELU.inputs, [], 0)
-    proof = {"rule": "both", "first": {"rule": "interval"}, "second": points(0.5)}
+    proof = {"rule": "both", "first": {"rule": "relaxation"}, "second": points(0.5)}
     doc, data = networks.document(
         net, proof, low=[None] * 200, high=[None] * 200, n=200, at_most="1/2", verdict="REFUTED"
     )

@@ -323,16 +323,16 @@ class Random:
             "mechanism": "lemma.1",
             "low": [f"-{v}" for v in wide],
             "high": wide,
-            "proof": {"rule": "interval"},
+            "proof": {"rule": "relaxation"},
         }
-        leaf = {"rule": "cut", "lemmas": [lemma], "proof": {"rule": "interval"}}
+        leaf = {"rule": "cut", "lemmas": [lemma], "proof": {"rule": "relaxation"}}
         for _ in range(self.below(3)):
             leaf = self.split(claim, leaf) or leaf
         doc["proof"] = {"rule": "both", "first": doc["proof"], "second": leaf}
 
     def split(self, claim: dict, leaf: dict) -> dict | None:
         """Some of the input beside it; on the other side, intervals. Often no legal one: then the file is refused."""
-        other = {"rule": "interval"}
+        other = {"rule": "relaxation"}
         wide = [i for i, ids in enumerate(claim["domain"]["tokens"]) if len(ids) > 1]
         boxes = [v for _, low, high in claim["domain"]["inputs"] for v in zip(low, high, strict=True)]
         if wide and (self.below(2) or not boxes):
@@ -501,14 +501,14 @@ def cut_document(given: float | None, split: float | None, low: float, high: flo
     lemma = {"site": "h", "mechanism": "m", "proof": INTERVAL, **ends}
     leaf = {"rule": "cut", "lemmas": [lemma], "proof": last}
     if split is not None:
-        leaf = {"rule": "split", "coordinate": 0, "at": split.hex(), "inside": leaf, "outside": {"rule": "interval"}}
+        leaf = {"rule": "split", "coordinate": 0, "at": split.hex(), "inside": leaf, "outside": {"rule": "relaxation"}}
     doc["proof"] = leaf
     if last["rule"] == "solver":
         doc["axioms"].append("solver:z3")
     return doc, data
 
 
-INTERVAL = {"rule": "interval"}
+INTERVAL = {"rule": "relaxation"}
 ANYTHING = {"rule": "solver", "low": [None], "high": [None]}
 TOKENS = [["tokens", [], None], networks.constant([-1.0, -2.0, -3.0]), ["gather", [1, 0], None],
           ["view", [2], [[], 1, []]], ["view", [3], [[1], 0, [0]]], ["concat", [4], 0]]  # fmt: skip
@@ -539,8 +539,12 @@ def refuted() -> tuple[dict, bytes]:
     return network(IDENTITY, [([-1.0, -1.0], [1.0, 1.0])], proof=proof, n=2, at_most="1/2", verdict="REFUTED")
 
 
-def named(name: str, refuse: bool = False) -> tuple[dict, bytes]:
+def named(name: str, refuse: bool = False, version: int = 3) -> tuple[dict, bytes]:
+    """By default in a version whose files may use any name."""
     doc, data = network(IDENTITY, [([-1.0, -1.0], [1.0, 1.0])], n=2)
+    if version == 3:
+        doc |= {"version": 3, "proof": {"rule": "interval"}}
+        del doc["cost"]
     doc["claim"]["graph"]["sites"] = [[name, 1]]
     doc["claim"]["site"] = "nothing" if refuse else name
     return doc, data

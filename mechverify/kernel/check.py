@@ -28,8 +28,9 @@ CAPTURED = "accuracy of a captured graph"
 VERSIONS = {  # what is claimed in those that are read
     2: ("accuracy",), 3: ("bounds",), 4: ("accuracy", "bounds"), VERSION: ("accuracy", "bounds", CAPTURED),
 }  # fmt: skip
-NAMED_AT_WILL = UNANNOUNCED = {2, 3}  # versions whose files name sites and tensors in any way, and have no cost
-SINCE = {"open": 5}  # rules that older versions don't have
+COSTED = 4  # the first version whose files say what their check costs
+NAMED = 5  # the first version whose proofs name the document's nodes
+NAMED_AT_WILL = {2, 3}  # versions whose files may name sites and tensors in any way
 LIMIT = 5e9  # units of work where a certificate doesn't announce its own: five to nine seconds
 MOST_WORK = 10**18  # that a certificate may announce: decades
 SECONDS = 1.7e-9  # that a unit of work takes, about
@@ -104,7 +105,7 @@ def _size(text: bytes, announced: int | None) -> int:
 
 def _announced(document: Reader) -> int | None:
     """The units of work that the certificate says a check takes; None if it doesn't say."""
-    if document["version"].value in UNANNOUNCED or document["cost"].value is None:
+    if document["version"].an_integer() < COSTED or document["cost"].value is None:
         return None
     cost = document["cost"].natural()
     if cost > MOST_WORK:
@@ -140,10 +141,8 @@ def _decide(document: Reader, weights: bytes, arithmetic: Arithmetic, forbid: Co
     axioms = tuple(a for a in listed if a != "ieee754" or not arithmetic.is_exact)
     if refused := sorted(set(axioms) & set(forbid)):
         raise Rejected(f"the proof rests on {', '.join(refused)}, which you forbid")
-    job = Job(claim, arithmetic)
+    job = Job(claim, arithmetic, old=version < NAMED)
     proved, rules = prove(job, document["proof"])
-    if newer := sorted(rule for rule in rules if SINCE.get(rule, 0) > version):
-        raise Rejected(f"rule {newer[0]} isn't written in version {version} of the format")
     if listed != (needed := [*claim.axioms, *sorted(job.axioms)]):
         raise Rejected(f"the proof needs the axioms {needed}, the certificate lists {listed}")
     conclusion = document["conclusion"]

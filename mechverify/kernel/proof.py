@@ -10,7 +10,7 @@ from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.meter import reserve
-from mechverify.kernel.rules import RULES, SPLITS, Rule
+from mechverify.kernel.rules import SPLITS, Rule, rules
 
 
 def prove(job: Job, proof: Reader) -> tuple[Any, dict[str, int]]:
@@ -22,7 +22,7 @@ def prove(job: Job, proof: Reader) -> tuple[Any, dict[str, int]]:
     proves one part twice and keeps the better of each bound. Leaves of rules that work on many parts side by side are
     checked at the end.
     """
-    claim, rules = job.claim, RULES[job.claim.kind]
+    claim, known = job.claim, rules(job.claim.kind, job.old)
     used: Counter[str] = Counter()
     steps: list[tuple] = []  # (how to combine the last two results, or None; a result), in the order of a postfix walk
     waiting: dict[Rule, list[tuple[int, Domain, Reader]]] = {}  # leaves by their place among the steps
@@ -34,7 +34,7 @@ def prove(job: Job, proof: Reader) -> tuple[Any, dict[str, int]]:
             steps.append((combine, None))
             continue
         job.ar.spend(0)
-        name = node["rule"].one_of([*rules, "split", "both"])
+        name = node["rule"].one_of([*known, "split", "both"])
         used[name] += 1
         held += claim.size
         reserve(held // 4)  # all bounds together
@@ -46,15 +46,15 @@ def prove(job: Job, proof: Reader) -> tuple[Any, dict[str, int]]:
         elif name == "both":
             todo += [(claim.meet, None, None), (None, part, node["first"]), (None, part, node["second"])]
             node.close()
-        elif rules[name].together:
-            waiting.setdefault(rules[name], []).append((len(steps), part, node))
+        elif known[name].together:
+            waiting.setdefault(known[name], []).append((len(steps), part, node))
             steps.append((None, None))
-        elif rules[name].nested:
-            found, inside = rules[name].check(job, part, node, prove)
+        elif known[name].nested:
+            found, inside = known[name].check(job, part, node, prove)
             used.update(inside)
             steps.append((None, found))
         else:
-            steps.append((None, rules[name].check(job, part, node)))
+            steps.append((None, known[name].check(job, part, node)))
     for rule, leaves in waiting.items():
         places, parts, nodes = zip(*leaves, strict=True)
         for place, result in zip(places, rule.check(job, list(parts), list(nodes)), strict=True):

@@ -34,9 +34,13 @@ RULES: dict[str, dict[str, Rule]] = {
     "bounds": {
         "point": Rule("replay", "point"),
         "solver": Rule("replay", "solver"),
-        "interval": _RELAXATION,
-        "linear": _RELAXATION,
-        "farkas": _RELAXATION,
+        "relaxation": _RELAXATION,
         "cut": Rule("cut", nested=True),
     },
 }
+OLD = {"relaxation": ("interval", "linear", "farkas"), "open": ()}  # names before format version 5
+
+
+def rules(kind: str, old: bool) -> dict[str, Rule]:
+    """Those of a kind of claim, by the names that a file uses."""
+    return {name: rule for now, rule in RULES[kind].items() for name in (OLD.get(now, [now]) if old else [now])}

@@ -46,12 +46,20 @@ def _label(node: dict) -> str:
             return f"split: entry {node['entry']} of a value of the model at {at}"
         case "point":
             return f"point: {len(node['inputs'])} inputs, replayed"
-        case "linear":
-            lines = node["lines"]
-            return "linear: the kernel's own lines" if lines is None else f"linear: {len(lines)} sets of given lines"
+        case "relaxation" | "interval" | "linear" | "farkas":
+            return _relaxation(node)
         case "split":
             return f"split: the token at position {node['position']} is in [{listed(node['first'])}], or not"
         case "both":
             return "both: the better of two proofs' bounds"
         case rule:
             return rule
+
+
+def _relaxation(node: dict) -> str:
+    if "lines" not in node:
+        return "relaxation: intervals alone"
+    if node["lines"] is None and "multipliers" not in node:
+        return "relaxation: the kernel's own lines"
+    multipliers = f" and {len(node['multipliers'])} of multipliers" if "multipliers" in node else ""
+    return f"relaxation: {len(node['lines'] or [])} sets of given lines{multipliers}"

@@ -1,4 +1,4 @@
-"""The second checker's part for claims about bounds of a captured model: format versions 3 and 4.
+"""The second checker's part for claims about bounds of a captured model: format versions 3, 4 and 5.
 
 Follows docs/certificate.md; shares no code with mechverify, though its author had read the kernel. Numbers are exact
 rationals; what isn't rational is enclosed by intervals. Ranges on parts of the domain come from affine arithmetic: each
@@ -277,6 +277,12 @@ class Value:
     def clipped(self, lo: int, hi: int) -> "Value":
         return Value(self.c, self.k, max(self.lo, Fraction(lo)), min(self.hi, Fraction(hi)))
 
+    def within(self, lo: Any, hi: Any) -> "Value":
+        """Where it is known to lie there."""
+        if lo > self.hi or hi < self.lo:
+            raise Empty
+        return Value(self.c, self.k, max(self.lo, lo), min(self.hi, hi))
+
 
 def fixed(x: Interval) -> Value:
     """A constant, known up to an interval."""
@@ -518,11 +524,17 @@ def broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class Part(NamedTuple):
-    """A product of token sets and of intervals of the coordinates."""
+    """A product of token sets and of intervals of the coordinates; of these, the inputs for which the `facts` hold:
+    (node, entry, at, above), the entry is at least `at`, or at most."""
 
     tokens: list[list[int]]
     low: list[Fraction]
     high: list[Fraction]
+    facts: tuple[tuple[int, int, Fraction, bool], ...] = ()
+
+
+class Empty(Exception):
+    """A part has no input."""
 
 
 def at(ids: list[int], numbers: list[Fraction]) -> Part:
@@ -535,7 +547,8 @@ def at(ids: list[int], numbers: list[Fraction]) -> Part:
 class Claim:
     """What is claimed, and the rules, applied to parts of its domain."""
 
-    def __init__(self, claim: Any, weights: bytes):
+    def __init__(self, claim: Any, weights: bytes, version: int = 5):
+        self.version = version
         kind, architecture, semantics, digest, domain, graph, self.site, self.position, where, cases, least, most = (
             fields(claim, "kind", "architecture", "semantics", "weights_sha256", "domain", "graph", "site", "position",
                    "where", "cases", "at_least", "at_most"))  # fmt: skip
@@ -603,6 +616,10 @@ class Claim:
                 done[n] = self._computed(node, [done[a] for a in node.args], part)
             except Rejected as e:  # here: a limit of this checker
                 raise NotConfirmed(str(e)) from e
+            for m, entry, cut, above in part.facts:
+                if m == n:
+                    low, high = (cut, INFINITY) if above else (-INFINITY, cut)
+                    done[n] = [v.within(low, high) if i == entry else v for i, v in enumerate(done[n])]
         return done[root]
 
     def _computed(self, node: Node, args: list[list], part: Part) -> list:
@@ -686,12 +703,11 @@ class Claim:
         """What is proved of the part, and what no rule can beat: a hull of values that are reached there."""
         rule = proof.get("rule") if type(proof) is dict else None
         match rule:
-            case "linear" | "farkas" | "interval":
-                names = {"linear": ["lines"], "farkas": ["lines", "multipliers"], "interval": []}[rule]
-                shared = ["shared"] if "shared" in proof and rule != "interval" else []
-                _, *witness = fields(proof, "rule", *names, *shared)
-                need(not shared or type(witness[-1]) is bool, "shared")
-                self._lines(witness[0] if names else None)
+            case "linear" | "farkas" | "interval" if self.version < 5:
+                self._witness(proof, {"linear": ["lines"], "farkas": ["lines", "multipliers"], "interval": []}[rule])
+                return self.linear(part, target)
+            case "relaxation" if self.version >= 5:
+                self._witness(proof, [name for name in ("lines", "multipliers") if name in proof])
                 return self.linear(part, target)
             case "point":
                 self.point(part, fields(proof, "rule", "inputs")[1])
@@ -700,6 +716,16 @@ class Claim:
                 _, first, second = fields(proof, "rule", "first", "second")
                 found = [self.prove(p, part, target) for p in (first, second)]
                 return tuple([meet(a, b) for a, b in zip(*pair, strict=True)] for pair in zip(*found, strict=True))
+            case "split" if "node" in proof and self.version >= 5:
+                _, node, entry, cut, inside, outside = fields(proof, "rule", "node", "entry", "at", "inside", "outside")
+                node = integer(node, 0, len(self.graph.nodes) - 1)
+                need(self.graph.nodes[node].kind == "real", "a split at a real value")
+                entry = integer(entry, 0, math.prod(self.graph.nodes[node].shape) - 1)
+                found = []
+                for half, above in ((inside, False), (outside, True)):
+                    facts = (*part.facts, (node, entry, a_float(cut), above))
+                    found.append(self.prove(half, part._replace(facts=facts), target))
+                return tuple([hull([a, b]) for a, b in zip(*pair, strict=True)] for pair in zip(*found, strict=True))
             case "split" if "node" in proof:  # of numbers that only the kernel knows
                 _, node, entry, cut, inside, outside = fields(proof, "rule", "node", "entry", "at", "inside", "outside")
                 integer(node), integer(entry, 0), a_float(cut)
@@ -718,11 +744,29 @@ class Claim:
     def nothing(self) -> "Range":
         return [Interval(-INFINITY, INFINITY)] * self.outputs
 
-    def _lines(self, lines: Any) -> None:
-        for row in [] if lines is None else items(lines):
-            start, node, exponent, lower, upper = items(row, 5)
-            integer(start), integer(node), integer(exponent)
-            need(len([integer(v) for v in items(lower)]) == len([integer(v) for v in items(upper)]), "lines")
+    def _witness(self, leaf: dict, names: list[str]) -> None:
+        """Of its lines and multipliers no more is read than that they are some."""
+        shared = ["shared"] if "shared" in leaf and "lines" in names else []
+        _, *witness = fields(leaf, "rule", *names, *shared)
+        need("lines" in names or not names, "multipliers without lines")
+        need(not shared or type(witness[-1]) is bool, "shared")
+        for name, given, lists in zip(names, witness, (2, 1), strict=False):
+            for row in [] if given is None and name == "lines" else items(given):
+                start, node, exponent, *numbers = items(row, 3 + lists)
+                self._called(start), self._called(node), integer(exponent)
+                need(len({len([integer(v) for v in items(n)]) for n in numbers}) == 1, name)
+
+    def _called(self, value: Any) -> None:
+        """A name of one of the kernel's values."""
+        if self.version < 5:
+            integer(value)
+            return
+        form = r"(?:output|(0|[1-9]\d*)(?:\[((?::|0|[1-9]\d*)(?:,(?::|0|[1-9]\d*))*)\])?(?:\.[a-z]+)?)"
+        match = re.fullmatch(form, value, re.ASCII) if type(value) is str else None
+        need(match, "a name of a value")
+        if value != "output":
+            number = integer(int(match[1]), 0, len(self.graph.nodes) - 1)
+            need(not match[2] or match[2].count(",") + 1 == len(self.graph.nodes[number].shape), "a slice")
 
     def point(self, part: Part, inputs: Any) -> None:
         for row in items(inputs):
@@ -741,8 +785,12 @@ class Claim:
                 self.attained.append(self.nothing())
         need(inputs, "at least one point")
 
-    def allowed(self, place: Part) -> bool:
-        """An input surely satisfies the claim's conditions."""
+    def allowed(self, place: Part, facts: tuple = ()) -> bool:
+        """An input surely satisfies the claim's conditions, and surely lies where the facts hold."""
+        for n, entry, cut, above in facts:
+            known = self._all(place, n)[entry]
+            if not (known.lo >= cut if above else known.hi <= cut):
+                return False
         return all(v.range.lo >= 0 for n in self.where for v in self._all(place, n))
 
     def by_token(self, part: Part, position: Any, first: Any) -> list[Part]:
@@ -771,12 +819,14 @@ class Claim:
                 )
             except NotConfirmed:
                 found, ranges, open_ = [], self.nothing(), []
+            except Empty:
+                found, ranges, open_ = [], [Interval(INFINITY, -INFINITY)] * self.outputs, []
             halves = self._halves(cell, open_) if cells + len(todo) < CELLS else []
             todo += halves
             if not halves:
                 proved = ranges if proved is None else [hull([a, b]) for a, b in zip(proved, ranges, strict=True)]
             places += [corner(cell, v, up) for v in open_[:2] for up in (False, True)]
-        return proved, self._reached(places)
+        return proved, self._reached(places, part.facts)
 
     def _halves(self, cell: Part, open_: list[Value]) -> list[Part]:
         """Cut where the values depend most on the input; nowhere if all is proved, or nothing left to cut."""
@@ -796,12 +846,12 @@ class Claim:
         middle = float((cell.low[most] + cell.high[most]) / 2)
         return self.by_number(cell, most, min(max(middle, float(cell.low[most])), float(cell.high[most])).hex())
 
-    def _reached(self, places: list[Part]) -> "Range":
+    def _reached(self, places: list[Part], facts: tuple) -> "Range":
         """No sound range is narrower than the hull of enclosed values, each by what is sure of it."""
         low, high = [INFINITY] * self.outputs, [-INFINITY] * self.outputs
         for place in places:
             try:
-                if not self.allowed(place):
+                if not self.allowed(place, facts):
                     continue
                 found = self.values(place)
             except NotConfirmed:
@@ -888,7 +938,7 @@ def check(data: bytes) -> dict[str, Any]:
     )
     need(form == "mechverify-certificate" and integer(version) in (3, 4, 5), "format or version")
     need(axioms == ["ieee754", "capture"], "axioms")
-    task = Claim(claim, weights)
+    task = Claim(claim, weights, version)
     verdict, *ends_ = fields(conclusion, "verdict", "low", "high")
     low, high = ([nothing if v is None else a_float(v) for v in items(end, task.outputs)]
                  for end, nothing in zip(ends_, (-INFINITY, INFINITY), strict=True))  # fmt: skip
@@ -899,6 +949,7 @@ def check(data: bytes) -> dict[str, Any]:
         raise NotConfirmed("a proof too deep for this checker") from e
     need(all(a.lo <= b.lo and b.hi <= a.hi for a, b in zip(stated, reached, strict=True)), "not true of some input")
     _verdict(task, verdict, low, high)
+    confirm(all(p.lo <= p.hi for p in proved), "no input is left")
     confirm(all(a.lo <= b.lo and b.hi <= a.hi for a, b in zip(stated, proved, strict=True)), "ranges too wide")
     return conclusion
 

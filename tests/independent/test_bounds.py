@@ -27,7 +27,7 @@ from tests.independent.test_agreement import changed
 from tests.models import as_bytes
 from tests.soundness import bounds, forge, networks
 from tests.soundness.networks import FUNCTIONS as TRUE
-from tests.soundness.networks import POSITIVE, Maker, Network, given
+from tests.soundness.networks import POSITIVE, Maker, Network, constant, given
 from tests.soundness.test_linear import tree
 
 FORGED = int(os.environ.get("MECHVERIFY_FORGED", 120))
@@ -143,6 +143,46 @@ def test_agreement_on_random_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any(n for (kind, _, accepted), n in seen.items() if accepted and kind != "as proved")
 
 
+def at_nodes(net: Network, depth: int, rng: np.random.Generator) -> dict:
+    """A tree of splits at entries of real values, near what they are somewhere."""
+    if not depth:
+        return dict([LINEAR, {"rule": "relaxation"}][int(rng.integers(2))])
+    claim = networks.claim(net)
+    needed = set(claim.graph.ancestors([claim.output]))
+    rows = [i for i, n in enumerate(claim.graph.listed) if claim.graph.nodes[n].kind == "real" and n in needed]
+    node = int(rng.choice(rows))
+    n = claim.graph.listed[node]
+    value = networks.evaluate(claim.graph, claim.weights, [n], *networks.samples(net, 3, rng))[n].reshape(3, -1)
+    entry = int(rng.integers(value.shape[1]))
+    at = float(value[:, entry].mean()) + float(rng.choice([0.0, 0.0, 1.0]))
+    inside, outside = (at_nodes(net, depth - 1, rng) for _ in range(2))
+    return {"rule": "split", "node": node, "entry": entry, "at": at.hex(), "inside": inside, "outside": outside}
+
+
+def test_agreement_on_splits_at_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernel proves by them is confirmed as a rule, and refused by both where it is moved inwards."""
+    monkeypatch.setattr(second, "CELLS", 1)
+    seen: Counter = Counter()
+    for seed in range(60):
+        rng = np.random.default_rng([35, seed])
+        net = Maker(rng, radius=float(rng.choice([0.1, 1.0]))).network(int(rng.integers(2, 6)))
+        doc, data = networks.document(net, at_nodes(net, int(rng.integers(1, 3)), rng), n=0)
+        doc = bounds.restated(doc, data)
+        if not doc["conclusion"]["low"]:
+            seen["refused"] += 1
+            continue
+        seen["as proved", *agree(networks.file(doc, data))] += 1
+        for end, by in (("low", 1.0), ("high", -1.0)):
+            other = doc["conclusion"]["high" if end == "low" else "low"]
+            if all(other):
+                wrong = [(float.fromhex(v) + by).hex() for v in other]
+                seen["wrong", *agree(networks.file(changed(doc, f"conclusion.{end}", wrong), data))] += 1
+    assert seen["as proved", "confirmed", True] >= 20 and not seen["as proved", "rejected", False], seen
+    assert seen["wrong", "rejected", False] >= 40 and not any(seen["wrong", a, True] for a in ("open", "confirmed")), (
+        seen
+    )
+
+
 def linear() -> nn.Module:
     return nn.Linear(3, 2)
 
@@ -214,6 +254,28 @@ POINT = {"rule": "point", "inputs": [[[], ["1/2"]]]}
 LINEAR = bounds.LINEAR
 
 
+def at_the_sum(at: float, entry: int = 0, node: int = 2) -> dict:
+    return {"rule": "split", "node": node, "entry": entry, "at": at.hex(), "inside": LINEAR, "outside": LINEAR}
+
+
+@pytest.mark.parametrize("proof, mine_, kernels_", [
+    (LINEAR, "open", "tighter"), (at_the_sum(0.0), "confirmed", ""), (at_the_sum(0.5), "open", "tighter"),
+    (at_the_sum(2.5), "open", "tighter"), (at_the_sum(0.0, entry=1), "rejected", "no value"),
+    (at_the_sum(0.0, node=8), "rejected", "no value"), (at_the_sum(0.0, node=1, entry=1), "open", "no value"),
+])  # fmt: skip
+def test_a_split_at_a_sign_is_used_by_both(
+    proof: dict, mine_: str, kernels_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """relu(s) relu(-s) is zero, s = x0 + x1: only by telling the signs of s apart."""
+    monkeypatch.setattr(second, "CELLS", 1)
+    rows = [given(2), constant([1.0, 1.0]), ["einsum", [0, 1], "a,a->"], ["relu", [2], None], constant(-1.0),
+            ["mul", [2, 4], None], ["relu", [5], None], ["mul", [3, 6], None]]  # fmt: skip
+    net = Network(rows, {}, [(-np.ones(2), np.ones(2))], [], 0)
+    data = networks.file(*networks.document(net, proof, high=[1e-9], n=1))
+    assert mine(data) == mine_
+    assert kernels_ in kernels(data) and bool(kernels_) == bool(kernels(data))
+
+
 def cut(at: str, inside: dict, outside: dict) -> dict:
     return {"rule": "split", "coordinate": 0, "at": at, "inside": inside, "outside": outside}
 
@@ -234,7 +296,8 @@ def cut(at: str, inside: dict, outside: dict) -> dict:
     ("rejected", LINEAR, dict(at_most="1/1", verdict="PROVED")),  # nothing is stated
     ("rejected", LINEAR, dict(high=[1.0], at_most="999999999999/1000000000000", verdict="PROVED")),
     ("rejected", LINEAR, dict(at_most="1/2", verdict="REFUTED")),  # true, but no point shows it
-    ("confirmed", {"rule": "interval"}, {}), ("rejected", {"rule": "linear"}, {}), ("rejected", {**POINT, "inputs": []}, {}),
+    ("confirmed", {"rule": "relaxation"}, {}), ("rejected", {"rule": "relaxation", "multipliers": []}, {}),
+    ("rejected", {"rule": "linear", "lines": None}, {}), ("rejected", {**POINT, "inputs": []}, {}),
 ])  # fmt: skip
 def test_rules_on_the_unit_interval(answer: str, proof: dict, settings: dict) -> None:
     data = networks.file(*networks.document(UNIT, proof, **settings))
@@ -242,14 +305,14 @@ def test_rules_on_the_unit_interval(answer: str, proof: dict, settings: dict) ->
 
 
 @pytest.mark.parametrize("path, value", [
-    ("version", 2), ("version", 4), ("axioms", ["ieee754"]), ("axioms", ["capture", "ieee754"]), ("claim.semantics", "float32"),
+    ("version", 2), ("version", 4), ("version", 6), ("axioms", ["ieee754"]), ("axioms", ["capture", "ieee754"]), ("claim.semantics", "float32"),
     ("claim.architecture", "transformer"), ("claim.kind", "accuracy"), ("claim.site", "input"), ("claim.position", 1),
     ("claim.position", True), ("claim.domain.inputs", []), ("claim.domain.inputs", [[[1], ["0/1"], ["0x1p+0"]]]),
     ("claim.domain.inputs", [[[1], ["1/1"], ["0/1"]]]), ("claim.domain.inputs", [[[1], ["1/3"], ["1/1"]]]),
     ("claim.graph.nodes", [["input", [], [0, [2]]]]), ("claim.graph.nodes", [["relu", [0], None]]), ("claim.graph.nodes", []),
     ("claim.graph.sites", [["output", 1]]), ("claim.graph.note", 1), ("claim.graph.replayed", None), ("claim.at_most", "0.5"),
     ("claim.at_most", ["1/1", "1/1"]), ("conclusion.low", []), ("conclusion.high", ["1e0"]), ("conclusion.verdict", "TRUE"),
-    ("proof.lines", [[0, 0, 0, [1], []]]), ("proof.note", 1), ("note", 1),
+    ("proof.lines", [["0", "0", 0, [1], []]]), ("proof.lines", [[0, 0, 0, [1], [1]]]), ("proof.multipliers", None), ("proof.note", 1), ("note", 1),
 ])  # fmt: skip
 def test_malformed_documents_are_rejected_by_both(path: str, value: object) -> None:
     doc, data = networks.document(UNIT, copy.deepcopy(LINEAR))

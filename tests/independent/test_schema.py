@@ -190,15 +190,16 @@ def test_random_networks_validate() -> None:
 
 
 UNIT, _ = networks.document(Network([given(1), ["relu", [0], None]], {}, [(np.zeros(1), np.ones(1))], [], 0))
-LEAF = {"rule": "linear", "lines": None}
+LEAF = {"rule": "relaxation", "lines": None}
 CUT = {"rule": "split", "coordinate": 0, "at": "1/2", "inside": LEAF, "outside": LEAF}
 
 
 def test_proofs_of_bounds_validate() -> None:
     point = {"rule": "point", "inputs": [[[], ["0x1.0000000000000p+0"]], [[], ["-1/3"]]]}
     token = {"rule": "split", "position": 0, "first": [1], "inside": LEAF, "outside": point}
-    lines = {"rule": "linear", "lines": [[3, 2, -16, [1, -2], [0, 4]]]}
-    for proof in (LEAF, point, CUT, token, lines, {"rule": "both", "first": CUT, "second": token}):
+    lines = {"rule": "relaxation", "lines": [["output", "2[0,:].total", -16, [1, -2], [0, 4]]]}
+    node = {"rule": "split", "node": 1, "entry": 0, "at": "1/2", "inside": {"rule": "relaxation"}, "outside": lines}
+    for proof in (LEAF, point, CUT, token, lines, node, {"rule": "both", "first": CUT, "second": token}):
         VALIDATOR.validate(changed(UNIT, "proof", proof))
 
 
@@ -206,25 +207,28 @@ def with_operation(*row: Any) -> dict[str, Any]:
     return changed(UNIT, "claim.graph.nodes", [given(1), list(row)])
 
 
+COSTLESS = document(), {k: v for k, v in UNIT.items() if k != "cost"}
+
+
 @pytest.mark.parametrize("cost", [None, "0", "5000000000", "1" + 18 * "0"])
 def test_costs_validate(cost: str | None) -> None:
-    for one in (document(), UNIT):
-        VALIDATOR.validate({**one, "version": 4, "cost": cost})
-        assert checker.announced({**one, "version": 4, "cost": cost}) == {**one, "version": 4}
+    for one, version in itertools.product(COSTLESS, (4, 5)):
+        VALIDATOR.validate({**one, "version": version, "cost": cost})
+        assert checker.announced({**one, "version": version, "cost": cost}) == {**one, "version": version}
 
 
 @pytest.mark.parametrize("cost", ["", "-1", "01", "1e9", 5, [], "1" + 19 * "0", "2" + 18 * "0"])
 def test_malformed_costs_dont_validate(cost: Any) -> None:
-    for one in (document(), UNIT):
-        assert not VALIDATOR.is_valid({**one, "version": 4, "cost": cost})
+    for one, version in itertools.product(COSTLESS, (4, 5)):
+        assert not VALIDATOR.is_valid({**one, "version": version, "cost": cost})
         with pytest.raises(checker.Rejected):
-            checker.announced({**one, "version": 4, "cost": cost})
+            checker.announced({**one, "version": version, "cost": cost})
 
 
-def test_only_version_4_has_a_cost() -> None:
-    for one in (document(), UNIT):
-        assert not VALIDATOR.is_valid({**one, "version": 4})
-        assert not VALIDATOR.is_valid({**one, "cost": "5"})
+def test_versions_from_4_on_have_a_cost() -> None:
+    for one, old in zip(COSTLESS, (2, 3), strict=True):
+        assert not VALIDATOR.is_valid({**one, "version": 4}) and not VALIDATOR.is_valid({**one, "version": 5})
+        assert not VALIDATOR.is_valid({**one, "version": old, "cost": "5"})
 
 
 MALFORMED_BOUNDS = {
@@ -266,9 +270,9 @@ MALFORMED_BOUNDS = {
     "a view from before the start": with_operation("view", [0], [[1], -1, [1]]),
     "a constant as numbers": with_operation("constant", [], [[1], [1]]),
     "enumerate": changed(UNIT, "proof", {"rule": "enumerate"}),
-    "no lines": changed(UNIT, "proof", {"rule": "linear"}),
-    "a line too short": changed(UNIT, "proof", {"rule": "linear", "lines": [[0, 0, 0, [1]]]}),
-    "a line's exponent": changed(UNIT, "proof", {"rule": "linear", "lines": [[0, 0, 901, [1], [1]]]}),
+    "multipliers alone": changed(UNIT, "proof", {"rule": "relaxation", "multipliers": []}),
+    "a line too short": changed(UNIT, "proof", {"rule": "relaxation", "lines": [["0", "0", 0, [1]]]}),
+    "a line's exponent": changed(UNIT, "proof", {"rule": "relaxation", "lines": [["0", "0", 901, [1], [1]]]}),
     "no points": changed(UNIT, "proof", {"rule": "point", "inputs": []}),
     "a point without numbers": changed(UNIT, "proof", {"rule": "point", "inputs": [[[]]]}),
     "a cut without a place": changed(UNIT, "proof", {k: v for k, v in CUT.items() if k != "at"}),

@@ -29,6 +29,7 @@ RANGES = "tests/provers/test_known_ranges.py"
 NORMS = "tests/soundness/test_norms.py"
 FACTS = "tests/soundness/test_facts.py"
 FUNCTIONS = "tests/kernel/test_functions.py"
+REWRITING = "tests/soundness/test_rewriting.py"
 COMPACT = "tests/soundness/test_compact.py"
 PARTS = "tests/kernel/test_parts.py"
 NEURONS = "tests/soundness/test_neurons.py"
@@ -49,7 +50,7 @@ FAULTS = [
           "witness.close()\n    return Counts(domain.size, domain.size)", RULES),
     Fault("open", "replay/rule.py", "witness.close()\n    return Counts(0, domain.size)",
           "witness.close()\n    return Counts(0, domain.size - 1)", RULES),
-    Fault("open", "check.py", "SINCE.get(rule, 0) > version", "SINCE.get(rule, 0) > 5", RULES),
+    Fault("open", "rules.py", '"open": ()}', '"open": ("open",)}', RULES),
     Fault("captured", "core/accuracy.py", "entry[\"semantics\"].one_of([\"real\"])", "entry[\"semantics\"].text()",
           CAPTURED),
     Fault("captured", "core/accuracy.py", "entry[\"graph\"], [])", "entry[\"graph\"], [(4,)])", CAPTURED),
@@ -257,13 +258,35 @@ FAULTS = [
     Fault("relaxation", "relaxation/lines.py", "if not ((mix.mid >= 0) & (mix.mid <= 1)).all():", "if False:", LINEAR),
     Fault("relaxation", "relaxation/lines.py", "ar.xp.maximum(up.mid, down.mid)", "ar.xp.minimum(up.mid, down.mid)", LINEAR),
     Fault("relaxation", "relaxation/rewriting.py", 'graph.nodes[node.args[0]].op == "softmax" and first', "first", LINEAR),
-    Fault("relaxation", "relaxation/rewriting.py", 'total = self._add("add", total, self._ones(*node.shape))', "", LINEAR),
+    Fault("relaxation", "relaxation/rewriting.py", 'total = self._add("add", total, self._ones(*node.shape), role="total")', "", LINEAR),
     Fault("relaxation", "relaxation/rewriting.py", 'self._add("view", twice, attr=(pairs, 1,', 'self._add("view", twice, attr=(pairs, 0,', LINEAR),
     Fault("relaxation", "relaxation/rewriting.py", "after = (np.arange(n)[:, None] + 1", "after = (np.arange(n)[:, None]", LINEAR),
     Fault("relaxation", "relaxation/rewriting.py", 'self._add("slack", room, total)', 'self._add("slack", room, room)', FILES),
+    # relaxation/rewriting.py, method by method, and names.py
+    Fault("rewriting", "relaxation/rewriting.py", "if size > 1 else 0 for i, size in enumerate(old)]", "if size > 2 else 0 for i, size in enumerate(old)]", REWRITING),
+    Fault("rewriting", "relaxation/rewriting.py", "attr=_slice(self.graph.nodes[args[0]].shape, *node.attr)", "attr=_slice(self.graph.nodes[args[0]].shape, node.attr[0], 0)", REWRITING),
+    Fault("rewriting", "relaxation/rewriting.py", "square = x == y and x not in self.fixed", "square = x not in self.fixed", REWRITING),
+    Fault("rewriting", "relaxation/rewriting.py", "zip(args, (first, second), strict=True)]", "zip(args, (second, first), strict=True)]", REWRITING),
+    Fault("rewriting", "relaxation/rewriting.py", 'return value if pivot is None else self._add("add", value, pivot)', "return value", REWRITING),
+    Fault("rewriting", "relaxation/rewriting.py", "and set(first[:-1]) <= set(result):", "or set(first[:-1]) <= set(result):", REWRITING),
+    Fault("rewriting", "relaxation/rewriting.py", "mask = np.broadcast_to(kept(node), node.shape).astype(float)", "mask = np.ones(node.shape)", REWRITING),
+    Fault("rewriting", "relaxation/rewriting.py", 'e = e if mask.all() else self._add("mul", e, weights, role="kept")', "", REWRITING),
+    Fault("rewriting", "relaxation/rewriting.py", "(*(prod(rest[i + 1 :]) for i in range(len(rest))), 0))  # one", "(*(prod(rest[i:]) for i in range(len(rest))), 0))  # one", REWRITING),
+    Fault("rewriting", "relaxation/rewriting.py", 'return self._add("mul", e, quotient, role="second")', 'return self._add("mul", e, e, role="second")', REWRITING),
+    Fault("rewriting", "relaxation/rewriting.py", "float(operations.CAP)", "1.0", REWRITING),
+    Fault("rewriting", "relaxation/rewriting.py", "(*(2 * s for s in steps), 1, 1)", "(*(s for s in steps), 1, 1)", REWRITING),
+    Fault("rewriting", "relaxation/rewriting.py", "counted = self._constant(mask[..., after])", "counted = self._constant(1 + 0 * mask[..., after])", REWRITING),
+    Fault("rewriting", "relaxation/rewriting.py", 'return share if mask.all() else self._add("mul", share, weights)', "return share", REWRITING),
+    Fault("rewriting", "relaxation/rewriting.py", "offset = index * steps.pop(axis)", "offset = steps.pop(axis)", REWRITING),
+    Fault("rewriting", "relaxation/rewriting.py", "steps = {c: prod(sizes[d] for d in of[i + 1 :])", "steps = {c: prod(sizes[d] for d in of[i + 1 :] or of)", REWRITING),
+    Fault("rewriting", "relaxation/rewriting.py", "new[n] = graph.add(node.op, *(new[a] for a in node.args)", "new[n] = graph.add(node.op, *(new[a] for a in node.args[::-1])", REWRITING),
+    Fault("split", "relaxation/names.py", "todo.append((part, rest[:axis] + rest[axis + 1 :]))", "todo.append((part, rest[:-1]))", REWRITING),
+    Fault("split", "relaxation/names.py", "part := graph.parts.get((n, axis, at))", "part := graph.parts.get((n, axis, 0))", REWRITING),
+    Fault("split", "relaxation/names.py", "entry = entry * size + i", "entry = entry + i", REWRITING),
+    Fault("split", "relaxation/names.py", "if n in self.roots.of and self.roots.of[n] in self.roots.values", "if n in self.roots.of", FACTS),
     # facts, multipliers, conditions, tables
-    Fault("farkas", "core/domain.py", "(node, entry, at, above))) for above in (False, True)",
-          "(node, entry, at, above))) for above in (True, False)", FACTS),
+    Fault("farkas", "core/domain.py", "(*place, at, above) for place in places))) for above in (False, True)",
+          "(*place, at, above) for place in places))) for above in (True, False)", FACTS),
     Fault("farkas", "relaxation/backward.py", "form = -ar.exact(m)", "form = ar.exact(m)", FACTS),
     Fault("farkas", "relaxation/backward.py", "ar.xp.where(m > 0, floor, ceiling)", "ar.xp.where(m > 0, ceiling, floor)", FACTS),
     Fault("point", "core/ranges.py", "if not all((ar.lower(values[n]) >= 0).all() for n in claim.where):", "if False:", FACTS),
@@ -407,6 +430,7 @@ LEMMAS = {
     "ratio form": ("F1",),
     "recursion": ("F3", "F4", "F5"),
     "relaxation": ("L5", "L6", "L7", "L8"),
+    "rewriting": ("L7", "L8"),
     "series": ("C2",),
     "solver": ("O3",),
     "split": ("C6", "L14"),

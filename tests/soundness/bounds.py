@@ -26,7 +26,7 @@ from tests.soundness import forge, networks
 from tests.soundness.networks import Network, constant, given, hexadecimal
 
 SAMPLES, CLOSE = 240, 1e-7
-LINEAR = {"rule": "linear", "lines": None}
+LINEAR = {"rule": "relaxation", "lines": None}
 
 
 # --- good certificates ------------------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ def bases() -> dict[str, tuple[dict, dict]]:
     from tests.soundness.test_linear import curved, listed
 
     relu, tanh, tokens, norm, planes = perceptron("relu"), perceptron("tanh"), attention(), normalised(), curved()
-    lines = {"rule": "linear", "lines": listed(planes, np.random.default_rng(1), 0.5)}
+    lines = {"rule": "relaxation", "lines": listed(planes, np.random.default_rng(1), 0.5)}
     made = {
         "relu, split": (relu, cut(0, 0.0, LINEAR, cut(1, 0.5, LINEAR, LINEAR)), "PROVED"),
         "tanh, refuted": (tanh, both(cut(1, 0.25, LINEAR, LINEAR), point(([], [0.5, 1.0]), ([], [-0.5, 0.0]))), "REFUTED"),

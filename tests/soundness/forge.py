@@ -334,8 +334,8 @@ def _cut(doc: dict, rng: np.random.Generator) -> None:
 
 def _rule(doc: dict, rng: np.random.Generator) -> None:
     """A part of the proof replaced by another, or proved twice."""
-    node, leaf = _pick(rng, nodes(doc["proof"])), {"rule": "linear", "lines": None}
-    others = [leaf, {"rule": "linear", "lines": []}, {"rule": "enumerate"}, {"rule": "both", "first": leaf, "second": dict(node)},
+    node, leaf = _pick(rng, nodes(doc["proof"])), {"rule": "relaxation", "lines": None}
+    others = [leaf, {"rule": "relaxation", "lines": []}, {"rule": "linear", "lines": None}, {"rule": "enumerate"}, {"rule": "both", "first": leaf, "second": dict(node)},
               *[copy.deepcopy(n) for n in nodes(doc["proof"]) if n["rule"] == "point"] * 2]  # fmt: skip
     chosen = _pick(rng, others)
     node.clear()
@@ -356,7 +356,7 @@ def _lines(doc: dict, rng: np.random.Generator) -> None:
             case 3:
                 row[3], row[4] = row[4], row[3]
             case 4:
-                row[int(rng.integers(2))] += int(_pick(rng, [1, -1]))
+                row[int(rng.integers(2))] = _pick(rng, ["output", "0", "3", "5", "4", "3.share", "3[0]"])
             case _:
                 side = row[_pick(rng, [3, 4])]
                 i = int(rng.integers(len(side)))

@@ -78,7 +78,8 @@ def document(net: Network, proof: Any = None, *, low=None, high=None, n=1, verdi
     data = save({k: np.array(v, np.float64, order="C") for k, v in (net.weights or {"unused": np.zeros(1)}).items()})
     return {
         "format": "mechverify-certificate",
-        "version": 3,
+        "version": 5,
+        "cost": None,
         "claim": {
             "kind": "bounds", "semantics": semantics, "architecture": "captured",
             "weights_sha256": hashlib.sha256(data).hexdigest(), "site": "output", "position": position,
@@ -100,7 +101,7 @@ def document(net: Network, proof: Any = None, *, low=None, high=None, n=1, verdi
             "high": [None] * n if high is None else [v if v is None else float(v).hex() for v in high],
         },
         "axioms": ["ieee754", "capture", *(["libm:float32"] if semantics == "float32" else [])],
-        "proof": proof or {"rule": "linear", "lines": None},
+        "proof": proof or {"rule": "relaxation", "lines": None},
     }, data  # fmt: skip
 
 

@@ -76,7 +76,7 @@ def test_no_corruption_certifies_anything_false(tmp_path, monkeypatch, listing):
 
 def test_no_corruption_certifies_a_false_bound():
     """Of proofs by lines and points, cuts and token sets; half of the mutants state what the kernel proves of them."""
-    rng, kinds, accepted = np.random.default_rng(13), set(), 0
+    rng, kinds, accepted = np.random.default_rng(15), set(), 0
     originals = bounds.bases()
     for i in range(CORRUPTIONS // 3):
         name = list(originals)[i % len(originals)]

@@ -21,11 +21,12 @@ from mechverify.kernel.relaxation import lines
 from mechverify.kernel.relaxation import rule as linear
 from mechverify.kernel.relaxation.backward import Lines, Relaxed
 from mechverify.kernel.relaxation.intervals import Intervals
+from mechverify.provers.ranges.names import Called
 from tests.soundness import networks
 from tests.soundness.networks import Maker, Network, constant, document, evaluate, file, given, samples
 
 NETWORKS = int(os.environ.get("MECHVERIFY_NETWORKS", 320))
-LINEAR = {"rule": "linear", "lines": None}
+LINEAR = {"rule": "relaxation", "lines": None}
 
 
 @pytest.fixture(autouse=True)
@@ -418,7 +419,7 @@ def tree(domain, rng: np.random.Generator, depth: int) -> dict:
         point = {"rule": "point", "inputs": [[[t[0] for t in domain.tokens], networks.hexadecimal(domain.high)]]}
         return {"rule": "both", "first": tree(domain, rng, depth - 1), "second": point}
     else:
-        return LINEAR if rng.random() < 0.7 else {"rule": "linear", "lines": []}
+        return LINEAR if rng.random() < 0.7 else {"rule": "relaxation", "lines": []}
     inside, outside = (tree(h, rng, depth - 1) for h in halves)
     return {"rule": "split", **where, "inside": inside, "outside": outside}
 
@@ -502,7 +503,8 @@ BARELY = f"{(2**40 + 1) * 10**40 - 1}/{2**40 * 10**40}"
     (cut(1.5), {}), (cut(-5e-324), {}), (cut(float(np.nextafter(1, 2))), {}),
     ({**cut(0.5), "coordinate": 1}, {}), ({**cut(0.5), "coordinate": -1}, {}), ({**cut(0.5), "position": 0}, {}),
     ({**cut(0.5), "first": []}, {}), ({**LINEAR, "rule": "enumerate"}, {}), ({**LINEAR, "rule": "fold"}, {}),
-    ({"rule": "linear"}, {}), ({"rule": "linear", "lines": [[0, 0, 0, [1], [1]]]}, {}),
+    ({"rule": "relaxation", "multipliers": []}, {}), ({"rule": "relaxation", "shared": True}, {}),
+    ({"rule": "relaxation", "lines": [["0", "0", 0, [1], [1]]]}, {}), ({"rule": "linear", "lines": None}, {}), ({"rule": "interval"}, {}),
     ({"rule": "point", "inputs": []}, {}), ({"rule": "point", "inputs": [[[0], ["0x0.0p+0"]]]}, {}),
     ({"rule": "point", "inputs": [[[], []]]}, {}), ({"rule": "point", "inputs": [[[], ["0x0.0p+0"] * 2]]}, {}),
 ])  # fmt: skip
@@ -587,13 +589,13 @@ def listed(net: Network, rng: np.random.Generator, scale: float) -> list:
 
     job = Job(claim, Float64())
     linear.bounds(job, [claim.domain], lines=Recorder())
-    rows = []
+    of, rows = job.once(Called).of, []
     for (start, n), (forms, node) in seen.items():
         count = int(np.prod(node.shape)) * int(rng.choice([1, forms]))
         numbers = (
             rng.integers(0, 2**16 + 1, (2, count)) if node.op == "mul" else rng.normal(size=(2, count)) * 2**16 * scale
         )
-        rows.append([start, n, -16, *np.asarray(numbers, int).tolist()])
+        rows.append([of[start], of[n], -16, *np.asarray(numbers, int).tolist()])
     return rows
 
 
@@ -605,7 +607,7 @@ def test_listed_lines_are_sound_whatever_they_are(scale):
         claim = networks.claim(net)
         try:
             lines = listed(net, rng, scale)
-            proved, _ = prove(Job(claim, Float64()), Reader({"rule": "linear", "lines": lines}, "proof"))
+            proved, _ = prove(Job(claim, Float64()), Reader({"rule": "relaxation", "lines": lines}, "proof"))
         except Rejected as error:
             assert "internal" not in str(error)
             continue
@@ -623,7 +625,11 @@ def spoilt(row: list, kind: str) -> list:
         "one too few": [start, n, exponent, lower[:-1], upper[:-1]],
         "none": [start, n, exponent, [], []],
         "unequal": [start, n, exponent, lower, upper[:-1]],
-        "another node": [start, n + 1_000, exponent, lower, upper],
+        "another node": [start, "1000", exponent, lower, upper],
+        "no name": [start, n + ".", exponent, lower, upper],
+        "a number": [start, 0, exponent, lower, upper],
+        "another role": [start, n + ".total", exponent, lower, upper],
+        "a slice that isn't there": [start, n + "[0]", exponent, lower, upper],
         "another start": [n, n, exponent, lower, upper],
         "a huge number": [start, n, exponent, [2**53] * len(lower), upper],
         "a huge exponent": [start, n, 901, lower, upper],
@@ -633,34 +639,33 @@ def spoilt(row: list, kind: str) -> list:
     }[kind]
 
 
-@pytest.mark.parametrize("kind", ["one too many", "one too few", "none", "unequal", "another node", "another start",
+@pytest.mark.parametrize("kind", ["one too many", "one too few", "none", "unequal", "another node", "another start", "no name", "a number",
+                                  "another role", "a slice that isn't there",
                                   "a huge number", "a huge exponent", "no integer", "truth values", "a field less"])  # fmt: skip
 def test_lines_that_do_not_fit_are_refused(kind):
     net = curved()
     rows = listed(net, np.random.default_rng(1), 0.5)
-    assert check(file(*document(net, {"rule": "linear", "lines": rows}, n=2)))
+    assert check(file(*document(net, {"rule": "relaxation", "lines": rows}, n=2)))
     for i in [i for i, r in enumerate(rows) if kind != "another start" or r[0] != r[1]]:
         lines = [spoilt(r, kind) if i == j else r for j, r in enumerate(rows)]
         with pytest.raises(Rejected) as error:
-            check(file(*document(net, {"rule": "linear", "lines": lines}, n=2)))
+            check(file(*document(net, {"rule": "relaxation", "lines": lines}, n=2)))
         assert "internal error" not in str(error.value)
     with pytest.raises(Rejected, match="twice"):
-        check(file(*document(net, {"rule": "linear", "lines": [*rows, rows[0]]}, n=2)))
+        check(file(*document(net, {"rule": "relaxation", "lines": [*rows, rows[0]]}, n=2)))
 
 
 def test_mixtures_of_a_certificate_lie_in_the_unit_interval():
     net = curved()
     rows = listed(net, np.random.default_rng(1), 0.5)
-    at = next(
-        i for i, r in enumerate(rows) if max(r[3]) <= 2**16 and min(r[3]) >= 0 and r[0] == max(x[0] for x in rows)
-    )
+    at = next(i for i, r in enumerate(rows) if max(r[3]) <= 2**16 and min(r[3]) >= 0 and r[0] == "5")
     for wrong in (-1, 2**16 + 1):
         lines = [list(r) for r in rows]
         lines[at] = [*rows[at][:3], [wrong] * len(rows[at][3]), rows[at][4]]
         mixtures = any(r[1] == rows[at][1] for r in rows)
         assert mixtures
         try:
-            proved = check(file(*document(net, {"rule": "linear", "lines": lines}, n=2)))
+            proved = check(file(*document(net, {"rule": "relaxation", "lines": lines}, n=2)))
         except Rejected:
             continue
         assert proved.verdict == "BOUNDED"  # it was a slope

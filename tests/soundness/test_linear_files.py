@@ -120,7 +120,7 @@ def meanings(count: int) -> tuple:
     """Many integers over a long vocabulary."""
     rows: list = [["value", [], i] for i in range(count)]
     rows += [["sum", list(range(count)), None], ["mod", [count], 3], ["number", [count + 1], None]]
-    return document(Network(rows, {}, [], [[0]] * count, 2**18), {"rule": "interval"})
+    return document(Network(rows, {}, [], [[0]] * count, 2**18), {"rule": "relaxation"})
 
 
 def wide(count: int) -> list:
@@ -141,7 +141,7 @@ HOSTILE = {
     "large views of single slices": lambda: of(in_one_slice(100)),
     "functions behind a chain of views": lambda: of(behind_views(20_000), n=1),
     "many integers of a long vocabulary": lambda: meanings(1_000),
-    "many ranges of a wide output": lambda: of([spread(2**16)], balanced({"rule": "interval"}, 11), n=2**16),
+    "many ranges of a wide output": lambda: of([spread(2**16)], balanced({"rule": "relaxation"}, 11), n=2**16),
     "many points at a wide output": lambda: of(
         [spread(2**16)], balanced({"rule": "point", "inputs": [[[], ["0x0.0p+0"]]]}, 11), n=2**16),
     "softmax of 4096 x 4096": lambda: of(first([spread(4096, 4096), ["softmax", [1], 4096], ["relu", [2], None]])[0:]),
@@ -165,7 +165,7 @@ HOSTILE = {
     "wide nodes on the way of a form": lambda: of([
         spread(2**18), ["relu", [1], None], ["view", [2], [[1024], 0, [1]]]], n=1024),
     "a long graph and many leaves": lambda: of(
-        first([["view", [i], [[1], 0, [i]]] for i in range(10_000)]), many({"rule": "linear", "lines": []}, 30)),
+        first([["view", [i], [[1], 0, [i]]] for i in range(10_000)]), many({"rule": "relaxation", "lines": []}, 30)),
     "a long graph and many points": lambda: of(
         first([["view", [i], [[1], 0, [i]]] for i in range(10_000)]),
         many({"rule": "point", "inputs": [[[], ["0x0.0p+0"]]]}, 60)),
@@ -173,7 +173,7 @@ HOSTILE = {
     "a long vocabulary and many positions": lambda: tokens([
         ["tokens", [], None], spread(1), ["weight", [], ["e", [2**16, 1]]], ["gather", [2, 1], None]], 1024, 2**16),
     "powers of powers": lambda: of([["power", [i], 16] for i in range(2_000)]),
-    "nested proofs": lambda: of([["exp", [0], None]], many({"rule": "linear", "lines": None}, 400)),
+    "nested proofs": lambda: of([["exp", [0], None]], many({"rule": "relaxation", "lines": None}, 400)),
     "16 axes": lambda: of(first([spread(*[1] * 16), *(
         ["einsum", [1 + i, 1 + i], "abcdefghijklmnop,abcdefghijklmnop->abcdefghijklmnop"] for i in range(200))])[:-1], n=1),
     "softmax with ten axes": lambda: of([spread(*[1] * 10), ["softmax", [1], 1]]),
@@ -225,7 +225,7 @@ def test_saturated_softmaxes_of_the_same_scores_do_not_share_their_error():
     rows = [given(2), constant([100.0]), ["mul", [0, 1], None], ["softmax", [2], ["11"]], ["softmax", [2], ["10"]],
             ["sub", [3, 4], None]]  # fmt: skip
     box = [(np.zeros(2), np.array([1.0, 0.0]))]
-    theorem = check(file(*document(Network(rows, {}, box, [], 0), {"rule": "linear", "lines": None}, n=2)))
+    theorem = check(file(*document(Network(rows, {}, box, [], 0), {"rule": "relaxation", "lines": None}, n=2)))
     assert theorem.verdict == "BOUNDED"
     graph = Job(theorem.claim, Float64()).once(rule.Rewriting).graph
     slacks = [n for n in graph.nodes if n.op == "slack"]

@@ -139,10 +139,11 @@ class Theorem:
 
 
 class Job:
-    """A claim, the arithmetic to decide it in, `axioms` that rules needed beside the claim's, and what they `found`."""
+    """A claim, the arithmetic to decide it in, `axioms` that rules needed beside the claim's, and what they `found`.
+    `old`: its proof is written as before format version 5."""
 
-    def __init__(self, claim: Any, arithmetic: Arithmetic, axioms: set[str] | None = None):
-        self.claim, self.ar = claim, arithmetic
+    def __init__(self, claim: Any, arithmetic: Arithmetic, axioms: set[str] | None = None, old: bool = False):
+        self.claim, self.ar, self.old = claim, arithmetic, old
         self.model = SEMANTICS[claim.semantics](arithmetic)
         self.model.accept(claim.weights)
         self.axioms = set() if axioms is None else axioms
@@ -151,7 +152,7 @@ class Job:
 
     def about(self, claim: Claim) -> "Job":
         """About another value of the same model; it leaves nothing behind but axioms."""
-        return Job(claim, self.ar, self.axioms)
+        return Job(claim, self.ar, self.axioms, self.old)
 
     def further(self) -> Graph:
         """A copy of the claim's graph, for further nodes."""

@@ -27,7 +27,8 @@ def add_expression(graph: Graph, entry: Reader) -> int:
 
 
 def captured(graph: Graph, weights: dict[str, np.ndarray], entry: Reader, shapes: list) -> dict[str, int]:
-    """Add a captured model's nodes, rows [op, [operands], attribute], and return its sites, names of nodes."""
+    """Add a captured model's nodes, rows [op, [operands], attribute], and return its sites, names of nodes; the rows'
+    own nodes are `graph.listed`."""
     ids: list[int] = []
     for row in entry["nodes"].items(2**16, 1):
         op, operands, attribute = row.items(3, 3)
@@ -40,7 +41,7 @@ def captured(graph: Graph, weights: dict[str, np.ndarray], entry: Reader, shapes
         if name == "input" and (attr[0] >= len(shapes) or attr[1] != shapes[attr[0]]):
             raise Rejected(f"the graph reads input {attr[0]} of shape {attr[1]}; the domain's inputs are {shapes}")
         ids.append(graph.add(name, *(ids[a] for a in args), attr=attr))
-    sites = {}
+    graph.listed, sites = ids, {}
     for row in entry["sites"].items(2**16, 1):
         name, node = row.items(2, 2)
         if name.text() in sites:

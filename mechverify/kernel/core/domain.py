@@ -3,6 +3,7 @@
 Lemma L14 (docs/soundness/relaxation.md).
 """
 
+from collections.abc import Iterable
 from itertools import pairwise
 from math import prod
 from typing import NamedTuple
@@ -50,9 +51,11 @@ class Domain(NamedTuple):
         low[coordinate] = high[coordinate] = at
         return self._replace(high=high), self._replace(low=low)
 
-    def sides(self, node: int, entry: int, at: float) -> tuple["Domain", "Domain"]:
-        """The inputs for which that entry is at most `at`, and at least."""
-        below, beyond = (self._replace(facts=(*self.facts, (node, entry, at, above))) for above in (False, True))
+    def sides(self, places: Iterable[tuple[int, int]], at: float) -> tuple["Domain", "Domain"]:
+        """The inputs for which a value is at most `at`, and at least: one that stands at these entries of nodes."""
+        below, beyond = (
+            self._replace(facts=(*self.facts, *((*place, at, above) for place in places))) for above in (False, True)
+        )
         return below, beyond
 
     def inputs(self, start: int, stop: int) -> np.ndarray:

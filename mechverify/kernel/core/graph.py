@@ -29,6 +29,8 @@ class Graph:
         self.nodes: list[Node] = []
         self._ids: dict[tuple, int] = {}
         self.slices: dict[int, tuple[int, int, int]] = {}  # of a node that was built as a slice: of what, axis, index
+        self.parts: dict[tuple[int, int, int], int] = {}  # the slice of a node, along an axis, at an index
+        self.listed: list[int] = []  # the nodes that a certificate's rows stand for, in its order
 
     def add(self, op: str, *args: int, attr: Any = None) -> int:
         """The id of the node `op(*args)`, added if it is new; rejects an illegal one."""
@@ -61,7 +63,8 @@ class Graph:
     def copy(self, meter: Meter | None = None) -> "Graph":
         """A graph with the same nodes, to which others may be added."""
         graph = Graph(self.length, self.values, meter or self.meter)
-        graph.nodes, graph._ids, graph.slices = [*self.nodes], {**self._ids}, {**self.slices}
+        graph.nodes, graph._ids, graph.listed = [*self.nodes], {**self._ids}, [*self.listed]
+        graph.slices, graph.parts = {**self.slices}, {**self.parts}
         return graph
 
     def ancestors(self, roots: list[int]) -> list[int]:
@@ -92,6 +95,7 @@ class Graph:
             op, operands, attr = slices[part]
             built[part] = self.add(op, *(built[o] if type(o) is tuple else o for o in operands), attr=attr)
             self.slices.setdefault(built[part], part)
+            self.parts[part] = built[part]
         return built[root]
 
     def _slice(self, node: int, axis: int, index: int) -> Slice:

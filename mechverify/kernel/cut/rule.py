@@ -76,7 +76,8 @@ def conclusion(job: Job, part: Domain, lemmas: list[Lemma]) -> Job:
             raise Rejected("a site is cut twice, or at a range that isn't one")
         errors[site] = mechanism, graph.add("input", attr=(len(shapes), _shape(graph, site)))
         shapes, low, high = [*shapes, _shape(graph, site)], [*low, least], [*high, most]
-    output = _substituted(graph, job.claim.output, errors)
+    new = _substituted(graph, job.claim.output, errors)
+    graph.listed, output = [new.get(n, n) for n in graph.listed], new[job.claim.output]
     if output == job.claim.output:
         raise Rejected("the output doesn't depend on any site of the lemmas")
     box = part._replace(low=np.concatenate(low), high=np.concatenate(high))
@@ -87,8 +88,9 @@ def _shape(graph: Graph, n: int) -> tuple[int, ...]:
     return graph.nodes[n].shape
 
 
-def _substituted(graph: Graph, root: int, errors: dict[int, tuple[int, int]]) -> int:
-    """`root` with every site in `errors` (also those that mechanisms speak of) as its mechanism plus its error."""
+def _substituted(graph: Graph, root: int, errors: dict[int, tuple[int, int]]) -> dict[int, int]:
+    """`root`, and what it needs, with every site in `errors` (also those that mechanisms speak of) as its mechanism
+    plus its error."""
     new: dict[int, int] = {}
     path, begun = [root], set()
     while path:
@@ -107,4 +109,4 @@ def _substituted(graph: Graph, root: int, errors: dict[int, tuple[int, int]]) ->
         if begun & set(missing):
             raise Rejected("a mechanism depends on the site that it describes")
         path += missing
-    return new[root]
+    return new

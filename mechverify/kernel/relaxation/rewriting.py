@@ -32,7 +32,8 @@ class Rewritten(NamedTuple):
     these need and that depend on the input. (Other rewritten nodes may depend on a pivot, and so on more than that.)
     `shared`: for each softmax, the node of its first form and that of the second, of equal value. `narrowed`: the
     conditions in the claim's graph, with no more in it than they need; `of`: the node that each real node there, and of
-    the output likewise, became."""
+    the output likewise, became. `standing`: the node of equal value there, by the claim's; `steps`: the nodes within
+    the rewriting of one there, by that and their role."""
 
     output: int
     conditions: tuple[int, ...]
@@ -40,6 +41,8 @@ class Rewritten(NamedTuple):
     shared: tuple[tuple[int, int], ...]
     narrowed: tuple[int, ...]
     of: dict[int, int]
+    standing: Mapping[int, int] = MappingProxyType({})
+    steps: Mapping[tuple[int, str], int] = MappingProxyType({})
     shares: frozenset[int] = frozenset()  # nodes whose entries are a softmax's
     means: Mapping[int, tuple] = MappingProxyType({})  # nodes that are averages, with a softmax's weights: of the
     # entries, along its last axis, of a view (a node and the view's attribute)
@@ -51,13 +54,14 @@ def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewr
     """Nodes with the same values over the reals, made of: input, tokens, weight, constant, pi, gather, number, pick,
     view, concat, add, sub, mul, over_root, einsum with a fixed operand, power, functions, pivot (any constants), and
     integers. Operands of add, sub and mul have the same shape."""
-    root, *narrowed = _narrowed(graph, [root, *conditions])
+    standing = _narrowed(graph, [root, *conditions])
+    root, *narrowed = (standing[n] for n in (root, *conditions))
     order, steps = graph.ancestors([root, *narrowed]), _Steps(graph)
     new, means = steps.new, {}
     for n in order:
         node = graph.nodes[n]
         reserve(*node.shape, node.shape[-1] if node.op == "softmax" else 1)
-        new[n] = n if node.kind == "int" else steps.node(node)
+        new[n] = n if node.kind == "int" else steps.node(n)
         if node.op == "einsum" and (averaged := _average(graph, node)) is not None:
             at, view = averaged
             means[new[n]] = new[node.args[at]], view
@@ -74,6 +78,8 @@ def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewr
         shared=tuple(steps.shared),
         narrowed=tuple(narrowed),
         of={n: new[n] for n in real},
+        standing=standing,
+        steps=steps.roles,
         shares=frozenset(part for pair in steps.shared for part in pair),
         means=means,
         slices=slices,
@@ -82,30 +88,37 @@ def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewr
 
 class _Steps:
     """Adds to a graph, for one node after another, a node of equal value: `new`, by the old one. `fixed`: new nodes
-    that don't depend on the input. `shared`: of each softmax the two forms."""
+    that don't depend on the input. `shared`: of each softmax the two forms. `roles`: new nodes within the rewriting of
+    an old one, by that and what they are to it; a witness names them so, and files keep the names for ever."""
 
     def __init__(self, graph: Graph):
         self.graph = graph
         self.new: dict[int, int] = {}
         self.fixed: set[int] = set()
         self.shared: list[tuple[int, int]] = []
+        self.roles: dict[tuple[int, str], int] = {}
+        self.old = -1
 
-    def node(self, node: Node) -> int:
+    def node(self, n: int) -> int:
+        self.old, node = n, self.graph.nodes[n]
         args = [self.new[a] for a in node.args]
         if node.op == "softmax":
             return self._softmax(node, args[0])
         if node.op in ("add", "sub"):
             return self._add(node.op, *(self._expanded(a, node.shape) for a in args))
         if node.op == "mul":
-            return self._product(*(self._expanded(a, node.shape) for a in args))
+            first, second = (self._expanded(a, node.shape) for a in args)
+            return self._product(first, second)
         if node.op == "einsum" and not self.fixed & set(args):
             return self._contraction(node, args)
         if node.op == "select" and node.kind == "real":
             return self._add("view", args[0], attr=_slice(self.graph.nodes[args[0]].shape, *node.attr))
         return self._add(node.op, *args, attr=node.attr)  # the same operation on equal values
 
-    def _add(self, op: str, *args: int, attr: Any = None) -> int:
+    def _add(self, op: str, *args: int, attr: Any = None, role: str = "") -> int:
         node = self.graph.add(op, *args, attr=attr)
+        if role:
+            self.roles[self.old, role] = node
         if op in operations.FIXED or (args and all(a in self.fixed for a in args)):
             self.fixed.add(node)
         return node
@@ -125,8 +138,9 @@ class _Steps:
         steps = [prod(old[i + 1 :]) if size > 1 else 0 for i, size in enumerate(old)]
         return self._add("view", n, attr=(shape, 0, (0,) * (len(shape) - len(old)) + tuple(steps)))
 
-    def _product(self, x: int, y: int) -> int:
-        return self._add("power", x, attr=2) if x == y and x not in self.fixed else self._add("mul", x, y)
+    def _product(self, x: int, y: int, role: str = "") -> int:
+        square = x == y and x not in self.fixed
+        return self._add("power", x, attr=2, role=role) if square else self._add("mul", x, y, role=role)
 
     def _contraction(self, node: Node, args: list[int]) -> int:
         """Of two values that depend on the input: products of repeated entries, and a sum. Of shares p of a softmax and
@@ -142,8 +156,9 @@ class _Steps:
         parts = [self._add("view", a, attr=_repeated(shape, letters, term))
                  for a, term in zip(args, (first, second), strict=True)]  # fmt: skip
         if pivot is not None:
-            parts[1] = self._add("sub", parts[1], self._add("view", pivot, attr=_repeated(shape, letters, result)))
-        value = self._product(*parts)
+            about = self._add("view", pivot, attr=_repeated(shape, letters, result))
+            parts[1] = self._add("sub", parts[1], about, role="centred")
+        value = self._product(parts[0], parts[1], role="products")
         if summed:
             ones = self._ones(*(sizes[c] for c in summed))
             value = self._add("einsum", value, ones, attr=f"{letters},{''.join(summed)}->{result}")
@@ -167,11 +182,12 @@ class _Steps:
         along = (node.shape, 0, (*(prod(rest[i + 1 :]) for i in range(len(rest))), 0))  # one number for each row
         share = self._add("constant", attr=((n,), (1 / n,) * n))
         mean = self._add("pivot", scores, share, attr=f"{letters}i,i->{letters}")
-        e = self._add("exp", self._add("sub", scores, self._add("view", mean, attr=along)))
-        e = e if mask.all() else self._add("mul", e, weights)
-        total = self._add("einsum", e, self._ones(n), attr=f"{letters}i,i->{letters}")
-        quotient = self._add("view", self._add("reciprocal", total), attr=along)
-        return self._add("mul", e, quotient)
+        centred = self._add("sub", scores, self._add("view", mean, attr=along), role="centred")
+        e = self._add("exp", centred, role="exponentials")
+        e = e if mask.all() else self._add("mul", e, weights, role="kept")
+        total = self._add("einsum", e, self._ones(n), attr=f"{letters}i,i->{letters}", role="sum")
+        quotient = self._add("view", self._add("reciprocal", total, role="quotient"), attr=along)
+        return self._add("mul", e, quotient, role="second")
 
     def _differences(self, node: Node, scores: int, mask: np.ndarray, weights: int) -> int:
         """p_i = 1 / (1 + sum of e^(s_j - s_i) over the others), capped so that nothing overflows."""
@@ -183,14 +199,14 @@ class _Steps:
         other = self._add("view", twice, attr=(pairs, 1, (*(2 * s for s in steps), 1, 1)))
         own = self._add("view", scores, attr=(pairs, 0, (*steps, 1, 0)))
         limit = self._expanded(self._add("constant", attr=((), (float(operations.CAP),))), pairs)
-        room = self._add("sub", limit, self._add("sub", other, own))
-        capped = self._add("sub", limit, self._add("relu", room))
+        room = self._add("sub", limit, self._add("sub", other, own), role="room")
+        capped = self._add("sub", limit, self._add("relu", room, role="positive"), role="capped")
         after = (np.arange(n)[:, None] + 1 + np.arange(n - 1)) % n
         counted = self._constant(mask[..., after])
-        powers = self._add("exp", capped)
+        powers = self._add("exp", capped, role="powers")
         total = self._add("einsum", powers, counted, attr=f"{letters}ij,{letters}ij->{letters}i")
-        total = self._add("add", total, self._ones(*node.shape))  # i's own term, kept or not
-        share = self._add("reciprocal", total)
+        total = self._add("add", total, self._ones(*node.shape), role="total")  # i's own term, kept or not
+        share = self._add("reciprocal", total, role="share")
         share = self._add("add", share, self._add("slack", room, total))  # each mask errs on its own
         return share if mask.all() else self._add("mul", share, weights)
 
@@ -237,15 +253,16 @@ def _slice(shape: tuple[int, ...], axis: int, index: int) -> tuple:
     return shape[:axis] + shape[axis + 1 :], offset, tuple(steps)
 
 
-def _narrowed(graph: Graph, roots: list[int]) -> list[int]:
-    """Nodes of equal values, in which views of one slice of a value compute that slice alone."""
+def _narrowed(graph: Graph, roots: list[int]) -> dict[int, int]:
+    """For `roots` and all that they depend on, nodes of equal values, in which views of one slice of a value compute
+    that slice alone."""
     new: dict[int, int] = {}
     for n in graph.ancestors(roots):
         node = graph.nodes[n]
         new[n] = graph.add(node.op, *(new[a] for a in node.args), attr=node.attr)
         while (slimmer := graph.narrowed(new[n])) != new[n]:  # one axis after another
             new[n] = slimmer
-    return [new[n] for n in roots]
+    return new
 
 
 def _repeated(shape: tuple[int, ...], letters: str, of: str) -> tuple:

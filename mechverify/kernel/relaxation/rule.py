@@ -1,12 +1,13 @@
-"""Rules `interval`, `linear` and `farkas`: bounds of a value over parts of the domain by relaxation, side by side.
+"""Rule `relaxation`: bounds of a value over parts of the domain, side by side.
 
-Where a witness gives lines, they are used; any lines are sound. Otherwise the kernel takes its own. `farkas` is
-`linear` with multipliers of what is known in the part beside its box. `shared`: forms go through the second form of a
-softmax.
+Without `lines`, by intervals alone. With them, by linear bounds: where a witness lists lines, they are used, and any
+are sound; otherwise the kernel takes its own. `multipliers` are of what is known in the part beside its box. `shared`:
+forms go through the second form of a softmax.
 
 Lemmas L11, L15 (docs/soundness/relaxation.md).
 """
 
+from collections.abc import Callable
 from math import prod
 
 import numpy as np
@@ -20,20 +21,24 @@ from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.relaxation.backward import Lines, Relaxed
 from mechverify.kernel.relaxation.intervals import Cells, Intervals
 from mechverify.kernel.relaxation.lines import hull
+from mechverify.kernel.relaxation.names import Names
 from mechverify.kernel.relaxation.rewriting import Rewriting
 
+OLD = {"interval": (), "linear": ("lines",), "farkas": ("lines", "multipliers")}  # rules before format version 5
 FACTS = 2**8  # of a part
 ROOM = 2**21  # coefficients of the widest form, of all cells together: about what a cache holds
+
+Row = tuple[Reader, np.ndarray]  # where it stands, and its lists [lists, numbers]
 
 
 class Given(Lines):
     """Lines as a certificate lists them, rows [start, node, exponent, lower, upper], and multipliers, rows [start,
     node, exponent, multipliers]: integers times 2^exponent, one for each entry of the node, or for each entry and form
-    of `start`. All must be used."""
+    of `start`. All must be used. `node`: reads what a row calls a node."""
 
-    def __init__(self, lines: Reader, multipliers: Reader | None = None):
-        self.lines = _rows(lines, 2) if lines.value is not None else {}
-        self.factors = _rows(multipliers, 1) if multipliers is not None else {}
+    def __init__(self, node: Callable[[Reader], int], lines: Reader, multipliers: Reader | None = None):
+        self.lines = _rows(node, lines, 2) if lines.value is not None else {}
+        self.factors = _rows(node, multipliers, 1) if multipliers is not None else {}
         self.unread = {*self.lines, *((*key, "multipliers") for key in self.factors)}
 
     def choose(self, relaxed: Relaxed, start: int, n: int) -> tuple | None:
@@ -49,11 +54,11 @@ class Given(Lines):
         return _shaped(self.factors[start, n], relaxed, start, n)[0]
 
 
-def _rows(entry: Reader, lists: int) -> dict[tuple[int, int], tuple[Reader, np.ndarray]]:
-    found: dict[tuple[int, int], tuple[Reader, np.ndarray]] = {}
+def _rows(called: Callable[[Reader], int], entry: Reader, lists: int) -> dict[tuple[int, int], Row]:
+    found: dict[tuple[int, int], Row] = {}
     for row in entry.items(2**16):
         start, node, exponent, *numbers = row.items(3 + lists, 3 + lists)
-        key, integers = (start.an_integer(), node.an_integer()), [n.integers(2**22) for n in numbers]
+        key, integers = (called(start), called(node)), [n.integers(2**22) for n in numbers]
         if key in found:
             raise Rejected(f"{row.where}: these lines are given twice")
         if len({len(i) for i in integers}) > 1 or any(abs(v) >= 2**53 for i in integers for v in i):
@@ -62,7 +67,7 @@ def _rows(entry: Reader, lists: int) -> dict[tuple[int, int], tuple[Reader, np.n
     return found
 
 
-def _shaped(given: tuple[Reader, np.ndarray], relaxed: Relaxed, start: int, n: int) -> np.ndarray:
+def _shaped(given: Row, relaxed: Relaxed, start: int, n: int) -> np.ndarray:
     """[lists, 1, rows, *shape]"""
     row, numbers = given
     shape = relaxed.graph.nodes[n].shape
@@ -74,22 +79,18 @@ def _shaped(given: tuple[Reader, np.ndarray], relaxed: Relaxed, start: int, n: i
 
 def check(job: Job, parts: list[Domain], witnesses: list[Reader]) -> list[Range]:
     """Precondition: semantics real. Postcondition: on each part every entry of the output is within its range, which is
-    upside down where the part has no input. Complexity: of `interval`, one evaluation; of the others, for every operand
-    of a function or product, the cost of its graph times its entries."""
+    upside down where the part has no input. Complexity: without lines, one evaluation; with them, for every operand of
+    a function or product, the cost of its graph times its entries."""
     if job.claim.semantics != "real" or job.ar.is_exact:
         raise Rejected("bounds by relaxation are for semantics real, and are checked in float64")
     results: list = [None] * len(parts)
     alike: dict[tuple[type, bool], list[int]] = {}
     for i, witness in enumerate(witnesses):
-        rule = witness["rule"].text()
-        lines = witness["lines"] if rule != "interval" else None
-        multipliers = witness["multipliers"] if rule == "farkas" else None
-        shared = rule != "interval" and "shared" in witness.value and witness["shared"].flag()
-        witness.close()
+        lines, multipliers, shared = _fields(witness)
         if lines is None or (lines.value is None and multipliers is None):
             alike.setdefault((Intervals if lines is None else Relaxed, shared), []).append(i)
             continue
-        given = Given(lines, multipliers)
+        given = given_lines(job, lines, multipliers)
         (results[i],) = bounds(job, [parts[i]], shared=shared, lines=given)
         if given.unread:
             raise Rejected(f"{witness.where}: lines or multipliers are given where none is used")
@@ -100,6 +101,22 @@ def check(job: Job, parts: list[Domain], witnesses: list[Reader]) -> list[Range]
             for i, found in zip(some, bounds(job, [parts[i] for i in some], shared=shared, kind=kind), strict=True):
                 results[i] = found
     return results
+
+
+def _fields(witness: Reader) -> tuple[Reader | None, Reader | None, bool]:
+    """Lines, multipliers, and whether forms are `shared`."""
+    present = [name for name in ("lines", "multipliers") if name in witness.value]
+    fields = OLD.get(witness["rule"].text(), present)
+    lines, multipliers = (witness[name] if name in fields else None for name in ("lines", "multipliers"))
+    shared = lines is not None and "shared" in witness.value and witness["shared"].flag()
+    witness.close()
+    if lines is None and multipliers is not None:
+        raise Rejected(f"{witness.where}: multipliers are given where there are no lines")
+    return lines, multipliers, shared
+
+
+def given_lines(job: Job, lines: Reader, multipliers: Reader | None) -> Given:
+    return Given(Reader.an_integer if job.old else job.once(Names).node, lines, multipliers)
 
 
 def side_by_side(job: Job) -> int:
@@ -171,11 +188,20 @@ def cells(job: Job, parts: list[Domain]) -> Cells:
 
 
 def sides(job: Job, part: Domain, node: Reader) -> tuple[Domain, Domain]:
-    """The halves of a split at a value that the relaxation bounds: `entry` is at most `at`, or at least."""
-    rewriting = job.once(Rewriting)
-    n = node["node"].an_integer()
-    if n not in rewriting.roots.values or len(part.facts) >= FACTS:
-        raise Rejected(f"node {n} is none of the model's values, or more than {FACTS} facts are known in this part")
+    """The halves of a split at a value of the model: an entry of one of the document's nodes is at most `at`, or at
+    least."""
+    n, entry = node["node"].an_integer(), node["entry"].an_integer()
+    places = _numbered(job, n, entry) if job.old else job.once(Names).places(n, entry)
+    if not places:
+        raise Rejected(f"{node.where}: no value that the input decides is relaxed that is entry {entry} of node {n}")
+    if len(part.facts) + len(places) > FACTS:
+        raise Rejected(f"{node.where}: more than {FACTS} facts are known in this part")
     job.ar.spend(len(part.facts))
-    entry = node["entry"].an_integer(0, prod(rewriting.graph.nodes[n].shape) - 1)
-    return part.sides(n, entry, node["at"].float64())
+    return part.sides(places, node["at"].float64())
+
+
+def _numbered(job: Job, n: int, entry: int) -> list[tuple[int, int]]:
+    """By the numbers of the rewritten graph, as before format version 5."""
+    rewriting = job.once(Rewriting)
+    known = n in rewriting.roots.values and 0 <= entry < prod(rewriting.graph.nodes[n].shape)
+    return [(n, entry)] if known else []

@@ -170,7 +170,8 @@ class Branching:
         largest = np.zeros(len(parts))
         best: list[tuple[float, int, int, float] | None] = [None] * len(parts)
         for n, (x, more, bent) in watched.operands.items():
-            if more.grad is None or n not in roots.values:
+            named = n in problem.called.held or problem.rewriting.graph.nodes[n].op == "input"
+            if more.grad is None or n not in roots.values or not named:
                 continue
             low, high, slope = (t.detach().expand(len(parts), *t.shape[1:]).reshape(len(parts), -1).cpu().numpy()
                                 for t in (ar.lower(x), ar.upper(x), more.grad))  # fmt: skip
@@ -224,7 +225,9 @@ def _halves(problem: RangeProblem, part: Domain, influence: tuple | None) -> tup
     nodes = problem.rewriting.graph.nodes
     if influence is not None and nodes[influence[1]].op != "input":
         _, n, entry, at = influence
-        return part.sides(n, entry, at), {"node": n, "entry": entry, "at": at.hex()}
+        if (called := problem.called.entry(n, entry)) is not None:
+            return called.halves(part, at)
+        influence = None
     if len(part.low):
         if influence is not None:
             before = problem.claim.shapes[: nodes[influence[1]].attr[0]]

@@ -4,7 +4,6 @@ A condition on one token splits that position's tokens; a linear one of a single
 values of that entry, so that many thresholds on one entry are bisected; any other splits at its own sign.
 """
 
-from collections.abc import Sequence
 from itertools import groupby
 from math import prod
 from typing import Any, NamedTuple
@@ -13,15 +12,17 @@ import numpy as np
 
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.graph import Graph, Node, entries
+from mechverify.provers.ranges.names import Entry
 from mechverify.provers.ranges.problem import RangeProblem
 
 
 class Case(NamedTuple):
-    """The `key` of what is split: ("position", p), ("coordinate", c) or ("node", n, entry); and where: a set of tokens,
-    or a number."""
+    """The `key` of what is split: ("position", p), ("coordinate", c) or ("node", n, entry); where: a set of tokens, or
+    a number; and what a certificate calls an entry of a node."""
 
     key: tuple
     at: Any
+    called: Entry | None = None
 
     def splits(self, part: Domain) -> bool:
         """The part may hold inputs on both sides."""
@@ -42,8 +43,8 @@ class Case(NamedTuple):
             return part.split(place[0], set(first)), {"position": place[0], "first": first}
         if kind == "coordinate":
             return part.cut(place[0], self.at), {"coordinate": place[0], "at": self.at.hex()}
-        n, entry = place
-        return part.sides(n, entry, self.at), {"node": n, "entry": entry, "at": self.at.hex()}
+        assert self.called is not None
+        return self.called.halves(part, self.at)
 
 
 def cases(problem: RangeProblem) -> list[list[Case]]:
@@ -51,8 +52,8 @@ def cases(problem: RangeProblem) -> list[list[Case]]:
     rewriting, found = problem.rewriting, []
     for n in rewriting.roots.conditions[len(problem.claim.where) :]:
         for entry in range(prod(rewriting.graph.nodes[n].shape)):
-            found.append(_of_token(problem, n) or _threshold(rewriting.graph, n, entry, problem.claim.shapes))
-    return [list(group) for _, group in groupby(found, key=lambda case: case.key)]
+            found.append(_of_token(problem, n) or _threshold(problem, n, entry))
+    return [list(group) for _, group in groupby(filter(None, found), key=lambda case: case.key)]
 
 
 def following(groups: list[list[Case]], part: Domain) -> Case | None:
@@ -80,8 +81,10 @@ def _of_token(problem: RangeProblem, n: int) -> Case | None:
     return Case(("position", position), frozenset(at[rows].tolist()))
 
 
-def _threshold(graph: Graph, n: int, entry: int, shapes: Sequence[tuple[int, ...]]) -> Case:
-    """Where the sign of scale * value + offset changes, through additions and products with constants."""
+def _threshold(problem: RangeProblem, n: int, entry: int) -> Case | None:
+    """Where the sign of scale * value + offset changes, through additions and products with constants; None for what
+    a certificate has no name."""
+    graph, shapes = problem.rewriting.graph, problem.claim.shapes
     condition, scale, offset = (n, entry), 1.0, 0.0
     while True:
         node = graph.nodes[n]
@@ -100,11 +103,13 @@ def _threshold(graph: Graph, n: int, entry: int, shapes: Sequence[tuple[int, ...
             scale = -scale if node.op == "sub" and side == 1 else scale
         n = node.args[side]
     at = -offset / scale if scale else 0.0
-    if (n, entry) == condition or not (scale and np.isfinite(at)):
-        return Case(("node", *condition), 0.0)
-    if graph.nodes[n].op == "input":
+    linear = (n, entry) != condition and scale != 0 and bool(np.isfinite(at))
+    if linear and graph.nodes[n].op == "input":
         return Case(("coordinate", sum(map(prod, shapes[: graph.nodes[n].attr[0]])) + entry), at)
-    return Case(("node", n, entry), at)
+    if linear and (called := problem.called.entry(n, entry)) is not None:
+        return Case(("node", n, entry), at, called)
+    called = problem.called.entry(*condition)
+    return None if called is None else Case(("node", *condition), 0.0, called)
 
 
 def _constant(graph: Graph, n: int, entry: int) -> float | None:

@@ -36,24 +36,29 @@ def optimised_leaves(
 def checked_leaf(problem: RangeProblem, kept: Kept, cell: int, part: Domain) -> tuple[Proof, Range]:
     """A leaf with those of a cell's lines that the kernel uses, and the range that it finds."""
     leaf = _listed(problem, kept, cell)
-    given = linear.Given(*(Reader(leaf[name], name) for name in ("lines", "multipliers") if name in leaf))
+    multipliers = Reader(leaf["multipliers"], "multipliers") if "multipliers" in leaf else None
+    given = linear.given_lines(problem.job, Reader(leaf["lines"], "lines"), multipliers)
     (found,) = linear.bounds(problem.job, [part], shared=problem.shared, lines=given)
-    for name, used in (("lines", ()), ("multipliers", ("multipliers",))):  # a cell alone may need fewer
+    of, unread = problem.called.of, given.unread  # a cell alone may need fewer
+    for name in ("lines", "multipliers"):
         if name in leaf:
-            leaf[name] = [row for row in leaf[name] if (*row[:2], *used) not in given.unread]
+            spare = {(of[key[0]], of[key[1]]) for key in unread if (len(key) > 2) == (name == "multipliers")}
+            leaf[name] = [row for row in leaf[name] if tuple(row[:2]) not in spare]
     return leaf, found
 
 
 def _listed(problem: RangeProblem, kept: Kept, cell: int) -> Proof:
-    """What was kept for a cell, as a certificate lists it."""
-    lines, multipliers = [], []
+    """What was kept for a cell, as a certificate lists it: all that it has names for."""
+    lines, multipliers, of = [], [], problem.called.of
     for (start, n), pair in sorted(kept.lines.items()):
         limit = 1.0 if problem.rewriting.graph.nodes[n].op == "mul" else None
-        lines.append([start, n, *_rounded([t[cell] for t in pair], limit)])
+        if start in of and n in of:
+            lines.append([of[start], of[n], *_rounded([t[cell] for t in pair], limit)])
     for (start, n), factors in sorted(kept.factors.items()):
-        multipliers.append([start, n, *_rounded([factors[cell]])])
+        if start in of and n in of:
+            multipliers.append([of[start], of[n], *_rounded([factors[cell]])])
     leaf = problem.linear | {"lines": lines}
-    return leaf | {"rule": "farkas", "multipliers": multipliers} if multipliers else leaf
+    return leaf | {"multipliers": multipliers} if multipliers else leaf
 
 
 def _rounded(tensors: list[torch.Tensor], limit: float | None = None) -> list:

@@ -16,6 +16,7 @@ from mechverify.kernel.core.meter import Watch
 from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.relaxation import rule as linear
 from mechverify.provers.ranges.known import Found
+from mechverify.provers.ranges.names import Called
 from mechverify.relax.tensors import Tensors
 
 FEW = 16  # coordinates: cutting these alone is quick
@@ -56,13 +57,17 @@ class RangeProblem:
         return self.job.once(linear.Rewriting)
 
     @property
+    def called(self) -> Called:
+        return self.job.once(Called)
+
+    @property
     def domain(self) -> Domain:
         return self.claim.domain
 
     @property
     def linear(self) -> Proof:
         """A leaf with the kernel's own lines."""
-        return {"rule": "linear", "lines": None} | ({"shared": True} if self.shared else {})
+        return {"rule": "relaxation", "lines": None} | ({"shared": True} if self.shared else {})
 
     @property
     def asks(self) -> bool:

@@ -15,7 +15,7 @@ from mechverify.provers.ranges.known import Found, Known
 from mechverify.provers.ranges.problem import RangeProblem
 
 SLOW = 5.0  # seconds of linear bounds, beyond which a range isn't narrowed any further
-INTERVAL: Proof = {"rule": "interval"}
+INTERVAL: Proof = {"rule": "relaxation"}
 
 
 class Whole:
