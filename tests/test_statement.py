@@ -14,7 +14,8 @@ from mechverify.cli import app
 from mechverify.kernel import Rejected, check
 from mechverify.kernel.__main__ import main as check_alone
 from mechverify.kernel.core.words import about, number, printable, share
-from mechverify.kernel.statement.sentence import digest, listing, state
+from mechverify.kernel.statement.common import digest
+from mechverify.kernel.statement.sentence import listing, state
 from mechverify.report.latex import escape
 from tests import oracle
 from tests.independent.sentence import false_lines, value

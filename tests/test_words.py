@@ -16,7 +16,8 @@ from mechverify.claims import ClaimError
 from mechverify.cli import app
 from mechverify.kernel import check
 from mechverify.kernel.core.words import number, units
-from mechverify.kernel.statement.sentence import broken, state
+from mechverify.kernel.statement.ranges import broken
+from mechverify.kernel.statement.sentence import state
 from mechverify.provers.ranges.smtlib import Query
 from mechverify.report import figures
 from mechverify.report.figures import cells_figure

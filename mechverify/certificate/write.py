@@ -14,7 +14,7 @@ from mechverify.kernel.check import FORMAT, VERSION
 from mechverify.kernel.core import container
 from mechverify.kernel.core.accuracy import Counts
 from mechverify.kernel.core.ranges import Range
-from mechverify.kernel.core.semantics import SEMANTICS
+from mechverify.kernel.core.semantics import semantics
 
 Proof = dict[str, Any]
 
@@ -102,7 +102,7 @@ def write(claim: dict[str, Any], weights: bytes, proof: Proof, verdict: str, sta
         "cost": None,
         "claim": claim,
         "conclusion": {"verdict": verdict, **_conclusion(stated)},
-        "axioms": ["ieee754", *captured, *SEMANTICS[claim["semantics"]].axioms, *solver],
+        "axioms": ["ieee754", *captured, *semantics(claim["semantics"]).axioms, *solver],
         "proof": proof,
     }
     return _packed(document, weights)

@@ -1,8 +1,9 @@
 """What has to be trusted: a small program that accepts or rejects a certificate.
 
 It needs the standard library and numpy, and imports nothing from the rest of mechverify.
-Read in this order: core/ (arithmetic, float64, elementary, functions, integers, operations, graph, evaluate, semantics,
-domain, document, claim, accuracy, ranges), proof, check; then the families whose rules you need, by rules.py.
+Read in this order: core/ (arithmetic, float64, series, integers, operations, graph, evaluate, semantics, domain,
+document, claim, accuracy, ranges), proof, check; then the families whose rules you need, by rules.py, and of core/ what
+only some theorems need (elementary, functions, float32, exact).
 """
 
 from mechverify.kernel.check import check

@@ -1,5 +1,5 @@
 """`python -m mechverify.kernel CERTIFICATE`: check it with nothing but numpy installed, and print the theorem as
-kernel/statement/sentence.py words it. Exit code 0: accepted, 1: rejected, 2: not a certificate, 3: not checked.
+kernel/statement/ words it. Exit code 0: accepted, 1: rejected, 2: not a certificate, 3: not checked.
 """
 
 import argparse

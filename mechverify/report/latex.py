@@ -7,7 +7,9 @@ from mechverify.kernel import Theorem
 from mechverify.kernel.core.accuracy import AccuracyTheorem
 from mechverify.kernel.core.ranges import RangeTheorem
 from mechverify.kernel.core.words import decimal, printable, scientific, share
-from mechverify.kernel.statement.sentence import Statement, state, widths
+from mechverify.kernel.statement.common import Statement
+from mechverify.kernel.statement.ranges import widths
+from mechverify.kernel.statement.sentence import state
 from mechverify.report.statement import brute_force_ops
 
 HEAD = r"""% \usepackage{booktabs,siunitx}

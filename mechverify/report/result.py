@@ -8,7 +8,10 @@ from mechverify.kernel import Theorem
 from mechverify.kernel.core.accuracy import AccuracyTheorem
 from mechverify.kernel.core.float64 import float_below
 from mechverify.kernel.core.ranges import ProvedLemma, RangeTheorem
-from mechverify.kernel.statement.sentence import Statement, broken, counterexamples, state
+from mechverify.kernel.statement.accuracy import counterexamples
+from mechverify.kernel.statement.common import Statement
+from mechverify.kernel.statement.ranges import broken
+from mechverify.kernel.statement.sentence import state
 from mechverify.report.statement import brute_force_ops
 
 

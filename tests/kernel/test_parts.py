@@ -10,8 +10,9 @@ from mechverify.kernel.compact.chains import REMAINDERS, Peeled, along_rows, pro
 from mechverify.kernel.compact.parts import parts_form
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.exact import Exact
+from mechverify.kernel.core.float32 import Float32
 from mechverify.kernel.core.float64 import Float64
-from mechverify.kernel.core.semantics import Float32, Real
+from mechverify.kernel.core.semantics import Real
 from tests import oracle
 from tests.kernel.test_ratio import SHAPES, build
 

@@ -9,9 +9,10 @@ from mechverify.kernel.core.architectures import transformer
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.exact import Exact
+from mechverify.kernel.core.float32 import Float32
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.graph import Graph
-from mechverify.kernel.core.semantics import Float32, Real
+from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.fold.ratio import ratio_form
 from tests import oracle
 from tests.models import as_float64, random_weights

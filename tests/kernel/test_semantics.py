@@ -7,8 +7,9 @@ import pytest
 
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.exact import Exact
+from mechverify.kernel.core.float32 import EXP, Float32
 from mechverify.kernel.core.float64 import Float64
-from mechverify.kernel.core.semantics import EXP, Float32, Real
+from mechverify.kernel.core.semantics import Real
 
 
 @pytest.mark.parametrize("arithmetic", [Float64, Exact])

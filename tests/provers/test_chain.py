@@ -11,7 +11,7 @@ from sympy import Max, Min, Mod
 from mechverify import Accuracy, kth_largest, prove, tokens, transformer
 from mechverify.claims import ClaimError
 from mechverify.kernel import check
-from mechverify.kernel.statement.sentence import counterexamples
+from mechverify.kernel.statement.accuracy import counterexamples
 from mechverify.provers.base import Budget
 from tests.cases import IDS, MECHANISMS
 from toy_models.max_of_k import model as build

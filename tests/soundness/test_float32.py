@@ -17,9 +17,9 @@ from mechverify.kernel.core.claim import Claim, Job
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.exact import Exact
 from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.float32 import Float32
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.kinds import read_claim
-from mechverify.kernel.core.semantics import SEMANTICS
 from mechverify.kernel.proof import prove
 from tests import oracle
 from tests.models import as_bytes, max_weights, random_weights
@@ -306,7 +306,7 @@ SCORES = {
 def test_a_softmax_by_itself(scores):
     """Of exact scores: what remains is the error of exp, of the sum and of the quotient."""
     exact = np.array(scores, np.float32)
-    model = SEMANTICS["float32"](Float64())
+    model = Float32(Float64())
     ball = model.softmax(model.ar.exact(exact.astype(float)), np.ones(len(scores), bool))
     low, high = model.ar.lower(ball), model.ar.upper(ball)
     rng, reached = np.random.default_rng(7), 0.0
@@ -320,7 +320,7 @@ def test_a_softmax_by_itself(scores):
 @pytest.mark.parametrize("n", [1, 2, 40])
 def test_a_contraction_by_itself(n):
     """Of exact numbers of all sizes; some sums cancel to nothing."""
-    model, rng = SEMANTICS["float32"](Float64()), np.random.default_rng(n)
+    model, rng = Float32(Float64()), np.random.default_rng(n)
     for _ in range(40):
         x, matrix = (rng.normal(size=shape).astype(np.float32) for shape in ((30, 2 * n), (2 * n, 3)))
         x = (x * np.float32(2.0) ** rng.integers(-75, 2, (30, 1))).astype(np.float32)
@@ -335,7 +335,7 @@ def test_a_contraction_by_itself(n):
 
 @pytest.mark.parametrize("e", [2, 3, 7, 32, 50])
 def test_a_quotient_by_the_root_by_itself(e):
-    model, rng = SEMANTICS["float32"](Float64()), np.random.default_rng(e)
+    model, rng = Float32(Float64()), np.random.default_rng(e)
     x = (rng.normal(size=4_000) * 2.0 ** rng.integers(-140, 60, 4_000)).astype(np.float32)
     ball = model.div(model.ar.exact(x.astype(float)), model.sqrt(model.ar.rational(Fraction(e))))
     low, high = model.ar.lower(ball), model.ar.upper(ball)

@@ -25,8 +25,8 @@ from mechverify.kernel.compact.parts import PartsForm, parts_form
 from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.domain import Domain
-from mechverify.kernel.core.elementary import exp, exp_parts
 from mechverify.kernel.core.errors import Rejected, Unsupported
+from mechverify.kernel.core.series import exp, exp_parts
 
 BITS = 24  # to which exponentials are summed: far less than a cell's sum depends on
 WIDEST = 500  # of a row of scores, whose exponentials float64 can hold

@@ -21,7 +21,7 @@ from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Unsupported
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
-from mechverify.kernel.core.semantics import SEMANTICS, Real
+from mechverify.kernel.core.semantics import Real, semantics
 
 MOST_ENTRIES = 2**16  # of an output
 COPIED = 20  # units of work of a node that is copied
@@ -77,7 +77,7 @@ class Claim(ABC):
 
     @property
     def axioms(self) -> list[str]:
-        return ["ieee754", *(["capture"] if self.captured else []), *SEMANTICS[self.semantics].axioms]
+        return ["ieee754", *(["capture"] if self.captured else []), *semantics(self.semantics).axioms]
 
     @property
     @abstractmethod
@@ -144,7 +144,7 @@ class Job:
 
     def __init__(self, claim: Any, arithmetic: Arithmetic, axioms: set[str] | None = None, old: bool = False):
         self.claim, self.ar, self.old = claim, arithmetic, old
-        self.model = SEMANTICS[claim.semantics](arithmetic)
+        self.model = semantics(claim.semantics)(arithmetic)
         self.model.accept(claim.weights)
         self.axioms = set() if axioms is None else axioms
         self.found = Evidence()
@@ -173,7 +173,7 @@ class Job:
         inner = None if outer is None else lambda work, allowed: outer(self.ar.work + SLOWER * work, self.ar.limit)
         ar = Exact((self.ar.limit - self.ar.work) / SLOWER, inner)
         try:
-            return evaluate(SEMANTICS[self.claim.semantics](ar))
+            return evaluate(semantics(self.claim.semantics)(ar))
         finally:
             self.ar.ops, self.ar.work = self.ar.ops + ar.ops, self.ar.work + SLOWER * ar.work
 

@@ -1,11 +1,11 @@
 """The operations of a graph, one row each: all that the core knows of an operation stands in its row.
 
-A row says how a file writes the operation, what is legal and what comes out, the value, the node that a slice of it
-equals, and which tokens each entry depends on. Nothing of this has a default: a row that lacks a part can't be made,
-and an operation without a row is refused. Elementwise functions (functions.py) and integers (integers.py) are rows of
-their own tables. What the relaxation knows of the same operations: relaxation/operations.py.
+A row says how a file writes the operation, what is legal and what comes out, the value, and the node that a slice of
+it equals. Nothing of this has a default: a row that lacks a part can't be made, and an operation without a row is
+refused. Elementwise functions (functions.py) and integers (integers.py) are rows of their own tables. What the
+relaxation knows of the same operations: relaxation/operations.py.
 
-Lemmas C3, C4, C8 (docs/soundness/core.md); L10 (docs/soundness/relaxation.md).
+Lemmas C3, C4, C8 (docs/soundness/core.md).
 """
 
 import math
@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from mechverify.kernel.core import integers
-from mechverify.kernel.core.elementary import pi
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
-from mechverify.kernel.core.functions import FUNCTIONS, Function, power_of
 from mechverify.kernel.core.meter import reserve
 
 if TYPE_CHECKING:
     from mechverify.kernel.core.evaluate import Evaluation
+    from mechverify.kernel.core.functions import Function
     from mechverify.kernel.core.graph import Graph
 
 Slice = tuple[str, list, Any]  # operation, operands (nodes, or slices (node, axis, index) of earlier ones), attribute
@@ -72,19 +71,10 @@ class Operation(ABC):
     def slice(self, graph: "Graph", node: int, axis: int, index: int) -> Slice:
         """What equals the slice of the node's value at `index` along `axis`."""
 
-    @abstractmethod
-    def reads(self, graph: "Graph", node: Node, args: list[np.ndarray]) -> np.ndarray | None:
-        """Which positions' tokens each entry may depend on, booleans [*shape, length], from the operands'; None: it
-        isn't known."""
-
 
 def need(condition: bool, message: str) -> None:
     if not condition:
         raise Rejected(message)
-
-
-def no_tokens(graph: "Graph", node: Node) -> np.ndarray:
-    return np.zeros((*node.shape, graph.length), bool)
 
 
 # --- attributes -------------------------------------------------------------------------------------------------------
@@ -132,9 +122,6 @@ class Fixed(Sliced):
 
     operands = 0
 
-    def reads(self, graph, node, args):
-        return no_tokens(graph, node)
-
 
 class Elementwise(Operation):
     """An entry depends on the operands' entries at its own place, or at the one that they broadcast, alone."""
@@ -148,12 +135,6 @@ class Elementwise(Operation):
         shape = graph.nodes[node].shape
         axis = len(shape) + from_right
         return node if axis < 0 else (node, axis, 0 if shape[axis] == 1 else index)
-
-    def reads(self, graph, node, args):
-        found = no_tokens(graph, node)
-        for x in args:
-            found = found | x.reshape(*(1,) * (found.ndim - x.ndim), *x.shape)
-        return found
 
 
 class OfTwo(Elementwise):
@@ -179,8 +160,12 @@ class OfOne(Elementwise):
         need(len(args) == 1 and args[0].kind == "real", "a function takes one real operand")
         return "real", args[0].shape
 
+    def value(self, known, node, args):
+        return known.model.function(node.op, self.function(node), args[0])
+
     @abstractmethod
-    def function(self, attr: Any) -> Function: ...
+    def function(self, node: Node) -> "Function":
+        """Loaded only where a theorem needs it."""
 
 
 # --- inputs and fixed values ------------------------------------------------------------------------------------------
@@ -195,9 +180,6 @@ class Tokens(Sliced):
     def value(self, known, node, args):
         return known.tokens
 
-    def reads(self, graph, node, args):
-        return np.eye(graph.length, dtype=bool)
-
 
 class Input(Sliced):
     operands, meaning = 0, "a real input"
@@ -209,9 +191,6 @@ class Input(Sliced):
 
     def value(self, known, node, args):
         return known.model.ar.exact(known.inputs[node.attr[0]])
-
-    def reads(self, graph, node, args):
-        """What depends on a real input depends on more than tokens."""
 
 
 def _pair(entry: Reader, first: Callable[[Reader], Any], second: Callable[[Reader], Any]) -> tuple:
@@ -264,6 +243,8 @@ class Pi(Fixed):
         return "real", ()
 
     def value(self, known, node, args):
+        from mechverify.kernel.core.elementary import pi  # only where a theorem needs it
+
         return pi(known.model.ar).map(lambda a: a.reshape((1,) * known.batch))
 
 
@@ -341,9 +322,6 @@ class View(Operation):
                     return "view", [(operand, axis, int(index.flat[0]))], smaller
         return "view", [operand], view
 
-    def reads(self, graph, node, args):
-        return args[0].reshape(-1, graph.length)[entries(node.attr)]
-
 
 class Concat(Sliced):
     operands, attribute, meaning = None, AXIS, "the operands one after another along an axis; all other sizes are equal"
@@ -368,9 +346,6 @@ class Concat(Sliced):
         total = reduce(known.model.ar.add, parts)
         return total.map(lambda v: v.reshape(*v.shape[: known.batch], *node.shape))
 
-    def reads(self, graph, node, args):
-        return np.concatenate(args, node.attr)
-
 
 class Gather(Operation):
     operands, attribute, meaning = 2, NOTHING, "rows of a table (a `weight` or a `constant`) at token ids"
@@ -390,11 +365,6 @@ class Gather(Operation):
         if axis < len(graph.nodes[ids].shape):
             return "gather", [rows, (ids, axis, index)], None
         return "select", [node], (axis, index)
-
-    def reads(self, graph, node, args):
-        ids = args[1]
-        rank = len(node.shape) - ids.ndim + 1
-        return no_tokens(graph, node) | ids.reshape(*ids.shape[:-1], *(1,) * rank, graph.length)
 
 
 class Pick(Sliced):
@@ -417,9 +387,6 @@ class Pick(Sliced):
         wide = x.map(lambda a: np.broadcast_to(a, (*batch, *a.shape[known.batch :])))
         return wide.map(lambda a: np.take_along_axis(a, at, known.batch).squeeze(known.batch))
 
-    def reads(self, graph, node, args):
-        return args[0].any(0) | args[1]
-
 
 class Select(Sliced):
     """The slice at an index along an axis: attr = axis, index. `Graph.select` makes it where nothing else will do."""
@@ -437,9 +404,6 @@ class Select(Sliced):
         if node.kind == "ids":
             return np.take(args[0], index, axis + known.batch)
         return args[0].map(lambda a: np.take(a, index, axis + known.batch))
-
-    def reads(self, graph, node, args):
-        return np.take(args[0], node.attr[1], node.attr[0])
 
 
 # --- computing --------------------------------------------------------------------------------------------------------
@@ -472,14 +436,10 @@ class OfEach(OfOne):
 
     attribute, meaning = NOTHING, "the function of that name, of each entry"
 
-    def __init__(self, name: str):
-        self.name = name
+    def function(self, node):
+        from mechverify.kernel.core.functions import FUNCTIONS
 
-    def function(self, attr: None) -> Function:
-        return FUNCTIONS[self.name]
-
-    def value(self, known, node, args):
-        return known.model.function(self.name, FUNCTIONS[self.name], args[0])
+        return FUNCTIONS[node.op]
 
 
 class Power(OfOne):
@@ -489,11 +449,10 @@ class Power(OfOne):
         need(attr is not None and 2 <= attr <= 16, "power takes an exponent from 2 to 16")
         return super().shape(graph, args, attr)
 
-    def function(self, attr: int) -> Function:
-        return power_of(attr)
+    def function(self, node):
+        from mechverify.kernel.core.functions import power_of
 
-    def value(self, known, node, args):
-        return known.model.function("power", power_of(node.attr), args[0])
+        return power_of(node.attr)
 
 
 class OverRoot(Elementwise):
@@ -514,11 +473,11 @@ def is_function(node: Node) -> bool:
     return isinstance(OPERATIONS[node.op], OfOne)
 
 
-def function_of(node: Node) -> Function:
+def function_of(node: Node) -> "Function":
     """Precondition: `is_function`."""
     row = OPERATIONS[node.op]
     assert isinstance(row, OfOne)
-    return row.function(node.attr)
+    return row.function(node)
 
 
 def _read_einsum(entry: Reader) -> str:
@@ -558,18 +517,6 @@ class Einsum(Operation):
         operands = [(a, t.index(letter), index) if letter in t else a for a, t in zip(n.args, terms, strict=True)]
         first, second, result = (t.replace(letter, "") for t in (*terms, result))
         return "einsum", operands, f"{first},{second}->{result}"
-
-    def reads(self, graph, node, args):
-        """What is summed, whatever the weights."""
-        *terms, result = node.attr.replace("->", ",").split(",")
-        found = no_tokens(graph, node)
-        for term, x in zip(terms, args, strict=True):
-            summed = tuple(i for i, c in enumerate(term) if c not in result)
-            left = [c for c in term if c in result]
-            rest = np.any(x, summed).transpose([left.index(c) for c in result if c in left] + [len(left)])
-            shape = [found.shape[i] if c in left else 1 for i, c in enumerate(result)]
-            found = found | rest.reshape(*shape, x.shape[-1])
-        return found
 
 
 def products(graph: "Graph", node: Node) -> tuple[int, ...]:
@@ -630,11 +577,6 @@ class Softmax(Operation):
             mask = (n.attr[index if len(n.attr) > 1 else 0],)
         return "softmax", [(n.args[0], axis, index)], mask
 
-    def reads(self, graph, node, args):
-        """All entries that are kept."""
-        keeps = np.broadcast_to(kept(node), node.shape)[..., None]
-        return no_tokens(graph, node) | (args[0] & keeps).any(-2, keepdims=True)
-
 
 def kept(node: Node) -> np.ndarray:
     """Which entries of scores [..., j, i] a softmax node keeps, as booleans that broadcast to its shape."""
@@ -679,9 +621,6 @@ class Value(Whole):
     def shape(self, graph, args, attr):
         need(attr is not None and 0 <= attr < graph.length, f"no token at position {attr!r}")
         return "int", (), graph.span
-
-    def reads(self, graph, node, args):
-        return np.arange(graph.length) == node.attr
 
 
 class Integer(Whole):
@@ -730,8 +669,6 @@ class Internal(Operation):
     def slice(self, graph, node, axis, index):
         return "select", [node], (axis, index)
 
-    def reads(self, graph, node, args): ...
-
 
 class Slack(Internal):
     operands, meaning = 2, "a small error"
@@ -747,6 +684,8 @@ class Pivot(Internal):
         return Einsum().shape(graph, args, attr)
 
 
+FUNCTIONS = ("relu", "abs", "exp", "log", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid", "erf", "softplus", "gelu",
+             "gelu_tanh", "silu", "sin", "cos")  # the rows of functions.py, which is loaded on demand  # fmt: skip
 OPERATIONS: dict[str, Operation] = {
     "tokens": Tokens(),
     "input": Input(),
@@ -765,7 +704,7 @@ OPERATIONS: dict[str, Operation] = {
     "pi": Pi(),
     "number": Number(),
     "pick": Pick(),
-    **{name: OfEach(name) for name in FUNCTIONS},
+    **{name: OfEach() for name in FUNCTIONS},
     "value": Value(),
     "integer": Integer(),
     **{name: OfIntegers(name) for name in integers.OPERATIONS},

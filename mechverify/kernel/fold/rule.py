@@ -24,10 +24,10 @@ from mechverify.kernel.core.arithmetic import Ball, aligned
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.document import add_expression
 from mechverify.kernel.core.domain import Domain
-from mechverify.kernel.core.elementary import exp_parts
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.meter import ROOM, reserve
+from mechverify.kernel.core.series import exp_parts
 from mechverify.kernel.counting import recursion
 from mechverify.kernel.counting.automaton import derive, towards
 from mechverify.kernel.fold.neurons import Factors, Reach, reach, replaced

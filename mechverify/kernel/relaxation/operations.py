@@ -1,10 +1,12 @@
-"""What the relaxation knows of each operation: an interval of its value, and what a form of it becomes.
+"""What the relaxation knows of each operation: an interval of its value, what a form of it becomes, and which tokens
+each entry depends on.
 
 The rows have the names and the order of core/operations.py. A row of a real operation is `Linear`, whose interval is
 computed on balls and whose forms are transposed, or `Curved`, whose interval comes from the operands' ends. Rows of
-ids say which tokens they stand for, rows of integers a span. What a row doesn't say is refused.
+ids say which tokens they stand for, rows of integers a span. What a row doesn't say is refused; what it reads, each
+row must say.
 
-Lemmas L7, L11, L13 (docs/soundness/relaxation.md).
+Lemmas L7, L10, L11, L13 (docs/soundness/relaxation.md).
 """
 
 from abc import ABC, abstractmethod
@@ -19,14 +21,15 @@ from mechverify.kernel.core import integers
 from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.elementary import pi
 from mechverify.kernel.core.errors import Unsupported
-from mechverify.kernel.core.functions import FUNCTIONS, power_of
+from mechverify.kernel.core.functions import power_of
 from mechverify.kernel.core.integers import Span
 from mechverify.kernel.core.meter import reserve
-from mechverify.kernel.core.operations import entries, function_of, table, weight
+from mechverify.kernel.core.operations import FUNCTIONS, Node, entries, function_of, kept, table, weight
 from mechverify.kernel.relaxation import lines
 from mechverify.kernel.relaxation.lines import Ends
 
 if TYPE_CHECKING:
+    from mechverify.kernel.core.graph import Graph
     from mechverify.kernel.relaxation.backward import Relaxed
     from mechverify.kernel.relaxation.intervals import Intervals
 
@@ -36,8 +39,8 @@ ONE_HOT = -1  # stands for the tokens themselves, one-hot, [length x vocabulary]
 Forms = list[tuple[int, Ball]]  # of nodes; those of one node are added
 
 
-class Row:
-    """Of one operation; `known` has what was found of earlier nodes. Here everything is refused."""
+class Row(ABC):
+    """Of one operation; `known` has what was found of earlier nodes. Here everything but `reads` is refused."""
 
     fixed = False  # whether the value is the same on all inputs, without operands that are
 
@@ -73,8 +76,27 @@ class Row:
         """Of an integer, cell by cell."""
         raise self._refused(known, n)
 
+    @abstractmethod
+    def reads(self, graph: "Graph", node: Node, args: list[np.ndarray]) -> np.ndarray | None:
+        """Which positions' tokens each entry may depend on, booleans [*shape, length], from the operands'; None: it
+        isn't known."""
+
     def _refused(self, known: "Intervals", n: int) -> Unsupported:
         return Unsupported(f"rule linear has no bound for {known.graph.nodes[n].op!r}")
+
+
+def no_tokens(graph: "Graph", node: Node) -> np.ndarray:
+    return np.zeros((*node.shape, graph.length), bool)
+
+
+class Elementwise(Row, ABC):
+    """An entry depends on the operands' entries at its own place, or at the one that they broadcast, alone."""
+
+    def reads(self, graph, node, args):
+        found = no_tokens(graph, node)
+        for x in args:
+            found = found | x.reshape(*(1,) * (found.ndim - x.ndim), *x.shape)
+        return found
 
 
 class Linear(Row, ABC):
@@ -121,6 +143,9 @@ class Fixed(Linear):
     def back(self, known, start, n, k):
         return [], known.dot(k, known.bounds[n])
 
+    def reads(self, graph, node, args) -> np.ndarray | None:
+        return no_tokens(graph, node)
+
 
 class Exact(Fixed):
     """Numbers, whose ends they are."""
@@ -155,6 +180,9 @@ class Tokens(Row):
     def positions(self, known, n):
         return np.arange(known.graph.length)
 
+    def reads(self, graph, node, args):
+        return np.eye(graph.length, dtype=bool)
+
 
 class Input(Linear):
     """A form ends here, at the box."""
@@ -171,6 +199,9 @@ class Input(Linear):
 
     def back(self, known, start, n, k):
         return [], known.dot(k, known.bounds[n])
+
+    def reads(self, graph, node, args):
+        """What depends on a real input depends on more than tokens."""
 
 
 class Weight(Exact):
@@ -195,6 +226,8 @@ class Pivot(Fixed):
     def ball(self, known, n):
         points = (x.point for x in _balls(known, n))
         return known.ar.exact(known.finite(known.ar.contract(known.graph.nodes[n].attr, *points).mid))
+
+    def reads(self, graph, node, args): ...
 
 
 # --- moving entries ---------------------------------------------------------------------------------------------------
@@ -222,6 +255,9 @@ class View(Linear):
             form = ar.scatter(form, at, prod(shape))
         return [(node.args[0], form.map(lambda a: a.reshape(*lead, *shape)))]
 
+    def reads(self, graph, node, args):
+        return args[0].reshape(-1, graph.length)[entries(node.attr)]
+
 
 def viewed(a: Any, view: tuple) -> Any:
     """The entries that a view reads, of a raw array [cells, *shape]."""
@@ -235,6 +271,10 @@ class Select(Row):
         node = known.graph.nodes[n]
         axis, index = node.attr
         return np.take(known.positions[node.args[0]], index, axis)
+
+    def reads(self, graph, node, args):
+        axis, index = node.attr
+        return np.take(args[0], index, axis)
 
 
 class Concat(Linear):
@@ -272,6 +312,9 @@ class Concat(Linear):
             yield operand, np.take(here, np.arange(start, start + width), node.attr).ravel()
             start += width
 
+    def reads(self, graph, node, args):
+        return np.concatenate(args, node.attr)
+
 
 class Gather(Curved):
     """A form of embeddings is one of one-hot tokens."""
@@ -305,6 +348,11 @@ class Gather(Curved):
         allowed = known.ar.raw(allowed.reshape(*allowed.shape, *(1,) * (len(rows.shape) - 1)))
         return known.ar.xp.amin(known.ar.xp.where(allowed, rows, np.inf), 1 + places.ndim)
 
+    def reads(self, graph, node, args):
+        ids = args[1]
+        rank = len(node.shape) - ids.ndim + 1
+        return no_tokens(graph, node) | ids.reshape(*ids.shape[:-1], *(1,) * rank, graph.length)
+
 
 class Pick(Ending):
     def ends(self, known, n, found):
@@ -316,11 +364,14 @@ class Pick(Ending):
         low, high = (xp.amin(xp.where(inside, end, np.inf), 1) for end in (least, -most))
         return low, -high
 
+    def reads(self, graph, node, args):
+        return args[0].any(0) | args[1]
+
 
 # --- computing --------------------------------------------------------------------------------------------------------
 
 
-class Add(Linear):
+class Add(Elementwise, Linear):
     def ball(self, known, n):
         return known.ar.add(*_balls(known, n))
 
@@ -331,7 +382,7 @@ class Add(Linear):
         return [(a, k) for a in known.graph.nodes[n].args]
 
 
-class Sub(Linear):
+class Sub(Elementwise, Linear):
     def ball(self, known, n):
         return known.ar.sub(*_balls(known, n))
 
@@ -344,7 +395,7 @@ class Sub(Linear):
         return [(first, k), (second, -k)]
 
 
-class Mul(Row):
+class Mul(Elementwise):
     """Linear where an operand is fixed; otherwise it bends, and planes bound it."""
 
     def linear(self, known, n):
@@ -378,7 +429,7 @@ class Mul(Row):
         return known.through_product(start, n, k)
 
 
-class OfEach(Curved):
+class OfEach(Elementwise, Curved):
     """A function of each entry, bounded by lines."""
 
     def bends(self, known, n):
@@ -392,7 +443,7 @@ class OfEach(Curved):
         return known.through_function(start, n, k)
 
 
-class OverRoot(Linear):
+class OverRoot(Elementwise, Linear):
     def ball(self, known, n):
         (x,) = _balls(known, n)
         return self._divided(known, n, x)
@@ -452,9 +503,26 @@ class Einsum(Linear):
         constant = known.bounds[node.args[1 - at]].map(lambda a: a[:, None])
         return [(node.args[at], known.ar.contract(f"{result},{terms[1 - at]}->{terms[at]}", k, constant))]
 
+    def reads(self, graph, node, args):
+        """What is summed, whatever the weights."""
+        *terms, result = node.attr.replace("->", ",").split(",")
+        found = no_tokens(graph, node)
+        for term, x in zip(terms, args, strict=True):
+            summed = tuple(i for i, c in enumerate(term) if c not in result)
+            left = [c for c in term if c in result]
+            rest = np.any(x, summed).transpose([left.index(c) for c in result if c in left] + [len(left)])
+            shape = [found.shape[i] if c in left else 1 for i, c in enumerate(result)]
+            found = found | rest.reshape(*shape, x.shape[-1])
+        return found
+
 
 class Softmax(Row):
     """Rewritten to functions of linear forms (rewriting.py): bounds of it are never asked for."""
+
+    def reads(self, graph, node, args):
+        """All entries that are kept."""
+        keeps = np.broadcast_to(kept(node), node.shape)[..., None]
+        return no_tokens(graph, node) | (args[0] & keeps).any(-2, keepdims=True)
 
 
 class Slack(Ending):
@@ -466,11 +534,13 @@ class Slack(Ending):
         inactive = bool((known.ends[room][0] >= 0).all())
         return (zero if inactive else zero - SLACK), zero
 
+    def reads(self, graph, node, args): ...
+
 
 # --- integers of the tokens -------------------------------------------------------------------------------------------
 
 
-class Number(Ending):
+class Number(Elementwise, Ending):
     def ends(self, known, n, found):
         low, high = np.array(known.spans[known.graph.nodes[n].args[0]], float).T
         return known.ar.raw(low), known.ar.raw(high)
@@ -483,13 +553,16 @@ class Value(Row):
         at = [values[allowed[position]] for allowed in known.cells.allowed]
         return [(int(v.min()), int(v.max())) for v in at]
 
+    def reads(self, graph, node, args):
+        return np.arange(graph.length) == node.attr
 
-class Integer(Row):
+
+class Integer(Elementwise):
     def spans(self, known, n):
         return [(known.graph.nodes[n].attr, known.graph.nodes[n].attr)] * len(known.cells)
 
 
-class OfIntegers(Row):
+class OfIntegers(Elementwise):
     """By interval arithmetic; of integers that are known, the value."""
 
     def spans(self, known, n):

@@ -15,8 +15,8 @@ from mechverify.kernel.core.arithmetic import Arithmetic
 from mechverify.kernel.core.evaluate import Evaluation, batch_size
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.meter import ROOM
-from mechverify.kernel.core.operations import row_of
 from mechverify.kernel.core.semantics import Real
+from mechverify.kernel.relaxation.operations import row_of
 
 MOST = 2**25  # numbers computed for a table
 
