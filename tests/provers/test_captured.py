@@ -9,7 +9,7 @@ from sympy import Max, Mod
 from torch import nn
 
 from benchmarks.shares import SHAPES, Shape, Transformer
-from mechverify import Accuracy, capture, prove, tokens
+from mechverify import Accuracy, capture, prove, tokens, transformer
 from mechverify.certificate.write import write
 from mechverify.claims.errors import ClaimError
 from mechverify.kernel import check
@@ -17,6 +17,7 @@ from mechverify.provers.accuracy import enumerate as running
 from mechverify.provers.accuracy.falsify import Evidence
 from mechverify.provers.base import Budget
 from mechverify.report.statement import lines
+from tests.models import as_bytes, max_weights
 
 VOCAB, LENGTH = 4, 3
 
@@ -123,6 +124,22 @@ def test_ties_and_targets_that_are_no_output_are_wrong(x):
     # of the last token: 0 a tie, 1 says 1, 2 says 1 (the mechanism 2, no output), 3 says 0 (the mechanism 3)
     outcome = prove(Accuracy(captured(Even().eval())["output"], equals=x[-1], over=x))
     assert outcome.theorem.right == (16, 32)
+    assert any("of 16 inputs float64 enclosures don't show whether they are right" in r for r in outcome.reasons)
+
+
+@pytest.mark.parametrize("semantics", ["real", "float32"])
+def test_what_the_kernel_cannot_tell_is_not_stated(semantics, tmp_path):
+    """Two outputs differ by two millionths where they lead: by more than torch's float64 errs, and by less than
+    float32 evaluations may."""
+    weights = max_weights(np.random.default_rng(0), vocab=4, length=3, noise=0.0)
+    weights["unembed.W_U"][:, 0] = weights["unembed.W_U"][:, 1]
+    weights["unembed.b_U"] = np.array([2e-6, 0.0, 0.0, 0.0], np.float32)
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(as_bytes(weights))
+    model, x = transformer(path), tokens("x", length=3, vocab=4)
+    outcome = prove(Accuracy(model.logits[-1], equals=0, over=x), semantics=semantics)
+    low, high = outcome.theorem.right
+    assert (low == high) == (semantics == "real") and "the kernel doesn't confirm" not in " ".join(outcome.reasons)
 
 
 def test_a_mechanism_of_what_tokens_mean(model):
@@ -160,7 +177,7 @@ def test_a_large_domain_is_run_as_far_as_time_allows(monkeypatch):
     problem = running.AccuracyProblem.of(claim, "real")
     count, before = int((leads() > 0).sum()), (0, 64)
     for most in (0, 8, 24, 63, 64):
-        found = running.enumerated(problem, Budget(), most, 0.0, True)
+        found = running.enumerated(problem, Budget(), most, 0.0, 2.0**-20)
         low, high = found.right
         assert before[0] <= low <= count <= high <= before[1] and high - low == 64 - most // 8 * 8
         assert (found.reason is None) == (most == 64) and (found.proof is None) == (most == 0)

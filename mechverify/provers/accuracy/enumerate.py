@@ -11,12 +11,14 @@ from mechverify.certificate.write import Proof
 from mechverify.kernel.core.accuracy import Counts, decide
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Stopped
+from mechverify.kernel.core.evaluate import Evaluation, batch_size
 from mechverify.provers.accuracy.falsify import BATCH, CLOSE, KEEP, Margins
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence
 from mechverify.provers.base import Budget
 
 LEAF = 2**12  # inputs that are run at a time
 TRIAL = 2**7  # inputs on which the check is tried
+WIDE = 2.0**7  # times as wide as their widest enclosure: below it, the kernel is asked
 WHOLE = 2**18  # inputs that are run whatever it takes, where no time limit is given
 LONGEST = 60.0  # seconds that the check of a larger number may take, likewise
 WORTH = Fraction(1, 20)  # share of the domain below which it isn't worth while
@@ -36,15 +38,12 @@ class Enumerate:
         size = problem.domain.size
         if self.limit is not None and size > self.limit:
             return ""
-        if (
-            size > WHOLE and problem.known and problem.known.low > 0
-        ):  # a part of all inputs would add nothing to what is proved of all
-            return f"{size:,} inputs are too many to run them all; restrict the domain"
-        return None
+        proved = problem.known is not None and problem.known.low > 0  # of all inputs: some of them would add nothing
+        return f"{size:,} inputs are too many to run them all; restrict the domain" if size > WHOLE and proved else None
 
     def prove(self, problem: AccuracyProblem, evidence: Evidence, budget: Budget) -> Attempt:
         """Raises Rejected, with the reason, where so few inputs could be run that it isn't worth while."""
-        size, (each, sharp) = problem.domain.size, _tried(problem)
+        size, (each, near) = problem.domain.size, _tried(problem)
         most = size
         if budget.end < inf:
             most = int(min(size, max(0.0, budget.deadline - time.monotonic() - budget.reserved) / each))
@@ -52,17 +51,16 @@ class Enumerate:
             most = min(size, int(LONGEST / each))
         if most < WORTH * size:
             raise Rejected(f"{size:,} inputs are too many to run, with time for about {most:,}; restrict the domain")
-        return enumerated(problem, budget, most, each, sharp)
+        return enumerated(problem, budget, most, each, near)
 
 
-def enumerated(problem: AccuracyProblem, budget: Budget, most: int, each: float, sharp: bool) -> Attempt:
-    """Torch says which inputs are right, and the kernel of those of which torch can't tell: of all, where its
-    enclosures aren't `sharp`; `each` is what its check of one takes, in seconds. It stops at `most` inputs, when the
-    budget is spent, or when what was run settles the claim."""
+def enumerated(problem: AccuracyProblem, budget: Budget, most: int, each: float, near: float) -> Attempt:
+    """Torch says which inputs are right, and the kernel of those that lead, or fall short, by no more than `near`;
+    `each` is what its check of one takes, in seconds. It stops at `most` inputs, when the budget is spent, or when what
+    was run settles the claim."""
     domain, margins, size = problem.domain, Margins(problem), problem.domain.size
     done: list[Domain] = []
     wrong_ones: list[np.ndarray] = []
-    close = CLOSE if sharp else inf
     right = wrong = ran = 0
     for part in _parts(problem, margins):
         budget.progress(f"running {size:,} inputs", ran / size)
@@ -70,7 +68,7 @@ def enumerated(problem: AccuracyProblem, budget: Budget, most: int, each: float,
         if budget.spent() or ran + part.size > most or problem.settled(known):
             break
         try:
-            counts, some = counted(problem, margins, part, close)
+            counts, some = counted(problem, margins, part, near)
         except Stopped:
             break
         right, wrong, ran = right + counts.low, wrong + part.size - counts.high, ran + part.size
@@ -104,16 +102,17 @@ def counted(problem: AccuracyProblem, margins: Margins, part: Domain, near: floa
     return Counts(right, part.size - wrong), np.concatenate(found)
 
 
-def _tried(problem: AccuracyProblem) -> tuple[float, bool]:
-    """How many seconds the kernel takes for one input, about, and whether it can tell of each of some whether it is
-    right. Raises Rejected where it can't run the model."""
-    size = problem.domain.size
-    rng, allowed = np.random.default_rng(0), [np.array(ids) for ids in problem.domain.tokens]
-    some = problem.domain.inputs(0, size) if size <= TRIAL else np.stack([rng.choice(a, TRIAL) for a in allowed], -1)
+def _tried(problem: AccuracyProblem) -> tuple[float, float]:
+    """How many seconds the kernel takes for one input, about, and how large a lead is far more than its enclosures are
+    wide, by some inputs. Raises Rejected where it can't run the model."""
+    claim, rng = problem.claim, np.random.default_rng(0)
+    count = min(TRIAL, batch_size(claim.graph, [claim.output, claim.target]))
+    some = np.stack([rng.choice(np.array(ids), count) for ids in problem.domain.tokens], -1)
     began = time.monotonic()
     with np.errstate(all="ignore"):
-        right, wrong = decide(problem.job, some)
-    return (time.monotonic() - began) / len(some), bool((right | wrong).all())
+        logits = Evaluation(claim.graph, claim.weights, problem.job.model, some)[claim.output]
+    width = float(np.max(logits.rad))
+    return (time.monotonic() - began) / count, max(CLOSE, WIDE * width) if np.isfinite(width) else inf
 
 
 def _parts(problem: AccuracyProblem, margins: Margins) -> Iterator[Domain]:
