@@ -141,3 +141,27 @@ def test_exact_arithmetic_fits_the_announcement():
     unknown = changed(GOLDEN, version=4, cost=None)
     told = announcing(unknown, check(unknown).work)
     assert check(told, exact=True).verdict == "PROVED"
+
+
+@pytest.mark.parametrize("cost", ["\u00e9" * 20_000, 5, "5"])
+def test_a_cost_that_is_none_buys_no_work(cost):
+    """An old version has no field of that name; its text is counted, before any work, like all others."""
+    contents = container.unpack(GOLDEN.read_bytes())
+    document = json.loads(contents["certificate.json"]) | {"cost": cost}
+    text = json.dumps(document, ensure_ascii=False).encode()
+    seen = []
+    with pytest.raises(OverLimit):
+        check(container.pack({**contents, "certificate.json": text}), limit=100 * len(text),
+              watch=lambda work, allowed: seen.append(work))  # fmt: skip
+    assert seen == [0]
+
+
+def test_the_limit_holds_in_exact_arithmetic():
+    unknown = changed(GOLDEN, version=4, cost=None)
+    announced = check(unknown).work
+    told = announcing(unknown, announced)
+    exactly = check(told, exact=True).work
+    assert exactly > announced
+    with pytest.raises(OverLimit, match="allows more"):
+        check(told, exact=True, limit=(announced + exactly) / 2)
+    assert check(told, exact=True, limit=exactly).verdict == "PROVED"

@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from fractions import Fraction
 from functools import partial
+from math import prod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -172,6 +173,39 @@ class Random:
             tokens=np.zeros((0, length), np.int64), right=Counts(low, high), cells=[],
         )  # fmt: skip
         return Made("accuracy", printed(theorem), doc, data)
+
+    def captured(self) -> Made:
+        """The accuracy of a captured graph: of a vector, a matrix's row, or a list of expressions."""
+        while True:  # until the kernel accepts it
+            net = networks.Maker(self.rng, kind=1).network(1 + self.below(6))
+            doc, data = networks.document(net._replace(rows=copy.deepcopy(net.rows)))
+            self.decorate(doc)
+            claim = doc["claim"]
+            share, count = self.fraction() if self.below(3) else None, prod(map(len, claim["domain"]["tokens"]))
+            low, high = sorted(self.below(count + 1) for _ in range(2))
+            for name in ("at_most", "where", "cases"):
+                del claim[name]
+            del claim["domain"]["inputs"]
+            claim |= {
+                "kind": "accuracy", "position": self.pick([None, None, 0]),
+                "equals": self.mechanism(len(net.tokens), self.pick([4, 12, 40, 3_000])),
+                "at_least": None if share is None else f"{share.numerator}/{share.denominator}",
+            }  # fmt: skip
+            if margin := self.pick([None, "1/3", (0.25).hex()]):
+                claim["margin"] = margin
+            doc |= {
+                "version": 5, "cost": None, "axioms": ["ieee754", "capture"], "proof": {"rule": "open"},
+                "conclusion": {"verdict": "BOUNDED", "right_at_least": str(low), "right_at_most": str(high)},
+            }  # fmt: skip
+            try:
+                read = read_claim(Reader(copy.deepcopy(claim), "claim"), data)
+            except (Rejected, ValueError, OverflowError):
+                continue
+            theorem = AccuracyTheorem(
+                read, "BOUNDED", tuple(doc["axioms"]), rules={"open": 1}, kernel_ops=1, work=1, exact=False,
+                tokens=np.zeros((0, len(net.tokens)), np.int64), right=Counts(low, high), cells=[],
+            )  # fmt: skip
+            return Made("accuracy, captured", printed(theorem), doc, data)
 
     def bounds(self) -> Made:
         while True:  # until the kernel accepts it
@@ -367,6 +401,11 @@ def changed(made: Made, random: Random) -> tuple[str, Made]:
         if any(low for _, low, _ in claim["domain"]["inputs"]):
             option("a corner", corner)
         option("a bound", lambda: doc["conclusion"]["low"].__setitem__(0, (-1e300).hex()))
+        if claim["where"]:
+            option("a condition", lambda: claim.update(where=[]))
+        if '"rule": "cut"' in json.dumps(doc["proof"]):
+            option("a lemma", lambda: doc.update(proof=doc["proof"]["first"]))
+    if "graph" in claim:
         rows = claim["graph"]["nodes"]
         graph = Graph(rows, claim["domain"]["values"], len(claim["domain"]["tokens"]))
         needed = graph.needed([graph.at[dict(claim["graph"]["sites"])[claim["site"]]]])
@@ -383,10 +422,6 @@ def changed(made: Made, random: Random) -> tuple[str, Made]:
             if here := [n for n in needed if graph.nodes[n][0] == op]:
                 node = rng.pick(here)
                 option(f"an operation, {op}", partial(rewritten, rows, graph, node, op, new))
-        if claim["where"]:
-            option("a condition", lambda: claim.update(where=[]))
-        if '"rule": "cut"' in json.dumps(doc["proof"]):
-            option("a lemma", lambda: doc.update(proof=doc["proof"]["first"]))
         option("the difference at replay", lambda: claim["graph"]["replayed"].update(difference="9/1", inputs=7))
     option("the weights", lambda: None)
     option("the verdict", lambda: doc["conclusion"].update(verdict="PROVED"))
@@ -423,7 +458,7 @@ def measure(count: int, seed: int = 0) -> tuple[Counter, list[str], Counter, lis
     kinds, false, planted, missed = Counter(), [], Counter(), []
     for i in range(count):
         random = Random(seed * 1_000_003 + i)
-        made = random.accuracy() if i % 2 else random.bounds()
+        made = (random.bounds, random.accuracy, random.bounds, random.captured)[i % 4]()
         kinds[made.kind] += 1
         false += [f"claim {i}: {line}" for line in false_lines(made.printed, made.file)]
         what, other = changed(made, random)

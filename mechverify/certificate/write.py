@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mechverify.claims.claim import Accuracy, Bounds
+from mechverify.claims.model import CapturedModel
 from mechverify.graph.capture import Captured
 from mechverify.kernel.check import FORMAT, VERSION
 from mechverify.kernel.core import container
@@ -31,7 +32,10 @@ def claim_document(claim: Accuracy | Bounds, semantics: str) -> dict[str, Any]:
     if isinstance(claim, Accuracy):
         share, domain = claim.at_least, claim.over
         margin = {} if not claim.margin else {"margin": f"{claim.margin.numerator}/{claim.margin.denominator}"}
-        return common | margin | {
+        graph = {}
+        if isinstance(model, CapturedModel):
+            graph = {"graph": graph_document(model.captured, model.source)}
+        return common | margin | graph | {
             "kind": "accuracy",
             "domain": {"tokens": [list(ids) for ids in domain.allowed], "values": list(domain.values)},
             "equals": claim.rows,

@@ -30,10 +30,12 @@ from mechverify.kernel.core.graph import Graph, entries
 class Accuracy:
     """On at least a share `at_least` of the inputs `over`, the decoded `output` equals the mechanism `equals`.
 
-    The decoded output is the index of the entry that exceeds every other by more than `margin`: a tie is wrong, and so
-    is a mechanism value that is no index. `margin="best"` asks for the largest one that can be proved on all inputs.
-    `at_least` is a number from 0 to 1, best given as text ("0.999", "999/1000"), which is exact (a float is the
-    number that it holds); None (or "best") asks for the best bounds that can be proved. Raises ClaimError.
+    `output` is a site that is a vector, or a row of one; of a captured module, a list of entries or of expressions of
+    entries as well: [0, model["output"][-1, 0]] decodes to 1 where that entry is positive. The decoded output is the
+    index of the entry that exceeds every other by more than `margin`: a tie is wrong, and so is a mechanism value that
+    is no index. `margin="best"` asks for the largest one that can be proved on all inputs. `at_least` is a number from
+    0 to 1, best given as text ("0.999", "999/1000"), which is exact (a float is the number that it holds); None (or
+    "best") asks for the best bounds that can be proved. Raises ClaimError.
     """
 
     output: Site
@@ -44,29 +46,11 @@ class Accuracy:
     rows: list[list]
     margin: Fraction | None
 
-    def __init__(self, output: Site, *, equals, over: Tokens, at_least=None, margin: Any = 0):
-        if not isinstance(output, Site) or not isinstance(over, Tokens):
-            raise ClaimError("Accuracy needs a model's site, such as model.logits[-1], and over=tokens(...)")
-        if isinstance(output.model, CapturedModel):
-            raise ClaimError(
-                "Accuracy is for transformer(weights) and pair_mlp(weights); for a captured module, ask for Bounds"
-            )
-        model, length, position = output.model, len(over), output.position
-        if position is not None:
-            position = position + length if position < 0 else position
-            if not 0 <= position < length:
-                raise ClaimError(f"{output.name}[{output.position}]: the sequences have length {length}")
-        if length > model.n_ctx or len(over.values) > model.d_vocab:
-            raise ClaimError(
-                f"sequences of length {length} over {len(over.values)} tokens don't fit {model.source} "
-                f"({model.n_ctx} positions, {model.d_vocab} tokens)"
-            )
-        rows, alone = _vector_sites(model, length)
-        if output.name not in (alone if position is None else rows):
-            if position is None and output.name in rows:
-                raise ClaimError(f"say at which position {output.name} is read, as in {output.name}[-1]")
-            ones = [*(f"{name}[-1]" for name in rows), *alone]
-            raise ClaimError(f"{output.name} is not one vector of outputs; read one of: {', '.join(ones)}")
+    def __init__(self, output, *, equals, over: Tokens, at_least=None, margin: Any = 0):
+        if isinstance(output, Site) and not isinstance(output.model, CapturedModel) and isinstance(over, Tokens):
+            position = _known_vector(output, output.model, over)
+        else:
+            output, position = _captured_vector(output, over)
         if isinstance(equals, str):
             raise ClaimError(f"equals={equals!r} is text; write the expression itself, with the tokens of `over`")
         set_ = object.__setattr__
@@ -79,6 +63,82 @@ class Accuracy:
             raise ClaimError('margin="best" asks for a margin on all inputs: say at_least=1 as well')
         set_(self, "position", position)
         set_(self, "rows", compile_mechanism(self.equals, over))
+
+    def by(self, margin: Fraction) -> "Accuracy":
+        """The same claim with that margin."""
+        changed = copy.copy(self)
+        object.__setattr__(changed, "margin", margin)
+        return changed
+
+
+def _known_vector(output: Site, model: Model, over: Tokens) -> int | None:
+    """The position at which a known architecture's output is read."""
+    length, position = len(over), output.position
+    if position is not None:
+        position = position + length if position < 0 else position
+        if not 0 <= position < length:
+            raise ClaimError(f"{output.name}[{output.position}]: the sequences have length {length}")
+    if length > model.n_ctx or len(over.values) > model.d_vocab:
+        raise ClaimError(
+            f"sequences of length {length} over {len(over.values)} tokens don't fit {model.source} "
+            f"({model.n_ctx} positions, {model.d_vocab} tokens)"
+        )
+    rows, alone = _vector_sites(model, length)
+    if output.name not in (alone if position is None else rows):
+        if position is None and output.name in rows:
+            raise ClaimError(f"say at which position {output.name} is read, as in {output.name}[-1]")
+        ones = [*(f"{name}[-1]" for name in rows), *alone]
+        raise ClaimError(f"{output.name} is not one vector of outputs; read one of: {', '.join(ones)}")
+    return position
+
+
+def _captured_vector(output, over: Tokens) -> tuple[Site, int | None]:
+    """The site, in a captured model compared with its module on the claim's domain, and the row that is read."""
+    expressions = [] if isinstance(output, Site) else _entries(output) if isinstance(output, Iterable) else []
+    model = output.model if isinstance(output, Site) else _model_of(expressions)
+    if not isinstance(model, CapturedModel) or not isinstance(over, Tokens):
+        raise ClaimError('Accuracy needs a model\'s site, such as model.logits[-1] of transformer(weights) or '
+                         'model["output"][-1] of capture(module, example), and over=tokens(...)')  # fmt: skip
+    if shapes := model.captured.inputs:
+        what = f"{model.source} reads real inputs, of shapes {shapes}; Accuracy counts sequences of tokens alone"
+        raise ClaimError(f"{_here()}{what}: ask for Bounds or Holds")
+    _same_inputs(model, Box((), ()), over)
+    site, position = None, None
+    if isinstance(output, Site):
+        site, position, shape = _row_of(output)
+        name = output.name if position is None else f"{output.name}[{output.position}]"
+        if len(shape) != 1:
+            row = f"; say which row is read, as in {name}[-1]" if len(shape) == 2 and position is None else ""
+            raise ClaimError(f"{_here()}{name} has shape {shape}, which is not one vector of outputs{row}")
+    if site is not None and model.captured.graph.nodes[model.captured.sites[site.name]].kind != "real":
+        raise ClaimError(f"{_here()}{site.name} are ids, not a vector of outputs")
+    site, _, _ = _compiled(model, site, expressions, Box((), ()), over, [[], []], [])
+    return replace(site, model=site.captured.compared_at(*samples(Box((), ()), over))), position
+
+
+def _same_inputs(model: CapturedModel, box: Box, tokens: Tokens | None) -> None:
+    """The domain has the inputs that the model reads."""
+    captured, shapes = model.captured, tuple(a.shape for a in box.low)
+    if shapes != captured.inputs:
+        need = f"real inputs of shapes {captured.inputs}" if captured.inputs else "no real inputs"
+        hint = "" if captured.inputs else ": over=tokens(...)"
+        raise ClaimError(f"{model.source} reads {need}, the domain has inputs of shapes {shapes}{hint}")
+    length, vocab = (0, 0) if tokens is None else (len(tokens), len(tokens.values))
+    if (length, vocab) != (captured.tokens_length, captured.vocab):
+        need = f"{captured.tokens_length} tokens of {captured.vocab}"
+        hint = f"tokens('x', length={captured.tokens_length}, vocab={captured.vocab})"
+        raise ClaimError(f"{model.source} reads {need}, the domain has {length} of {vocab}: {hint}")
+
+
+def _row_of(site: Site) -> tuple[Site, int | None, tuple[int, ...]]:
+    """A captured model's site, which row of it is meant, and the shape of that."""
+    shape, position = site.captured.shape(site.name), site.position
+    if position is None:
+        return site, None, shape
+    if not shape or not -shape[0] <= position < shape[0]:
+        name = f"{site.name}[{position}]"
+        raise ClaimError(f"{_here()}{name}: the site has shape {shape}; indices count from 0")
+    return site, position % shape[0], shape[1:]
 
 
 @dataclass(frozen=True, init=False)
@@ -114,25 +174,9 @@ class Bounds:
         if model is not None and not isinstance(model, CapturedModel):
             raise ClaimError('Bounds needs a site of a captured module, such as capture(module, example)["output"]')
         model = model or _no_model(*corners(over))
-        captured = model.captured
-        site, shape = (output, model.shape(output.name)) if isinstance(output, Site) else (None, (len(expressions),))
-        position = None if site is None else site.position
-        if site is not None and position is not None:
-            if not shape or not -shape[0] <= position < shape[0]:
-                name = f"{site.name}[{position}]"
-                raise ClaimError(f"{_here()}{name}: the site has shape {shape}; indices count from 0")
-            position, shape = position % shape[0], shape[1:]
+        site, position, shape = _row_of(output) if isinstance(output, Site) else (None, None, (len(expressions),))
         box, tokens = corners(over)
-        shapes = tuple(a.shape for a in box.low)
-        if shapes != captured.inputs:
-            need = f"real inputs of shapes {captured.inputs}" if captured.inputs else "no real inputs"
-            hint = "" if captured.inputs else ": over=tokens(...)"
-            raise ClaimError(f"{model.source} reads {need}, the domain has inputs of shapes {shapes}{hint}")
-        length, vocab = (0, 0) if tokens is None else (len(tokens), len(tokens.values))
-        if (length, vocab) != (captured.tokens_length, captured.vocab):
-            need = f"{captured.tokens_length} tokens of {captured.vocab}"
-            hint = f"tokens('x', length={captured.tokens_length}, vocab={captured.vocab})"
-            raise ClaimError(f"{model.source} reads {need}, the domain has {length} of {vocab}: {hint}")
+        _same_inputs(model, box, tokens)
         _usable(using, model, box, tokens)
         site, (given, cases), lemmas = _compiled(model, site, expressions, box, tokens, groups, using)
         site = replace(site, model=site.captured.compared_at(*samples(box, tokens)))

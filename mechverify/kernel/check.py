@@ -6,8 +6,6 @@ what it proved with what the certificate concludes. Anything unknown or unproved
 Lemma C7 (docs/soundness/core.md).
 """
 
-import json
-import math
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -26,12 +24,13 @@ from mechverify.kernel.proof import prove
 
 FORMAT = "mechverify-certificate"
 VERSION = 5  # of the format that is written
+CAPTURED = "accuracy of a captured graph"
 VERSIONS = {  # what is claimed in those that are read
-    2: ("accuracy",), 3: ("bounds",), 4: ("accuracy", "bounds"), VERSION: ("accuracy", "bounds"),
+    2: ("accuracy",), 3: ("bounds",), 4: ("accuracy", "bounds"), VERSION: ("accuracy", "bounds", CAPTURED),
 }  # fmt: skip
-COSTED = 4  # the first version whose files say what their check costs
+NAMED_AT_WILL = UNANNOUNCED = {2, 3}  # versions whose files name sites and tensors in any way, and have no cost
 NAMED = 5  # the first version whose proofs name the document's nodes
-NAMED_AT_WILL = {2, 3}  # versions whose files may name sites and tensors in any way
+SINCE = {"open": 5}  # rules that older versions don't have
 LIMIT = 5e9  # units of work where a certificate doesn't announce its own: five to nine seconds
 MOST_WORK = 10**18  # that a certificate may announce: decades
 SECONDS = 1.7e-9  # that a unit of work takes, about
@@ -51,9 +50,9 @@ def check(
     watch: Watch | None = None,
 ) -> Theorem:  # fmt: skip
     """Check the bytes of a certificate file, in exact arithmetic if asked to (slow, and without the axiom
-    `ieee754`), with no axiom in `forbid`, in as many units of work as it announces (and a quarter: ALLOWANCE), and at
-    most `limit` (without one: LIMIT, where nothing is announced). `watch` is told how many units are done and allowed,
-    first before any work, and may raise Stopped.
+    `ieee754`), with no axiom in `forbid`, in as many units of work as it announces (and a quarter: ALLOWANCE; in exact
+    arithmetic IN_EXACT times as many), and at most `limit` (without one: LIMIT, where nothing is announced). `watch` is
+    told how many units are done and allowed, first before any work, and may raise Stopped.
 
     Raises NotACertificate if it can't be read as one, Rejected if it doesn't establish what it says, OverLimit (a
     Rejected) if `limit` doesn't allow to find out, and nothing else.
@@ -77,10 +76,10 @@ def check(
             announced = _announced(reader)
             arithmetic = _arithmetic(exact)(_allowed(announced, exact, limit), watch)
             arithmetic.look()
-            arithmetic.step(PER_BYTE * _size(contents["certificate.json"], document) + PER_WEIGHT * len(weights), 1, 1)
+            arithmetic.step(PER_BYTE * _size(contents["certificate.json"], announced) + PER_WEIGHT * len(weights), 1, 1)
             return _decide(reader, weights, arithmetic, forbid)
     except OverLimit as error:
-        if announced is None or (limit is not None and limit < announced):
+        if announced is None or (limit is not None and limit < _most(announced, exact)):
             raise
         raise Rejected(f"it takes more than the {announced:.3g} units of work that it announces") from error
     except Exception as error:  # fail closed: what the kernel can't finish, it doesn't accept
@@ -97,20 +96,26 @@ def _arithmetic(exact: bool) -> type[Arithmetic]:
     return Exact
 
 
-def _size(text: bytes, document: dict) -> int:
-    """Bytes of the document, but for spaces, so that it may be written in another way, and for its cost, so that saying
-    it costs nothing."""
-    return len(text) - sum(map(text.count, (b" ", b"\n", b"\r", b"\t"))) - len(json.dumps(document.get("cost")))
+def _size(text: bytes, announced: int | None) -> int:
+    """Bytes of the document, but for spaces, so that it may be written in another way, and with null for its cost, so
+    that saying it costs nothing."""
+    said = 0 if announced is None else len(f'"{announced}"') - len("null")
+    return len(text) - sum(map(text.count, (b" ", b"\n", b"\r", b"\t"))) - said
 
 
 def _announced(document: Reader) -> int | None:
     """The units of work that the certificate says a check takes; None if it doesn't say."""
-    if document["version"].an_integer() < COSTED or document["cost"].value is None:
+    if document["version"].value in UNANNOUNCED or document["cost"].value is None:
         return None
     cost = document["cost"].natural()
     if cost > MOST_WORK:
         raise Rejected(f"it announces more than {MOST_WORK:.0e} units of work")
     return cost
+
+
+def _most(announced: int, exact: bool) -> float:
+    """Units of work that a file may take."""
+    return announced * ALLOWANCE * (IN_EXACT if exact else 1)
 
 
 def _allowed(announced: int | None, exact: bool, limit: float | None) -> float:
@@ -119,14 +124,15 @@ def _allowed(announced: int | None, exact: bool, limit: float | None) -> float:
     if limit is not None and limit < announced:
         said = f"it announces {announced:.3g} units of work, more than the limit of {limit:.3g}"
         raise OverLimit(f"{said}; --limit allows more")
-    return min(announced * ALLOWANCE, math.inf if limit is None else limit) * (IN_EXACT if exact else 1)
+    return _most(announced, exact) if limit is None else min(limit, _most(announced, exact))
 
 
 def _decide(document: Reader, weights: bytes, arithmetic: Arithmetic, forbid: Collection[str]) -> Theorem:
     _, version = document["format"], document["version"].an_integer()
     claim = read_claim(document["claim"], weights, arithmetic)
-    if claim.kind not in VERSIONS[version]:
-        raise Rejected(f"a claim of kind {claim.kind} isn't written in version {version} of the format")
+    kind = CAPTURED if claim.kind == "accuracy" and claim.captured else claim.kind
+    if kind not in VERSIONS[version]:
+        raise Rejected(f"a claim of kind {kind} isn't written in version {version} of the format")
     if version not in NAMED_AT_WILL and (unfit := [n for n in claim.names if not names_a_value(n)]):
         raise Rejected(f"a name is not printable, or longer than {NAME} characters: {unfit[0]!r:.100}")
     if arithmetic.is_exact and not claim.in_exact:
@@ -137,6 +143,8 @@ def _decide(document: Reader, weights: bytes, arithmetic: Arithmetic, forbid: Co
         raise Rejected(f"the proof rests on {', '.join(refused)}, which you forbid")
     job = Job(claim, arithmetic, old=version < NAMED)
     proved, rules = prove(job, document["proof"])
+    if newer := sorted(rule for rule in rules if SINCE.get(rule, 0) > version):
+        raise Rejected(f"rule {newer[0]} isn't written in version {version} of the format")
     if listed != (needed := [*claim.axioms, *sorted(job.axioms)]):
         raise Rejected(f"the proof needs the axioms {needed}, the certificate lists {listed}")
     conclusion = document["conclusion"]

@@ -27,6 +27,7 @@ RULES: dict[str, dict[str, Rule]] = {
     "accuracy": {
         "enumerate": Rule("replay", "enumerate"),
         "counterexample": Rule("replay", "counterexample"),
+        "open": Rule("replay", "leave_open"),
         "fold": Rule("fold"),
         "compact": Rule("compact"),
     },

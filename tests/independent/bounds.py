@@ -459,7 +459,7 @@ class Graph:
             case "gather", 2:
                 table, ids = args
                 need(
-                    attr is None and table.op == "weight" and ids.kind == "ids" and table.shape,
+                    attr is None and table.op in ("weight", "constant") and ids.kind == "ids" and table.shape,
                     "gather: rows of a weight",
                 )
                 need(table.shape[0] >= self.vocabulary, "fewer rows than the vocabulary")

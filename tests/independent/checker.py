@@ -701,7 +701,7 @@ Part = list[list[int]]
 Bounds = tuple[int, int]
 Class = tuple[int, ...]
 FIELDS = {"enumerate": (), "counterexample": ("inputs",), "split": ("position", "first", "inside", "outside"),
-          "both": ("first", "second"), "fold": ("keys", "only", "cells"), "compact": ("scores", "base", "passes")}  # fmt: skip
+          "open": (), "both": ("first", "second"), "fold": ("keys", "only", "cells"), "compact": ("scores", "base", "passes")}  # fmt: skip
 
 
 def size_of(part: Part) -> int:
@@ -764,6 +764,9 @@ class Claim:
     def enumerate(self, part: Part) -> Bounds:
         found = [self.right(x) for x in itertools.product(*part)]
         return found.count(True), len(found) - found.count(False)
+
+    def open(self, part: Part) -> Bounds:
+        return 0, size_of(part)
 
     def counterexample(self, part: Part, inputs: Any) -> Bounds:
         rows = [tuple(integer(t) for t in items(row, len(part))) for row in items(inputs)]
@@ -951,15 +954,30 @@ def announced(document: Any) -> dict[str, Any]:
     return rest
 
 
-def check(data: bytes) -> dict[str, Any]:
-    """The conclusion of a certificate that proves it; raises Rejected for any other file."""
+def _names(proof: Any, rule: str) -> bool:
+    """A rule is used somewhere in the proof."""
+    todo = [proof]
+    while todo:
+        node = todo.pop()
+        if type(node) is dict:
+            if node.get("rule") == rule:
+                return True
+            todo += node.values()
+    return False
+
+
+def check(data: bytes, make: type[Claim] = Claim) -> dict[str, Any]:
+    """The conclusion of a certificate that proves it; raises Rejected for any other file. `make` reads its claim: of a
+    known architecture, or (shares.py) of a captured module."""
     document, weights = members(data)
     form, version, claim, conclusion, axioms, proof = fields(
         announced(strict_json(document)), "format", "version", "claim", "conclusion", "axioms", "proof"
     )
     need(form == "mechverify-certificate" and integer(version) in (2, 4, 5), "format or version")
-    task = Claim(claim, weights)
-    need(axioms == ["ieee754"] + ["libm:float32"] * (task.semantics == "float32"), "axioms")
+    task = make(claim, weights)
+    captured = make is not Claim
+    need(version == 5 or not (captured or _names(proof, "open")), "written in version 5 alone")
+    need(axioms == ["ieee754"] + ["capture"] * captured + ["libm:float32"] * (task.semantics == "float32"), "axioms")
     verdict, *counts = fields(conclusion, "verdict", "right_at_least", "right_at_most")
     least, most = (number(count, "0|[1-9][0-9]*") for count in counts)
     try:

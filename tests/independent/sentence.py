@@ -473,14 +473,17 @@ class Sentence:
         self.accuracy = self.claim["kind"] == "accuracy"
         boxes = [] if self.accuracy else self.claim["domain"]["inputs"]
         self.boxes = [(shape, list(map(exact, low)), list(map(exact, high))) for shape, low, high in boxes]
-        rows = self.claim["equals"] if self.accuracy else self.claim["graph"]["nodes"]
+        self.captured = "graph" in self.claim
+        rows = self.claim["equals"] if self.accuracy else []  # the mechanism's nodes come first
+        self.mechanism, listed = len(rows) - 1, self.claim["graph"]["nodes"] if self.captured else []
+        rows = [*rows, *([op, [a + len(rows) for a in args], attr] for op, args, attr in listed)]
         self.graph = Graph(rows, self.values, len(self.tokens))
         self.lemmas, self.inputs = self._walk()
+        sites = self.claim["graph"]["sites"] if self.captured else []
+        self.sites = {name: self.graph.at[row + self.mechanism + 1] for name, row in sites}
         if self.accuracy:
-            self.sites: dict[str, int] = {}
-            roots = [self.graph.at[-1]]
+            roots = [self.graph.at[self.mechanism], *([self.sites[self.claim["site"]]] if self.captured else [])]
         else:
-            self.sites = {name: self.graph.at[row] for name, row in self.claim["graph"]["sites"]}
             named = [self.claim["site"], *self.claim["where"]]
             named += [name for row, _ in self.lemmas for name in (row["site"], row["mechanism"])]
             roots = [self.sites[name] for name in named]
@@ -532,9 +535,13 @@ class Sentence:
     def _accuracy(self, text: str, parts: list[tuple]) -> None:
         claim = self.claim
         position = "" if claim["position"] is None else f"[{claim['position']}]"
-        start = f"strict argmax {claim['site']}{position} = "
-        need(text.startswith(start), "another output")
-        text = text.removeprefix(start)
+        start, output, _ = text.partition(" = ")
+        need(output and start.startswith("strict argmax "), "can't be read")
+        start, text = start.removeprefix("strict argmax "), text.removeprefix(f"{start} = ")
+        if self.captured:
+            self._output(start, parts)
+        else:
+            need(start == f"{claim['site']}{position}", "another output")
         text, share = self._ending(text, r", on at least (\S+) of them")
         need(share == (None if claim["at_least"] is None else Fraction(claim["at_least"])), "another threshold")
         text, margin = self._ending(text, r", by more than (\S+)")
@@ -543,7 +550,7 @@ class Sentence:
         if cut:
             need(int(cut[2]) == len(self.listed) and cut[3] == self.graph.digest(self.listed), "another mechanism")
             text = cut[1]
-        need(self.formula(text, self.graph.at[-1], parts), "another mechanism")
+        need(self.formula(text, self.graph.at[self.mechanism], parts), "another mechanism")
 
     def _ending(self, text: str, pattern: str) -> tuple[str, Fraction | None]:
         found = re.search(f"{pattern}$", text)
@@ -561,8 +568,11 @@ class Sentence:
                 said[words] = numbers
         for words in said:
             self._threshold(said[words], claim[words.replace(" ", "_")], count)
-        node = self.sites[claim["site"]]
-        tree = Parser(found[2], parts).whole()
+        self._output(found[2], parts)
+
+    def _output(self, text: str, parts: list[tuple]) -> None:
+        claim, node = self.claim, self.sites[self.claim["site"]]
+        tree = Parser(text, parts).whole()
         if claim["position"] is not None:
             need(tree[0] == "at" and tree[2] == (("number", claim["position"]),), "another position")
             need(self.graph.says(tree[1], node, self.names, self.numbers), "another site")
@@ -693,12 +703,12 @@ class Sentence:
 
     def model(self, text: str) -> None:
         start = self.claim["architecture"]
-        if not self.accuracy:
+        if self.captured:
             start = f"graph of {len(self.listed)} nodes, sha256 {self.graph.digest(self.listed)}"
         need(text == f"{start}, weights sha256 {self.weights}", "another model")
 
     def asserted(self, text: str) -> None:
-        need(not self.accuracy, "nothing is asserted of a known architecture")
+        need(self.captured, "nothing is asserted of a known architecture")
         graph = self.claim["graph"]
         if text.startswith("nodes are called "):
             for pair in filter(None, text.removeprefix("nodes are called ").split(", ")):

@@ -303,3 +303,16 @@ def test_known_ranges_hold_and_infinite_ends_bound_one_side(name):
     for x in (1.0, 1.5, 3.0, 100.0, 700.0, *([] if first == 1 else [-1e3, -1.0, -0.75, 0.0])):
         assert not (truth(name, x) < arb(low.item()) or truth(name, x) > arb(high.item()))
     assert low.item() >= f.least and high.item() <= f.most and not np.isnan([low, high]).any()
+
+
+def test_gelu_of_a_ball_holds_its_ends():
+    """Its slope is greatest near sqrt(2), and least near -sqrt(2): balls around there, and of many widths."""
+    ar, rng = Float64(), np.random.default_rng(0)
+    mid = np.concatenate([rng.normal(size=200) * 4, 2**0.5 + rng.normal(size=50), -(2**0.5) + rng.normal(size=50)])
+    rad = 10.0 ** rng.uniform(-12, 0, size=300)
+    ball = FUNCTIONS["gelu"].value(ar, ar.exact(mid)._replace(rad=rad))
+    low, high = ar.lower(ball), ar.upper(ball)
+    for share in np.linspace(-1, 1, 5):
+        for x, a, b in zip((mid + share * rad * (1 - 2**-50)).tolist(), low.tolist(), high.tolist(), strict=True):
+            value = TRUE["gelu"][1](arb(x))
+            assert not value < a and not value > b

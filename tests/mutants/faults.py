@@ -34,6 +34,7 @@ BESIDE = "tests/soundness/test_side_by_side.py"
 COMPACT = "tests/soundness/test_compact.py"
 PARTS = "tests/kernel/test_parts.py"
 NEURONS = "tests/soundness/test_neurons.py"
+CAPTURED = "tests/soundness/test_captured.py"
 
 FAULTS = [
     # replay/rule.py and core/accuracy.py
@@ -46,6 +47,19 @@ FAULTS = [
     Fault("counterexample", "replay/rule.py", "len(set(map(tuple, rows))) != len(rows) or ", "", RULES),
     Fault("counterexample", "replay/rule.py", " or not domain.contains(listed)", "", RULES),
     Fault("counterexample", "core/accuracy.py", "loses = ((ar.upper(margin) <= 0)", "loses = ((ar.lower(margin) <= 0)", RULES),
+    Fault("open", "replay/rule.py", "witness.close()\n    return Counts(0, domain.size)",
+          "witness.close()\n    return Counts(domain.size, domain.size)", RULES),
+    Fault("open", "replay/rule.py", "witness.close()\n    return Counts(0, domain.size)",
+          "witness.close()\n    return Counts(0, domain.size - 1)", RULES),
+    Fault("open", "check.py", "SINCE.get(rule, 0) > version", "SINCE.get(rule, 0) > 5", RULES),
+    Fault("captured", "core/accuracy.py", "entry[\"semantics\"].one_of([\"real\"])", "entry[\"semantics\"].text()",
+          CAPTURED),
+    Fault("captured", "core/accuracy.py", "entry[\"graph\"], [])", "entry[\"graph\"], [(4,)])", CAPTURED),
+    Fault("captured", "core/claim.py", "    def need_known(self, rule: str) -> None:\n",
+          "    def need_known(self, rule: str) -> None:\n        return\n\n    def _unused(self, rule: str) -> None:\n",
+          CAPTURED),
+    Fault("captured", "check.py", "kind = CAPTURED if", "kind = \"bounds\" if", CAPTURED),
+    Fault("captured", "core/claim.py", "[\"capture\"] if self.captured", "[] if self.captured", CAPTURED),
     # check.py
     Fault("split", "proof.py", "(None, second, node[\"outside\"])", "(None, first, node[\"outside\"])", RULES),
     Fault("split", "core/domain.py", "if (t in first) == inside)", "if t in first or not inside)", RULES),
@@ -193,6 +207,9 @@ FAULTS = [
     Fault("series", "core/elementary.py", "float(tail) * (1 + 2.0**-50)", "0.0", ELEMENTARY),
     Fault("series", "core/elementary.py", "of=ar.trim(ar.add(narrow, ar.mul(narrow, narrow)))", "of=ar.mul(narrow, narrow)",
           ELEMENTARY),
+    Fault("series", "core/elementary.py", "end**2 * Fraction(43, 42)", "end * Fraction(1, 6)", ELEMENTARY),
+    Fault("series", "core/elementary.py", "np.concatenate(ends)[order]", "np.concatenate(ends)", ELEMENTARY),
+    Fault("series", "core/functions.py", "_half_of(ar, point, inner), 1.13,", "_half_of(ar, point, inner), 1.0,", FUNCTIONS),
     Fault("series", "core/elementary.py", "_signed(value, turn % 4 >= 2)", "_signed(value, turn % 4 >= 1)", ELEMENTARY),
     Fault("series", "core/elementary.py", "return _lipschitz(ar, _signed(value, x.mid < 0), x, 1.13, 1.0)",
           "return _lipschitz(ar, _signed(value, x.mid < 0), x, 0.5, 1.0)", ELEMENTARY),
@@ -393,6 +410,7 @@ LEMMAS = {
     "alone": ("L11",),
     "automaton": ("F2",),
     "both": ("C6",),
+    "captured": ("C5",),
     "bounds": ("C7",),
     "compact": ("K1", "K2", "K3", "K4", "K5"),
     "conclusion": ("C7",),
@@ -414,6 +432,7 @@ LEMMAS = {
     "mechanism": ("C3",),
     "neurons": ("F7",),
     "norms": ("L3",),
+    "open": ("C5",),
     "point": ("C9",),
     "ranges": ("L2", "L3"),
     "ratio form": ("F1",),

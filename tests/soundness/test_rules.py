@@ -100,6 +100,26 @@ def test_a_value_that_is_no_output_is_wrong():
 LAST = [["value", [], 1]]
 
 
+def version_5(document: dict) -> None:
+    document |= {"version": 5, "cost": None}
+
+
+def test_a_part_that_is_left_open_bounds_nothing():
+    """The echo is right on two of four."""
+    opened = {"rule": "open"}
+    assert accepted(echo(), opened, (0, 4), change=version_5)
+    assert not accepted(echo(), opened, (1, 4), change=version_5)
+    assert not accepted(echo(), opened, (0, 3), change=version_5)
+    assert not accepted(echo(), {**opened, "inputs": []}, (0, 4), change=version_5)
+    assert not accepted(echo(), opened, (0, 4))  # version 2 has no such rule
+    half = {"rule": "split", "position": 1, "first": [0], "inside": ENUMERATE, "outside": opened}
+    assert accepted(echo(), half, (2, 4), change=version_5)
+    assert not accepted(echo(), half, (3, 4), change=version_5)
+    assert not accepted(echo(), half, (2, 3), change=version_5)
+    share = {"verdict": "REFUTED", "at_least": "1/1"}
+    assert not accepted(echo(), half, (2, 3), change=version_5, **share)
+
+
 def test_split_and_both_combine_bounds():
     proof = {"rule": "split", "position": 1, "first": [0], "inside": ENUMERATE, "outside": ENUMERATE}
     assert accepted(echo(), proof, (2, 2)) and accepted(echo(), proof, (4, 4), equals=LAST)

@@ -39,6 +39,7 @@ class Enclosed:
 
     def __init__(self, job: Job, domain: Domain, peeled: Peeled | None, mean: bool):
         claim, self.ar = job.claim, job.ar
+        claim.need_known("compact")
         self.form: PartsForm = parts_form(claim.graph, claim.weights, job.model, claim.output)
         self.values, self.outputs, self.margin = claim.graph.values, claim.outputs, claim.margin
         self.vocab = len(self.values)

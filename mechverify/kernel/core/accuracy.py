@@ -13,9 +13,9 @@ import numpy as np
 from mechverify.kernel.core import domain
 from mechverify.kernel.core.architectures import ARCHITECTURES
 from mechverify.kernel.core.claim import Claim, Evidence, Job, Theorem, read_weights, subject
-from mechverify.kernel.core.document import add_expression
+from mechverify.kernel.core.document import add_expression, captured
 from mechverify.kernel.core.domain import Domain
-from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.errors import OverLimit, Rejected
 from mechverify.kernel.core.evaluate import Evaluation, batch_size
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
@@ -45,14 +45,12 @@ class AccuracyClaim(Claim):
 
     @staticmethod
     def read(entry: Reader, weights_data: bytes, meter: Meter | None) -> "AccuracyClaim":
-        """What rule fold reads off a graph holds for the kernel's own architectures."""
         entry["semantics"].one_of(SEMANTICS)
-        architecture = entry["architecture"].one_of(ARCHITECTURES)
         weights = read_weights(entry, weights_data)
         inputs, values, _ = domain.read(entry["domain"], real=False)
         graph = Graph(inputs.length, values, meter)
         target = add_expression(graph, entry["equals"])
-        about = subject(entry, weights, inputs, graph, ARCHITECTURES[architecture](graph, weights))
+        about = subject(entry, weights, inputs, graph, _model(graph, weights, entry))
         if len(graph.nodes[about["output"]].shape) != 1:
             raise Rejected(f"row {about['position']} of site {about['site']!r} is not a vector of outputs")
         share, margin = _share(entry["at_least"]), Fraction(0)
@@ -127,6 +125,8 @@ def surely_wrong(job: Job, inputs: np.ndarray) -> np.ndarray:
     """As `decide` says; one by one in exact arithmetic where float64 leaves it open. Booleans [inputs]."""
     try:
         wrong = decide(job, inputs)[1]
+    except OverLimit:
+        raise
     except Rejected:  # an overflow, of any of them
         wrong = np.zeros(len(inputs), bool)
     if not job.ar.is_exact:
@@ -149,6 +149,15 @@ def _decide(claim: AccuracyClaim, inputs: np.ndarray, model: Real) -> tuple[np.n
     wins = ((ar.lower(margin) > 0) | ~rival).all(1)
     loses = ((ar.upper(margin) <= 0) & rival).any(1)
     return possible & wins, ~possible | loses
+
+
+def _model(graph: Graph, weights: dict[str, np.ndarray], entry: Reader) -> dict[str, int]:
+    """The sites of the model: made from the weights, or as the claim lists a captured module's nodes."""
+    architecture = entry["architecture"].one_of([*ARCHITECTURES, "captured"])
+    if architecture in ARCHITECTURES:
+        return ARCHITECTURES[architecture](graph, weights)
+    entry["semantics"].one_of(["real"])
+    return captured(graph, weights, entry["graph"], [])
 
 
 def _share(entry: Reader) -> Fraction | None:

@@ -107,7 +107,7 @@ class Arithmetic(Meter):
         raise NotImplementedError
 
     def mantissa(self, x: Ball) -> tuple[Ball, np.ndarray]:
-        """(f, k) with mid = f 2^k and f in [0.7, 1.5), for positive centres."""
+        """(f, k) with mid = f 2^k and f in [0.7, 1.4], for positive centres."""
         raise NotImplementedError
 
     def units(self, value: float, exponent: int) -> Any:
@@ -236,8 +236,8 @@ class Arithmetic(Meter):
 
 def aligned(ar: Arithmetic, *balls: Ball) -> list[Ball]:
     """The same balls with one exponent."""
-    lowest = min(balls, key=lambda b: b.exponent)
-    return [ar.align(b, lowest)[0] for b in balls]
+    lowest = min(balls, key=lambda b: b.exponent, default=None)
+    return [] if lowest is None else [ar.align(b, lowest)[0] for b in balls]
 
 
 def _halves(x: Ball) -> tuple[Ball, Ball]:

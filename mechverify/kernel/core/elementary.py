@@ -12,10 +12,11 @@ from functools import cache, partial
 
 import numpy as np
 
-from mechverify.kernel.core.arithmetic import Arithmetic, Ball
+from mechverify.kernel.core.arithmetic import CACHED, Arithmetic, Ball, aligned
 from mechverify.kernel.core.errors import Rejected
 
 ZERO, ONE, HALF = Fraction(0), Fraction(1), Fraction(1, 2)
+BANDS = [Fraction(end, 2) for end in (1, 2, 3, 4, 6, 9, 13)]  # of erf: up to where a number of terms is enough
 LOG2_E = Fraction(1442695040888963407, 10**18)  # about: any would do
 RATIOS: dict[str, Callable[[int], Fraction]] = {  # a term of the series over the one before it, divided by y
     "exp": lambda k: Fraction(1, k),
@@ -179,14 +180,33 @@ def _tanh_far(ar: Arithmetic, x: Ball) -> Ball:
     return ar.widen(ar.sub(one, rest), 0.0, 2.0**-114)
 
 
-def erf(ar: Arithmetic, x: Ball) -> Ball:
-    """2/sqrt(pi) t e^(-t^2) (1 + 2t^2/3 (1 + 2t^2/5 (...))) up to 6.5; 1 - erf t < 2^-64 beyond."""
-    t = _clamped(ar, x, ZERO, Fraction(13, 2))
+def _blocks(entries: np.ndarray) -> list[np.ndarray]:
+    """Of a size that a cache holds."""
+    return [entries[start : start + CACHED] for start in range(0, len(entries), CACHED)]
+
+
+def _erf_up_to(ar: Arithmetic, x: Ball, end: Fraction) -> Ball:
+    """Of numbers up to `end` in size; the others are moved there."""
+    t = _clamped(ar, x, ZERO, end)
     y = ar.mul(t, t)
     factor = ar.mul(t, exp(ar, -y))
-    value = ar.mul(factor, series(ar, "erf", y, Fraction(43)))
+    value = ar.mul(factor, series(ar, "erf", y, end**2 * Fraction(43, 42)))  # y may be rounded beyond end^2
     scale = ar.div(ar.rational(Fraction(2)), ar.sqrt(pi(ar)))
-    value = ar.mul(value, scale)
+    return ar.mul(value, scale)
+
+
+def erf(ar: Arithmetic, x: Ball) -> Ball:
+    """2/sqrt(pi) t e^(-t^2) (1 + 2t^2/3 (1 + 2t^2/5 (...))) up to 6.5, with more terms in each further band; 1 - erf t
+    < 2^-60 beyond."""
+    flat = x.point.map(np.ravel)
+    ends = [ar.units(float(end), x.exponent) for end in BANDS[:-1]]
+    band = np.sum([np.abs(flat.mid) > end for end in ends], 0)  # whichever it is: `_clamped` moves what is beyond
+    places = [some for i in range(len(BANDS)) for some in _blocks(np.flatnonzero(band == i))]
+    parts = [_erf_up_to(ar, flat.map(lambda a, some=some: a[some]), BANDS[band[some[0]]]) for some in places]
+    order, shape = np.argsort(np.concatenate([np.zeros(0, int), *places])), np.shape(x.mid)
+    parts = [part.map(lambda a: a) for part in aligned(ar, *parts)] or [flat]
+    mid, rad = (np.concatenate(ends)[order].reshape(shape) for ends in list(zip(*parts, strict=True))[:2])
+    value = Ball(mid, rad, parts[0].exponent)
     beyond = np.abs(x.mid) > ar.units(6.5, x.exponent)
     nearly_one = ar.widen(ar.rational(ONE), 0.0, 2.0**-60)
     value = ar.where(beyond, nearly_one, value)
@@ -216,7 +236,7 @@ sin, cos = partial(_circular, quarter=0), partial(_circular, quarter=1)
 
 
 def log(ar: Arithmetic, x: Ball) -> Ball:
-    """x = 2^k f with f in [0.7, 1.5): log x = k ln 2 + 2 atanh((f-1)/(f+1)). For a ball, |log a' - log a| <=
+    """x = 2^k f with f in [0.7, 1.4]: log x = k ln 2 + 2 atanh((f-1)/(f+1)). For a ball, |log a' - log a| <=
     rad / (mid - rad). Rejects a ball that isn't positive."""
     if not np.all(ar.lower(x) > 0):
         raise Rejected("logarithm of an interval that is not positive")

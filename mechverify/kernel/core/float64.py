@@ -93,7 +93,7 @@ class Float64(Arithmetic):
         return np.rint(x.mid)
 
     def mantissa(self, x: Ball) -> tuple[Ball, np.ndarray]:
-        """(f, k) with mid = f 2^k and f in [0.7, 1.5), for positive centres."""
+        """(f, k) with mid = f 2^k and f in [0.7, 1.4], for positive centres."""
         f, k = np.frexp(x.mid)
         return self.whole(np.where(f < 0.7, 2 * f, f)), np.where(f < 0.7, k - 1.0, k)
 

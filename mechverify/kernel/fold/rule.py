@@ -91,6 +91,7 @@ class Partition:
     def __init__(self, job: Job, domain: Domain, keys: Sequence[Reader], trials: int | None = None):
         self.domain, self.trials = domain, trials
         self.job, self.ar, claim = job, job.ar, job.claim
+        claim.need_known("fold")
         self.form = ratio_form(claim.graph, claim.weights, job.model, claim.output)
         self.exponentials = exp_parts(self.ar, self.form.score)  # mantissas and exponents: nothing underflows yet
         self.queries = domain.tokens[self.form.pin]

@@ -183,11 +183,7 @@ def _part(claim: Claim, part: Domain) -> str:
 
 def _accuracy(theorem: AccuracyTheorem) -> Statement:
     claim, right, total = theorem.claim, theorem.right, theorem.claim.domain.size
-    subject = claim.site if claim.position is None else f"{claim.site}[{claim.position}]"
-    nodes = Listing(claim.graph, [claim.target])  # the model's graph follows from architecture and weights
-    (equals,), shared = Formulas(nodes, {}).write([claim.target])
-    if equals == nodes.name(claim.target):
-        equals += f" of a {_graph(nodes)}"
+    subject, equals, shared, about_model = _decoded(theorem)
     margin = f", by more than {number(claim.margin)}" if claim.margin else ""
     least = "" if claim.at_least is None else f"at least {claim.at_least.numerator}/{claim.at_least.denominator}"
     threshold = f", on {least} of them" if least else ""
@@ -200,15 +196,37 @@ def _accuracy(theorem: AccuracyTheorem) -> Statement:
         threshold=least,
         given=(),
         lemmas=(),
-        model=f"{claim.architecture}, weights sha256 {claim.weights_sha256}",
-        assumed=ASSUMED[claim.architecture],
-        asserted=(),
+        **about_model,
         proved=(
             ("right, at least", f"{right.low:,}  ({share(right.low, total, up=False)} of all, rounded down)"),
             ("right, at most", f"{right.high:,}  ({share(right.high, total, up=True)} of all, rounded up)"),
         ),
         examples=tuple(("wrong on", _wrong(w)) for w in counterexamples(theorem)),
     )
+
+
+def _decoded(theorem: AccuracyTheorem) -> tuple[str, str, list[str], dict]:
+    """The output, the mechanism and the parts that both share; and what is said of the model."""
+    claim = theorem.claim
+    place = "" if claim.position is None else f"[{claim.position}]"
+    if claim.captured:
+        n, roots, nodes = claim.sites[claim.site], added(claim), listing(theorem)
+        formulas = Formulas(nodes, _names(claim, nodes, {n} if roots else set()))
+        (*texts, equals), shared = formulas.write([*(roots or [n]), claim.target])
+        whole = f"[{', '.join(texts)}]" if roots else texts[0]
+        if texts == [nodes.name(r) for r in roots or [n]]:  # together they are too long
+            whole = nodes.name(n) if roots else formulas.write([n])[0][0]
+            (equals,), shared = formulas.write([claim.target])
+        said = {"model": f"{_graph(nodes)}, weights sha256 {claim.weights_sha256}", "assumed": (),
+                "asserted": (*_asserted(claim), *_named(formulas, nodes))}  # fmt: skip
+        return f"{whole}{place}", equals, shared, said
+    nodes = Listing(claim.graph, [claim.target])  # the model's graph follows from architecture and weights
+    (equals,), shared = Formulas(nodes, {}).write([claim.target])
+    if equals == nodes.name(claim.target):
+        equals += f" of a {_graph(nodes)}"
+    said = {"model": f"{claim.architecture}, weights sha256 {claim.weights_sha256}",
+            "assumed": ASSUMED[claim.architecture], "asserted": ()}  # fmt: skip
+    return f"{claim.site}{place}", equals, shared, said
 
 
 def _where(shared: list[str]) -> str:
@@ -317,7 +335,10 @@ def _wrong(w: Counterexample) -> str:
 
 def _bounds(theorem: RangeTheorem) -> Statement:
     claim, nodes = theorem.claim, listing(theorem)
-    formulas = Formulas(nodes, _names(theorem, nodes))
+    own = {n for n in claim.where if claim.graph.nodes[n].shape == ()}
+    own |= {claim.sites[lemma.mechanism] for lemma in theorem.lemmas}
+    own |= {claim.sites[claim.site]} if added(claim) else set()
+    formulas = Formulas(nodes, _names(claim, nodes, own))
     subject, shared = _subject(claim, formulas)
     count = "" if claim.outputs == 1 else f", {claim.outputs} entries"
     threshold = _thresholds(claim)
@@ -342,13 +363,10 @@ def _bounds(theorem: RangeTheorem) -> Statement:
     )
 
 
-def _names(theorem: RangeTheorem, nodes: Listing) -> dict[int, str]:
-    """How the model's own values are called: as the file calls them, or by their number. What was added for the claim
-    is taken apart instead."""
-    claim, found = theorem.claim, {}
-    own = {n for n in claim.where if claim.graph.nodes[n].shape == ()}
-    own |= {claim.sites[lemma.mechanism] for lemma in theorem.lemmas}
-    own |= {claim.sites[claim.site]} if added(claim) else set()
+def _names(claim: Claim, nodes: Listing, own: set[int]) -> dict[int, str]:
+    """How the model's own values are called: as the file calls them, or by their number. What was added for the claim,
+    `own`, is taken apart instead."""
+    found: dict[int, str] = {}
     for text in (*claim.sites, claim.site):  # of several names the claim's, else the last without quotes
         n, said = claim.sites[text], name(text, VOCABULARY)
         if n in nodes.number and n not in own and claim.graph.nodes[n].kind == "real":
@@ -358,7 +376,7 @@ def _names(theorem: RangeTheorem, nodes: Listing) -> dict[int, str]:
     return {n: text for n, text in found.items() if claim.graph.nodes[n].op != "input"}
 
 
-def added(claim: RangeClaim) -> list[int]:
+def added(claim: Claim) -> list[int]:
     """The entries' nodes, where the claim is about a list of expressions."""
     node = claim.graph.nodes[claim.sites[claim.site]]
     if claim.position is not None:
@@ -366,7 +384,7 @@ def added(claim: RangeClaim) -> list[int]:
     return _entries(claim, claim.sites[claim.site]) if node.op == "concat" else []
 
 
-def _entries(claim: RangeClaim, n: int) -> list[int]:
+def _entries(claim: Claim, n: int) -> list[int]:
     """The nodes that a concatenation lists one by one."""
     nodes = claim.graph.nodes
     if any(nodes[a].shape != (1,) for a in nodes[n].args):
@@ -445,7 +463,7 @@ def _only_reshapes(claim: RangeClaim, n: int) -> bool:
     )
 
 
-def _asserted(claim: RangeClaim) -> list[str]:
+def _asserted(claim: Claim) -> list[str]:
     """What the certificate's author says of the graph."""
     graph = claim.stated["graph"]
     replayed = graph["replayed"]

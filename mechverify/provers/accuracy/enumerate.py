@@ -1,26 +1,167 @@
-"""Run every input, where there are few enough."""
+"""Run every input, or as many as there is time for: part by part, what promises most first."""
+
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from math import inf
 
 import numpy as np
 
-from mechverify.kernel.core.fields import Reader
-from mechverify.kernel.replay import rule as replay
+from mechverify.certificate.write import Proof
+from mechverify.kernel.core.accuracy import Counts, decide
+from mechverify.kernel.core.domain import Domain
+from mechverify.kernel.core.errors import Rejected, Stopped
+from mechverify.provers.accuracy.falsify import BATCH, CLOSE, KEEP, Margins
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence
 from mechverify.provers.base import Budget
 
+LEAF = 2**12  # inputs that are run at a time
+TRIAL = 2**7  # inputs on which the check is tried
+WHOLE = 2**18  # inputs that are run whatever it takes, where no time limit is given
+LONGEST = 60.0  # seconds that the check of a larger number may take, likewise
+WORTH = Fraction(1, 20)  # share of the domain below which it isn't worth while
+RANKED = 2**8  # parts that are compared by samples before any is run
+SAMPLES = 32  # of each
+
 
 class Enumerate:
+    """Every input of a domain of up to `limit`; without a limit, as many as there is time for."""
+
     name = "enumerate"
 
-    def __init__(self, limit: int):
+    def __init__(self, limit: int | None = None):
         self.limit = limit
 
     def accepts(self, problem: AccuracyProblem, evidence: Evidence) -> str | None:
-        if problem.domain.size <= self.limit:
-            return None
-        return f"{problem.domain.size:,} inputs are too many to run them all; restrict the domain"
+        size = problem.domain.size
+        if self.limit is not None and size > self.limit:
+            return ""
+        if (
+            size > WHOLE and problem.known and problem.known.low > 0
+        ):  # a part of all inputs would add nothing to what is proved of all
+            return f"{size:,} inputs are too many to run them all; restrict the domain"
+        return None
 
     def prove(self, problem: AccuracyProblem, evidence: Evidence, budget: Budget) -> Attempt:
-        budget.progress(f"running all {problem.domain.size:,} inputs", None)
-        with np.errstate(all="ignore"), budget.rehearsing():
-            right = replay.enumerate(problem.job, problem.domain, Reader({}, "enumerate"))
-        return Attempt({"rule": "enumerate"}, right)
+        """Raises Rejected, with the reason, where so few inputs could be run that it isn't worth while."""
+        size, (each, sharp) = problem.domain.size, _tried(problem)
+        most = size
+        if budget.end < inf:
+            most = int(min(size, max(0.0, budget.deadline - time.monotonic() - budget.reserved) / each))
+        elif size > WHOLE:
+            most = min(size, int(LONGEST / each))
+        if most < WORTH * size:
+            raise Rejected(f"{size:,} inputs are too many to run, with time for about {most:,}; restrict the domain")
+        return enumerated(problem, budget, most, each, sharp)
+
+
+def enumerated(problem: AccuracyProblem, budget: Budget, most: int, each: float, sharp: bool) -> Attempt:
+    """Torch says which inputs are right, and the kernel of those of which torch can't tell: of all, where its
+    enclosures aren't `sharp`; `each` is what its check of one takes, in seconds. It stops at `most` inputs, when the
+    budget is spent, or when what was run settles the claim."""
+    domain, margins, size = problem.domain, Margins(problem), problem.domain.size
+    done: list[Domain] = []
+    wrong_ones: list[np.ndarray] = []
+    close = CLOSE if sharp else inf
+    right = wrong = ran = 0
+    for part in _parts(problem, margins):
+        budget.progress(f"running {size:,} inputs", ran / size)
+        known = Counts(right, size - wrong)
+        if budget.spent() or ran + part.size > most or problem.settled(known):
+            break
+        try:
+            counts, some = counted(problem, margins, part, close)
+        except Stopped:
+            break
+        right, wrong, ran = right + counts.low, wrong + part.size - counts.high, ran + part.size
+        budget.reserved += each * part.size
+        done.append(part)
+        wrong_ones += [some] if sum(map(len, wrong_ones)) < KEEP else []
+    found = np.concatenate([np.zeros((0, domain.length), np.int64), *wrong_ones])
+    reasons = []
+    if ran < size:
+        reasons.append(f"{ran:,} of {size:,} inputs were run; --time-limit allows more")
+    if ran > right + wrong:
+        reasons.append(f"of {ran - right - wrong:,} inputs float64 enclosures don't show whether they are right")
+    proof = _tree(domain, done) if done else None
+    return Attempt(proof, Counts(right, size - wrong), "; ".join(reasons) or None, found)
+
+
+def counted(problem: AccuracyProblem, margins: Margins, part: Domain, near: float) -> tuple[Counts, np.ndarray]:
+    """What the kernel should count, asked of what lies `near` zero, and the wrong inputs."""
+    right = wrong = 0
+    found = []
+    for start in range(0, part.size, BATCH):
+        inputs = part.inputs(start, min(start + BATCH, part.size))
+        margin = margins(inputs)
+        ask = ~(np.abs(margin) > near) | ~np.isfinite(margin)  # infinite: the mechanism's value is no output
+        sure = (margin > 0) & ~ask, (margin < 0) & ~ask
+        if ask.any():
+            with np.errstate(all="ignore"):
+                sure[0][ask], sure[1][ask] = decide(problem.job, inputs[ask])
+        found.append(inputs[sure[1]])
+        right, wrong = right + int(sure[0].sum()), wrong + len(found[-1])
+    return Counts(right, part.size - wrong), np.concatenate(found)
+
+
+def _tried(problem: AccuracyProblem) -> tuple[float, bool]:
+    """How many seconds the kernel takes for one input, about, and whether it can tell of each of some whether it is
+    right. Raises Rejected where it can't run the model."""
+    size = problem.domain.size
+    rng, allowed = np.random.default_rng(0), [np.array(ids) for ids in problem.domain.tokens]
+    some = problem.domain.inputs(0, size) if size <= TRIAL else np.stack([rng.choice(a, TRIAL) for a in allowed], -1)
+    began = time.monotonic()
+    with np.errstate(all="ignore"):
+        right, wrong = decide(problem.job, some)
+    return (time.monotonic() - began) / len(some), bool((right | wrong).all())
+
+
+def _parts(problem: AccuracyProblem, margins: Margins) -> Iterator[Domain]:
+    """Of at most LEAF inputs each, together the domain. Where a threshold is to be reached, the parts that samples show
+    most often right come first; where there are too many wrong inputs, those that are most often wrong."""
+    first: list[Domain] = [problem.domain]
+    while len(first) < RANKED and max(part.size for part in first) > LEAF:
+        largest = max(range(len(first)), key=lambda i: first[i].size)
+        first[largest : largest + 1] = _halves(first[largest])
+    if len(first) > 1:
+        rng, share = np.random.default_rng(0), []
+        for part in first:
+            drawn = np.stack([rng.choice(np.array(ids), SAMPLES) for ids in part.tokens], -1)
+            share.append(float((margins(drawn) > 0).mean()))
+        sizes = np.array([float(part.size) for part in first])
+        accuracy = float(np.dot(share, sizes) / sizes.sum())
+        rising = problem.at_least is not None and accuracy < problem.at_least
+        first = [first[i] for i in np.argsort(share if rising else -np.array(share), kind="stable")]
+    for part in first:
+        todo = [part]
+        while todo:
+            part = todo.pop()
+            if part.size <= LEAF:
+                yield part
+            else:
+                todo += _halves(part)[::-1]
+
+
+def _halves(part: Domain) -> tuple[Domain, Domain]:
+    position = _position(part)
+    ids = part.tokens[position]
+    return part.split(position, set(ids[: (len(ids) + 1) // 2]))
+
+
+def _position(part: Domain) -> int:
+    """The first with several tokens."""
+    return next(i for i, ids in enumerate(part.tokens) if len(ids) > 1)
+
+
+def _tree(domain: Domain, done: list[Domain]) -> Proof:
+    """The proof that runs those parts, made by `_halves`, and leaves the others open."""
+    if not done:
+        return {"rule": "open"}
+    if sum(part.size for part in done) == domain.size:
+        return {"rule": "enumerate"}
+    position, (inside, outside) = _position(domain), _halves(domain)
+    first = set(inside.tokens[position])
+    here = [part for part in done if part.tokens[position][0] in first]
+    there = [part for part in done if part.tokens[position][0] not in first]
+    return {"rule": "split", "position": position, "first": sorted(first), "inside": _tree(inside, here),
+            "outside": _tree(outside, there)}  # fmt: skip

@@ -1,5 +1,6 @@
 """The provers of claims about accuracy, from cheap to dear: falsify first, then each that can, until all is known."""
 
+from dataclasses import replace
 from fractions import Fraction
 from math import ceil
 
@@ -8,7 +9,7 @@ from mechverify.claims.errors import ClaimError
 from mechverify.kernel.core.accuracy import Counts
 from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
 from mechverify.provers.accuracy.enumerate import Enumerate
-from mechverify.provers.accuracy.falsify import GRID, falsify
+from mechverify.provers.accuracy.falsify import GRID, Margins, falsify
 from mechverify.provers.accuracy.fold import Fold
 from mechverify.provers.accuracy.margin import largest_margin
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence, Findings, united
@@ -17,8 +18,8 @@ from mechverify.provers.base import Budget, Prover, failure
 
 SHOWN = 16  # wrong inputs listed in a certificate, or as many as refute the claim
 
-# Enumeration decides a small domain; it is also the last resort on one of moderate size.
-PROVERS: list[Prover[AccuracyProblem, Evidence, Attempt]] = [Enumerate(limit=2**14), Fold(), Enumerate(limit=2**18)]
+# Enumeration decides a small domain; it is also the last resort, for as many inputs as there is time for.
+PROVERS: list[Prover[AccuracyProblem, Evidence, Attempt]] = [Enumerate(limit=2**14), Fold(), Enumerate()]
 
 
 def find_accuracy(claim: Accuracy, semantics: str, budget: Budget) -> Findings:
@@ -26,7 +27,7 @@ def find_accuracy(claim: Accuracy, semantics: str, budget: Budget) -> Findings:
     problem = AccuracyProblem.of(claim, semantics, budget.watch)
     evidence = falsify(problem, budget)
     if claim.margin is None and (margin := _largest_margin(problem, evidence, budget)):
-        claim = Accuracy(claim.output, equals=claim.equals, over=claim.over, at_least=claim.at_least, margin=margin)
+        claim = claim.by(margin)
         problem = AccuracyProblem.of(claim, semantics, budget.watch)
     reasons: list[str] = []
     attempts, untried = [_listed(problem, evidence)], False
@@ -36,17 +37,24 @@ def find_accuracy(claim: Accuracy, semantics: str, budget: Budget) -> Findings:
         if budget.spent():
             untried = True
             break
+        problem.known = united(attempts).right
         try:
             reason = prover.accepts(problem, evidence)
             if reason is None:
-                attempts.append(prover.prove(problem, evidence, budget))
+                attempt = prover.prove(problem, evidence, budget)
+                attempts.append(attempt)
                 untried |= budget.spent()
-                continue
+                reason = attempt.reason
+                if attempts[0].proof is None and attempt.wrong is not None and len(attempt.wrong):
+                    evidence = replace(evidence, wrong=attempt.wrong, rivals=Margins(problem).winner(attempt.wrong))
+                    attempts[0] = _listed(problem, evidence)
         except Stopped:
             untried = True
             break
         except Exception as error:  # say, weights so large that enclosures overflow
             reason = failure(error)
+        if not reason:
+            continue
         reasons = [*(r for r in reasons if r != f"{prover.name}: {reason}"), f"{prover.name}: {reason}"]
     if untried and not problem.settled(united(attempts).right):
         reasons.append(budget.why)

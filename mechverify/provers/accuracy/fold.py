@@ -57,7 +57,8 @@ class Fold:
         try:
             problem.partition  # noqa: B018 (building it is the test)
         except Unsupported as error:
-            return f"{error}; a mechanism over a small state (Max, Sum, Mod, kth_largest, ...) and one head are needed"
+            needs = "; a mechanism over a small state (Max, Sum, Mod, kth_largest, ...) and one head are needed"
+            return f"{error}{'' if problem.claim.captured else needs}"
         return None
 
     def prove(self, problem: AccuracyProblem, evidence: Evidence, budget: Budget) -> Attempt:

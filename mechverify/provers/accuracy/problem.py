@@ -31,6 +31,7 @@ class AccuracyProblem:
     document: dict[str, Any]
     claim: AccuracyClaim
     job: Job
+    known: Counts | None = None  # what earlier provers found
 
     @property
     def domain(self) -> Domain:
@@ -101,10 +102,13 @@ class Evidence:
 
 @dataclass
 class Attempt:
-    """A proof (None: nothing proved) and the bounds of the right inputs that it should give."""
+    """A proof (None: nothing proved) and the bounds of the right inputs that it should give; what stood in the way of
+    better ones; and some wrong inputs [number, length] that were met."""
 
     proof: Proof | None
     right: Counts
+    reason: str | None = None
+    wrong: np.ndarray | None = None
 
 
 def united(attempts: list[Attempt]) -> Attempt:

@@ -1,0 +1,133 @@
+"""On how much of a domain a claim holds, measured: every shape of small transformer, as a captured module.
+
+    python benchmarks/shares.py [--quick]     # --quick: one shape of eleven
+
+Exit code 1 if a target is missed. Each transformer is trained for a moment, from a seed, to say which of its tokens is
+the largest; its accuracy is proved, and compared with an enumeration in torch in float64.
+"""
+
+import argparse
+import sys
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import torch
+from sympy import Max
+from torch import Tensor, nn
+
+from benchmarks.board import Board
+from mechverify import Accuracy, capture, prove, tokens
+
+VOCAB, LENGTH, WIDTH = 8, 4, 16
+STEPS, BATCH, RATE = 60, 256, 3e-3
+SECONDS = 5.0
+QUICK = 11  # one shape of so many: all settings occur
+
+
+class Shape(NamedTuple):
+    """`norm`: layer norms before each part, one at the end alone, or none; `act`: of the MLPs, or none of these."""
+
+    layers: int
+    heads: int
+    norm: str
+    act: str
+    causal: bool
+
+    def __str__(self) -> str:
+        mlp = f"{self.act} MLP" if self.act != "none" else "no MLP"
+        mask = "causal" if self.causal else "not causal"
+        return f"layers {self.layers}, heads {self.heads}, layer norm {self.norm}, {mlp}, {mask}"
+
+
+SHAPES = [Shape(*s) for s in product((1, 2, 3), (1, 4), ("none", "before", "final"), ("relu", "gelu", "none"),
+                                     (True, False))]  # fmt: skip
+
+
+class Block(nn.Module):
+    def __init__(self, width: int, shape: Shape):
+        super().__init__()
+        self.heads, self.causal = shape.heads, shape.causal
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.first, self.second = (nn.LayerNorm(width) if shape.norm == "before" else nn.Identity() for _ in "12")
+        act = {"relu": nn.ReLU, "gelu": nn.GELU}.get(shape.act)
+        self.mlp = act and nn.Sequential(nn.Linear(width, 4 * width), act(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        split = self.qkv(self.first(x)).reshape(batch, length, 3, self.heads, width // self.heads)
+        q, k, v = split.permute(2, 0, 3, 1, 4)
+        scores = q @ k.transpose(-1, -2) / (width // self.heads) ** 0.5
+        if self.causal:
+            later = torch.triu(torch.ones(length, length, dtype=torch.bool), 1)
+            scores = scores.masked_fill(later, float("-inf"))
+        attended = (scores.softmax(-1) @ v).transpose(1, 2).reshape(batch, length, width)
+        x = x + self.out(attended)
+        return x if self.mlp is None else x + self.mlp(self.second(x))
+
+
+class Transformer(nn.Module):
+    """Token ids [batch, length] to logits [batch, length, vocab]."""
+
+    def __init__(self, shape: Shape, vocab: int = VOCAB, length: int = LENGTH, width: int = WIDTH):
+        super().__init__()
+        self.embed, self.place = nn.Embedding(vocab, width), nn.Parameter(torch.randn(length, width))
+        self.blocks = nn.Sequential(*(Block(width, shape) for _ in range(shape.layers)))
+        self.norm = nn.LayerNorm(width) if shape.norm == "final" else nn.Identity()
+        self.unembed = nn.Linear(width, vocab)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.unembed(self.norm(self.blocks(self.embed(ids) + self.place)))
+
+
+def trained(shape: Shape, steps: int = STEPS) -> Transformer:
+    torch.manual_seed(SHAPES.index(shape))
+    model = Transformer(shape)
+    optimiser = torch.optim.Adam(model.parameters(), RATE)
+    for _ in range(steps):
+        ids = torch.randint(VOCAB, (BATCH, LENGTH))
+        loss = nn.functional.cross_entropy(model(ids)[:, -1], ids.amax(1))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return model.eval()
+
+
+def enumerated(model: nn.Module, vocab: int, length: int) -> tuple[Tensor, Tensor]:
+    """All inputs [number, length], and the last position's logits in float64."""
+    ids = torch.cartesian_prod(*[torch.arange(vocab)] * length)
+    with torch.no_grad():
+        return ids, model.double()(ids)[:, -1]
+
+
+def shapes(board: Board, quick: bool) -> None:
+    x = tokens("x", length=LENGTH, vocab=VOCAB)
+    slowest = 0.0
+    for shape in SHAPES[::QUICK] if quick else SHAPES:
+        model = trained(shape)
+        captured = capture(model, torch.zeros(1, LENGTH, dtype=torch.long))
+        found = prove(Accuracy(captured["output"][-1], equals=Max(*x), over=x))
+        ids, logits = enumerated(model, VOCAB, LENGTH)
+        truth = int((logits.argmax(1) == ids.amax(1)).sum())
+        low, high = (None, None) if found.theorem is None else found.theorem.right
+        seconds = found.search_seconds + found.check_seconds
+        slowest = max(slowest, seconds)
+        figure = f"{low} to {high} of {len(ids)}, {seconds:.2f} s"
+        board.row(f"{shape}: right inputs, search and check", f"{truth}, under {SECONDS:g} s", figure,
+                  low == high == truth and seconds < SECONDS)  # fmt: skip
+    board.row("every shape: the slowest, seconds", f"under {SECONDS:g}", round(slowest, 2), slowest < SECONDS)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer shapes, and nothing kept")
+    options = parser.parse_args()
+    board = Board("shares")
+    shapes(board, options.quick)
+    return board.finish("shares", quick=options.quick)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

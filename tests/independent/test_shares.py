@@ -1,0 +1,105 @@
+"""The kernel and the second checker on the accuracy of captured modules: what each counts, and what each refuses."""
+
+import copy
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+from sympy import Max, Mod
+
+from benchmarks.shares import SHAPES, Shape, Transformer
+from mechverify import Accuracy, capture, prove, tokens
+from mechverify.kernel import Rejected, check
+from mechverify.kernel.core import container
+from tests.independent import checker, shares
+from tests.independent.test_schema import VALIDATOR
+from tests.soundness import forge
+
+VOCAB, LENGTH = 3, 2
+SOME = [shape for shape in SHAPES[::11] if shape.layers < 3]
+
+
+def claim(shape: Shape, seed: int, **settings) -> Accuracy:
+    torch.manual_seed(seed)
+    model = Transformer(shape, VOCAB, LENGTH, width=4).double().eval()
+    x = tokens("x", length=LENGTH, vocab=VOCAB, values=[2, 0, 1])
+    captured = capture(model, torch.zeros(1, LENGTH, dtype=torch.long))
+    return Accuracy(captured["output"][-1], equals=Mod(Max(*x) + x[0], 3), over=x, **settings)
+
+
+@pytest.mark.parametrize("shape", SOME, ids=str)
+def test_both_count_the_same(shape):
+    certificate = prove(claim(shape, SHAPES.index(shape))).certificate
+    document, weights = checker.members(certificate)
+    document = checker.strict_json(document)
+    VALIDATOR.validate(document)
+    low, high = shares.truth(document["claim"], weights)
+    assert low == high
+    stated = shares.check(certificate)
+    assert stated["right_at_least"] == stated["right_at_most"] == str(low)
+    assert check(certificate).right == (low, high)
+
+
+def files() -> list[tuple[str, dict, bytes]]:
+    """A proof of each verdict, and one with parts left open."""
+    found = []
+    for at_least in (None, "1/9", "1"):
+        contents = container.unpack(prove(claim(SOME[3], 4, at_least=at_least)).certificate)
+        found.append((str(at_least), json.loads(contents["certificate.json"]), contents["weights.safetensors"]))
+    _, document, weights = copy.deepcopy(found[0])
+    document["proof"] = {"rule": "split", "position": 0, "first": [1], "inside": {"rule": "enumerate"},
+                         "outside": {"rule": "open"}}  # fmt: skip
+    document["conclusion"] |= {"right_at_least": "0", "right_at_most": "9"}
+    return [*found, ("open", document, weights)]
+
+
+FILES = files()
+
+
+def verdict(data: bytes, how) -> bool:
+    try:
+        how(data)
+    except (Rejected, checker.Rejected):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("which", range(len(FILES)), ids=[name for name, *_ in FILES])
+def test_both_agree_on_files_with_one_change(which):
+    _, document, weights = FILES[which]
+    assert verdict(forge.file(document, weights), check) and verdict(forge.file(document, weights), shares.check)
+    document["cost"] = None
+    rng, told = np.random.default_rng(which), [0, 0]
+    places = forge.places({k: v for k, v in document.items() if k not in ("cost", "format")})
+    graph = [p for p in places if p[:2] == ("claim", "graph")]
+    others = [p for p in places if p[:2] != ("claim", "graph")]
+    for trial in range(60):
+        doc = copy.deepcopy(document)
+        some = others if trial % 3 else graph
+        *path, last = some[int(rng.integers(len(some)))]
+        at = doc
+        for key in path:
+            at = at[key]
+        at[last] = forge.changed_leaf(at[last], rng)
+        data = forge.file(doc, weights)
+        kernel, second = verdict(data, check), verdict(data, shares.check)
+        told[kernel] += 1
+        assert kernel == second, (path, last, at[last])
+    assert min(told) > 0
+
+
+def test_it_refuses_what_the_page_refuses():
+    _, document, weights = FILES[0]
+    for change in (
+        {"version": 4}, {"axioms": ["ieee754"]}, {"proof": forge.fold()}, {"proof": {"rule": "point", "inputs": []}},
+    ):  # fmt: skip
+        data = forge.file({**document, **change}, weights)
+        assert not verdict(data, shares.check) and not verdict(data, check)
+    for wrong in itertools.product((0, 1), repeat=2):
+        doc, count = copy.deepcopy(document), int(document["conclusion"]["right_at_least"])
+        stated = count + wrong[0], count - wrong[1]
+        doc["conclusion"] |= {"right_at_least": str(stated[0]), "right_at_most": str(stated[1])}
+        data = forge.file(doc, weights)
+        assert verdict(data, shares.check) == verdict(data, check) == (wrong == (0, 0))

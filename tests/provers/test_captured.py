@@ -1,0 +1,234 @@
+"""Accuracy of captured modules: exactly what an enumeration in float64 finds, and nothing more."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from sympy import Max, Mod
+from torch import nn
+
+from benchmarks.shares import SHAPES, Shape, Transformer
+from mechverify import Accuracy, capture, prove, tokens
+from mechverify.certificate.write import write
+from mechverify.claims.errors import ClaimError
+from mechverify.kernel import check
+from mechverify.provers.accuracy import enumerate as running
+from mechverify.provers.accuracy.falsify import Evidence
+from mechverify.provers.base import Budget
+from mechverify.report.statement import lines
+
+VOCAB, LENGTH = 4, 3
+
+
+def random_model(shape: Shape, seed: int, vocab=VOCAB, length=LENGTH) -> Transformer:
+    torch.manual_seed(seed)
+    return Transformer(shape, vocab, length, width=8).double().eval()
+
+
+def captured(model, length=LENGTH):
+    return capture(model, torch.zeros(1, length, dtype=torch.long))
+
+
+def right(model: nn.Module, position: int, mechanism, vocab=VOCAB, length=LENGTH) -> torch.Tensor:
+    """By how much the mechanism's output leads, of every input; -inf where it is none."""
+    ids = torch.cartesian_prod(*[torch.arange(vocab)] * length)
+    with torch.no_grad():
+        logits = model.double()(ids)
+    logits = logits if logits.ndim == 2 else logits[:, position]
+    target = torch.tensor([mechanism(row) for row in ids.tolist()])
+    possible = (target >= 0) & (target < logits.shape[1])
+    at = torch.where(possible, target, 0)[:, None]
+    lead = logits.gather(1, at)[:, 0] - logits.scatter(1, at, -torch.inf).amax(1)
+    return torch.where(possible, lead, -torch.inf)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_shape_is_counted_exactly(shape):
+    seed = SHAPES.index(shape)
+    model, position = random_model(shape, seed), seed % LENGTH
+    x = tokens("x", length=LENGTH, vocab=VOCAB)
+    truth = right(model, position, lambda t: sum(t) % 4)
+    assert truth.abs().min() > 1e-9
+    count = int((truth > 0).sum())
+    assert 0 < count < VOCAB**LENGTH
+    outcome = prove(Accuracy(captured(model)["output"][position], equals=Mod(sum(x), 4), over=x))
+    assert outcome.verdict == "BOUNDED" and outcome.reasons == []
+    assert outcome.theorem.right == (count, count) and outcome.theorem.axioms == ("ieee754", "capture")
+
+
+SHAPE = Shape(2, 4, "before", "gelu", True)
+MODEL = random_model(SHAPE, 5)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return captured(MODEL)
+
+
+@pytest.fixture
+def x():
+    return tokens("x", length=LENGTH, vocab=VOCAB)
+
+
+def leads(position=-1):
+    return right(MODEL, position, lambda t: sum(t) % 4)
+
+
+def test_a_share_that_is_reached_is_proved_and_one_more_input_refutes_it(model, x):
+    count = int((leads() > 0).sum())
+    reached = prove(Accuracy(model["output"][-1], equals=Mod(sum(x), 4), over=x, at_least=f"{count}/64"))
+    assert reached.verdict == "PROVED" and reached.theorem.right.low >= count
+    missed = prove(Accuracy(model["output"][-1], equals=Mod(sum(x), 4), over=x, at_least=f"{count + 1}/64"))
+    assert missed.verdict == "REFUTED" and len(missed.theorem.wrong)
+    ids = torch.cartesian_prod(*[torch.arange(VOCAB)] * LENGTH).tolist()
+    assert all(leads()[ids.index(row)] < 0 for row in missed.theorem.wrong.tolist())
+
+
+def test_margins_are_exact(model, x):
+    """Between two leads, and beside one of them."""
+    found = sorted(v for v in leads().tolist() if v > 0)
+    for i in (1, len(found) - 1):
+        for margin, count in ((found[i] - 1e-6, len(found) - i), (found[i] + 1e-6, len(found) - i - 1)):
+            outcome = prove(Accuracy(model["output"][-1], equals=Mod(sum(x), 4), over=x, margin=str(margin)))
+            assert outcome.theorem.right == (count, count)
+
+
+def test_the_largest_margin_on_all_inputs(x):
+    """A model that says what it reads, by a lead that is known."""
+
+    class Reads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Parameter(torch.diag(torch.tensor([1.0, 2.0, 0.5, 1.5])))
+
+        def forward(self, ids):
+            return nn.functional.embedding(ids, self.table)
+
+    outcome = prove(Accuracy(captured(Reads().eval())["output"][-1], equals=x[-1], over=x, at_least=1, margin="best"))
+    assert outcome.verdict == "PROVED" and 0.5 - 1e-5 < outcome.theorem.claim.margin < 0.5
+    one = Accuracy(captured(Reads().eval())["output"][-1], equals=x[-1], over=x, at_least=1, margin="0.5")
+    assert prove(one).verdict == "REFUTED"
+
+
+def test_ties_and_targets_that_are_no_output_are_wrong(x):
+    class Even(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Parameter(torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 1.0], [2.0, 1.0]]))
+
+        def forward(self, ids):
+            return nn.functional.embedding(ids, self.table)[:, -1]
+
+    # of the last token: 0 a tie, 1 says 1, 2 says 1 (the mechanism 2, no output), 3 says 0 (the mechanism 3)
+    outcome = prove(Accuracy(captured(Even().eval())["output"], equals=x[-1], over=x))
+    assert outcome.theorem.right == (16, 32)
+
+
+def test_a_mechanism_of_what_tokens_mean(model):
+    """And fewer of them: position 1 takes two."""
+    x = tokens("x", length=3, vocab=4, values=[3, -1, 0, 7], allowed=[range(4), [1, 3], range(4)])
+    outcome = prove(Accuracy(model["output"][-1], equals=Mod(Max(*x), 4), over=x))
+    ids = torch.cartesian_prod(torch.arange(4), torch.tensor([1, 3]), torch.arange(4))
+    with torch.no_grad():
+        said = MODEL(ids)[:, -1].argmax(1)
+    means = torch.tensor([3, -1, 0, 7])[ids].amax(1) % 4
+    assert outcome.theorem.right == (int((said == means).sum()),) * 2 and outcome.theorem.claim.domain.size == 32
+
+
+def test_a_decoder_of_ones_own_is_a_list_of_expressions(model, x):
+    """The sign of a difference of two inner values; a part of the output alone."""
+    ids = torch.cartesian_prod(*[torch.arange(VOCAB)] * LENGTH)
+    with torch.no_grad():
+        logits = MODEL(ids)[:, -1]
+    out = model["output"]
+    sign = prove(Accuracy([0, out[-1, 1] - out[-1, 2]], equals=Mod(x[0], 2), over=x))
+    truth = int((((logits[:, 1] - logits[:, 2]) > 0) == (ids[:, 0] % 2 == 1)).sum())
+    assert sign.theorem.right == (truth, truth)
+    text = dict(lines(sign.theorem))
+    assert text["claim"] == "strict argmax [0, (output[2, 1] - output[2, 2])] = (x0 mod 2)"
+    some = prove(Accuracy(out[-1, 1:], equals=Mod(x[0], 3), over=x))
+    truth = int((logits[:, 1:].argmax(1) == ids[:, 0] % 3).sum())
+    assert some.theorem.right == (truth, truth)
+
+
+def test_a_large_domain_is_run_as_far_as_time_allows(monkeypatch):
+    """Parts of eight inputs, of which each run leaves fewer open."""
+    monkeypatch.setattr(running, "LEAF", 8)
+    x, model = tokens("x", length=LENGTH, vocab=VOCAB), captured(MODEL)
+    claim = Accuracy(model["output"][-1], equals=Mod(sum(x), 4), over=x)
+    problem = running.AccuracyProblem.of(claim, "real")
+    count, before = int((leads() > 0).sum()), (0, 64)
+    for most in (0, 8, 24, 63, 64):
+        found = running.enumerated(problem, Budget(), most, 0.0, True)
+        low, high = found.right
+        assert before[0] <= low <= count <= high <= before[1] and high - low == 64 - most // 8 * 8
+        assert (found.reason is None) == (most == 64) and (found.proof is None) == (most == 0)
+        before = low, high
+        if found.proof is not None:
+            theorem = check(running_file(problem, claim, found))
+            assert theorem.right == found.right and ("open" in theorem.rules) == (most < 64)
+
+
+def running_file(problem, claim, found):
+    return write(problem.document, claim.output.model.data, found.proof, "BOUNDED", found.right)
+
+
+def test_what_cannot_be_run_is_said(monkeypatch):
+    monkeypatch.setattr(running, "WHOLE", 8)
+    monkeypatch.setattr(running, "LONGEST", 1e-9)
+    monkeypatch.setattr("mechverify.provers.accuracy.find.PROVERS", [running.Enumerate()])
+    x, model = tokens("x", length=LENGTH, vocab=VOCAB), captured(MODEL)
+    outcome = prove(Accuracy(model["output"][-1], equals=Mod(sum(x), 4), over=x))
+    assert outcome.verdict == "UNKNOWN"
+    assert any(re.search("64 inputs are too many to run, with time for about 0", r) for r in outcome.reasons)
+
+
+def test_wrong_inputs_that_only_the_enumeration_met_refute(monkeypatch):
+    nothing = Evidence(np.zeros((0, 3), np.int64), np.zeros(0, np.int64), 1.0, 0, 1.0)
+    monkeypatch.setattr("mechverify.provers.accuracy.find.falsify", lambda problem, budget: nothing)
+    x, model = tokens("x", length=LENGTH, vocab=VOCAB), captured(MODEL)
+    outcome = prove(Accuracy(model["output"][-1], equals=Mod(sum(x), 4), over=x, at_least=1))
+    assert outcome.verdict == "REFUTED" and len(outcome.theorem.wrong)
+
+
+REFUSED = {
+    "another length": (lambda m, x: (m["output"][-1], tokens("x", length=2, vocab=4)), "reads 3 tokens of 4"),
+    "another vocabulary": (lambda m, x: (m["output"][-1], tokens("x", length=3, vocab=5)), "reads 3 tokens of 4"),
+    "no row": (lambda m, x: (m["output"], x), r"say which row is read, as in output\[-1\]"),
+    "no such row": (lambda m, x: (m["output"][3], x), r"output\[3\]: the site has shape \(3, 4\)"),
+    "a matrix": (lambda m, x: (m["blocks.0.pattern"][0], x), r"pattern\[0\] has shape \(3, 3\), which is not one vec"),
+    "no site": (lambda m, x: (3, x), "Accuracy needs a model's site"),
+    "no tokens": (lambda m, x: (m["output"][-1], 3), "Accuracy needs a model's site"),
+    "ids": (lambda m, x: (m["tokens"], x), "tokens are ids, not a vector of outputs"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_no_claim_is_said(what, model, x):
+    make, message = REFUSED[what]
+    output, over = make(model, x)
+    with pytest.raises(ClaimError, match=message):
+        Accuracy(output, equals=x[0], over=over)
+
+
+def test_real_inputs_are_refused():
+    class Shifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(4, 4)
+
+        def forward(self, ids, shift):
+            return self.table(ids)[:, -1] + shift
+
+    model = capture(Shifted().eval(), torch.zeros(1, 3, dtype=torch.long), torch.zeros(1, 4))
+    x = tokens("x", length=3, vocab=4)
+    with pytest.raises(ClaimError, match=r"reads real inputs, of shapes \(\(4,\),\).*ask for Bounds or Holds"):
+        Accuracy(model["output"], equals=x[0], over=x)
+
+
+def test_the_module_is_compared_on_the_claims_domain(x):
+    """One that computes differently for larger batches of ids is noticed where the claim is made."""
+    model = captured(MODEL)
+    claim = Accuracy(model["output"][-1], equals=x[0], over=x)
+    assert claim.output.captured.captured.compared.inputs > model.captured.compared.inputs
