@@ -171,7 +171,7 @@ CHANGES = {
     "an unprintable name": (lambda doc: doc["claim"]["graph"]["sites"].append(["a\nb", 0]), "not printable"),
     "rule fold": (_set("proof", forge.fold()), "rule fold is for the kernel's own architectures"),
     "rule compact": (_set("proof", forge.compact([("apart", "each", 0, [])])), "rule compact is for the kernel's own"),
-    "rule interval": (_set("proof", {"rule": "interval"}), "known: enumerate"),
+    "rule relaxation": (_set("proof", {"rule": "relaxation"}), "known: enumerate"),
 }  # fmt: skip
 
 
