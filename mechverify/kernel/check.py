@@ -46,9 +46,13 @@ AXIOMS = {
 
 
 def check(
-    data: bytes, *, exact: bool = False, forbid: Collection[str] = (), limit: float | None = None,
+    data: bytes,
+    *,
+    exact: bool = False,
+    forbid: Collection[str] = (),
+    limit: float | None = None,
     watch: Watch | None = None,
-) -> Theorem:  # fmt: skip
+) -> Theorem:
     """Check the bytes of a certificate file, in exact arithmetic if asked to (slow, and without the axiom
     `ieee754`), with no axiom in `forbid`, in as many units of work as it announces (and a quarter: ALLOWANCE; in exact
     arithmetic IN_EXACT times as many), and at most `limit` (without one: LIMIT, where nothing is announced). `watch` is

@@ -196,17 +196,34 @@ def count_entries(graph: Graph, output: int) -> int:
     return count
 
 
-def subject(entry: Reader, weights: dict[str, np.ndarray], domain: Domain, graph: Graph,
-            sites: dict[str, int], shapes: Sequence[tuple[int, ...]] = ()) -> dict[str, Any]:  # fmt: skip
+def subject(
+    entry: Reader,
+    weights: dict[str, np.ndarray],
+    domain: Domain,
+    graph: Graph,
+    sites: dict[str, int],
+    shapes: Sequence[tuple[int, ...]] = (),
+) -> dict[str, Any]:
     """What every claim says, as arguments of its class."""
-    site, position = entry["site"].one_of(sites), entry["position"]
-    row, output = None if position.value is None else position.an_integer(0, 2**20), sites[site]
+    site = entry["site"].one_of(sites)
+    position = entry["position"]
+    row = None if position.value is None else position.an_integer(0, 2**20)
+    output = sites[site]
     if row is not None:
         output = graph.select(output, 0, row)
     if graph.nodes[output].kind != "real":
         raise Rejected(f"row {row} of site {site!r} is not a vector of outputs")
     return {
-        "stated": entry.value, "semantics": entry["semantics"].text(), "architecture": entry["architecture"].text(),
-        "weights_sha256": entry["weights_sha256"].text(), "weights": weights, "domain": domain, "graph": graph,
-        "sites": sites, "site": site, "position": row, "output": output, "shapes": shapes,
-    }  # fmt: skip
+        "stated": entry.value,
+        "semantics": entry["semantics"].text(),
+        "architecture": entry["architecture"].text(),
+        "weights_sha256": entry["weights_sha256"].text(),
+        "weights": weights,
+        "domain": domain,
+        "graph": graph,
+        "sites": sites,
+        "site": site,
+        "position": row,
+        "output": output,
+        "shapes": shapes,
+    }

@@ -33,7 +33,8 @@ def pack(contents: dict[str, bytes]) -> bytes:
     """The bytes of the file that holds `contents` (PKWARE APPNOTE 4.3; stored, no extra fields)."""
     body, directory = b"", b""
     for name in MEMBERS:
-        data, encoded = contents[name], name.encode()
+        data = contents[name]
+        encoded = name.encode()
         common = (0, 0, 0, 0x21, zlib.crc32(data), len(data), len(data), len(encoded))
         directory += _CENTRAL.pack(b"PK\1\2", 20, 20, *common, 0, 0, 0, 0, 0, len(body)) + encoded
         body += _LOCAL.pack(b"PK\3\4", 20, *common, 0) + encoded + data
@@ -157,7 +158,9 @@ def read_weights(data: bytes) -> dict[str, np.ndarray]:
         header = read_json(data[8 : 8 + length])
     except NotACertificate as error:
         raise ValueError(f"not a safetensors file: {str(error).replace('certificate.json', 'its header')}") from None
-    body, tensors, spans = data[8 + length :], {}, []
+    body = data[8 + length :]
+    tensors = {}
+    spans = []
     for name, entry in header.items() if type(header) is dict else [("header", header)]:
         if name == "__metadata__":
             continue

@@ -33,7 +33,8 @@ def captured(graph: Graph, weights: dict[str, np.ndarray], entry: Reader, shapes
     for row in entry["nodes"].items(2**16, 1):
         op, operands, attribute = row.items(3, 3)
         name = op.one_of(LISTED)
-        args, attr = operands.integers(2**12), LISTED[name].read(attribute)
+        args = operands.integers(2**12)
+        attr = LISTED[name].read(attribute)
         if not all(0 <= a < len(ids) for a in args):
             raise Rejected(f"an operand of {name!r} doesn't refer to an earlier node")
         if name == "weight" and (attr[0] not in weights or not _fits(attr[1], weights[attr[0]].shape)):

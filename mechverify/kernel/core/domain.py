@@ -47,7 +47,8 @@ class Domain(NamedTuple):
 
     def cut(self, coordinate: int, at: float) -> tuple["Domain", "Domain"]:
         """The inputs with that coordinate up to `at`, and from there on."""
-        low, high = self.low.copy(), self.high.copy()
+        low = self.low.copy()
+        high = self.high.copy()
         low[coordinate] = high[coordinate] = at
         return self._replace(high=high), self._replace(low=low)
 
@@ -60,7 +61,8 @@ class Domain(NamedTuple):
 
     def inputs(self, start: int, stop: int) -> np.ndarray:
         """Sequences number `start` to `stop` - 1 in lexicographic order, ids [stop - start, length]."""
-        index, columns = np.arange(start, stop), []
+        index = np.arange(start, stop)
+        columns = []
         for here in reversed(self.tokens):
             index, digit = np.divmod(index, len(here))
             columns.append(np.array(here)[digit])
@@ -110,7 +112,8 @@ def by_token(ar: Arithmetic, part: Domain, node: Reader) -> tuple[Domain, Domain
 
 def by_coordinate(ar: Arithmetic, part: Domain, node: Reader) -> tuple[Domain, Domain]:
     """The halves of a split whose `coordinate` is up to `at`, and from there on."""
-    coordinate, at = node["coordinate"].an_integer(0, len(part.low) - 1), node["at"].float64()
+    coordinate = node["coordinate"].an_integer(0, len(part.low) - 1)
+    at = node["at"].float64()
     ar.spend(10 * len(part.low))
     if not part.low[coordinate] <= at <= part.high[coordinate]:
         raise Rejected(f"coordinate {coordinate} is cut outside its interval")

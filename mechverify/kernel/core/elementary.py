@@ -63,7 +63,8 @@ def _tanh_near(ar: Arithmetic, x: Ball) -> Ball:
 
 
 def _tanh_far(ar: Arithmetic, x: Ball) -> Ball:
-    t, one = _clamped(ar, x, ONE, Fraction(40)), ar.rational(ONE)
+    t = _clamped(ar, x, ONE, Fraction(40))
+    one = ar.rational(ONE)
     power = exp(ar, ar.add(t, t))
     rest = ar.div(ar.rational(Fraction(2)), ar.add(power, one))
     return ar.widen(ar.sub(one, rest), 0.0, 2.0**-114)
@@ -104,7 +105,9 @@ def erf(ar: Arithmetic, x: Ball) -> Ball:
 
 def _circular(ar: Arithmetic, x: Ball, quarter: int) -> Ball:
     """x = k pi/2 + r with |r| <= 0.8, and the series of +-sin r or +-cos r; [-1, 1] where r can't be told."""
-    zero, half_pi, reach = ar.rational(ZERO), ar.mul(pi(ar), ar.rational(HALF)), Fraction(4, 5)
+    zero = ar.rational(ZERO)
+    half_pi = ar.mul(pi(ar), ar.rational(HALF))
+    reach = Fraction(4, 5)
     point = ar.trim(x.point)
     k = ar.nearest(ar.div(point.point, half_pi))
     turned = ar.mul(ar.whole(k), half_pi)
@@ -129,7 +132,8 @@ def log(ar: Arithmetic, x: Ball) -> Ball:
     rad / (mid - rad). Rejects a ball that isn't positive."""
     if not np.all(ar.lower(x) > 0):
         raise Rejected("logarithm of an interval that is not positive")
-    one, rad = ar.rational(ONE), radius(x)
+    one = ar.rational(ONE)
+    rad = radius(x)
     f, k = ar.mantissa(x.point)
     s = ar.div(ar.sub(f, one), ar.add(f, one))
     atanh = ar.mul(s, series(ar, "atanh", ar.mul(s, s), Fraction(1, 25)))

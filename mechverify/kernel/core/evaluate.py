@@ -24,8 +24,15 @@ class Evaluation:
     [*batch, *shape].
     """
 
-    def __init__(self, graph: Graph, weights: dict[str, np.ndarray], model: Real, tokens: np.ndarray,
-                 selected: Callable[[int], np.ndarray] | None = None, inputs: Sequence[np.ndarray] = ()):  # fmt: skip
+    def __init__(
+        self,
+        graph: Graph,
+        weights: dict[str, np.ndarray],
+        model: Real,
+        tokens: np.ndarray,
+        selected: Callable[[int], np.ndarray] | None = None,
+        inputs: Sequence[np.ndarray] = (),
+    ):
         self.inputs = inputs
         self.graph, self.weights, self.model, self.tokens = graph, weights, model, tokens
         self.selected = selected or (lambda j: tokens[..., j])

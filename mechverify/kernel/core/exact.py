@@ -73,7 +73,8 @@ class Exact(Arithmetic):
             unit = min(x.exponent, frexp(absolute)[1] - 8)
             x, of = _at(x, unit), _at(of, unit)
         self.spend(np.size(x.mid))
-        rate, fixed = Fraction(relative), Fraction(absolute) / Fraction(2) ** x.exponent
+        rate = Fraction(relative)
+        fixed = Fraction(absolute) / Fraction(2) ** x.exponent
         more = -(-fixed.numerator // fixed.denominator)
         if rate:
             size = np.abs(of.mid) + of.rad
@@ -97,7 +98,8 @@ class Exact(Arithmetic):
         return np.asarray((x.mid + half) >> shift, object)
 
     def mantissa(self, x: Ball) -> tuple[Ball, np.ndarray]:
-        bits, longest = np.asarray(_bits(x.mid), object), max(_longest(x.mid), 64)
+        bits = np.asarray(_bits(x.mid), object)
+        longest = max(_longest(x.mid), 64)
         f = np.asarray(x.mid << (longest - bits), object)
         small = f < self.units(0.7, -longest)
         f = np.where(small, f << 1, f)

@@ -119,7 +119,8 @@ def _odd(size: Fraction) -> Bend:
     """0 <= f'' <= size up to zero, 0 >= f'' >= -size beyond."""
 
     def bend(ar: Arithmetic, p: Ball, q: Ball, fp: Ball, fq: Ball) -> tuple[Ball, Ball]:
-        zero, most = _q(ar, 0), ar.rational(size)
+        zero = _q(ar, 0)
+        most = ar.rational(size)
         low = ar.where(ar.upper(q) <= 0, zero, -most)
         high = ar.where(ar.lower(p) >= 0, zero, most)
         return low, high
@@ -129,7 +130,8 @@ def _odd(size: Fraction) -> Bend:
 
 def _even(edge: Fraction, middle: Fraction, outside: Fraction) -> Bend:
     """0 <= f'' <= middle on [-edge', edge'] and 0 >= f'' >= -outside elsewhere, for an edge' within 2^-10 of `edge`."""
-    inner, outer = edge - Fraction(1, 2**10), edge + Fraction(1, 2**10)
+    inner = edge - Fraction(1, 2**10)
+    outer = edge + Fraction(1, 2**10)
 
     def bend(ar: Arithmetic, p: Ball, q: Ball, fp: Ball, fq: Ball) -> tuple[Ball, Ball]:
         zero = _q(ar, 0)
@@ -169,7 +171,8 @@ def power_of(n: int) -> Function:
         a, b = (ar.mul(factor, power(ar, x, n - 2)) for x in (p, q))
         if n % 2:
             return a, b
-        left, right = ar.upper(q) <= 0, ar.lower(p) >= 0
+        left = ar.upper(q) <= 0
+        right = ar.lower(p) >= 0
         least = ar.where(left, b, ar.where(right, a, _q(ar, 0)))
         nearer = ar.upper(ar.add(p, q)) <= 0  # q is nearer to zero
         return least, ar.where(nearer, a, b)

@@ -105,7 +105,8 @@ class Graph:
 
     def narrowed(self, node: int) -> int:
         """A node of equal value that computes less, if `node` is a view of one slice of its operand."""
-        n, row = self.nodes[node], row_of(self.nodes[node].op)
+        n = self.nodes[node]
+        row = row_of(self.nodes[node].op)
         if not isinstance(row, View) or n.kind != "real":
             return node
         _, (operand,), attr = row.narrowed(self, n.args[0], n.attr)

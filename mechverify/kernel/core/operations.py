@@ -183,8 +183,11 @@ class Tokens(Sliced):
 
 class Input(Sliced):
     operands, meaning = 0, "a real input"
-    attribute = Attribute("`[which, shape]`", _row(_of("natural"), _of("shape")),
-                          lambda entry: _pair(entry, lambda e: e.an_integer(0, 2**10), sizes))  # fmt: skip
+    attribute = Attribute(
+        "`[which, shape]`",
+        _row(_of("natural"), _of("shape")),
+        lambda entry: _pair(entry, lambda e: e.an_integer(0, 2**10), sizes),
+    )
 
     def shape(self, graph, args, attr):
         return "real", attr[1]
@@ -199,8 +202,9 @@ def _pair(entry: Reader, first: Callable[[Reader], Any], second: Callable[[Reade
 
 
 class Weight(Fixed):
-    attribute = Attribute("`[tensor, shape]`", _row({"type": "string"}, _of("shape")),
-                          lambda entry: _pair(entry, Reader.text, sizes))  # fmt: skip
+    attribute = Attribute(
+        "`[tensor, shape]`", _row({"type": "string"}, _of("shape")), lambda entry: _pair(entry, Reader.text, sizes)
+    )
     meaning = "the leading part, of that shape, of a tensor of the weights"
 
     def shape(self, graph, args, attr):
@@ -277,16 +281,19 @@ class View(Operation):
     """Reshaping, transposing, slicing, expanding, unfolding."""
 
     operands = 1
-    attribute = Attribute("`[shape, offset, strides]`",
-                          _row(_of("shape"), _of("natural"), {"type": "array", "items": _of("integer")}),
-                          _read_view)  # fmt: skip
+    attribute = Attribute(
+        "`[shape, offset, strides]`",
+        _row(_of("shape"), _of("natural"), {"type": "array", "items": _of("integer")}),
+        _read_view,
+    )
     meaning = "entry i is entry offset + sum_k strides[k] i_k of the flattened operand"
 
     def shape(self, graph, args, attr):
         (operand,), (shape, offset, strides) = args, attr
         need(len(shape) == len(strides), "a view needs a stride for each axis")
         reach = [(size - 1) * step for size, step in zip(shape, strides, strict=True)]
-        low, high = offset + sum(min(r, 0) for r in reach), offset + sum(max(r, 0) for r in reach)
+        low = offset + sum(min(r, 0) for r in reach)
+        high = offset + sum(max(r, 0) for r in reach)
         need(operand.kind != "int" and all(size > 0 for size in shape), "view needs a tensor and an entry")
         need(0 <= low <= high < math.prod(operand.shape), f"a view reads outside its operand of shape {operand.shape}")
         return operand.kind, shape
@@ -315,8 +322,10 @@ class View(Operation):
             index = at // block % shape[axis]
             if shape[axis] > 1 and (index == index.flat[0]).all():
                 moved = at // (block * shape[axis]) * block + at % block
-                steps = tuple(int(moved[tuple(int(i == a) for i in range(at.ndim))] - moved.flat[0]) if size > 1 else 0
-                              for a, size in enumerate(at.shape))  # fmt: skip
+                steps = tuple(
+                    int(moved[tuple(int(i == a) for i in range(at.ndim))] - moved.flat[0]) if size > 1 else 0
+                    for a, size in enumerate(at.shape)
+                )
                 smaller = at.shape, int(moved.flat[0]), steps
                 if np.array_equal(entries(smaller), moved):
                     return "view", [(operand, axis, int(index.flat[0]))], smaller
@@ -336,7 +345,9 @@ class Concat(Sliced):
 
     def value(self, known, node, args):
         """Each operand in its place of an array of zeros, added up: exact, and their exponents may differ."""
-        here, start, parts = np.arange(math.prod(node.shape)).reshape(node.shape), 0, []
+        here = np.arange(math.prod(node.shape)).reshape(node.shape)
+        start = 0
+        parts = []
         for a in args:
             width = a.mid.shape[known.batch + node.attr]
             places = np.take(here, np.arange(start, start + width), node.attr).ravel()
@@ -381,7 +392,8 @@ class Pick(Sliced):
         return "real", args[0].shape[1:]
 
     def value(self, known, node, args):
-        x, index = args[0], known.of_batch(args[1])
+        x = args[0]
+        index = known.of_batch(args[1])
         batch = np.broadcast_shapes(x.mid.shape[: known.batch], index.shape)
         at = index.reshape(*index.shape, *(1,) * (x.mid.ndim - known.batch))
         wide = x.map(lambda a: np.broadcast_to(a, (*batch, *a.shape[known.batch :])))
@@ -490,8 +502,9 @@ class Einsum(Operation):
     """Of two operands; letters are distinct in each term, and a letter of one operand alone is in the result."""
 
     operands = 2
-    attribute = Attribute('as `"ij,jk->ik"`', {"type": "string", "pattern": "^[a-z]{0,16},[a-z]{0,16}->[a-z]{0,16}$"},
-                          _read_einsum)  # fmt: skip
+    attribute = Attribute(
+        'as `"ij,jk->ik"`', {"type": "string", "pattern": "^[a-z]{0,16},[a-z]{0,16}->[a-z]{0,16}$"}, _read_einsum
+    )
     meaning = "the contraction; letters are distinct in each term, and a summed letter is in both"
 
     def shape(self, graph, args, attr):
@@ -545,14 +558,20 @@ class Softmax(Operation):
     operands = 1
     attribute = Attribute(
         'the number of leading entries kept, `"causal"` (entry [j, i] is kept if i <= j), or rows of `0` and `1`',
-        {"oneOf": [{"type": "integer", "minimum": 1}, {"const": "causal"},
-                   {"type": "array", "minItems": 1, "items": {"type": "string", "pattern": "^[01]*1[01]*$"}}]},
+        {
+            "oneOf": [
+                {"type": "integer", "minimum": 1},
+                {"const": "causal"},
+                {"type": "array", "minItems": 1, "items": {"type": "string", "pattern": "^[01]*1[01]*$"}},
+            ]
+        },
         _read_mask,
-    )  # fmt: skip
+    )
     meaning = "over the kept entries of the last axis, the others zero; rows are for the last two axes, one row for all"
 
     def shape(self, graph, args, attr):
-        shape, axes = args[0].shape, len(args[0].shape)
+        shape = args[0].shape
+        axes = len(args[0].shape)
         need(args[0].kind == "real" and axes > 0, "softmax takes a real operand with an axis")
         if type(attr) is tuple:
             need(len(attr) == 1 or (axes > 1 and len(attr) == shape[-2]), f"a mask of {len(attr)} rows")
@@ -684,8 +703,24 @@ class Pivot(Internal):
         return Einsum().shape(graph, args, attr)
 
 
-FUNCTIONS = ("relu", "abs", "exp", "log", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid", "erf", "softplus", "gelu",
-             "gelu_tanh", "silu", "sin", "cos")  # the rows of functions.py, which is loaded on demand  # fmt: skip
+FUNCTIONS = (
+    "relu",
+    "abs",
+    "exp",
+    "log",
+    "sqrt",
+    "rsqrt",
+    "reciprocal",
+    "tanh",
+    "sigmoid",
+    "erf",
+    "softplus",
+    "gelu",
+    "gelu_tanh",
+    "silu",
+    "sin",
+    "cos",
+)  # the rows of functions.py, which is loaded on demand
 OPERATIONS: dict[str, Operation] = {
     "tokens": Tokens(),
     "input": Input(),

@@ -119,7 +119,8 @@ class RangeClaim(Claim):
             raise Rejected("the bounds stated are tighter than those proved")
         if verdict != "BOUNDED" and self.least is None and self.most is None:
             raise Rejected(f"a claim without a threshold can't be {verdict}")
-        least, most = self.least or [], self.most or []
+        least = self.least or []
+        most = self.most or []
         reached = _all_at_least(stated.low, least) and _all_at_least(-stated.high, [-t for t in most])
         if verdict == "PROVED" and not reached:
             raise Rejected("the proved bounds don't reach the claim's thresholds")
@@ -131,8 +132,9 @@ class RangeClaim(Claim):
         points = np.concatenate([np.zeros((0, len(self.domain.low))), *found.points])
         attained = Range(*map(np.concatenate, zip(*found.attained, strict=True))) if found.attained else None
         broken = np.concatenate([np.zeros(0, bool), *found.broken])
-        return RangeTheorem(**common, range=stated, points=points, attained=attained, broken=broken,
-                            lemmas=found.lemmas)  # fmt: skip
+        return RangeTheorem(
+            **common, range=stated, points=points, attained=attained, broken=broken, lemmas=found.lemmas
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,8 +153,10 @@ class RangeTheorem(Theorem):
 
 def read_range(entry: Reader, size: int) -> Range:
     """Lists `low` and `high` of `size` numbers, null where nothing is said."""
-    ends = ([nothing if v.value is None else v.float64() for v in entry[end].items(size, size)]
-            for end, nothing in (("low", -np.inf), ("high", np.inf)))  # fmt: skip
+    ends = (
+        [nothing if v.value is None else v.float64() for v in entry[end].items(size, size)]
+        for end, nothing in (("low", -np.inf), ("high", np.inf))
+    )
     return Range(*map(np.array, ends))
 
 
@@ -190,7 +194,8 @@ def enclosed(job: Job, tokens: np.ndarray, points: np.ndarray, model: Real) -> t
         raise Rejected("a point is not shown to satisfy the claim's conditions")
     value = values[claim.output]
     value = value.map(lambda a: np.broadcast_to(a, (len(tokens), *a.shape[1:])).reshape(len(tokens), -1))
-    low, high = ar.lower(value), ar.upper(value)
+    low = ar.lower(value)
+    high = ar.upper(value)
     if ar.is_exact:
         ar.spend(claim.outputs, 1, 100)
         unit = Fraction(2) ** value.exponent
@@ -206,7 +211,8 @@ def _exact_thresholds(job: Job) -> tuple[np.ndarray, np.ndarray]:
     """[entries]; infinite where there are none."""
     claim = job.claim
     job.ar.spend(claim.outputs, 1, 100)
-    least, most = claim.least or [-np.inf] * claim.outputs, claim.most or [np.inf] * claim.outputs
+    least = claim.least or [-np.inf] * claim.outputs
+    most = claim.most or [np.inf] * claim.outputs
     return np.array(least, object), np.array(most, object)
 
 

@@ -66,7 +66,8 @@ class Real:
 
     def softmax(self, scores: Ball, kept: np.ndarray) -> Ball:
         """Softmax over the last axis; exactly zero where not kept."""
-        ar, blank = self.ar, self.ar.whole(np.zeros(1, np.int64))
+        ar = self.ar
+        blank = self.ar.whole(np.zeros(1, np.int64))
         scores = self.scores(ar.where(kept, scores, blank), (-1,))
         m, k = exp_parts(ar, scores)
         top = np.where(kept, k, -(2**53)).max(-1, keepdims=True)

@@ -53,9 +53,13 @@ def series(ar: Arithmetic, name: str, y: Ball, reach: Fraction, bits: int | None
 @cache
 def arc(x: Fraction, sign: int) -> Fraction:
     """atanh x (`sign` 1) or atan x (-1) up to 2^-398, for 0 < x <= 1/3: the terms above 2^-400."""
-    value, power, k = Fraction(0), x, 1
+    value = Fraction(0)
+    power = x
+    k = 1
     while abs(power) > Fraction(1, 2**400):
-        value, power, k = value + power / k, sign * power * x * x, k + 2
+        value = value + power / k
+        power = sign * power * x * x
+        k += 2
     return value
 
 
@@ -85,7 +89,8 @@ def exp_parts(ar: Arithmetic, x: Ball, bits: int | None = None) -> tuple[Ball, n
 
 def _exp_radius(ar: Arithmetic, x: Ball) -> Ball:
     """A ball that holds e^d for |d| <= rad."""
-    zero, rad = ar.rational(ZERO), radius(x)
+    zero = ar.rational(ZERO)
+    rad = radius(x)
     wide = x.rad > ar.units(1.0, x.exponent)
     narrow = ar.where(wide, zero, rad)
     spread = ar.widen(ar.rational(ONE), 1.0, of=ar.trim(ar.add(narrow, ar.mul(narrow, narrow))))
@@ -116,7 +121,8 @@ def _exp_point(ar: Arithmetic, x: Ball, bits: int | None = None) -> tuple[Ball, 
 
 def exp(ar: Arithmetic, x: Ball) -> Ball:
     """Of a ball below -2^20, where numbers underflow: within 2^-1074 of zero."""
-    zero, far = ar.rational(ZERO), ar.upper(x) < -ar.units(2.0**20, x.exponent)
+    zero = ar.rational(ZERO)
+    far = ar.upper(x) < -ar.units(2.0**20, x.exponent)
     if ar.is_exact or not far.any():
         m, k = exp_parts(ar, x)
         return ar.scale(m, k)
