@@ -90,6 +90,16 @@ def exp_parts(ar: Arithmetic, x: Ball, bits: int | None = None) -> tuple[Ball, n
     return ar.trim(ar.mul(m, _exp_radius(ar, x))), np.broadcast_to(k, shape)
 
 
+def relative_exponentials(
+    ar: Arithmetic, parts: tuple[Ball, np.ndarray], alive: np.ndarray, axes: int | tuple[int, ...]
+) -> Ball:
+    """e^x from its `exp_parts`, over the power of two at the largest `alive` one along `axes`: there nothing underflows
+    that matters. Where not alive any positive number will do."""
+    mantissa, k = parts
+    top = np.where(alive, k, -(2**53)).max(axes, keepdims=True)
+    return ar.scale(mantissa, np.where(alive, k - top, 0))
+
+
 def _exp_radius(ar: Arithmetic, x: Ball) -> Ball:
     """A ball that holds e^d for |d| <= rad."""
     zero, rad = ar.rational(ZERO), _radius(x)
