@@ -41,7 +41,7 @@ class Ball(NamedTuple):
 
     @property
     def point(self) -> "Ball":
-        return Ball(self.mid, np.zeros((1,) * self.mid.ndim, self.mid.dtype), self.exponent)
+        return points(self.mid, self.exponent)
 
     @property
     def size(self) -> "Ball":

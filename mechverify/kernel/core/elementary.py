@@ -12,7 +12,7 @@ from functools import cache, partial
 
 import numpy as np
 
-from mechverify.kernel.core.arithmetic import Arithmetic, Ball
+from mechverify.kernel.core.arithmetic import Arithmetic, Ball, points
 from mechverify.kernel.core.errors import Rejected
 
 ZERO, ONE, HALF = Fraction(0), Fraction(1), Fraction(1, 2)
@@ -102,7 +102,7 @@ def relative_exponentials(
 
 def _exp_radius(ar: Arithmetic, x: Ball) -> Ball:
     """A ball that holds e^d for |d| <= rad."""
-    zero, rad = ar.rational(ZERO), _radius(x)
+    zero, rad = ar.rational(ZERO), points(x.rad, x.exponent)
     wide = x.rad > ar.units(1.0, x.exponent)
     narrow = ar.where(wide, zero, rad)
     spread = ar.widen(ar.rational(ONE), 1.0, of=ar.trim(ar.add(narrow, ar.mul(narrow, narrow))))
@@ -112,11 +112,6 @@ def _exp_radius(ar: Arithmetic, x: Ball) -> Ball:
     peak = ar.scale(m, k).size
     half = ar.mul(peak, ar.rational(HALF))
     return ar.where(wide, ar.widen(half, 1.0, of=half), spread)
-
-
-def _radius(x: Ball) -> Ball:
-    """As a point."""
-    return Ball(x.rad, np.zeros_like(x.rad), x.exponent)
 
 
 def _exp_point(ar: Arithmetic, x: Ball, bits: int | None = None) -> tuple[Ball, np.ndarray]:
@@ -230,7 +225,7 @@ def log(ar: Arithmetic, x: Ball) -> Ball:
     rad / (mid - rad). Rejects a ball that isn't positive."""
     if not np.all(ar.lower(x) > 0):
         raise Rejected("logarithm of an interval that is not positive")
-    one, rad = ar.rational(ONE), _radius(x)
+    one, rad = ar.rational(ONE), points(x.rad, x.exponent)
     f, k = ar.mantissa(x.point)
     s = ar.div(ar.sub(f, one), ar.add(f, one))
     atanh = ar.mul(s, series(ar, "atanh", ar.mul(s, s), Fraction(1, 25)))
