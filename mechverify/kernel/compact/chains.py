@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mechverify.kernel.core.arithmetic import Arithmetic, Ball
+from mechverify.kernel.core.arithmetic import Arithmetic, Ball, points
 from mechverify.kernel.core.meter import reserve
 
 Chain = tuple[Ball, ...]
@@ -59,15 +59,10 @@ def _times(ar: Arithmetic, x: Ball, y: Ball) -> Ball:
     return ar.contract("ij,jk->ik", x, y)
 
 
-def point(a: np.ndarray, exponent: int) -> Ball:
-    """Numbers, as balls of radius zero."""
-    return Ball(a, np.zeros_like(a), exponent)
-
-
 def magnitude(ar: Arithmetic, x: Ball) -> Ball:
     """At least the absolute value of every real in the balls, as points."""
     ar.spend(x.mid.size)
-    return point(np.maximum(ar.upper(x), -ar.lower(x)), x.exponent)
+    return points(np.maximum(ar.upper(x), -ar.lower(x)), x.exponent)
 
 
 def transposed(chain: Chain) -> Chain:
@@ -122,7 +117,7 @@ def mean_row(ar: Arithmetic, x: Ball) -> Ball:
 def ranges(ar: Arithmetic, x: Ball) -> Ball:
     """At least the greatest minus the least entry of each row: [rows, 1]."""
     ar.spend(2 * x.mid.size)
-    high, low = (point(a, x.exponent) for a in (ar.upper(x).max(1), ar.lower(x).min(1)))
+    high, low = points(ar.upper(x).max(1), x.exponent), points(ar.lower(x).min(1), x.exponent)
     return magnitude(ar, ar.sub(high, low)).map(lambda a: a[:, None])
 
 
@@ -153,8 +148,7 @@ def lengths(ar: Arithmetic, x: Ball) -> Ball:
 def longest(ar: Arithmetic, x: Ball) -> Ball:
     """At least the largest norm of a row: [1]."""
     ar.spend(x.mid.shape[0])
-    found = lengths(ar, x)
-    return point(ar.upper(found).max(keepdims=True), found.exponent)
+    return ar.top(lengths(ar, x)).map(lambda a: a.max(keepdims=True))
 
 
 def _gram(ar: Arithmetic, x: Ball) -> Ball:
@@ -174,4 +168,4 @@ def _norm(ar: Arithmetic, gram: Ball) -> Ball:
 
 def root(ar: Arithmetic, x: Ball) -> Ball:
     """At least the square roots of numbers that are not negative, whatever the balls hold beside them."""
-    return ar.sqrt(ar.add(point(np.maximum(ar.upper(x), 0), x.exponent), ar.rational(TINY)))
+    return ar.sqrt(ar.add(points(np.maximum(ar.upper(x), 0), x.exponent), ar.rational(TINY)))

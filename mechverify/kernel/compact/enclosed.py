@@ -18,15 +18,14 @@ from mechverify.kernel.compact.chains import (
     longest,
     magnitude,
     mean_row,
-    point,
     product,
 )
 from mechverify.kernel.compact.parts import PartsForm, parts_form
-from mechverify.kernel.core.arithmetic import Ball
+from mechverify.kernel.core.arithmetic import Ball, points
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Unsupported
-from mechverify.kernel.core.series import exp, exp_parts
+from mechverify.kernel.core.series import exp, exp_parts, relative_exponentials
 
 BITS = 24  # to which exponentials are summed: far less than a cell's sum depends on
 WIDEST = 500  # of a row of scores, whose exponentials float64 can hold
@@ -70,15 +69,14 @@ class Enclosed:
         table, width = along_rows(ar, chain, peeled)
         if ("fixed", "token") in score:
             table = ar.add(table, product(ar, score["fixed", "token"]))
-        factor = self._exponentials(table, self.allowed)
+        factor = relative_exponentials(ar, exp_parts(ar, table, BITS), self.allowed, 1)
         if width is None:
             return factor
         half = ar.mul(magnitude(ar, width), ar.rational(Fraction(1, 2)))
         self.wide = ~(ar.upper(half) < ar.units(WIDEST, half.exponent))[:, 0]
         half = ar.where(self.wide[:, None], ar.rational(Fraction(0)), half)
         low, high = exp(ar, -half), exp(ar, half)
-        low, high = point(ar.lower(low), low.exponent), point(ar.upper(high), high.exponent)
-        return ar.mul(factor, self._hull(low, high))
+        return ar.mul(factor, self._hull(ar.bottom(low), ar.top(high)))
 
     def _hull(self, low: Ball, high: Ball) -> Ball:
         ar, half = self.ar, self.ar.rational(Fraction(1, 2))
@@ -91,12 +89,7 @@ class Enclosed:
         if not found:
             return ar.whole(np.ones((1, n), np.int64))
         table = found[0] if len(found) == 1 else ar.add(*found)
-        return self._exponentials(table, np.ones(n, bool))
-
-    def _exponentials(self, table: Ball, alive: np.ndarray) -> Ball:
-        mantissa, k = exp_parts(self.ar, table, BITS)
-        top = np.where(alive, k, -(2**53)).max(1, keepdims=True)
-        return self.ar.scale(mantissa, np.where(alive, k - top, 0))
+        return relative_exponentials(ar, exp_parts(ar, table, BITS), np.ones(n, bool), 1)
 
     def _base(self, mean: bool) -> tuple[Ball, Ball | None]:
         """All rows; or one near their mean, and by how much differences of two entries of another row may differ from
@@ -118,5 +111,5 @@ class Enclosed:
             self.ar.spend(self.factor.mid.size)
             high = np.where(self.allowed, self.ar.upper(self.factor), 0)
             high = np.maximum.accumulate(high[:, ::-1] if descending else high, 1)
-            self._running[descending] = point(high, self.factor.exponent)
+            self._running[descending] = points(high, self.factor.exponent)
         return self._running[descending]

@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mechverify.kernel.compact.chains import point
 from mechverify.kernel.compact.enclosed import Enclosed
-from mechverify.kernel.core.arithmetic import Arithmetic, Ball
+from mechverify.kernel.core.arithmetic import Arithmetic, Ball, points
 
 RIVALS = ("together", "scaled", "apart")
 BLOCK = 2**18  # leads over rivals that are held at a time
@@ -79,8 +78,7 @@ class Leads:
             part = base.map(lambda a, s=start: a[s : s + rows, None])
             both = self.ar.add(part, token.map(lambda a: a[None]))
             found.append(least(self.ar, both, 2))
-        mid, rad = (np.concatenate([b[i] for b in found]) for i in (0, 1))
-        return Ball(mid, rad, found[0].exponent)
+        return points(np.concatenate([b.mid for b in found]), found[0].exponent)
 
     def _less(self, x: Ball, queries: np.ndarray, largest: Ball | None = None) -> Ball:
         """Minus what the query's row may differ from the row that stands for all (see Enclosed), times the largest
@@ -107,7 +105,7 @@ class Leads:
         at, first = high.argmax(1)[:, None], high.max(1, keepdims=True)
         is_first = np.arange(high.shape[1]) == at
         second = np.where(is_first, high.min(), high).max(1, keepdims=True)
-        return self.ar.sub(x, point(np.where(is_first, second, first), x.exponent))
+        return self.ar.sub(x, points(np.where(is_first, second, first), x.exponent))
 
     def _scaled(self, right: int, queries: np.ndarray, tokens: np.ndarray, unit: int | None) -> tuple[Ball, Ball, Ball]:
         """l D [query or 1, rivals], l (U + V) [token, rivals], and the largest l; where one row of D stands for all, it
@@ -144,4 +142,4 @@ def _inverse(size: np.ndarray) -> np.ndarray:
 def least(ar: Arithmetic, x: Ball, axis: int) -> Ball:
     """Lower bounds of the least along an axis, as points."""
     ar.spend(x.mid.size)
-    return point(ar.lower(x).min(axis), x.exponent)
+    return points(ar.lower(x).min(axis), x.exponent)

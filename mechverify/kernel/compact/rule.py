@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mechverify.kernel.compact.chains import REMAINDERS, Peeled, point
+from mechverify.kernel.compact.chains import REMAINDERS, Peeled
 from mechverify.kernel.compact.enclosed import Enclosed
 from mechverify.kernel.compact.leads import RIVALS, Joint, Lead, Leads
 from mechverify.kernel.core.accuracy import Counts
-from mechverify.kernel.core.arithmetic import Arithmetic, Ball, aligned
+from mechverify.kernel.core.arithmetic import Ball, aligned, points
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
@@ -129,7 +129,7 @@ class Family:
     def each(self, lead: Lead) -> Ball:
         """Lower bounds of h [queries, alive]."""
         factor = self.tables.factor.map(lambda a: a[self.queries][:, self.alive])
-        return lower(self.ar, self.ar.mul(factor, lead.table(self.ar)))
+        return self.ar.bottom(self.ar.mul(factor, lead.table(self.ar)))
 
     def kept_above(self, h: Ball, thresholds: np.ndarray) -> Kept:
         """Tokens whose h is at least a threshold [queries, levels]; so is then their least."""
@@ -162,8 +162,8 @@ class Family:
         ar.spend(len(order))
         running = np.minimum.accumulate(ar.lower(lead.token)[order])
         known = np.searchsorted(rank[order], ends)  # how many of the alive ones
-        token = point(running[np.maximum(known - 1, 0)], lead.token.exponent)
-        worst = lower(ar, ar.add(lead.query.map(lambda a: a[:, None]), token))
+        token = points(running[np.maximum(known - 1, 0)], lead.token.exponent)
+        worst = ar.bottom(ar.add(lead.query.map(lambda a: a[:, None]), token))
         largest = tables.running(descending).map(lambda a: a[self.queries[:, None], np.maximum(ends - 1, 0)])
         product = ar.where(worst.mid < 0, ar.mul(worst, largest), ar.rational(Fraction(0)))
         least, count = [], []
@@ -174,20 +174,20 @@ class Family:
             else:
                 places = np.sort(tables.vocab - 1 - tokens if descending else tokens)
                 first, *more = np.searchsorted(places, ends).T
-                least.append(lower(ar, product).map(np.transpose))
+                least.append(ar.bottom(product).map(np.transpose))
                 count.append([first, *(np.maximum(n - first, 0) for n in more)])
         own, *least = aligned(ar, self._own(lead, self.queries), *least)
         return self._stacked([b.mid for b in least], count, own, ends.shape)
 
     def _stacked(self, least: list, count: list, own: Ball, shape: tuple[int, ...]) -> Kept:
         shape = len(self.groups), *shape[::-1]
-        bounds = point(np.array(least, self.ar.dtype).reshape(shape), own.exponent)
+        bounds = points(np.array(least, self.ar.dtype).reshape(shape), own.exponent)
         return Kept(bounds, np.array(count, np.int64).reshape(shape), own)
 
     def _own(self, lead: Lead, tokens: np.ndarray) -> Ball:
         """Lower bounds of h at one token for each query."""
         factor = self.tables.factor.map(lambda a: a[self.queries, tokens])
-        return lower(self.ar, self.ar.mul(factor, lead.of(self.ar, np.searchsorted(self.alive, tokens))))
+        return self.ar.bottom(self.ar.mul(factor, lead.of(self.ar, np.searchsorted(self.alive, tokens))))
 
     def shown(self, kept: Kept) -> np.ndarray:
         """How many inputs of each cell are shown right [queries], as integers of any size: for each number of loose
@@ -203,8 +203,8 @@ class Family:
         ar, form = self.ar, self.tables.form
         reserve(form.attended, kept.number.size)
         place = self.tables.place.map(lambda a: np.broadcast_to(a, (self.tables.vocab, form.attended))[self.queries].T)
-        terms = lower(ar, ar.mul(place.map(lambda a: a[:, None, None]), kept.least))
-        terms, own = aligned(ar, terms, lower(ar, ar.mul(place.map(lambda a: a[form.pin]), kept.own)))
+        terms = ar.bottom(ar.mul(place.map(lambda a: a[:, None, None]), kept.least))
+        terms, own = aligned(ar, terms, ar.bottom(ar.mul(place.map(lambda a: a[form.pin]), kept.own)))
         return terms.mid, own.mid
 
     def sums(
@@ -241,8 +241,3 @@ class Family:
                         after[target] = np.minimum(old[0], total), old[1] + paths
             reached = after
         return reached.get((0, loose), nothing)
-
-
-def lower(ar: Arithmetic, x: Ball) -> Ball:
-    """Lower bounds, as points."""
-    return point(ar.lower(x), x.exponent)

@@ -41,7 +41,7 @@ class Ball(NamedTuple):
 
     @property
     def point(self) -> "Ball":
-        return Ball(self.mid, np.zeros((1,) * self.mid.ndim, self.mid.dtype), self.exponent)
+        return points(self.mid, self.exponent)
 
     @property
     def size(self) -> "Ball":
@@ -225,6 +225,14 @@ class Arithmetic(Meter):
         """Numbers or booleans of the kernel's as arrays of `xp`."""
         return a
 
+    def bottom(self, x: Ball) -> Ball:
+        """`lower`, as points."""
+        return points(self.lower(x), x.exponent)
+
+    def top(self, x: Ball) -> Ball:
+        """`upper`, as points."""
+        return points(self.upper(x), x.exponent)
+
     def where(self, mask: Array, x: Ball, y: Ball) -> Ball:
         x, y = self.align(x, y)
         return Ball(np.where(mask, x.mid, y.mid), np.where(mask, x.rad, y.rad), x.exponent)
@@ -232,6 +240,11 @@ class Arithmetic(Meter):
     def whole(self, values: np.ndarray) -> Ball:
         """Integers, exactly (below 2^53 in size)."""
         return Ball(np.asarray(np.asarray(values), self.dtype), np.zeros((1,) * np.ndim(values), self.dtype))
+
+
+def points(raw: Array, exponent: int = 0) -> Ball:
+    """Raw numbers, times 2^exponent, as balls of radius zero."""
+    return Ball(raw, np.zeros((1,) * np.ndim(raw), np.asarray(raw).dtype), exponent)
 
 
 def aligned(ar: Arithmetic, *balls: Ball) -> list[Ball]:

@@ -8,9 +8,9 @@ from functools import partial
 
 import numpy as np
 
-from mechverify.kernel.core.arithmetic import CACHED, Arithmetic, Ball, aligned
+from mechverify.kernel.core.arithmetic import CACHED, Arithmetic, Ball, aligned, points
 from mechverify.kernel.core.errors import Rejected
-from mechverify.kernel.core.series import HALF, ONE, ZERO, arc, exp, inside, ln2, radius, series
+from mechverify.kernel.core.series import HALF, ONE, ZERO, arc, exp, inside, ln2, series
 
 BANDS = [Fraction(end, 2) for end in (1, 2, 3, 4, 6, 9, 13)]  # of erf: up to where a number of terms is enough
 
@@ -133,7 +133,7 @@ def log(ar: Arithmetic, x: Ball) -> Ball:
     if not np.all(ar.lower(x) > 0):
         raise Rejected("logarithm of an interval that is not positive")
     one = ar.rational(ONE)
-    rad = radius(x)
+    rad = points(x.rad, x.exponent)
     f, k = ar.mantissa(x.point)
     s = ar.div(ar.sub(f, one), ar.add(f, one))
     atanh = ar.mul(s, series(ar, "atanh", ar.mul(s, s), Fraction(1, 25)))

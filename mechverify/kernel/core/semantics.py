@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball
-from mechverify.kernel.core.series import exp_parts
+from mechverify.kernel.core.series import exp_parts, relative_exponentials
 
 if TYPE_CHECKING:
     from mechverify.kernel.core.functions import Function
@@ -69,9 +69,7 @@ class Real:
         ar = self.ar
         blank = self.ar.whole(np.zeros(1, np.int64))
         scores = self.scores(ar.where(kept, scores, blank), (-1,))
-        m, k = exp_parts(ar, scores)
-        top = np.where(kept, k, -(2**53)).max(-1, keepdims=True)
-        factors = ar.scale(m, np.where(kept, k - top, 0))
+        factors = relative_exponentials(ar, exp_parts(ar, scores), kept, -1)
         factors = ar.where(kept, factors, blank)
         ones = ar.whole(np.ones(factors.mid.shape[-1], np.int64))
         total = ar.contract("i,i->", factors, ones)

@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from mechverify.kernel.core.arithmetic import Arithmetic, Ball
+from mechverify.kernel.core.arithmetic import Arithmetic, Ball, points
 from mechverify.kernel.core.errors import Rejected
 
 ZERO, ONE, HALF = Fraction(0), Fraction(1), Fraction(1, 2)
@@ -87,10 +87,20 @@ def exp_parts(ar: Arithmetic, x: Ball, bits: int | None = None) -> tuple[Ball, n
     return ar.trim(ar.mul(m, _exp_radius(ar, x))), np.broadcast_to(k, shape)
 
 
+def relative_exponentials(
+    ar: Arithmetic, parts: tuple[Ball, np.ndarray], alive: np.ndarray, axes: int | tuple[int, ...]
+) -> Ball:
+    """e^x from its `exp_parts`, over the power of two at the largest `alive` one along `axes`: there nothing underflows
+    that matters. Where not alive any positive number will do."""
+    mantissa, k = parts
+    top = np.where(alive, k, -(2**53)).max(axes, keepdims=True)
+    return ar.scale(mantissa, np.where(alive, k - top, 0))
+
+
 def _exp_radius(ar: Arithmetic, x: Ball) -> Ball:
     """A ball that holds e^d for |d| <= rad."""
     zero = ar.rational(ZERO)
-    rad = radius(x)
+    rad = points(x.rad, x.exponent)
     wide = x.rad > ar.units(1.0, x.exponent)
     narrow = ar.where(wide, zero, rad)
     spread = ar.widen(ar.rational(ONE), 1.0, of=ar.trim(ar.add(narrow, ar.mul(narrow, narrow))))
@@ -100,11 +110,6 @@ def _exp_radius(ar: Arithmetic, x: Ball) -> Ball:
     peak = ar.scale(m, k).size
     half = ar.mul(peak, ar.rational(HALF))
     return ar.where(wide, ar.widen(half, 1.0, of=half), spread)
-
-
-def radius(x: Ball) -> Ball:
-    """As a point."""
-    return Ball(x.rad, np.zeros_like(x.rad), x.exponent)
 
 
 def _exp_point(ar: Arithmetic, x: Ball, bits: int | None = None) -> tuple[Ball, np.ndarray]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mechverify.kernel.core.arithmetic import Arithmetic, Ball, aligned
+from mechverify.kernel.core.arithmetic import Arithmetic, Ball, aligned, points
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.counting.automaton import Automaton
 from mechverify.kernel.counting.recursion import smallest_by_class
@@ -101,7 +101,7 @@ def _bounds(cells: _Cells, read: Ball, trials: int) -> tuple[Ball, Ball]:
 def _smallest_read(cells: _Cells, side: np.ndarray, read: Ball) -> Ball:
     """Over the tokens that can occur, for each query token [queries]."""
     ar, alive = cells.ar, cells.factors.alive
-    return _point(ar, np.where(alive, side, ar.infinity).min((1, 2)), read.exponent)
+    return points(np.where(alive, side, ar.infinity).min((1, 2)), read.exponent)
 
 
 def _by_trials(cells: _Cells, plain: Ball, at: Ball, w: np.ndarray, exponent: int) -> Ball:
@@ -114,13 +114,13 @@ def _by_trials(cells: _Cells, plain: Ball, at: Ball, w: np.ndarray, exponent: in
     ar, (low, high, scale, _) = cells.ar, cells.factors
     sums = cells.least(ar.down(w * np.where(w >= 0, low[..., None], high[..., None])))
     sums = np.where(cells.usable, sums, 0)
-    mass = _point(ar, np.where(sums >= 0, cells.heavy, cells.light), scale)
-    far = ar.div(_point(ar, sums, exponent + scale), mass)
+    mass = points(np.where(sums >= 0, cells.heavy, cells.light), scale)
+    far = ar.div(points(sums, exponent + scale), mass)
     bound = ar.trim(ar.add(at, far))
-    best = _point(ar, ar.lower(bound).max(-1), bound.exponent)
+    best = points(ar.lower(bound).max(-1), bound.exponent)
     best, floor = ar.align(best, plain)
     value = np.where(cells.usable[..., 0], np.maximum(best.mid, floor.mid), floor.mid)
-    return _point(ar, np.where(cells.occupied[..., 0], value, 0), floor.exponent)
+    return points(np.where(cells.occupied[..., 0], value, 0), floor.exponent)
 
 
 def _by_query(cells: _Cells, ends: list[Ball], vocab: int) -> Ball:
@@ -128,7 +128,7 @@ def _by_query(cells: _Cells, ends: list[Ball], vocab: int) -> Ball:
     balls = aligned(cells.ar, *ends)
     whole = np.zeros((len(cells.automaton.classes), vocab, len(balls)), cells.ar.dtype)
     whole[:, cells.queries] = np.stack([b.mid for b in balls], -1)
-    return _point(cells.ar, whole, balls[0].exponent)
+    return points(whole, balls[0].exponent)
 
 
 class _Lines(NamedTuple):
@@ -147,7 +147,7 @@ def _lines(ar: Arithmetic, low: Ball, high: Ball) -> _Lines:
     chord = ar.exact(np.clip(np.where(stop > start, stop / width, stop > 0), 0.0, 1.0))
     first, last = (ar.sub(_relu(ar, z), ar.mul(z, chord)) for z in (low, high))
     first, last = ar.align(first, last)
-    above = _point(ar, np.maximum(ar.upper(first), ar.upper(last)), first.exponent)
+    above = points(np.maximum(ar.upper(first), ar.upper(last)), first.exponent)
     steep = ar.exact((start + stop > 0).astype(np.float64))
     return _Lines(steep, chord, above)
 
@@ -176,13 +176,9 @@ def replaced(ar: Arithmetic, neurons: Neurons, low: Ball, high: Ball, right: int
     slope = ar.where(beneath, lines.steep, lines.chord)
     constant = ar.where(beneath, zero, lines.above)
     factor = ar.mul(c.point, slope)
-    blur = _point(ar, np.broadcast_to(c.rad, c.mid.shape), c.exponent)
+    blur = points(np.broadcast_to(c.rad, c.mid.shape), c.exponent)
     spread = ar.contract("mo,m->o", blur, _relu(ar, high))  # of the coefficients' radii
     base = ar.contract("mo,mo->o", c.point, constant)
     base = ar.add(base, spread if upper else -spread)
     base = ar.add(base, ar.contract("m,mo->o", neurons.base.map(lambda a: a[:, 0]), factor))
     return base, ar.contract("vpm,mo->vpo", neurons.value, factor)
-
-
-def _point(ar: Arithmetic, raw: np.ndarray, exponent: int) -> Ball:
-    return Ball(raw, np.zeros((1,) * raw.ndim, ar.dtype), exponent)

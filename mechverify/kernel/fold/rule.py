@@ -27,7 +27,7 @@ from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.meter import ROOM, reserve
-from mechverify.kernel.core.series import exp_parts
+from mechverify.kernel.core.series import exp_parts, relative_exponentials
 from mechverify.kernel.counting import recursion
 from mechverify.kernel.counting.automaton import derive, towards
 from mechverify.kernel.fold.neurons import Factors, Reach, reach, replaced
@@ -105,9 +105,8 @@ class Partition:
     def factors(self, queries: np.ndarray, alive: np.ndarray) -> Factors:
         """Of query tokens; c is the largest exponent among the tokens `alive` [queries, vocab, attended]."""
         ar, (mantissa, k) = self.ar, self.exponentials
-        mantissa, k = mantissa.map(lambda a: _rows(a, queries)), _rows(k, queries)
-        top = np.where(alive, k, -(2**53)).reshape(len(queries), -1).max(1)
-        factor = ar.scale(mantissa, np.where(alive, k - top[:, None, None], 0))
+        parts = mantissa.map(lambda a: _rows(a, queries)), _rows(k, queries)
+        factor = relative_exponentials(ar, parts, alive, (1, 2))
         low = np.where(alive, np.maximum(ar.lower(factor), 0), 0)
         high = np.where(alive, ar.upper(factor), 0)
         return Factors(low, high, factor.exponent, alive)
