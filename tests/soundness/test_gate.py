@@ -70,7 +70,6 @@ ALLOWED = {
     "compact/leads.Leads._apart": "at most BLOCK numbers at a time",
     "compact/leads.Leads._scaled": TABLES,
     "relaxation/backward.Relaxed.range": "at most FORMS coefficients at a time, and asks for them",
-    "fold/neurons._point": AXES,
     "fold/neurons._read": "what reach asks for",
     "fold/neurons._bounds": "the trials, which reach asks for",
     "fold/neurons._by_query": "what reach holds of each neuron already, in a row for every token",
