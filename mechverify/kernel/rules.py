@@ -10,32 +10,32 @@ from typing import NamedTuple
 
 
 class Rule(NamedTuple):
-    family: str  # a folder of the kernel
+    module: str  # in a family's folder
     function: str = "check"
     together: bool = False  # of lists of parts and witnesses
     nested: bool = False  # takes `prove`, and tells which rules its own proofs used
 
     @property
     def check(self) -> Callable:
-        return getattr(import_module(f"mechverify.kernel.{self.family}.rule"), self.function)
+        return getattr(import_module(f"mechverify.kernel.{self.module}"), self.function)
 
 
-_RELAXATION = Rule("relaxation", together=True)
+_RELAXATION = Rule("relaxation.rule", together=True)
 # Splits that a family makes, by kind of claim and the field that says what is split; the kind makes the others.
-SPLITS: dict[str, dict[str, Rule]] = {"accuracy": {}, "bounds": {"node": Rule("relaxation", "sides")}}
+SPLITS: dict[str, dict[str, Rule]] = {"accuracy": {}, "bounds": {"node": Rule("relaxation.rule", "sides")}}
 RULES: dict[str, dict[str, Rule]] = {
     "accuracy": {
-        "enumerate": Rule("replay", "enumerate"),
-        "counterexample": Rule("replay", "counterexample"),
-        "open": Rule("replay", "leave_open"),
-        "fold": Rule("fold"),
-        "compact": Rule("compact"),
+        "enumerate": Rule("replay.inputs", "enumerate"),
+        "counterexample": Rule("replay.inputs", "counterexample"),
+        "open": Rule("replay.inputs", "leave_open"),
+        "fold": Rule("fold.rule"),
+        "compact": Rule("compact.rule"),
     },
     "bounds": {
-        "point": Rule("replay", "point"),
-        "solver": Rule("replay", "solver"),
+        "point": Rule("replay.points", "point"),
+        "solver": Rule("replay.points", "solver"),
         "relaxation": _RELAXATION,
-        "cut": Rule("cut", nested=True),
+        "cut": Rule("cut.rule", nested=True),
     },
 }
 OLD = {"relaxation": ("interval", "linear", "farkas"), "open": ()}  # names before format version 5

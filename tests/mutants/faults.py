@@ -37,19 +37,19 @@ NEURONS = "tests/soundness/test_neurons.py"
 CAPTURED = "tests/soundness/test_captured.py"
 
 FAULTS = [
-    # replay/rule.py and core/accuracy.py
-    Fault("enumerate", "replay/rule.py", "Counts(right, domain.size - wrong)",
+    # replay/inputs.py and core/accuracy.py
+    Fault("enumerate", "replay/inputs.py", "Counts(right, domain.size - wrong)",
           "Counts(domain.size - wrong, domain.size - wrong)", RULES),
     Fault("enumerate", "core/accuracy.py", "wins = ((ar.lower(margin) > 0)", "wins = ((ar.lower(margin) >= 0)", RULES),
     Fault("enumerate", "core/accuracy.py", "wins = ((ar.lower(margin) > 0)", "wins = ((ar.upper(margin) > 0)", RULES),
     Fault("enumerate", "core/accuracy.py", "return possible & wins, ~possible | loses", "return wins, loses", RULES),
-    Fault("counterexample", "replay/rule.py", "if not wrong.all():", "if not wrong.any():", RULES),
-    Fault("counterexample", "replay/rule.py", "len(set(map(tuple, rows))) != len(rows) or ", "", RULES),
-    Fault("counterexample", "replay/rule.py", " or not domain.contains(listed)", "", RULES),
+    Fault("counterexample", "replay/inputs.py", "if not wrong.all():", "if not wrong.any():", RULES),
+    Fault("counterexample", "replay/inputs.py", "len(set(map(tuple, rows))) != len(rows) or ", "", RULES),
+    Fault("counterexample", "replay/inputs.py", " or not domain.contains(listed)", "", RULES),
     Fault("counterexample", "core/accuracy.py", "loses = ((ar.upper(margin) <= 0)", "loses = ((ar.lower(margin) <= 0)", RULES),
-    Fault("open", "replay/rule.py", "witness.close()\n    return Counts(0, domain.size)",
+    Fault("open", "replay/inputs.py", "witness.close()\n    return Counts(0, domain.size)",
           "witness.close()\n    return Counts(domain.size, domain.size)", RULES),
-    Fault("open", "replay/rule.py", "witness.close()\n    return Counts(0, domain.size)",
+    Fault("open", "replay/inputs.py", "witness.close()\n    return Counts(0, domain.size)",
           "witness.close()\n    return Counts(0, domain.size - 1)", RULES),
     Fault("open", "rules.py", '"open": ()}', '"open": ("open",)}', RULES),
     Fault("captured", "core/accuracy.py", "entry[\"semantics\"].one_of([\"real\"])", "entry[\"semantics\"].text()",
@@ -320,7 +320,7 @@ FAULTS = [
     Fault("functions", "core/functions.py", "tail), 1.0, of=", "tail), 0.4, of=", FUNCTIONS),
     Fault("functions", "core/functions.py", "return Ball(x.mid * (x.mid > 0), x.rad, x.exponent)",
           "return Ball(x.mid * (x.mid > 0), x.rad * (x.mid > 0), x.exponent)", FUNCTIONS),
-    # bounds in core/ranges.py and replay/rule.py
+    # bounds in core/ranges.py and replay/points.py
     Fault("split", "core/domain.py", "low[coordinate] = high[coordinate] = at", "low[coordinate], high[coordinate] = np.nextafter(at, np.inf), at",
           LINEAR),
     Fault("split", "core/domain.py", "return self._replace(high=high), self._replace(low=low)", "return self._replace(high=high), self._replace(high=high)",
@@ -336,10 +336,10 @@ FAULTS = [
     Fault("point", "core/ranges.py", "((high < least)", "((low < least)", LINEAR),
     Fault("bounds", "core/ranges.py", "_all_at_least(-stated.high, [-t for t in most])", "_all_at_least(-stated.high, [])", LINEAR),
     Fault("bounds", "core/ranges.py", "value >= t for value", "value >= float(t) for value", LINEAR),
-    Fault("point", "replay/rule.py", "not ((domain.low <= numbers) & (numbers <= domain.high)).all()", "False", LINEAR),
-    Fault("point", "replay/rule.py", "return job.claim.everything",
+    Fault("point", "replay/points.py", "not ((domain.low <= numbers) & (numbers <= domain.high)).all()", "False", LINEAR),
+    Fault("point", "replay/points.py", "return job.claim.everything",
           "return Range(attained.low.min(0), attained.high.max(0))", LINEAR),
-    Fault("point", "replay/rule.py", "attained, broken = enclose(job, ids, numbers)",
+    Fault("point", "replay/points.py", "attained, broken = enclose(job, ids, numbers)",
           "attained, broken = enclose(job, ids, numbers * 0 + domain.low)", LINEAR),
     # cut/rule.py, and rule solver
     Fault("cut", "cut/rule.py", "if not (found.empty or ((stated.low <= found.low).all() and (stated.high >= found.high).all())):", "if False:", CUT),
@@ -347,7 +347,7 @@ FAULTS = [
     Fault("cut", "cut/rule.py", "if site in errors or not", "if not", CUT),
     Fault("cut", "cut/rule.py", "[*low, least], [*high, most]", "[*low, least / 2], [*high, most / 2]", CUT),
     Fault("cut", "cut/rule.py", 'new[n] = graph.add("add", new[mechanism], error)', "new[n] = new[mechanism]", CUT),
-    Fault("solver", "replay/rule.py", 'job.axioms.add("solver:z3")', "pass", CUT),
+    Fault("solver", "replay/points.py", 'job.axioms.add("solver:z3")', "pass", CUT),
     Fault("solver", "check.py", "if refused := sorted(set(axioms) & set(forbid)):", "if refused := []:", CUT),
     Fault("solver", "check.py", "[*claim.axioms, *sorted(job.axioms)]", "listed", CUT),
     # known ranges, and what has no bound

@@ -92,7 +92,7 @@ ALLOWED = {
     "compact/rule.Family.kept_in_order": TABLES,
     "compact/rule.Family.shown": TABLES,
     "compact/rule.Family.sums": RULE,
-    "replay/rule.enumerate": RULE,
+    "replay/inputs.enumerate": RULE,
     "fold/rule.Terms.minima": ASKED,
     "fold/rule.Cell.list_wrong": RULE,
     "relaxation/rule.check": "as many as the file has leaves",
