@@ -34,7 +34,8 @@ class Outcome:
 
 
 def derived(job: Job, proof: Proof) -> Any:
-    """What the kernel bounds with a proof, of which the search has an estimate at most. Raises Rejected, Stopped."""
+    """What the kernel bounds with a proof. It may differ in its last bits from what the search believes, which relaxed
+    other parts side by side. Raises Rejected, Stopped."""
     with np.errstate(all="ignore"):
         return prove(job, Reader(proof, "proof"))[0]
 

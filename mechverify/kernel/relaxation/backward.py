@@ -48,28 +48,28 @@ class Relaxed(Intervals):
     Complexity: for each of them, the cost of its graph times its entries."""
 
     def __init__(self, ar: Arithmetic, graph: Graph, weights: dict, roots: Rewritten, cells: Cells,
-                 lines: Lines | None = None, shared: bool = False, apart: bool = False):  # fmt: skip
+                 lines: Lines | None = None, shared: bool = False):  # fmt: skip
         self.lines = lines or Lines()
         self._curves: dict[int, Curve] = {}
         self._defaults: dict[int, list] = {}
         self.rows: dict[int, int] = {}  # how many forms of a node are bounded
-        super().__init__(ar, graph, weights, roots, cells, shared, apart)
+        super().__init__(ar, graph, weights, roots, cells, shared)
 
     def prepare(self) -> None:
         self._depth = self._depths()  # how many functions and products lie on the way from the input
         self._wanted = self._curved_operands()
 
     def refine(self, n: int) -> None:
-        if n not in self._wanted:
-            return
-        stable = self._stable(n, self._wanted[n])
-        if not bool(stable.all()):
-            self.narrow(n, *self.range(n), ~stable)
+        if n in self._wanted and not self._stable(n, self._wanted[n]):
+            self._refine(n)
 
     def output(self) -> Ends:
         """The root's interval, narrowed by its own linear bounds."""
-        self.narrow(self.root, *self.range(self.root))
+        self._refine(self.root)
         return self.ends[self.root]
+
+    def _refine(self, n: int) -> None:
+        self.narrow(n, *self.range(n))
 
     def range(self, node: int) -> Ends:
         """Linear bounds of every entry of a node: two raw arrays [cells, *shape], infinite where nothing is bounded."""
@@ -158,19 +158,16 @@ class Relaxed(Intervals):
                         wanted.setdefault(operand, set()).add(node.op)
         return {n: ops for n, ops in wanted.items() if n not in self.fixed}
 
-    def _stable(self, n: int, ops: set[str]) -> Any:
-        """Whether a cell's interval already decides the sign of every argument, and only functions that are linear then
-        read it: a raw array [cells or 1, 1, ..]."""
+    def _stable(self, n: int, ops: set[str]) -> bool:
+        """The interval already decides the sign of every argument, and only functions that are linear then read it."""
         low, high = self.ends[n]
-        return self.each_all(((low > 0) | (high < 0)) & (ops <= {"relu", "abs"}))
+        return ops <= {"relu", "abs"} and bool(((low > 0) | (high < 0)).all())
 
     def through_function(self, start: int, n: int, k: Ball) -> tuple[Forms, Ball]:
         """By the lines of a witness, or the default ones."""
-        ar, x, zero = self.ar, self.graph.nodes[n].args[0], self.ar.rational(Fraction(0))
-        op = self.graph.nodes[n].op
-        stable = (self._stable(x, {op}) & (op == "relu"))[:, None]
-        if bool(stable.all()):
-            return [(x, ar.mul(k, self._signs(x)))], zero
+        ar, x = self.ar, self.graph.nodes[n].args[0]
+        if (signs := self._signs(n)) is not None:
+            return [(x, ar.mul(k, signs))], ar.rational(Fraction(0))
         given = self.lines.choose(self, start, n)
         if given is None:
             if n not in self._defaults:
@@ -179,9 +176,6 @@ class Relaxed(Intervals):
         else:
             lines = self._lines(n, *(ar.exact(a) for a in given))
         (form,), total = self._bent(n, k, lines)
-        if bool(stable.any()):
-            form = ar.where(stable, ar.mul(k, self._signs(x)), form)
-            total = ar.where(stable.reshape(-1, 1), zero, total)
         return [(x, form)], total
 
     def through_product(self, start: int, n: int, k: Ball) -> tuple[Forms, Ball]:
@@ -250,9 +244,12 @@ class Relaxed(Intervals):
             total = ar.add(total, ar.point(rows))
         return forms, total
 
-    def _signs(self, x: int) -> Ball:
-        """1 and 0 where a ReLU of node x is the identity and where it is zero, in cells where each entry is one or the
-        other."""
+    def _signs(self, n: int) -> Ball | None:
+        """1 and 0 where a ReLU is the identity and where it is zero; None unless all of its entries are one or the
+        other, in all cells."""
+        x = self.graph.nodes[n].args[0]
+        if self.graph.nodes[n].op != "relu" or not self._stable(x, {"relu"}):
+            return None
         low = self.ends[x][0][:, None]
         return self.ar.exact(self.ar.xp.where(low > 0, 1.0, 0.0 * self.finite(low)))
 

@@ -24,14 +24,6 @@ from mechverify.kernel.relaxation.rewriting import Rewritten
 MORE = 2.0**-40  # by which share an interval must be narrower to count as such
 
 
-class Apart(Exception):
-    """What is done for a cell depends on a fact that holds in some `cells` (booleans) and not in others."""
-
-    def __init__(self, cells: np.ndarray):
-        super().__init__("cells are not alike")
-        self.cells = cells
-
-
 class Cells(NamedTuple):
     """Parts of a domain, side by side: the real inputs' boxes, balls [cells, *shape]; which tokens may stand at each
     position, booleans [cells, length, vocabulary]; and, by node, what is known of its value beside: between `facts[n]`,
@@ -52,12 +44,10 @@ class Intervals:
     """Precondition: `roots` comes from rewriting.rewritten. Postcondition: the value of node n lies between the raw
     arrays `ends[n]` [cells or 1, *shape], and in the balls `bounds[n]`, for every input of each cell; ends may be
     infinite, and a ball that is not finite bounds nothing. A cell that is `empty` has no input. With `shared`, both
-    forms of a softmax are there. With `apart`, what is said of a cell doesn't depend on those beside it, or Apart is
-    raised. Complexity: one evaluation a cell."""
+    forms of a softmax are there. Complexity: one evaluation a cell."""
 
     def __init__(self, ar: Arithmetic, graph: Graph, weights: dict, roots: Rewritten, cells: Cells,
-                 shared: bool = False, apart: bool = False):  # fmt: skip
-        self.apart = apart
+                 shared: bool = False):  # fmt: skip
         self.ar, self.graph, self.weights, self.root, self.cells = ar, graph, weights, roots.output, cells
         self.roots = roots
         self.other = dict(roots.shared) if shared else {}  # a softmax's second form, by the first
@@ -91,11 +81,9 @@ class Intervals:
             ar.spend(size, 4, 1)
             self._bound(n)
             self.refine(n)
-            if n in cells.tabled:
-                self.narrow(n, *cells.tabled[n])
-            if n in cells.facts:
-                low, high = cells.facts[n]
-                self.narrow(n, low, high, ~self.each_all(~(ar.xp.isfinite(low) | ar.xp.isfinite(high))))
+            for known in (cells.tabled, cells.facts):
+                if n in known:
+                    self.narrow(n, *known[n])
             self._refuse_nan(n)
 
     def _refuse_nan(self, n: int) -> None:
@@ -113,37 +101,15 @@ class Intervals:
     def output(self) -> Ends:
         return self.ends[self.root]
 
-    def narrow(self, n: int, low, high, cells=None) -> None:
-        """Keep of ends[n] what lies between two raw arrays: in all cells, or those where the raw array `cells` [cells,
-        1, ..] of booleans holds. Where nothing does, the cell is empty."""
-        ar, ends, before = self.ar, self.ends[n], self.bounds[n]
-        if cells is not None:
-            low, high = ar.xp.where(cells, low, -np.inf), ar.xp.where(cells, high, np.inf)
+    def narrow(self, n: int, low, high) -> None:
+        """Keep of ends[n] what lies between two raw arrays. Where nothing does, the cell is empty."""
+        ar, ends = self.ar, self.ends[n]
         low, high = lines.meet(ar, ends, (low, high))
         nothing = low > high
         self.empty = self.empty | nothing.reshape(len(nothing), -1).any(1)
         low, high = (ar.xp.where(nothing, old, new) for old, new in zip(ends, (low, high), strict=True))
         self.ends[n] = low, high
         self.bounds[n] = lines.ball(ar, low, high)
-        if cells is not None and not bool(cells.all()):
-            self.bounds[n] = ar.where(cells, self.bounds[n], before)
-
-    def each_all(self, holds: Any) -> Any:
-        """Of a raw array of booleans [cells or 1, *shape], whether all in a cell are true, [cells or 1, 1, ..]; unless
-        cells are to be told `apart`, whether all are at all."""
-        each = holds.reshape(len(holds) if self.apart else 1, -1).all(1)
-        return each.reshape(-1, *(1,) * (holds.ndim - 1))
-
-    def everywhere(self, holds: Any) -> bool:
-        """Whether all of a raw array of booleans [cells or 1, *shape] are true."""
-        return self.alike(self.each_all(holds))
-
-    def alike(self, holds: Any) -> bool:
-        """Whether a raw array of booleans [cells or 1, ..] is true of all cells; it has to be so of all or of none."""
-        everywhere = bool(holds.all())
-        if self.apart and not everywhere and bool(holds.any()):
-            raise Apart(holds.reshape(-1))
-        return everywhere
 
     def _bound(self, n: int) -> None:
         """The node's ball and its ends, from those of its operands. Linear operations are done on balls; what is known

@@ -46,7 +46,7 @@ def _quotient(known: "Intervals", x: int, y: int) -> tuple | None:
         return None
     (s,) = known.graph.nodes[divisor].args
     factors = _squares(known, s, c) if op == "rsqrt" else _dominated(known, s, c)
-    if factors is None or not known.everywhere(factors[:, row, at] > 0):
+    if factors is None or not bool((factors[:, row, at] > 0).all()):
         return None
     return c, at, row, factors
 
@@ -104,7 +104,7 @@ def _maxima(known: "Intervals", n: int) -> list[int]:
             difference = nodes[nodes[v].args[0]]
             if difference.op == "sub" and difference.args[1] == u:
                 found.append(difference.args[0])
-        if known.everywhere(known.ends[v][0] >= 0):
+        if bool((known.ends[v][0] >= 0).all()):
             found.append(u)
     return found
 
@@ -149,7 +149,7 @@ def _share(known: "Intervals", part: int, s: int) -> Any | None:
         elif _adds_up(known, n):
             for operand, form in row_of(nodes[n].op).transposed(known, n, k):
                 pending[operand] = ar.add(pending[operand], form) if operand in pending else form
-        elif not known.everywhere(known.ends[n][0] >= 0):
+        elif not bool((known.ends[n][0] >= 0).all()):
             return None
     if found is None:
         return None
@@ -164,7 +164,7 @@ def _adds_up(known: "Intervals", n: int) -> bool:
     if node.op in ("view", "concat", "add", "over_root"):
         return True
     factors = [known.ends[a][0] for a in node.args if a in known.fixed]
-    return node.op in ("mul", "einsum") and all(known.everywhere(low >= 0) for low in factors)
+    return node.op in ("mul", "einsum") and all(bool((low >= 0).all()) for low in factors)
 
 
 def _positive(known: "Intervals", a: Any) -> Any:
@@ -244,7 +244,6 @@ def _centred(known: "Intervals", c: int, factors: Any) -> Any:
     ar, xp = known.ar, known.ar.xp
     groups = factors > 0
     whole = _array(groups)
-    known.alike((whole == whole[:1]).all((1, 2)))
     everywhere, somewhere = np.all(whole, 0), np.any(whole, 0)
     zero = _add_up_to_zero(known, c, everywhere) & (everywhere == somewhere).all(-1)
     zero &= somewhere.sum(-1) > 1

@@ -173,11 +173,6 @@ def _ends(known: "Intervals", n: int) -> list[Ends]:
     return [known.ends[a] for a in known.graph.nodes[n].args]
 
 
-def _each(known: "Intervals", holds: Any, rank: int) -> Any:
-    """Whether all in a cell are true, as a raw array [cells or 1, 1, ..] beside values of that rank."""
-    return known.each_all(holds).reshape(-1, *(1,) * rank)
-
-
 # --- inputs and fixed values ------------------------------------------------------------------------------------------
 
 
@@ -476,16 +471,13 @@ class Einsum(Linear):
         xp, args = known.ar.xp, known.graph.nodes[n].args
         at = 0 if args[0] in known.fixed else 1
         k, x = known.ends[args[at]], known.ends[args[1 - at]]
-        rank = len(known.graph.nodes[n].shape)
-        finite = _each(known, xp.isfinite(x[0]) & xp.isfinite(x[1]), rank)
-        if not bool(finite.all()):
+        if not all(bool(xp.isfinite(end).all()) for end in x):
             (low, low_of_minus) = (self._least(known, n, at, k, ends) for ends in (x, (-x[1], -x[0])))
-            low, high = lines.meet(known.ar, found, (low, -low_of_minus))
-            found = xp.where(finite, found[0], low), xp.where(finite, found[1], high)
-        signs = [1 * _each(known, low >= 0, rank) - 1 * _each(known, high <= 0, rank) for low, high in (k, x)]
+            found = lines.meet(known.ar, found, (low, -low_of_minus))
+        signs = [bool((low >= 0).all()) - bool((high <= 0).all()) for low, high in (k, x)]
         sign = signs[0] * signs[1]
-        low, high = found
-        return (xp.where(sign > 0, xp.clip(low, 0.0, None), low), xp.where(sign < 0, xp.clip(high, None, 0.0), high))
+        floor, ceiling = 0.0 if sign > 0 else -np.inf, 0.0 if sign < 0 else np.inf
+        return xp.clip(found[0], floor, None), xp.clip(found[1], None, ceiling)
 
     def _least(self, known: "Intervals", n: int, at: int, k: Ends, x: Ends) -> Any:
         """Lower bounds of sums of products k x, whose operand number `at` is k: of k x, max(k, 0) low + min(k, 0) high.
@@ -539,8 +531,8 @@ class Slack(Ending):
     def ends(self, known, n, found):
         room = known.graph.nodes[n].args[0]
         zero = 0 * known.finite(known.bounds[room].point.mid).sum(-1)
-        inactive = _each(known, known.ends[room][0] >= 0, zero.ndim - 1)
-        return known.ar.xp.where(inactive, zero, zero - SLACK), zero
+        inactive = bool((known.ends[room][0] >= 0).all())
+        return (zero if inactive else zero - SLACK), zero
 
     def reads(self, graph, node, args): ...
 

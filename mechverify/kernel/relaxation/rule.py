@@ -19,7 +19,7 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.relaxation.backward import Lines, Relaxed
-from mechverify.kernel.relaxation.intervals import Apart, Cells, Intervals
+from mechverify.kernel.relaxation.intervals import Cells, Intervals
 from mechverify.kernel.relaxation.lines import hull
 from mechverify.kernel.relaxation.names import Names
 from mechverify.kernel.relaxation.rewriting import Rewriting
@@ -133,25 +133,7 @@ def side_by_side(job: Job) -> int:
 
 def bounds(job: Job, parts: list[Domain], *, shared: bool = False, kind: type[Intervals] = Relaxed,
            lines: Lines | None = None) -> list[Range]:  # fmt: skip
-    """Each part's range is that of the part alone, to the last bit: parts for which different things would be done are
-    told apart, and bounded again. (In old proofs, parts are taken together as they were: their ranges say the same.)"""
-    options: dict = {"shared": shared, "apart": not job.old} | ({"lines": lines} if lines is not None else {})
-    results: list = [None] * len(parts)
-    todo = [list(range(len(parts)))]
-    while todo:
-        some = todo.pop()
-        try:
-            found = _bounded(job, [parts[i] for i in some], kind, options)
-        except Apart as differ:
-            holds = dict(zip(some, differ.cells.tolist(), strict=True))
-            todo += [[i for i in some if not holds[i]], [i for i in some if holds[i]]]
-            continue
-        for i, range_ in zip(some, found, strict=True):
-            results[i] = range_
-    return results
-
-
-def _bounded(job: Job, parts: list[Domain], kind: type[Intervals], options: dict) -> list[Range]:
+    options: dict = {"shared": shared} | ({"lines": lines} if lines is not None else {})
     rewriting = job.once(Rewriting)
     value = kind(job.ar, rewriting.graph, job.claim.weights, rewriting.roots, cells(job, parts), **options)
     output, shape = value.output(), (len(parts), job.claim.outputs)

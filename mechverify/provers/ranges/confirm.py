@@ -45,9 +45,9 @@ def confirm_range(problem: RangeProblem, claim: Bounds, known: Known, budget: Bu
 def _accept(
     problem: RangeProblem, data: bytes, found: Found, proof: Proof, budget: Budget
 ) -> tuple[kernel.Theorem, bytes]:
-    """The theorem that the kernel makes of what was found, and the certificate: with the range that was found, or,
-    where that is an estimate (of cells cut on torch) and says too much, the one that the kernel finds. Raises
-    Rejected, Stopped, and ClaimError where the kernel shows that the claim is about no input."""
+    """The theorem that the kernel makes of what was found, and the certificate: as the search believes, or, where
+    that is wrong in the last bits, as the kernel itself finds. Raises Rejected, Stopped, and ClaimError where the
+    kernel shows that the claim is about no input."""
 
     def stating(range_: Range) -> bytes:
         return write(problem.claim.stated, data, proof, _believed(problem, found, range_), range_)

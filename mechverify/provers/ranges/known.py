@@ -13,8 +13,8 @@ from mechverify.relax.optimise import Slopes
 @dataclass
 class Found:
     """A proof (None: nothing proved), the range that it should give, whether a point in it breaks a threshold, and what
-    stood in the way of more. `derived`: the kernel found the range, to the last bit; else it is an
-    estimate."""
+    stood in the way of more. `derived`: the kernel found the range, to the last bit, as no leaf was relaxed beside
+    others."""
 
     proof: Proof | None
     range: Range
@@ -23,7 +23,8 @@ class Found:
     derived: bool = False
 
     def beside(self, proof: Proof, range_: Range) -> "Found":
-        """Both proofs, or the new one alone if it is as good in every entry. The kernel found the new one's range."""
+        """Both proofs, or the new one alone if it is as good in every entry. The new one's leaves have lines of their
+        own, so that the kernel relaxed each by itself."""
         if not ((self.range.low > range_.low).any() or (self.range.high < range_.high).any()):
             return Found(proof, range_, False, self.reasons, True)
         both = {"rule": "both", "first": self.proof, "second": proof}

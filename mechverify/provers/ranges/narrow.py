@@ -8,7 +8,7 @@ from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
 from mechverify.provers.base import Budget
 from mechverify.provers.ranges.cells import estimated_ends, kernel_ranges, middle_of
-from mechverify.provers.ranges.known import Found, Known, unite
+from mechverify.provers.ranges.known import Found, Known, meet, unite
 from mechverify.provers.ranges.leaves import optimised_leaves
 from mechverify.provers.ranges.problem import FEW, RangeProblem
 
@@ -50,8 +50,8 @@ class Narrow:
                 budget.progress(f"{2 ** len(cuts):,} cells", None)
                 parts = _parts(problem.domain, cuts)
                 with budget.within(CHECKING), budget.rehearsing():
-                    range_ = unite(kernel_ranges(problem, parts))
-                found = found.beside(_tree(cuts, [problem.linear] * len(parts), problem.domain), range_)
+                    range_ = meet(found.range, unite(kernel_ranges(problem, parts)))
+                found = Found(_tree(cuts, [problem.linear] * len(parts), problem.domain), range_, False, found.reasons)
         except (Rejected, Unsupported) as error:  # what is proved already stands
             found.reasons.append(f"{self.name}: {error}")
         except Stopped:
