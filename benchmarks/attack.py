@@ -217,7 +217,7 @@ class Case:
             budget = Budget()
             budget.spent = lambda: next(turns, None) is None
             ((leaf, _),) = optimised_leaves(problem, whole, budget)
-            lines = linear.Given(Reader(leaf["lines"], "lines"))
+            lines = linear.given_lines(self.job, Reader(leaf["lines"], "lines"), None)
         cells = linear.cells(self.job, self.parts if "cells" in kind else whole)
         if kind == "interval":
             relaxed = Intervals(ar, self.graph, claim.weights, self.roots, cells)

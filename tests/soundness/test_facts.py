@@ -14,6 +14,7 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.proof import prove
+from mechverify.kernel.relaxation import operations as bounds
 from mechverify.kernel.relaxation import rule as linear
 from mechverify.kernel.relaxation.backward import Relaxed
 from mechverify.kernel.relaxation.intervals import Intervals
@@ -303,7 +304,7 @@ def test_a_table_that_is_not_what_tokens_mean_is_not_called_a_token():
     assert texts == ["x1", "gather([2, 1, 0], tokens)[1]"]
 
 
-class Unread(operations.Concat):
+class Unread(bounds.Concat):
     """An operation that somebody adds and of which nobody knows what it reads."""
 
     def reads(self, graph, node, args):
@@ -311,7 +312,8 @@ class Unread(operations.Concat):
 
 
 def test_nothing_is_known_of_what_reads_an_operation_of_which_nothing_is_known(monkeypatch):
-    monkeypatch.setitem(operations.OPERATIONS, "unread", Unread())
+    monkeypatch.setitem(operations.OPERATIONS, "unread", operations.Concat())
+    monkeypatch.setitem(bounds.OPERATIONS, "unread", Unread())
     graph = Graph(3, (0, 1))
     table = graph.add("constant", attr=((2,), (0.0, 1.0)))
     plain = graph.add("relu", graph.add("gather", table, graph.add("tokens")))

@@ -87,7 +87,6 @@ ALLOWED = {
     "relaxation/rewriting._slice": "as many as a node has axes",
     "relaxation/rewriting._Steps._differences": ASKED,
     "relaxation/rewriting._Steps._quotients": "as many as a node has axes",
-    "relaxation/rule.bounds": "as many as there are parts",
     "relaxation/lines._pieces": "as many as there are pieces",
     "compact/rule.Family.kept_in_order": TABLES,
     "compact/rule.Family.shown": TABLES,
