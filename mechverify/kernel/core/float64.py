@@ -11,6 +11,7 @@ import numpy as np
 from mechverify.kernel.core.arithmetic import HIGHEST, LOWEST, Arithmetic, Array, Ball
 from mechverify.kernel.core.errors import Rejected
 
+LARGEST = float(np.finfo(np.float64).max)
 UNIT = 2.0**-53  # |fl(x) - x| <= UNIT * |fl(x)| for one rounded operation that doesn't underflow
 ETA = 2.0**-1074  # ... + ETA where a product or a quotient underflows
 
@@ -55,8 +56,11 @@ class Float64(Arithmetic):
         return self.whole(values)
 
     def rational(self, value: Fraction) -> Ball:
-        """A scalar ball that holds `value` (in float64: up to its largest number)."""
-        mid = np.asarray(value.numerator / value.denominator)  # Python rounds this quotient correctly
+        """A scalar ball that holds `value`; rejects what exceeds float64's largest number."""
+        try:
+            mid = np.asarray(value.numerator / value.denominator)  # Python rounds this quotient correctly
+        except OverflowError:
+            raise Rejected(f"a number of the claim exceeds the largest float64, {LARGEST}") from None
         return Ball(mid, np.asarray(0.0 if Fraction(float(mid)) == value else outward(UNIT * np.abs(mid))))
 
     def div(self, x: Ball, y: Ball) -> Ball:
@@ -154,8 +158,7 @@ def float_below(value: Fraction | float) -> float:
     """The largest float64 that is at most that (infinity is itself); -inf below all finite ones. A float64 exceeds
     `value` exactly if it exceeds this."""
     if abs(value) >= 2**1024 - 2**970:
-        largest = float(np.finfo(np.float64).max)
-        return float(value) if abs(value) == np.inf else -np.inf if value < -largest else largest
+        return float(value) if abs(value) == np.inf else -np.inf if value < -LARGEST else LARGEST
     near = float(value)
     return near if Fraction(near) <= value else math.nextafter(near, -math.inf)
 
