@@ -207,7 +207,7 @@ FAULTS = [
     Fault("series", "core/series.py", "of=ar.trim(ar.add(narrow, ar.mul(narrow, narrow)))", "of=ar.mul(narrow, narrow)",
           ELEMENTARY),
     Fault("series", "core/elementary.py", "end**2 * Fraction(43, 42)", "end * Fraction(1, 6)", ELEMENTARY),
-    Fault("series", "core/elementary.py", "np.concatenate(ends)[order]", "np.concatenate(ends)", ELEMENTARY),
+    Fault("series", "core/elementary.py", "np.concatenate(mids)[order]", "np.concatenate(mids)", ELEMENTARY),
     Fault("series", "core/functions.py", "_half_of(ar, point, inner), 1.13,", "_half_of(ar, point, inner), 1.0,", FUNCTIONS),
     Fault("series", "core/elementary.py", "_signed(value, turn % 4 >= 2)", "_signed(value, turn % 4 >= 1)", ELEMENTARY),
     Fault("series", "core/elementary.py", "return _lipschitz(ar, _signed(value, x.mid < 0), x, 1.13, 1.0)",

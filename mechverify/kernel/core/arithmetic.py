@@ -249,8 +249,8 @@ def points(raw: Array, exponent: int = 0) -> Ball:
 
 def aligned(ar: Arithmetic, *balls: Ball) -> list[Ball]:
     """The same balls with one exponent."""
-    lowest = min(balls, key=lambda b: b.exponent, default=None)
-    return [] if lowest is None else [ar.align(b, lowest)[0] for b in balls]
+    lowest = min(balls, key=lambda b: b.exponent)
+    return [ar.align(b, lowest)[0] for b in balls]
 
 
 def _halves(x: Ball) -> tuple[Ball, Ball]:

@@ -85,6 +85,13 @@ def _erf_up_to(ar: Arithmetic, x: Ball, end: Fraction) -> Ball:
     return ar.mul(value, scale)
 
 
+def _in_order(parts: list[Ball], places: list[np.ndarray]) -> Ball:
+    """The entries that stand at those places of the whole, of balls with one exponent."""
+    order = np.argsort(np.concatenate(places))
+    mids, rads = zip(*(np.broadcast_arrays(part.mid, part.rad) for part in parts), strict=True)
+    return Ball(np.concatenate(mids)[order], np.concatenate(rads)[order], parts[0].exponent)
+
+
 def erf(ar: Arithmetic, x: Ball) -> Ball:
     """2/sqrt(pi) t e^(-t^2) (1 + 2t^2/3 (1 + 2t^2/5 (...))) up to 6.5, with more terms in each further band; 1 - erf t
     < 2^-60 beyond."""
@@ -93,10 +100,8 @@ def erf(ar: Arithmetic, x: Ball) -> Ball:
     band = np.sum([np.abs(flat.mid) > end for end in ends], 0)  # whichever it is: `_clamped` moves what is beyond
     places = [some for i in range(len(BANDS)) for some in _blocks(np.flatnonzero(band == i))]
     parts = [_erf_up_to(ar, flat.map(lambda a, some=some: a[some]), BANDS[band[some[0]]]) for some in places]
-    order, shape = np.argsort(np.concatenate([np.zeros(0, int), *places])), np.shape(x.mid)
-    parts = [part.map(lambda a: a) for part in aligned(ar, *parts)] or [flat]
-    mid, rad = (np.concatenate(ends)[order].reshape(shape) for ends in list(zip(*parts, strict=True))[:2])
-    value = Ball(mid, rad, parts[0].exponent)
+    value = _in_order(aligned(ar, *parts), places) if parts else flat
+    value = value.map(lambda a: a.reshape(np.shape(x.mid)))
     beyond = np.abs(x.mid) > ar.units(6.5, x.exponent)
     nearly_one = ar.widen(ar.rational(ONE), 0.0, 2.0**-60)
     value = ar.where(beyond, nearly_one, value)

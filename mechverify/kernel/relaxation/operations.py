@@ -82,7 +82,7 @@ class Row(ABC):
         isn't known."""
 
     def _refused(self, known: "Intervals", n: int) -> Unsupported:
-        return Unsupported(f"rule linear has no bound for {known.graph.nodes[n].op!r}")
+        return Unsupported(f"rule relaxation has no bound for {known.graph.nodes[n].op!r}")
 
 
 def no_tokens(graph: "Graph", node: Node) -> np.ndarray:
@@ -607,5 +607,5 @@ FIXED = {name for name, row in OPERATIONS.items() if row.fixed}
 
 def row_of(name: str) -> Row:
     if name not in OPERATIONS:
-        raise Unsupported(f"rule linear has no bound for {name!r}")
+        raise Unsupported(f"rule relaxation has no bound for {name!r}")
     return OPERATIONS[name]
