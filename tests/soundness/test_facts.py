@@ -8,20 +8,23 @@ import numpy as np
 import pytest
 
 from mechverify.kernel import Rejected, check
-from mechverify.kernel.core import operations
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.core.operations import OPERATIONS
+from mechverify.kernel.core.operations.concatenation import Concat
 from mechverify.kernel.proof import prove
 from mechverify.kernel.relaxation import operations as bounds
 from mechverify.kernel.relaxation import rule as linear
 from mechverify.kernel.relaxation.backward import Relaxed
 from mechverify.kernel.relaxation.intervals import Intervals
+from mechverify.kernel.relaxation.operations import concatenation
 from mechverify.kernel.relaxation.rule import FACTS
 from mechverify.kernel.relaxation.tables import _reads
 from mechverify.kernel.statement.formula import Formulas, Listing
 from mechverify.provers.ranges.names import Called
+from tests.kernel.test_operations import plant
 from tests.soundness import networks
 from tests.soundness.networks import Maker, Network, constant, document, evaluate, file, given, samples
 from tests.soundness.test_linear import LINEAR
@@ -304,7 +307,7 @@ def test_a_table_that_is_not_what_tokens_mean_is_not_called_a_token():
     assert texts == ["x1", "gather([2, 1, 0], tokens)[1]"]
 
 
-class Unread(bounds.Concat):
+class Unread(concatenation.Concat):
     """An operation that somebody adds and of which nobody knows what it reads."""
 
     def reads(self, graph, node, args):
@@ -312,8 +315,8 @@ class Unread(bounds.Concat):
 
 
 def test_nothing_is_known_of_what_reads_an_operation_of_which_nothing_is_known(monkeypatch):
-    monkeypatch.setitem(operations.OPERATIONS, "unread", operations.Concat())
-    monkeypatch.setitem(bounds.OPERATIONS, "unread", Unread())
+    plant(monkeypatch, OPERATIONS, "unread", Concat())
+    plant(monkeypatch, bounds.OPERATIONS, "unread", Unread())
     graph = Graph(3, (0, 1))
     table = graph.add("constant", attr=((2,), (0.0, 1.0)))
     plain = graph.add("relu", graph.add("gather", table, graph.add("tokens")))

@@ -17,7 +17,8 @@ from mechverify.kernel.compact.chains import Chain, product, transposed
 from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.graph import Graph, Node
-from mechverify.kernel.core.operations import kept, table, weight
+from mechverify.kernel.core.operations.constants import table, weight
+from mechverify.kernel.core.operations.softmax import kept
 from mechverify.kernel.core.semantics import Real
 
 Parts = dict[str, Chain]  # by what its rows stand for: "query" or "token" [vocab], "position" [length], "fixed" [1]

@@ -5,7 +5,7 @@ import numpy as np
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
-from mechverify.kernel.core.operations import INTEGERS, LISTED
+from mechverify.kernel.core.operations import INTEGERS, LISTED, row_of
 
 FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")  # that a module may have been given in
 
@@ -22,7 +22,7 @@ def add_expression(graph: Graph, entry: Reader) -> int:
         args = operands.integers(2**12)
         if not all(0 <= a < len(ids) for a in args):
             raise Rejected(f"an operand of {name!r} doesn't refer to an earlier node")
-        ids.append(graph.add(name, *(ids[a] for a in args), attr=LISTED[name].read(attribute)))
+        ids.append(graph.add(name, *(ids[a] for a in args), attr=row_of(name).attribute.read(attribute)))
     return ids[-1]
 
 
@@ -34,7 +34,7 @@ def captured(graph: Graph, weights: dict[str, np.ndarray], entry: Reader, shapes
         op, operands, attribute = row.items(3, 3)
         name = op.one_of(LISTED)
         args = operands.integers(2**12)
-        attr = LISTED[name].read(attribute)
+        attr = row_of(name).attribute.read(attribute)
         if not all(0 <= a < len(ids) for a in args):
             raise Rejected(f"an operand of {name!r} doesn't refer to an earlier node")
         if name == "weight" and (attr[0] not in weights or not _fits(attr[1], weights[attr[0]].shape)):

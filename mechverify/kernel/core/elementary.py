@@ -146,11 +146,3 @@ def log(ar: Arithmetic, x: Ball) -> Ball:
     value = ar.add(power, ar.add(atanh, atanh))
     slope = ar.div(rad, ar.sub(x.point, rad))
     return ar.widen(value, 1.0, of=slope)
-
-
-def reciprocal(ar: Arithmetic, x: Ball) -> Ball:
-    return ar.div(ar.rational(ONE), x)
-
-
-def sqrt(ar: Arithmetic, x: Ball) -> Ball:
-    return ar.sqrt(x)

@@ -1,7 +1,7 @@
 """The expression graph of a claim: what the model computes and what the mechanism says.
 
 One list of nodes in topological order, hash-consed. Three kinds of value: `real` tensors (the model), `ids`
-(tokens), and `int` scalars (the mechanism). What an operation is, operations.py says. Shapes have no batch axis.
+(tokens), and `int` scalars (the mechanism). What an operation is, operations/ says. Shapes have no batch axis.
 
 Lemma C3 (docs/soundness/core.md).
 """
@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from mechverify.kernel.core import integers
 from mechverify.kernel.core.meter import Meter
-from mechverify.kernel.core.operations import Node, Slice, View, entries, need, row_of
+from mechverify.kernel.core.operations import Node, Slice, Span, need, row_of
+from mechverify.kernel.core.operations.views import View, entries
 
 __all__ = ["MOST", "Graph", "Node", "entries"]
 
@@ -49,7 +49,7 @@ class Graph:
         return np.asarray(self.values, np.int64)
 
     @cached_property
-    def span(self) -> integers.Span:
+    def span(self) -> Span:
         """Least and greatest of `values`."""
         return min(self.values), max(self.values)
 

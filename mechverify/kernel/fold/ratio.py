@@ -23,7 +23,8 @@ from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.graph import Graph, Node
 from mechverify.kernel.core.meter import reserve
-from mechverify.kernel.core.operations import kept, products
+from mechverify.kernel.core.operations.contraction import products
+from mechverify.kernel.core.operations.softmax import kept
 from mechverify.kernel.core.semantics import Real
 
 

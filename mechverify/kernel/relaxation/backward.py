@@ -18,7 +18,8 @@ from mechverify.kernel.core.arithmetic import Arithmetic, Array, Ball
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.meter import reserve
-from mechverify.kernel.core.operations import function_of, is_function
+from mechverify.kernel.core.operations import is_function
+from mechverify.kernel.core.operations.functions import function_of
 from mechverify.kernel.relaxation import lines
 from mechverify.kernel.relaxation.intervals import Cells, Intervals
 from mechverify.kernel.relaxation.lines import Curve, Ends

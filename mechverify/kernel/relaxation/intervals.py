@@ -12,13 +12,15 @@ import numpy as np
 
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball
 from mechverify.kernel.core.errors import Rejected
-from mechverify.kernel.core.graph import Graph, entries
-from mechverify.kernel.core.integers import Span
+from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.meter import reserve
-from mechverify.kernel.core.operations import function_of
-from mechverify.kernel.relaxation import lines, norms
+from mechverify.kernel.core.operations import Span
+from mechverify.kernel.core.operations.functions import function_of
+from mechverify.kernel.core.operations.views import entries
+from mechverify.kernel.relaxation import lines
 from mechverify.kernel.relaxation.lines import Ends
-from mechverify.kernel.relaxation.operations import row_of, viewed
+from mechverify.kernel.relaxation.operations import row_of
+from mechverify.kernel.relaxation.operations.views import viewed
 from mechverify.kernel.relaxation.rewriting import Rewritten
 
 MORE = 2.0**-40  # by which share an interval must be narrower to count as such
@@ -62,6 +64,7 @@ class Intervals:
         self.spans: dict[int, list[Span]] = {}  # of integers, cell by cell
         self.empty = ar.raw(np.zeros(len(cells), bool))
         self.dominated: dict[tuple[int, int], Any] = {}  # of norms.py
+        self.quotients = any(graph.nodes[n].op in ("rsqrt", "reciprocal") for n in self.order)
         self.fixed = self._fixed()
         self.curved = {n for n in self.order if n not in self.fixed and self._bends(n)}  # where a form needs lines
         self.prepare()
@@ -137,9 +140,15 @@ class Intervals:
             ends = lines.meet(ar, ends, (ar.xp.amin(low, -1), ar.xp.amax(high, -1)))
         if nodes[n].op in ("add", "sub") and (limit := self._smooth_maximum(n)) is not None:
             ends = lines.meet(ar, ends, limit)
-        if nodes[n].op in ("mul", "einsum") and (size := norms.limit(self, n)) is not None:
+        if nodes[n].op in ("mul", "einsum") and self.quotients and (size := self._normalised(n)) is not None:
             ends = lines.meet(ar, ends, (-size, size))
         return ends
+
+    def _normalised(self, n: int) -> Any | None:
+        """What no entry of node n exceeds in size, as it is, or adds up, quotients by a norm."""
+        from mechverify.kernel.relaxation import norms  # only where a graph has quotients
+
+        return norms.limit(self, n)
 
     def _fixed(self) -> set[int]:
         fixed: set[int] = set()
