@@ -19,7 +19,7 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64, check_environment
 from mechverify.kernel.core.kinds import read_claim
 from mechverify.kernel.core.meter import Meter, Watch
-from mechverify.kernel.core.words import NAME, names_a_value, printable
+from mechverify.kernel.core.texts import NAME, names_a_value, printable
 from mechverify.kernel.proof import prove
 
 FORMAT = "mechverify-certificate"

@@ -13,12 +13,12 @@ import numpy as np
 from mechverify.kernel.core import domain
 from mechverify.kernel.core.architectures import ARCHITECTURES
 from mechverify.kernel.core.claim import Claim, Evidence, Job, Theorem, read_weights, subject
-from mechverify.kernel.core.document import add_expression, captured
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import OverLimit, Rejected
 from mechverify.kernel.core.evaluate import Evaluation, batch_size
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.core.mechanism import add_expression
 from mechverify.kernel.core.meter import Meter
 from mechverify.kernel.core.semantics import SEMANTICS, Real
 
@@ -157,6 +157,8 @@ def _model(graph: Graph, weights: dict[str, np.ndarray], entry: Reader) -> dict[
     if architecture in ARCHITECTURES:
         return ARCHITECTURES[architecture](graph, weights)
     entry["semantics"].one_of(["real"])
+    from mechverify.kernel.core.document import captured  # only where a claim lists its graph
+
     return captured(graph, weights, entry["graph"], [])
 
 

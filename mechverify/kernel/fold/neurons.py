@@ -14,7 +14,8 @@ import numpy as np
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball, aligned, points
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.counting.automaton import Automaton
-from mechverify.kernel.counting.recursion import smallest_by_class
+from mechverify.kernel.counting.smallest import smallest_by_class
+from mechverify.kernel.fold.factors import Factors
 from mechverify.kernel.fold.ratio import Neurons
 
 
@@ -24,16 +25,6 @@ class Reach(NamedTuple):
 
     low: Ball
     high: Ball
-
-
-class Factors(NamedTuple):
-    """Raw numbers `low` and `high` [queries, vocab, attended], times 2^exponent: bounds of 2^-c e^s, c depending on the
-    query token; zero where not `alive` (no input has that token there)."""
-
-    low: np.ndarray
-    high: np.ndarray
-    exponent: int
-    alive: np.ndarray
 
 
 class _Cells:
