@@ -19,9 +19,9 @@ from functools import cached_property
 
 import numpy as np
 
-from mechverify.kernel.core.accuracy import Counts
 from mechverify.kernel.core.arithmetic import Ball, aligned
 from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.document import add_expression
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
