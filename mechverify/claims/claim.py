@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import sympy
 from safetensors.numpy import save
+from sympy.logic import boolalg
 
 from mechverify.claims.box import Box, corners
 from mechverify.claims.domain import Tokens
@@ -22,6 +23,7 @@ from mechverify.claims.numbers import array as exactly
 from mechverify.claims.numbers import difference, number
 from mechverify.claims.samples import samples
 from mechverify.graph.capture import Captured
+from mechverify.graph.messages import short
 from mechverify.kernel.core.architectures import ARCHITECTURES
 from mechverify.kernel.core.graph import Graph, entries
 
@@ -69,6 +71,46 @@ class Accuracy:
         changed = copy.copy(self)
         object.__setattr__(changed, "margin", margin)
         return changed
+
+
+@dataclass(frozen=True, init=False)
+class Share:
+    """On at least a share `at_least` of the inputs `over`, the condition holds: on entries of a captured model's sites
+    and tokens, as conditions of Bounds are, or one whose relations of real values are all strict.
+
+    `at_least` is as in Accuracy. Raises ClaimError.
+    """
+
+    output: Site
+    over: Tokens
+    at_least: Fraction | None
+    position: None
+    strict: bool
+
+    def __init__(self, condition, *, over: Tokens, at_least=None):
+        if not isinstance(over, Tokens):
+            raise ClaimError(f"{_here()}Share counts sequences of tokens: over=tokens(...)")
+        condition = _both("condition", condition)
+        model, box = _model_of([condition]) or _no_model(Box((), ()), over), Box((), ())
+        if shapes := model.captured.inputs:
+            what = f"{model.source} reads real inputs, of shapes {shapes}; Share counts sequences of tokens alone"
+            raise ClaimError(f"{_here()}{what}: ask for Bounds or Holds")
+        _same_inputs(model, box, over)
+        captured = model.captured
+        graph, sites = copy.deepcopy(captured.graph), dict(captured.sites)
+        graph.values = over.values
+        compiler = Expressions(graph, captured.sites, box, over)
+        node, strict = compiler.condition(condition)
+        compiler.finish(_here())
+        name = _free(sites, "claimed")
+        sites[name] = node
+        changed = replace(model, captured=replace(captured, graph=graph, sites=sites))
+        set_ = object.__setattr__
+        set_(self, "output", Site(changed.compared_at(*samples(box, over)), name))
+        set_(self, "over", over)
+        set_(self, "at_least", _share(at_least))
+        set_(self, "position", None)
+        set_(self, "strict", strict)
 
 
 def _known_vector(output: Site, model: Model, over: Tokens) -> int | None:
@@ -271,6 +313,15 @@ def _conditions(name: str, value) -> list[Any]:
             hint = "write Eq(a, b) for a == b, and Ne(a, b) for a != b"
             raise ClaimError(f"{_here()}{name}, number {i + 1}, is just {condition}, whatever the input; {hint}")
     return found
+
+
+def _both(name: str, value) -> sympy.Basic:
+    """A condition, or several that hold together, as one."""
+    parts = _conditions(name, value)
+    for part in parts:
+        if not isinstance(part, boolalg.Boolean):
+            raise ClaimError(f"{_here()}{name}: {short(part)} is no condition; say >, Eq, And, ...")
+    return parts[0] if len(parts) == 1 else boolalg.And(*parts)
 
 
 def _no_model(box: Box, tokens: Tokens | None) -> CapturedModel:

@@ -26,7 +26,7 @@ FORMAT = "mechverify-certificate"
 VERSION = 5  # of the format that is written
 CAPTURED = "accuracy of a captured graph"
 VERSIONS = {  # what is claimed in those that are read
-    2: ("accuracy",), 3: ("bounds",), 4: ("accuracy", "bounds"), VERSION: ("accuracy", "bounds", CAPTURED),
+    2: ("accuracy",), 3: ("bounds",), 4: ("accuracy", "bounds"), VERSION: ("accuracy", "bounds", CAPTURED, "share"),
 }  # fmt: skip
 COSTED = 4  # the first version whose files say what their check costs
 NAMED = 5  # the first version whose proofs name the document's nodes

@@ -27,11 +27,11 @@ from mechverify.certificate.write import claim_document
 from mechverify.claims.claim import Accuracy
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.load import load_claim
-from mechverify.kernel.core.accuracy import AccuracyTheorem, decide
 from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.counts import CountingTheorem, decide
 from mechverify.kernel.core.float64 import Float64
 from mechverify.provers import chain
-from mechverify.provers.accuracy.falsify import Margins
+from mechverify.provers.accuracy.falsify import margins_of
 from mechverify.provers.accuracy.problem import AccuracyProblem
 from mechverify.provers.accuracy.strategies import chosen
 
@@ -201,7 +201,7 @@ def _proved(task: Task) -> tuple[Row, bytes]:
     claim = _claim(task)
     outcome = chain.prove(claim, semantics=task.semantics, strategy=task.strategy)
     theorem, strategy = outcome.theorem, chosen(task.strategy)
-    if not isinstance(theorem, AccuracyTheorem) or outcome.certificate is None:
+    if not isinstance(theorem, CountingTheorem) or outcome.certificate is None:
         raise ClaimError("; ".join(outcome.reasons) or "nothing was proved")
     one = Job(theorem.claim, Float64())
     decide(one, np.array([[tokens[0] for tokens in theorem.claim.domain.tokens]]))
@@ -244,7 +244,7 @@ def sampled(task: Task) -> float:
     problem = AccuracyProblem.of(_claim(task), task.semantics)
     rng = np.random.default_rng(0)
     inputs = np.stack([rng.choice(np.array(ids), SAMPLES) for ids in problem.domain.tokens], -1)
-    return float((Margins(problem)(inputs) > 0).mean())
+    return float((margins_of(problem)(inputs) > 0).mean())
 
 
 def _write(path: Path, data: bytes) -> None:

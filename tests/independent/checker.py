@@ -966,7 +966,7 @@ def _names(proof: Any, rule: str) -> bool:
     return False
 
 
-def check(data: bytes, make: type[Claim] = Claim) -> dict[str, Any]:
+def check(data: bytes, make: Callable[[Any, bytes], Claim] = Claim) -> dict[str, Any]:
     """The conclusion of a certificate that proves it; raises Rejected for any other file. `make` reads its claim: of a
     known architecture, or (shares.py) of a captured module."""
     document, weights = members(data)

@@ -471,7 +471,8 @@ class Sentence:
         self.weights = hashlib.sha256(weights).hexdigest()
         self.tokens, self.values = self.claim["domain"]["tokens"], self.claim["domain"]["values"]
         self.accuracy = self.claim["kind"] == "accuracy"
-        boxes = [] if self.accuracy else self.claim["domain"]["inputs"]
+        self.counts = self.claim["kind"] in ("accuracy", "share")
+        boxes = [] if self.counts else self.claim["domain"]["inputs"]
         self.boxes = [(shape, list(map(exact, low)), list(map(exact, high))) for shape, low, high in boxes]
         self.captured = "graph" in self.claim
         rows = self.claim["equals"] if self.accuracy else []  # the mechanism's nodes come first
@@ -484,7 +485,7 @@ class Sentence:
         if self.accuracy:
             roots = [self.graph.at[self.mechanism], *([self.sites[self.claim["site"]]] if self.captured else [])]
         else:
-            named = [self.claim["site"], *self.claim["where"]]
+            named = [self.claim["site"], *self.claim.get("where", [])]
             named += [name for row, _ in self.lemmas for name in (row["site"], row["mechanism"])]
             roots = [self.sites[name] for name in named]
         self.listed = self.graph.needed(roots)
@@ -530,7 +531,15 @@ class Sentence:
         need(text == self.conclusion["verdict"], f"the file concludes {self.conclusion['verdict']}")
 
     def line_claim(self, text: str) -> None:
-        (self._accuracy if self.accuracy else self._bounds)(*parsed(text))
+        kinds = {"accuracy": self._accuracy, "share": self._share, "bounds": self._bounds}
+        kinds[self.claim["kind"]](*parsed(text))
+
+    def _share(self, text: str, parts: list[tuple]) -> None:
+        text, share = self._ending(text, r", on at least (\S+) of them")
+        need(share == (None if self.claim["at_least"] is None else Fraction(self.claim["at_least"])), "another share")
+        end = " > 0" if self.claim["strict"] else " >= 0"
+        need(text.endswith(end), "another comparison")
+        self._output(text.removesuffix(end), parts)
 
     def _accuracy(self, text: str, parts: list[tuple]) -> None:
         claim = self.claim
@@ -633,7 +642,7 @@ class Sentence:
         need(sets or all(t == list(range(vocab)) for t in self.tokens), "token sets are not printed")
 
     def given(self, lines: list[str]) -> None:
-        where = [] if self.accuracy else self.claim["where"]
+        where = [] if self.counts else self.claim["where"]
         need(len(lines) == len(where), f"{len(where)} conditions")
         for line, name in zip(lines, where, strict=True):
             text, parts = parsed(line)
@@ -802,6 +811,12 @@ class Sentence:
         said = Mechanism(self.claim["equals"], self.values, len(self.tokens))(tuple(ids))
         need(int(found[2]) == said, f"the mechanism says {said}")
 
+    def fails(self, text: str) -> None:
+        found = re.fullmatch(r"\[(.*)\](: the left side is about \S+)?", text)
+        need(found and self.claim["kind"] == "share", "can't be read")
+        listed = "..." in found[1] or any(json.loads(f"[{found[1]}]") == row for row, _ in self.inputs)
+        need(listed, "an input that the file doesn't list")
+
     def broken(self, text: str) -> None:
         if re.fullmatch(r"there .* is about \S+", text) or re.fullmatch(r"and [0-9]+ more, by no more", text):
             return
@@ -843,9 +858,10 @@ def false_lines(printed: str, certificate: bytes) -> list[str]:
         "assumed": lambda t: need(t == ASSUMED[sentence.claim["architecture"]], "other assumptions"),
         "axiom": lambda t: need(list(map(_axiom, t)) == sentence.document["axioms"], "other axioms"),
     }  # fmt: skip
-    if sentence.accuracy:
-        wanted["right, at least"] = lambda t: sentence.right(*t, True)
-        wanted["right, at most"] = lambda t: sentence.right(*t, False)
+    if sentence.counts:
+        word = "right" if sentence.accuracy else "holds"
+        wanted[f"{word}, at least"] = lambda t: sentence.right(*t, True)
+        wanted[f"{word}, at most"] = lambda t: sentence.right(*t, False)
     for label, check in wanted.items():
         try:
             check(lines.pop(label, []))
@@ -872,7 +888,7 @@ def _other(sentence: Sentence, label: str, text: str) -> None:
         return sentence.entry(int(found[1]), text)
     known = {
         "lemma": sentence.lemma, "the file says": sentence.asserted, "proved width": sentence.width,
-        "wrong on": sentence.wrong, "broken at": sentence.broken,
+        "wrong on": sentence.wrong, "fails on": sentence.fails, "broken at": sentence.broken,
         "conditions": sentence.conditions, "proof": sentence.proof,
         "": lambda t: need(re.fullmatch(r"and [0-9]+ more \(--json has all\)", t), "no such line"),
     }  # fmt: skip

@@ -1,19 +1,23 @@
 """The kernel and the second checker on the accuracy of captured modules: what each counts, and what each refuses."""
 
+import contextlib
 import copy
+import io
 import itertools
 import json
 
 import numpy as np
 import pytest
 import torch
-from sympy import Max, Mod
+from sympy import And, Eq, Max, Mod, Ne, Or
 
 from benchmarks.shares import SHAPES, Shape, Transformer
-from mechverify import Accuracy, capture, prove, tokens
-from mechverify.kernel import Rejected, check
+from mechverify import Accuracy, Share, capture, prove, tokens
+from mechverify.kernel import NotACertificate, Rejected, check
 from mechverify.kernel.core import container
+from mechverify.report.statement import lines
 from tests.independent import checker, shares
+from tests.independent.sentence import false_lines
 from tests.independent.test_schema import VALIDATOR
 from tests.soundness import forge
 
@@ -42,12 +46,48 @@ def test_both_count_the_same(shape):
     assert check(certificate).right == (low, high)
 
 
+CONDITIONS = {
+    "closed": lambda y, x: y[-1, 0] >= y[-1, 1], "strict": lambda y, x: And(y[-1, 0] > y[-1, 1], Ne(x[0], x[1])),
+    "tokens": lambda y, x: Or(x[0] < x[1], Eq(x[0], 2)),
+}  # fmt: skip
+
+
+def share(what: str, **settings) -> Share:
+    made = claim(SOME[2], 3)
+    return Share(CONDITIONS[what](made.output.model["output"], made.over), over=made.over, **settings)
+
+
+@pytest.mark.parametrize("what", CONDITIONS)
+def test_both_count_the_same_shares(what):
+    certificate = prove(share(what)).certificate
+    text, weights = checker.members(certificate)
+    document = checker.strict_json(text)
+    VALIDATOR.validate(document)
+    low, high = shares.truth(document["claim"], weights)
+    assert low == high and shares.check(certificate)["right_at_least"] == str(low)
+    assert check(certificate).right == (low, high)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        for label, line in lines(check(certificate)):
+            print(f"{label:>16}  {line}")
+    assert false_lines(printed.getvalue(), certificate) == []
+    for old, new in (
+        (" >= 0", " > 0") if " >= 0" in printed.getvalue() else (" > 0", " >= 0"),
+        ("holds, at", "right, at"),
+    ):
+        assert false_lines(printed.getvalue().replace(old, new), certificate)
+
+
 def files() -> list[tuple[str, dict, bytes]]:
     """A proof of each verdict, and one with parts left open."""
     found = []
     for at_least in (None, "1/9", "1"):
         contents = container.unpack(prove(claim(SOME[3], 4, at_least=at_least)).certificate)
         found.append((str(at_least), json.loads(contents["certificate.json"]), contents["weights.safetensors"]))
+    for what, at_least in (("closed", "1/9"), ("strict", "1")):
+        contents = container.unpack(prove(share(what, at_least=at_least)).certificate)
+        document = json.loads(contents["certificate.json"])
+        found.append((f"share {what} {at_least}", document, contents["weights.safetensors"]))
     _, document, weights = copy.deepcopy(found[0])
     document["proof"] = {"rule": "split", "position": 0, "first": [1], "inside": {"rule": "enumerate"},
                          "outside": {"rule": "open"}}  # fmt: skip
@@ -61,7 +101,7 @@ FILES = files()
 def verdict(data: bytes, how) -> bool:
     try:
         how(data)
-    except (Rejected, checker.Rejected):
+    except (Rejected, NotACertificate, checker.Rejected):
         return False
     return True
 

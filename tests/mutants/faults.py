@@ -34,6 +34,7 @@ COMPACT = "tests/soundness/test_compact.py"
 PARTS = "tests/kernel/test_parts.py"
 NEURONS = "tests/soundness/test_neurons.py"
 CAPTURED = "tests/soundness/test_captured.py"
+SHARES = "tests/soundness/test_shares.py"
 
 FAULTS = [
     # replay/inputs.py and core/accuracy.py
@@ -59,17 +60,25 @@ FAULTS = [
           CAPTURED),
     Fault("captured", "check.py", "kind = CAPTURED if", "kind = \"bounds\" if", CAPTURED),
     Fault("captured", "core/claim.py", "[\"capture\"] if self.captured", "[] if self.captured", CAPTURED),
+    # core/share.py
+    Fault("share", "core/share.py", "(value.mid >= value.rad)", "(value.mid + value.rad >= 0)", SHARES),
+    Fault("share", "core/share.py", "(value.mid < -value.rad)", "(value.mid <= -value.rad)", SHARES),
+    Fault("share", "core/share.py", "(value.mid <= -value.rad)", "(value.mid <= value.rad)", SHARES),
+    Fault("share", "core/share.py", "if self.strict:", "if not self.strict:", SHARES),
+    Fault("share", "core/share.py", "        ar.lower(value)  # rejects", "        # rejects", SHARES),
+    Fault("share", "core/share.py", "if claim.outputs != 1:", "if False:", SHARES),
+    Fault("share", "check.py", "CAPTURED, \"share\"", "CAPTURED", SHARES),
     # check.py
     Fault("split", "proof.py", "(None, second, node[\"outside\"])", "(None, first, node[\"outside\"])", RULES),
     Fault("split", "core/domain.py", "if (t in first) == inside)", "if t in first or not inside)", RULES),
-    Fault("split", "core/accuracy.py", "Counts(a.low + b.low, a.high + b.high)", "Counts(a.low + b.high, a.high + b.high)", RULES),
-    Fault("both", "core/accuracy.py", "max(a.low, b.low)", "max(a.high, b.low)", RULES),
-    Fault("both", "core/accuracy.py", "min(a.high, b.high)", "min(a.low, b.high)", RULES),
-    Fault("both", "core/accuracy.py", "if both.low > both.high:", "if False:", REG),
-    Fault("conclusion", "core/accuracy.py", "if stated.low > proved.low or", "if stated.low > proved.high or", RULES),
-    Fault("conclusion", "core/accuracy.py", "or stated.high < proved.high:", "or stated.high < proved.low:", RULES),
-    Fault("conclusion", "core/accuracy.py", "and stated.low < needed", "and stated.high < needed", RULES),
-    Fault("conclusion", "core/accuracy.py", "stated.high < needed and", "stated.high <= needed and", RULES),
+    Fault("split", "core/counts.py", "Counts(a.low + b.low, a.high + b.high)", "Counts(a.low + b.high, a.high + b.high)", RULES),
+    Fault("both", "core/counts.py", "max(a.low, b.low)", "max(a.high, b.low)", RULES),
+    Fault("both", "core/counts.py", "min(a.high, b.high)", "min(a.low, b.high)", RULES),
+    Fault("both", "core/counts.py", "if both.low > both.high:", "if False:", REG),
+    Fault("conclusion", "core/counts.py", "if stated.low > proved.low or", "if stated.low > proved.high or", RULES),
+    Fault("conclusion", "core/counts.py", "or stated.high < proved.high:", "or stated.high < proved.low:", RULES),
+    Fault("conclusion", "core/counts.py", "and stated.low < needed", "and stated.high < needed", RULES),
+    Fault("conclusion", "core/counts.py", "stated.high < needed and", "stated.high <= needed and", RULES),
     Fault("conclusion", "check.py", "if listed != (needed :=", "if () == (needed :=", RULES),
     Fault("conclusion", "core/claim.py", "!= hashlib.sha256(data).hexdigest()", "== ''", RULES),
     # fold/rule.py
@@ -190,7 +199,7 @@ FAULTS = [
     Fault("neurons", "fold/rule.py", "for upper in (False, True)", "for upper in (False, False)", NEURONS),
     Fault("neurons", "fold/rule.py", "alive[:, list(here), i] = True", "alive[:, list(here)[:1], i] = True", NEURONS),
     Fault("margin", "fold/rule.py", "ar.sub(base, ar.rational(self.margin)) if self.margin else base", "base", NEURONS),
-    Fault("margin", "core/accuracy.py", "ar.sub(margin, ar.rational(claim.margin)) if claim.margin else margin", "margin", NEURONS),
+    Fault("margin", "core/accuracy.py", "ar.sub(margin, ar.rational(self.margin)) if self.margin else margin", "margin", NEURONS),
     Fault("margin", "core/accuracy.py", "if not 0 <= margin < 2**1000:", "if False:", NEURONS),
     # arithmetic
     Fault("float64", "core/float64.py", "(UNIT if terms == 1 else 0.0) * np.abs(mid)", "0.0 * np.abs(mid)", ARITHMETIC),
@@ -432,6 +441,7 @@ LEMMAS = {
     "relaxation": ("L5", "L6", "L7", "L8"),
     "rewriting": ("L7", "L8"),
     "series": ("C2",),
+    "share": ("S1",),
     "solver": ("O3",),
     "split": ("C6", "L14"),
     "tables": ("L10",),

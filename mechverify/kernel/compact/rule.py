@@ -20,9 +20,9 @@ import numpy as np
 from mechverify.kernel.compact.chains import REMAINDERS, Peeled
 from mechverify.kernel.compact.enclosed import Enclosed
 from mechverify.kernel.compact.leads import RIVALS, Joint, Lead, Leads
-from mechverify.kernel.core.accuracy import Counts
 from mechverify.kernel.core.arithmetic import Ball, aligned, points
 from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mechverify.kernel.core.accuracy import Counts
 from mechverify.kernel.core.arithmetic import Ball, aligned
 from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader

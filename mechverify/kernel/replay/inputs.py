@@ -1,4 +1,4 @@
-"""Rules of claims about accuracy that run the model on single inputs, `enumerate` and `counterexample`, or on none,
+"""Rules of claims that count inputs: they run the model on single inputs, `enumerate` and `counterexample`, or on none,
 `open`.
 
 Lemma C5 (docs/soundness/core.md).
@@ -6,8 +6,8 @@ Lemma C5 (docs/soundness/core.md).
 
 import numpy as np
 
-from mechverify.kernel.core.accuracy import Counts, decide, surely_wrong
 from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.counts import Counts, decide, surely_wrong
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader

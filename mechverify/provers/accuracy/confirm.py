@@ -3,8 +3,8 @@
 import time
 
 from mechverify.certificate.write import write
-from mechverify.kernel.core.accuracy import Counts
 from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.core.float64 import Float64
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Findings, united

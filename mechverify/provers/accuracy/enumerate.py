@@ -8,11 +8,11 @@ from math import inf
 import numpy as np
 
 from mechverify.certificate.write import Proof
-from mechverify.kernel.core.accuracy import Counts, decide
+from mechverify.kernel.core.counts import Counts, decide
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.core.evaluate import Evaluation, batch_size
-from mechverify.provers.accuracy.falsify import BATCH, CLOSE, KEEP, Margins
+from mechverify.provers.accuracy.falsify import BATCH, CLOSE, KEEP, Margins, margins_of
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence
 from mechverify.provers.base import Budget
 
@@ -58,7 +58,7 @@ def enumerated(problem: AccuracyProblem, budget: Budget, most: int, each: float,
     """Torch says which inputs are right, and the kernel of those that lead, or fall short, by no more than `near`;
     `each` is what its check of one takes, in seconds. It stops at `most` inputs, when the budget is spent, or when what
     was run settles the claim."""
-    domain, margins, size = problem.domain, Margins(problem), problem.domain.size
+    domain, margins, size = problem.domain, margins_of(problem), problem.domain.size
     done: list[Domain] = []
     wrong_ones: list[np.ndarray] = []
     right = wrong = ran = 0
@@ -106,12 +106,12 @@ def _tried(problem: AccuracyProblem) -> tuple[float, float]:
     """How many seconds the kernel takes for one input, about, and how large a lead is far more than its enclosures are
     wide, by some inputs. Raises Rejected where it can't run the model."""
     claim, rng = problem.claim, np.random.default_rng(0)
-    count = min(TRIAL, batch_size(claim.graph, [claim.output, claim.target]))
+    count = min(TRIAL, batch_size(claim.graph, claim.judged))
     some = np.stack([rng.choice(np.array(ids), count) for ids in problem.domain.tokens], -1)
     began = time.monotonic()
     with np.errstate(all="ignore"):
-        logits = Evaluation(claim.graph, claim.weights, problem.job.model, some)[claim.output]
-    width = float(np.max(logits.rad))
+        value = Evaluation(claim.graph, claim.weights, problem.job.model, some)[claim.output]
+    width = float(np.max(value.rad))
     return (time.monotonic() - began) / count, max(CLOSE, WIDE * width) if np.isfinite(width) else inf
 
 

@@ -1,10 +1,13 @@
 """Look for wrong inputs before trying to prove that there are none (or few)."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
 from mechverify.graph.run import TorchRunner
-from mechverify.kernel.core.accuracy import decide, surely_wrong
+from mechverify.kernel.core.accuracy import AccuracyClaim
+from mechverify.kernel.core.counts import decide, surely_wrong
 from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.provers.accuracy.problem import AccuracyProblem, Evidence
 from mechverify.provers.base import Budget
@@ -22,7 +25,7 @@ def falsify(problem: AccuracyProblem, budget: Budget, seed: int = 0) -> Evidence
     margins. The model runs in torch; which inputs are wrong is the kernel's word, so that they are the same
     whatever the number of threads."""
     rng = np.random.default_rng(seed)
-    margins = Margins(problem)
+    margins = margins_of(problem)
     allowed = [np.array(ids) for ids in problem.domain.tokens]
     inputs, margin = [], []
     every = problem.domain.size <= SAMPLES
@@ -82,16 +85,36 @@ def _surely_wrong(problem: AccuracyProblem, one: np.ndarray) -> bool:
 
 
 class Margins:
-    """logit[target] - largest other logit - the claim's margin, in float64, rounded to a grid far coarser than its
-    rounding errors, so that ties are broken by position; -inf where the target is no output."""
+    """By how much an input is right: in float64, rounded to a grid far coarser than its rounding errors, so that ties
+    are broken by position; -inf where nothing could make it right."""
 
     def __init__(self, problem: AccuracyProblem):
-        self.claim = problem.claim
+        self.claim: Any = problem.claim
         self.run = TorchRunner(problem.claim.graph, problem.claim.weights, torch.float64)
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
         parts = [self._batch(inputs[i : i + BATCH]) for i in range(0, len(inputs), BATCH)]
         return np.concatenate(parts) if parts else np.zeros(0)
+
+    def _batch(self, inputs: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def winner(self, inputs: np.ndarray) -> np.ndarray:
+        """Of wrong inputs, the output that beats the right one, where there are several."""
+        return np.zeros(len(inputs), np.int64)
+
+
+class Values(Margins):
+    """Of a claim Share: the number that its condition is compiled to."""
+
+    def _batch(self, inputs: np.ndarray) -> np.ndarray:
+        value = self.run.real(self.claim.output, inputs).reshape(len(inputs))
+        return (torch.round(value / GRID) * GRID).numpy()
+
+
+class Leads(Margins):
+    """Of a claim Accuracy: logit[target] - largest other logit - the claim's margin; -inf where the target is no
+    output."""
 
     def _others(self, inputs: np.ndarray):
         logits = self.run.real(self.claim.output, inputs).clone()
@@ -107,9 +130,12 @@ class Margins:
         return torch.where(possible, margin, -torch.inf).numpy()
 
     def winner(self, inputs: np.ndarray) -> np.ndarray:
-        """The output that beats the target."""
         parts = [self._others(inputs[i : i + BATCH])[0].argmax(1).numpy() for i in range(0, len(inputs), BATCH)]
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def margins_of(problem: AccuracyProblem) -> Margins:
+    return Leads(problem) if isinstance(problem.claim, AccuracyClaim) else Values(problem)
 
 
 def _greedy(margins: Margins, allowed: list[np.ndarray], best: np.ndarray, budget: Budget):

@@ -1,15 +1,15 @@
-"""The provers of claims about accuracy, from cheap to dear: falsify first, then each that can, until all is known."""
+"""The provers of claims that count, from cheap to dear: falsify first, then each that can, until all is known."""
 
 from dataclasses import replace
 from fractions import Fraction
 from math import ceil
 
-from mechverify.claims.claim import Accuracy
+from mechverify.claims.claim import Accuracy, Share
 from mechverify.claims.errors import ClaimError
-from mechverify.kernel.core.accuracy import Counts
+from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
 from mechverify.provers.accuracy.enumerate import Enumerate
-from mechverify.provers.accuracy.falsify import GRID, Margins, falsify
+from mechverify.provers.accuracy.falsify import GRID, falsify, margins_of
 from mechverify.provers.accuracy.fold import Fold
 from mechverify.provers.accuracy.margin import largest_margin
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence, Findings, united
@@ -22,11 +22,11 @@ SHOWN = 16  # wrong inputs listed in a certificate, or as many as refute the cla
 PROVERS: list[Prover[AccuracyProblem, Evidence, Attempt]] = [Enumerate(limit=2**14), Fold(), Enumerate()]
 
 
-def find_accuracy(claim: Accuracy, semantics: str, budget: Budget) -> Findings:
+def find_accuracy(claim: Accuracy | Share, semantics: str, budget: Budget) -> Findings:
     """Postcondition: nothing of it was checked."""
     problem = AccuracyProblem.of(claim, semantics, budget.watch)
     evidence = falsify(problem, budget)
-    if claim.margin is None and (margin := _largest_margin(problem, evidence, budget)):
+    if isinstance(claim, Accuracy) and claim.margin is None and (margin := _largest_margin(problem, evidence, budget)):
         claim = claim.by(margin)
         problem = AccuracyProblem.of(claim, semantics, budget.watch)
     reasons: list[str] = []
@@ -46,7 +46,7 @@ def find_accuracy(claim: Accuracy, semantics: str, budget: Budget) -> Findings:
                 untried |= budget.spent()
                 reason = attempt.reason
                 if attempts[0].proof is None and attempt.wrong is not None and len(attempt.wrong):
-                    evidence = replace(evidence, wrong=attempt.wrong, rivals=Margins(problem).winner(attempt.wrong))
+                    evidence = replace(evidence, wrong=attempt.wrong, rivals=margins_of(problem).winner(attempt.wrong))
                     attempts[0] = _listed(problem, evidence)
         except Stopped:
             untried = True

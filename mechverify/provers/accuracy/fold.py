@@ -9,7 +9,8 @@ import numpy as np
 
 from mechverify.certificate.write import Proof
 from mechverify.graph.run import TorchRunner
-from mechverify.kernel.core.accuracy import Counts
+from mechverify.kernel.core.accuracy import AccuracyClaim
+from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.errors import Stopped, Unsupported
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.mechanism import add_expression
@@ -54,6 +55,8 @@ class Fold:
     name = "fold"
 
     def accepts(self, problem: AccuracyProblem, evidence: Evidence) -> str | None:
+        if not isinstance(problem.claim, AccuracyClaim):
+            return ""
         try:
             problem.partition  # noqa: B018 (building it is the test)
         except Unsupported as error:
@@ -147,7 +150,7 @@ def _aims_to_refute(problem: AccuracyProblem, evidence: Evidence) -> bool:
 def _refute(problem: AccuracyProblem, evidence: Evidence, budget: Budget, keys: list) -> Attempt:
     """Count surely wrong inputs, in the cells and for the rivals seen most often, until there are enough."""
     claim, at_least = problem.claim, problem.at_least
-    assert at_least is not None
+    assert at_least is not None and isinstance(claim, AccuracyClaim)
     graph = claim.graph.copy()
     roots = [add_expression(graph, Reader(rows, "keys")) for rows in keys]
     partition = problem.partition if keys == problem.keys else problem.partitioned(keys)

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mechverify.certificate.write import Proof, claim_document
-from mechverify.claims.claim import Accuracy
+from mechverify.claims.claim import Accuracy, Share
 from mechverify.claims.language import Row
-from mechverify.kernel.core.accuracy import AccuracyClaim, Counts
 from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.counts import CountingClaim, Counts
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
@@ -26,10 +26,10 @@ TRIALS = 16  # values that a neuron in a cell of rule fold is compared with
 
 @dataclass
 class AccuracyProblem:
-    """A claim, read exactly as the kernel reads it."""
+    """A claim Accuracy or Share, read exactly as the kernel reads it."""
 
     document: dict[str, Any]
-    claim: AccuracyClaim
+    claim: CountingClaim
     job: Job
     known: Counts | None = None  # what earlier provers found
 
@@ -42,11 +42,11 @@ class AccuracyProblem:
         return self.claim.at_least
 
     @staticmethod
-    def of(claim: Accuracy, semantics: str, watch: Watch | None = None) -> "AccuracyProblem":
+    def of(claim: Accuracy | Share, semantics: str, watch: Watch | None = None) -> "AccuracyProblem":
         """`watch` is told of the work that the search has the kernel's arithmetic do."""
         document = claim_document(claim, semantics)
         checked = read_claim(Reader(document, "claim"), claim.output.model.data)
-        assert isinstance(checked, AccuracyClaim)
+        assert isinstance(checked, CountingClaim)
         return AccuracyProblem(document, checked, Job(checked, Float64(watch=watch)))
 
     @cached_property

@@ -1,8 +1,8 @@
 """Strategy `brute`: the kernel runs the model on every input. What every other proof is shorter than."""
 
-from mechverify.kernel.core.accuracy import Counts
+from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.errors import Unsupported
-from mechverify.provers.accuracy.falsify import BATCH, CLOSE, Margins
+from mechverify.provers.accuracy.falsify import BATCH, CLOSE, margins_of
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt
 from mechverify.provers.base import Budget
 
@@ -15,7 +15,7 @@ def brute(problem: AccuracyProblem, budget: Budget) -> Attempt:
     size = problem.domain.size
     if size > LIMIT:
         raise Unsupported(f"{size:,} inputs are too many to run (limit {LIMIT:,}); restrict the domain")
-    margins, right, wrong = Margins(problem), 0, 0
+    margins, right, wrong = margins_of(problem), 0, 0
     for start in range(0, size, BATCH):
         budget.progress(f"running all {size:,} inputs", start / size)
         if budget.spent():

@@ -11,7 +11,7 @@ from mechverify.kernel.compact.chains import Peeled
 from mechverify.kernel.compact.enclosed import Enclosed
 from mechverify.kernel.compact.leads import Leads
 from mechverify.kernel.compact.rule import Family, Kept
-from mechverify.kernel.core.accuracy import Counts
+from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.counting.automaton import towards
 from mechverify.kernel.counting.recursion import sizes_by_token

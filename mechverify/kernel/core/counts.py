@@ -1,0 +1,138 @@
+"""Claims that count the inputs on which something is right: accuracy.py and share.py say what.
+
+A part of the domain is measured in units. Over token sequences a unit is one input, and bounds of its right inputs are
+exact integers.
+
+Lemmas C5, C7 (docs/soundness/core.md).
+"""
+
+import re
+from abc import abstractmethod
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from mechverify.kernel.core import domain
+from mechverify.kernel.core.claim import Claim, Evidence, Job, Theorem
+from mechverify.kernel.core.domain import Domain
+from mechverify.kernel.core.errors import OverLimit, Rejected
+from mechverify.kernel.core.evaluate import batch_size
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.semantics import Real
+
+
+class Counts(NamedTuple):
+    """The number of right inputs in a part of the domain lies between these exact integers."""
+
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, eq=False)
+class CountingClaim(Claim):
+    """At least the share `at_least` of the domain is right (None: however much). What an input must be to be right,
+    `judge` says."""
+
+    at_least: Fraction | None
+
+    in_exact: ClassVar[bool] = True
+
+    @abstractmethod
+    def judge(self, inputs: np.ndarray, model: Real) -> tuple[np.ndarray, np.ndarray]:
+        """Of inputs [number, length], two boolean arrays [number]: surely right, surely wrong (in every evaluation that
+        the semantics speaks of). Neither where rounding leaves it open."""
+
+    @property
+    @abstractmethod
+    def judged(self) -> list[int]:
+        """The nodes that `judge` evaluates."""
+
+    @property
+    def total(self) -> int:
+        """The units that the claim is about."""
+        return self.domain.size
+
+    @property
+    def everything(self) -> Counts:
+        return Counts(0, self.total)
+
+    @staticmethod
+    def unite(a: Counts, b: Counts) -> Counts:
+        return Counts(a.low + b.low, a.high + b.high)
+
+    @staticmethod
+    def meet(a: Counts, b: Counts) -> Counts:
+        both = Counts(max(a.low, b.low), min(a.high, b.high))
+        if both.low > both.high:
+            raise Rejected("two proofs of the same part contradict each other")
+        return both
+
+    def halves(self, job: Job, part: Domain, node: Reader) -> tuple[Domain, Domain]:
+        return domain.by_token(job.ar, part, node)
+
+    def conclude(self, entry: Reader, verdict: str, job: Job, proved: Counts) -> Counts:
+        stated = Counts(entry["right_at_least"].natural(), entry["right_at_most"].natural())
+        entry.close()
+        if stated.low > proved.low or stated.high < proved.high:
+            raise Rejected(f"right inputs stated: {stated.low} to {stated.high}; proved: {proved.low} to {proved.high}")
+        if verdict != "BOUNDED" and self.at_least is None:
+            raise Rejected(f"a claim without a threshold can't be {verdict}")
+        needed = 0 if self.at_least is None else self.at_least * self.total
+        if verdict == "PROVED" and stated.low < needed:
+            raise Rejected("the proved number of right inputs doesn't reach the claim's threshold")
+        if verdict == "REFUTED" and not (stated.high < needed and job.found.tokens):
+            raise Rejected("the claim is not refuted: too many inputs may be right, or none was shown to be wrong")
+        return stated
+
+    def theorem(self, common: dict[str, Any], stated: Counts, found: Evidence) -> "CountingTheorem":
+        return CountingTheorem(**common, right=stated, cells=found.cells)
+
+
+@dataclass(frozen=True, eq=False)
+class CountingTheorem(Theorem):
+    """Of `claim.total` inputs, at least `right.low` and at most `right.high` are right (the bounds that the certificate
+    states; those proved are at least as good). `tokens` are wrong inputs. `cells`: see Evidence."""
+
+    claim: CountingClaim
+    right: Counts
+    cells: list[tuple]
+
+    @property
+    def wrong(self) -> np.ndarray:
+        """Inputs [number, length] that were shown to be wrong."""
+        return self.tokens
+
+
+def decide(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two boolean arrays [inputs]: surely right, surely wrong. Neither where rounding leaves it open."""
+    step = batch_size(job.claim.graph, job.claim.judged)
+    parts = [job.claim.judge(inputs[i : i + step], job.model) for i in range(0, len(inputs), step)]
+    right, wrong = zip(*parts, strict=True)
+    return np.concatenate(right), np.concatenate(wrong)
+
+
+def surely_wrong(job: Job, inputs: np.ndarray) -> np.ndarray:
+    """As `decide` says; one by one in exact arithmetic where float64 leaves it open. Booleans [inputs]."""
+    try:
+        wrong = decide(job, inputs)[1]
+    except OverLimit:
+        raise
+    except Rejected:  # an overflow, of any of them
+        wrong = np.zeros(len(inputs), bool)
+    if not job.ar.is_exact:
+        for i in np.flatnonzero(~wrong):
+            one = inputs[i : i + 1]
+            wrong[i] = job.exactly(lambda model, one=one: job.claim.judge(one, model)[1][0])
+    return wrong
+
+
+def read_share(entry: Reader) -> Fraction | None:
+    """A threshold: null, or a fraction of at most one."""
+    if entry.value is None:
+        return None
+    parts = re.fullmatch(r"([0-9]{1,400})/([1-9][0-9]{0,399})", entry.text())
+    if parts is None or int(parts[1]) > int(parts[2]):
+        raise Rejected(f"{entry.where}: expected null or a fraction 'p/q' of at most one")
+    return Fraction(int(parts[1]), int(parts[2]))

@@ -1,0 +1,24 @@
+"""What the sentences of theorems that count inputs share: the threshold, and what was proved."""
+
+from mechverify.kernel.core.counts import CountingClaim, CountingTheorem
+from mechverify.kernel.core.words import share
+from mechverify.kernel.statement.common import Rows
+
+
+def threshold(claim: CountingClaim) -> str:
+    return "" if claim.at_least is None else f"at least {claim.at_least.numerator}/{claim.at_least.denominator}"
+
+
+def of_them(claim: CountingClaim) -> str:
+    """The threshold as the end of a claim."""
+    least = threshold(claim)
+    return f", on {least} of them" if least else ""
+
+
+def counted(theorem: CountingTheorem, what: str) -> tuple[tuple[str, str], ...]:
+    """The bounds that were proved; `what` inputs they count."""
+    rows: Rows = []
+    for number, end, up in ((theorem.right.low, "least", False), (theorem.right.high, "most", True)):
+        part = share(number, theorem.claim.total, up=up)
+        rows.append((f"{what}, at {end}", f"{number:,}  ({part} of all, rounded {'up' if up else 'down'})"))
+    return tuple(rows)
