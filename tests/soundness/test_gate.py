@@ -42,7 +42,7 @@ ALLOWED = {
     "core/accuracy.decide": BATCH,
     "core/accuracy._decide": BATCH,
     "core/ranges.enclose": "as many as the file lists inputs, whose evaluation asks",
-    "core/accuracy.surely_wrong": "as many as the file lists inputs, whose evaluation asks",
+    "core/accuracy.settle": "as many as there are inputs, whose evaluation asks",
     "core/container._known_buffer": "square like a tensor that the file holds",
     "core/elementary._blocks": "entries of a value that is there",
     "core/elementary.erf": "entries of a value that is there",

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from mechverify.graph.run import TorchRunner
-from mechverify.kernel.core.accuracy import decide, surely_wrong
+from mechverify.kernel.core.accuracy import decide, settle
 from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.provers.accuracy.problem import AccuracyProblem, Evidence
 from mechverify.provers.base import Budget
@@ -74,7 +74,7 @@ def _surely_wrong(problem: AccuracyProblem, one: np.ndarray) -> bool:
     ar = problem.job.ar
     limit, ar.limit = ar.limit, ar.work + REPLAY
     try:
-        return bool(surely_wrong(problem.job, one)[0])
+        return bool(settle(problem.job, one)[1][0])
     except (Rejected, Stopped):
         return False
     finally:
