@@ -553,6 +553,47 @@ def test_this_machine_rounds_to_nearest():
 def test_exact_numbers_may_not_grow_without_end():
     ar = Exact()
     x = ar.exact(np.array([5e-324, 1e308]))
+    for _ in range(10):
+        x = ar.mul(x, x)
+        assert max(int(v).bit_length() for v in (*x.mid, *x.rad)) <= ar.longest
     with pytest.raises(Rejected, match="bits"):
-        for _ in range(10):
-            x = ar.mul(x, x)
+        ar.add(ar.rational(Fraction(1)), x)
+
+
+@attacked
+@given(st.lists(st.tuples(numbers, st.just(0.0)), min_size=2, max_size=3), st.integers(2, 6))
+def test_long_exact_numbers_are_cut_outwards(rows, times):
+    """Points are exact as long as they may be; what has a radius is cut earlier, and holds what it stands for."""
+    ar = Exact()
+    x = drawn(ar, rows)
+    power, values = x, [number(m, x.exponent) for m in x.mid]
+    for n in range(2, times + 1):
+        power = ar.mul(power, x)
+        assert holds(ar, power, [[v**n] for v in values])
+    fine = ar.rational(Fraction(1, 3) ** 5)
+    blurred = power = ar.mul(x, fine)
+    for n in range(2, 2 * times + 1):
+        power = ar.mul(power, blurred)
+        assert holds(ar, power, [[(v / 3**5) ** n] for v in values])
+        assert max(int(v).bit_length() for v in (*power.mid, *power.rad.flat)) <= ar.long
+        assert all(power.mid[i] == 0 and power.rad[i] == 0 for i, v in enumerate(values) if v == 0)
+
+
+def test_long_points_stay_points():
+    ar = Exact()
+    x = power = ar.exact(np.array([1 + 2.0**-52, -0.1]))
+    for n in range(2, 100):
+        power = ar.mul(power, x)
+        assert spans(power) == [(number(v, x.exponent) ** n, 0) for v in x.mid]
+
+
+@attacked
+@given(st.integers(-(2**400), 2**400), st.integers(0, 2**300), st.integers(0, 3))
+def test_a_cut_ball_holds_the_ball(mid, rad, at):
+    ar = Exact()
+    x = Ball(np.array([mid, 0, 1], object), np.array([rad, 0, at], object), -at)
+    result = ar.trim(x)
+    for (low, high), (below, above) in zip(spans(x), spans(result), strict=True):
+        assert below <= low and high <= above
+    if rad == 0:
+        assert result.mid[1] == result.rad[1] == 0

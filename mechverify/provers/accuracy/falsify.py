@@ -7,7 +7,7 @@ import torch
 
 from mechverify.graph.run import TorchRunner
 from mechverify.kernel.core.accuracy import AccuracyClaim
-from mechverify.kernel.core.counts import decide, surely_wrong
+from mechverify.kernel.core.counts import decide, settle
 from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.provers.accuracy.problem import AccuracyProblem, Evidence
 from mechverify.provers.base import Budget
@@ -77,7 +77,7 @@ def _surely_wrong(problem: AccuracyProblem, one: np.ndarray) -> bool:
     ar = problem.job.ar
     limit, ar.limit = ar.limit, ar.work + REPLAY
     try:
-        return bool(surely_wrong(problem.job, one)[0])
+        return bool(settle(problem.job, one)[1][0])
     except (Rejected, Stopped):
         return False
     finally:
