@@ -319,7 +319,7 @@ def test_nothing_is_known_of_what_reads_an_operation_of_which_nothing_is_known(m
     plain = graph.add("relu", graph.add("gather", table, graph.add("tokens")))
     summed = graph.add("unread", plain, attr=0)
     after = graph.add("relu", summed)
-    reads = _reads(graph, [plain, after], Float64(float("inf")))
+    reads = _reads(graph, [plain, after], Float64(float("inf")), {})
     assert (reads[plain] == np.eye(3, dtype=bool)).all() and reads[summed] is None and reads[after] is None
 
 
@@ -334,7 +334,7 @@ def test_what_a_token_changes_is_known_to_read_it():
     ], {}, [], [[0, 1]] * 3, 2)  # fmt: skip
     claim = networks.claim(net)
     nodes = [n for n, node in enumerate(claim.graph.nodes) if node.kind == "real"]
-    reads = _reads(claim.graph, nodes, Float64(float("inf")))
+    reads = _reads(claim.graph, nodes, Float64(float("inf")), {})
     every = np.array(list(np.ndindex(2, 2, 2)))
     values = evaluate(claim.graph, claim.weights, nodes, every, [])
     moved = 0
