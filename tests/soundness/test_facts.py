@@ -2,7 +2,7 @@
 form: every sample of a part must lie in the part's range, whatever multipliers and lines the witness gives.
 """
 
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from mechverify.kernel import Rejected, check
 from mechverify.kernel.core import operations
 from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.graph import Graph
@@ -19,7 +20,7 @@ from mechverify.kernel.relaxation import rule as linear
 from mechverify.kernel.relaxation.backward import Relaxed
 from mechverify.kernel.relaxation.intervals import Intervals
 from mechverify.kernel.relaxation.rule import FACTS
-from mechverify.kernel.relaxation.tables import _reads
+from mechverify.kernel.relaxation.tables import _number_of_rows, _reads, _rows
 from mechverify.kernel.statement.formula import Formulas, Listing
 from mechverify.provers.ranges.names import Called
 from tests.soundness import networks
@@ -228,6 +229,27 @@ def test_tables_hold_every_input_and_are_exact(kind):
             assert np.allclose(value.max(0), high, atol=1e-6 * np.abs(value).max() + 1e-9)
             tight += table.reads.any(1).sum()
     assert tight > 300
+
+
+def test_the_rows_hold_every_pair_of_tokens_or_every_input():
+    """Of random domains, and nothing that is no token of its position."""
+    complete = 0
+    for seed in range(200):
+        rng = np.random.default_rng([35, seed])
+        tokens = tuple(
+            tuple(sorted(rng.choice(9, rng.integers(1, 8), replace=False).tolist())) for _ in range(rng.integers(1, 6))
+        )
+        domain = Domain(tokens)
+        ids, known, whole = _rows(domain, _number_of_rows(domain))
+        assert all(set(ids[known[:, p], p]) == {*here} for p, here in enumerate(tokens))
+        if whole:
+            assert sorted(map(tuple, ids.tolist())) == sorted(product(*tokens)) and known.all()
+            complete += 1
+            continue
+        for p, q in combinations(range(len(tokens)), 2):
+            both = known[:, p] & known[:, q]
+            assert set(zip(ids[both, p], ids[both, q], strict=True)) == set(product(tokens[p], tokens[q]))
+    assert 50 < complete < 150
 
 
 def test_a_tree_of_every_kind_of_leaf_states_no_more_than_is_true():
