@@ -1,9 +1,9 @@
 """On how much of a domain a claim holds, measured: every shape of small transformer, as a captured module.
 
-    python benchmarks/shares.py [--quick]     # --quick: one shape of eleven
+    python benchmarks/shares.py [--quick] [--only shapes|models]     # --quick: one shape of eleven
 
 Exit code 1 if a target is missed. Each transformer is trained for a moment, from a seed, to say which of its tokens is
-the largest; its accuracy is proved, and compared with an enumeration in torch in float64.
+the largest; its accuracy is proved, and compared with an enumeration in torch in float64. The models: real_models.py.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from sympy import Max
 from torch import Tensor, nn
 
 from benchmarks.board import Board
+from benchmarks.real_models import models
 from mechverify import Accuracy, capture, prove, tokens
 
 VOCAB, LENGTH, WIDTH = 8, 4, 16
@@ -120,13 +121,18 @@ def shapes(board: Board, quick: bool) -> None:
     board.row("every shape: the slowest, seconds", f"under {SECONDS:g}", round(slowest, 2), slowest < SECONDS)
 
 
+PARTS = {"shapes": shapes, "models": models}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer shapes, and nothing kept")
+    parser.add_argument("--only", choices=PARTS, help="one part of the table, and nothing kept")
     options = parser.parse_args()
     board = Board("shares")
-    shapes(board, options.quick)
-    return board.finish("shares", quick=options.quick)
+    for name in [options.only] if options.only else PARTS:
+        PARTS[name](board, options.quick)
+    return board.finish("shares", quick=options.quick or options.only is not None)
 
 
 if __name__ == "__main__":

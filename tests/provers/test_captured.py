@@ -113,6 +113,21 @@ def test_the_largest_margin_on_all_inputs(x):
     assert prove(one).verdict == "REFUTED"
 
 
+def test_the_largest_margin_on_a_share_of_the_inputs(model, x):
+    """The least lead of the right ones, and of the 3 best ones, to nine digits; a bit more is too much."""
+    found = sorted(leads().tolist(), reverse=True)
+    right = sum(v > 0 for v in found)
+    for count in (right, 3):
+        share = Fraction(count, len(found))
+        outcome = prove(Accuracy(model["output"][-1], equals=Mod(sum(x), 4), over=x, at_least=share, margin="best"))
+        margin = outcome.theorem.claim.margin
+        assert outcome.verdict == "PROVED" and found[count - 1] - 2e-9 < margin < found[count - 1]
+        more = Accuracy(
+            model["output"][-1], equals=Mod(sum(x), 4), over=x, at_least=share, margin=margin + Fraction(2, 10**9)
+        )
+        assert prove(more).verdict == "REFUTED"
+
+
 def test_ties_and_targets_that_are_no_output_are_wrong(x):
     class Even(nn.Module):
         def __init__(self):

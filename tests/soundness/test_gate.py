@@ -99,7 +99,8 @@ ALLOWED = {
     "statement/ranges._coordinates": "the coordinates of the domain's box, which the file lists",
     "statement/ranges._range": "the first entries",
     "statement/common._sequences": "the vocabulary, which the file lists",
-    "relaxation/tables.Tables.__init__": "refuses more than ROOM numbers itself",
+    "relaxation/tables.Tables.__init__": "lists of what was asked for",
+    "relaxation/tables._rows": "asked for where no more than ROOM numbers come out",
     "relaxation/tables._prime": "up to the next prime, and a square root",
     "core/words.listed": "blocks of a list that is there",
 }

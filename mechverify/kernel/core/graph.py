@@ -13,6 +13,7 @@ import numpy as np
 
 from mechverify.kernel.core.meter import Meter
 from mechverify.kernel.core.operations import Node, Slice, Span, need, row_of
+from mechverify.kernel.core.operations.constants import Fixed
 from mechverify.kernel.core.operations.views import View, entries
 
 __all__ = ["MOST", "Graph", "Node", "entries"]
@@ -77,6 +78,16 @@ class Graph:
                 stack.extend(self.nodes[node].args)
         self.meter.step(len(wanted), 1, 100)
         return sorted(wanted)
+
+    def varying(self, roots: list[int]) -> list[int]:
+        """Those of `ancestors` that may differ from input to input."""
+        found: dict[int, None] = {}
+        for n in self.ancestors(roots):
+            node = self.nodes[n]
+            reading = not node.args and not isinstance(row_of(node.op), Fixed)
+            if reading or any(a in found for a in node.args):
+                found[n] = None
+        return [*found]
 
     def select(self, node: int, axis: int, index: int) -> int:
         """The slice of `node` at `index` along `axis`, pushed down to the tokens: only what the slice needs is

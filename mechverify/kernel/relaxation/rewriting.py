@@ -166,7 +166,7 @@ class Steps:
 
 class Rewriting:
     """The claim's graph with the nodes that the relaxation bounds, the roots among them, and the tables of those that
-    depend on one or two tokens (None without tokens)."""
+    depend on few tokens (None without tokens)."""
 
     def __init__(self, job: Job):
         claim = job.claim
@@ -184,7 +184,9 @@ class Rewriting:
         from mechverify.kernel.relaxation.tables import Tables  # only where there are tokens
 
         wanted = [n for n, m in roots.of.items() if m in roots.values]
-        return Tables(graph, claim.weights, self.job.model, wanted, roots.narrowed[: len(claim.where)])
+        where, output = roots.narrowed[: len(claim.where)], roots.standing[claim.output]
+        about = (output, *roots.narrowed)
+        return Tables(graph, claim.weights, self.job.model, wanted, claim.domain, about, where)
 
 
 def _average(graph: Graph, node: Node) -> tuple[int, tuple] | None:

@@ -53,8 +53,9 @@ def falsify(problem: AccuracyProblem, budget: Budget, seed: int = 0) -> Evidence
     candidates = np.concatenate([worst, candidates])
     unique = np.unique(searched[candidates], axis=0, return_index=True)[1]
     wrong = searched[candidates[np.sort(unique)[:KEEP]]]
-    least = float(searched_margin.min())
-    return Evidence(*_replay(problem, margins, wrong), accuracy, len(sampled), least)
+    least, complete = float(searched_margin.min()), every and len(sampled) == total
+    whole = sampled_margin if complete else None
+    return Evidence(*_replay(problem, margins, wrong), accuracy, len(sampled), least, whole)
 
 
 def _replay(problem: AccuracyProblem, margins: "Margins", wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -91,13 +91,15 @@ class AccuracyProblem:
 class Evidence:
     """What sampling and search saw: `wrong` [inputs, length], distinct, all replayed in the kernel's
     arithmetic, the worst first; `rivals` [inputs] the output that won (the best of those that should not); the share of
-    uniform samples right; and the least margin seen, in float64."""
+    uniform samples right; the least margin seen, in float64; and, where every input was run, the margin of each, in the
+    order of the domain."""
 
     wrong: np.ndarray
     rivals: np.ndarray
     accuracy: float
     samples: int
     least: float
+    margins: np.ndarray | None = None
 
 
 @dataclass
