@@ -99,6 +99,7 @@ ALLOWED = {
     "statement/ranges._coordinates": "the coordinates of the domain's box, which the file lists",
     "statement/ranges._range": "the first entries",
     "statement/common._sequences": "the vocabulary, which the file lists",
+    "statement/share.state": "the first wrong inputs",
     "relaxation/tables.Tables.__init__": "lists of what was asked for",
     "relaxation/tables._rows": "asked for where no more than ROOM numbers come out",
     "relaxation/tables._prime": "up to the next prime, and a square root",
