@@ -83,7 +83,7 @@ ALLOWED = {
     "counting/recursion.sizes_by_token": "as many as a layer has states, which derive bounds",
     "counting/smallest.smallest": "states times outputs, which Family.cells asks for",
     "counting/smallest.smallest_by_class": RULE,
-    "counting/nonpositive.sums": RULE,
+    "counting/sums.sums": RULE,
     "relaxation/rewriting._slice": "as many as a node has axes",
     "relaxation/softmax._differences": ASKED,
     "relaxation/softmax._quotients": "as many as a node has axes",

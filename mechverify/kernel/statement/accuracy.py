@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 
 from mechverify.kernel.core.accuracy import AccuracyTheorem
-from mechverify.kernel.core.architectures import ASSUMED
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.core.words import listed, number, share
+from mechverify.kernel.statement.assumed import ASSUMED
 from mechverify.kernel.statement.common import SHOWN, Statement, Value, common, defined, graph_of, near, values_at
 from mechverify.kernel.statement.formula import Formulas, Listing
 
