@@ -22,7 +22,7 @@ RULE = "asks, in every turn, before what a turn does"
 
 ALLOWED = {
     "about.module": "reads the kernel's own files, after the check",
-    "core/architectures.transformer": "as many as the weights have layers",
+    "core/architectures/transformer.transformer": "as many as the weights have layers",
     "core/arithmetic.points": AXES,
     "core/arithmetic.Arithmetic.contract": "the result is a node's value, or a form that was asked for",
     "core/arithmetic.Arithmetic.scatter": "an index of its operand's length; it refuses what is too large itself",
