@@ -25,7 +25,7 @@ from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import NotACertificate, Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
-from mechverify.kernel.relaxation import lines
+from mechverify.kernel.relaxation import lines, planes
 from mechverify.kernel.relaxation import rule as linear
 from mechverify.kernel.relaxation.backward import Relaxed
 from mechverify.kernel.relaxation.intervals import Intervals
@@ -484,8 +484,8 @@ def handed() -> Iterator[tuple[str, str]]:
         "hull": lambda x: lines.hull(ar, x, one),
         "hull, above": lambda x: lines.hull(ar, one, x),
         "slope": lambda x: lines.offset(ar, curve, x, upper=False),
-        "plane": lambda x: lines.plane(ar, x, one, ar.rational(Fraction(1, 2)), upper=True),
-        "mixture": lambda x: lines.plane(ar, one, one, x, upper=False),
+        "plane": lambda x: planes.plane(ar, x, one, ar.rational(Fraction(1, 2)), upper=True),
+        "mixture": lambda x: planes.plane(ar, one, one, x, upper=False),
     }
     for name, step in steps.items():
         for bad in (np.nan, np.inf, -np.inf):

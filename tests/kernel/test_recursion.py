@@ -12,7 +12,7 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.mechanism import add_expression
-from mechverify.kernel.counting import nonpositive, recursion, smallest
+from mechverify.kernel.counting import nonpositive, recursion, smallest, sums
 from mechverify.kernel.counting.automaton import derive, towards
 from tests import oracle
 from tests.kernel.test_automaton import random_rows
@@ -59,7 +59,7 @@ def test_size_smallest_and_sums():
         exact = terms[np.arange(len(layers)), accepted].sum(1)
         least = smallest.smallest(AR, layers, lambda i, t, terms=terms: terms[i, t][None, :, None], (1, 1))
         assert exact.min() - 1e-9 <= least[0, 0] <= exact.min() + 1e-9
-        total = nonpositive.sums(AR, layers, terms[..., None])
+        total = sums.sums(AR, layers, terms[..., None])
         np.testing.assert_allclose(np.sort(total[:, 0]), np.sort(exact), atol=1e-9)
 
 

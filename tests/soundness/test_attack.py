@@ -10,7 +10,7 @@ from benchmarks import attack
 from benchmarks.attack import EMBEDDED, MECHANISM, OPERATIONS, Attack, Case, Middle
 from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.operations import LISTED
-from mechverify.kernel.relaxation import lines, norms
+from mechverify.kernel.relaxation import lines, norms, planes
 from mechverify.kernel.relaxation.backward import Relaxed
 from mechverify.kernel.relaxation.operations import internal
 from tests.soundness.networks import FUNCTIONS, Network, given
@@ -64,7 +64,7 @@ MAXIMUM = Network(
 FAULTS = {
     "a line's offset": (lines, "offset", lambda old: lambda ar, c, slope, upper: tighter(
         old(ar, c, slope, upper), upper), ["tanh", "exp", "softplus", "gelu"]),
-    "a product's plane": (lines, "plane", lambda old: lambda ar, x, y, mix, upper: (
+    "a product's plane": (planes, "plane", lambda old: lambda ar, x, y, mix, upper: (
         *(p := old(ar, x, y, mix, upper))[:2], tighter(p[2], upper)), ["mul", "einsum"]),
     "a product's interval": (lines, "product", lambda old: lambda *args: narrower(old(*args)), ["mul", "einsum"]),
     "a function's interval": (lines, "image", lambda old: lambda *args: narrower(old(*args)), ["tanh", "sqrt"]),

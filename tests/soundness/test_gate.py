@@ -22,7 +22,7 @@ RULE = "asks, in every turn, before what a turn does"
 
 ALLOWED = {
     "about.module": "reads the kernel's own files, after the check",
-    "core/architectures.transformer": "as many as the weights have layers",
+    "core/architectures/transformer.transformer": "as many as the weights have layers",
     "core/arithmetic.points": AXES,
     "core/arithmetic.Arithmetic.contract": "the result is a node's value, or a form that was asked for",
     "core/arithmetic.Arithmetic.scatter": "an index of its operand's length; it refuses what is too large itself",
@@ -83,7 +83,7 @@ ALLOWED = {
     "counting/recursion.sizes_by_token": "as many as a layer has states, which derive bounds",
     "counting/smallest.smallest": "states times outputs, which Family.cells asks for",
     "counting/smallest.smallest_by_class": RULE,
-    "counting/nonpositive.sums": RULE,
+    "counting/sums.sums": RULE,
     "relaxation/rewriting._slice": "as many as a node has axes",
     "relaxation/softmax._differences": ASKED,
     "relaxation/softmax._quotients": "as many as a node has axes",

@@ -300,7 +300,7 @@ class Cell:
     def list_wrong(self) -> Counts:
         """Bounds for the wrong inputs by adding up the terms of every input for the undecided rivals; they differ
         only where rounding leaves a margin open."""
-        from mechverify.kernel.counting.nonpositive import sums  # only where a cell is listed
+        from mechverify.kernel.counting.sums import sums  # only where a cell is listed
 
         ar, rivals = self.family.ar, self.undecided
         if self.size * len(rivals) > LISTED:

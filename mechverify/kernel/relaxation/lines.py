@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball
-from mechverify.kernel.core.errors import Rejected, Unsupported
+from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.functions import Function
 
 STEEP = 2.0**-500  # below it, what bends without end at zero gets no lines
@@ -188,17 +188,3 @@ def _defined(f: Function, low: Any) -> None:
     """What is not defined is refused, whatever is known of all values of f."""
     if (f.positive and not (low > 0).all()) or (f.root and not (low >= 0).all()):
         raise Unsupported("a logarithm, root or quotient of a value that the bounds don't show to be positive")
-
-
-def plane(ar: Arithmetic, x: Ball, y: Ball, mix: Ball, upper: bool) -> tuple[Ball, Ball, Ball]:
-    """Coefficients (a, b, c) with a x + b y + c <= x y (upper: >=) on the box of x and y (McCormick 1976): a mixture,
-    by points `mix` in [0, 1], of the two planes that touch at opposite corners."""
-    one = ar.rational(Fraction(1))
-    if not ((mix.mid >= 0) & (mix.mid <= 1)).all():
-        raise Rejected("a mixture of planes lies outside [0, 1]")
-    (xl, xu), (yl, yu) = ([ar.exact(ar.lower(b)), ar.exact(ar.upper(b))] for b in (x, y))
-    first, second = ((xl, yu), (xu, yl)) if upper else ((xl, yl), (xu, yu))
-    rest = ar.sub(one, mix)
-    a, b = (ar.add(ar.mul(rest, first[i]), ar.mul(mix, second[i])) for i in (1, 0))
-    c = ar.add(ar.mul(rest, ar.mul(*first)), ar.mul(mix, ar.mul(*second)))
-    return a, b, -c

@@ -54,14 +54,14 @@ def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewr
     standing = _narrowed(graph, [root, *conditions])
     root, *narrowed = (standing[n] for n in (root, *conditions))
     order, steps = graph.ancestors([root, *narrowed]), Steps(graph)
-    new, means = steps.new, {}
+    new = steps.new
+    means: dict[int, tuple] = {}
     for n in order:
         node = graph.nodes[n]
         reserve(*node.shape, node.shape[-1] if node.op == "softmax" else 1)
         new[n] = n if node.kind == "int" else steps.node(n)
-        if node.op == "einsum" and (averaged := _average(graph, node)) is not None:
-            at, view = averaged
-            means[new[n]] = new[node.args[at]], view
+        if node.op == "einsum" and any(graph.nodes[a].op == "softmax" for a in node.args):
+            means |= _means(graph, node, n, new)
     real = [n for n in order if graph.nodes[n].kind == "real"]
     slices = {}
     for n in real:
@@ -105,12 +105,17 @@ class Steps:
             return self.add(node.op, *(self.expanded(a, node.shape) for a in args))
         if node.op == "mul":
             first, second = (self.expanded(a, node.shape) for a in args)
-            return self._product(first, second)
+            return self.product(first, second)
         if node.op == "einsum" and not self.fixed & set(args):
-            return self._contraction(node, args)
+            return self._products(node, args)
         if node.op == "select" and node.kind == "real":
             return self.add("view", args[0], attr=_slice(self.graph.nodes[args[0]].shape, *node.attr))
         return self.add(node.op, *args, attr=node.attr)  # the same operation on equal values
+
+    def _products(self, node: Node, args: list[int]) -> int:
+        from mechverify.kernel.relaxation import contraction  # only where two values that aren't fixed are contracted
+
+        return contraction.products(self, node, args)
 
     def _shares(self, node: Node, scores: int) -> int:
         from mechverify.kernel.relaxation import softmax  # only where a graph has one
@@ -137,31 +142,9 @@ class Steps:
         steps = [prod(old[i + 1 :]) if size > 1 else 0 for i, size in enumerate(old)]
         return self.add("view", n, attr=(shape, 0, (0,) * (len(shape) - len(old)) + tuple(steps)))
 
-    def _product(self, x: int, y: int, role: str = "") -> int:
+    def product(self, x: int, y: int, role: str = "") -> int:
         square = x == y and x not in self.fixed
         return self.add("power", x, attr=2, role=role) if square else self.add("mul", x, y, role=role)
-
-    def _contraction(self, node: Node, args: list[int]) -> int:
-        """Of two values that depend on the input: products of repeated entries, and a sum. Of shares p of a softmax and
-        values v: sum_i p_i v_i = c + sum_i p_i (v_i - c) for any c, which keeps the products small."""
-        first, second, result = node.attr.replace("->", ",").split(",")
-        graph, pivot = self.graph, None
-        if graph.nodes[node.args[0]].op == "softmax" and first[-1] not in result and set(first[:-1]) <= set(result):
-            pivot = self.add("pivot", *args, attr=node.attr)
-        summed = [c for c in dict.fromkeys(first + second) if c not in result]
-        sizes = dict(zip(first + second, sum((graph.nodes[a].shape for a in args), ()), strict=True))
-        letters = "".join([*result, *summed])
-        shape = tuple(sizes[c] for c in letters)
-        parts = [self.add("view", a, attr=_repeated(shape, letters, term))
-                 for a, term in zip(args, (first, second), strict=True)]  # fmt: skip
-        if pivot is not None:
-            about = self.add("view", pivot, attr=_repeated(shape, letters, result))
-            parts[1] = self.add("sub", parts[1], about, role="centred")
-        value = self._product(parts[0], parts[1], role="products")
-        if summed:
-            ones = self.ones(*(sizes[c] for c in summed))
-            value = self.add("einsum", value, ones, attr=f"{letters},{''.join(summed)}->{result}")
-        return value if pivot is None else self.add("add", value, pivot)
 
 
 class Rewriting:
@@ -189,18 +172,14 @@ class Rewriting:
         return Tables(graph, claim.weights, self.job.model, wanted, claim.domain, about, where)
 
 
-def _average(graph: Graph, node: Node) -> tuple[int, tuple] | None:
-    """If a contraction sums over a softmax's last axis: which operand it averages, and the view of that operand whose
-    last axis holds what each entry is an average of."""
-    *terms, result = node.attr.replace("->", ",").split(",")
-    for at, (weights, values) in enumerate(zip(terms, terms[::-1], strict=True)):
-        shapes = [graph.nodes[a].shape for a in node.args]
-        summed = [c for c in weights if c not in result]
-        if graph.nodes[node.args[at]].op == "softmax" and summed == [weights[-1]] and weights[-1] in values:
-            sizes = {c: n for t, s in zip(terms, shapes, strict=True) for c, n in zip(t, s, strict=True)}
-            letters = result + weights[-1]
-            return 1 - at, _repeated(tuple(sizes[c] for c in letters), letters, values)
-    return None
+def _means(graph: Graph, node: Node, n: int, new: dict[int, int]) -> dict[int, tuple]:
+    """What the rewritten node n is, if it is averages with a softmax's weights: see Rewritten."""
+    from mechverify.kernel.relaxation import contraction
+
+    if (averaged := contraction.average(graph, node)) is None:
+        return {}
+    at, view = averaged
+    return {new[n]: (new[node.args[at]], view)}
 
 
 def _slice(shape: tuple[int, ...], axis: int, index: int) -> tuple:
@@ -220,10 +199,3 @@ def _narrowed(graph: Graph, roots: list[int]) -> dict[int, int]:
         while (slimmer := graph.narrowed(new[n])) != new[n]:  # one axis after another
             new[n] = slimmer
     return new
-
-
-def _repeated(shape: tuple[int, ...], letters: str, of: str) -> tuple:
-    """The view [shape], its axes named by `letters`, of a tensor with axes `of`, constant along the others."""
-    sizes = dict(zip(letters, shape, strict=True))
-    steps = {c: prod(sizes[d] for d in of[i + 1 :]) for i, c in enumerate(of)}
-    return shape, 0, tuple(steps.get(c, 0) for c in letters)

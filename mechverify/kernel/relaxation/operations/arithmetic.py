@@ -69,7 +69,9 @@ class Mul(Elementwise):
     def back(self, known, start, n, k):
         if self.linear(known, n):
             return self.transposed(known, n, k), None
-        return known.through_product(start, n, k)
+        from mechverify.kernel.relaxation import planes  # only where neither operand is fixed
+
+        return planes.through(known, start, n, k)
 
 
 class OverRoot(Elementwise, Linear):
