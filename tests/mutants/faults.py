@@ -32,6 +32,7 @@ FUNCTIONS = "tests/kernel/test_functions.py"
 REWRITING = "tests/soundness/test_rewriting.py"
 COMPACT = "tests/soundness/test_compact.py"
 PARTS = "tests/kernel/test_parts.py"
+FORMS = "tests/kernel/test_forms.py"
 NEURONS = "tests/soundness/test_neurons.py"
 CAPTURED = "tests/soundness/test_captured.py"
 SHARES = "tests/soundness/test_shares.py"
@@ -59,9 +60,6 @@ FAULTS = [
     Fault("captured", "core/accuracy.py", "entry[\"semantics\"].one_of([\"real\"])", "entry[\"semantics\"].text()",
           CAPTURED),
     Fault("captured", "core/accuracy.py", "entry[\"graph\"], [])", "entry[\"graph\"], [(4,)])", CAPTURED),
-    Fault("captured", "core/claim.py", "    def need_known(self, rule: str) -> None:\n",
-          "    def need_known(self, rule: str) -> None:\n        return\n\n    def _unused(self, rule: str) -> None:\n",
-          CAPTURED),
     Fault("captured", "check.py", "kind = CAPTURED if", "kind = \"bounds\" if", CAPTURED),
     Fault("captured", "core/claim.py", "[\"capture\"] if self.captured", "[] if self.captured", CAPTURED),
     # core/share.py
@@ -169,12 +167,27 @@ FAULTS = [
     Fault("limit", "check.py", "if limit is not None and limit < announced:", "if False:", "tests/test_versions.py"),
     Fault("limit", "check.py", "if cost > MOST_WORK:", "if False:", "tests/test_versions.py"),
     # ratio.py
-    Fault("ratio form", "fold/ratio.py", "model.add(mixture.base, tables.align(others[0], len(node.shape)), sums)", "mixture.base",
+    Fault("ratio form", "fold/ratio.py", "model.add(x.base, self.tables.align(y.value, len(node.shape)), sums)", "x.base",
           "tests/kernel/test_ratio.py"),
-    Fault("ratio form", "fold/ratio.py", "if pattern.shape[:-1] != (1,) * (len(first) - 1):", "if False:",
-          "tests/kernel/test_ratio.py"),
-    Fault("ratio form", "fold/ratio.py", "np.flatnonzero(kept(pattern))", "np.arange(pattern.shape[-1])", "tests/kernel/test_ratio.py"),
-    Fault("ratio form", "fold/ratio.py", "lambda _: vocab[:, None])", "lambda _: vocab[::-1, None])", "tests/kernel/test_ratio.py"),
+    Fault("ratio form", "fold/ratio.py", "math.prod(node.shape[:-1]) == 1", "True", "tests/kernel/test_ratio.py"),
+    Fault("ratio form", "fold/ratio.py", "np.flatnonzero(np.broadcast_to(kept(row), row.shape).ravel())",
+          "np.arange(row.shape[-1])", "tests/kernel/test_ratio.py tests/kernel/test_forms.py"),
+    Fault("ratio form", "fold/ratio.py", "lambda _: ids[:, None])", "lambda _: ids[::-1, None])", "tests/kernel/test_ratio.py"),
+    Fault("ratio form", "fold/ratio.py", "if y.attention != x.attention:", "if False:", FORMS),
+    Fault("ratio form", "fold/ratio.py", "if z.neurons is not None or self.neurons is not None:", "if z.neurons is not None:", FORMS),
+    Fault("ratio form", "fold/ratio.py", "if not known[np.isin(at, here)].all() or not", "if not", FORMS),
+    Fault("ratio form", "fold/ratio.py", "not np.array_equal(position[order], np.arange(len(order)))", "False", FORMS),
+    Fault("ratio form", "fold/ratio.py", "not {*here.tolist()} <= {*at.tolist()}", "False", FORMS),
+    Fault("ratio form", "fold/ratio.py", "if len({*at.tolist()}) != len(at) or", "if", FORMS),
+    Fault("ratio form", "fold/ratio.py", "any(type(a) is _Table and (a.owners != NONE).any() for a in args)", "False", FORMS),
+    Fault("ratio form", "fold/ratio.py", "np.argsort(at)[np.searchsorted(np.sort(at), scores.order)]", "scores.order", FORMS),
+    Fault("ratio form", "fold/ratio.py", "if pin >= score.mid.shape[-1]:", "if False:", FORMS),
+    Fault("ratio form", "fold/owners.py", "if ((x != y) & (x != NONE) & (y != NONE)).any():", "if False:", FORMS),
+    Fault("ratio form", "fold/owners.py", "if ((x != np.expand_dims(greatest, axes)) & (x != NONE)).any():", "if False:", FORMS),
+    Fault("ratio form", "fold/owners.py", "return args[0].ravel()[entries(node.attr)]",
+          "return args[0].ravel()[np.sort(entries(node.attr), None)].reshape(node.shape)", FORMS),
+    Fault("ratio form", "fold/owners.py", 'raise Unsupported(f"the result of {node.op!r} is no table of tokens")',
+          "return np.broadcast_to(np.array(NONE), node.shape)", FORMS),
     # neurons.py, and what ratio.py, recursion.py and fold/rule.py do for it
     Fault("neurons", "fold/neurons.py", "np.where(sums >= 0, cells.heavy, cells.light)",
           "np.where(sums >= 0, cells.light, cells.heavy)", NEURONS),

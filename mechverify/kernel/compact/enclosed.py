@@ -20,7 +20,7 @@ from mechverify.kernel.compact.chains import (
     mean_row,
     product,
 )
-from mechverify.kernel.compact.parts import PartsForm, parts_form
+from mechverify.kernel.compact.parts import PartsForm, output_parts
 from mechverify.kernel.core.arithmetic import Ball, points
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.domain import Domain
@@ -38,8 +38,7 @@ class Enclosed:
 
     def __init__(self, job: Job, domain: Domain, peeled: Peeled | None, mean: bool):
         claim, self.ar = job.claim, job.ar
-        claim.need_known("compact")
-        self.form: PartsForm = parts_form(claim.graph, claim.weights, job.model, claim.output)
+        self.form: PartsForm = job.once(output_parts)
         self.values, self.outputs, self.margin = claim.graph.values, claim.outputs, claim.margin
         self.vocab = len(self.values)
         self._running: dict[bool, Ball] = {}

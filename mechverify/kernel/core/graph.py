@@ -122,3 +122,14 @@ class Graph:
             return node
         _, (operand,), attr = row.narrowed(self, n.args[0], n.attr)
         return self.add("view", self.select(*operand) if type(operand) is tuple else operand, attr=attr)
+
+    def slim(self, roots: list[int]) -> dict[int, int]:
+        """For `roots` and all that they depend on, nodes of equal values, in which views of one slice of a value
+        compute that slice alone."""
+        new: dict[int, int] = {}
+        for n in self.ancestors(roots):
+            node = self.nodes[n]
+            new[n] = self.add(node.op, *(new[a] for a in node.args), attr=node.attr)
+            while (slimmer := self.narrowed(new[n])) != new[n]:  # one axis after another
+                new[n] = slimmer
+        return new

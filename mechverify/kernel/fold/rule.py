@@ -33,7 +33,7 @@ from mechverify.kernel.counting import recursion
 from mechverify.kernel.counting.automaton import derive, towards
 from mechverify.kernel.counting.smallest import smallest
 from mechverify.kernel.fold.factors import Factors
-from mechverify.kernel.fold.ratio import ratio_form
+from mechverify.kernel.fold.ratio import RatioForm, ratio_form
 
 if TYPE_CHECKING:
     from mechverify.kernel.fold.neurons import Reach
@@ -71,6 +71,15 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
     return Counts(right_min, right_max + domain.size - covered)  # `only`: nothing is said of other classes
 
 
+def output_form(job: Job) -> RatioForm:
+    """The claim's output as a ratio form; it computes no more of the model than it needs."""
+    claim, graph = job.claim, job.claim.graph
+    if any(graph.nodes[n].op == "view" for n in graph.ancestors([claim.output])):
+        graph = job.further()
+        return ratio_form(graph, claim.weights, job.model, graph.slim([claim.output])[claim.output])
+    return ratio_form(graph, claim.weights, job.model, claim.output)
+
+
 def _cells(entry: Reader) -> dict[tuple, tuple]:
     """(query token, class) -> how to count: (groups, or None to list the cell; the group of one rival that
     counts the surely wrong, or None)."""
@@ -96,8 +105,7 @@ class Partition:
     def __init__(self, job: Job, domain: Domain, keys: Sequence[Reader], trials: int | None = None):
         self.domain, self.trials = domain, trials
         self.job, self.ar, claim = job, job.ar, job.claim
-        claim.need_known("fold")
-        self.form = ratio_form(claim.graph, claim.weights, job.model, claim.output)
+        self.form = job.once(output_form)
         self.exponentials = exp_parts(self.ar, self.form.score)  # mantissas and exponents: nothing underflows yet
         self.queries = domain.tokens[self.form.pin]
         graph = job.further()

@@ -51,7 +51,7 @@ def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewr
     """Nodes with the same values over the reals, made of: input, tokens, weight, constant, pi, gather, number, pick,
     view, concat, add, sub, mul, over_root, einsum with a fixed operand, power, functions, pivot (any constants), and
     integers. Operands of add, sub and mul have the same shape."""
-    standing = _narrowed(graph, [root, *conditions])
+    standing = graph.slim([root, *conditions])
     root, *narrowed = (standing[n] for n in (root, *conditions))
     order, steps = graph.ancestors([root, *narrowed]), Steps(graph)
     new = steps.new
@@ -187,15 +187,3 @@ def _slice(shape: tuple[int, ...], axis: int, index: int) -> tuple:
     steps = [prod(shape[i + 1 :]) for i in range(len(shape))]
     offset = index * steps.pop(axis)
     return shape[:axis] + shape[axis + 1 :], offset, tuple(steps)
-
-
-def _narrowed(graph: Graph, roots: list[int]) -> dict[int, int]:
-    """For `roots` and all that they depend on, nodes of equal values, in which views of one slice of a value compute
-    that slice alone."""
-    new: dict[int, int] = {}
-    for n in graph.ancestors(roots):
-        node = graph.nodes[n]
-        new[n] = graph.add(node.op, *(new[a] for a in node.args), attr=node.attr)
-        while (slimmer := graph.narrowed(new[n])) != new[n]:  # one axis after another
-            new[n] = slimmer
-    return new

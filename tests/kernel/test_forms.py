@@ -1,0 +1,99 @@
+"""Any graph of the operations table, read as a ratio form: refused, or right on every input."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from mechverify.kernel.core.errors import Unsupported
+from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.semantics import Real
+from mechverify.kernel.fold.ratio import RatioForm, ratio_form
+from tests.kernel.attention import Maker
+
+READ = [
+    "tokens",
+    "places",
+    "query",
+    "keys",
+    "values",
+    "product",
+    "all",
+    "applied",
+    "swapped",
+    "boxed",
+    "backwards",
+    "others",
+    "sliced",
+    "flipped",
+    "divided",
+    "biased",
+    "scaled",
+    "column",
+    "some",
+    "asked",
+    "constant",
+    "residual",
+    "minus",
+    "less",
+    "neurons",
+    "turned",
+    "twice",
+    "mean",
+    "matrix",
+    "spread",
+    "wide",
+]
+NEVER = ["two", "number", "summed", "first", "multiplied", "square", "inner"]
+
+
+def output(form: RatioForm, ids: np.ndarray) -> np.ndarray:
+    """What the form says of one input, by its definition."""
+
+    def of(a: np.ndarray) -> np.ndarray:
+        return a[ids[form.pin] if len(a) > 1 else 0]
+
+    places, read = np.arange(form.attended), ids[: form.attended]
+    factors = np.exp(of(form.score.mid)[read, places] * 2.0**form.score.exponent)
+    shares = factors / factors.sum()
+
+    def mixed(base, value) -> np.ndarray:
+        rows = of(value.mid)[read, places] * 2.0**value.exponent
+        return of(base.mid)[0] * 2.0**base.exponent + np.tensordot(shares, rows, 1)
+
+    total = mixed(form.base, form.value)
+    if form.neurons is not None:
+        base, value, coefficient = form.neurons
+        weights = of(coefficient.mid)[0] * 2.0**coefficient.exponent
+        total = total + np.tensordot(np.maximum(mixed(base, value), 0), weights, 1)
+    return total
+
+
+@pytest.mark.parametrize("start", range(0, 4_000, 500))
+def test_a_random_graph_is_refused_or_right_on_every_input(start):
+    read = 0
+    for seed in range(start, start + 500):
+        made = Maker(seed).made()
+        try:
+            form = ratio_form(made.graph, made.weights, Real(Float64()), made.output)
+        except Unsupported:
+            continue
+        read += 1
+        for ids, value in zip(*made.values(), strict=True):
+            assert output(form, ids) == pytest.approx(value, rel=1e-9, abs=1e-9), (seed, made.parts)
+    assert read > 50
+
+
+def test_every_stage_of_the_form_is_read_and_what_mixes_positions_never():
+    found: Counter[str] = Counter()
+    for seed in range(4_000):
+        maker = Maker(seed)
+        made = maker.made()
+        try:
+            ratio_form(made.graph, made.weights, Real(Float64()), made.output)
+        except Unsupported:
+            continue
+        if maker.n > 1:
+            found.update(made.parts)
+    assert {*READ} <= {*found}, {*READ} - {*found}
+    assert not {*NEVER} & {*found}, found
