@@ -30,6 +30,7 @@ RULES: dict[str, dict[str, Rule]] = {
         "open": Rule("replay.inputs", "leave_open"),
         "fold": Rule("fold.rule"),
         "compact": Rule("compact.rule"),
+        "ratios": Rule("ratios.rule"),
     },
     "bounds": {
         "point": Rule("replay.points", "point"),
@@ -38,7 +39,7 @@ RULES: dict[str, dict[str, Rule]] = {
         "cut": Rule("cut.rule", nested=True),
     },
 }
-OLD = {"relaxation": ("interval", "linear", "farkas"), "open": ()}  # names before format version 5
+OLD = {"relaxation": ("interval", "linear", "farkas"), "open": (), "ratios": ()}  # names before format version 5
 
 
 def rules(kind: str, old: bool) -> dict[str, Rule]:

@@ -13,13 +13,14 @@ from mechverify.provers.accuracy.falsify import GRID, Margins, falsify
 from mechverify.provers.accuracy.fold import Fold
 from mechverify.provers.accuracy.margin import largest_margin
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence, Findings, united
+from mechverify.provers.accuracy.ratios import Ratios
 from mechverify.provers.accuracy.strategies import chosen
 from mechverify.provers.base import Budget, Prover, failure
 
 SHOWN = 16  # wrong inputs listed in a certificate, or as many as refute the claim
 
 # Enumeration decides a small domain; it is also the last resort, for as many inputs as there is time for.
-PROVERS: list[Prover[AccuracyProblem, Evidence, Attempt]] = [Enumerate(limit=2**14), Fold(), Enumerate()]
+PROVERS: list[Prover[AccuracyProblem, Evidence, Attempt]] = [Enumerate(limit=2**14), Fold(), Ratios(), Enumerate()]
 
 
 def find_accuracy(claim: Accuracy, semantics: str, budget: Budget) -> Findings:
