@@ -121,3 +121,20 @@ def test_two_layers_are_refused():
     weights, graph, _, output = build(np.random.default_rng(2), 2, vocab=3, length=3, layers=2)
     with pytest.raises(Unsupported):
         sum_of_ratios(graph, weights, Real(Float64()), output)
+
+
+def test_a_token_as_a_number_is_refused():
+    """Its table would be that of another position's token."""
+    weights, graph, _, output = build(np.random.default_rng(3), 2, vocab=3, length=3, heads=2)
+    number = graph.add("number", graph.add("value", attr=0))
+    with pytest.raises(Unsupported, match="value"):
+        sum_of_ratios(graph, weights, Real(Float64()), graph.add("add", output, number))
+
+
+def test_all_rows_of_a_pattern_together_are_refused():
+    """Scores whose both axes depend on tokens of their own."""
+    weights, graph, sites, output = build(np.random.default_rng(4), 2, vocab=3, length=3, heads=1)
+    row = graph.add("constant", attr=((3,), (1.0, 1.0, 1.0)))
+    rows = graph.add("einsum", sites["logits"], row, attr="jd,j->d")
+    with pytest.raises(Unsupported, match="mixes the tokens"):
+        sum_of_ratios(graph, weights, Real(Float64()), graph.add("add", output, rows))

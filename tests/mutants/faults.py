@@ -40,7 +40,7 @@ RATIOS = "tests/soundness/test_ratios.py"
 FAULTS = [
     # ratios/form.py
     Fault("sum of ratios", "ratios/form.py", "lambda _: vocab[:, None])", "lambda _: vocab[::-1, None])", SUMS),
-    Fault("sum of ratios", "ratios/form.py", "masks[head])\n        place", "masks[head] | True)\n        place", SUMS),
+    Fault("sum of ratios", "ratios/form.py", "_Ratio(score, whole.map(place), masks[head])", "_Ratio(score, whole.map(place), masks[head] | True)", SUMS),
     Fault("sum of ratios", "ratios/form.py", "_Sum(tables.align(a.value, len(node.shape)), [])", "_Sum(total.base, [])", SUMS),
     Fault("sum of ratios", "ratios/form.py", "if node.kind == \"int\" or node.op == \"input\":", "if False:", SUMS),
     Fault("sum of ratios", "ratios/form.py", "if len(letters) == 1 and letters <= set(result):", "if letters & set(result):", SUMS),

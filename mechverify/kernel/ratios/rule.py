@@ -106,13 +106,6 @@ class Family:
         self.impossible = not 0 <= self.right < outputs
         self.rivals = np.array([t for t in range(outputs) if t != self.right], int)
 
-    @cached_property
-    def lead(self) -> Lead:
-        """Of the right output over every other: base [q or 1, out], value [heads, q or 1, vocab, length, out]."""
-        ar, margin = self.ar, self.partition.job.claim.margin
-        base, value = (ar.sub(x.map(lambda a: a[..., self.right, None]), x) for x in (self.form.base, self.form.value))
-        return Lead(ar.sub(base, ar.rational(margin)) if margin else base, value)
-
     def cell(self, query: int) -> "Cell":
         return Cell(self, query, recursion.pin(self.layers, self.form.pin, query))
 
@@ -201,10 +194,17 @@ class Cell:
         return Box(self.ar, self.layers, tokens, self.ar.where(alive, factor, zero), form.pin)
 
     def lead(self, rivals: Sequence[int] | np.ndarray) -> Lead:
-        base, value = self.family.lead
+        """Of the right output over each of the rivals."""
+        ar, right, some = self.ar, self.family.right, np.asarray(rivals, int)
+        (base, value), tokens = (self.family.form.base, self.family.form.value), self.box.tokens
         row, deep = (self.query if n > 1 else 0 for n in (len(base.mid), value.mid.shape[1]))
-        tokens, some = self.box.tokens, np.asarray(rivals, int)
-        return Lead(base.map(lambda a: a[row, some]), value.map(lambda a: a[:, deep, tokens][..., some]))
+        base = base.map(lambda a: a[row])
+        value = value.map(lambda a: a[:, deep, tokens])
+        base, value = (
+            ar.sub(x.map(lambda a: a[..., right, None]), x.map(lambda a: a[..., some])) for x in (base, value)
+        )
+        margin = self.family.partition.job.claim.margin
+        return Lead(ar.sub(base, ar.rational(margin)) if margin else base, value)
 
     def expansion(self, point: Sequence[int], rivals: Sequence[int] | np.ndarray, upper: bool = False) -> Expansion:
         """Of the lead over some rivals; `upper`: of the negated one."""

@@ -2,7 +2,7 @@
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,51 +10,63 @@ import numpy as np
 
 from mechverify.kernel.core.accuracy import Counts
 from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
+from mechverify.kernel.counting.automaton import Layer
 from mechverify.kernel.ratios.linear import Box, Lead
-from mechverify.kernel.ratios.rule import LISTED, Cell, Partition
+from mechverify.kernel.ratios.rule import LISTED, Cell, Family, Partition
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence
 from mechverify.provers.base import Budget
 
 ROUNDS = 4  # of the search for the least lead
 EXPANSIONS = 6  # points of a cell
 COARSE, FINE = 2**10, 2**13  # steps of a counting grid
-CHEAP = 2**16  # inputs times rivals times heads: a cell to list in any case
-APART = 8  # rivals that are counted one by one
 NEAR = 0.2  # of the largest factor: tokens that are cut by
 GAP = 1e-6  # share of the domain left between the bounds at which refining stops
-DEEP = 2  # cuts within each other
+DEEPEST = 2  # cuts within each other
 
 
 @dataclass
 class _Part:
-    """A cell, or a part of one, with the witness so far; `parts` once it is cut."""
+    """A cell, or a part of one, and what is known of it: the witness so far and the bounds that it gives."""
 
-    cell: Cell
+    family: Family
+    query: int
+    layers: list[Layer]
+    size: int
     depth: int
     wrong: Counts
-    undecided: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    efforts: int = 0
+    undecided: list[int] = field(default_factory=list)  # rivals
     points: list[list[int]] = field(default_factory=list)
-    own: dict[int, int] = field(default_factory=dict)  # the point of a rival's least lead
+    around: dict[int, int] = field(default_factory=dict)  # the point of a rival's least lead
     groups: list | None = field(default_factory=list)
     certain: list | None = None
-    cut: tuple[list[int], list[int]] | None = None
+    cut: dict[str, list[int]] | None = None
     parts: list["_Part"] = field(default_factory=list)
-    tried: int = 0
 
-    def entry(self) -> Any:
-        if self.cut is not None:
-            return {"cut": dict(zip(("positions", "tokens"), self.cut, strict=True)),
-                    "parts": [p.entry() for p in self.parts]}  # fmt: skip
-        if self.wrong == Counts(0, self.cell.size):
-            return None
-        return {"points": self.points, "groups": self.groups, "certain": self.certain}
+    @staticmethod
+    def of(cell: Cell, depth: int = 0) -> "_Part":
+        return _Part(cell.family, cell.query, cell.layers, cell.size, depth, Counts(0, cell.size))
+
+    @property
+    def cell(self) -> Cell:
+        """Made anew: its tables are large."""
+        return Cell(self.family, self.query, self.layers)
 
     @property
     def bounds(self) -> Counts:
-        if self.cut is None:
-            return self.wrong
-        each = [p.bounds for p in self.parts]
+        each = [p.bounds for p in self.parts] if self.parts else [self.wrong]
         return Counts(sum(w.low for w in each), sum(w.high for w in each))
+
+    @property
+    def gap(self) -> int:
+        return self.wrong.high - self.wrong.low
+
+    def entry(self) -> Any:
+        if self.parts:
+            return {"cut": self.cut, "parts": [p.entry() for p in self.parts]}
+        if self.wrong == Counts(0, self.size):
+            return None
+        return {"points": self.points, "groups": self.groups, "certain": self.certain}
 
 
 class Ratios:
@@ -80,100 +92,121 @@ class Ratios:
 
 
 def bounded(problem: AccuracyProblem, budget: Budget) -> Attempt:
-    """Both bounds of the right inputs: every cell once, then the widest gaps again while there is time. Raises
-    Unsupported where the output is no sum of ratios."""
-    partition = Partition(problem.job, problem.domain, [])
-    families = [*partition.families()]
-    total = sum(len(family.sizes) for family in families)
+    """Both bounds of the right inputs: the widest gap first, while there is time. Raises Unsupported where the output
+    is no sum of ratios."""
+    size, wrong = problem.domain.size, 0  # of classes that are no output
     cells: list[_Part] = []
-    impossible = 0
+    for family in Partition(problem.job, problem.domain, []).families():
+        if family.impossible:
+            wrong += sum(family.sizes.values())
+        else:
+            cells += [_Part.of(family.cell(query)) for query in family.sizes]
+    _narrow(cells, budget, GAP * size)
+    bounds = Counts(wrong + sum(c.bounds.low for c in cells), wrong + sum(c.bounds.high for c in cells))
+    rows = [[c.query, list(c.family.key), c.entry()] for c in cells]
+    proof = {"rule": "ratios", "keys": [], "cells": [row for row in rows if row[2] is not None]}
+    return Attempt(proof, Counts(size - bounds.high, size - bounds.low))
+
+
+def _narrow(cells: list[_Part], budget: Budget, enough: float) -> None:
+    """One effort after the other at the part with the widest gap, until all gaps together are at most `enough`."""
+    waiting = [(-part.gap, i, part) for i, part in enumerate(cells)]
+    heapq.heapify(waiting)
+    number, gap, whole = len(waiting), sum(part.gap for part in cells), max(sum(c.size for c in cells), 1)
+    while waiting and gap > enough and not budget.spent():
+        budget.progress(f"bounding {len(waiting):,} cells, {gap / whole:.2g} of the inputs open", 1 - gap / whole)
+        _, _, part = heapq.heappop(waiting)
+        before = part.gap
+        try:
+            left = _effort(part, budget)
+        except Stopped:
+            break
+        bounds = part.bounds
+        gap -= before - (bounds.high - bounds.low)
+        for p in left:
+            heapq.heappush(waiting, (-p.gap, number, p))
+            number += 1
+
+
+def _effort(part: _Part, budget: Budget) -> list[_Part]:
+    """Points, then a list or a cut, then counts. The parts that can be improved further."""
+    cell = part.cell
+    part.efforts += 1
     try:
+        if part.efforts == 1:
+            found = least_leads(cell.box, cell.lead(cell.rivals))
+            with budget.rehearsing():
+                return _expand(part, cell, *found)
         with budget.rehearsing():
-            for family in families:
-                budget.progress(f"cells of mechanism value {family.key[0]}", len(cells) / max(total, 1))
-                if family.impossible:
-                    impossible += sum(family.sizes.values())
-                    continue
-                for query in family.sizes:
-                    if budget.spent():
-                        raise Stopped
-                    cells.append(first_look(family.cell(query)))
-    except Stopped:
-        pass
-    refine(cells, budget, GAP * problem.domain.size)
-    size, wrong = problem.domain.size, [c.bounds for c in cells]
-    seen = sum(c.cell.size for c in cells) + impossible
-    right = Counts(
-        sum(c.cell.size - w.high for c, w in zip(cells, wrong, strict=True)),
-        size - impossible - sum(w.low for w in wrong),
-    )
-    assert seen <= size
-    rows = [[c.cell.query, list(c.cell.family.key), c.entry()] for c in cells]
-    rows = [row for row in rows if row[2] is not None]
-    return Attempt({"rule": "ratios", "keys": [], "cells": rows}, right)
-
-
-def first_look(cell: Cell, depth: int = 0) -> _Part:
-    """Expansions around the inputs of the least leads, until all rivals are decided or nothing more is."""
-    part = _Part(cell, depth, Counts(0, cell.size))
-    if not cell.size:
-        return part
-    rivals = cell.rivals
-    try:
-        inputs, leads = least_leads(cell.box, cell.lead(rivals))
-        order = np.argsort(leads, kind="stable")
-        left = np.ones(len(rivals), bool)
-        for i in order:
-            if len(part.points) >= EXPANSIONS:
-                break
-            if not left[i]:
-                continue
-            part.own[int(rivals[i])] = len(part.points)
-            part.points.append(inputs[:, i].tolist())
-            at = np.flatnonzero(left)
-            left[at] = np.isin(rivals[at], cell.undecided(part.points[-1], rivals[at]))
-            if not left.any():
-                part.wrong, part.groups = Counts(0, 0), []
-                return part
-        part.undecided = rivals[left]
-        for i in np.flatnonzero(left):  # each is counted around its own least lead
-            if int(rivals[i]) not in part.own:
-                part.own[int(rivals[i])] = len(part.points)
-                part.points.append(inputs[:, i].tolist())
-        _first_count(part)
+            if part.efforts == 2 and part.depth < DEEPEST and (cut := _near(part, cell)) is not None:
+                parts = [_Part.of(c, part.depth + 1) for c in cell.parts(**cut)]
+                left = [q for p in parts if p.size for q in _effort(p, budget)]
+                part.cut, part.parts = cut, parts
+                return left
+            _count(part, cell, COARSE)
+            _count(part, cell, FINE)
     except Stopped:
         raise
-    except Rejected:
-        part.points = []
-    return part
+    except Rejected:  # say, weights so large that enclosures overflow: nothing is said of the cell
+        part.points, part.groups, part.certain, part.wrong = [], [], None, Counts(0, part.size)
+    return []
 
 
-def _first_count(part: _Part) -> None:
-    cell = part.cell
-    if cell.size * len(part.undecided) * len(cell.box.factor.mid) <= CHEAP:
+def _expand(part: _Part, cell: Cell, inputs: np.ndarray, leads: np.ndarray) -> list[_Part]:
+    """Expansions around the inputs [length, rivals] of the least `leads` [rivals], until all rivals are decided or
+    nothing more is; then a list, of a cell that is small."""
+    rivals = left = cell.rivals
+    for i in np.argsort(leads, kind="stable"):
+        if len(part.points) >= EXPANSIONS:
+            break
+        if rivals[i] in left:
+            _point(part, int(rivals[i]), inputs[:, i])
+            left = cell.undecided(part.points[-1], left)
+    part.undecided = left.tolist()
+    if not part.undecided:
+        part.wrong = Counts(0, 0)
+        return []
+    if cell.size * len(cell.box.factor.mid) <= LISTED:
         part.groups, part.wrong = None, cell.listed(part.undecided)
-        return
-    _count(part, COARSE)
+        return []
+    for t, point in zip(rivals.tolist(), inputs.T, strict=True):
+        if t in part.undecided and t not in part.around:  # each is counted around its own least lead
+            _point(part, t, point)
+    return [part]
 
 
-def _count(part: _Part, grid: int) -> None:
-    """Every undecided rival by itself, around its own point."""
-    groups, lost = [], 0
-    for t in part.undecided.tolist():
-        group = part.own[t], _step(part.cell, part.points[part.own[t]], t, grid), [t]
-        lost += part.cell.lost(part.points[group[0]], *group[1:])
-        groups.append([*group])
-        if lost >= part.cell.size:
+def _point(part: _Part, rival: int, point: np.ndarray) -> None:
+    part.around[rival] = len(part.points)
+    part.points.append(point.tolist())
+
+
+def _count(part: _Part, cell: Cell, grid: int) -> None:
+    """Every undecided rival by itself, around its own point; and for sure, the one that most are lost to."""
+    groups, counts = [], []
+    for t in part.undecided:
+        group = [part.around[t], _step(cell, part.points[part.around[t]], t, grid, upper=False), [t]]
+        counts.append(_lost(part, cell.lost, group))
+        groups.append(group)
+        if sum(counts) >= part.size:
             return
-    if lost < part.wrong.high:
-        part.groups, part.wrong = groups, Counts(part.wrong.low, lost)
+    if sum(counts) < part.wrong.high:
+        part.groups, part.wrong = groups, Counts(part.wrong.low, sum(counts))
+    worst = part.undecided[int(np.argmax(np.array(counts, float)))]
+    certain = [part.around[worst], _step(cell, part.points[part.around[worst]], worst, grid, upper=True), [worst]]
+    low = _lost(part, cell.surely_lost, certain)
+    if low > part.wrong.low:
+        part.certain, part.wrong = certain, Counts(low, part.wrong.high)
 
 
-def _step(cell: Cell, point: Sequence[int], rival: int, grid: int, upper: bool = False) -> int:
+def _lost(part: _Part, count: Callable[[Sequence[int], int, Sequence[int]], int], group: list) -> int:
+    point, step, rivals = group
+    return count(part.points[point], step, rivals)
+
+
+def _step(cell: Cell, point: Sequence[int], rival: int, grid: int, upper: bool) -> int:
     """The exponent of a step such that the sums that can still be undecided span about `grid` steps."""
-    form = cell.linear(point, [rival], upper)
-    raw = cell.ar.approximate(form.terms)[..., 0].T
-    terms = -raw if upper else raw
+    terms = cell.ar.approximate(cell.linear(point, [rival], upper).terms)[..., 0].T
+    terms = -terms if upper else terms
     alive = [cell.box.index[np.concatenate([tokens for tokens, _ in layer.groups])] for layer in cell.layers]
     low = np.array([terms[i, tokens].min() for i, tokens in enumerate(alive)])
     high = np.array([terms[i, tokens].max() for i, tokens in enumerate(alive)])
@@ -182,65 +215,16 @@ def _step(cell: Cell, point: Sequence[int], rival: int, grid: int, upper: bool =
     return math.frexp(step)[1] if math.isfinite(step) else 0
 
 
-def refine(cells: list[_Part], budget: Budget, enough: float) -> None:
-    """The widest gap first: list it, cut it, count it on a finer grid, and count the surely wrong."""
-    heap = [(-(c.wrong.high - c.wrong.low), i, c) for i, c in enumerate(cells) if c.wrong.high > c.wrong.low]
-    heapq.heapify(heap)
-    number, gap = len(cells), -sum(h[0] for h in heap)
-    first = max(gap, 1)
-    while heap and gap > enough and not budget.spent():
-        budget.progress("refining the widest gaps", None if gap >= first else 1 - gap / first)
-        width, _, part = heapq.heappop(heap)
-        try:
-            with budget.rehearsing():
-                left = _better(part)
-        except Stopped:
-            break
-        after = part.bounds
-        gap += width + after.high - after.low
-        for p in left:
-            heapq.heappush(heap, (-(p.wrong.high - p.wrong.low), number, p))
-            number += 1
-
-
-def _better(part: _Part) -> list[_Part]:
-    """One more effort; the parts that can be improved further."""
-    cell = part.cell
-    part.tried += 1
-    if not part.points or part.groups is None:
-        return []
-    if cell.size * len(cell.box.factor.mid) <= LISTED:
-        part.groups, part.certain, part.wrong = None, None, cell.listed(part.undecided)
-        return []
-    if part.depth < DEEP and part.cut is None and (cut := _near(part)) is not None:
-        parts = [first_look(c, part.depth + 1) for c in cell.parts(*cut)]
-        if sum(p.wrong.high for p in parts) < part.wrong.high:
-            part.cut, part.parts = cut, parts
-            return [p for p in parts if p.wrong.high > p.wrong.low]
-    if part.tried <= 2:
-        _count(part, FINE)
-        _count_surely(part)
-    return []
-
-
-def _near(part: _Part) -> tuple[list[int], list[int]] | None:
+def _near(part: _Part, cell: Cell) -> dict[str, list[int]] | None:
     """The tokens that some head attends to nearly as much as to any, at all positions but the query's."""
-    box = part.cell.box
+    box = cell.box
     weight = box.ar.approximate(box.factor)
     share = (weight / weight.max((1, 2), keepdims=True)).max((0, 2))
     near = box.tokens[share > NEAR ** (1 + part.depth)]
     positions = [i for i in range(len(box.layers)) if i != box.pin]
-    return (positions, near.tolist()) if 0 < len(near) < len(box.tokens) and positions else None
-
-
-def _count_surely(part: _Part) -> None:
-    """Inputs lost to the rival with the least lead."""
-    rival = part.undecided[0]
-    point = part.own[int(rival)]
-    step = _step(part.cell, part.points[point], int(rival), FINE, upper=True)
-    low = part.cell.surely_lost(part.points[point], step, [int(rival)])
-    if low > part.wrong.low:
-        part.certain, part.wrong = [point, step, [int(rival)]], Counts(low, part.wrong.high)
+    if not 0 < len(near) < len(box.tokens) or not positions:
+        return None
+    return {"positions": positions, "tokens": near.tolist()}
 
 
 def least_leads(box: Box, lead: Lead) -> tuple[np.ndarray, np.ndarray]:
