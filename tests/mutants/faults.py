@@ -36,8 +36,50 @@ FORMS = "tests/kernel/test_forms.py"
 NEURONS = "tests/soundness/test_neurons.py"
 CAPTURED = "tests/soundness/test_captured.py"
 SHARES = "tests/soundness/test_shares.py"
+SUMS = "tests/kernel/test_sum_of_ratios.py"
+RATIOS = "tests/soundness/test_ratios.py"
 
 FAULTS = [
+    # ratios/form.py
+    Fault("sum of ratios", "ratios/form.py", "lambda _: vocab[:, None])", "lambda _: vocab[::-1, None])", SUMS),
+    Fault("sum of ratios", "ratios/form.py", "_Ratio(score, whole.map(place), masks[head])", "_Ratio(score, whole.map(place), masks[head] | True)", SUMS),
+    Fault("sum of ratios", "ratios/form.py", "_Sum(tables.align(a.value, len(node.shape)), [])", "_Sum(total.base, [])", SUMS),
+    Fault("sum of ratios", "ratios/form.py", "if node.kind == \"int\" or node.op == \"input\":", "if False:", SUMS),
+    Fault("sum of ratios", "ratios/form.py", "if len(letters) == 1 and letters <= set(result):", "if letters & set(result):", SUMS),
+    Fault("sum of ratios", "ratios/form.py", "_each(right, lambda x: -x, lambda x: -x) if minus", "right if minus", SUMS),
+    # ratios/linear.py
+    Fault("range of a ratio", "ratios/linear.py", "ar.where(self.low.mid >= 0, self.few, self.many)", "self.few", RATIOS),
+    Fault("range of a ratio", "ratios/linear.py", "points(-ends[:, rivals:], self.rest.exponent)",
+          "points(ends[:, rivals:], self.rest.exponent)", RATIOS),
+    Fault("range of a ratio", "ratios/linear.py", "ar.div(one, box.heavy), ar.div(one, box.light)",
+          "ar.div(one, box.light), ar.div(one, box.heavy)", RATIOS),
+    Fault("range of a ratio", "ratios/linear.py", "self.base = _plus_all(ar, lead.base, theta)", "self.base = lead.base", RATIOS),
+    Fault("range of a ratio", "ratios/linear.py", "np.stack([np.maximum(low, 0), -high], -1)", "np.stack([np.maximum(low, 0), -low], -1)",
+          RATIOS),
+    Fault("not positive", "ratios/linear.py", "ar.where(most.mid > 0, box.heavy, box.light)", "box.light", RATIOS),
+    Fault("not positive", "ratios/linear.py", "ar.top(ar.sub(ratio, total))", "ar.top(-total)", RATIOS),
+    Fault("not positive", "ratios/linear.py", "np.minimum(high.mid, bound.mid)", "np.minimum(high.mid, -bound.mid)", RATIOS),
+    Fault("joint form", "ratios/linear.py", "_plus_all(ar, base, _remainder(ar, low, high, self.few, self.many, slope))", "base", RATIOS),
+    Fault("joint form", "ratios/linear.py", "for r in (low, high) for w in (few, many)", "for r in (low, high) for w in (few,)", RATIOS),
+    Fault("joint form", "ratios/linear.py", "for r in (low, high) for w in (few, many)", "for r in (low,) for w in (few, many)", RATIOS),
+    Fault("joint form", "ratios/linear.py", "least = np.minimum(least, corner.mid)", "least = np.maximum(least, corner.mid)", RATIOS),
+    # ratios/rule.py
+    Fault("ratios", "ratios/rule.py", "-lead if upper else lead", "lead", RATIOS),
+    Fault("ratios", "ratios/rule.py", "if covered else self.size)", "if covered or counted else self.size)", RATIOS),
+    Fault("ratios", "ratios/rule.py", "~(least > 0).all(0)", "~(most > 0).all(0)", RATIOS),
+    Fault("ratios", "ratios/rule.py", "(most <= 0).any(0)", "(least <= 0).any(0)", RATIOS),
+    Fault("ratios", "ratios/rule.py", "ar.where(sums.mid >= 0, mass[1], mass[0])", "mass[0]", RATIOS),
+    Fault("ratios", "ratios/rule.py", "step, upwards=not upwards)", "step, upwards=upwards)", RATIOS),
+    Fault("ratios", "ratios/rule.py", "sum(self.lost(*group) for group in counted)", "max([self.lost(*group) for group in counted], default=0)",
+          RATIOS),
+    Fault("ratios", "ratios/rule.py", "return Counts(0, self.size)\n        if \"cut\"", "return Counts(0, 0)\n        if \"cut\"", RATIOS),
+    Fault("ratios", "ratios/rule.py", "self.query if power.shape[1] > 1 else 0", "0", RATIOS),
+    Fault("ratios", "ratios/rule.py", "return rivals[left[~(around.linear(left).least > 0)]]", "return rivals[left[around.linear(left).least > 0]]",
+          RATIOS),
+    # counting/split.py
+    Fault("cut by a count", "counting/split.py", "(seen == width - 1)", "(seen <= width - 1)", RATIOS),
+    Fault("cut by a count", "counting/split.py", "if i in positions else", "if True else", RATIOS),
+    Fault("cut by a count", "counting/split.py", "range(len(set(positions)) + 1)", "range(len(set(positions)))", RATIOS),
     # replay/inputs.py and core/accuracy.py
     Fault("enumerate", "replay/inputs.py", "Counts(right, domain.size - wrong)",
           "Counts(domain.size - wrong, domain.size - wrong)", RULES),
@@ -442,6 +484,7 @@ LEMMAS = {
     "container": ("C10",),
     "counterexample": ("C5",),
     "cut": ("O2",),
+    "cut by a count": ("R6",),
     "ends": ("L1",),
     "enumerate": ("C5",),
     "exact": ("C1",),
@@ -451,16 +494,20 @@ LEMMAS = {
     "fold": ("F6", "F8", "F9"),
     "functions": ("L4",),
     "interval": ("L1", "L2", "L3", "L9", "L11", "L12"),
+    "joint form": ("R4",),
     "limit": ("C11",),
     "linear": ("L11", "L13"),
     "margin": ("C5",),
     "mechanism": ("C3",),
     "neurons": ("F7",),
     "norms": ("L3",),
+    "not positive": ("R3",),
     "open": ("C5",),
     "point": ("C9",),
+    "range of a ratio": ("R2",),
     "ranges": ("L2", "L3"),
     "ratio form": ("F1",),
+    "ratios": ("R5", "R7"),
     "recursion": ("F3", "F4", "F5"),
     "relaxation": ("L5", "L6", "L7", "L8"),
     "rewriting": ("L7", "L8"),
@@ -468,5 +515,6 @@ LEMMAS = {
     "share": ("S1",),
     "solver": ("O3",),
     "split": ("C6", "L14"),
+    "sum of ratios": ("R1",),
     "tables": ("L10",),
 }

@@ -13,6 +13,7 @@ from mechverify.provers.accuracy.falsify import falsify, margins_of
 from mechverify.provers.accuracy.fold import Fold
 from mechverify.provers.accuracy.margin import enumerated_margin, largest_margin
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence, Findings, united
+from mechverify.provers.accuracy.ratios import Ratios
 from mechverify.provers.accuracy.strategies import chosen
 from mechverify.provers.base import Budget, Prover, failure
 
@@ -20,7 +21,7 @@ FEW = 2**14  # inputs that are run before anything else is tried
 SHOWN = 16  # wrong inputs listed in a certificate, or as many as refute the claim
 
 # Enumeration decides a small domain; it is also the last resort, for as many inputs as there is time for.
-PROVERS: list[Prover[AccuracyProblem, Evidence, Attempt]] = [Enumerate(limit=FEW), Fold(), Enumerate()]
+PROVERS: list[Prover[AccuracyProblem, Evidence, Attempt]] = [Enumerate(limit=FEW), Fold(), Ratios(), Enumerate()]
 
 
 def find_accuracy(claim: Accuracy | Share, semantics: str, budget: Budget) -> Findings:
