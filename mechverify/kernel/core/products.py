@@ -16,7 +16,7 @@ import numpy as np
 
 LONG, WIDE = 32, 16  # of sums, and of the sums that one row is in: what is smaller is faster term by term
 SLICES = 3  # of a row, at most
-CACHED = 2**17  # numbers that stay near the processor
+CACHED = 2**20  # numbers of a block: fewer calls of a threaded `matmul`, which wait for each other on a busy machine
 
 
 class Layout:
