@@ -48,7 +48,7 @@ class Layout:
         return moved.reshape(self._size(self.kept), self._size(self.free[which]), self.n)
 
     def blocks(self) -> Iterator[tuple[slice, Iterator[slice]]]:
-        """Parts of the kept axis, each with parts of the first operand's rows, whose sums stay near the processor."""
+        """Parts of the kept axis, each with parts of the first operand's rows, to bound the memory."""
         m, k = map(self._size, self.free)
         for part in _steps(self._size(self.kept), m * k + (m + k) * self.n):
             yield part, _steps(m, k + self.n)
