@@ -17,6 +17,7 @@ REG = "tests/soundness/test_regressions.py"
 RULES = "tests/soundness/test_rules.py"
 FLOAT32 = "tests/soundness/test_float32.py"
 ARITHMETIC = "tests/kernel/test_arithmetic.py"
+PRODUCTS = "tests/kernel/test_products.py"
 ELEMENTARY = "tests/kernel/test_elementary.py"
 FOLD = "tests/kernel/test_fold.py"
 SEMANTICS = "tests/kernel/test_semantics.py"
@@ -202,6 +203,15 @@ FAULTS = [
     Fault("float64", "core/float64.py", "return rad + (2 * n * UNIT * size + ETA)", "return rad + ETA", ARITHMETIC),
     Fault("float64", "core/float64.py", "room = self.down(np.abs(y.mid) - y.rad)", "room = np.abs(y.mid)", ARITHMETIC),
     Fault("float64", "core/arithmetic.py", "x.rad * (np.abs(y.mid) + y.rad)", "x.rad * np.abs(y.mid)", ARITHMETIC),
+    Fault("products", "core/products.py", "return (53 - (SLICES", "return (55 - (SLICES", PRODUCTS),
+    Fault("products", "core/products.py", "rad + np.abs(mid - near)", "rad + 0 * np.abs(mid)", PRODUCTS),
+    Fault("products", "core/products.py", "np.ldexp(rounded, exponent - 53)", "np.ldexp(rounded, exponent - 99)", PRODUCTS),
+    Fault("products", "core/products.py", "np.maximum(np.ceil(rest), a > 0)", "np.maximum(np.rint(rest), a > 0)", PRODUCTS),
+    Fault("products", "core/products.py", "np.maximum(np.ceil(rest), a > 0)", "np.ceil(rest)", PRODUCTS),
+    Fault("products", "core/products.py", "np.ceil(np.ldexp(rest - first", "np.floor(np.ldexp(rest - first", PRODUCTS),
+    Fault("products", "core/products.py", "self.near + self.rad, self.turn", "self.near, self.turn", PRODUCTS),
+    Fault("products", "core/products.py", "exponent, 0.0 * size, width + 1", "exponent, np.zeros_like(size), width + 1", PRODUCTS),
+    Fault("products", "core/products.py", "total = a @ b.swapaxes(-1, -2)  # exact", "total = (a.astype(np.float32) @ b.astype(np.float32).swapaxes(-1, -2)).astype(float)", PRODUCTS),
     Fault("exact", "core/exact.py", "lost * 1 - (-x.rad >> down)", "0 - (-x.rad >> down)", ARITHMETIC),
     Fault("exact", "core/exact.py", "lost * 1 - (-x.rad >> down)", "lost * 1 + (x.rad >> down)", ARITHMETIC),
     Fault("exact", "core/exact.py", "self.long if np.any(ball.rad) else self.longest", "self.long", ARITHMETIC),
@@ -434,6 +444,7 @@ LEMMAS = {
     "norms": ("L3",),
     "open": ("C5",),
     "point": ("C9",),
+    "products": ("C12",),
     "ranges": ("L2", "L3"),
     "ratio form": ("F1",),
     "recursion": ("F3", "F4", "F5"),
