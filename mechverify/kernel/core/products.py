@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-LONG, WIDE = 32, 16  # of sums, and of the sums that one row is in: what is smaller is faster term by term
+LEAST, LARGE = 2**3, 2**9  # a sum's terms, and the sums that a row is in, times them: less is faster term by term
 SLICES = 3  # of a row, at most
-CACHED = 2**20  # numbers of a block: fewer calls of a threaded `matmul`, which wait for each other on a busy machine
+CACHED = 2**18  # numbers of a block
+FAR = 2.0**10  # times as far below a row's radii as digits are that get no further slice
+NEAR = 400  # of exponents
 
 
 class Layout:
@@ -38,7 +40,7 @@ class Layout:
         self.free = [a for a in self.sizes if a not in second], [a for a in second if a not in first]
         self.n = self._size(self.summed)
         wide = max(self._size([a for a in free if a not in batch]) for free in self.free)
-        self.large = self.n >= LONG and wide >= WIDE
+        self.large = min(self.n, wide) >= LEAST and self.n * wide >= LARGE
 
     def rows(self, a: np.ndarray, which: int) -> np.ndarray:
         """Of the first operand (0) or the second (1)."""
@@ -64,26 +66,32 @@ class Layout:
 
 class Rows(NamedTuple):
     """Rows [.., m, n] as sums of `many` slices, side by side in `slices` [.., m, many n]: slice i, integers of at
-    most 2^(step - 1), times 2^(exponent - i step). A row that isn't finite is NaN in `unknown`."""
+    most 2^(step - 1), times 2^(exponent - i step). A row that isn't finite is NaN in `unknown`; one that isn't zero is
+    1 in `filled`, others 0."""
 
     slices: np.ndarray
     many: int
-    exponent: np.ndarray  # [.., m, 1], as `unknown`
+    exponent: np.ndarray  # [.., m, 1], as the two that follow
     unknown: np.ndarray
+    filled: np.ndarray
     step: int
 
 
-def sliced(a: np.ndarray, turn: int) -> tuple[Rows, np.ndarray]:
-    """Rows near `a`, and the same as float64 numbers. `turn`: slices are in order (1), or the last one first (-1)."""
+def sliced(a: np.ndarray, turn: int, rad: np.ndarray | None = None) -> tuple[Rows, np.ndarray]:
+    """Rows near `a`, and the same as float64 numbers. Digits that are far below the radii `rad` of a row are left out.
+    `turn`: slices are in order (1), or the last one first (-1)."""
     scaled, *rest_of = _scaled(a)
-    exponent, _, step = rest_of
-    rest, found = scaled, []
+    exponent, *_, step = rest_of
+    blurred = None if rad is None or not rad.any() else rad.max(-1, keepdims=True) / FAR
+    rest, near, found = scaled, np.zeros(()), []
     while len(found) < SLICES and (rest.any() or not found):  # a slice of zeros changes nothing
         found.append(np.rint(rest))
-        rest = np.ldexp(rest - found[-1], step)  # both exact
-    if rest.any():
-        scaled = scaled - np.ldexp(rest, -step * len(found))  # without the last digits: exact as well
-    return _rows(found, turn, *rest_of), np.ldexp(scaled, exponent)
+        near = near + found[-1] * 2.0 ** (step * (1 - len(found)))  # exact, as are these two
+        rest = (rest - found[-1]) * 2.0**step
+        if blurred is not None and len(found) > 1:
+            left = _times(np.abs(rest).max(-1, keepdims=True), exponent - step * len(found))
+            rest = np.where(left <= blurred, 0.0, rest)
+    return _rows(found, turn, *rest_of), _times(near, exponent)
 
 
 def raised(a: np.ndarray, turn: int) -> Rows:
@@ -93,7 +101,7 @@ def raised(a: np.ndarray, turn: int) -> Rows:
     wide = (found[0] == 1).any(-1, keepdims=True)
     if wide.any():
         first = np.where(wide, np.rint(rest), found[0])
-        second = np.maximum(np.ceil(np.ldexp(rest - first, rest_of[-1])), (a > 0) & (first == 0))
+        second = np.maximum(np.ceil((rest - first) * 2.0 ** rest_of[-1]), (a > 0) & (first == 0))
         found = [first, np.where(wide, second, 0.0)]
     return _rows(found, turn, *rest_of)
 
@@ -104,7 +112,7 @@ class Factor:
 
     def __init__(self, mid: np.ndarray, rad: np.ndarray, turn: int):
         self.turn = turn
-        self.centre, near = sliced(mid, turn)
+        self.centre, near = sliced(mid, turn, rad)
         self.near, self.rad = np.abs(near), rad + np.abs(mid - near)
 
     @cached_property
@@ -118,32 +126,40 @@ class Factor:
 
     def times(self, other: "Factor") -> tuple[np.ndarray, np.ndarray]:
         """Sums [.., m, k] of products of the balls: centres before the last rounding, and radii, but for `outward`."""
-        total, rounded, exponent = product(self.centre, other.centre)
-        mid, rad = np.ldexp(total, exponent), np.ldexp(rounded, exponent - 53)
+        x, y = self.centre, other.centre
+        mid = product(x, y)
+        rad = _early(x, y)
         if other.rad.any():
-            above, _, exponent = product(self.size, other.radius)
-            rad += np.ldexp(above, exponent)
+            rad += product(self.size, other.radius)
         if self.rad.any():
-            above, _, exponent = product(self.radius, other.size)
-            rad += np.ldexp(above, exponent)
+            rad += product(self.radius, other.size)
         return mid, rad
 
 
-def product(x: Rows, y: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sums [.., m, k] of products of rows, over 2^exponent; NaN where a row isn't finite. Also the sizes of what was
-    rounded before the last addition. The slices of `x` are in order, those of `y` are turned."""
+def product(x: Rows, y: Rows) -> np.ndarray:
+    """Sums [.., m, k] of products of rows, but for the rounding of their last additions; NaN where a row isn't finite.
+    The slices of `x` are in order, those of `y` are turned."""
     n, scale = x.slices.shape[-1] // x.many, 2.0**-x.step
-    total, rounded = np.zeros(()), np.zeros(())
+    total = np.zeros(())
     for order in reversed(range(x.many + y.many - 1)):  # products of slices i and order - i, the smallest first
         low, high, turned = max(0, order - y.many + 1), min(order + 1, x.many), y.many - 1 - order
         a, b = x.slices[..., low * n : high * n], y.slices[..., (low + turned) * n : (high + turned) * n]
         rest = total * scale
-        rounded = rounded * scale + np.abs(rest)
         total = a @ b.swapaxes(-1, -2)  # exact
         total += rest
     if np.isnan(x.unknown).any() or np.isnan(y.unknown).any():
-        total += _outer(x.unknown, y.unknown)
-    return total, rounded, _outer(x.exponent, y.exponent)
+        total += x.unknown + y.unknown.swapaxes(-1, -2)
+    return _times(total, x.exponent, y.exponent.swapaxes(-1, -2))
+
+
+def _early(x: Rows, y: Rows) -> np.ndarray:
+    """What is rounded in sums [.., m, k] of products before the last addition, at most: 2^(1 - step) of what both first
+    slices count in; nothing in a row of zeros."""
+    least, others = 2.0 ** (1 - x.step) * x.filled, y.filled.swapaxes(-1, -2)
+    up, over = x.exponent, y.exponent.swapaxes(-1, -2)
+    if _near(up) and _near(over):
+        return _times(least, up) * _times(others, over)
+    return np.ldexp(least * others, up + over)
 
 
 def bits(n: int) -> int:
@@ -151,11 +167,29 @@ def bits(n: int) -> int:
     return (53 - (SLICES * n - 1).bit_length()) // 2
 
 
-def _scaled(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """What the slices are to add up to, at most 2^(step - 1) in size; exponent, unknown and step of the rows."""
-    size, width = np.abs(a).max(-1, keepdims=True), bits(a.shape[-1])
+def _scaled(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+    """What the slices are to add up to, at most 2^(step - 1) in size; and `Rows` from `exponent` on."""
+    size, width = np.abs(a).max(-1, keepdims=True, initial=0.0), bits(a.shape[-1])
     exponent = np.frexp(size)[1] - width
-    return np.ldexp(np.where(np.isfinite(size), a, 0.0), -exponent), exponent, 0.0 * size, width + 1
+    if not np.isfinite(size).all():
+        a = np.where(np.isfinite(size), a, 0.0)
+    return _times(a, -exponent), exponent, 0.0 * size, (size > 0).astype(np.float64), width + 1
+
+
+def _near(exponent: np.ndarray) -> bool:
+    """Of a power of two by which numbers that aren't tiny may be multiplied: twice, and nothing underflows."""
+    return bool((np.abs(exponent) <= NEAR).all())
+
+
+def _times(a: np.ndarray, *exponents: np.ndarray) -> np.ndarray:
+    """a 2^exponents, rounded once where it underflows: as `ldexp`, and faster where products of powers of two will do.
+    Precondition of two exponents: numbers of `a` that aren't zero exceed 2^-200 in size."""
+    if all(map(_near, exponents)):
+        a = a * np.ldexp(1.0, exponents[0])
+        for exponent in exponents[1:]:
+            a *= np.ldexp(1.0, exponent)
+        return a
+    return np.ldexp(a, sum(exponents[1:], exponents[0]))
 
 
 def _rows(slices: list[np.ndarray], turn: int, *rest: Any) -> Rows:
