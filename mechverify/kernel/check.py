@@ -38,7 +38,8 @@ ALLOWANCE = 1.25  # what a later kernel may count more than the one that wrote t
 IN_EXACT = 50  # as much work, at most, in exact arithmetic
 PER_BYTE, PER_WEIGHT = 200, 2  # units of work for reading a byte of the document, and of the weights
 AXIOMS = {
-    "ieee754": "elementwise float64 + - * / and sqrt of numpy round to nearest with gradual underflow",
+    "ieee754": "elementwise float64 + - * / and sqrt of numpy round to nearest with gradual underflow; "
+    "matmul adds integers exactly while all sums are below 2^53",
     "capture": "the graph is what the claim's author meant: the file says of which module, and how they were compared",
     "solver:z3": "z3, and what mechverify asked it, are right that no input of the part leaves the certificate's range",
     "libm:float32": "the float32 program's exp(d), d <= 0, is within 2^-21 e^d + 2^-126 of e^d",

@@ -17,6 +17,7 @@ REG = "tests/soundness/test_regressions.py"
 RULES = "tests/soundness/test_rules.py"
 FLOAT32 = "tests/soundness/test_float32.py"
 ARITHMETIC = "tests/kernel/test_arithmetic.py"
+PRODUCTS = "tests/kernel/test_products.py"
 ELEMENTARY = "tests/kernel/test_elementary.py"
 FOLD = "tests/kernel/test_fold.py"
 SEMANTICS = "tests/kernel/test_semantics.py"
@@ -266,6 +267,16 @@ FAULTS = [
     Fault("float64", "core/float64.py", "return rad + (2 * n * UNIT * size + ETA)", "return rad + ETA", ARITHMETIC),
     Fault("float64", "core/float64.py", "room = self.down(np.abs(y.mid) - y.rad)", "room = np.abs(y.mid)", ARITHMETIC),
     Fault("float64", "core/arithmetic.py", "x.rad * (np.abs(y.mid) + y.rad)", "x.rad * np.abs(y.mid)", ARITHMETIC),
+    Fault("products", "core/products.py", "return (53 - (SLICES", "return (55 - (SLICES", PRODUCTS),
+    Fault("products", "core/products.py", "rad + np.abs(mid - near)", "rad + 0 * np.abs(mid)", PRODUCTS),
+    Fault("products", "core/products.py", "2.0 ** (1 - x.step) * x.filled", "2.0 ** (-60 - x.step) * x.filled", PRODUCTS),
+    Fault("products", "core/products.py", "bool((np.abs(exponent) <= NEAR).all())", "True", PRODUCTS),
+    Fault("products", "core/products.py", "np.maximum(np.ceil(rest), a > 0)", "np.maximum(np.rint(rest), a > 0)", PRODUCTS),
+    Fault("products", "core/products.py", "np.maximum(np.ceil(rest), a > 0)", "np.ceil(rest)", PRODUCTS),
+    Fault("products", "core/products.py", "np.ceil((rest - first)", "np.floor((rest - first)", PRODUCTS),
+    Fault("products", "core/products.py", "self.near + self.rad, self.turn", "self.near, self.turn", PRODUCTS),
+    Fault("products", "core/products.py", "exponent, 0.0 * size, (size", "exponent, np.zeros_like(size), (size", PRODUCTS),
+    Fault("products", "core/products.py", "total = a @ b.swapaxes(-1, -2)  # exact", "total = (a.astype(np.float32) @ b.astype(np.float32).swapaxes(-1, -2)).astype(float)", PRODUCTS),
     Fault("exact", "core/exact.py", "lost * 1 - (-x.rad >> down)", "0 - (-x.rad >> down)", ARITHMETIC),
     Fault("exact", "core/exact.py", "lost * 1 - (-x.rad >> down)", "lost * 1 + (x.rad >> down)", ARITHMETIC),
     Fault("exact", "core/exact.py", "self.long if np.any(ball.rad) else self.longest", "self.long", ARITHMETIC),
@@ -505,6 +516,7 @@ LEMMAS = {
     "open": ("C5",),
     "point": ("C9",),
     "range of a ratio": ("R2",),
+    "products": ("C12",),
     "ranges": ("L2", "L3"),
     "ratio form": ("F1",),
     "ratios": ("R5", "R7"),

@@ -3,8 +3,8 @@
 A ball stands for every real within `rad` of `mid`, both times 2^exponent, elementwise. Each operation takes
 balls and returns a ball that holds the exact result for every choice of reals in its operands. The formulas
 below are those of exact arithmetic; what a kind of number loses by rounding, it adds in `_ball` and `slop`.
-Only elementwise + - * / and sqrt of float64 are trusted to round to nearest (axiom `ieee754`): sums are added up here,
-term by term, so every machine gets the same bits.
+Elementwise + - * / and sqrt of float64 are trusted to round to nearest (axiom `ieee754`). Sums are added up here, term
+by term, or are exact whatever their order (core/products.py): so every machine gets the same bits.
 
 Lemma C1 (docs/soundness/core.md).
 """
