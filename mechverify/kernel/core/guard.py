@@ -16,10 +16,9 @@ from mechverify.kernel.core.errors import Rejected, Unsupported
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.integers import apply
-from mechverify.kernel.core.meter import Meter
+from mechverify.kernel.core.meter import ROOM, Meter, reserve
 
 BLOCK = 2**13  # inputs that are listed at a time
-ROWS = 2**17  # prefixes that are looked at together
 MOST = 2**28  # prefixes in all
 STEP = 2  # units of work for each node and row, and for each token that is written down
 
@@ -37,7 +36,12 @@ def read(graph: Graph, entry: Reader) -> int | None:
 
 def holds(meter: Meter, graph: Graph, guard: int | None, inputs: np.ndarray) -> np.ndarray:
     """Booleans [inputs]: which satisfy the guard. None is satisfied by all."""
-    return np.ones(len(inputs), bool) if guard is None else _true(meter, graph, [guard], inputs)
+    meter.step(len(inputs), 1, 1)
+    if guard is None:
+        return np.ones(len(inputs), bool)
+    width = max(1, ROOM // len(graph.ancestors([guard])))
+    parts = [_true(meter, graph, [guard], inputs[i : i + width]) for i in range(0, len(inputs), width)]
+    return np.concatenate([np.zeros(0, bool), *parts])
 
 
 def listed(meter: Meter, graph: Graph, guard: int | None, part: Domain) -> Iterator[np.ndarray]:
@@ -49,6 +53,7 @@ def listed(meter: Meter, graph: Graph, guard: int | None, part: Domain) -> Itera
             yield part.inputs(start, min(start + BLOCK, part.size))
         return
     asked = _by_position(graph, guard, part.length)
+    numbers = max(part.length, len(graph.ancestors([guard])))  # that a prefix takes
     todo, rows = [np.zeros((1, 0), np.int64)], 0
     while todo:
         prefixes = todo.pop()
@@ -63,12 +68,14 @@ def listed(meter: Meter, graph: Graph, guard: int | None, part: Domain) -> Itera
         meter.step(len(prefixes) * len(ids) * (position + 1), position + 4, STEP)
         longer = np.concatenate([np.repeat(prefixes, len(ids), 0), np.tile(ids, len(prefixes))[:, None]], 1)
         longer = longer[_true(meter, graph, asked[position], longer)]
-        width = BLOCK if position + 1 == part.length else min(BLOCK, max(1, ROWS // len(part.tokens[position + 1])))
+        following = 1 if position + 1 == part.length else len(part.tokens[position + 1])
+        width = min(BLOCK, max(1, ROOM // (numbers * following)))
         todo += [longer[start : start + width] for start in range(0, len(longer), width)][::-1]
 
 
 def _by_position(graph: Graph, guard: int, length: int) -> list[list[int]]:
     """The conditions that make up the guard, each at the last position that it reads (the first, if none)."""
+    graph.meter.step(length, 1)
     found: list[list[int]] = [[] for _ in range(length)]
     todo, seen = [guard], {guard}
     while todo:
@@ -87,6 +94,7 @@ def _true(meter: Meter, graph: Graph, nodes: list[int], rows: np.ndarray) -> np.
     """Booleans [rows]: where all of the nodes are 1, of which each reads tokens that the rows hold."""
     known: dict[int, np.ndarray] = {}
     needed = graph.ancestors(nodes)
+    reserve(len(rows), len(needed))
     meter.step(len(rows) * sum(1 + len(graph.nodes[n].args) for n in needed), len(needed), STEP)
     for n in needed:
         node = graph.nodes[n]
