@@ -61,7 +61,8 @@ def claim_document(claim: Accuracy | Bounds | Share, semantics: str) -> dict[str
 def _counted(claim: Accuracy | Share) -> dict[str, Any]:
     """What every claim that counts inputs says."""
     share, domain = claim.at_least, claim.over
-    return {
+    given = {"given": claim.given} if claim.given else {}
+    return given | {
         "domain": {"tokens": [list(ids) for ids in domain.allowed], "values": list(domain.values)},
         "at_least": None if share is None else f"{share.numerator}/{share.denominator}",
     }

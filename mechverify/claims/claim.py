@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import sympy
 from safetensors.numpy import save
+from sympy.core.relational import Relational
 from sympy.logic import boolalg
 
 from mechverify.claims.box import Box, corners
@@ -38,7 +39,8 @@ class Accuracy:
     is no index. `margin="best"` asks for the largest one that can be proved on the share `at_least`: of the right
     inputs, say, where that is how many there are. `at_least` is a number from 0 to 1, best given as text ("0.999",
     "999/1000"), which is exact (a float is the number that it holds); None (or "best") asks for the best bounds that
-    can be proved. Raises ClaimError.
+    can be proved. `given` lists conditions on tokens: the inputs `over` that satisfy them are all that the claim is
+    about. Raises ClaimError.
     """
 
     output: Site
@@ -48,8 +50,9 @@ class Accuracy:
     position: int | None
     rows: list[list]
     margin: Fraction | None
+    given: list[list]
 
-    def __init__(self, output, *, equals, over: Tokens, at_least=None, margin: Any = 0):
+    def __init__(self, output, *, equals, over: Tokens, at_least=None, margin: Any = 0, given=()):
         if isinstance(output, Site) and not isinstance(output.model, CapturedModel) and isinstance(over, Tokens):
             position = _known_vector(output, output.model, over)
         else:
@@ -62,15 +65,17 @@ class Accuracy:
         set_(self, "over", over)
         set_(self, "at_least", _share(at_least))
         set_(self, "margin", _margin(margin))
+        set_(self, "given", _guard(given, over))
         if self.margin is None and not self.at_least:
             raise ClaimError('margin="best" asks for a margin on a share of the inputs: say at_least=1, or the share')
         set_(self, "position", position)
         set_(self, "rows", compile_mechanism(self.equals, over))
 
-    def by(self, margin: Fraction) -> "Accuracy":
-        """The same claim with that margin."""
+    def changed(self, **fields: Any) -> "Accuracy":
+        """The same claim with another margin, or threshold."""
         changed = copy.copy(self)
-        object.__setattr__(changed, "margin", margin)
+        for name, value in fields.items():
+            object.__setattr__(changed, name, value)
         return changed
 
 
@@ -79,7 +84,7 @@ class Share:
     """On at least a share `at_least` of the inputs `over`, the condition holds: on entries of a captured model's sites
     and tokens, as conditions of Bounds are, or one whose relations of real values are all strict.
 
-    `at_least` is as in Accuracy. Raises ClaimError.
+    `at_least` and `given` are as in Accuracy. Raises ClaimError.
     """
 
     output: Site
@@ -87,8 +92,9 @@ class Share:
     at_least: Fraction | None
     position: None
     strict: bool
+    given: list[list]
 
-    def __init__(self, condition, *, over: Tokens, at_least=None):
+    def __init__(self, condition, *, over: Tokens, at_least=None, given=()):
         if not isinstance(over, Tokens):
             raise ClaimError(f"{_here()}Share counts sequences of tokens: over=tokens(...)")
         condition = _both("condition", condition)
@@ -112,6 +118,7 @@ class Share:
         set_(self, "at_least", _share(at_least))
         set_(self, "position", None)
         set_(self, "strict", strict)
+        set_(self, "given", _guard(given, over))
 
 
 def _known_vector(output: Site, model: Model, over: Tokens) -> int | None:
@@ -320,9 +327,20 @@ def _both(name: str, value) -> sympy.Basic:
     """A condition, or several that hold together, as one."""
     parts = _conditions(name, value)
     for part in parts:
-        if not isinstance(part, boolalg.Boolean):
+        if not isinstance(part, Relational | boolalg.BooleanFunction | boolalg.BooleanAtom):
             raise ClaimError(f"{_here()}{name}: {short(part)} is no condition; say >, Eq, And, ...")
     return parts[0] if len(parts) == 1 else boolalg.And(*parts)
+
+
+def _guard(given, over: Tokens) -> list[list]:
+    """Rows of what `given` says of the tokens; none if it says nothing."""
+    if not _entries(given):
+        return []
+    condition = _both("given", given)
+    if condition.atoms(Entry):
+        what = "given= of a claim that counts takes conditions on tokens, whose number is known exactly"
+        raise ClaimError(f"{_here()}{what}; put those on the model's values into the claim: Share(And(..), ..)")
+    return compile_mechanism(condition, over)
 
 
 def _no_model(box: Box, tokens: Tokens | None) -> CapturedModel:

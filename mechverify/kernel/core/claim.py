@@ -65,6 +65,11 @@ class Claim(ABC):
         return self.architecture == "captured"
 
     @property
+    def guarded(self) -> bool:
+        """It counts in a guarded domain."""
+        return False
+
+    @property
     def names(self) -> list[str]:
         """Those that the file chose, of sites and tensors."""
         return [*self.sites, *self.weights]

@@ -170,7 +170,7 @@ def bits(n: int) -> int:
 def _scaled(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
     """What the slices are to add up to, at most 2^(step - 1) in size; and `Rows` from `exponent` on."""
     size, width = np.abs(a).max(-1, keepdims=True, initial=0.0), bits(a.shape[-1])
-    exponent = np.frexp(size)[1] - width
+    exponent: np.ndarray = np.frexp(size)[1] - width
     if not np.isfinite(size).all():
         a = np.where(np.isfinite(size), a, 0.0)
     return _times(a, -exponent), exponent, 0.0 * size, (size > 0).astype(np.float64), width + 1

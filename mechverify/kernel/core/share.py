@@ -10,7 +10,7 @@ import numpy as np
 
 from mechverify.kernel.core import domain
 from mechverify.kernel.core.claim import read_weights, subject
-from mechverify.kernel.core.counts import CountingClaim, read_share
+from mechverify.kernel.core.counts import CountingClaim, read_counted
 from mechverify.kernel.core.document import captured
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.evaluate import Evaluation
@@ -36,10 +36,10 @@ class ShareClaim(CountingClaim):
         weights = read_weights(entry, weights_data)
         inputs, values, _ = domain.read(entry["domain"], real=False)
         graph = Graph(inputs.length, values, meter)
+        counted = read_counted(entry, inputs, graph)
         about = subject(entry, weights, inputs, graph, captured(graph, weights, entry["graph"], []))
-        strict, share = entry["strict"].flag(), read_share(entry["at_least"])
+        claim = ShareClaim(**about, **counted, strict=entry["strict"].flag())
         entry.close()
-        claim = ShareClaim(**about, at_least=share, strict=strict)
         if claim.outputs != 1:
             raise Rejected(f"site {claim.site!r} has {claim.outputs} entries; a condition is one number")
         return claim

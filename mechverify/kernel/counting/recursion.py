@@ -6,6 +6,7 @@ Lemma F3 (docs/soundness/fold.md).
 import numpy as np
 
 from mechverify.kernel.core.arithmetic import Arithmetic
+from mechverify.kernel.core.meter import Meter
 from mechverify.kernel.counting.automaton import Layer
 
 
@@ -16,7 +17,7 @@ def pin(layers: list[Layer], position: int, token: int) -> list[Layer]:
     return [*layers[:position], Layer(old.states, kept), *layers[position + 1 :]]
 
 
-def completions(ar: Arithmetic, layers: list[Layer]) -> list[list[int]]:
+def completions(ar: Meter, layers: list[Layer]) -> list[list[int]]:
     """For every layer and state, the exact number of token sequences from there to the end."""
     counts = [np.ones(1, object)]  # integers of Python: exact
     for layer in reversed(layers):

@@ -77,6 +77,7 @@ class Partition:
 
     def __init__(self, job: Job, domain: Domain, keys: Sequence[Reader]):
         self.job, self.ar, self.domain = job, job.ar, domain
+        job.claim.need_whole("ratios")
         self.form, self.exponentials = job.once(_tables)
         graph = job.further()
         roots = [job.claim.target, *(add_expression(graph, key) for key in keys)]

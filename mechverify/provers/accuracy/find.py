@@ -29,7 +29,7 @@ def find_accuracy(claim: Accuracy | Share, semantics: str, budget: Budget) -> Fi
     problem = AccuracyProblem.of(claim, semantics, budget.watch)
     evidence = falsify(problem, budget)
     if isinstance(claim, Accuracy) and claim.margin is None and (margin := _largest_margin(problem, evidence, budget)):
-        claim = claim.by(margin)
+        claim = claim.changed(margin=margin)
         problem = AccuracyProblem.of(claim, semantics, budget.watch)
     reasons: list[str] = []
     attempts, untried = [_listed(problem, evidence)], False
@@ -81,7 +81,7 @@ def _largest_margin(problem: AccuracyProblem, evidence: Evidence, budget: Budget
     """The margin to claim where any will do; zero, or None, where no better one was found. By enumeration where that
     comes first, by a fold where that says more than a few inputs do."""
     try:
-        if evidence.margins is not None and (problem.domain.size <= FEW or problem.at_least != 1):
+        if evidence.margins is not None and (problem.claim.total <= FEW or problem.at_least != 1):
             return enumerated_margin(problem, evidence.margins)
         return largest_margin(problem, evidence.least, budget) if problem.at_least == 1 else None
     except Stopped:
@@ -92,10 +92,10 @@ def _largest_margin(problem: AccuracyProblem, evidence: Evidence, budget: Budget
 
 def _listed(problem: AccuracyProblem, evidence: Evidence) -> Attempt:
     """The wrong inputs that were found, as a proof: a few, or enough to refute the claim."""
-    known, size = len(evidence.wrong), problem.domain.size
+    known, size, total = len(evidence.wrong), problem.domain.size, problem.claim.total
     if not known:
         return Attempt(None, Counts(0, size))
-    enough = 1 if problem.at_least is None else size - ceil(problem.at_least * size) + 1
+    enough = 1 if problem.at_least is None else total - ceil(problem.at_least * total) + 1
     listed = enough if SHOWN < enough <= known else min(SHOWN, known)
     proof = {"rule": "counterexample", "inputs": evidence.wrong[:listed].tolist()}
     return Attempt(proof, Counts(0, size - listed))

@@ -69,7 +69,7 @@ def enumerated_margin(problem: AccuracyProblem, margins: np.ndarray) -> Fraction
     last = np.sort(margins)[-needed]
     close = np.abs(margins - last) <= NEAR
     surely = int((margins > last + NEAR).sum())
-    lows = np.sort(_leads(problem, problem.domain.inputs(0, problem.domain.size)[close]))
+    lows = np.sort(_leads(problem, np.concatenate([*problem.inputs(problem.domain)])[close]))
     least = float(lows[surely - needed])
     return _below(least) if least > 0 else None
 
