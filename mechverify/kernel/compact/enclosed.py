@@ -49,7 +49,7 @@ class Enclosed:
         self.wide = np.zeros(self.vocab, bool)
         self.factor, self.place = self._factor(peeled), self._place()
         self.value = self._table(self.form.value, "token", self.vocab)
-        self.position = self._table(self.form.value, "position", None).map(lambda a: a[: self.form.attended])
+        self.position = self._table(self.form.value, "position", None).at[: self.form.attended]
         self.fixed = self._table(self.form.base, "fixed", 1)
         self.base, self.spread = self._base(mean)
 
@@ -84,7 +84,7 @@ class Enclosed:
     def _place(self) -> Ball:
         ar, score, n = self.ar, self.form.score, self.form.attended
         chains = [chain for (_, column), chain in score.items() if column == "position"]
-        found = [product(ar, (*c[:-1], c[-1].map(lambda a: a[:, :n]))) for c in chains]
+        found = [product(ar, (*c[:-1], c[-1].at[:, :n])) for c in chains]
         if not found:
             return ar.whole(np.ones((1, n), np.int64))
         table = found[0] if len(found) == 1 else ar.add(*found)

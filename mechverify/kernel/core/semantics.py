@@ -74,7 +74,7 @@ class Real:
         factors = ar.where(kept, factors, blank)
         ones = ar.whole(np.ones(factors.mid.shape[-1], np.int64))
         total = ar.contract("i,i->", factors, ones)
-        result = ar.div(factors, total.map(lambda a: a[..., None]))
+        result = ar.div(factors, total.at[..., None])
         result = self.probabilities(result, kept.shape[-1])
         return ar.where(kept, result, blank)
 

@@ -170,13 +170,13 @@ class Family:
         and base_high + u_high (a slack covers that addition's rounding), base [q or 1, out], u [q or 1, vocab,
         attended, out]; and their exponent. Neurons are replaced by lines below, or above, what they add."""
         ar, form, right = self.ar, self.form, self.right
-        base = self._lead(form.base.map(lambda a: a[:, 0]))
+        base = self._lead(form.base.at[:, 0])
         base = ar.sub(base, ar.rational(self.margin)) if self.margin else base
         low = high = base, self._lead(form.value)
         if form.neurons is not None:
             from mechverify.kernel.fold.neurons import replaced
 
-            start, stop = (b.map(lambda a: a[self.index]) for b in self.partition.reach)
+            start, stop = (b.at[self.index] for b in self.partition.reach)
             lines = (replaced(ar, form.neurons, start, stop, right, upper) for upper in (False, True))
             low, high = ([ar.add(x, y) for x, y in zip(low, line, strict=True)] for line in lines)
         low_base, low_value, high_base, high_value = aligned(ar, *low, *high)
@@ -188,7 +188,7 @@ class Family:
 
     def _lead(self, x: Ball) -> Ball:
         """The right output's entry [.., out] minus each."""
-        return self.ar.sub(x.map(lambda a: a[..., self.right, None]), x)
+        return self.ar.sub(x.at[..., self.right, None], x)
 
     def cells(self) -> Iterator["Cell"]:
         """Every cell of the family that has an input."""

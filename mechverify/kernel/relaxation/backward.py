@@ -212,7 +212,7 @@ class Relaxed(Intervals):
         total = ar.rational(Fraction(0))
         if ar.rounds:
             known = self.known_balls(self.bounds[n])[:, None]
-            at = self.bounds[n].map(lambda a: a[:, None])
+            at = self.bounds[n].at[:, None]
             total = self.dot(k._replace(mid=0 * k.mid), ar.where(known, at, total), rows=True)
             nowhere = nowhere | ((k.rad > 0) & ~known)
         k = k.point

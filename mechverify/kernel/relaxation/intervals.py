@@ -193,6 +193,6 @@ class Intervals:
 
     def dot(self, k: Ball, x: Ball, rows: bool = False) -> Ball:
         """Sums [cells, rows] of products of entries; x has a row axis or none."""
-        x = x if rows else x.map(lambda a: a[:, None])
+        x = x if rows else x.at[:, None]
         rank = k.mid.ndim - 2
         return self.ar.sum(self.ar.mul(k, x).map(lambda a: a.reshape(*a.shape[:2], -1) if rank else a[..., None]))

@@ -74,11 +74,11 @@ def _sagging(ar: Arithmetic, f: Function, points: Ball, values: Ball) -> tuple[A
 
 def _first(x: Ball) -> Ball:
     """At the first point of each piece."""
-    return x.map(lambda a: a[:-1])
+    return x.at[:-1]
 
 
 def _last(x: Ball) -> Ball:
-    return x.map(lambda a: a[1:])
+    return x.at[1:]
 
 
 def offset(ar: Arithmetic, c: Curve, slope: Ball, upper: bool) -> Ball:

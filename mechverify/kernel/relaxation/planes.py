@@ -31,7 +31,7 @@ def plane(ar: Arithmetic, x: Ball, y: Ball, mix: Ball, upper: bool) -> tuple[Bal
 def through(known: "Relaxed", start: int, n: int, k: Ball) -> tuple[Forms, Ball]:
     """By mixtures of planes of a witness, or the default ones."""
     ar, operands = known.ar, known.graph.nodes[n].args
-    balls = [known.bounds[a].map(lambda v: v[:, None]) for a in operands]
+    balls = [known.bounds[a].at[:, None] for a in operands]
     finite = known.known_balls(*balls)
     x, y = (ar.where(finite, b, ar.rational(Fraction(0))) for b in balls)
     given = known.lines.choose(known, start, n)

@@ -9,7 +9,6 @@ Lemmas L2, L4 (docs/soundness/relaxation.md).
 
 from collections.abc import Callable
 from fractions import Fraction
-from functools import partial, reduce
 from typing import NamedTuple
 
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball
@@ -45,10 +44,6 @@ def rational(ar: Arithmetic, p: int | Fraction, q: int = 1) -> Ball:
     return ar.rational(Fraction(p, q))
 
 
-def power(ar: Arithmetic, x: Ball, n: int) -> Ball:
-    return reduce(ar.mul, [x] * n)
-
-
 def within(low: Fraction | int, high: Fraction | int) -> Bend:
     return lambda ar, p, q, fp, fq: (rational(ar, low), rational(ar, high))
 
@@ -61,31 +56,6 @@ def monotone(bend: Callable[[Arithmetic, Ball], Ball], rising: bool) -> Bend:
         return (a, b) if rising else (b, a)
 
     return ends
-
-
-def times(factor: Fraction, n: int) -> Callable[[Arithmetic, Ball], Ball]:
-    return lambda ar, f: ar.mul(ar.rational(factor), power(ar, f, n))
-
-
-def power_of(n: int) -> Function:
-    """x^n; its bend n (n-1) x^(n-2) is monotone on either side of zero."""
-
-    def bend(ar: Arithmetic, p: Ball, q: Ball, fp: Ball, fq: Ball) -> tuple[Ball, Ball]:
-        if n == 2:
-            return rational(ar, 2), rational(ar, 2)
-        factor = rational(ar, n * (n - 1))
-        a, b = (ar.mul(factor, power(ar, x, n - 2)) for x in (p, q))
-        if n % 2:
-            return a, b
-        left = ar.upper(q) <= 0
-        right = ar.lower(p) >= 0
-        least = ar.where(left, b, ar.where(right, a, rational(ar, 0)))
-        nearer = ar.upper(ar.add(p, q)) <= 0  # q is nearer to zero
-        return least, ar.where(nearer, a, b)
-
-    if n % 2:
-        return Function(partial(power, n=n), bend, 1)
-    return Function(partial(power, n=n), bend, even=True, least=0.0)
 
 
 # By the modules that hold their rows.

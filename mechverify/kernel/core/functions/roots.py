@@ -3,7 +3,8 @@
 from fractions import Fraction
 
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball
-from mechverify.kernel.core.functions import LEAST, MOST, Function, monotone, power, rational, times
+from mechverify.kernel.core.functions import LEAST, MOST, Function, monotone, rational
+from mechverify.kernel.core.powers import power, times
 
 
 def reciprocal(ar: Arithmetic, x: Ball) -> Ball:

@@ -4,7 +4,8 @@ from fractions import Fraction
 
 from mechverify.kernel.core import elementary
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball
-from mechverify.kernel.core.functions import Bend, Function, power, rational, within
+from mechverify.kernel.core.functions import Bend, Function, rational, within
+from mechverify.kernel.core.powers import power
 
 
 def sigmoid(ar: Arithmetic, x: Ball) -> Ball:

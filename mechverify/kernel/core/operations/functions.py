@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 
-from mechverify.kernel.core.functions import FUNCTIONS, Function, power_of
+from mechverify.kernel.core.functions import FUNCTIONS, Function
 from mechverify.kernel.core.operations import NOTHING, Elementwise, Node, need, whole
 
 
@@ -40,6 +40,8 @@ class Power(OfOne):
         return super().shape(graph, args, attr)
 
     def function(self, node):
+        from mechverify.kernel.core.powers import power_of  # only where a graph has one
+
         return power_of(node.attr)
 
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mechverify.kernel.core.arithmetic import Ball
-from mechverify.kernel.core.functions import power_of
 from mechverify.kernel.relaxation import lines
 from mechverify.kernel.relaxation.operations import Elementwise, Linear, balls, operand_ends
 
@@ -53,6 +52,8 @@ class Mul(Elementwise):
     def ends(self, known, n, found):
         x, y = operand_ends(known, n)
         if not self.linear(known, n) and self._same(known, *known.graph.nodes[n].args):
+            from mechverify.kernel.core.powers import power_of
+
             return lines.image(known.ar, power_of(2), *x)
         return lines.product(known.ar, x, y)
 
@@ -64,7 +65,7 @@ class Mul(Elementwise):
     def transposed(self, known, n, k):
         args = known.graph.nodes[n].args
         one, other = args if args[1] in known.fixed else args[::-1]
-        return [(one, known.ar.mul(k, known.bounds[other].map(lambda a: a[:, None])))]
+        return [(one, known.ar.mul(k, known.bounds[other].at[:, None]))]
 
     def back(self, known, start, n, k):
         if self.linear(known, n):

@@ -54,7 +54,7 @@ class Einsum(Linear):
         node = known.graph.nodes[n]
         *terms, result = node.attr.replace("->", ",").split(",")
         at = 1 if node.args[0] in known.fixed else 0
-        constant = known.bounds[node.args[1 - at]].map(lambda a: a[:, None])
+        constant = known.bounds[node.args[1 - at]].at[:, None]
         return [(node.args[at], known.ar.contract(f"{result},{terms[1 - at]}->{terms[at]}", k, constant))]
 
     def reads(self, graph, node, args):
