@@ -61,7 +61,7 @@ def test_with_biases_everywhere_rules_agree(style):
     """Random weights, without neurons: the fold counts what all inputs say, and rule compact no more."""
     torch.manual_seed(STYLES.index(style))
     shapes = {k: v.shape for k, v in load_file(SUM).items() if "mlp" not in k} | {"unembed.b_U": (3,)}
-    module = Plain({k: torch.randn(shape) for k, shape in shapes.items()}, style, 3).eval()
+    module = Plain({k: torch.randn(shape) / 3 for k, shape in shapes.items()}, style, 3).eval()
     output = capture(module, torch.zeros(1, 3, dtype=torch.long))["output"][-1]
     every, folded, compact = (prove(running_sum(3, output), strategy=s).theorem for s in ("brute", "listed", "cubic"))
     assert every.right.low == every.right.high and folded.right == every.right
