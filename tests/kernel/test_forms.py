@@ -46,7 +46,7 @@ READ = [
     "spread",
     "wide",
 ]
-NEVER = ["two", "number", "summed", "first", "multiplied", "square", "inner"]
+NEVER = ["two", "number", "summed", "first", "multiplied", "square", "inner", "parallel"]
 
 
 def output(form: RatioForm, ids: np.ndarray) -> np.ndarray:
