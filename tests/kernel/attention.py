@@ -184,6 +184,7 @@ class Maker:
                 bent=lambda z=z: g.add("tanh", z),
                 row=lambda z=z: g.add("add", z, self.row(self.rows, 0)),
                 spread=lambda z=z: g.add("add", z, self.weight(1)),
+                parallel=lambda z=z: g.add("add", g.add("relu", z), g.add("relu", self.times(z, False))),
                 inner=lambda z=z: g.add("relu", self.times(g.add("relu", z), False)),
             )
         return z
