@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file
 
-from mechverify.kernel.core.accuracy import decide
 from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.counts import decide
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.kinds import read_claim

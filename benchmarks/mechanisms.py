@@ -24,7 +24,7 @@ from sympy import Max, Min, Piecewise, sign
 from benchmarks.board import Board
 from mechverify import Accuracy, Bounds, Mod, Within, box, capture, count, kernel, prove, tokens
 from mechverify.graph.adapters import load
-from mechverify.provers.accuracy.falsify import Margins
+from mechverify.provers.accuracy.falsify import margins_of
 from mechverify.provers.accuracy.margin import largest_margin
 from mechverify.provers.accuracy.problem import AccuracyProblem
 from mechverify.provers.base import Budget
@@ -283,7 +283,7 @@ def margins(board: Board, quick: bool, name: str, claim: Callable, weights: str)
         theorem = judged(claim(weights, length=n, margin=str(found[-1])))[1]
         assert theorem.verdict == "PROVED" and float(theorem.claim.margin) == found[-1]
         worst = max(worst, 1 - found[-1] / exact[-1])
-        assert found[-1] < exact[-1] + 1e-7  # Margins rounds to a grid of 6e-8
+        assert found[-1] < exact[-1] + 1e-7  # margins_of rounds to a grid of 6e-8
     told = ", ".join(f"{a:.6f} of {b:.6f}" for a, b in zip(found, exact, strict=True))
     board.row(f"{name}: smallest margin, n = 1 to {len(found)}", "within 1 % of all inputs'", told, worst <= 0.01)
     return exact
@@ -294,7 +294,7 @@ def falsify_all(problem: AccuracyProblem) -> float:
     least = np.inf
     for start in range(0, problem.domain.size, 2**14):
         inputs = problem.domain.inputs(start, min(start + 2**14, problem.domain.size))
-        least = min(least, float(Margins(problem)(inputs).min()))
+        least = min(least, float(margins_of(problem)(inputs).min()))
     return least
 
 

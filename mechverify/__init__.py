@@ -16,6 +16,7 @@ _HOMES = {
     "Cases": "mechverify.claims",
     "Holds": "mechverify.claims",
     "Mod": "mechverify.claims",
+    "Share": "mechverify.claims",
     "Within": "mechverify.claims",
     "ball": "mechverify.claims",
     "box": "mechverify.claims",

@@ -157,7 +157,7 @@ def test_a_fold_is_not_said_to_have_the_cells_of_another(tmp_path):
 
 def test_a_picture_shows_the_worst_of_cells_at_one_place(monkeypatch):
     """Each order of a cell that is right everywhere and one that isn't, with the same token and value."""
-    from mechverify.kernel.core.accuracy import Counts
+    from mechverify.kernel.core.counts import Counts
 
     shown = []
     monkeypatch.setattr(figures.ListedColormap, "__init__", lambda self, colours: shown.append(colours) or None)

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.board import Board
 from mechverify import prove
-from mechverify.kernel.core.accuracy import AccuracyTheorem
+from mechverify.kernel.core.counts import CountingTheorem
 from proofs import (
     majority,
     max_of_k,
@@ -73,11 +73,11 @@ def verdict(name: str) -> dict[str, Any]:
     outcome = prove(claim(), **options)
     found: dict[str, Any] = {"verdict": outcome.verdict}
     if outcome.theorem is not None:
-        counted = isinstance(outcome.theorem, AccuracyTheorem)
+        counted = isinstance(outcome.theorem, CountingTheorem)
         bounds = outcome.theorem.right if counted else outcome.theorem.range
         ends = ([end] if isinstance(end, int) else end.tolist() for end in bounds)
         found["low"], found["high"] = ([_text(v) for v in end] for end in ends)
-    if isinstance(outcome.theorem, AccuracyTheorem) and outcome.theorem.claim.margin:
+    if isinstance(outcome.theorem, CountingTheorem) and outcome.theorem.claim.margin:
         found["margin"] = str(outcome.theorem.claim.margin)
     return found
 

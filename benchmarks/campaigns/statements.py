@@ -24,9 +24,9 @@ from safetensors.numpy import save
 from benchmarks.board import Board
 from benchmarks.campaigns.examples import Example
 from mechverify.kernel import Rejected, check
-from mechverify.kernel.core.accuracy import AccuracyTheorem, Counts
 from mechverify.kernel.core.claim import Theorem
 from mechverify.kernel.core.container import pack
+from mechverify.kernel.core.counts import CountingTheorem, Counts
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.kinds import read_claim
 from mechverify.kernel.statement.sentence import state
@@ -168,7 +168,7 @@ class Random:
             at_least=None if share is None else f"{share.numerator}/{share.denominator}",
         )  # fmt: skip
         claim = read_claim(Reader(doc["claim"], "claim"), data)
-        theorem = AccuracyTheorem(
+        theorem = CountingTheorem(
             claim, "BOUNDED", tuple(doc["axioms"]), rules={}, kernel_ops=1, work=1, exact=False,
             tokens=np.zeros((0, length), np.int64), right=Counts(low, high), cells=[],
         )  # fmt: skip
@@ -201,7 +201,7 @@ class Random:
                 read = read_claim(Reader(copy.deepcopy(claim), "claim"), data)
             except (Rejected, ValueError, OverflowError):
                 continue
-            theorem = AccuracyTheorem(
+            theorem = CountingTheorem(
                 read, "BOUNDED", tuple(doc["axioms"]), rules={"open": 1}, kernel_ops=1, work=1, exact=False,
                 tokens=np.zeros((0, len(net.tokens)), np.int64), right=Counts(low, high), cells=[],
             )  # fmt: skip

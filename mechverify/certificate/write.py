@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from mechverify.claims.claim import Accuracy, Bounds
+from mechverify.claims.claim import Accuracy, Bounds, Share
 from mechverify.claims.model import CapturedModel
 from mechverify.graph.capture import Captured
 from mechverify.kernel.check import FORMAT, VERSION
 from mechverify.kernel.core import container
-from mechverify.kernel.core.accuracy import Counts
+from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.core.semantics import semantics
 
 Proof = dict[str, Any]
 
 
-def claim_document(claim: Accuracy | Bounds, semantics: str) -> dict[str, Any]:
+def claim_document(claim: Accuracy | Bounds | Share, semantics: str) -> dict[str, Any]:
     """The claim as data."""
     model = claim.output.model
     common = {
@@ -29,17 +29,18 @@ def claim_document(claim: Accuracy | Bounds, semantics: str) -> dict[str, Any]:
         "site": claim.output.name,
         "position": claim.position,
     }
+    if isinstance(claim, Share):
+        return common | {
+            "kind": "share", "graph": graph_document(claim.output.captured.captured, model.source),
+            "strict": claim.strict, **_counted(claim),
+        }  # fmt: skip
     if isinstance(claim, Accuracy):
-        share, domain = claim.at_least, claim.over
         margin = {} if not claim.margin else {"margin": f"{claim.margin.numerator}/{claim.margin.denominator}"}
         graph = {}
         if isinstance(model, CapturedModel):
             graph = {"graph": graph_document(model.captured, model.source)}
         return common | margin | graph | {
-            "kind": "accuracy",
-            "domain": {"tokens": [list(ids) for ids in domain.allowed], "values": list(domain.values)},
-            "equals": claim.rows,
-            "at_least": None if share is None else f"{share.numerator}/{share.denominator}",
+            "kind": "accuracy", "equals": claim.rows, **_counted(claim),
         }  # fmt: skip
     box, tokens = claim.over, claim.over.tokens
     return common | {
@@ -54,6 +55,16 @@ def claim_document(claim: Accuracy | Bounds, semantics: str) -> dict[str, Any]:
         "cases": list(claim.cases),
         "at_least": thresholds(claim.at_least),
         "at_most": thresholds(claim.at_most),
+    }
+
+
+def _counted(claim: Accuracy | Share) -> dict[str, Any]:
+    """What every claim that counts inputs says."""
+    share, domain = claim.at_least, claim.over
+    given = {"given": claim.given} if claim.given else {}
+    return given | {
+        "domain": {"tokens": [list(ids) for ids in domain.allowed], "values": list(domain.values)},
+        "at_least": None if share is None else f"{share.numerator}/{share.denominator}",
     }
 
 

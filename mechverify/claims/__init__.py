@@ -1,13 +1,14 @@
 """What the user says: token symbols, a model's sites, mechanisms in sympy, and claims."""
 
 from mechverify.claims.box import Box, ball, box
-from mechverify.claims.claim import Accuracy, Bounds, Cases, Holds, Within
+from mechverify.claims.claim import Accuracy, Bounds, Cases, Holds, Share, Within
 from mechverify.claims.domain import Tokens, tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.language import Mod, count, kth_largest, lookup
 from mechverify.claims.model import CapturedModel, Entry, Model, Site, capture, pair_mlp, transformer
 
 __all__ = [
-    "Accuracy", "Bounds", "Box", "CapturedModel", "Cases", "ClaimError", "Entry", "Holds", "Mod", "Model", "Site",
-    "Tokens", "Within", "ball", "box", "capture", "count", "kth_largest", "lookup", "pair_mlp", "tokens", "transformer",
+    "Accuracy", "Bounds", "Box", "CapturedModel", "Cases", "ClaimError", "Entry", "Holds", "Mod", "Model",
+    "Share", "Site", "Tokens",
+    "Within", "ball", "box", "capture", "count", "kth_largest", "lookup", "pair_mlp", "tokens", "transformer",
 ]  # fmt: skip

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import sympy
 from safetensors.numpy import save
+from sympy.core.relational import Relational
+from sympy.logic import boolalg
 
 from mechverify.claims.box import Box, corners
 from mechverify.claims.domain import Tokens
@@ -22,6 +24,7 @@ from mechverify.claims.numbers import array as exactly
 from mechverify.claims.numbers import difference, number
 from mechverify.claims.samples import samples
 from mechverify.graph.capture import Captured
+from mechverify.graph.messages import short
 from mechverify.kernel.core.architectures import ARCHITECTURES
 from mechverify.kernel.core.graph import Graph, entries
 
@@ -35,7 +38,8 @@ class Accuracy:
     index of the entry that exceeds every other by more than `margin`: a tie is wrong, and so is a mechanism value that
     is no index. `margin="best"` asks for the largest one that can be proved on all inputs. `at_least` is a number from
     0 to 1, best given as text ("0.999", "999/1000"), which is exact (a float is the number that it holds); None (or
-    "best") asks for the best bounds that can be proved. Raises ClaimError.
+    "best") asks for the best bounds that can be proved. `given` lists conditions on tokens: the inputs `over` that
+    satisfy them are all that the claim is about. Raises ClaimError.
     """
 
     output: Site
@@ -45,8 +49,9 @@ class Accuracy:
     position: int | None
     rows: list[list]
     margin: Fraction | None
+    given: list[list]
 
-    def __init__(self, output, *, equals, over: Tokens, at_least=None, margin: Any = 0):
+    def __init__(self, output, *, equals, over: Tokens, at_least=None, margin: Any = 0, given=()):
         if isinstance(output, Site) and not isinstance(output.model, CapturedModel) and isinstance(over, Tokens):
             position = _known_vector(output, output.model, over)
         else:
@@ -59,16 +64,60 @@ class Accuracy:
         set_(self, "over", over)
         set_(self, "at_least", _share(at_least))
         set_(self, "margin", _margin(margin))
+        set_(self, "given", _guard(given, over))
         if self.margin is None and self.at_least != 1:
             raise ClaimError('margin="best" asks for a margin on all inputs: say at_least=1 as well')
         set_(self, "position", position)
         set_(self, "rows", compile_mechanism(self.equals, over))
 
-    def by(self, margin: Fraction) -> "Accuracy":
-        """The same claim with that margin."""
+    def changed(self, **fields: Any) -> "Accuracy":
+        """The same claim with another margin, or threshold."""
         changed = copy.copy(self)
-        object.__setattr__(changed, "margin", margin)
+        for name, value in fields.items():
+            object.__setattr__(changed, name, value)
         return changed
+
+
+@dataclass(frozen=True, init=False)
+class Share:
+    """On at least a share `at_least` of the inputs `over`, the condition holds: on entries of a captured model's sites
+    and tokens, as conditions of Bounds are, or one whose relations of real values are all strict.
+
+    `at_least` and `given` are as in Accuracy. Raises ClaimError.
+    """
+
+    output: Site
+    over: Tokens
+    at_least: Fraction | None
+    position: None
+    strict: bool
+    given: list[list]
+
+    def __init__(self, condition, *, over: Tokens, at_least=None, given=()):
+        if not isinstance(over, Tokens):
+            raise ClaimError(f"{_here()}Share counts sequences of tokens: over=tokens(...)")
+        condition = _both("condition", condition)
+        model, box = _model_of([condition]) or _no_model(Box((), ()), over), Box((), ())
+        if shapes := model.captured.inputs:
+            what = f"{model.source} reads real inputs, of shapes {shapes}; Share counts sequences of tokens alone"
+            raise ClaimError(f"{_here()}{what}: ask for Bounds or Holds")
+        _same_inputs(model, box, over)
+        captured = model.captured
+        graph, sites = copy.deepcopy(captured.graph), dict(captured.sites)
+        graph.values = over.values
+        compiler = Expressions(graph, captured.sites, box, over)
+        node, strict = compiler.condition(condition)
+        compiler.finish(_here())
+        name = _free(sites, "claimed")
+        sites[name] = node
+        changed = replace(model, captured=replace(captured, graph=graph, sites=sites))
+        set_ = object.__setattr__
+        set_(self, "output", Site(changed.compared_at(*samples(box, over)), name))
+        set_(self, "over", over)
+        set_(self, "at_least", _share(at_least))
+        set_(self, "position", None)
+        set_(self, "strict", strict)
+        set_(self, "given", _guard(given, over))
 
 
 def _known_vector(output: Site, model: Model, over: Tokens) -> int | None:
@@ -271,6 +320,26 @@ def _conditions(name: str, value) -> list[Any]:
             hint = "write Eq(a, b) for a == b, and Ne(a, b) for a != b"
             raise ClaimError(f"{_here()}{name}, number {i + 1}, is just {condition}, whatever the input; {hint}")
     return found
+
+
+def _both(name: str, value) -> sympy.Basic:
+    """A condition, or several that hold together, as one."""
+    parts = _conditions(name, value)
+    for part in parts:
+        if not isinstance(part, Relational | boolalg.BooleanFunction | boolalg.BooleanAtom):
+            raise ClaimError(f"{_here()}{name}: {short(part)} is no condition; say >, Eq, And, ...")
+    return parts[0] if len(parts) == 1 else boolalg.And(*parts)
+
+
+def _guard(given, over: Tokens) -> list[list]:
+    """Rows of what `given` says of the tokens; none if it says nothing."""
+    if not _entries(given):
+        return []
+    condition = _both("given", given)
+    if condition.atoms(Entry):
+        what = "given= of a claim that counts takes conditions on tokens, whose number is known exactly"
+        raise ClaimError(f"{_here()}{what}; put those on the model's values into the claim: Share(And(..), ..)")
+    return compile_mechanism(condition, over)
 
 
 def _no_model(box: Box, tokens: Tokens | None) -> CapturedModel:

@@ -51,6 +51,7 @@ OPERANDS = 2**12  # of one operation
 COMPARISONS = 2**9  # of a kth_largest of real values
 JUMPS = "of a real value it jumps; bound the value itself, and tell its pieces apart with given="
 BIG = "holds integers of more than 53 bits, which no real value does: compare tokens with tokens, or take Mod first"
+MIXED = "some of its relations hold on their boundaries and some don't: write all of them with >, or all with >="
 STRICT = "is strict, and a bound holds on the boundary as well: write <= or >="
 
 
@@ -68,6 +69,17 @@ class Expressions:
 
     def __init__(self, graph: Graph, sites: dict[str, int], box: Box, tokens: Tokens | None):
         self._compiler = _Compiler(graph, sites, box, tokens)
+
+    @deep()
+    def condition(self, condition: sympy.Basic) -> tuple[int, bool]:
+        """A node of one entry, and whether the condition holds where it is more than zero (as `a > b` does) or where it
+        is at least zero (as `a >= b`)."""
+        compiler = self._compiler
+        kinds = compiler.boundaries(condition)
+        if len(kinds) > 1:
+            compiler.fail(condition, MIXED)
+        compiler.strict = kinds == {True}
+        return compiler.margin(condition), compiler.strict
 
     @deep()
     def values(self, expressions: Iterable) -> list[int]:
@@ -118,6 +130,7 @@ class _Compiler:
     def __init__(self, graph: Graph, sites: dict[str, int], box: Box, tokens: Tokens | None):
         self.graph, self.sites, self.box, self.tokens = graph, sites, box, tokens
         self.problems: list[str] = []
+        self.strict = False  # a margin is more than zero where its condition holds
         self.inputs = {s: (k, i) for k, block in enumerate(box.symbols()) for i, s in enumerate(block)}
 
     def fail(self, e: sympy.Basic, reason: str) -> int:
@@ -328,7 +341,8 @@ class _Compiler:
             return False
 
     def margin(self, c: sympy.Basic, denied: bool = False) -> int:
-        """A node that is at least zero where a condition holds (or doesn't, if denied), and there alone."""
+        """A node that is at least zero (if `strict`, more than that) where a condition holds (or doesn't, if denied),
+        and there alone."""
         if not isinstance(c, Relational | boolalg.BooleanFunction | boolalg.BooleanAtom):
             return self.fail(c, "is no condition")
         if self.of_tokens(c) and self.compiles(c):  # 0 or 1, and never near zero
@@ -349,6 +363,21 @@ class _Compiler:
                 return self.relation(c, denied)
         return self.fail(c, f"{type(c).__name__} takes conditions on tokens; write it with And and Or")
 
+    def boundaries(self, c: sympy.Basic, denied: bool = False) -> set[bool]:
+        """Whether relations between real values are strict (or are once they are denied), of all in a condition."""
+        if self.of_tokens(c) and self.compiles(c):
+            return set()
+        match c:
+            case boolalg.Not():
+                return self.boundaries(c.args[0], not denied)
+            case boolalg.And() | boolalg.Or():
+                return {kind for part in c.args for kind in self.boundaries(part, denied)}
+            case boolalg.Implies():
+                return self.boundaries(c.args[0], not denied) | self.boundaries(c.args[1], denied)
+            case Relational():
+                return {isinstance(c, sympy.Lt | sympy.Gt | sympy.Ne) != denied}
+        return set()
+
     def either(self, nodes: list[int]) -> int:
         return reduce(self.larger, nodes)
 
@@ -356,15 +385,19 @@ class _Compiler:
         return reduce(self.smaller, nodes)
 
     def relation(self, c: Relational, denied: bool) -> int:
-        """Between real values: a >= b where a - b isn't negative. Where it is strict, no number says so."""
+        """Between real values: a >= b where a - b isn't negative. Where it is strict, no such number says so; but a > b
+        where a - b is more than zero, which is where b - a is no number for b >= a."""
         a, b = operands(c)
+        if self.strict:
+            a, b, denied = b, a, not denied
         match c, denied:
             case (sympy.Ge(), False) | (sympy.Lt(), True):
                 return self.node(difference(a, b))
             case (sympy.Le(), False) | (sympy.Gt(), True):
                 return self.node(difference(b, a))
             case (sympy.Eq(), False) | (sympy.Ne(), True):
-                return self.all([self.node(difference(a, b)), self.node(difference(b, a))])
+                both = [self.node(difference(a, b)), self.node(difference(b, a))]
+                return self.either(both) if self.strict else self.all(both)
             case (_, True):
                 return self.fail(c, f"is denied, which {STRICT} in what is denied, or put the condition into given=")
             case (sympy.Ne(), False):

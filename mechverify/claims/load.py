@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from mechverify.claims.claim import Accuracy, Bounds
+from mechverify.claims.claim import Accuracy, Bounds, Share
 from mechverify.claims.errors import ClaimError
 
 
-def load_claim(path: str | Path, parameters: Mapping[str, str]) -> Accuracy | Bounds:
+def load_claim(path: str | Path, parameters: Mapping[str, str]) -> Accuracy | Bounds | Share:
     """Run the claim file with parameters given as text; a default's type says how text is read, and an
     annotation Literal["a", "b"] what may be given. It may import what lies beside it, or in the current folder.
 
@@ -30,7 +30,7 @@ def load_claim(path: str | Path, parameters: Mapping[str, str]) -> Accuracy | Bo
         raise ClaimError(f"{path}: parameter {', '.join(missing)} has no default; give it with -p {missing[0]}=...")
     values = {name: _convert(path, known[name], text) for name, text in parameters.items()}
     result = _run(path, lambda: function(**values))
-    if not isinstance(result, Accuracy | Bounds):
+    if not isinstance(result, Accuracy | Bounds | Share):
         raise ClaimError(f"{path}: claim() returned {type(result).__name__}, not a claim such as Accuracy(...)")
     return result
 

@@ -34,7 +34,7 @@ def module(path: Path) -> Module:
             lines.update(range(token.start[0], token.end[0] + 1))
         before = token.type
     cited = re.findall(r"\b[Ll]emmas? [^\n]*", source)
-    lemmas = {number for text in cited for number in re.findall(r"\b[CFKLO][0-9]{1,2}\b", text)}
+    lemmas = {number for text in cited for number in re.findall(r"\b[A-Z][0-9]{1,2}\b", text)}
     name = path.relative_to(ROOT).with_suffix("").as_posix()
     return Module(name, len(lines), tokens, tuple(sorted(lemmas, key=lambda number: (number[0], int(number[1:])))))
 

@@ -22,15 +22,17 @@ class Rule(NamedTuple):
 
 _RELAXATION = Rule("relaxation.rule", together=True)
 # Splits that a family makes, by kind of claim and the field that says what is split; the kind makes the others.
-SPLITS: dict[str, dict[str, Rule]] = {"accuracy": {}, "bounds": {"node": Rule("relaxation.rule", "sides")}}
+SPLITS: dict[str, dict[str, Rule]] = {
+    "accuracy": {}, "share": {}, "bounds": {"node": Rule("relaxation.rule", "sides")},
+}  # fmt: skip
+_COUNTING = {
+    "enumerate": Rule("replay.inputs", "enumerate"),
+    "counterexample": Rule("replay.inputs", "counterexample"),
+    "open": Rule("replay.inputs", "leave_open"),
+}
 RULES: dict[str, dict[str, Rule]] = {
-    "accuracy": {
-        "enumerate": Rule("replay.inputs", "enumerate"),
-        "counterexample": Rule("replay.inputs", "counterexample"),
-        "open": Rule("replay.inputs", "leave_open"),
-        "fold": Rule("fold.rule"),
-        "compact": Rule("compact.rule"),
-    },
+    "accuracy": {**_COUNTING, "fold": Rule("fold.rule"), "compact": Rule("compact.rule")},
+    "share": _COUNTING,
     "bounds": {
         "point": Rule("replay.points", "point"),
         "solver": Rule("replay.points", "solver"),

@@ -4,7 +4,7 @@ import math
 import time
 from pathlib import Path
 
-from mechverify.claims.claim import Accuracy, Bounds
+from mechverify.claims.claim import Accuracy, Bounds, Share
 from mechverify.claims.errors import ClaimError
 from mechverify.kernel.core.errors import Rejected
 from mechverify.provers.accuracy.confirm import accept, confirm_accuracy
@@ -21,13 +21,13 @@ EFFORT = 600.0  # seconds of search, where no limit is given
 
 
 def prove(
-    claim: Accuracy | Bounds, *, semantics: str = "real", time_limit: float | None = None,
+    claim: Accuracy | Bounds | Share, *, semantics: str = "real", time_limit: float | None = None,
     progress: Progress | None = None, budget: Budget | None = None, method: str = "branching", device: str = "cpu",
     slopes: Slopes | None = None, solver: bool = True, smtlib: Path | None = None, strategy: str | None = None,
 ) -> Outcome:  # fmt: skip
     """Falsify, search, write the certificate, and have the kernel check it. For claims about bounds: `method`, one of
     base.METHODS; torch's `device`; `slopes` to try, say those of relax.lirpa; whether to ask a `solver` what bounds
-    leave open; and the folder `smtlib` for its queries. For claims about accuracy: a `strategy`, by its name in
+    leave open; and the folder `smtlib` for its queries. For claims Accuracy: a `strategy`, by its name in
     provers.accuracy.strategies, which is then all that is tried.
 
     `time_limit` seconds are for search and check together; without one, the search ends after EFFORT seconds, and the
@@ -48,14 +48,14 @@ def prove(
         budget.progress = progress
     if strategy is not None:
         return _follow(claim, strategy, semantics, budget, start)
-    if isinstance(claim, Accuracy):
+    if isinstance(claim, Accuracy | Share):
         return confirm_accuracy(find_accuracy(claim, semantics, budget), budget, start)
     problem = RangeProblem.of(claim, semantics, device, budget.watch)
     known = find_range(problem, claim.lemmas, budget, method, slopes or {}, Solver(solver, smtlib))
     return confirm_range(problem, claim, known, budget, start)
 
 
-def _follow(claim: Accuracy | Bounds, strategy: str, semantics: str, budget: Budget, start: float) -> Outcome:
+def _follow(claim: Accuracy | Bounds | Share, strategy: str, semantics: str, budget: Budget, start: float) -> Outcome:
     if not isinstance(claim, Accuracy) or claim.margin is None:
         raise ClaimError(
             f"--strategy {strategy}: strategies are for claims Accuracy(...), with a stated margin; leave it out"

@@ -9,8 +9,8 @@ import numpy as np
 
 from mechverify import kernel
 from mechverify.certificate.write import write
-from mechverify.claims.claim import Accuracy, Bounds, Cases, Within
-from mechverify.kernel.core.accuracy import AccuracyTheorem
+from mechverify.claims.claim import Accuracy, Bounds, Cases, Share, Within
+from mechverify.kernel.core.counts import CountingTheorem
 from mechverify.kernel.core.errors import Stopped
 from mechverify.kernel.core.words import about, share
 from mechverify.provers.accuracy.fold import Fold
@@ -22,12 +22,12 @@ from mechverify.provers.ranges.problem import RangeProblem
 PARTS, HALVINGS, SHOWN = 2**12, 8, 4  # parts of a domain; precision of a share of a box; entries' constants
 
 
-def nearest(claim: Accuracy | Bounds, semantics: str, evidence: Evidence | None, budget: Budget) -> list[str]:
+def nearest(claim: Accuracy | Bounds | Share, semantics: str, evidence: Evidence | None, budget: Budget) -> list[str]:
     """True variants of a claim that was refuted, until the budget's deadline; none if none was found."""
     try:
         if isinstance(claim, Accuracy):
             return [] if evidence is None else _shares(claim, semantics, evidence, budget)
-        if semantics != "real" or claim.lemmas:
+        if semantics != "real" or isinstance(claim, Share) or claim.lemmas:
             return []
         with np.errstate(all="ignore"):
             problem = RangeProblem.of(claim, semantics, watch=budget.watch)
@@ -38,7 +38,7 @@ def nearest(claim: Accuracy | Bounds, semantics: str, evidence: Evidence | None,
 
 
 def _shares(claim: Accuracy, semantics: str, evidence: Evidence, budget: Budget) -> list[str]:
-    best = Accuracy(claim.output, equals=claim.equals, over=claim.over, margin=claim.margin or 0)
+    best = claim.changed(margin=claim.margin or 0, at_least=None)
     problem = AccuracyProblem.of(best, semantics, budget.watch)
     if Fold().accepts(problem, evidence) is not None:
         return []
@@ -47,8 +47,8 @@ def _shares(claim: Accuracy, semantics: str, evidence: Evidence, budget: Budget)
         return []
     certificate = write(problem.document, claim.output.model.data, found.proof, "BOUNDED", found.right)
     theorem = kernel.check(certificate, limit=float("inf"), watch=budget.watch)
-    assert isinstance(theorem, AccuracyTheorem)
-    right, size = theorem.right, claim.over.size
+    assert isinstance(theorem, CountingTheorem)
+    right, size = theorem.right, theorem.claim.total
     told = [f"at_least={share(right.low, size, up=False)}"]
     by_class: dict[int, list[int]] = {}
     for _, key, cell, wrong in theorem.cells:

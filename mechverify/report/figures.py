@@ -4,7 +4,7 @@ import io
 
 import matplotlib
 
-from mechverify.kernel.core.accuracy import AccuracyTheorem
+from mechverify.kernel.core.counts import CountingTheorem
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -20,7 +20,7 @@ def cells_figure(theorem: Theorem) -> str | None:
     """An SVG of the cells of rule fold: query token across, mechanism value upwards, and in colour the
     largest share of the cell's inputs that can be wrong; grey where the proof leaves a cell open (often because
     it is too small to be worth counting). None where the proof has no such cells."""
-    cells = theorem.cells if isinstance(theorem, AccuracyTheorem) else []
+    cells = theorem.cells if isinstance(theorem, CountingTheorem) else []
     if not cells:
         return None
     tokens = sorted({c[0] for c in cells})

@@ -4,7 +4,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from mechverify.kernel import Theorem
-from mechverify.kernel.core.accuracy import AccuracyTheorem
+from mechverify.kernel.core.counts import CountingTheorem
 from mechverify.kernel.core.ranges import RangeTheorem
 from mechverify.kernel.core.words import decimal, printable, scientific, share
 from mechverify.kernel.statement.common import Statement
@@ -15,7 +15,7 @@ from mechverify.report.statement import brute_force_ops
 HEAD = r"""% \usepackage{booktabs,siunitx}
 \begin{tabular}{llllllrS[table-format=1.8]S[table-format=1.8]S[table-format=1.1e2]S[table-format=1.1e2]l}
 \toprule
-certificate & verdict & mechanism & margin & threshold & semantics & inputs & {accuracy $\geq$} & {accuracy $\leq$}
+certificate & verdict & mechanism & margin & threshold & semantics & inputs & {share $\geq$} & {share $\leq$}
 & {kernel ops} & {brute force} & weights \\
 \midrule
 """
@@ -36,8 +36,8 @@ def write_latex(target: Path, checked: list[tuple[Path, Theorem, float]]) -> Pat
     rows, ranges, notes = [], [], []
     for path, theorem, _ in checked:
         statement = state(theorem)
-        if isinstance(theorem, AccuracyTheorem):
-            into, told = rows, _accuracy(theorem, statement)
+        if isinstance(theorem, CountingTheorem):
+            into, told = rows, _counting(theorem, statement)
         else:
             assert isinstance(theorem, RangeTheorem)
             into, told = ranges, _range(theorem, statement)
@@ -58,11 +58,11 @@ def _note(path: Path, statement: Statement) -> str:
     return f"\n\\noindent{{\\footnotesize \\texttt{{{name}}}: {statement.verdict}; {said}.\\par}}\n"
 
 
-def _accuracy(theorem: AccuracyTheorem, statement: Statement) -> list[str]:
-    total, right = theorem.claim.domain.size, theorem.right
+def _counting(theorem: CountingTheorem, statement: Statement) -> list[str]:
+    total, right = theorem.claim.total, theorem.right
     return [
-        _short(statement.equals or ""),
-        _short(statement.margin),
+        _short(statement.equals or statement.subject),
+        _short(statement.margin or "--"),
         _short(statement.threshold or "--"),
         theorem.claim.semantics,
         f"\\num{{{scientific(total)}}}",

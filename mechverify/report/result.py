@@ -5,7 +5,8 @@ from math import inf
 from typing import Any
 
 from mechverify.kernel import Theorem
-from mechverify.kernel.core.accuracy import AccuracyTheorem
+from mechverify.kernel.core.accuracy import AccuracyClaim
+from mechverify.kernel.core.counts import CountingTheorem
 from mechverify.kernel.core.float64 import float_below
 from mechverify.kernel.core.ranges import ProvedLemma, RangeTheorem
 from mechverify.kernel.statement.accuracy import counterexamples
@@ -32,23 +33,27 @@ def as_json(
     statement = state(theorem)
     common |= {"semantics": theorem.claim.semantics, "axioms": list(theorem.axioms)}
     common["statement"] = [list(row) for row in (*statement.rows(), *statement.examples)]
-    if isinstance(theorem, AccuracyTheorem):
-        return {**common, **_accuracy(theorem, statement)}
+    if isinstance(theorem, CountingTheorem):
+        return {**common, **_counting(theorem, statement)}
     assert isinstance(theorem, RangeTheorem)
     return {**common, **_range(theorem, statement)}
 
 
-def _accuracy(theorem: AccuracyTheorem, statement: Statement) -> dict[str, Any]:
-    claim, total = theorem.claim, theorem.claim.domain.size
+def _counting(theorem: CountingTheorem, statement: Statement) -> dict[str, Any]:
+    claim, total = theorem.claim, theorem.claim.total
     low, high = Fraction(theorem.right.low, total), Fraction(theorem.right.high, total)
-    wrong = next(iter(counterexamples(theorem)), None)
+    if isinstance(claim, AccuracyClaim):
+        about = {"output": statement.subject, "equals": statement.equals, "margin": str(claim.margin)}
+        wrong = next((w._asdict() for w in counterexamples(theorem)), None)
+    else:
+        about = {"condition": statement.subject}
+        wrong = next(({"tokens": tokens} for tokens in theorem.wrong.tolist()), None)
     return {
         "claim": {
-            "kind": "accuracy",
-            "output": statement.subject,
-            "equals": statement.equals,
+            "kind": claim.kind,
+            **about,
             "at_least": None if claim.at_least is None else str(claim.at_least),
-            "margin": str(claim.margin),
+            "given": list(statement.given),
             "domain": list(statement.domain),
             "domain_size": str(total),
             "weights_sha256": claim.weights_sha256,
@@ -56,7 +61,7 @@ def _accuracy(theorem: AccuracyTheorem, statement: Statement) -> dict[str, Any]:
         "value": {
             "lower": float_below(low), "upper": -float_below(-high), "exact_lower": str(low), "exact_upper": str(high),
         },
-        "counterexample": None if wrong is None else wrong._asdict(),
+        "counterexample": wrong,
         "cost": {"kernel_ops": theorem.kernel_ops, "brute_force_ops": brute_force_ops(theorem)},
     }  # fmt: skip
 

@@ -4,8 +4,8 @@ from contextlib import suppress
 
 import numpy as np
 
-from mechverify.kernel.core.accuracy import AccuracyTheorem, decide
 from mechverify.kernel.core.claim import Job, Theorem
+from mechverify.kernel.core.counts import CountingTheorem, decide
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.words import scientific
@@ -20,7 +20,7 @@ def lines(theorem: Theorem) -> list[tuple[str, str]]:
 
 def _proof(theorem: Theorem) -> list[tuple[str, str]]:
     cost = f"{scientific(theorem.kernel_ops)} operations"
-    if isinstance(theorem, AccuracyTheorem):
+    if isinstance(theorem, CountingTheorem):
         brute = brute_force_ops(theorem)
         times = brute // max(theorem.kernel_ops, 1)
         ratio = f", {scientific(times)} times as many" if times > 1 else ""
@@ -32,7 +32,7 @@ def _proof(theorem: Theorem) -> list[tuple[str, str]]:
     ]
 
 
-def brute_force_ops(theorem: AccuracyTheorem) -> int:
+def brute_force_ops(theorem: CountingTheorem) -> int:
     """The operations of one evaluation, counted as the kernel counts its own, times the number of inputs."""
     job = Job(theorem.claim, Float64())
     one = theorem.wrong[:1] if len(theorem.wrong) else [[tokens[0] for tokens in theorem.claim.domain.tokens]]
@@ -41,4 +41,4 @@ def brute_force_ops(theorem: AccuracyTheorem) -> int:
         suppress(Rejected),
     ):  # an input that overflows counts so far
         decide(job, np.array(one))
-    return job.ar.ops * theorem.claim.domain.size
+    return job.ar.ops * theorem.claim.total

@@ -7,7 +7,7 @@ from rich.tree import Tree
 
 from mechverify.kernel import Theorem
 from mechverify.kernel.core import container
-from mechverify.kernel.core.accuracy import AccuracyTheorem
+from mechverify.kernel.core.counts import CountingTheorem
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.words import listed, number
 
@@ -16,7 +16,7 @@ DEPTH = 12  # levels shown
 
 def proof_tree(certificate: bytes, theorem: Theorem) -> Tree:
     proof = json.loads(container.unpack(certificate)["certificate.json"])["proof"]
-    cells = theorem.cells if isinstance(theorem, AccuracyTheorem) else []
+    cells = theorem.cells if isinstance(theorem, CountingTheorem) else []
     decided = sum(1 for *_, wrong in cells if wrong.high == 0)
     root = Tree(f"proof: {len(cells)} cells, {decided} of them right everywhere" if cells else "proof")
     todo = [(root, proof, 0)]

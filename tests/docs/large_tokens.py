@@ -1,6 +1,6 @@
 """Strategy: wherever a sequence has a large token, the model names its largest one."""
 
-from mechverify.kernel.core.accuracy import Counts
+from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.fold.rule import Family
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt
 from mechverify.provers.accuracy.strategies import Strategy

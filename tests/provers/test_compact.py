@@ -7,7 +7,7 @@ from sympy import Max, Min
 from mechverify import Accuracy, tokens, transformer
 from mechverify.certificate.write import write
 from mechverify.kernel import Rejected, check
-from mechverify.kernel.core.accuracy import Counts
+from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.provers.accuracy.problem import AccuracyProblem
 from mechverify.provers.accuracy.strategies import chosen

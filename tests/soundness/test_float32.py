@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from mechverify.kernel import Rejected, check
-from mechverify.kernel.core.accuracy import decide
 from mechverify.kernel.core.arithmetic import Arithmetic
 from mechverify.kernel.core.claim import Claim, Job
+from mechverify.kernel.core.counts import decide
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.exact import Exact
 from mechverify.kernel.core.fields import Reader

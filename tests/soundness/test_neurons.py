@@ -16,8 +16,8 @@ import pytest
 from flint import arb, ctx, fmpq
 
 from mechverify.kernel import Rejected, Unsupported, check
-from mechverify.kernel.core.accuracy import Counts
 from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.exact import Exact
 from mechverify.kernel.core.fields import Reader

@@ -111,7 +111,7 @@ def test_weights_near_the_end_of_float64_are_refused_not_misjudged():
 
 def test_contradicting_proofs_of_a_part_are_refused(monkeypatch):
     """A rule that is wrong in one part must not hide behind the total."""
-    from mechverify.kernel.core.accuracy import Counts
+    from mechverify.kernel.core.counts import Counts
     from mechverify.kernel.replay import inputs
 
     monkeypatch.setattr(inputs, "enumerate", lambda job, part, node: Counts(part.size, part.size))

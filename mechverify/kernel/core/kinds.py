@@ -6,7 +6,9 @@ from mechverify.kernel.core.claim import Claim
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.meter import Meter
 
-KINDS = {"accuracy": ("accuracy", "AccuracyClaim"), "bounds": ("ranges", "RangeClaim")}  # module, class
+KINDS = {  # module, class
+    "accuracy": ("accuracy", "AccuracyClaim"), "share": ("share", "ShareClaim"), "bounds": ("ranges", "RangeClaim"),
+}  # fmt: skip
 
 
 def read_claim(entry: Reader, weights: bytes, meter: Meter | None = None) -> Claim:

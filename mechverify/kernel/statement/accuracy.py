@@ -5,62 +5,70 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mechverify.kernel.core.accuracy import AccuracyTheorem
+from mechverify.kernel.core.accuracy import AccuracyClaim
 from mechverify.kernel.core.architectures import ASSUMED
+from mechverify.kernel.core.counts import CountingTheorem
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.semantics import Real
-from mechverify.kernel.core.words import listed, number, share
+from mechverify.kernel.core.words import listed, number
 from mechverify.kernel.statement.common import SHOWN, Statement, Value, common, defined, graph_of, near, values_at
+from mechverify.kernel.statement.counting import counted, given, of_them, threshold
 from mechverify.kernel.statement.formula import Formulas, Listing
 
 
-def listing(theorem: AccuracyTheorem) -> Listing:
-    claim = theorem.claim
-    return Listing(claim.graph, [claim.sites[claim.site], claim.target])
+def _claim(theorem: CountingTheorem) -> AccuracyClaim:
+    assert isinstance(theorem.claim, AccuracyClaim)
+    return theorem.claim
 
 
-def state(theorem: AccuracyTheorem) -> Statement:
-    claim, right, total = theorem.claim, theorem.right, theorem.claim.domain.size
-    subject, equals, shared, about_model = (_of_captured if claim.captured else _of_known)(theorem)
+def listing(theorem: CountingTheorem) -> Listing:
+    claim = _claim(theorem)
+    return Listing(claim.graph, [claim.sites[claim.site], *_own(claim)])
+
+
+def _own(claim: AccuracyClaim) -> list[int]:
+    """The nodes that the claim adds to the model's."""
+    return [claim.target, *([claim.guard] if claim.guard is not None else [])]
+
+
+def state(theorem: CountingTheorem) -> Statement:
+    claim = _claim(theorem)
+    subject, equals, shared, formulas, about_model = (_of_captured if claim.captured else _of_known)(theorem)
     margin = f", by more than {number(claim.margin)}" if claim.margin else ""
-    least = "" if claim.at_least is None else f"at least {claim.at_least.numerator}/{claim.at_least.denominator}"
-    threshold = f", on {least} of them" if least else ""
     return Statement(
         **common(theorem),
-        claim=f"strict argmax {subject} = {equals}{margin}{threshold}{defined(shared)}",
+        claim=f"strict argmax {subject} = {equals}{margin}{of_them(claim)}{defined(shared)}",
         subject=subject,
         equals=equals + defined(shared),
         margin=number(claim.margin),
-        threshold=least,
-        given=(),
+        threshold=threshold(claim),
+        given=given(claim, formulas),
         lemmas=(),
         **about_model,
-        proved=(
-            ("right, at least", f"{right.low:,}  ({share(right.low, total, up=False)} of all, rounded down)"),
-            ("right, at most", f"{right.high:,}  ({share(right.high, total, up=True)} of all, rounded up)"),
-        ),
+        proved=counted(theorem, "right"),
         examples=tuple(("wrong on", _wrong(w)) for w in counterexamples(theorem)),
     )
 
 
-def _of_known(theorem: AccuracyTheorem) -> tuple[str, str, list[str], dict]:
+def _of_known(theorem: CountingTheorem) -> tuple[str, str, list[str], Formulas, dict]:
     """The output, the mechanism and the parts that both share; and what is said of the model."""
-    claim = theorem.claim
-    nodes = Listing(claim.graph, [claim.target])  # the model's graph follows from architecture and weights
-    (equals,), shared = Formulas(nodes, {}).write([claim.target])
+    claim = _claim(theorem)
+    nodes = Listing(claim.graph, _own(claim))  # the model's graph follows from architecture and weights
+    formulas = Formulas(nodes, {})
+    (equals,), shared = formulas.write([claim.target])
     if equals == nodes.name(claim.target):
         equals += f" of a {graph_of(nodes)}"
     said = {"model": f"{claim.architecture}, weights sha256 {claim.weights_sha256}",
             "assumed": ASSUMED[claim.architecture], "asserted": ()}  # fmt: skip
-    return f"{claim.site}{_place(theorem)}", equals, shared, said
+    return f"{claim.site}{_place(theorem)}", equals, shared, formulas, said
 
 
-def _of_captured(theorem: AccuracyTheorem) -> tuple[str, str, list[str], dict]:
+def _of_captured(theorem: CountingTheorem) -> tuple[str, str, list[str], Formulas, dict]:
     """The same, of a graph that the file lists."""
     from mechverify.kernel.statement import captured  # only where a theorem needs it
 
-    claim = theorem.claim
+    claim = _claim(theorem)
     n, roots, nodes = claim.sites[claim.site], captured.added(claim), listing(theorem)
     formulas = Formulas(nodes, captured.names(claim, nodes, {n} if roots else set()))
     (*texts, equals), shared = formulas.write([*(roots or [n]), claim.target])
@@ -70,10 +78,10 @@ def _of_captured(theorem: AccuracyTheorem) -> tuple[str, str, list[str], dict]:
         (equals,), shared = formulas.write([claim.target])
     said = {"model": f"{graph_of(nodes)}, weights sha256 {claim.weights_sha256}", "assumed": (),
             "asserted": captured.asserted(claim, formulas, nodes)}  # fmt: skip
-    return f"{whole}{_place(theorem)}", equals, shared, said
+    return f"{whole}{_place(theorem)}", equals, shared, formulas, said
 
 
-def _place(theorem: AccuracyTheorem) -> str:
+def _place(theorem: CountingTheorem) -> str:
     return "" if theorem.claim.position is None else f"[{theorem.claim.position}]"
 
 
@@ -88,9 +96,9 @@ class Counterexample(NamedTuple):
     sure: bool
 
 
-def counterexamples(theorem: AccuracyTheorem) -> list[Counterexample]:
+def counterexamples(theorem: CountingTheorem) -> list[Counterexample]:
     """Some inputs that the kernel replayed: each is surely wrong."""
-    claim, found = theorem.claim, []
+    claim, found = _claim(theorem), []
     for tokens in theorem.wrong[:SHOWN]:
         values = Evaluation(claim.graph, claim.weights, Real(Float64()), tokens[None])
         m = int(np.broadcast_to(values[claim.target], 1)[0])

@@ -22,6 +22,7 @@ from mechverify.kernel.core.words import listed, number, runs
 from mechverify.kernel.statement.formula import Listing
 
 SHOWN = 4  # replayed inputs
+NOTHING = Fraction(1, 10**300)  # numbers below it are about zero
 MEANING = {
     "real": "exact real arithmetic on these exact weights",
     "float32": "every float32 evaluation of the model, in any summation order",
@@ -187,3 +188,19 @@ def _evaluated(
 def near(value: Fraction) -> float:
     """A finite float64."""
     return max(float_below(value), -np.finfo(np.float64).max)
+
+
+def around(low: Fraction, high: Fraction) -> str:
+    """What two ends agree in, of seven digits; nothing where that is less than two."""
+    if max(abs(low), abs(high)) < NOTHING:
+        return "0"
+    for digits in range(7, 1, -1):
+        least, most = (f"{near(end):.{digits}g}" for end in (low, high))
+        if least == most:
+            return least.replace("e+", "e")  # as other numbers are written
+    return ""
+
+
+def is_sharp(value: Value) -> bool:
+    """There is a number to name."""
+    return around(value.low[0], value.high[0]) != ""

@@ -15,18 +15,16 @@ from mechverify.kernel.statement.common import (
     SHOWN,
     Rows,
     Statement,
-    Value,
+    around,
     common,
     defined,
     graph_of,
     ids_of,
     interval,
-    near,
+    is_sharp,
     values_at,
 )  # fmt: skip
 from mechverify.kernel.statement.formula import Formulas, Listing
-
-NOTHING = Fraction(1, 10**300)  # numbers below it are about zero
 
 
 def listing(theorem: RangeTheorem) -> Listing:
@@ -79,17 +77,6 @@ def _part(claim: Claim, part: Domain) -> str:
     names = _coordinates(claim) if cut else []
     here += [f"{names[i]} in {interval(float(part.low[i]), float(part.high[i]))}" for i in cut]
     return f"where {listed(here, separator=' and ')}" if here else "everywhere in the domain"
-
-
-def _around(low: Fraction, high: Fraction) -> str:
-    """What two ends agree in, of seven digits; nothing where that is less than two."""
-    if max(abs(low), abs(high)) < NOTHING:
-        return "0"
-    for digits in range(7, 1, -1):
-        least, most = (f"{near(end):.{digits}g}" for end in (low, high))
-        if least == most:
-            return least.replace("e+", "e")  # as other numbers are written
-    return ""
 
 
 def _subject(claim: RangeClaim, formulas: Formulas) -> tuple[str, list[str]]:
@@ -191,7 +178,7 @@ def _reached(low: np.ndarray, high: np.ndarray) -> str:
         return ""
     if Fraction(about(least, up=True)) <= Fraction(about(most, up=False)):
         return f"; reached {about(least, up=True)} to {about(most, up=False)} (rounded inwards)"
-    shown = _around(Fraction(most), Fraction(least))
+    shown = around(Fraction(most), Fraction(least))
     return f"; reached about {shown}" if shown else ""
 
 
@@ -281,14 +268,9 @@ def _seen(theorem: RangeTheorem, formulas: Formulas, k: int, entry: int) -> list
         inputs.append(point[None, start : start + prod(shape)].reshape(1, *shape))
         start += prod(shape)
     spoken = dict(list(sites(claim, formulas, roots[entry]).items())[:FIRST])
-    values = values_at(claim, [*spoken.values()], theorem.tokens[k], inputs, clear=_is_sharp)
-    shown = (_around(value.low[0], value.high[0]) for value in values)
+    values = values_at(claim, [*spoken.values()], theorem.tokens[k], inputs, clear=is_sharp)
+    shown = (around(value.low[0], value.high[0]) for value in values)
     return [f"there {text} is about {number}" for text, number in zip(spoken, shown, strict=True) if number]
-
-
-def _is_sharp(value: Value) -> bool:
-    """There is a number to name."""
-    return _around(value.low[0], value.high[0]) != ""
 
 
 def sites(claim: RangeClaim, formulas: Formulas, n: int) -> dict[str, int]:

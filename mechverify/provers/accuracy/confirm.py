@@ -3,8 +3,8 @@
 import time
 
 from mechverify.certificate.write import write
-from mechverify.kernel.core.accuracy import Counts
 from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.core.float64 import Float64
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Findings, united
@@ -32,7 +32,7 @@ def accept(findings: Findings, budget: Budget, start: float) -> Outcome:
     if found.proof is None:
         return Outcome("UNKNOWN", None, None, evidence, reasons, time.monotonic() - start, 0.0)
     searched = time.monotonic()
-    certificate = write(problem.document, data, found.proof, decided or "BOUNDED", found.right)
+    certificate = write(problem.document, data, found.proof, decided or "BOUNDED", problem.claim.within(found.right))
     try:
         theorem, certificate = checked(certificate, budget)
     except Stopped:

@@ -1,15 +1,15 @@
-"""The provers of claims about accuracy, from cheap to dear: falsify first, then each that can, until all is known."""
+"""The provers of claims that count, from cheap to dear: falsify first, then each that can, until all is known."""
 
 from dataclasses import replace
 from fractions import Fraction
 from math import ceil
 
-from mechverify.claims.claim import Accuracy
+from mechverify.claims.claim import Accuracy, Share
 from mechverify.claims.errors import ClaimError
-from mechverify.kernel.core.accuracy import Counts
+from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
 from mechverify.provers.accuracy.enumerate import Enumerate
-from mechverify.provers.accuracy.falsify import GRID, Margins, falsify
+from mechverify.provers.accuracy.falsify import GRID, falsify, margins_of
 from mechverify.provers.accuracy.fold import Fold
 from mechverify.provers.accuracy.margin import largest_margin
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence, Findings, united
@@ -22,12 +22,12 @@ SHOWN = 16  # wrong inputs listed in a certificate, or as many as refute the cla
 PROVERS: list[Prover[AccuracyProblem, Evidence, Attempt]] = [Enumerate(limit=2**14), Fold(), Enumerate()]
 
 
-def find_accuracy(claim: Accuracy, semantics: str, budget: Budget) -> Findings:
+def find_accuracy(claim: Accuracy | Share, semantics: str, budget: Budget) -> Findings:
     """Postcondition: nothing of it was checked."""
     problem = AccuracyProblem.of(claim, semantics, budget.watch)
     evidence = falsify(problem, budget)
-    if claim.margin is None and (margin := _largest_margin(problem, evidence, budget)):
-        claim = claim.by(margin)
+    if isinstance(claim, Accuracy) and claim.margin is None and (margin := _largest_margin(problem, evidence, budget)):
+        claim = claim.changed(margin=margin)
         problem = AccuracyProblem.of(claim, semantics, budget.watch)
     reasons: list[str] = []
     attempts, untried = [_listed(problem, evidence)], False
@@ -46,7 +46,7 @@ def find_accuracy(claim: Accuracy, semantics: str, budget: Budget) -> Findings:
                 untried |= budget.spent()
                 reason = attempt.reason
                 if attempts[0].proof is None and attempt.wrong is not None and len(attempt.wrong):
-                    evidence = replace(evidence, wrong=attempt.wrong, rivals=Margins(problem).winner(attempt.wrong))
+                    evidence = replace(evidence, wrong=attempt.wrong, rivals=margins_of(problem).winner(attempt.wrong))
                     attempts[0] = _listed(problem, evidence)
         except Stopped:
             untried = True
@@ -83,15 +83,15 @@ def _largest_margin(problem: AccuracyProblem, evidence: Evidence, budget: Budget
         return None
     except Rejected:  # no short fold: then all inputs were seen, or none is proved
         least = (evidence.least - 2 * GRID) * (1 - 1e-6)
-        return Fraction(least) if least > 0 and evidence.samples == problem.domain.size else None
+        return Fraction(least) if least > 0 and evidence.samples == problem.claim.total else None
 
 
 def _listed(problem: AccuracyProblem, evidence: Evidence) -> Attempt:
     """The wrong inputs that were found, as a proof: a few, or enough to refute the claim."""
-    known, size = len(evidence.wrong), problem.domain.size
+    known, size, total = len(evidence.wrong), problem.domain.size, problem.claim.total
     if not known:
         return Attempt(None, Counts(0, size))
-    enough = 1 if problem.at_least is None else size - ceil(problem.at_least * size) + 1
+    enough = 1 if problem.at_least is None else total - ceil(problem.at_least * total) + 1
     listed = enough if SHOWN < enough <= known else min(SHOWN, known)
     proof = {"rule": "counterexample", "inputs": evidence.wrong[:listed].tolist()}
     return Attempt(proof, Counts(0, size - listed))

@@ -9,7 +9,8 @@ import numpy as np
 
 from mechverify.certificate.write import Proof
 from mechverify.graph.run import TorchRunner
-from mechverify.kernel.core.accuracy import Counts
+from mechverify.kernel.core.accuracy import AccuracyClaim
+from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.document import add_expression
 from mechverify.kernel.core.errors import Stopped, Unsupported
 from mechverify.kernel.core.fields import Reader
@@ -54,6 +55,8 @@ class Fold:
     name = "fold"
 
     def accepts(self, problem: AccuracyProblem, evidence: Evidence) -> str | None:
+        if not isinstance(problem.claim, AccuracyClaim):
+            return ""
         try:
             problem.partition  # noqa: B018 (building it is the test)
         except Unsupported as error:
@@ -90,7 +93,7 @@ def listed(problem: AccuracyProblem, budget: Budget) -> Attempt:
     with np.errstate(all="ignore"):
         families = (Family(problem.partition, key) for key in problem.partition.keys)
         counted, right, never, only = _pass(problem, budget, families, bound)
-    right += sum(c.size - c.wrong.high for c in counted)
+    right += problem.partition.unguarded + sum(c.size - c.wrong.high for c in counted)
     never += sum(c.wrong.low for c in counted)
     return Attempt(_witness(problem, problem.keys, only, counted), Counts(right, problem.domain.size - never))
 
@@ -147,7 +150,7 @@ def _aims_to_refute(problem: AccuracyProblem, evidence: Evidence) -> bool:
 def _refute(problem: AccuracyProblem, evidence: Evidence, budget: Budget, keys: list) -> Attempt:
     """Count surely wrong inputs, in the cells and for the rivals seen most often, until there are enough."""
     claim, at_least = problem.claim, problem.at_least
-    assert at_least is not None
+    assert at_least is not None and isinstance(claim, AccuracyClaim)
     graph = claim.graph.copy()
     roots = [add_expression(graph, Reader(rows, "keys")) for rows in keys]
     partition = problem.partition if keys == problem.keys else problem.partitioned(keys)
@@ -158,7 +161,7 @@ def _refute(problem: AccuracyProblem, evidence: Evidence, budget: Budget, keys: 
         seen.setdefault((tuple(key), int(tokens[partition.form.pin])), Counter())[rival] += 1
     families: dict[tuple[int, ...], Family] = {}
     counted, wrong = [], 0
-    enough = problem.domain.size - int(at_least * problem.domain.size)
+    enough = problem.claim.total - int(at_least * problem.claim.total)
     for (key, query), rivals in sorted(seen.items(), key=lambda kv: -kv[1].total()):
         budget.progress("counting wrong inputs", min(1.0, wrong / enough))
         if wrong > enough or budget.spent():
@@ -181,16 +184,16 @@ def _bound(problem: AccuracyProblem, budget: Budget) -> tuple[list[_Counted], Co
     were seen, if not all."""
     families = [Family(problem.partition, key) for key in problem.partition.keys]
     sizes = sorted(size for family in families for size in family.sizes.values())
-    small = np.searchsorted(np.cumsum(np.array(sizes, float)), NEGLIGIBLE * problem.domain.size)
+    small = np.searchsorted(np.cumsum(np.array(sizes, float)), NEGLIGIBLE * problem.claim.total)
     worth = sizes[small] if small < len(sizes) else 0
 
     def bound(family: Family, cell: Cell, rivals: list[int]) -> _Counted | None:
         if cell.size < worth and cell.size * len(rivals) > TINY:
             return None
-        return _first_count(family, cell, rivals, NEGLIGIBLE * problem.domain.size / len(sizes))
+        return _first_count(family, cell, rivals, NEGLIGIBLE * problem.claim.total / len(sizes))
 
     counted, right, never, only = _pass(problem, budget, families, bound)
-    negligible = GAP * problem.domain.size
+    negligible = GAP * problem.claim.total
     for turn, improve, patience in (("sharpening", _sharpen, 2 * SHARPENED), ("regrouping", _regroup, PATIENCE)):
         gap = sum(c.gap for c in counted)
         for c in sorted(counted, key=lambda c: -c.gap):
@@ -206,7 +209,7 @@ def _bound(problem: AccuracyProblem, budget: Budget) -> tuple[list[_Counted], Co
                 break
             gap -= before - c.gap
     counted.sort(key=lambda c: (c.family.key, c.query))
-    right += sum(c.size - c.wrong.high for c in counted)
+    right += problem.partition.unguarded + sum(c.size - c.wrong.high for c in counted)
     return counted, Counts(right, problem.domain.size - never - sum(c.wrong.low for c in counted)), only
 
 

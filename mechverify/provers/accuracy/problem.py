@@ -1,5 +1,6 @@
 """A claim about accuracy as the search sees it, what was seen of it, and what a prover gives back."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, reduce
@@ -8,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mechverify.certificate.write import Proof, claim_document
-from mechverify.claims.claim import Accuracy
+from mechverify.claims.claim import Accuracy, Share
 from mechverify.claims.language import Row
-from mechverify.kernel.core.accuracy import AccuracyClaim, Counts
 from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.counts import CountingClaim, Counts
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
@@ -26,10 +27,10 @@ TRIALS = 16  # values that a neuron in a cell of rule fold is compared with
 
 @dataclass
 class AccuracyProblem:
-    """A claim, read exactly as the kernel reads it."""
+    """A claim Accuracy or Share, read exactly as the kernel reads it."""
 
     document: dict[str, Any]
-    claim: AccuracyClaim
+    claim: CountingClaim
     job: Job
     known: Counts | None = None  # what earlier provers found
 
@@ -37,16 +38,24 @@ class AccuracyProblem:
     def domain(self) -> Domain:
         return self.claim.domain
 
+    def inputs(self, part: Domain) -> Iterator[np.ndarray]:
+        """Those of a part that satisfy the claim's guard, ids [number, length], in blocks."""
+        return self.claim.inputs(self.job.ar, part)
+
+    def size(self, part: Domain) -> int:
+        """How many those are."""
+        return sum(map(len, self.inputs(part))) if self.claim.guarded else part.size
+
     @property
     def at_least(self) -> Fraction | None:
         return self.claim.at_least
 
     @staticmethod
-    def of(claim: Accuracy, semantics: str, watch: Watch | None = None) -> "AccuracyProblem":
+    def of(claim: Accuracy | Share, semantics: str, watch: Watch | None = None) -> "AccuracyProblem":
         """`watch` is told of the work that the search has the kernel's arithmetic do."""
         document = claim_document(claim, semantics)
         checked = read_claim(Reader(document, "claim"), claim.output.model.data)
-        assert isinstance(checked, AccuracyClaim)
+        assert isinstance(checked, CountingClaim)
         return AccuracyProblem(document, checked, Job(checked, Float64(watch=watch)))
 
     @cached_property
@@ -74,9 +83,10 @@ class AccuracyProblem:
         """What the bounds decide; None while the threshold lies between them."""
         if self.at_least is None:
             return "BOUNDED"
-        if right.low >= self.at_least * self.domain.size:
+        inside = self.claim.within(right)
+        if inside.low >= self.at_least * self.claim.total:
             return "PROVED"
-        if right.high < self.at_least * self.domain.size and has_counterexample:
+        if inside.high < self.at_least * self.claim.total and has_counterexample:
             return "REFUTED"
         return None
 
@@ -102,7 +112,8 @@ class Evidence:
 
 @dataclass
 class Attempt:
-    """A proof (None: nothing proved) and the bounds of the right inputs that it should give; what stood in the way of
+    """A proof (None: nothing proved) and the bounds of the right inputs that it should give, of the whole domain (those
+    that don't satisfy a guard count as right); what stood in the way of
     better ones; and some wrong inputs [number, length] that were met."""
 
     proof: Proof | None

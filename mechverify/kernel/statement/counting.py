@@ -1,0 +1,36 @@
+"""What the sentences of theorems that count inputs share: the threshold, and what was proved."""
+
+from mechverify.kernel.core.counts import CountingClaim, CountingTheorem
+from mechverify.kernel.core.words import share
+from mechverify.kernel.statement.common import Rows, defined, graph_of
+from mechverify.kernel.statement.formula import Formulas
+
+
+def threshold(claim: CountingClaim) -> str:
+    return "" if claim.at_least is None else f"at least {claim.at_least.numerator}/{claim.at_least.denominator}"
+
+
+def of_them(claim: CountingClaim) -> str:
+    """The threshold as the end of a claim."""
+    least = threshold(claim)
+    return f", on {least} of them" if least else ""
+
+
+def given(claim: CountingClaim, formulas: Formulas) -> tuple[str, ...]:
+    """The guard, and how many inputs satisfy it."""
+    if claim.guard is None:
+        return ()
+    (text,), shared = formulas.write([claim.guard])
+    if text == formulas.listing.name(claim.guard) and not claim.captured:  # of a captured one, the graph is named
+        text += f" of a {graph_of(formulas.listing)}"
+    return (f"{text}: {claim.total:,} of these sequences{defined(shared)}",)
+
+
+def counted(theorem: CountingTheorem, what: str) -> tuple[tuple[str, str], ...]:
+    """The bounds that were proved; `what` inputs they count."""
+    rows: Rows = []
+    of = "those given" if theorem.claim.guarded else "all"
+    for number, end, up in ((theorem.right.low, "least", False), (theorem.right.high, "most", True)):
+        part = share(number, theorem.claim.total, up=up)
+        rows.append((f"{what}, at {end}", f"{number:,}  ({part} of {of}, rounded {'up' if up else 'down'})"))
+    return tuple(rows)
