@@ -91,7 +91,7 @@ FAULTS = [
     Fault("enumerate", "replay/inputs.py", "judge = settle if exactly else decide", "judge = settle", RULES),
     Fault("enumerate", "replay/inputs.py", "exactly = not job.old and ", "exactly = ", RULES),
     Fault("enumerate", "core/counts.py", "right[some], wrong[some] = job.exactly(", "wrong[some], right[some] = job.exactly(", RULES),
-    Fault("enumerate", "core/counts.py", "judge(inputs[some], model)", "judge(inputs[: len(some)], model)", RULES),
+    Fault("enumerate", "core/counts.py", "job.claim.judge(inputs[some], model)", "job.claim.judge(inputs[: len(some)], model)", RULES),
     Fault("counterexample", "replay/inputs.py", "if not wrong.all():", "if not wrong.any():", RULES),
     Fault("counterexample", "replay/inputs.py", "len(set(map(tuple, rows))) != len(rows) or ", "", RULES),
     Fault("counterexample", "replay/inputs.py", " or not domain.contains(listed)", "", RULES),

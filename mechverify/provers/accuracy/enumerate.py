@@ -101,7 +101,8 @@ def counted(
 ) -> tuple[Counts, np.ndarray, np.ndarray]:
     """What the kernel should count, asked of what lies `near` zero, the wrong inputs, and those that it leaves open."""
     right = wrong = run = 0
-    found, unsure = ([np.zeros((0, part.length), np.int64)] for _ in "12")
+    found = [np.zeros((0, part.length), np.int64)]
+    unsure = [*found]
     for inputs in problem.inputs(part):
         run += len(inputs)
         margin = margins(inputs)
