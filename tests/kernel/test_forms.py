@@ -9,9 +9,10 @@ from mechverify.kernel.compact.chains import product
 from mechverify.kernel.compact.parts import PartsForm, parts_form
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.fold.ratio import RatioForm, ratio_form
-from tests.kernel.attention import Maker
+from tests.kernel.attention import WIDTH, Maker
 
 READ = [
     "tokens",
@@ -99,6 +100,39 @@ def test_every_stage_of_the_form_is_read_and_what_mixes_positions_never():
             found.update(made.parts)
     assert {*READ} <= {*found}, {*READ} - {*found}
     assert not {*NEVER} & {*found}, found
+
+
+def head(pattern_view: tuple | None, values_view: tuple | None, mask: int | tuple = 3, pin: int = 0) -> tuple:
+    """One head on three tokens, with views of its pattern and of its values."""
+    maker = Maker(0)
+    maker.n, maker.vocab = 3, 2
+    maker.graph, maker.weights = Graph(3, (0, 1)), {}
+    g, tokens, table = maker.graph, maker.graph.add("tokens"), maker.weight(2, WIDTH)
+    rows = g.add("gather", table, tokens)
+    query = g.add("gather", table, g.add("select", tokens, attr=(0, pin)))
+    pattern = g.add("softmax", g.add("einsum", query, rows, attr="d,id->i"), attr=mask)
+    pattern = pattern if pattern_view is None else g.add("view", pattern, attr=pattern_view)
+    rows = rows if values_view is None else g.add("view", rows, attr=values_view)
+    return g, maker.weights, g.add("einsum", pattern, rows, attr="i,id->d")
+
+
+def test_a_row_is_read_whole_each_entry_once_with_its_own_position():
+    wrong = {
+        "a part of it": (((2,), 0, (1,)), ((2, WIDTH), 0, (WIDTH, 1))),
+        "not the first position": (None, None, ("011",)),
+        "not the query's position": (None, None, 2, 2),
+        "one entry three times": (((3,), 0, (0,)), ((3, WIDTH), 0, (0, 1)), 1),
+        "values of one position": (None, ((3, WIDTH), 0, (0, 1))),
+        "values of other positions": (None, ((3, WIDTH), 2 * WIDTH, (-WIDTH, 1))),
+    }
+    graph, weights, output = head(None, None)
+    assert ratio_form(graph, weights, Real(Float64()), output).attended == 3
+    for how in wrong.values():
+        graph, weights, output = head(*how)
+        with pytest.raises(Unsupported):
+            ratio_form(graph, weights, Real(Float64()), output)
+        with pytest.raises(Unsupported):
+            parts_form(graph, weights, Real(Float64()), output)
 
 
 def from_parts(form: PartsForm, ids: np.ndarray) -> np.ndarray:
