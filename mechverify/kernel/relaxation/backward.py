@@ -254,14 +254,18 @@ class Relaxed(Intervals):
         """Any slope is sound. The chord's; below a ReLU, that of the nearer side."""
         ar, c, xp = self.ar, self.curve(n), self.ar.xp
         x, y = c.points.mid, c.values.mid
-        width = x[-1] - x[0]
-        chord = self.finite((y[-1] - y[0]) / xp.where(width > 0, width, 1 + 0 * width))
-        lower = xp.where(x[-1] > -x[0], 1 + 0 * width, 0 * width) if self.graph.nodes[n].op == "relu" else chord
+        width, rise = x[-1] - x[0], y[-1] - y[0]
+        zero, one = 0 * width, 1 + 0 * width
+        lower = chord = self.finite(rise / xp.where(width > 0, width, one))
+        if self.graph.nodes[n].op == "relu":
+            lower = xp.where(x[-1] > -x[0], one, zero)
         return ar.exact(lower), ar.exact(chord)
 
     def _least_of_tokens(self, form: Ball) -> Ball:
         """For each position the least coefficient of a token allowed there, added up: exact."""
-        low, _ = self.ar.ends(form)
-        low = low.reshape(*low.shape[:2], self.graph.length, -1)
-        allowed = self.ar.raw(self.cells.allowed[:, None])
-        return self.ar.sum(self.ar.point(self.ar.xp.amin(self.ar.xp.where(allowed, low, np.inf), 3)))
+        ar, xp = self.ar, self.ar.xp
+        low, _ = ar.ends(form)
+        by_position = low.reshape(*low.shape[:2], self.graph.length, -1)
+        allowed = ar.raw(self.cells.allowed[:, None])
+        least = xp.amin(xp.where(allowed, by_position, np.inf), 3)
+        return ar.sum(ar.point(least))

@@ -92,8 +92,10 @@ class Intervals:
     def _refuse_nan(self, n: int) -> None:
         """An end that is no number bounds nothing."""
         xp, (low, high) = self.ar.xp, self.ends[n]
-        if bool(xp.isnan(low).any()) or bool(xp.isnan(high).any()):
-            self.ends[n] = xp.where(xp.isnan(low), -np.inf, low), xp.where(xp.isnan(high), np.inf, high)
+        no_low, no_high = xp.isnan(low), xp.isnan(high)
+        if bool(no_low.any()) or bool(no_high.any()):
+            low, high = xp.where(no_low, -np.inf, low), xp.where(no_high, np.inf, high)
+            self.ends[n] = low, high
 
     def prepare(self) -> None:
         """Before the first node."""
@@ -193,6 +195,7 @@ class Intervals:
 
     def dot(self, k: Ball, x: Ball, rows: bool = False) -> Ball:
         """Sums [cells, rows] of products of entries; x has a row axis or none."""
-        x = x if rows else x.at[:, None]
-        rank = k.mid.ndim - 2
-        return self.ar.sum(self.ar.mul(k, x).map(lambda a: a.reshape(*a.shape[:2], -1) if rank else a[..., None]))
+        products = self.ar.mul(k, x if rows else x.at[:, None])
+        if k.mid.ndim == 2:  # of a node without axes
+            return self.ar.sum(products.at[..., None])
+        return self.ar.sum(products.map(lambda a: a.reshape(*a.shape[:2], -1)))

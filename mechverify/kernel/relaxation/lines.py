@@ -133,8 +133,11 @@ def meet(ar: Arithmetic, x: Ends, y: Ends) -> Ends:
 
 def total(ar: Arithmetic, x: Ends, y: Ends) -> Ends:
     """Of every sum of a number in x and one in y. What isn't negative stays so: 0 + 0 is 0."""
-    low, high = ar.down(x[0] + y[0]), ar.up(x[1] + y[1])
-    return _signed(ar, low, high, (x[0] >= 0) & (y[0] >= 0), (x[1] <= 0) & (y[1] <= 0))
+    (x_low, x_high), (y_low, y_high) = x, y
+    low, high = ar.down(x_low + y_low), ar.up(x_high + y_high)
+    positive = (x_low >= 0) & (y_low >= 0)
+    negative = (x_high <= 0) & (y_high <= 0)
+    return _signed(ar, low, high, positive, negative)
 
 
 def product(ar: Arithmetic, x: Ends, y: Ends) -> Ends:
@@ -143,8 +146,10 @@ def product(ar: Arithmetic, x: Ends, y: Ends) -> Ends:
     xp = ar.xp
     corners = xp.stack([_corner(ar, a, b) for a in x for b in y])
     least, most = xp.amin(corners, 0), xp.amax(corners, 0)
-    positive = ((x[0] >= 0) & (y[0] >= 0)) | ((x[1] <= 0) & (y[1] <= 0))
-    negative = ((x[0] >= 0) & (y[1] <= 0)) | ((x[1] <= 0) & (y[0] >= 0))
+    x_positive, y_positive = x[0] >= 0, y[0] >= 0
+    x_negative, y_negative = x[1] <= 0, y[1] <= 0
+    positive = (x_positive & y_positive) | (x_negative & y_negative)
+    negative = (x_positive & y_negative) | (x_negative & y_positive)
     return _signed(ar, ar.down(least), ar.up(most), positive, negative)
 
 
@@ -158,7 +163,9 @@ def _corner(ar: Arithmetic, a: Any, b: Any) -> Any:
 def _signed(ar: Arithmetic, low: Any, high: Any, positive: Any, negative: Any) -> Ends:
     """The ends, where a value is known not to be negative, or not to be positive."""
     xp = ar.xp
-    return (xp.where(positive, xp.clip(low, 0.0, None), low), xp.where(negative, xp.clip(high, None, 0.0), high))
+    low = xp.where(positive, xp.clip(low, 0.0, None), low)
+    high = xp.where(negative, xp.clip(high, None, 0.0), high)
+    return low, high
 
 
 def image(ar: Arithmetic, f: Function, low: Any, high: Any) -> Ends:

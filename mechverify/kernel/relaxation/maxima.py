@@ -34,11 +34,14 @@ def ends(known: "Intervals", n: int) -> Ends | None:
 
 def _at_ends(known: "Intervals", op: str, rest: int, x: int, other: int, side: int) -> Any:
     """The value's lower end (side 0), or its upper one, at those of x and of the other operand."""
-    ar, xp, f = known.ar, known.ar.xp, function_of(known.graph.nodes[rest])
+    ar, xp = known.ar, known.ar.xp
     own, far = known.ends[x][side], known.ends[other][side]
     finite = xp.isfinite(own) & xp.isfinite(far)
     own, far = (xp.where(finite, end, 0.0) for end in (own, far))
     first, last = (far, own) if op == "add" else (own, far)
-    low, high = lines.image(ar, f, *lines.total(ar, (first, first), (-last, -last)))
-    value = lines.total(ar, (own, own), (low, high) if op == "add" else (-high, -low))
-    return xp.where(finite, value[side], (-np.inf, np.inf)[side])
+    difference = lines.total(ar, (first, first), (-last, -last))
+    low, high = lines.image(ar, function_of(known.graph.nodes[rest]), *difference)
+    added = (low, high) if op == "add" else (-high, -low)
+    value = lines.total(ar, (own, own), added)
+    nothing = (-np.inf, np.inf)[side]
+    return xp.where(finite, value[side], nothing)

@@ -23,9 +23,14 @@ def plane(ar: Arithmetic, x: Ball, y: Ball, mix: Ball, upper: bool) -> tuple[Bal
     (xl, xu), (yl, yu) = ([ar.exact(ar.lower(b)), ar.exact(ar.upper(b))] for b in (x, y))
     first, second = ((xl, yu), (xu, yl)) if upper else ((xl, yl), (xu, yu))
     rest = ar.sub(one, mix)
-    a, b = (ar.add(ar.mul(rest, first[i]), ar.mul(mix, second[i])) for i in (1, 0))
-    c = ar.add(ar.mul(rest, ar.mul(*first)), ar.mul(mix, ar.mul(*second)))
-    return a, b, -c
+
+    def mixed(at_first: Ball, at_second: Ball) -> Ball:
+        return ar.add(ar.mul(rest, at_first), ar.mul(mix, at_second))
+
+    slope_x = mixed(first[1], second[1])  # the plane that touches at (p, q) is q x + p y - p q
+    slope_y = mixed(first[0], second[0])
+    constant = mixed(ar.mul(*first), ar.mul(*second))
+    return slope_x, slope_y, -constant
 
 
 def through(known: "Relaxed", start: int, n: int, k: Ball) -> tuple[Forms, Ball]:

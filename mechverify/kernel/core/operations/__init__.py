@@ -119,6 +119,12 @@ class Sliced(Operation):
         return "select", [node], (axis, index)
 
 
+class Fixed(Sliced):
+    """The same on all inputs."""
+
+    operands = 0
+
+
 class Elementwise(Operation):
     """An entry depends on the operands' entries at its own place, or at the one that they broadcast, alone."""
 

@@ -14,11 +14,14 @@ class Concat(Sliced):
 
     def shape(self, graph, args, attr):
         shapes = [a.shape for a in args]
+        axes = {len(s) for s in shapes}
         legal = len(args) > 0 and all(a.kind == "real" for a in args) and 0 <= attr < len(shapes[0])
         need(legal, "concat needs an axis")
-        rest = {(s[:attr], s[attr + 1 :]) for s in shapes if len(s) > attr}
-        need(len(rest) == 1 and len({len(s) for s in shapes}) == 1, f"concat along axis {attr} of shapes {shapes}")
-        return "real", (*shapes[0][:attr], sum(s[attr] for s in shapes), *shapes[0][attr + 1 :])
+        others = {(s[:attr], s[attr + 1 :]) for s in shapes if len(s) > attr}
+        need(len(others) == 1 and len(axes) == 1, f"concat along axis {attr} of shapes {shapes}")
+        before, after = others.pop()
+        joined = sum(s[attr] for s in shapes)
+        return "real", (*before, joined, *after)
 
     def value(self, known, node, args):
         """Each operand in its place of an array of zeros, added up: exact, and their exponents may differ."""

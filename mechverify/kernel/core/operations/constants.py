@@ -6,13 +6,7 @@ import numpy as np
 
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
-from mechverify.kernel.core.operations import Attribute, Node, Sliced, of, pair, row, sizes
-
-
-class Fixed(Sliced):
-    """The same on all inputs."""
-
-    operands = 0
+from mechverify.kernel.core.operations import Attribute, Fixed, Node, of, pair, row, sizes
 
 
 class Weight(Fixed):

@@ -31,12 +31,17 @@ class Pick(Sliced):
         return "real", args[0].shape[1:]
 
     def value(self, known, node, args):
-        x = args[0]
+        x, axis = args[0], known.batch
         index = known.of_batch(args[1])
-        batch = np.broadcast_shapes(x.mid.shape[: known.batch], index.shape)
-        at = index.reshape(*index.shape, *(1,) * (x.mid.ndim - known.batch))
-        wide = x.map(lambda a: np.broadcast_to(a, (*batch, *a.shape[known.batch :])))
-        return wide.map(lambda a: np.take_along_axis(a, at, known.batch).squeeze(known.batch))
+        batch = np.broadcast_shapes(x.mid.shape[:axis], index.shape)
+        ones = (1,) * (x.mid.ndim - axis)
+        at = index.reshape(*index.shape, *ones)
+
+        def picked(a: np.ndarray) -> np.ndarray:
+            every = np.broadcast_to(a, (*batch, *a.shape[axis:]))
+            return np.take_along_axis(every, at, axis).squeeze(axis)
+
+        return x.map(picked)
 
 
 ROWS = {"number": Number(), "pick": Pick()}

@@ -13,9 +13,13 @@ class Whole(Elementwise):
     """An integer. It has no axis, and so no slice."""
 
     def value(self, known, node, args):
-        known.model.ar.spend(len(args) * math.prod(np.broadcast_shapes(*(a.shape for a in args))), 1 + len(args))
-        means = known.graph.meanings
-        return integers.apply(node.op, node.attr, args, lambda position: means[known.selected(position)])
+        shape = np.broadcast_shapes(*(a.shape for a in args))
+        known.model.ar.spend(len(args) * math.prod(shape), 1 + len(args))
+
+        def token(position: int) -> np.ndarray:
+            return known.graph.meanings[known.selected(position)]
+
+        return integers.apply(node.op, node.attr, args, token)
 
 
 def _read_integer(entry: Reader) -> int | None:

@@ -1,11 +1,11 @@
 """The number pi."""
 
 from mechverify.kernel.core.elementary import pi
-from mechverify.kernel.core.operations import NOTHING, Sliced
+from mechverify.kernel.core.operations import NOTHING, Fixed
 
 
-class Pi(Sliced):
-    operands, attribute, meaning = 0, NOTHING, "the number pi"
+class Pi(Fixed):
+    attribute, meaning = NOTHING, "the number pi"
 
     def shape(self, graph, args, attr):
         return "real", ()

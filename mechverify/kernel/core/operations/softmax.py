@@ -62,10 +62,13 @@ class Softmax(Operation):
 
 def kept(node: Node) -> np.ndarray:
     """Which entries of scores [..., j, i] a softmax node keeps, as booleans that broadcast to its shape."""
-    n = node.shape[-1]
-    if type(node.attr) is tuple:
-        return np.array([[c == "1" for c in row] for row in node.attr])[slice(None) if len(node.attr) > 1 else 0]
-    return np.tri(node.shape[-2], n, dtype=bool) if node.attr == "causal" else np.arange(n) < node.attr
+    n, mask = node.shape[-1], node.attr
+    if type(mask) is tuple:
+        rows = np.array([[c == "1" for c in row] for row in mask])
+        return rows if len(mask) > 1 else rows[0]
+    if mask == "causal":
+        return np.tri(node.shape[-2], n, dtype=bool)
+    return np.arange(n) < mask
 
 
 ROWS = {"softmax": Softmax()}

@@ -50,10 +50,13 @@ class View(Operation):
         return operand.kind, shape
 
     def value(self, known, node, args):
-        if node.kind == "ids":
-            return args[0].reshape(*args[0].shape[: known.batch], -1)[..., entries(node.attr)]
         at = entries(node.attr)
-        return args[0].map(lambda a: a.reshape(*a.shape[: known.batch], -1)[..., at])
+
+        def viewed(a: np.ndarray) -> np.ndarray:
+            flat = a.reshape(*a.shape[: known.batch], -1)
+            return flat[..., at]
+
+        return viewed(args[0]) if node.kind == "ids" else args[0].map(viewed)
 
     def slice(self, graph, node, axis, index):
         n = graph.nodes[node]

@@ -26,12 +26,15 @@ class Einsum(Linear):
         at = 0 if args[0] in known.fixed else 1
         k, x = known.ends[args[at]], known.ends[args[1 - at]]
         if not all(bool(xp.isfinite(end).all()) for end in x):
-            (low, low_of_minus) = (self._least(known, n, at, k, ends) for ends in (x, (-x[1], -x[0])))
+            minus = -x[1], -x[0]
+            low, low_of_minus = (self._least(known, n, at, k, ends) for ends in (x, minus))
             found = lines.meet(known.ar, found, (low, -low_of_minus))
         signs = [bool((low >= 0).all()) - bool((high <= 0).all()) for low, high in (k, x)]
         sign = signs[0] * signs[1]
-        floor, ceiling = 0.0 if sign > 0 else -np.inf, 0.0 if sign < 0 else np.inf
-        return xp.clip(found[0], floor, None), xp.clip(found[1], None, ceiling)
+        low, high = found
+        floor = 0.0 if sign > 0 else -np.inf
+        ceiling = 0.0 if sign < 0 else np.inf
+        return xp.clip(low, floor, None), xp.clip(high, None, ceiling)
 
     def _least(self, known: "Intervals", n: int, at: int, k: Ends, x: Ends) -> Any:
         """Lower bounds of sums of products k x, whose operand number `at` is k: of k x, max(k, 0) low + min(k, 0) high.

@@ -17,9 +17,11 @@ class Pick(Ending):
         least, most = known.ends[node.args[0]]
         low, high = np.array(known.spans[node.args[1]]).T[:, :, None]
         at = np.arange(least.shape[1])
-        inside = ar.raw(((low <= at) & (at <= high)).reshape(len(low), -1, *(1,) * len(node.shape)))
-        low, high = (xp.amin(xp.where(inside, end, np.inf), 1) for end in (least, -most))
-        return low, -high
+        possible = (low <= at) & (at <= high)
+        ones = (1,) * len(node.shape)
+        inside = ar.raw(possible.reshape(len(low), -1, *ones))
+        least, most_of_minus = (xp.amin(xp.where(inside, end, np.inf), 1) for end in (least, -most))
+        return least, -most_of_minus
 
     def reads(self, graph, node, args):
         return args[0].any(0) | args[1]

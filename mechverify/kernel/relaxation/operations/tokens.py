@@ -32,13 +32,17 @@ class Gather(Curved):
         return low, -high
 
     def back(self, known, start, n, k):
-        ar, places, rows = known.ar, known.positions[known.graph.nodes[n].args[1]].ravel(), self._table(known, n)
-        reserve(*k.mid.shape[:2], known.graph.length, len(rows))
-        flat = k.map(lambda a: a.reshape(*a.shape[:2], len(places), -1))
-        scores = ar.contract("pd,vd->pv", flat, ar.exact(rows.reshape(1, 1, len(rows), -1)))
+        ar, rows = known.ar, self._table(known, n)
+        ids = known.graph.nodes[n].args[1]
+        places, vocabulary, length = known.positions[ids].ravel(), len(rows), known.graph.length
+        reserve(*k.mid.shape[:2], length, vocabulary)
+        by_place = k.map(lambda a: a.reshape(*a.shape[:2], len(places), -1))
+        by_token = ar.exact(rows.reshape(1, 1, len(rows), -1))
+        scores = ar.contract("pd,vd->pv", by_place, by_token)
         at = places[:, None] * len(rows) + np.arange(len(rows))
-        scores = scores.map(lambda a: a.reshape(*a.shape[:2], -1))
-        return [(ONE_HOT, ar.scatter(scores, at.ravel(), known.graph.length * len(rows)))], None
+        flat = scores.map(lambda a: a.reshape(*a.shape[:2], -1))
+        one_hot = ar.scatter(flat, at.ravel(), length * vocabulary)
+        return [(ONE_HOT, one_hot)], None
 
     def _table(self, known: "Intervals", n: int) -> Any:
         rows = known.graph.nodes[known.graph.nodes[n].args[0]]
