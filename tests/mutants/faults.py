@@ -59,7 +59,7 @@ FAULTS = [
     Fault("not positive", "ratios/linear.py", "np.minimum(high.mid, bound.mid)", "np.minimum(high.mid, -bound.mid)", RATIOS),
     Fault("joint form", "ratios/linear.py", "_plus_all(ar, base, _remainder(ar, low, high, self.few, self.many, slope))", "base", RATIOS),
     Fault("joint form", "ratios/linear.py", "for r in (low, high) for w in (few, many)", "for r in (low, high) for w in (few,)", RATIOS),
-    Fault("joint form", "ratios/linear.py", "for r in (low, high) for w in (few, many)", "for r in (low,) for w in (few, many)", RATIOS),
+    Fault("joint form", "ratios/linear.py", "(np.arange(terms.mid.shape[1]) == box.pin)", "(np.arange(terms.mid.shape[1]) >= 0)", RATIOS),
     Fault("joint form", "ratios/linear.py", "least = np.minimum(least, corner.mid)", "least = np.maximum(least, corner.mid)", RATIOS),
     # ratios/rule.py
     Fault("ratios", "ratios/rule.py", "-lead if upper else lead", "lead", RATIOS),
