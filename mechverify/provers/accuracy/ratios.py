@@ -17,7 +17,7 @@ from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Eviden
 from mechverify.provers.base import Budget
 
 ROUNDS = 4  # of the search for the least lead
-EXPANSIONS = 6  # points of a cell
+EXPANSIONS = 4  # points of a cell
 COARSE, FINE = 2**10, 2**13  # steps of a counting grid
 NEAR = 0.2  # of the largest factor: tokens that are cut by
 GAP = 1e-6  # share of the domain left between the bounds at which refining stops
@@ -188,10 +188,10 @@ def _count(part: _Part, cell: Cell, grid: int) -> None:
         counts.append(_lost(part, cell.lost, group))
         groups.append(group)
         if sum(counts) >= part.size:
-            return
+            break
     if sum(counts) < part.wrong.high:
         part.groups, part.wrong = groups, Counts(part.wrong.low, sum(counts))
-    worst = part.undecided[int(np.argmax(np.array(counts, float)))]
+    worst = part.undecided[counts.index(max(counts))]
     certain = [part.around[worst], _step(cell, part.points[part.around[worst]], worst, grid, upper=True), [worst]]
     low = _lost(part, cell.surely_lost, certain)
     if low > part.wrong.low:
