@@ -80,8 +80,7 @@ class Rows(NamedTuple):
 def sliced(a: np.ndarray, turn: int, rad: np.ndarray | None = None) -> tuple[Rows, np.ndarray]:
     """Rows near `a`, and the same as float64 numbers. Digits that are far below the radii `rad` of a row are left out.
     `turn`: slices are in order (1), or the last one first (-1)."""
-    scaled, *rest_of = _scaled(a)
-    exponent, *_, step = rest_of
+    scaled, exponent, unknown, filled, step = _scaled(a)
     blurred = None if rad is None or not rad.any() else rad.max(-1, keepdims=True) / FAR
     rest, near, found = scaled, np.zeros(()), []
     while len(found) < SLICES and (rest.any() or not found):  # a slice of zeros changes nothing
@@ -91,7 +90,7 @@ def sliced(a: np.ndarray, turn: int, rad: np.ndarray | None = None) -> tuple[Row
         if blurred is not None and len(found) > 1:
             left = _times(np.abs(rest).max(-1, keepdims=True), exponent - step * len(found))
             rest = np.where(left <= blurred, 0.0, rest)
-    return _rows(found, turn, *rest_of), _times(near, exponent)
+    return _rows(found, turn, exponent, unknown, filled, step), _times(near, exponent)
 
 
 def raised(a: np.ndarray, turn: int) -> Rows:
