@@ -80,7 +80,7 @@ class Rows(NamedTuple):
 def sliced(a: np.ndarray, turn: int, rad: np.ndarray | None = None) -> tuple[Rows, np.ndarray]:
     """Rows near `a`, and the same as float64 numbers. Digits that are far below the radii `rad` of a row are left out.
     `turn`: slices are in order (1), or the last one first (-1)."""
-    scaled, exponent, *others, step = _scaled(a)
+    scaled, exponent, unknown, filled, step = _scaled(a)
     blurred = None if rad is None or not rad.any() else rad.max(-1, keepdims=True) / FAR
     rest, near, found = scaled, np.zeros(()), []
     while len(found) < SLICES and (rest.any() or not found):  # a slice of zeros changes nothing
@@ -90,7 +90,7 @@ def sliced(a: np.ndarray, turn: int, rad: np.ndarray | None = None) -> tuple[Row
         if blurred is not None and len(found) > 1:
             left = _times(np.abs(rest).max(-1, keepdims=True), exponent - step * len(found))
             rest = np.where(left <= blurred, 0.0, rest)
-    return _rows(found, turn, exponent, *others, step), _times(near, exponent)
+    return _rows(found, turn, exponent, unknown, filled, step), _times(near, exponent)
 
 
 def raised(a: np.ndarray, turn: int) -> Rows:
@@ -169,7 +169,7 @@ def bits(n: int) -> int:
 def _scaled(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
     """What the slices are to add up to, at most 2^(step - 1) in size; and `Rows` from `exponent` on."""
     size, width = np.abs(a).max(-1, keepdims=True, initial=0.0), bits(a.shape[-1])
-    exponent: np.ndarray = np.frexp(size)[1] - width
+    exponent = np.frexp(size)[1] - width
     if not np.isfinite(size).all():
         a = np.where(np.isfinite(size), a, 0.0)
     return _times(a, -exponent), exponent, 0.0 * size, (size > 0).astype(np.float64), width + 1
