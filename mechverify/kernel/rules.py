@@ -32,7 +32,7 @@ _COUNTING = {
 }
 RULES: dict[str, dict[str, Rule]] = {
     "accuracy": {**_COUNTING, "fold": Rule("fold.rule"), "compact": Rule("compact.rule")},
-    "share": _COUNTING,
+    "share": {**_COUNTING, "relaxation": Rule("relaxation.shares", together=True)},
     "bounds": {
         "point": Rule("replay.points", "point"),
         "solver": Rule("replay.points", "solver"),

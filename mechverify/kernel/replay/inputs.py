@@ -17,6 +17,7 @@ def enumerate(job: Job, domain: Domain, witness: Reader) -> Counts:
     """Postcondition: exact, except for inputs whose margin rounding leaves open, which count for neither bound.
     Complexity: inputs times the cost of one evaluation."""
     witness.close()
+    _one_by_one(job)
     right = wrong = 0
     for start in range(0, domain.size, 2**13):
         job.ar.spend(2**13 * domain.length + sum(map(len, domain.tokens)), 10 * domain.length)
@@ -30,6 +31,7 @@ def counterexample(job: Job, domain: Domain, witness: Reader) -> Counts:
     """Postcondition: at most size - (number listed) inputs are right. Rejects an input that is listed twice,
     lies outside the part, or is not surely wrong. Complexity: one evaluation an input, and one in exact arithmetic for
     those that float64 leaves open."""
+    _one_by_one(job)
     rows = [row.integers() for row in witness["inputs"].items(2**20, 1)]
     witness.close()
     if any(len(row) != domain.length for row in rows):
@@ -48,4 +50,9 @@ def counterexample(job: Job, domain: Domain, witness: Reader) -> Counts:
 def leave_open(job: Job, domain: Domain, witness: Reader) -> Counts:
     """Postcondition: none: of the part nothing is said."""
     witness.close()
-    return Counts(0, domain.size)
+    return Counts(0, job.claim.most(job, domain))
+
+
+def _one_by_one(job: Job) -> None:
+    if not job.claim.by_example:
+        raise Rejected("of a box, no inputs can be run one by one")

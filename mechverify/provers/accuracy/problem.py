@@ -74,9 +74,9 @@ class AccuracyProblem:
         """What the bounds decide; None while the threshold lies between them."""
         if self.at_least is None:
             return "BOUNDED"
-        if right.low >= self.at_least * self.domain.size:
+        if right.low >= self.at_least * self.claim.total:
             return "PROVED"
-        if right.high < self.at_least * self.domain.size and has_counterexample:
+        if right.high < self.at_least * self.claim.total and (has_counterexample or not self.claim.by_example):
             return "REFUTED"
         return None
 
