@@ -111,8 +111,10 @@ def box(low: Any, high: Any, *, name: str = "x", distribution: Any = uniform) ->
 
 def _distributions(given: Any, size: int) -> tuple[Normal | None, ...]:
     each = [given] * size if given is uniform or isinstance(given, Normal) else given
-    if not isinstance(each, list | tuple) or len(each) != size or not all(d is uniform or isinstance(d, Normal) for d in each):  # fmt: skip
-        raise ClaimError(f"box: distribution= takes uniform, normal(mean, deviation), or a list with one of them for each of {size} coordinates")  # fmt: skip
+    known = isinstance(each, list | tuple) and all(d is uniform or isinstance(d, Normal) for d in each)
+    if not known or len(each) != size:
+        what = f"uniform, normal(mean, deviation), or a list with one of them for each of {size} coordinates"
+        raise ClaimError(f"box: distribution= takes {what}")
     return tuple(each)
 
 

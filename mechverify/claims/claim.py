@@ -27,7 +27,6 @@ from mechverify.graph.messages import short
 from mechverify.kernel.core.architectures import ARCHITECTURES
 from mechverify.kernel.core.graph import Graph, entries
 
-
 WITHIN = Fraction(1, 10_000)  # of a box: how far apart bounds of its share may be
 
 
@@ -82,7 +81,7 @@ class Share:
     and inputs, as conditions of Bounds are, or one whose relations of real values are all strict.
 
     A share of token sequences is counted; of a box, it is its volume, or the mass that its `distribution` gives it; of
-    a box with tokens, the mean over all sequences. `at_least` is as in Accuracy; without one, the bounds of a share of a
+    a box with tokens, the mean over all sequences. `at_least` is as in Accuracy; without one, bounds of a share of a
     box are sought until they are `within` that of each other. Raises ClaimError.
     """
 
@@ -96,8 +95,8 @@ class Share:
     def __init__(self, condition, *, over: Box | Tokens, at_least=None, within: Any = WITHIN):
         condition, (box, sequences) = _both("condition", condition), corners(over)
         if box.inner is not None:
-            raise ClaimError(f"{_here()}a corner of the box is no float64, and a share of another box is another share: "
-                             "give corners that are, such as float(\"0.1\")")  # fmt: skip
+            what = "a corner of the box is no float64, and of another box the share is another one"
+            raise ClaimError(f"{_here()}{what}: give corners that are, as float('0.1') is")
         model = _model_of([condition]) or _no_model(box, sequences)
         _same_inputs(model, box, sequences)
         captured = model.captured

@@ -53,7 +53,7 @@ class Measure:
     def below(self, ar: Arithmetic, at: np.ndarray) -> Ball:
         """The share of each coordinate's mass up to there, `at` [parts, coordinates, numbers] in the box; exactly 0 and
         1 at its corners. Rejects a box of which a Gaussian gives too little to tell."""
-        sides = np.zeros((2, *at.shape))
+        sides = np.zeros(at.shape), np.zeros(at.shape)
         for c, (a, b) in enumerate(zip(self.low.tolist(), self.high.tolist(), strict=True)):
             here = np.concatenate([at[:, c].ravel(), [a, b]])
             whole = ar.exact(here) if self.normal[c] is None else self._erf(ar, c, here)
@@ -97,7 +97,7 @@ class Measure:
     def bow(self, ar: Arithmetic, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Two arrays [boxes, coordinates] between which t - u lies: t is how far along its interval a coordinate is,
         from 0 to 1, and u the share of the interval's mass up to there."""
-        least, most = np.zeros((2, *low.shape))
+        least, most = np.zeros(low.shape), np.zeros(low.shape)
         for c, normal in enumerate(self.normal):
             if normal is None:
                 continue

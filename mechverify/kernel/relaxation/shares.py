@@ -68,7 +68,7 @@ class Condition:
             self.steps.append(len(atoms))
             atoms.append(n)
         if len(atoms) > ATOMS:
-            self.steps, atoms = [0], [root]
+            self.steps[:], atoms = [0], [root]
         return atoms
 
     def state(self, states: np.ndarray) -> np.ndarray:
@@ -207,8 +207,8 @@ class _Cubes(NamedTuple):
 
 
 class _Grid(NamedTuple):
-    """Which parts [cells]; points that cut each of their coordinates into `steps`, ascending, [cells, coordinates, steps
-    + 1]; and the share of the coordinate's mass below each."""
+    """Which parts [cells]; points that cut each of their coordinates, ascending, [cells, coordinates, points]; and the
+    share of the coordinate's mass below each."""
 
     part: np.ndarray
     at: np.ndarray
@@ -267,7 +267,7 @@ def bounds_of(job: Job, parts: list[Domain], shared: bool) -> Bounds:
         k = value.slopes.get(which, ar.whole(np.zeros((1, 1, size))))
         for side, a in zip(sides, np.broadcast_arrays(k.mid, k.rad), strict=True):
             side.append(np.broadcast_to(a, (*shape, size)))
-    slopes = Ball(*(np.concatenate(side, 2) for side in sides))
+    slopes = Ball(np.concatenate(sides[0], 2), np.concatenate(sides[1], 2))
     return Bounds(value.constants, slopes, _holds(claim.strict, np.concatenate([low, -high], 1)))
 
 
@@ -305,7 +305,8 @@ def _add(job: Job, found: np.ndarray, judged: _Judged, which: np.ndarray) -> Non
 
 
 def _halves(grid: _Grid, cubes: _Cubes, judged: _Judged) -> tuple[_Cubes, np.ndarray]:
-    """The halves of the cubes, first all lower ones, along the coordinate by which open atoms change most, and where that cuts it in two."""
+    """The halves of the cubes, first all lower ones, along the coordinate by which open atoms change most, and where
+    that cuts one in two."""
     n, _, coordinates = judged.slopes.shape
     if not coordinates:
         return cubes.some(np.tile(np.arange(n), 2)), np.zeros(n, bool)
@@ -360,8 +361,7 @@ def of_cube(ar: Arithmetic, constants: np.ndarray, slopes: np.ndarray) -> np.nda
 def _corner_sum(ar: Arithmetic, low: np.ndarray, steep: np.ndarray) -> np.ndarray:
     """Lower bounds of the share of the cube where low + sum_i steep_i u_i >= 0, all steep_i > 0: the sum over corners v
     of (-1)^(zeros of v) max(0, low + sum_i steep_i v_i)^k, divided by k! and by all steep_i."""
-    n, k = steep.shape
-    first = ar.exact(steep[:, 0])
+    k, first = steep.shape[1], ar.exact(steep[:, 0])
     scaled = [ar.rational(Fraction(1)), *(ar.div(ar.exact(steep[:, i]), first) for i in range(1, k))]
     start, total, below = ar.div(ar.exact(low), first), ar.rational(Fraction(0)), ar.rational(Fraction(factorial(k)))
     for corner in product((False, True), repeat=k):

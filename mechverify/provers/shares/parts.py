@@ -24,6 +24,7 @@ from mechverify.provers.base import Budget, failure
 FINER = 3  # halvings of mass down to which a part is judged: at first, of its own, and more of them later
 TELLS = 0.7  # judging a part more finely must leave less open than that of what was
 WIDE = 0.05  # of how far an atom's bound reaches: linear bounds that are further apart tell no more by judging finely
+SLACK = 2.0**-36  # of the whole: bounds of parts judged beside others differ in their last bits
 AT_ONCE, MOST = 0.9, 2**8  # parts that are looked at in a round: those that hold so much of what is open, and so many
 
 
@@ -81,7 +82,9 @@ class Parts:
         if self.proof is None:
             return self.problem.claim.everything
         low, high = (sum(end) for end in zip(*(part.right for part in self.parts), strict=True))
-        return Counts(low, min(high, self.problem.claim.total))
+        total = self.problem.claim.total
+        slack = int(SLACK * total)
+        return Counts(max(0, low - slack if low < total else low), min(total, high + slack if high else 0))
 
     def run(self, within: Fraction) -> list[str]:
         """Until the claim is decided, or, without a threshold, its bounds are near enough; the reasons why it isn't."""
@@ -163,7 +166,6 @@ class Parts:
         node.update(rule="split", **trial.how, **dict(zip(("inside", "outside"), leaves, strict=True)))
         for leaf, domain, (right, coarse) in zip(leaves, trial.domains, found, strict=True):
             self._keep(Part(leaf, domain, trial.to, right, seconds, coarse))
-
 
 
 def _cut(whole: Domain, part: Domain) -> tuple[tuple[Domain, Domain], dict] | None:
