@@ -144,7 +144,7 @@ def smooth_in_the_last(g: Graph, rows: int) -> int:
 def test_rows_that_read_another_position_as_well_are_refused(change):
     """Though each reads its own, and the last of those that it reads is its own."""
     graph, weights, output = head(change=change)
-    with pytest.raises(Unsupported, match="mixes the tokens|one attention head"):
+    with pytest.raises(Unsupported, match=r"mixes the tokens|one attention head"):
         ratio_form(graph, weights, Real(Float64()), output)
     with pytest.raises(Unsupported):
         parts_form(graph, weights, Real(Float64()), output)
