@@ -201,7 +201,6 @@ FAULTS = [
     Fault("compact", "compact/parts.py", "graph.nodes[a].shape != node.shape", "False", FORMS),
     Fault("compact", "compact/parts.py", "np.array_equal(whole[:, columns], rows)", "True", FORMS),
     Fault("compact", "compact/parts.py", "if pin >= result.attended:", "if False:", FORMS),
-    Fault("compact", "compact/parts.py", "np.searchsorted(whole[0], rows[0])", "np.arange(rows.shape[1])", FORMS),
     Fault("compact", "compact/parts.py", 'if b != "fixed"}', 'if b == "token"}', PARTS),
     Fault("compact", "compact/parts.py", "x._replace(base=base, value=value)", "x._replace(base=base)", PARTS),
     Fault("compact", "compact/rule.py", "if seen & (here :=", "if not (here :=", RULES),
