@@ -256,3 +256,25 @@ def test_files_of_earlier_versions_have_no_such_rule():
     del doc["cost"]
     with pytest.raises(Rejected, match="ratios"):
         check(forge.file(doc, data))
+
+
+def test_rivals_that_win_on_different_inputs_are_counted_each():
+    """Two heads that attend evenly, so that every form is exact: outputs 1 and 2 win on one input each."""
+    weights = {f"blocks.0.attn.W_{c}": np.zeros((2, 4, 3)) for c in "QK"}
+    weights |= {"embed.W_E": np.eye(4, 3) @ np.eye(3, 4), "pos_embed.W_pos": np.zeros((2, 4))}
+    weights |= {"blocks.0.attn.W_V": np.stack([np.eye(4, 3)] * 2), "blocks.0.attn.W_O": np.stack([np.eye(3, 4)] * 2)}
+    weights |= {"unembed.W_U": np.eye(4), "unembed.b_U": np.array([0.5, 0, 0, 0])}
+    data = as_bytes({k: v.astype(np.float32) for k, v in weights.items()})
+    groups = [[0, -10, [t]] for t in (1, 2, 3)]
+    part = {"points": [[0, 3]], "groups": groups, "certain": [0, -10, [2]]}
+    proof = {"rule": "ratios", "keys": [], "cells": [[3, [0], part]]}
+    shape = dict(equals=[["integer", [], 0]], tokens=[[0, 1, 2], [3]], vocab=4, length=2, position=1)
+    doc = forge.document(data, proof, right=(1, 2), **shape) | {"version": 5, "cost": None}
+    assert check(forge.file(doc, data)).right == (1, 2)
+    more = doc | {"conclusion": doc["conclusion"] | {"right_at_least": "2"}}
+    with pytest.raises(Rejected, match="proved: 1 to 2"):
+        check(forge.file(more, data))
+    for missing in range(2):
+        part["groups"] = groups[:missing] + groups[missing + 1 :]
+        with pytest.raises(Rejected, match="proved: 0"):
+            check(forge.file(doc, data))
