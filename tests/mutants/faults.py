@@ -68,6 +68,7 @@ FAULTS = [
     Fault("joint form", "ratios/linear.py", "least = np.minimum(least, corner.mid)", "least = np.maximum(least, corner.mid)", RATIOS),
     # ratios/rule.py
     Fault("ratios", "ratios/rule.py", "-lead if upper else lead", "lead", PROVED),
+    Fault("ratios", "ratios/rule.py", "ar.sub(base, ar.rational(margin)) if margin else base", "base", RATIOS),
     Fault("ratios", "ratios/rule.py", "if covered else self.size)", "if covered or counted else self.size)", RATIOS),
     Fault("ratios", "ratios/rule.py", "~(least > 0).all(0)", "~(least > 0).any(0)", PROVED),
     Fault("ratios", "ratios/rule.py", "(most <= 0).any(0)", "(most >= 0).any(0)", PROVED),
