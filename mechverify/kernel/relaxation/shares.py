@@ -127,7 +127,7 @@ class Sloped(Relaxed):
             return super()._back(start, n, k)
         which, k = node.attr[0], k.map(lambda a: a.reshape(*a.shape[:2], -1))
         self.slopes[which] = self.ar.add(self.slopes[which], k) if which in self.slopes else k
-        return [], None
+        return [], self.ar.whole(np.zeros(k.mid.shape[:2]))
 
 
 def check(job: Job, parts: list[Domain], witnesses: list[Reader]) -> list[Counts]:
