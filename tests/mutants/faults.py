@@ -290,8 +290,10 @@ FAULTS = [
     Fault("margin", "core/accuracy.py", "ar.sub(margin, ar.rational(self.margin)) if self.margin else margin", "margin", NEURONS),
     Fault("margin", "core/accuracy.py", "if not 0 <= margin < 2**1000:", "if False:", NEURONS),
     # arithmetic
-    Fault("float64", "core/float64.py", "(UNIT if terms == 1 else 0.0) * np.abs(mid)", "0.0 * np.abs(mid)", ARITHMETIC),
-    Fault("float64", "core/float64.py", "return rad * (1 + (terms + 16) * 2.0**-51) + (terms + 4) * ETA", "return rad", ARITHMETIC),
+    Fault("float64", "core/float64.py", "rounding *= UNIT if terms == 1 else 0.0", "rounding *= 0.0", ARITHMETIC),
+    Fault("float64", "core/float64.py", "return wider", "return rad", ARITHMETIC),
+    Fault("float64", "core/float64.py", "if np.size(y.rad) > 1 or np.any(y.rad):", "if np.any(y.rad) and not np.any(x.rad):", ARITHMETIC),
+    Fault("float64", "core/float64.py", "rad = x.rad * (np.abs(y.mid) + y.rad)", "rad = x.rad * np.abs(y.mid)", ARITHMETIC),
     Fault("float64", "core/float64.py", "return rad + (2 * n * UNIT * size + ETA)", "return rad + ETA", ARITHMETIC),
     Fault("float64", "core/float64.py", "room = self.down(np.abs(y.mid) - y.rad)", "room = np.abs(y.mid)", ARITHMETIC),
     Fault("float64", "core/arithmetic.py", "x.rad * (np.abs(y.mid) + y.rad)", "x.rad * np.abs(y.mid)", ARITHMETIC),
