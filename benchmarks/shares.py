@@ -9,21 +9,26 @@ the largest; its accuracy is proved, and compared with an enumeration in torch i
 import argparse
 import sys
 from itertools import product
+from math import prod
 from pathlib import Path
+from time import monotonic
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
-from sympy import Max
+from sympy import Eq, Max, Piecewise
 from torch import Tensor, nn
 
 from benchmarks.board import Board
-from mechverify import Accuracy, capture, prove, tokens
+from mechverify import Accuracy, capture, count, distinct, prove, tokens, transformer
+from mechverify.provers.accuracy.problem import AccuracyProblem
 
 VOCAB, LENGTH, WIDTH = 8, 4, 16
 STEPS, BATCH, RATE = 60, 256, 3e-3
 SECONDS = 5.0
+INDUCTION = Path(__file__).parents[2] / "shared" / "models" / "induction6-2heads.safetensors"
+INDUCTION_SECONDS = 600.0
 QUICK = 11  # one shape of so many: all settings occur
 
 
@@ -120,12 +125,39 @@ def shapes(board: Board, quick: bool) -> None:
     board.row("every shape: the slowest, seconds", f"under {SECONDS:g}", round(slowest, 2), slowest < SECONDS)
 
 
+def induction(board: Board, quick: bool) -> None:
+    """A published domain: of n tokens all but the last are distinct, the last repeats one that isn't the one before it,
+    and the answer is the token after that."""
+    if not INDUCTION.exists():
+        print(f"not measured: {INDUCTION} is not there")
+        return
+    model = transformer(INDUCTION)
+    for vocab, whole in ((6, False), (16, True)):
+        x = tokens("x", length=6, vocab=16, allowed=range(vocab))
+        answer = Piecewise(*((x[i + 1], Eq(x[i], x[5])) for i in range(3)), (x[4], True))
+        given = [distinct(*x[:5]), Eq(count(x[5], *x[:4]), 1)]
+        size, start = 4 * prod(range(vocab - 4, vocab + 1)), monotonic()
+        claim = Accuracy(model.logits[-1], equals=answer, over=x, given=given)
+        counted = AccuracyProblem.of(claim, "real").claim.total
+        figure = f"{counted:,} of {vocab**6:,} in {monotonic() - start:.1f} s"
+        board.row(f"induction over {vocab} tokens: inputs that are given", f"{size:,}", figure, counted == size)
+        if whole and quick:
+            continue
+        found = prove(claim, time_limit=INDUCTION_SECONDS)
+        low, high = (None, None) if found.theorem is None else found.theorem.right
+        seconds = found.search_seconds + found.check_seconds
+        board.row(f"induction over {vocab} tokens: right inputs, search and check",
+                  f"exact, under {INDUCTION_SECONDS:g} s", f"{low} to {high} of {size:,}, {seconds:.1f} s",
+                  low is not None and low == high and seconds < INDUCTION_SECONDS)  # fmt: skip
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer shapes, and nothing kept")
     options = parser.parse_args()
     board = Board("shares")
     shapes(board, options.quick)
+    induction(board, options.quick)
     return board.finish("shares", quick=options.quick)
 
 

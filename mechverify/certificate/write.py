@@ -70,7 +70,7 @@ def _counted(claim: Accuracy | Share) -> dict[str, Any]:
     domain, at_least = claim.over, None if claim.at_least is None else _ratio(claim.at_least)
     if isinstance(domain, Tokens):
         tokens = {"tokens": [list(ids) for ids in domain.allowed], "values": list(domain.values)}
-        return {"domain": tokens, "at_least": at_least}
+        return ({"given": claim.given} if claim.given else {}) | {"domain": tokens, "at_least": at_least}
     each = domain.distribution or (None,) * sum(a.size for a in domain.low)
     measure = [None if d is None else [_ratio(d.mean), _ratio(d.deviation)] for d in each]
     return {"domain": _mixed(domain), "measure": measure, "at_least": at_least}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import sympy
 from safetensors.numpy import save
+from sympy.core.relational import Relational
 from sympy.logic import boolalg
 
 from mechverify.claims.box import Box, corners
@@ -39,7 +40,8 @@ class Accuracy:
     index of the entry that exceeds every other by more than `margin`: a tie is wrong, and so is a mechanism value that
     is no index. `margin="best"` asks for the largest one that can be proved on all inputs. `at_least` is a number from
     0 to 1, best given as text ("0.999", "999/1000"), which is exact (a float is the number that it holds); None (or
-    "best") asks for the best bounds that can be proved. Raises ClaimError.
+    "best") asks for the best bounds that can be proved. `given` lists conditions on tokens: the inputs `over` that
+    satisfy them are all that the claim is about. Raises ClaimError.
     """
 
     output: Site
@@ -49,8 +51,9 @@ class Accuracy:
     position: int | None
     rows: list[list]
     margin: Fraction | None
+    given: list[list]
 
-    def __init__(self, output, *, equals, over: Tokens, at_least=None, margin: Any = 0):
+    def __init__(self, output, *, equals, over: Tokens, at_least=None, margin: Any = 0, given=()):
         if isinstance(output, Site) and not isinstance(output.model, CapturedModel) and isinstance(over, Tokens):
             position = _known_vector(output, output.model, over)
         else:
@@ -63,15 +66,17 @@ class Accuracy:
         set_(self, "over", over)
         set_(self, "at_least", _share(at_least))
         set_(self, "margin", _margin(margin))
+        set_(self, "given", _guard(given, over))
         if self.margin is None and self.at_least != 1:
             raise ClaimError('margin="best" asks for a margin on all inputs: say at_least=1 as well')
         set_(self, "position", position)
         set_(self, "rows", compile_mechanism(self.equals, over))
 
-    def by(self, margin: Fraction) -> "Accuracy":
-        """The same claim with that margin."""
+    def changed(self, **fields: Any) -> "Accuracy":
+        """The same claim with another margin, or threshold."""
         changed = copy.copy(self)
-        object.__setattr__(changed, "margin", margin)
+        for name, value in fields.items():
+            object.__setattr__(changed, name, value)
         return changed
 
 
@@ -81,8 +86,9 @@ class Share:
     and inputs, as conditions of Bounds are, or one whose relations of real values are all strict.
 
     A share of token sequences is counted; of a box, it is its volume, or the mass that its `distribution` gives it; of
-    a box with tokens, the mean over all sequences. `at_least` is as in Accuracy; without one, bounds of a share of a
-    box are sought until they are `within` that of each other. Raises ClaimError.
+    a box with tokens, the mean over all sequences. `at_least` and, over tokens alone, `given` are as in Accuracy;
+    without a threshold, bounds of a share of a box are sought until they are `within` that of each other. Raises
+    ClaimError.
     """
 
     output: Site
@@ -90,13 +96,16 @@ class Share:
     at_least: Fraction | None
     position: None
     strict: bool
+    given: list[list]
     within: Fraction
 
-    def __init__(self, condition, *, over: Box | Tokens, at_least=None, within: Any = WITHIN):
+    def __init__(self, condition, *, over: Box | Tokens, at_least=None, given=(), within: Any = WITHIN):
         condition, (box, sequences) = _both("condition", condition), corners(over)
         if box.inner is not None:
             what = "a corner of the box is no float64, and of another box the share is another one"
             raise ClaimError(f"{_here()}{what}: give corners that are, as float('0.1') is")
+        if box.low and _entries(given):
+            raise ClaimError(f"{_here()}given= of a Share of a box isn't supported: put it into the condition")
         model = _model_of([condition]) or _no_model(box, sequences)
         _same_inputs(model, box, sequences)
         captured = model.captured
@@ -114,6 +123,7 @@ class Share:
         set_(self, "at_least", _share(at_least))
         set_(self, "position", None)
         set_(self, "strict", strict)
+        set_(self, "given", [] if sequences is None else _guard(given, sequences))
         set_(self, "within", number(within))
 
 
@@ -323,9 +333,20 @@ def _both(name: str, value) -> sympy.Basic:
     """A condition, or several that hold together, as one."""
     parts = _conditions(name, value)
     for part in parts:
-        if not isinstance(part, boolalg.Boolean):
+        if not isinstance(part, Relational | boolalg.BooleanFunction | boolalg.BooleanAtom):
             raise ClaimError(f"{_here()}{name}: {short(part)} is no condition; say >, Eq, And, ...")
     return parts[0] if len(parts) == 1 else boolalg.And(*parts)
+
+
+def _guard(given, over: Tokens) -> list[list]:
+    """Rows of what `given` says of the tokens; none if it says nothing."""
+    if not _entries(given):
+        return []
+    condition = _both("given", given)
+    if condition.atoms(Entry):
+        what = "given= of a claim that counts takes conditions on tokens, whose number is known exactly"
+        raise ClaimError(f"{_here()}{what}; put those on the model's values into the claim: Share(And(..), ..)")
+    return compile_mechanism(condition, over)
 
 
 def _no_model(box: Box, tokens: Tokens | None) -> CapturedModel:

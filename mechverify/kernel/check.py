@@ -24,9 +24,10 @@ from mechverify.kernel.proof import prove
 
 FORMAT = "mechverify-certificate"
 VERSION = 5  # of the format that is written
-CAPTURED = "accuracy of a captured graph"
+CAPTURED, GUARDED = "accuracy of a captured graph", "accuracy on a guarded domain"
 VERSIONS = {  # what is claimed in those that are read
-    2: ("accuracy",), 3: ("bounds",), 4: ("accuracy", "bounds"), VERSION: ("accuracy", "bounds", CAPTURED, "share"),
+    2: ("accuracy",), 3: ("bounds",), 4: ("accuracy", "bounds"),
+    VERSION: ("accuracy", "bounds", CAPTURED, GUARDED, "share"),
 }  # fmt: skip
 COSTED = 4  # the first version whose files say what their check costs
 NAMED = 5  # the first version whose proofs name the document's nodes
@@ -135,6 +136,7 @@ def _decide(document: Reader, weights: bytes, arithmetic: Arithmetic, forbid: Co
     _, version = document["format"], document["version"].an_integer()
     claim = read_claim(document["claim"], weights, arithmetic)
     kind = CAPTURED if claim.kind == "accuracy" and claim.captured else claim.kind
+    kind = GUARDED if claim.kind == "accuracy" and claim.guarded else kind
     if kind not in VERSIONS[version]:
         raise Rejected(f"a claim of kind {kind} isn't written in version {version} of the format")
     if version not in NAMED_AT_WILL and (unfit := [n for n in claim.names if not names_a_value(n)]):

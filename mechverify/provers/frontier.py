@@ -16,7 +16,6 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import cache
-from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +32,7 @@ from mechverify.kernel.core.float64 import Float64
 from mechverify.provers import chain
 from mechverify.provers.accuracy.falsify import margins_of
 from mechverify.provers.accuracy.problem import AccuracyProblem
+from mechverify.provers.accuracy.sampling import Sampler
 from mechverify.provers.accuracy.strategies import chosen
 
 REFERENCE = "fold"  # the strategy that says what the true accuracy is
@@ -208,8 +208,8 @@ def _proved(task: Task) -> tuple[Row, bytes]:
     unexplained = strategy.unexplained and strategy.unexplained(AccuracyProblem.of(claim, task.semantics))
     name = f"{Path(task.weights).stem}-{Path(task.strategy).stem}-{task.key[:8]}.cert"
     return _row(
-        task, claim, low=theorem.right.low, high=theorem.right.high, kernel_ops=theorem.kernel_ops,
-        brute_force_ops=one.ar.ops * theorem.claim.domain.size, unexplained=unexplained,
+        task, claim, size=theorem.claim.total, low=theorem.right.low, high=theorem.right.high,
+        kernel_ops=theorem.kernel_ops, brute_force_ops=one.ar.ops * theorem.claim.total, unexplained=unexplained,
         search_seconds=outcome.search_seconds, check_seconds=outcome.check_seconds,
         certificate=f"certificates/{name}", certificate_bytes=len(outcome.certificate),
     ), outcome.certificate  # fmt: skip
@@ -226,16 +226,15 @@ def _failed(task: Task, reason: str) -> Row:
     claim = _claim(task)
     nothing = dict.fromkeys(("kernel_ops", "brute_force_ops", "certificate_bytes"), 0)
     times = dict.fromkeys(("search_seconds", "check_seconds"), 0.0)
-    size = prod(map(len, claim.over.allowed))
-    return _row(task, claim, low=0, high=size, unexplained=None, certificate=None, reason=reason, **nothing, **times)
+    bounds = {"size": claim.over.size, "low": 0, "high": claim.over.size}
+    return _row(task, claim, unexplained=None, certificate=None, reason=reason, **bounds, **nothing, **times)
 
 
 def _row(task: Task, claim: Accuracy, *, reason: str | None = None, **found) -> Row:
     return Row(
         claim=Path(task.claim).name, parameters=task.parameters, weights=task.weights,
         weights_sha256=hashlib.sha256(claim.output.model.data).hexdigest(), strategy=task.strategy,
-        vocab=len(claim.over.values), length=len(claim.over), size=prod(map(len, claim.over.allowed)),
-        reason=reason, **found,
+        vocab=len(claim.over.values), length=len(claim.over), reason=reason, **found,
     )  # fmt: skip
 
 
@@ -243,7 +242,7 @@ def sampled(task: Task) -> float:
     """The share right of SAMPLES uniform inputs, in float64: where the reference can't say."""
     problem = AccuracyProblem.of(_claim(task), task.semantics)
     rng = np.random.default_rng(0)
-    inputs = np.stack([rng.choice(np.array(ids), SAMPLES) for ids in problem.domain.tokens], -1)
+    inputs = Sampler(problem).draw(SAMPLES, rng)
     return float((margins_of(problem)(inputs) > 0).mean())
 
 

@@ -38,7 +38,7 @@ def nearest(claim: Accuracy | Bounds | Share, semantics: str, evidence: Evidence
 
 
 def _shares(claim: Accuracy, semantics: str, evidence: Evidence, budget: Budget) -> list[str]:
-    best = Accuracy(claim.output, equals=claim.equals, over=claim.over, margin=claim.margin or 0)
+    best = claim.changed(margin=claim.margin or 0, at_least=None)
     problem = AccuracyProblem.of(best, semantics, budget.watch)
     if Fold().accepts(problem, evidence) is not None:
         return []
@@ -48,7 +48,7 @@ def _shares(claim: Accuracy, semantics: str, evidence: Evidence, budget: Budget)
     certificate = write(problem.document, claim.output.model.data, found.proof, "BOUNDED", found.right)
     theorem = kernel.check(certificate, limit=float("inf"), watch=budget.watch)
     assert isinstance(theorem, CountingTheorem)
-    right, size = theorem.right, claim.over.size
+    right, size = theorem.right, theorem.claim.total
     told = [f"at_least={share(right.low, size, up=False)}"]
     by_class: dict[int, list[int]] = {}
     for _, key, cell, wrong in theorem.cells:

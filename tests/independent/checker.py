@@ -23,6 +23,7 @@ from typing import Any
 BITS = 160
 BIG = 2**62  # integers of the format are smaller
 MEMBERS = (b"certificate.json", b"weights.safetensors")
+ABSENT = object()
 
 
 class Rejected(Exception):
@@ -684,6 +685,7 @@ class Mechanism:
             spans.append(legal_span(op, s, k, values, length))
             self.nodes.append((op, operands, k))
         need(spans, "an empty mechanism")
+        self.span = spans[-1]
 
     def __call__(self, tokens: tuple[int, ...]) -> int:
         done: list[int] = []
@@ -713,6 +715,7 @@ class Claim:
 
     def __init__(self, claim: Any, weights: bytes):
         claim, margin = optional(claim, "margin", "0/1")
+        claim, given = optional(claim, "given", ABSENT)
         kind, architecture, self.semantics, digest, domain, self.site, position, equals, share = fields(
             claim, "kind", "architecture", "semantics", "weights_sha256", "domain", "site", "position", "equals",
             "at_least")  # fmt: skip
@@ -738,8 +741,21 @@ class Claim:
         self.at_least = None if share is None else number(share, "[0-9]+/[1-9][0-9]*")
         need(self.at_least is None or self.at_least <= 1, "at_least above 1")
         self.margin = margin_of(margin)
+        self.guard(given)
         self.neurons = self.depth == 1 and self.model.behind_mlp(self.site)
         self.replayed = False
+
+    def guard(self, given: Any) -> None:
+        """The condition that inputs must satisfy, and how many do."""
+        self.given = None if given is ABSENT else Mechanism(given, self.values, len(self.domain))
+        need(self.given is None or (self.given.span[0] >= 0 and self.given.span[1] <= 1), "given is no truth value")
+        self.total = size_of(self.domain)
+        if self.given is not None:
+            self.total = sum(self.inside(x) for x in itertools.product(*self.domain))
+        need(self.total, "no input satisfies the condition")
+
+    def inside(self, tokens: tuple[int, ...]) -> bool:
+        return self.given is None or self.given(tokens) == 1
 
     def right(self, tokens: tuple[int, ...]) -> bool | None:
         """None where the enclosures leave it open."""
@@ -762,7 +778,7 @@ class Claim:
         return getattr(self, rule)(part, *arguments)
 
     def enumerate(self, part: Part) -> Bounds:
-        found = [self.right(x) for x in itertools.product(*part)]
+        found = [not self.inside(x) or self.right(x) for x in itertools.product(*part)]
         return found.count(True), len(found) - found.count(False)
 
     def open(self, part: Part) -> Bounds:
@@ -772,6 +788,7 @@ class Claim:
         rows = [tuple(integer(t) for t in items(row, len(part))) for row in items(inputs)]
         need(rows and len(set(rows)) == len(rows), "inputs are distinct, at least one")
         need(all(t in ids for row in rows for t, ids in zip(row, part, strict=True)), "an input outside the part")
+        need(all(map(self.inside, rows)), "an input that doesn't satisfy the condition")
         need(all(self.right(row) is False for row in rows), "an input that is not surely wrong")
         self.replayed = True
         return 0, size_of(part) - len(rows)
@@ -794,6 +811,7 @@ class Claim:
         """Whatever is kept, a proof can show no more than the right inputs of the cells that it lists."""
         need(self.semantics == "real" and self.depth == 1 and self.model.heads == 1, "no parts")
         need(not self.neurons and base in ("exact", "mean"), "no parts")
+        need(self.given is None, "a guarded domain")
         if scores is not None:
             left, right, _ = fields(scores, "left", "right", "remainder")
             need(len(items(left)) == len(items(right)) == len(self.values), "vectors of another length")
@@ -819,7 +837,8 @@ class Claim:
         roots = [self.mechanism, *(Mechanism(k, self.values, len(part)) for k in keys)]
         wanted = None if only is None else [self.class_of(c, len(roots)) for c in items(only)]
         inputs: dict[tuple[int, Class], list[tuple[int, ...]]] = {}
-        for x in itertools.product(*part):
+        others = sum(not self.inside(x) for x in itertools.product(*part))
+        for x in filter(self.inside, itertools.product(*part)):
             inputs.setdefault((x[self.position], tuple(root(x) for root in roots)), []).append(x)
         rows = {}
         for row in items(cells):
@@ -845,7 +864,7 @@ class Claim:
                 row = rows.get((q, name), ([], None))
                 least, most = self.wrong(part, trials, q, name[0], cell, places, *row)
             low, high = low + len(cell) - most, high + len(cell) - least
-        return low, high
+        return low + others, high + others
 
     def class_of(self, value: Any, length: int) -> Class:
         return tuple(integer(v) for v in items(value, length))
@@ -979,13 +998,16 @@ def check(data: bytes, make: Callable[[Any, bytes], Claim] = Claim) -> dict[str,
     need(version == 5 or not (captured or _names(proof, "open")), "written in version 5 alone")
     need(axioms == ["ieee754"] + ["capture"] * captured + ["libm:float32"] * (task.semantics == "float32"), "axioms")
     verdict, *counts = fields(conclusion, "verdict", "right_at_least", "right_at_most")
+    need(version == 5 or task.given is None, "written in version 5 alone")
     least, most = (number(count, "0|[1-9][0-9]*") for count in counts)
     try:
         low, high = task.prove(proof, task.domain)
     except RecursionError as e:
         raise Rejected("proof too deep") from e
+    others = size_of(task.domain) - task.total
+    low, high = max(low - others, 0), high - others
     need(least <= low and high <= most, f"proved {low} to {high} only")
-    target = None if task.at_least is None else task.at_least * size_of(task.domain)
+    target = None if task.at_least is None else task.at_least * task.total
     match verdict:
         case "PROVED":
             need(target is not None and least >= target, "verdict")

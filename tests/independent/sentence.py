@@ -6,6 +6,7 @@ back, and what is printed as a hash is compared with the hash of what the file h
 """
 
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -475,19 +476,28 @@ class Sentence:
         boxes = [] if self.counts else self.claim["domain"]["inputs"]
         self.boxes = [(shape, list(map(exact, low)), list(map(exact, high))) for shape, low, high in boxes]
         self.captured = "graph" in self.claim
-        rows = self.claim["equals"] if self.accuracy else []  # the mechanism's nodes come first
-        self.mechanism, listed = len(rows) - 1, self.claim["graph"]["nodes"] if self.captured else []
-        rows = [*rows, *([op, [a + len(rows) for a in args], attr] for op, args, attr in listed)]
+        equals = self.claim["equals"] if self.accuracy else []  # the mechanism's nodes come first, then the guard's
+        given = self.claim.get("given", []) if self.counts else []
+        listed = self.claim["graph"]["nodes"] if self.captured else []
+        self.mechanism, self.guard, rows = len(equals) - 1, len(equals) + len(given) - 1, []
+        for some in (equals, given, listed):
+            start = len(rows)
+            rows += [[op, [a + start for a in args], attr] for op, args, attr in some]
         self.graph = Graph(rows, self.values, len(self.tokens))
         self.lemmas, self.inputs = self._walk()
         sites = self.claim["graph"]["sites"] if self.captured else []
-        self.sites = {name: self.graph.at[row + self.mechanism + 1] for name, row in sites}
+        self.sites = {name: self.graph.at[row + self.guard + 1] for name, row in sites}
         if self.accuracy:
             roots = [self.graph.at[self.mechanism], *([self.sites[self.claim["site"]]] if self.captured else [])]
         else:
             named = [self.claim["site"], *self.claim.get("where", [])]
             named += [name for row, _ in self.lemmas for name in (row["site"], row["mechanism"])]
             roots = [self.sites[name] for name in named]
+        roots += [self.graph.at[self.guard]] if given else []
+        self.total = math.prod(map(len, self.tokens))
+        if given:
+            holds = Mechanism(given, self.values, len(self.tokens))
+            self.total = sum(holds(x) for x in itertools.product(*self.tokens))
         self.listed = self.graph.needed(roots)
         self.numbers = dict(enumerate(self.listed))
         self.names: dict[str, int] = {}
@@ -642,6 +652,17 @@ class Sentence:
         need(sets or all(t == list(range(vocab)) for t in self.tokens), "token sets are not printed")
 
     def given(self, lines: list[str]) -> None:
+        if self.counts and "given" in self.claim:
+            need(len(lines) == 1, "one guard")
+            text, parts = parsed(lines[0])
+            text, _, number = text.removesuffix(" of these sequences").rpartition(": ")
+            need(number == f"{self.total:,}", f"{self.total} inputs satisfy the condition")
+            cut = re.fullmatch(r"(n[0-9]+) of a graph of ([0-9]+) nodes, sha256 ([0-9a-f]{64})", text)
+            if cut:
+                need(int(cut[2]) == len(self.listed) and cut[3] == self.graph.digest(self.listed), "another condition")
+                text = cut[1]
+            need(self.formula(text, self.graph.at[self.guard], parts), "another condition")
+            return
         where = [] if self.counts else self.claim["where"]
         need(len(lines) == len(where), f"{len(where)} conditions")
         for line, name in zip(lines, where, strict=True):
@@ -750,10 +771,11 @@ class Sentence:
 
     def right(self, text: str, at_least: bool) -> None:
         end = int(self.conclusion["right_at_least" if at_least else "right_at_most"])
-        found = re.fullmatch(r"([0-9,]+)  \(([0-9.]+) of all, rounded (down|up)\)", text)
+        found = re.fullmatch(r"([0-9,]+)  \(([0-9.]+) of (?:all|those given), rounded (down|up)\)", text)
         need(found and found[3] == ("down" if at_least else "up"), "can't be read")
         need(int(found[1].replace(",", "")) == end, f"the file says {end}")
-        share, said = Fraction(end, math.prod(map(len, self.tokens))), Fraction(found[2])
+        need((" of all, " in text) == ("given" not in self.claim), "of other inputs")
+        share, said = Fraction(end, self.total), Fraction(found[2])
         need(said <= share if at_least else said >= share, "rounded to more than was proved")
         need(said not in (0, 1) or share in (0, 1) or len(found[2]) > 300, "rounded to nothing or all")
 

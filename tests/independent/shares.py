@@ -9,14 +9,25 @@ from functools import partial
 from typing import Any
 
 from tests.independent import bounds, checker
-from tests.independent.checker import Interval, Mechanism, fields, integer, items, margin_of, need, number, optional
+from tests.independent.checker import (
+    ABSENT,
+    Interval,
+    Mechanism,
+    fields,
+    integer,
+    items,
+    margin_of,
+    need,
+    number,
+    optional,
+)
 
 
 class Counted(checker.Claim):
     """What such a claim says of its model, and the rules, applied to parts of its domain."""
 
     def read(
-        self, kind: str, architecture: Any, digest: Any, domain: Any, graph: Any, site: Any, position: Any, share: Any,
+        self, kind: str, architecture: Any, digest: Any, domain: Any, graph: Any, site: Any, position: Any, share: Any, given: Any,
         weights: bytes,
     ) -> None:  # fmt: skip
         tokens, values = fields(domain, "tokens", "values")
@@ -32,6 +43,7 @@ class Counted(checker.Claim):
         self.at_least = None if share is None else number(share, "[0-9]+/[1-9][0-9]*")
         need(self.at_least is None or self.at_least <= 1, "at_least above 1")
         self.neurons = self.replayed = False
+        self.guard(given)
 
     def entries(self, tokens: tuple[int, ...]) -> list[Interval] | None:
         try:
@@ -50,11 +62,12 @@ class Claim(Counted):
 
     def __init__(self, claim: Any, weights: bytes):
         claim, margin = optional(claim, "margin", "0/1")
+        claim, given = optional(claim, "given", ABSENT)
         kind, architecture, self.semantics, digest, domain, graph, site, position, equals, share = fields(
             claim, "kind", "architecture", "semantics", "weights_sha256", "domain", "graph", "site", "position",
             "equals", "at_least")  # fmt: skip
         need(kind == "accuracy", "kind")
-        self.read(kind, architecture, digest, domain, graph, site, position, share, weights)
+        self.read(kind, architecture, digest, domain, graph, site, position, share, given, weights)
         shape = self.values_of.graph.nodes[self.values_of.output].shape
         need(len(shape) == (1 if position is None else 2), "no vector of outputs")
         self.mechanism = Mechanism(equals, self.values, len(self.domain))
@@ -77,11 +90,12 @@ class Share(Counted):
     """A condition, as one number."""
 
     def __init__(self, claim: Any, weights: bytes):
+        claim, given = optional(claim, "given", ABSENT)
         kind, architecture, self.semantics, digest, domain, graph, site, position, self.strict, share = fields(
             claim, "kind", "architecture", "semantics", "weights_sha256", "domain", "graph", "site", "position",
             "strict", "at_least")  # fmt: skip
         need(kind == "share" and type(self.strict) is bool, "kind")
-        self.read(kind, architecture, digest, domain, graph, site, position, share, weights)
+        self.read(kind, architecture, digest, domain, graph, site, position, share, given, weights)
         need(self.out == 1, "a condition of several entries")
 
     def right(self, tokens: tuple[int, ...]) -> bool | None:
@@ -104,5 +118,5 @@ check = partial(checker.check, make=read)
 def truth(claim: Any, weights: bytes) -> tuple[int, int]:
     """Right inputs, and those that may be, by running every input."""
     task = read(claim, weights)
-    found = [task.right(x) for x in itertools.product(*task.domain)]
+    found = [task.right(x) for x in itertools.product(*task.domain) if task.inside(x)]
     return found.count(True), len(found) - found.count(False)

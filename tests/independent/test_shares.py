@@ -12,13 +12,14 @@ import torch
 from sympy import And, Eq, Max, Mod, Ne, Or
 
 from benchmarks.shares import SHAPES, Shape, Transformer
-from mechverify import Accuracy, Share, capture, prove, tokens
+from mechverify import Accuracy, Share, capture, prove, tokens, transformer
 from mechverify.kernel import NotACertificate, Rejected, check
 from mechverify.kernel.core import container
 from mechverify.report.statement import lines
 from tests.independent import checker, shares
 from tests.independent.sentence import false_lines
 from tests.independent.test_schema import VALIDATOR
+from tests.models import as_bytes, max_weights
 from tests.soundness import forge
 
 VOCAB, LENGTH = 3, 2
@@ -57,9 +58,15 @@ def share(what: str, **settings) -> Share:
     return Share(CONDITIONS[what](made.output.model["output"], made.over), over=made.over, **settings)
 
 
+GUARDS = {"closed": lambda x: Ne(x[0], x[1]), "strict": lambda x: [x[0] + x[1] <= 2, Ne(x[0], 1)],
+          "tokens": lambda x: Or(x[0] > 0, x[1] > 0)}  # fmt: skip
+
+
 @pytest.mark.parametrize("what", CONDITIONS)
-def test_both_count_the_same_shares(what):
-    certificate = prove(share(what)).certificate
+@pytest.mark.parametrize("guarded", [False, True])
+def test_both_count_the_same_shares(what, guarded):
+    x = claim(SOME[2], 3).over
+    certificate = prove(share(what, given=GUARDS[what](x) if guarded else ())).certificate
     text, weights = checker.members(certificate)
     document = checker.strict_json(text)
     VALIDATOR.validate(document)
@@ -71,7 +78,9 @@ def test_both_count_the_same_shares(what):
         for label, line in lines(check(certificate)):
             print(f"{label:>16}  {line}")
     assert false_lines(printed.getvalue(), certificate) == []
+    changes = [(" of these sequences", "0 of these sequences"), ("those given", "all")] if guarded else []
     for old, new in (
+        *changes,
         (" >= 0", " > 0") if " >= 0" in printed.getvalue() else (" > 0", " >= 0"),
         ("holds, at", "right, at"),
     ):
@@ -85,7 +94,8 @@ def files() -> list[tuple[str, dict, bytes]]:
         contents = container.unpack(prove(claim(SOME[3], 4, at_least=at_least)).certificate)
         found.append((str(at_least), json.loads(contents["certificate.json"]), contents["weights.safetensors"]))
     for what, at_least in (("closed", "1/9"), ("strict", "1")):
-        contents = container.unpack(prove(share(what, at_least=at_least)).certificate)
+        given = GUARDS[what](claim(SOME[2], 3).over) if at_least == "1" else ()
+        contents = container.unpack(prove(share(what, at_least=at_least, given=given)).certificate)
         document = json.loads(contents["certificate.json"])
         found.append((f"share {what} {at_least}", document, contents["weights.safetensors"]))
     _, document, weights = copy.deepcopy(found[0])
@@ -143,3 +153,31 @@ def test_it_refuses_what_the_page_refuses():
         doc["conclusion"] |= {"right_at_least": str(stated[0]), "right_at_most": str(stated[1])}
         data = forge.file(doc, weights)
         assert verdict(data, shares.check) == verdict(data, check) == (wrong == (0, 0))
+
+
+@pytest.mark.parametrize("proof", ["fold", "enumerate"])
+def test_both_count_the_same_in_a_guarded_domain_of_a_known_architecture(proof, tmp_path):
+    path = tmp_path / "max.safetensors"
+    path.write_bytes(as_bytes(max_weights(np.random.default_rng(3), vocab=3, length=3, noise=0.5)))
+    x = tokens("x", length=3, vocab=3)
+    made = Accuracy(transformer(path).logits[-1], equals=Max(*x), over=x, given=[x[0] + x[1] <= 2, Ne(x[2], x[0])])
+    certificate = prove(made, strategy={"fold": "listed", "enumerate": "brute"}[proof]).certificate
+    text, _ = checker.members(certificate)
+    document = checker.strict_json(text)
+    VALIDATOR.validate(document)
+    total = sum(a + b <= 2 and c != a for a, b, c in itertools.product(range(3), repeat=3))
+    theorem, stated = check(certificate), checker.check(certificate)
+    assert theorem.claim.total == total and theorem.right.low == theorem.right.high < total
+    assert (int(stated["right_at_least"]), int(stated["right_at_most"])) == theorem.right
+    assert next(iter(theorem.rules)) == proof
+    for field, by in (("right_at_least", 1), ("right_at_most", -1)):
+        doc = copy.deepcopy(document)
+        doc["conclusion"][field] = str(int(doc["conclusion"][field]) + by)
+        data = forge.file(doc, path.read_bytes())
+        assert not verdict(data, checker.check) and not verdict(data, check)
+    dropped = copy.deepcopy(document)
+    del dropped["claim"]["given"]
+    data = forge.file(dropped, path.read_bytes())
+    assert verdict(data, checker.check) == verdict(data, check)
+    printed = "\n".join(f"{label:>16}  {line}" for label, line in lines(theorem))
+    assert false_lines(printed, certificate) == [] and false_lines(printed.replace("x0 + x1", "x0 + x2"), certificate)

@@ -35,10 +35,11 @@ PARTS = "tests/kernel/test_parts.py"
 NEURONS = "tests/soundness/test_neurons.py"
 CAPTURED = "tests/soundness/test_captured.py"
 SHARES = "tests/soundness/test_shares.py"
+GUARDS = "tests/soundness/test_guards.py"
 
 FAULTS = [
     # replay/inputs.py and core/accuracy.py
-    Fault("enumerate", "replay/inputs.py", "Counts(right, domain.size - wrong)",
+    Fault("enumerate", "replay/inputs.py", "Counts(right + domain.size - run, domain.size - wrong)",
           "Counts(domain.size - wrong, domain.size - wrong)", RULES),
     Fault("enumerate", "core/accuracy.py", "wins = ((ar.lower(margin) > 0)", "wins = ((ar.lower(margin) >= 0)", RULES),
     Fault("enumerate", "core/accuracy.py", "wins = ((ar.lower(margin) > 0)", "wins = ((ar.upper(margin) > 0)", RULES),
@@ -67,7 +68,30 @@ FAULTS = [
     Fault("share", "core/share.py", "if self.strict:", "if not self.strict:", SHARES),
     Fault("share", "core/share.py", "        ar.lower(value)  # rejects", "        # rejects", SHARES),
     Fault("share", "core/share.py", "if claim.outputs != 1:", "if False:", SHARES),
-    Fault("share", "check.py", "CAPTURED, \"share\"", "CAPTURED", SHARES),
+    Fault("share", "check.py", "GUARDED, \"share\"", "GUARDED", SHARES),
+    # core/guard.py, core/counts.py and what counts in a guarded domain
+    Fault("guard", "core/guard.py", "if low < 0 or high > 1:", "if False:", GUARDS),
+    Fault("guard", "core/guard.py", "        found &= known[n] == 1", "        found |= known[n] == 1", GUARDS),
+    Fault("guard", "core/guard.py", "max(read, default=0)", "min(read, default=0)", GUARDS),
+    Fault("guard", "core/guard.py", 'if graph.nodes[node].op == "and":', 'if graph.nodes[node].op in ("and", "or"):', GUARDS),
+    Fault("guard", "core/guard.py", "for start in range(0, len(longer), width)]", "for start in range(0, min(1, len(longer)), width)]", GUARDS),
+    Fault("guard", "core/counts.py", "Counts(max(proved.low - others, 0), proved.high - others)",
+          "Counts(proved.low, proved.high - others)", GUARDS),
+    Fault("guard", "core/counts.py", "Counts(max(proved.low - others, 0), proved.high - others)",
+          "Counts(max(proved.low - others, 0), proved.high - 2 * others)", GUARDS),
+    Fault("guard", "core/counts.py", "else self.at_least * self.total", "else self.at_least * self.total / 2", GUARDS),
+    Fault("guard", "core/counts.py", "    if not total:", "    if False:", GUARDS),
+    Fault("guard", "replay/inputs.py", "Counts(right + domain.size - run, domain.size - wrong)",
+          "Counts(right + domain.size - run, run - wrong)", GUARDS),
+    Fault("guard", "replay/inputs.py", "if not job.claim.satisfied(job.ar, listed).all():", "if False:", GUARDS),
+    Fault("guard", "check.py", "kind = GUARDED if", "kind = kind if", GUARDS),
+    Fault("guard", "fold/rule.py", "classes[:, -1] == 0 if claim.guarded", "classes[:, -1] == 1 if claim.guarded", GUARDS),
+    Fault("guard", "fold/rule.py", "right_min += partition.unguarded", "right_min += domain.size - covered", GUARDS),
+    Fault("guard", "compact/rule.py", 'job.claim.need_whole("compact")', "pass", GUARDS),
+    Fault("guard size", "counting/guard.py", "automaton.classes[:, 0] == 1", "automaton.classes[:, 0] >= 0", GUARDS),
+    Fault("guard size", "counting/guard.py", "return sum(map(len, guards.listed(meter, graph, guard, domain)))",
+          "return domain.size", GUARDS),
+    Fault("guard size", "counting/automaton.py", "np.isin(automaton.final, target)", "np.isin(automaton.final, target[:1])", GUARDS),
     # check.py
     Fault("split", "proof.py", "(None, second, node[\"outside\"])", "(None, first, node[\"outside\"])", RULES),
     Fault("split", "core/domain.py", "if (t in first) == inside)", "if t in first or not inside)", RULES),
@@ -145,8 +169,8 @@ FAULTS = [
     Fault("automaton", "counting/automaton.py", " and not (position and self._done(a, position))", "", "tests/kernel/test_automaton.py"),
     Fault("automaton", "counting/automaton.py", "return node in self.roots or any(", "return node in self.roots or all(",
           "tests/kernel/test_automaton.py"),
-    Fault("automaton", "counting/automaton.py", "np.where(automaton.final == target, 0, -1)",
-          "np.where(automaton.final >= target, 0, -1)", "tests/kernel/test_automaton.py"),
+    Fault("automaton", "counting/automaton.py", "np.isin(automaton.final, target)",
+          "automaton.final >= target", "tests/kernel/test_automaton.py"),
     Fault("mechanism", "core/integers.py", "-np.sort(-both, -1)[..., :attribute]", "np.sort(both, -1)[..., -attribute:]",
           "tests/kernel/test_automaton.py"),
     Fault("mechanism", "core/integers.py", "lambda k, a: a // k", "lambda k, a: -(-a // k)", "tests/kernel/test_automaton.py"),
@@ -426,6 +450,8 @@ LEMMAS = {
     "float64": ("C1",),
     "fold": ("F6", "F8", "F9"),
     "functions": ("L4",),
+    "guard": ("S2",),
+    "guard size": ("S2",),
     "interval": ("L1", "L2", "L3", "L9", "L11", "L12"),
     "limit": ("C11",),
     "linear": ("L11", "L13"),

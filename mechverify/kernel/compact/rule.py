@@ -42,6 +42,7 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
     cell listed: the query's and each token's leads over the rivals (leads.py), two operations a token and threshold
     (two a threshold in order), and positions x states x groups for each number of loose tokens.
     """
+    job.claim.need_whole("compact")
     tables = Enclosed(job, domain, _peeled(witness["scores"]), witness["base"].one_of(["exact", "mean"]) == "mean")
     passes = [_pass(entry) for entry in witness["passes"].items(8)]
     witness.close()

@@ -12,7 +12,7 @@ import numpy as np
 from mechverify.kernel.core import domain
 from mechverify.kernel.core.architectures import ARCHITECTURES
 from mechverify.kernel.core.claim import read_weights, subject
-from mechverify.kernel.core.counts import CountingClaim, read_share
+from mechverify.kernel.core.counts import CountingClaim, read_counted
 from mechverify.kernel.core.document import add_expression, captured
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.evaluate import Evaluation
@@ -38,17 +38,17 @@ class AccuracyClaim(CountingClaim):
         weights = read_weights(entry, weights_data)
         inputs, values, _ = domain.read(entry["domain"], real=False)
         graph = Graph(inputs.length, values, meter)
-        target = add_expression(graph, entry["equals"])
+        target, counted = add_expression(graph, entry["equals"]), read_counted(entry, inputs, graph)
         about = subject(entry, weights, inputs, graph, _model(graph, weights, entry))
         if len(graph.nodes[about["output"]].shape) != 1:
             raise Rejected(f"row {about['position']} of site {about['site']!r} is not a vector of outputs")
-        share, margin = read_share(entry["at_least"]), Fraction(0)
+        margin = Fraction(0)
         if "margin" in entry.value:
             margin = entry["margin"].number()
         if not 0 <= margin < 2**1000:
             raise Rejected("a margin is negative, or too large")
         entry.close()
-        return AccuracyClaim(**about, target=target, at_least=share, margin=margin)
+        return AccuracyClaim(**about, **counted, target=target, margin=margin)
 
     @property
     def judged(self) -> list[int]:

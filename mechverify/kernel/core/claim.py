@@ -64,6 +64,11 @@ class Claim(ABC):
     def captured(self) -> bool:
         return self.architecture == "captured"
 
+    @property
+    def guarded(self) -> bool:
+        """It counts in a guarded domain."""
+        return False
+
     def need_known(self, rule: str) -> None:
         """For rules whose reading of a graph holds for the kernel's own architectures alone."""
         if self.captured:

@@ -1,25 +1,30 @@
 """Claims that count the inputs on which something is right: accuracy.py and share.py say what.
 
 A part of the domain is measured in units. Over token sequences a unit is one input, and bounds of its right inputs are
-exact integers.
+exact integers. Of a guarded domain (guard.py) the rules count the whole product: inputs that don't satisfy the guard
+count as right. The conclusion takes them off, and speaks of the others alone.
 
-Lemmas C5, C7 (docs/soundness/core.md).
+Lemmas C5, C7 (docs/soundness/core.md), S2 (docs/soundness/shares.md).
 """
 
 import re
 from abc import abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from importlib import import_module
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from mechverify.kernel.core import domain
+from mechverify.kernel.core import domain, guard
+from mechverify.kernel.core.arithmetic import Arithmetic
 from mechverify.kernel.core.claim import Claim, Evidence, Job, Theorem
 from mechverify.kernel.core.domain import Domain
-from mechverify.kernel.core.errors import OverLimit, Rejected
+from mechverify.kernel.core.errors import OverLimit, Rejected, Unsupported
 from mechverify.kernel.core.evaluate import batch_size
 from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.semantics import Real
 
 
@@ -32,10 +37,12 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class CountingClaim(Claim):
-    """At least the share `at_least` of the domain is right (None: however much). What an input must be to be right,
-    `judge` says."""
+    """At least the share `at_least` of the `total` units that satisfy the `guard` is right (None: however much; all
+    units, if there is no guard). What an input must be to be right, `judge` says."""
 
     at_least: Fraction | None
+    guard: int | None
+    total: int
 
     in_exact: ClassVar[bool] = True
 
@@ -50,8 +57,8 @@ class CountingClaim(Claim):
         """The nodes that `judge` evaluates."""
 
     @property
-    def total(self) -> int:
-        """The units that the claim is about."""
+    def whole(self) -> int:
+        """The units of the domain, whatever the guard."""
         return self.domain.size
 
     @property
@@ -65,7 +72,29 @@ class CountingClaim(Claim):
 
     @property
     def everything(self) -> Counts:
-        return Counts(0, self.total)
+        return Counts(0, self.whole)
+
+    @property
+    def guarded(self) -> bool:
+        return self.guard is not None
+
+    def need_whole(self, rule: str) -> None:
+        """For rules that count in whole products."""
+        if self.guarded:
+            raise Unsupported(f"rule {rule} counts in a whole product of token sets: leave out given=")
+
+    def inputs(self, ar: Arithmetic, part: Domain) -> Iterator[np.ndarray]:
+        """Those of a part that satisfy the guard, ids [number, length], in blocks."""
+        return guard.listed(ar, self.graph, self.guard, part)
+
+    def satisfied(self, ar: Arithmetic, inputs: np.ndarray) -> np.ndarray:
+        """Booleans [inputs]."""
+        return guard.holds(ar, self.graph, self.guard, inputs)
+
+    def within(self, proved: Counts) -> Counts:
+        """Of the right inputs of the whole domain, those that satisfy the guard."""
+        others = self.whole - self.total
+        return Counts(max(proved.low - others, 0), proved.high - others)
 
     @staticmethod
     def unite(a: Counts, b: Counts) -> Counts:
@@ -84,6 +113,7 @@ class CountingClaim(Claim):
     def conclude(self, entry: Reader, verdict: str, job: Job, proved: Counts) -> Counts:
         stated = Counts(entry["right_at_least"].natural(), entry["right_at_most"].natural())
         entry.close()
+        proved = self.within(proved)
         if stated.low > proved.low or stated.high < proved.high:
             raise Rejected(f"right inputs stated: {stated.low} to {stated.high}; proved: {proved.low} to {proved.high}")
         if verdict != "BOUNDED" and self.at_least is None:
@@ -135,6 +165,17 @@ def surely_wrong(job: Job, inputs: np.ndarray) -> np.ndarray:
             one = inputs[i : i + 1]
             wrong[i] = job.exactly(lambda model, one=one: job.claim.judge(one, model)[1][0])
     return wrong
+
+
+def read_counted(entry: Reader, inputs: Domain, graph: Graph) -> dict[str, Any]:
+    """What every claim that counts says of its domain, as arguments of its class."""
+    share, node = read_share(entry["at_least"]), guard.read(graph, entry)
+    total = inputs.size
+    if node is not None:  # counting/ stands above: it is loaded where a claim has a guard
+        total = import_module("mechverify.kernel.counting.guard").size(graph.meter, graph, node, inputs)
+    if not total:
+        raise Rejected("no input of the domain satisfies the condition in `given`")
+    return {"at_least": share, "guard": node, "total": total}
 
 
 def read_share(entry: Reader) -> Fraction | None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mechverify.kernel.core import domain
 from mechverify.kernel.core.claim import Job, read_weights, subject
-from mechverify.kernel.core.counts import CountingClaim, read_share
+from mechverify.kernel.core.counts import CountingClaim, read_counted
 from mechverify.kernel.core.document import captured
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
@@ -43,16 +43,19 @@ class ShareClaim(CountingClaim):
         inputs, values, shapes = domain.read(entry["domain"], real="measure" in entry.value)
         measure = Measure.read(entry["measure"] if shapes else None, inputs.low, inputs.high)
         graph = Graph(inputs.length, values, meter)
+        counted = read_counted(entry, inputs, graph)
+        if shapes and counted["guard"] is not None:
+            raise Rejected(f"{entry.where}: of a box, `given` isn't supported")
+        counted["total"] *= measure.total
         about = subject(entry, weights, inputs, graph, captured(graph, weights, entry["graph"], shapes), shapes)
-        strict, share = entry["strict"].flag(), read_share(entry["at_least"])
+        claim = ShareClaim(**about, **counted, strict=entry["strict"].flag(), measure=measure)
         entry.close()
-        claim = ShareClaim(**about, at_least=share, strict=strict, measure=measure)
         if claim.outputs != 1:
             raise Rejected(f"site {claim.site!r} has {claim.outputs} entries; a condition is one number")
         return claim
 
     @property
-    def total(self) -> int:
+    def whole(self) -> int:
         return self.domain.size * self.measure.total
 
     @property

@@ -11,11 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mechverify.kernel.core.arithmetic import Arithmetic
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.integers import FOLDS, absorb, apply
-from mechverify.kernel.core.meter import reserve
+from mechverify.kernel.core.meter import Meter, reserve
 
 STATE_LIMIT = 20_000  # states after any one token
 TABLE_LIMIT = 2**24  # half of states times tokens times operands of one step; entries of all steps
@@ -38,7 +37,7 @@ class Layer(NamedTuple):
     groups: list[tuple[np.ndarray, np.ndarray]]
 
 
-def derive(ar: Arithmetic, graph: Graph, roots: list[int], domain: list[np.ndarray]) -> Automaton:
+def derive(ar: Meter, graph: Graph, roots: list[int], domain: list[np.ndarray]) -> Automaton:
     """The automaton whose classes are the values of `roots`; `domain[i]` are the token ids at position i.
 
     Postcondition: every sequence of the domain ends in the class of its roots' values.
@@ -140,13 +139,13 @@ class _Reader:
         return np.stack([np.broadcast_to(v, len(state)) for v in values], -1)
 
 
-def towards(ar: Arithmetic, automaton: Automaton, target: int) -> list[Layer]:
-    """The smallest layered automaton that accepts exactly the sequences ending in class `target`.
+def towards(ar: Meter, automaton: Automaton, target: int | np.ndarray) -> list[Layer]:
+    """The smallest layered automaton that accepts exactly the sequences ending in class `target`, or in one of several.
 
     States with the same future are merged (a layered automaton has a unique minimum, found from the
     end); transitions that can't reach the target are dropped. Complexity: that of sorting the tables.
     """
-    label = np.where(automaton.final == target, 0, -1)
+    label = np.where(np.isin(automaton.final, target), 0, -1)
     layers: list[Layer] = []
     for table in reversed(automaton.step):
         ar.step(table.size, 10)

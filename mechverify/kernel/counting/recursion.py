@@ -12,7 +12,7 @@ import numpy as np
 
 from mechverify.kernel.core.arithmetic import Arithmetic
 from mechverify.kernel.core.errors import Rejected
-from mechverify.kernel.core.meter import reserve
+from mechverify.kernel.core.meter import Meter, reserve
 from mechverify.kernel.counting.automaton import Automaton, Layer
 
 WINDOW_LIMIT = 2**21  # grid points kept after one token
@@ -26,7 +26,7 @@ def pin(layers: list[Layer], position: int, token: int) -> list[Layer]:
     return [*layers[:position], Layer(old.states, kept), *layers[position + 1 :]]
 
 
-def completions(ar: Arithmetic, layers: list[Layer]) -> list[list[int]]:
+def completions(ar: Meter, layers: list[Layer]) -> list[list[int]]:
     """For every layer and state, the exact number of token sequences from there to the end."""
     counts = [np.ones(1, object)]  # integers of Python: exact
     for layer in reversed(layers):

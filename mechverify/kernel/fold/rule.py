@@ -61,8 +61,9 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
             right_min, right_max = right_min + cell.size - wrong.high, right_max + cell.size - wrong.low
     if cells:
         raise Rejected(f"the witness counts in {len(cells)} cells that don't exist")
-    if only is None and covered != domain.size:
-        raise Rejected(f"the cells hold {covered} inputs, the domain {domain.size}")
+    if only is None and covered + partition.unguarded != domain.size:
+        raise Rejected(f"the cells hold {covered} inputs, the domain {domain.size - partition.unguarded}")
+    right_min += partition.unguarded
     return Counts(right_min, right_max + domain.size - covered)  # `only`: nothing is said of other classes
 
 
@@ -86,7 +87,8 @@ def _group(entry: Reader, most: int) -> Group:
 
 
 class Partition:
-    """The domain cut into families of cells, one for each class of the mechanism and `keys`, further mechanisms."""
+    """The domain cut into families of cells, one for each class of the mechanism and `keys`, further mechanisms; of the
+    inputs that don't satisfy the claim's guard, there is only the number, `unguarded`."""
 
     def __init__(self, job: Job, domain: Domain, keys: Sequence[Reader], trials: int | None = None):
         self.domain, self.trials = domain, trials
@@ -96,11 +98,19 @@ class Partition:
         self.exponentials = exp_parts(self.ar, self.form.score)  # mantissas and exponents: nothing underflows yet
         self.queries = domain.tokens[self.form.pin]
         graph = job.further()
-        roots = [claim.target, *(add_expression(graph, key) for key in keys)]
+        roots = [claim.target, *(add_expression(graph, key) for key in keys), *([claim.guard] if claim.guarded else [])]
         self.automaton = derive(self.ar, graph, roots, [np.array(t) for t in domain.tokens])
-        self.keys = [tuple(key) for key in self.automaton.classes.tolist()]
+        classes = self.automaton.classes
+        others = classes[:, -1] == 0 if claim.guarded else np.zeros(len(classes), bool)
+        self.unguarded = self._sequences(np.flatnonzero(others)) if others.any() else 0
+        self.places = {tuple(classes[i, : 1 + len(keys)].tolist()): i for i in np.flatnonzero(~others).tolist()}
+        self.keys = list(self.places)
         if (trials is None) != (self.form.neurons is None):
             raise Rejected("trials are needed where, and only where, the output goes through neurons")
+
+    def _sequences(self, classes: np.ndarray) -> int:
+        """How many inputs end in one of these classes."""
+        return recursion.completions(self.ar, towards(self.ar, self.automaton, classes))[0][0]
 
     def factors(self, queries: np.ndarray, alive: np.ndarray) -> Factors:
         """Of query tokens; c is the largest exponent among the tokens `alive` [queries, vocab, attended]."""
@@ -133,7 +143,7 @@ class Family:
     def __init__(self, partition: Partition, key: tuple[int, ...], margin: Fraction | None = None):
         self.margin = partition.job.claim.margin if margin is None else margin
         self.ar, self.form, self.partition, self.key = partition.ar, partition.form, partition, key
-        self.index = partition.keys.index(key)
+        self.index = partition.places[key]
         self.layers = towards(self.ar, partition.automaton, self.index)
         self.sizes = recursion.sizes_by_token(self.ar, self.layers, self.form.pin)  # of the cells with an input
         self.right, self.outputs = key[0], partition.job.claim.outputs

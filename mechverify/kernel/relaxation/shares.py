@@ -135,6 +135,7 @@ def check(job: Job, parts: list[Domain], witnesses: list[Reader]) -> list[Counts
     for ranges, and of the cubes."""
     if job.claim.semantics != "real" or job.ar.is_exact:
         raise Rejected("parts are judged by relaxation for semantics real, and in float64")
+    job.claim.need_whole("relaxation")
     results: list = [None] * len(parts)
     to, alike = np.zeros(len(parts), np.int64), {}
     for i, witness in enumerate(witnesses):

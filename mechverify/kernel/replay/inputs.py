@@ -14,23 +14,24 @@ from mechverify.kernel.core.fields import Reader
 
 
 def enumerate(job: Job, domain: Domain, witness: Reader) -> Counts:
-    """Postcondition: exact, except for inputs whose margin rounding leaves open, which count for neither bound.
-    Complexity: inputs times the cost of one evaluation."""
+    """Postcondition: exact, except for inputs whose margin rounding leaves open, which count for neither bound. The
+    model is run on those alone that satisfy the claim's guard. Complexity: their number times the cost of one
+    evaluation."""
     witness.close()
     _one_by_one(job)
-    right = wrong = 0
-    for start in range(0, domain.size, 2**13):
-        job.ar.spend(2**13 * domain.length + sum(map(len, domain.tokens)), 10 * domain.length)
-        sure = decide(job, domain.inputs(start, min(start + 2**13, domain.size)))
+    right = wrong = run = 0
+    for inputs in job.claim.inputs(job.ar, domain):
+        sure = decide(job, inputs)
         right += int(sure[0].sum())
         wrong += int(sure[1].sum())
-    return Counts(right, domain.size - wrong)
+        run += len(inputs)
+    return Counts(right + domain.size - run, domain.size - wrong)
 
 
 def counterexample(job: Job, domain: Domain, witness: Reader) -> Counts:
     """Postcondition: at most size - (number listed) inputs are right. Rejects an input that is listed twice,
-    lies outside the part, or is not surely wrong. Complexity: one evaluation an input, and one in exact arithmetic for
-    those that float64 leaves open."""
+    lies outside the part or the guard, or is not surely wrong. Complexity: one evaluation an input, and one in exact
+    arithmetic for those that float64 leaves open."""
     _one_by_one(job)
     rows = [row.integers() for row in witness["inputs"].items(2**20, 1)]
     witness.close()
@@ -40,6 +41,8 @@ def counterexample(job: Job, domain: Domain, witness: Reader) -> Counts:
     job.ar.spend(10 * listed.size + sum(map(len, domain.tokens)), 10 * domain.length)
     if len(set(map(tuple, rows))) != len(rows) or not domain.contains(listed):
         raise Rejected("a counterexample is listed twice or lies outside its part of the domain")
+    if not job.claim.satisfied(job.ar, listed).all():
+        raise Rejected("a counterexample doesn't satisfy the claim's condition `given`")
     wrong = surely_wrong(job, listed)
     if not wrong.all():
         raise Rejected(f"input {listed[~wrong][0].tolist()} is not shown to be wrong")

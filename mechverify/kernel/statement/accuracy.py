@@ -13,7 +13,7 @@ from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.core.words import listed, number
 from mechverify.kernel.statement.common import SHOWN, Statement, Value, common, defined, graph_of, near, values_at
-from mechverify.kernel.statement.counting import counted, of_them, threshold
+from mechverify.kernel.statement.counting import counted, given, of_them, threshold
 from mechverify.kernel.statement.formula import Formulas, Listing
 
 
@@ -24,12 +24,17 @@ def _claim(theorem: CountingTheorem) -> AccuracyClaim:
 
 def listing(theorem: CountingTheorem) -> Listing:
     claim = _claim(theorem)
-    return Listing(claim.graph, [claim.sites[claim.site], claim.target])
+    return Listing(claim.graph, [claim.sites[claim.site], *_own(claim)])
+
+
+def _own(claim: AccuracyClaim) -> list[int]:
+    """The nodes that the claim adds to the model's."""
+    return [claim.target, *([claim.guard] if claim.guard is not None else [])]
 
 
 def state(theorem: CountingTheorem) -> Statement:
     claim = _claim(theorem)
-    subject, equals, shared, about_model = (_of_captured if claim.captured else _of_known)(theorem)
+    subject, equals, shared, formulas, about_model = (_of_captured if claim.captured else _of_known)(theorem)
     margin = f", by more than {number(claim.margin)}" if claim.margin else ""
     return Statement(
         **common(theorem),
@@ -38,7 +43,7 @@ def state(theorem: CountingTheorem) -> Statement:
         equals=equals + defined(shared),
         margin=number(claim.margin),
         threshold=threshold(claim),
-        given=(),
+        given=given(claim, formulas),
         lemmas=(),
         **about_model,
         proved=counted(theorem, "right"),
@@ -46,19 +51,20 @@ def state(theorem: CountingTheorem) -> Statement:
     )
 
 
-def _of_known(theorem: CountingTheorem) -> tuple[str, str, list[str], dict]:
+def _of_known(theorem: CountingTheorem) -> tuple[str, str, list[str], Formulas, dict]:
     """The output, the mechanism and the parts that both share; and what is said of the model."""
     claim = _claim(theorem)
-    nodes = Listing(claim.graph, [claim.target])  # the model's graph follows from architecture and weights
-    (equals,), shared = Formulas(nodes, {}).write([claim.target])
+    nodes = Listing(claim.graph, _own(claim))  # the model's graph follows from architecture and weights
+    formulas = Formulas(nodes, {})
+    (equals,), shared = formulas.write([claim.target])
     if equals == nodes.name(claim.target):
         equals += f" of a {graph_of(nodes)}"
     said = {"model": f"{claim.architecture}, weights sha256 {claim.weights_sha256}",
             "assumed": ASSUMED[claim.architecture], "asserted": ()}  # fmt: skip
-    return f"{claim.site}{_place(theorem)}", equals, shared, said
+    return f"{claim.site}{_place(theorem)}", equals, shared, formulas, said
 
 
-def _of_captured(theorem: CountingTheorem) -> tuple[str, str, list[str], dict]:
+def _of_captured(theorem: CountingTheorem) -> tuple[str, str, list[str], Formulas, dict]:
     """The same, of a graph that the file lists."""
     from mechverify.kernel.statement import captured  # only where a theorem needs it
 
@@ -72,7 +78,7 @@ def _of_captured(theorem: CountingTheorem) -> tuple[str, str, list[str], dict]:
         (equals,), shared = formulas.write([claim.target])
     said = {"model": f"{graph_of(nodes)}, weights sha256 {claim.weights_sha256}", "assumed": (),
             "asserted": captured.asserted(claim, formulas, nodes)}  # fmt: skip
-    return f"{whole}{_place(theorem)}", equals, shared, said
+    return f"{whole}{_place(theorem)}", equals, shared, formulas, said
 
 
 def _place(theorem: CountingTheorem) -> str:

@@ -14,12 +14,13 @@ from mechverify.kernel.statement.common import (
     is_sharp,
     values_at,
 )
-from mechverify.kernel.statement.counting import counted, of_them, threshold
+from mechverify.kernel.statement.counting import counted, given, of_them, threshold
 from mechverify.kernel.statement.formula import Formulas, Listing
 
 
 def listing(theorem: CountingTheorem) -> Listing:
-    return Listing(theorem.claim.graph, [theorem.claim.sites[theorem.claim.site]])
+    claim = theorem.claim
+    return Listing(claim.graph, [claim.sites[claim.site], *([claim.guard] if claim.guard is not None else [])])
 
 
 def state(theorem: CountingTheorem) -> Statement:
@@ -39,7 +40,7 @@ def state(theorem: CountingTheorem) -> Statement:
         equals=None,
         margin="",
         threshold=threshold(claim),
-        given=(),
+        given=given(claim, formulas),
         lemmas=(),
         model=f"{graph_of(nodes)}, weights sha256 {claim.weights_sha256}",
         assumed=(),

@@ -32,7 +32,7 @@ def accept(findings: Findings, budget: Budget, start: float) -> Outcome:
     if found.proof is None:
         return Outcome("UNKNOWN", None, None, evidence, reasons, time.monotonic() - start, 0.0)
     searched = time.monotonic()
-    certificate = write(problem.document, data, found.proof, decided or "BOUNDED", found.right)
+    certificate = write(problem.document, data, found.proof, decided or "BOUNDED", problem.claim.within(found.right))
     try:
         theorem, certificate = checked(certificate, budget)
     except Stopped:
@@ -50,7 +50,7 @@ def accept(findings: Findings, budget: Budget, start: float) -> Outcome:
 
 def _acceptable(problem: AccuracyProblem, attempts: list[Attempt], budget: Budget) -> list[Attempt]:
     """Those that the kernel accepts, each by itself, with its own bounds."""
-    size, kept = problem.claim.total, []
+    size, kept = problem.claim.whole, []
     for attempt in attempts:
         if attempt.proof is None:
             kept.append(Attempt(None, Counts(0, size)))

@@ -12,8 +12,9 @@ from mechverify.kernel.core.counts import Counts, decide
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.core.evaluate import Evaluation, batch_size
-from mechverify.provers.accuracy.falsify import BATCH, CLOSE, KEEP, Margins, margins_of
+from mechverify.provers.accuracy.falsify import CLOSE, KEEP, Margins, margins_of
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence
+from mechverify.provers.accuracy.sampling import Sampler, uniform
 from mechverify.provers.base import Budget
 
 LEAF = 2**12  # inputs that are run at a time
@@ -35,7 +36,7 @@ class Enumerate:
         self.limit = limit
 
     def accepts(self, problem: AccuracyProblem, evidence: Evidence) -> str | None:
-        size = problem.domain.size
+        size = problem.claim.total
         if self.limit is not None and size > self.limit:
             return ""
         proved = problem.known is not None and problem.known.low > 0  # of all inputs: some of them would add nothing
@@ -43,7 +44,7 @@ class Enumerate:
 
     def prove(self, problem: AccuracyProblem, evidence: Evidence, budget: Budget) -> Attempt:
         """Raises Rejected, with the reason, where so few inputs could be run that it isn't worth while."""
-        size, (each, near) = problem.domain.size, _tried(problem)
+        size, (each, near) = problem.claim.total, _tried(problem)
         most = size
         if budget.end < inf:
             most = int(min(size, max(0.0, budget.deadline - time.monotonic() - budget.reserved) / each))
@@ -58,39 +59,41 @@ def enumerated(problem: AccuracyProblem, budget: Budget, most: int, each: float,
     """Torch says which inputs are right, and the kernel of those that lead, or fall short, by no more than `near`;
     `each` is what its check of one takes, in seconds. It stops at `most` inputs, when the budget is spent, or when what
     was run settles the claim."""
-    domain, margins, size = problem.domain, margins_of(problem), problem.domain.size
+    domain, margins, size, whole = problem.domain, margins_of(problem), problem.claim.total, problem.domain.size
     done: list[Domain] = []
     wrong_ones: list[np.ndarray] = []
-    right = wrong = ran = 0
+    right = wrong = ran = unguarded = 0
     for part in _parts(problem, margins):
         budget.progress(f"running {size:,} inputs", ran / size)
-        known = Counts(right, size - wrong)
-        if budget.spent() or ran + part.size > most or problem.settled(known):
+        known = Counts(right, whole - wrong)
+        run = problem.size(part)
+        if budget.spent() or ran + run > most or problem.settled(known):
             break
         try:
             counts, some = counted(problem, margins, part, near)
         except Stopped:
             break
-        right, wrong, ran = right + counts.low, wrong + part.size - counts.high, ran + part.size
-        budget.reserved += each * part.size
+        right, wrong, ran = right + counts.low, wrong + part.size - counts.high, ran + run
+        unguarded += part.size - run
+        budget.reserved += each * run
         done.append(part)
         wrong_ones += [some] if sum(map(len, wrong_ones)) < KEEP else []
     found = np.concatenate([np.zeros((0, domain.length), np.int64), *wrong_ones])
     reasons = []
     if ran < size:
         reasons.append(f"{ran:,} of {size:,} inputs were run; --time-limit allows more")
-    if ran > right + wrong:
-        reasons.append(f"of {ran - right - wrong:,} inputs float64 enclosures don't show whether they are right")
+    if unclear := ran + unguarded - right - wrong:
+        reasons.append(f"of {unclear:,} inputs float64 enclosures don't show whether they are right")
     proof = _tree(domain, done) if done else None
-    return Attempt(proof, Counts(right, size - wrong), "; ".join(reasons) or None, found)
+    return Attempt(proof, Counts(right, whole - wrong), "; ".join(reasons) or None, found)
 
 
 def counted(problem: AccuracyProblem, margins: Margins, part: Domain, near: float) -> tuple[Counts, np.ndarray]:
     """What the kernel should count, asked of what lies `near` zero, and the wrong inputs."""
-    right = wrong = 0
-    found = []
-    for start in range(0, part.size, BATCH):
-        inputs = part.inputs(start, min(start + BATCH, part.size))
+    right = wrong = run = 0
+    found = [np.zeros((0, part.length), np.int64)]
+    for inputs in problem.inputs(part):
+        run += len(inputs)
         margin = margins(inputs)
         ask = ~(np.abs(margin) > near) | ~np.isfinite(margin)  # infinite: the mechanism's value is no output
         sure = (margin > 0) & ~ask, (margin < 0) & ~ask
@@ -99,7 +102,7 @@ def counted(problem: AccuracyProblem, margins: Margins, part: Domain, near: floa
                 sure[0][ask], sure[1][ask] = decide(problem.job, inputs[ask])
         found.append(inputs[sure[1]])
         right, wrong = right + int(sure[0].sum()), wrong + len(found[-1])
-    return Counts(right, part.size - wrong), np.concatenate(found)
+    return Counts(part.size - run + right, part.size - wrong), np.concatenate(found)
 
 
 def _tried(problem: AccuracyProblem) -> tuple[float, float]:
@@ -107,7 +110,7 @@ def _tried(problem: AccuracyProblem) -> tuple[float, float]:
     wide, by some inputs. Raises Rejected where it can't run the model."""
     claim, rng = problem.claim, np.random.default_rng(0)
     count = min(TRIAL, batch_size(claim.graph, claim.judged))
-    some = np.stack([rng.choice(np.array(ids), count) for ids in problem.domain.tokens], -1)
+    some = Sampler(problem).draw(count, rng)
     began = time.monotonic()
     with np.errstate(all="ignore"):
         value = Evaluation(claim.graph, claim.weights, problem.job.model, some)[claim.output]
@@ -125,8 +128,9 @@ def _parts(problem: AccuracyProblem, margins: Margins) -> Iterator[Domain]:
     if len(first) > 1:
         rng, share = np.random.default_rng(0), []
         for part in first:
-            drawn = np.stack([rng.choice(np.array(ids), SAMPLES) for ids in part.tokens], -1)
-            share.append(float((margins(drawn) > 0).mean()))
+            drawn = uniform(part, SAMPLES, rng)
+            drawn = drawn[problem.claim.satisfied(problem.job.ar, drawn)]
+            share.append(float((margins(drawn) > 0).mean()) if len(drawn) else 1.0)
         sizes = np.array([float(part.size) for part in first])
         accuracy = float(np.dot(share, sizes) / sizes.sum())
         rising = problem.at_least is not None and accuracy < problem.at_least

@@ -10,9 +10,11 @@ from mechverify.kernel.core.accuracy import AccuracyClaim
 from mechverify.kernel.core.counts import decide, surely_wrong
 from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.provers.accuracy.problem import AccuracyProblem, Evidence
+from mechverify.provers.accuracy.sampling import Sampler
 from mechverify.provers.base import Budget
 
 SAMPLES, BATCH = 2**17, 2**12
+LISTED = 2**24  # inputs of a product of which all that satisfy a guard are looked at
 KEEP, WORST = 2**13, 64  # wrong inputs that are replayed: the worst first, the rest as they were drawn
 STARTS, ROUNDS = 64, 12  # of the greedy search
 EXACTLY, REPLAY = 8, 2e9  # wrong inputs to replay in exact arithmetic, and units of work of each
@@ -26,18 +28,16 @@ def falsify(problem: AccuracyProblem, budget: Budget, seed: int = 0) -> Evidence
     whatever the number of threads."""
     rng = np.random.default_rng(seed)
     margins = margins_of(problem)
-    allowed = [np.array(ids) for ids in problem.domain.tokens]
-    inputs, margin = [], []
-    every = problem.domain.size <= SAMPLES
-    total = problem.domain.size if every else SAMPLES
-    for start in range(0, total, BATCH):
-        budget.progress("looking for wrong inputs", start / total)
-        if every:
-            batch = problem.domain.inputs(start, min(start + BATCH, total))
-        else:
-            batch = np.stack([rng.choice(ids, BATCH) for ids in allowed], -1)
+    inputs, margin, seen = [], [], 0
+    every = problem.claim.total <= SAMPLES and problem.domain.size <= LISTED
+    total = problem.claim.total if every else SAMPLES
+    sampler = Sampler(problem)
+    drawn = (sampler.draw(BATCH, rng) for _ in range(0, total, BATCH))
+    for batch in problem.inputs(problem.domain) if every else drawn:
+        budget.progress("looking for wrong inputs", seen / total)
         inputs.append(batch)
         margin.append(margins(batch))
+        seen += len(batch)
         if budget.spent():
             break
     sampled, sampled_margin = np.concatenate(inputs), np.concatenate(margin)
@@ -45,7 +45,7 @@ def falsify(problem: AccuracyProblem, budget: Budget, seed: int = 0) -> Evidence
     searched, searched_margin = sampled, sampled_margin
     if (sampled_margin <= 0).sum() < 16 and not every and not budget.spent():
         best = sampled[np.argsort(sampled_margin, kind="stable")[:STARTS]]
-        found, found_margin = _greedy(margins, allowed, best, budget)
+        found, found_margin = _greedy(problem, margins, best, budget)
         searched = np.concatenate([sampled, found])
         searched_margin = np.concatenate([sampled_margin, found_margin])
     candidates = np.flatnonzero(searched_margin <= CLOSE)
@@ -138,19 +138,24 @@ def margins_of(problem: AccuracyProblem) -> Margins:
     return Leads(problem) if isinstance(problem.claim, AccuracyClaim) else Values(problem)
 
 
-def _greedy(margins: Margins, allowed: list[np.ndarray], best: np.ndarray, budget: Budget):
-    """Change one token at a time, always to the smallest margin, from each row of `best`."""
+def _greedy(problem: AccuracyProblem, margins: Margins, best: np.ndarray, budget: Budget):
+    """Change one token at a time, always to the smallest margin, from each row of `best`; what leaves the guard has an
+    infinite one."""
     seen, seen_margin = [best], [margins(best)]
     current, current_margin = best.copy(), seen_margin[0]
     for turn in range(ROUNDS):
         budget.progress("searching for the smallest margin", turn / ROUNDS)
         trials = []
-        for position, ids in enumerate(allowed):
+        for position, ids in enumerate(problem.domain.tokens):
             changed = np.repeat(current[:, None], len(ids), 1)
             changed[:, :, position] = ids
             trials.append(changed)
         neighbours = np.concatenate(trials, 1)
-        value = margins(neighbours.reshape(-1, neighbours.shape[-1])).reshape(len(current), -1)
+        rows = neighbours.reshape(-1, neighbours.shape[-1])
+        inside = problem.claim.satisfied(problem.job.ar, rows)
+        value = np.full(len(rows), np.inf)
+        value[inside] = margins(rows[inside])
+        value = value.reshape(len(current), -1)
         pick = value.argmin(1)
         rows = np.arange(len(current))
         improved = value[rows, pick] < current_margin

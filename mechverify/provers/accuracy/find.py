@@ -27,7 +27,7 @@ def find_accuracy(claim: Accuracy | Share, semantics: str, budget: Budget) -> Fi
     problem = AccuracyProblem.of(claim, semantics, budget.watch)
     evidence = falsify(problem, budget)
     if isinstance(claim, Accuracy) and claim.margin is None and (margin := _largest_margin(problem, evidence, budget)):
-        claim = claim.by(margin)
+        claim = claim.changed(margin=margin)
         problem = AccuracyProblem.of(claim, semantics, budget.watch)
     reasons: list[str] = []
     attempts, untried = [_listed(problem, evidence)], False
@@ -83,15 +83,15 @@ def _largest_margin(problem: AccuracyProblem, evidence: Evidence, budget: Budget
         return None
     except Rejected:  # no short fold: then all inputs were seen, or none is proved
         least = (evidence.least - 2 * GRID) * (1 - 1e-6)
-        return Fraction(least) if least > 0 and evidence.samples == problem.domain.size else None
+        return Fraction(least) if least > 0 and evidence.samples == problem.claim.total else None
 
 
 def _listed(problem: AccuracyProblem, evidence: Evidence) -> Attempt:
     """The wrong inputs that were found, as a proof: a few, or enough to refute the claim."""
-    known, size = len(evidence.wrong), problem.domain.size
+    known, size, total = len(evidence.wrong), problem.domain.size, problem.claim.total
     if not known:
         return Attempt(None, Counts(0, size))
-    enough = 1 if problem.at_least is None else size - ceil(problem.at_least * size) + 1
+    enough = 1 if problem.at_least is None else total - ceil(problem.at_least * total) + 1
     listed = enough if SHOWN < enough <= known else min(SHOWN, known)
     proof = {"rule": "counterexample", "inputs": evidence.wrong[:listed].tolist()}
     return Attempt(proof, Counts(0, size - listed))

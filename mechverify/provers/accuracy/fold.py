@@ -93,7 +93,7 @@ def listed(problem: AccuracyProblem, budget: Budget) -> Attempt:
     with np.errstate(all="ignore"):
         families = (Family(problem.partition, key) for key in problem.partition.keys)
         counted, right, never, only = _pass(problem, budget, families, bound)
-    right += sum(c.size - c.wrong.high for c in counted)
+    right += problem.partition.unguarded + sum(c.size - c.wrong.high for c in counted)
     never += sum(c.wrong.low for c in counted)
     return Attempt(_witness(problem, problem.keys, only, counted), Counts(right, problem.domain.size - never))
 
@@ -161,7 +161,7 @@ def _refute(problem: AccuracyProblem, evidence: Evidence, budget: Budget, keys: 
         seen.setdefault((tuple(key), int(tokens[partition.form.pin])), Counter())[rival] += 1
     families: dict[tuple[int, ...], Family] = {}
     counted, wrong = [], 0
-    enough = problem.domain.size - int(at_least * problem.domain.size)
+    enough = problem.claim.total - int(at_least * problem.claim.total)
     for (key, query), rivals in sorted(seen.items(), key=lambda kv: -kv[1].total()):
         budget.progress("counting wrong inputs", min(1.0, wrong / enough))
         if wrong > enough or budget.spent():
@@ -184,16 +184,16 @@ def _bound(problem: AccuracyProblem, budget: Budget) -> tuple[list[_Counted], Co
     were seen, if not all."""
     families = [Family(problem.partition, key) for key in problem.partition.keys]
     sizes = sorted(size for family in families for size in family.sizes.values())
-    small = np.searchsorted(np.cumsum(np.array(sizes, float)), NEGLIGIBLE * problem.domain.size)
+    small = np.searchsorted(np.cumsum(np.array(sizes, float)), NEGLIGIBLE * problem.claim.total)
     worth = sizes[small] if small < len(sizes) else 0
 
     def bound(family: Family, cell: Cell, rivals: list[int]) -> _Counted | None:
         if cell.size < worth and cell.size * len(rivals) > TINY:
             return None
-        return _first_count(family, cell, rivals, NEGLIGIBLE * problem.domain.size / len(sizes))
+        return _first_count(family, cell, rivals, NEGLIGIBLE * problem.claim.total / len(sizes))
 
     counted, right, never, only = _pass(problem, budget, families, bound)
-    negligible = GAP * problem.domain.size
+    negligible = GAP * problem.claim.total
     for turn, improve, patience in (("sharpening", _sharpen, 2 * SHARPENED), ("regrouping", _regroup, PATIENCE)):
         gap = sum(c.gap for c in counted)
         for c in sorted(counted, key=lambda c: -c.gap):
@@ -209,7 +209,7 @@ def _bound(problem: AccuracyProblem, budget: Budget) -> tuple[list[_Counted], Co
                 break
             gap -= before - c.gap
     counted.sort(key=lambda c: (c.family.key, c.query))
-    right += sum(c.size - c.wrong.high for c in counted)
+    right += problem.partition.unguarded + sum(c.size - c.wrong.high for c in counted)
     return counted, Counts(right, problem.domain.size - never - sum(c.wrong.low for c in counted)), only
 
 

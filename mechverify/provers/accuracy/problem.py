@@ -1,5 +1,6 @@
 """A claim about accuracy as the search sees it, what was seen of it, and what a prover gives back."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, reduce
@@ -36,6 +37,14 @@ class AccuracyProblem:
     @property
     def domain(self) -> Domain:
         return self.claim.domain
+
+    def inputs(self, part: Domain) -> Iterator[np.ndarray]:
+        """Those of a part that satisfy the claim's guard, ids [number, length], in blocks."""
+        return self.claim.inputs(self.job.ar, part)
+
+    def size(self, part: Domain) -> int:
+        """How many those are."""
+        return sum(map(len, self.inputs(part))) if self.claim.guarded else part.size
 
     @property
     def at_least(self) -> Fraction | None:
@@ -74,9 +83,10 @@ class AccuracyProblem:
         """What the bounds decide; None while the threshold lies between them."""
         if self.at_least is None:
             return "BOUNDED"
-        if right.low >= self.at_least * self.claim.total:
+        inside = self.claim.within(right)
+        if inside.low >= self.at_least * self.claim.total:
             return "PROVED"
-        if right.high < self.at_least * self.claim.total and (has_counterexample or not self.claim.by_example):
+        if inside.high < self.at_least * self.claim.total and (has_counterexample or not self.claim.by_example):
             return "REFUTED"
         return None
 
@@ -102,7 +112,8 @@ class Evidence:
 
 @dataclass
 class Attempt:
-    """A proof (None: nothing proved) and the bounds of the right inputs that it should give; what stood in the way of
+    """A proof (None: nothing proved) and the bounds of the right inputs that it should give, of the whole domain (those
+    that don't satisfy a guard count as right); what stood in the way of
     better ones; and some wrong inputs [number, length] that were met."""
 
     proof: Proof | None

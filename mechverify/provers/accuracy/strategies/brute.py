@@ -2,7 +2,7 @@
 
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.errors import Unsupported
-from mechverify.provers.accuracy.falsify import BATCH, CLOSE, margins_of
+from mechverify.provers.accuracy.falsify import CLOSE, margins_of
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt
 from mechverify.provers.base import Budget
 
@@ -12,14 +12,15 @@ LIMIT = 2**25  # inputs: half an hour or more for a transformer of one layer and
 def brute(problem: AccuracyProblem, budget: Budget) -> Attempt:
     """The search runs torch, to know what to state; inputs whose margin is within CLOSE of zero count for neither
     bound."""
-    size = problem.domain.size
+    size, run = problem.claim.total, 0
     if size > LIMIT:
         raise Unsupported(f"{size:,} inputs are too many to run (limit {LIMIT:,}); restrict the domain")
     margins, right, wrong = margins_of(problem), 0, 0
-    for start in range(0, size, BATCH):
-        budget.progress(f"running all {size:,} inputs", start / size)
+    for inputs in problem.inputs(problem.domain):
+        budget.progress(f"running all {size:,} inputs", run / size)
         if budget.spent():
-            return Attempt(None, Counts(0, size))
-        margin = margins(problem.domain.inputs(start, min(start + BATCH, size)))
+            return Attempt(None, problem.claim.everything)
+        margin, run = margins(inputs), run + len(inputs)
         right, wrong = right + int((margin > CLOSE).sum()), wrong + int((margin < -CLOSE).sum())
-    return Attempt({"rule": "enumerate"}, Counts(right, size - wrong))
+    whole = problem.domain.size
+    return Attempt({"rule": "enumerate"}, Counts(whole - run + right, whole - wrong))

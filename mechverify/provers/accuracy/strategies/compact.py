@@ -45,6 +45,7 @@ def compact(problem: AccuracyProblem, budget: Budget, passes: list[Pass], peeled
             mean: bool = False, gain: float = 0.0) -> Attempt:  # fmt: skip
     """A witness with these passes, from cheap to dear: a cell goes to the first whose successors would show less than
     `gain` of the domain more. Passes that differ in the tokens' order alone are compared on one class."""
+    problem.claim.need_whole("compact")
     with np.errstate(all="ignore"):
         tables = Enclosed(problem.job, problem.domain, peeled, mean)
         leads, partition = Leads(tables), problem.partition

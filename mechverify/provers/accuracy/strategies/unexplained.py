@@ -20,7 +20,7 @@ REMAINDERS = {
 
 def outputs_of_inputs(problem: AccuracyProblem) -> int:
     """Of brute force: the logits of every input."""
-    return problem.domain.size * problem.claim.outputs
+    return problem.claim.total * problem.claim.outputs
 
 
 def tables(problem: AccuracyProblem) -> int:
