@@ -36,6 +36,7 @@ PARTS = "tests/kernel/test_parts.py"
 FORMS = "tests/kernel/test_forms.py"
 NEURONS = "tests/soundness/test_neurons.py"
 CAPTURED = "tests/soundness/test_captured.py"
+BOXES = "tests/soundness/test_boxes.py"
 SHARES = "tests/soundness/test_shares.py"
 SUMS = "tests/kernel/test_sum_of_ratios.py"
 RATIOS = "tests/soundness/test_ratios.py"
@@ -138,6 +139,25 @@ FAULTS = [
     Fault("guard size", "counting/guard.py", "return sum(map(len, guards.listed(meter, graph, guard, domain)))",
           "return domain.size", GUARDS),
     Fault("guard size", "counting/automaton.py", "np.isin(automaton.final, target)", "np.isin(automaton.final, target[:1])", GUARDS),
+    # core/measure.py, core/share.py and relaxation/shares.py
+    Fault("mass", "core/share.py", "if not part.low[c] < halves[0].high[c] < part.high[c]:", "if False:", BOXES),
+    Fault("mass", "core/share.py", 'if "node" in node.value:', "if False:", BOXES),
+    Fault("mass", "core/measure.py", "return np.stack([np.floor(low), np.ceil(high)])",
+          "return np.stack([np.ceil(low) + 2**30, np.ceil(high)])", BOXES),
+    Fault("mass", "core/measure.py", "ar.div(self._deviations(ar, c, at), ar.sqrt(ar.rational(Fraction(2))))",
+          "self._deviations(ar, c, at)", BOXES),
+    Fault("mass", "core/measure.py", "ar.rational(Fraction(8))", "ar.rational(Fraction(80))", BOXES),
+    Fault("mass", "core/measure.py", "np.where(ar.ends(b)[1] <= 0, 0.0, -bend)", "np.where(ar.ends(b)[1] <= 9, 0.0, -bend)", BOXES),
+    Fault("half-space", "relaxation/shares.py", "np.where(known & (low > 0), 1.0, 0.0)",
+          "np.where(known & (low >= 0), 1.0, 0.0)", BOXES),
+    Fault("half-space", "relaxation/shares.py", "-term if (k - sum(corner)) % 2 else term", "term", BOXES),
+    Fault("half-space", "relaxation/shares.py", "np.where(slope.mid > 0, least, most)", "np.where(slope.mid > 0, most, least)",
+          BOXES),
+    Fault("half-space", "relaxation/shares.py", "[right > 0, wrong >= 0] if strict else [right >= 0, wrong > 0]",
+          "[right >= 0, wrong > 0]", BOXES),
+    Fault("condition", "relaxation/shares.py", "(TRUE, FALSE) if step[0] else (FALSE, TRUE)", "(TRUE, FALSE)", BOXES),
+    Fault("condition", "relaxation/shares.py", 'own == (y if op == "add" else x)', "True", BOXES),
+    Fault("condition", "relaxation/shares.py", "(a == b), a, SEVERAL))", "(a >= 0), a, SEVERAL))", BOXES),
     # check.py
     Fault("split", "proof.py", "(None, second, node[\"outside\"])", "(None, first, node[\"outside\"])", RULES),
     Fault("split", "core/domain.py", "if (t in first) == inside)", "if t in first or not inside)", RULES),
@@ -522,6 +542,7 @@ LEMMAS = {
     "bounds": ("C7",),
     "compact": ("K1", "K2", "K3", "K4", "K5"),
     "conclusion": ("C7",),
+    "condition": ("M4", "M5"),
     "container": ("C10",),
     "counterexample": ("C5",),
     "cut": ("O2",),
@@ -536,11 +557,13 @@ LEMMAS = {
     "functions": ("L4",),
     "guard": ("S2",),
     "guard size": ("S2",),
+    "half-space": ("M3", "M5"),
     "interval": ("L1", "L2", "L3", "L9", "L11", "L12"),
     "joint form": ("R4",),
     "limit": ("C11",),
     "linear": ("L11", "L13"),
     "margin": ("C5",),
+    "mass": ("M1", "M2", "M5"),
     "mechanism": ("C3",),
     "neurons": ("F7",),
     "norms": ("L3",),
