@@ -1,28 +1,30 @@
 """On how much of a domain a claim holds, measured: every shape of small transformer, as a captured module.
 
-    python benchmarks/shares.py [--quick] [--only shapes|models]     # --quick: one shape of eleven
+    python benchmarks/shares.py [--quick] [--only PART ...]     # --quick: one shape of eleven, one net of five
 
-Exit code 1 if a target is missed. Each transformer is trained for a moment, from a seed, to say which of its tokens is
-the largest; its accuracy is proved, and compared with an enumeration in torch in float64. The models: real_models.py.
+Parts: shapes, models (real_models.py), induction (a guarded domain), speed (enumerations against float32 torch on all
+cores), checks (of split proofs of ReLU nets, against their search). Exit code 1 if a target is missed. Each transformer
+of `shapes` is trained for a moment, from a seed, to say which of its tokens is the largest; its accuracy is proved, and
+compared with an enumeration in torch in float64.
 """
 
 import argparse
 import sys
-from itertools import product
+import time
+from itertools import pairwise, product
 from math import prod
 from pathlib import Path
-from time import monotonic
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
-from sympy import Eq, Max, Piecewise
+from sympy import Eq, Max, Mod, Piecewise
 from torch import Tensor, nn
 
 from benchmarks.board import Board
 from benchmarks.real_models import models
-from mechverify import Accuracy, capture, count, distinct, prove, tokens, transformer
+from mechverify import Accuracy, Bounds, ball, capture, count, distinct, prove, tokens, transformer
 from mechverify.provers.accuracy.problem import AccuracyProblem
 
 VOCAB, LENGTH, WIDTH = 8, 4, 16
@@ -30,6 +32,9 @@ STEPS, BATCH, RATE = 60, 256, 3e-3
 SECONDS = 5.0
 INDUCTION = Path(__file__).parents[2] / "shared" / "models" / "induction6-2heads.safetensors"
 INDUCTION_SECONDS = 600.0
+TIMES = 10  # as long as torch takes for the same enumeration
+CLIMBS = 20  # steps to a corner with a large output
+NETS, SLACK, LIMIT = 10, 0.5, 30.0  # of each shape; above the largest sample, of the sampled range; seconds
 QUICK = 11  # one shape of so many: all settings occur
 
 
@@ -137,10 +142,10 @@ def induction(board: Board, quick: bool) -> None:
         x = tokens("x", length=6, vocab=16, allowed=range(vocab))
         answer = Piecewise(*((x[i + 1], Eq(x[i], x[5])) for i in range(3)), (x[4], True))
         given = [distinct(*x[:5]), Eq(count(x[5], *x[:4]), 1)]
-        size, start = 4 * prod(range(vocab - 4, vocab + 1)), monotonic()
+        size, start = 4 * prod(range(vocab - 4, vocab + 1)), time.monotonic()
         claim = Accuracy(model.logits[-1], equals=answer, over=x, given=given)
         counted = AccuracyProblem.of(claim, "real").claim.total
-        figure = f"{counted:,} of {vocab**6:,} in {monotonic() - start:.1f} s"
+        figure = f"{counted:,} of {vocab**6:,} in {time.monotonic() - start:.1f} s"
         board.row(f"induction over {vocab} tokens: inputs that are given", f"{size:,}", figure, counted == size)
         if whole and quick:
             continue
@@ -152,18 +157,101 @@ def induction(board: Board, quick: bool) -> None:
                   low is not None and low == high and seconds < INDUCTION_SECONDS)  # fmt: skip
 
 
-PARTS = {"shapes": shapes, "models": models, "induction": induction}
+def compared(board: Board, what: str, model: nn.Module, claim: Accuracy, ids: Tensor) -> None:
+    """Search and check against float32 torch, batched, on all cores, in the same run."""
+    found = prove(claim)
+    seconds = found.search_seconds + found.check_seconds
+    with torch.no_grad():
+        model.float()
+        began = time.perf_counter()
+        for part in ids.split(2**12):
+            model(part)
+        alone = time.perf_counter() - began
+    ratio = seconds / alone
+    counts = None if found.theorem is None else tuple(found.theorem.right)
+    figure = f"{ratio:.0f} ({found.search_seconds:.1f} s and {found.check_seconds:.1f} s, torch {alone:.2f} s)"
+    sure = counts is not None and counts[0] == counts[1]
+    board.row(f"{what}: {len(ids):,} inputs, {counts} right; times torch's time", f"at most {TIMES}", figure,
+              sure and ratio <= TIMES)  # fmt: skip
+
+
+class Pair(nn.Module):
+    """Of two tokens, an MLP of their embeddings' sum."""
+
+    def __init__(self, vocab: int, width: int):
+        super().__init__()
+        self.embed = nn.Embedding(vocab, width)
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, vocab))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.mlp(self.embed(ids).sum(1))
+
+
+def speed(board: Board, quick: bool) -> None:
+    """Of a prefix of eight tokens the last four vary (three, quickly)."""
+    torch.manual_seed(0)
+    vocab, length, fixed = 26, 8, 5 if quick else 4
+    model = Transformer(Shape(2, 4, "none", "relu", True), vocab, length, width=64).eval()
+    x = tokens("x", length=length, vocab=vocab, allowed=[[i] for i in range(fixed)] + [range(vocab)] * (length - fixed))
+    ids = torch.cartesian_prod(*[torch.tensor([i]) for i in range(fixed)], *[torch.arange(vocab)] * (length - fixed))
+    captured = capture(model, torch.zeros(1, length, dtype=torch.long))
+    compared(board, "two causal layers", model, Accuracy(captured["output"][-1], equals=Max(*x), over=x), ids)
+    vocab = 113
+    pair, x = Pair(vocab, 128).eval(), tokens("x", length=2, vocab=vocab)
+    captured = capture(pair, torch.zeros(1, 2, dtype=torch.long))
+    ids = torch.cartesian_prod(torch.arange(vocab), torch.arange(vocab))
+    compared(
+        board, "MLP of two tokens", pair, Accuracy(captured["output"], equals=Mod(x[0] + x[1], vocab), over=x), ids
+    )
+
+
+def relu_net(seed: int, sizes: list[int]) -> nn.Sequential:
+    torch.manual_seed(seed)
+    layers = [part for a, b in pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
+    return nn.Sequential(*layers[:-1]).double().eval()
+
+
+def climbed(net: nn.Module, centre: Tensor, radius: float, sign: int) -> Tensor:
+    """The largest output (times `sign`) that corners of the box reach, each the one that the last one's slope says."""
+    corner = centre + radius * (torch.randint(0, 2, (2**6, centre.shape[1])).double() * 2 - 1)
+    best = torch.tensor(-torch.inf, dtype=torch.float64)
+    for _ in range(CLIMBS):
+        corner.requires_grad_(True)
+        values = sign * net(corner)
+        (slope,) = torch.autograd.grad(values.sum(), corner)
+        best = torch.maximum(best, values.detach().max())
+        corner = (centre + radius * slope.sign()).detach()
+    return best
+
+
+def checks(board: Board, quick: bool) -> None:
+    """Split proofs: the box is so large, and the threshold so near to the largest sample, that splits are needed."""
+    for sizes, radius in (([5] + [50] * 6 + [1], 0.25), ([784, 256, 256, 1], 0.02)):
+        for seed in range(0, NETS, 5 if quick else 1):
+            net = relu_net(seed, sizes)
+            centre = torch.rand(1, sizes[0], dtype=torch.float64)
+            most, least = (sign * float(climbed(net, centre, radius, sign)) for sign in (1, -1))
+            output = capture(net, centre)["output"]
+            claim = Bounds(output, over=ball(centre[0], radius), at_most=most + SLACK * (most - least))
+            found = prove(claim, time_limit=LIMIT)
+            rules = {} if found.theorem is None else found.theorem.rules
+            figure = f"{found.check_seconds / found.search_seconds:.2f} ({found.search_seconds:.1f} s)"
+            what = f"{'-'.join(map(str, sizes))}, seed {seed}: {found.verdict}, {rules.get('split', 0)} splits"
+            board.row(f"{what}; check over search", "at most 1", figure, found.check_seconds <= found.search_seconds)
+
+
+PARTS = {"shapes": shapes, "models": models, "induction": induction, "speed": speed, "checks": checks}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer shapes, and nothing kept")
-    parser.add_argument("--only", choices=PARTS, help="one part of the table, and nothing kept")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=[*PARTS], metavar="PART")
     options = parser.parse_args()
     board = Board("shares")
-    for name in [options.only] if options.only else PARTS:
-        PARTS[name](board, options.quick)
-    return board.finish("shares", quick=options.quick or options.only is not None)
+    for part in options.only:
+        PARTS[part](board, options.quick)
+    return board.finish("shares", quick=options.quick or len(options.only) < len(PARTS))
 
 
 if __name__ == "__main__":

@@ -26,9 +26,11 @@ _HOMES = {
     "dyck": "mechverify.claims",
     "kth_largest": "mechverify.claims",
     "lookup": "mechverify.claims",
+    "normal": "mechverify.claims",
     "pair_mlp": "mechverify.claims",
     "tokens": "mechverify.claims",
     "transformer": "mechverify.claims",
+    "uniform": "mechverify.claims",
     "prove": "mechverify.provers",
 }
 __all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]: each loads on first use

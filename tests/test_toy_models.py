@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from mechverify.graph.run import TorchRunner
-from mechverify.kernel.core.architectures import transformer
+from mechverify.kernel.core.architectures.transformer import transformer
 from mechverify.kernel.core.container import read_weights
 from mechverify.kernel.core.graph import Graph
 from toy_models.max_of_k import SEVERAL, SHIPPED, model, path, train

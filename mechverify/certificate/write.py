@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from mechverify.claims.box import Box
 from mechverify.claims.claim import Accuracy, Bounds, Share
+from mechverify.claims.domain import Tokens
 from mechverify.claims.model import CapturedModel
 from mechverify.graph.capture import Captured
 from mechverify.kernel.check import FORMAT, VERSION
@@ -42,14 +44,9 @@ def claim_document(claim: Accuracy | Bounds | Share, semantics: str) -> dict[str
         return common | margin | graph | {
             "kind": "accuracy", "equals": claim.rows, **_counted(claim),
         }  # fmt: skip
-    box, tokens = claim.over, claim.over.tokens
     return common | {
         "kind": "bounds",
-        "domain": {
-            "tokens": [] if tokens is None else [list(ids) for ids in tokens.allowed],
-            "values": [] if tokens is None else list(tokens.values),
-            "inputs": [[list(a.shape), hexadecimal(a), hexadecimal(b)] for a, b in zip(box.low, box.high, strict=True)],
-        },
+        "domain": _mixed(claim.over),
         "graph": graph_document(claim.output.captured.captured, model.source),
         "where": list(claim.given),
         "cases": list(claim.cases),
@@ -58,14 +55,30 @@ def claim_document(claim: Accuracy | Bounds | Share, semantics: str) -> dict[str
     }
 
 
-def _counted(claim: Accuracy | Share) -> dict[str, Any]:
-    """What every claim that counts inputs says."""
-    share, domain = claim.at_least, claim.over
-    given = {"given": claim.given} if claim.given else {}
-    return given | {
-        "domain": {"tokens": [list(ids) for ids in domain.allowed], "values": list(domain.values)},
-        "at_least": None if share is None else f"{share.numerator}/{share.denominator}",
+def _mixed(box: Box) -> dict[str, Any]:
+    """A domain of real inputs, and tokens, if there are any."""
+    tokens = box.tokens
+    return {
+        "tokens": [] if tokens is None else [list(ids) for ids in tokens.allowed],
+        "values": [] if tokens is None else list(tokens.values),
+        "inputs": [[list(a.shape), hexadecimal(a), hexadecimal(b)] for a, b in zip(box.low, box.high, strict=True)],
     }
+
+
+def _counted(claim: Accuracy | Share) -> dict[str, Any]:
+    """What every claim that counts says."""
+    domain, at_least = claim.over, None if claim.at_least is None else _ratio(claim.at_least)
+    given = {"given": claim.given} if claim.given else {}
+    if isinstance(domain, Tokens):
+        tokens = {"tokens": [list(ids) for ids in domain.allowed], "values": list(domain.values)}
+        return given | {"domain": tokens, "at_least": at_least}
+    each = domain.distribution or (None,) * sum(a.size for a in domain.low)
+    measure = [None if d is None else [_ratio(d.mean), _ratio(d.deviation)] for d in each]
+    return given | {"domain": _mixed(domain), "measure": measure, "at_least": at_least}
+
+
+def _ratio(value: Fraction) -> str:
+    return f"{value.numerator}/{value.denominator}"
 
 
 def graph_document(captured: Captured, module: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What the user says: token symbols, a model's sites, mechanisms in sympy, and claims."""
 
-from mechverify.claims.box import Box, ball, box
+from mechverify.claims.box import Box, ball, box, normal, uniform
 from mechverify.claims.claim import Accuracy, Bounds, Cases, Holds, Share, Within
 from mechverify.claims.domain import Tokens, tokens
 from mechverify.claims.errors import ClaimError
@@ -10,5 +10,5 @@ from mechverify.claims.model import CapturedModel, Entry, Model, Site, capture, 
 __all__ = [
     "Accuracy", "Bounds", "Box", "CapturedModel", "Cases", "ClaimError", "Entry", "Holds", "Mod", "Model",
     "Share", "Site", "Tokens", "Within", "ball", "box", "capture", "count", "distinct", "dyck", "kth_largest", "lookup",
-    "pair_mlp", "tokens", "transformer",
+    "normal", "pair_mlp", "tokens", "transformer", "uniform",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import sympy
@@ -14,11 +14,34 @@ from mechverify.claims.numbers import array, number
 from mechverify.kernel.core.float64 import float_above, float_below
 
 
+class Normal(NamedTuple):
+    """A Gaussian, taken exactly; between a box's corners, what it says there."""
+
+    mean: Fraction
+    deviation: Fraction
+
+
+def normal(mean: Any = 0, deviation: Any = 1) -> Normal:
+    """Raises ClaimError if a number isn't finite, or the deviation isn't positive."""
+    try:
+        found = Normal(number(mean), number(deviation))
+    except ValueError as error:
+        raise ClaimError(f"normal: {error}") from None
+    if found.deviation <= 0:
+        raise ClaimError(f"normal: a deviation of {deviation} is not positive")
+    return found
+
+
+uniform = None  # the distribution of a coordinate of which nothing else is said
+
+
 @dataclass(frozen=True)
 class Box:
     """One array of corners a real input, float64 and without batch axis; `tokens` if the model reads some too. `inner`
     are the corners of the largest float64 box inside the user's, where corners had to be rounded outwards: a
     counterexample must lie there, and there is none where these corners have passed each other.
+
+    `distribution` has one for each entry of all inputs, as shares weigh them (none at all: uniform).
 
     `x[i, j]` is the symbol of an entry, for conditions; of several inputs, `x[k, i, j]` that of input k."""
 
@@ -27,6 +50,7 @@ class Box:
     tokens: Tokens | None = None
     name: str = "x"
     inner: tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]] | None = None
+    distribution: tuple["Normal | None", ...] = ()
 
     @property
     def own(self) -> tuple[np.ndarray, np.ndarray]:
@@ -64,10 +88,11 @@ def _symbol(name: str, index: tuple[int, ...]) -> sympy.Symbol:
     return sympy.Symbol(f"{name}[{', '.join(map(str, index))}]", real=True)
 
 
-def box(low: Any, high: Any, *, name: str = "x") -> Box:
+def box(low: Any, high: Any, *, name: str = "x", distribution: Any = uniform) -> Box:
     """Inputs between `low` and `high`, arrays of the input's shape (no batch axis); lists of arrays for several
     inputs. Taken exactly; corners that are no float64 are rounded outwards, so that what is proved of the box is true
-    of yours. Raises ClaimError if a corner isn't finite, or `low` exceeds `high`."""
+    of yours. `distribution`, for shares: `uniform` or `normal(mean, deviation)` of every coordinate, independently, or
+    a list with one for each, in order. Raises ClaimError if a corner isn't finite, or `low` exceeds `high`."""
     lows, highs = _arrays("box", low), _arrays("box", high)
     if len(lows) != len(highs):
         raise ClaimError(f"box: {len(lows)} lower and {len(highs)} upper corners")
@@ -80,7 +105,17 @@ def box(low: Any, high: Any, *, name: str = "x") -> Box:
         raise ClaimError("box: a corner lies beyond the largest float64")
     ends = zip((*outer[0], *outer[1]), (*inner[0], *inner[1]), strict=True)
     exact = all(np.array_equal(a, b) for a, b in ends)
-    return Box(outer[0], outer[1], name=name, inner=None if exact else (inner[0], inner[1]))
+    each = _distributions(distribution, sum(a.size for a in lows))
+    return Box(outer[0], outer[1], name=name, inner=None if exact else (inner[0], inner[1]), distribution=each)
+
+
+def _distributions(given: Any, size: int) -> tuple[Normal | None, ...]:
+    each = [given] * size if given is uniform or isinstance(given, Normal) else given
+    known = isinstance(each, list | tuple) and all(d is uniform or isinstance(d, Normal) for d in each)
+    if not known or len(each) != size:
+        what = f"uniform, normal(mean, deviation), or a list with one of them for each of {size} coordinates"
+        raise ClaimError(f"box: distribution= takes {what}")
+    return tuple(each)
 
 
 def ball(centre: Any, radius: Any, *, name: str = "x") -> Box:

@@ -28,6 +28,8 @@ from mechverify.graph.messages import short
 from mechverify.kernel.core.architectures import ARCHITECTURES
 from mechverify.kernel.core.graph import Graph, entries
 
+WITHIN = Fraction(1, 10_000)  # of a box: how far apart bounds of its share may be
+
 
 @dataclass(frozen=True, init=False)
 class Accuracy:
@@ -82,43 +84,49 @@ class Accuracy:
 @dataclass(frozen=True, init=False)
 class Share:
     """On at least a share `at_least` of the inputs `over`, the condition holds: on entries of a captured model's sites
-    and tokens, as conditions of Bounds are, or one whose relations of real values are all strict.
+    and inputs, as conditions of Bounds are, or one whose relations of real values are all strict.
 
-    `at_least` and `given` are as in Accuracy. Raises ClaimError.
+    A share of token sequences is counted; of a box, it is its volume, or the mass that its `distribution` gives it; of
+    a box with tokens, the mean over all sequences. `at_least` is as in Accuracy, and so is `given`, for token sequences
+    alone; without a threshold, bounds of a share of a box are sought until they are `within` that of each other. Raises
+    ClaimError.
     """
 
     output: Site
-    over: Tokens
+    over: Box | Tokens
     at_least: Fraction | None
     position: None
     strict: bool
+    within: Fraction
     given: list[list]
 
-    def __init__(self, condition, *, over: Tokens, at_least=None, given=()):
-        if not isinstance(over, Tokens):
-            raise ClaimError(f"{_here()}Share counts sequences of tokens: over=tokens(...)")
-        condition = _both("condition", condition)
-        model, box = _model_of([condition]) or _no_model(Box((), ()), over), Box((), ())
-        if shapes := model.captured.inputs:
-            what = f"{model.source} reads real inputs, of shapes {shapes}; Share counts sequences of tokens alone"
-            raise ClaimError(f"{_here()}{what}: ask for Bounds or Holds")
-        _same_inputs(model, box, over)
+    def __init__(self, condition, *, over: Box | Tokens, at_least=None, within: Any = WITHIN, given=()):
+        condition, (box, sequences) = _both("condition", condition), corners(over)
+        if box.inner is not None:
+            what = "a corner of the box is no float64, and of another box the share is another one"
+            raise ClaimError(f"{_here()}{what}: give corners that are, as float('0.1') is")
+        if box.low and _entries(given):
+            what = "given= is for token sequences alone, of a box it has no known mass"
+            raise ClaimError(f"{_here()}{what}: put it into the claim, as Share(And(..), ..) or Share(Implies(..), ..)")
+        model = _model_of([condition]) or _no_model(box, sequences)
+        _same_inputs(model, box, sequences)
         captured = model.captured
         graph, sites = copy.deepcopy(captured.graph), dict(captured.sites)
-        graph.values = over.values
-        compiler = Expressions(graph, captured.sites, box, over)
+        graph.values = (0,) if sequences is None else sequences.values
+        compiler = Expressions(graph, captured.sites, box, sequences)
         node, strict = compiler.condition(condition)
         compiler.finish(_here())
         name = _free(sites, "claimed")
         sites[name] = node
         changed = replace(model, captured=replace(captured, graph=graph, sites=sites))
         set_ = object.__setattr__
-        set_(self, "output", Site(changed.compared_at(*samples(box, over)), name))
+        set_(self, "output", Site(changed.compared_at(*samples(box, sequences)), name))
         set_(self, "over", over)
         set_(self, "at_least", _share(at_least))
         set_(self, "position", None)
         set_(self, "strict", strict)
-        set_(self, "given", _guard(given, over))
+        set_(self, "within", number(within))
+        set_(self, "given", [] if sequences is None else _guard(given, sequences))
 
 
 def _known_vector(output: Site, model: Model, over: Tokens) -> int | None:

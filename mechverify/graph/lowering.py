@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from mechverify.graph import arithmetic, layers, reductions
+from mechverify.graph import arithmetic, layers, reductions, sorting
 from mechverify.graph.arithmetic import broadcast
 from mechverify.graph.build import Builder, NotLowered, Operand, Value
 
@@ -28,6 +28,7 @@ alias_copy view_copy permute_copy transpose_copy expand_copy unsqueeze_copy sque
 _EXACT = """
 where masked_fill cat stack tril triu constant_pad_nd embedding neg abs relu index maximum minimum clamp clamp_min
 clamp_max amax amin max min _to_copy to copy fill select_scatter slice_scatter index_put scatter dropout
+sort topk kthvalue msort
 """
 MOVED = set(_MOVED.split())
 EXACT = set(_EXACT.split())  # what rounds nothing
@@ -50,9 +51,9 @@ _ROUNDS = (
     "it rounds to {} in a module of {}, or overflows, and a graph of real numbers doesn't: leave the cast out, or give "
     "the whole module and its inputs in that type"
 )
-_RANK = "let the claim compare the values instead; max over an axis is amax"
+_RANK = "let the claim compare the values instead; max over an axis is amax, and values may be sorted"
 HINTS = {
-    **dict.fromkeys(["topk", "sort", "argsort", "argmax", "argmin", "kthvalue", "median", "mode", "msort"], _RANK),
+    **dict.fromkeys(["argsort", "argmax", "argmin", "median", "mode"], _RANK),
     **dict.fromkeys(["eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_not", "bitwise_not",
                      "bitwise_and", "bitwise_or", "isnan", "isinf", "any", "all"], _COMPARE),
     **dict.fromkeys(["sign", "sgn", "floor", "ceil", "round", "trunc", "frac", "remainder", "fmod", "heaviside",
@@ -141,6 +142,7 @@ def cast(b: Builder, x: Operand, *args: Any) -> Operand:
 ROWS = {
     **arithmetic.ROWS,
     **reductions.ROWS,
+    **sorting.ROWS,
     **layers.ROWS,
     "fill": lambda b, x, y: broadcast(b, y, x),
     "copy": lambda b, x, y, *_: broadcast(b, y, x),

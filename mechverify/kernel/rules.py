@@ -37,7 +37,7 @@ RULES: dict[str, dict[str, Rule]] = {
         "compact": Rule("compact.rule"),
         "ratios": Rule("ratios.rule"),
     },
-    "share": _COUNTING,
+    "share": {**_COUNTING, "relaxation": Rule("relaxation.shares", together=True)},
     "bounds": {
         "point": Rule("replay.points", "point"),
         "solver": Rule("replay.points", "solver"),

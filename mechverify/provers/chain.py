@@ -4,6 +4,7 @@ import math
 import time
 from pathlib import Path
 
+from mechverify.claims.box import Box
 from mechverify.claims.claim import Accuracy, Bounds, Share
 from mechverify.claims.errors import ClaimError
 from mechverify.kernel.core.errors import Rejected
@@ -15,6 +16,7 @@ from mechverify.provers.ranges.confirm import confirm_range
 from mechverify.provers.ranges.find import find_range
 from mechverify.provers.ranges.problem import RangeProblem
 from mechverify.provers.ranges.smt import Solver
+from mechverify.provers.shares.parts import find_share
 from mechverify.relax.optimise import Slopes
 
 EFFORT = 600.0  # seconds of search, where no limit is given
@@ -48,6 +50,8 @@ def prove(
         budget.progress = progress
     if strategy is not None:
         return _follow(claim, strategy, semantics, budget, start)
+    if isinstance(claim, Share) and isinstance(claim.over, Box):
+        return confirm_accuracy(find_share(claim, semantics, budget), budget, start)
     if isinstance(claim, Accuracy | Share):
         return confirm_accuracy(find_accuracy(claim, semantics, budget), budget, start)
     problem = RangeProblem.of(claim, semantics, device, budget.watch)

@@ -70,7 +70,7 @@ def _counting(theorem: CountingTheorem, statement: Statement) -> list[str]:
         share(right.low, total, up=False),
         share(right.high, total, up=True),
         scientific(theorem.kernel_ops),
-        scientific(brute_force_ops(theorem)),
+        "--" if (brute := brute_force_ops(theorem)) is None else scientific(brute),
     ]
 
 

@@ -55,7 +55,7 @@ def _counting(theorem: CountingTheorem, statement: Statement) -> dict[str, Any]:
             "at_least": None if claim.at_least is None else str(claim.at_least),
             "given": list(statement.given),
             "domain": list(statement.domain),
-            "domain_size": str(total),
+            "domain_size": str(total) if claim.by_example else None,
             "weights_sha256": claim.weights_sha256,
         },
         "value": {

@@ -21,10 +21,10 @@ def lines(theorem: Theorem) -> list[tuple[str, str]]:
 def _proof(theorem: Theorem) -> list[tuple[str, str]]:
     cost = f"{scientific(theorem.kernel_ops)} operations"
     if isinstance(theorem, CountingTheorem):
-        brute = brute_force_ops(theorem)
+        brute = brute_force_ops(theorem) or 0
         times = brute // max(theorem.kernel_ops, 1)
         ratio = f", {scientific(times)} times as many" if times > 1 else ""
-        cost += f"; brute force takes {scientific(brute)}{ratio}"
+        cost += "" if not brute else f"; brute force takes {scientific(brute)}{ratio}"
     return [
         ("proof", ", ".join(f"{times:,} {rule}" for rule, times in sorted(theorem.rules.items()))),
         ("arithmetic", "exact rationals" if theorem.exact else "float64 with outward rounding"),
@@ -32,8 +32,11 @@ def _proof(theorem: Theorem) -> list[tuple[str, str]]:
     ]
 
 
-def brute_force_ops(theorem: CountingTheorem) -> int:
-    """The operations of one evaluation, counted as the kernel counts its own, times the number of inputs."""
+def brute_force_ops(theorem: CountingTheorem) -> int | None:
+    """The operations of one evaluation, counted as the kernel counts its own, times the number of inputs; None where
+    these can't be counted."""
+    if not theorem.claim.by_example:
+        return None
     job = Job(theorem.claim, Float64())
     one = theorem.wrong[:1] if len(theorem.wrong) else [[tokens[0] for tokens in theorem.claim.domain.tokens]]
     with (

@@ -185,6 +185,11 @@ SCATTERED = {
     "cat with nothing": case(lambda m, x: torch.cat([x[:, :0], x], 1), M),
     "block_diag": case(lambda m, x: torch.block_diag(x[0], m.a), M, a=w(2, 2)),
     "cumprod": case(lambda m, x: x.cumprod(-1), M), "cummax": case(lambda m, x: x.cummax(1)[0], M),
+    "sort": case(lambda m, x: x.sort()[0], M), "sort down": case(lambda m, x: x.sort(0, descending=True).values, M),
+    "sort, stable": case(lambda m, x: torch.sort(x, stable=True, dim=-1)[0], M), "msort": case(lambda m, x: x.msort(), M),
+    "topk": case(lambda m, x: x.topk(2)[0], M), "topk, least": case(lambda m, x: x.topk(2, 1, largest=False)[0], M),
+    "kthvalue": case(lambda m, x: x.kthvalue(2, -1, keepdim=True)[0], M),
+    "median of an axis": case(lambda m, x: x.median(-1)[0], M),
     "cummin": case(lambda m, x: x.cummin(1)[0], M), "cumsum": case(lambda m, x: x.cumsum(-1), M),
     "roll": case(lambda m, x: x.roll((1, 2), (1, 2)), M), "flip": case(lambda m, x: x.flip((1, 2)), M),
     "var_mean": case(lambda m, x: sum(torch.var_mean(x, -1)), M), "addmv": case(
@@ -250,6 +255,7 @@ REFUSED: dict[str, tuple[Case, str]] = {
     "gumbel": (case(lambda m, x: F.gumbel_softmax(x), V), "random numbers"),
     "batch's own statistics": (case(nn.BatchNorm1d(4, track_running_stats=False), M), "track_running_stats=True"),
     **{name: (case(lambda m, x, f=f: f(x), V), "let the claim compare")
-       for name, f in {"topk": lambda x: x.topk(2)[0], "sort": lambda x: x.sort()[0], "median": lambda x: x.median(-1)[0],
-                       "argmax": lambda x: x.argmax(-1).double()}.items()},
+       for name, f in {"mode": lambda x: x.mode(-1)[0], "argmax": lambda x: x.argmax(-1).double()}.items()},
+    "indices of a sort": (case(lambda m, x: x.sort()[1].double(), V), "jumps"),
+    "topk in any order": (case(lambda m, x: x.topk(2, sorted=False)[0], V), "sorted=True"),
 }  # fmt: skip

@@ -68,6 +68,7 @@ FAULTS = [
     Fault("joint form", "ratios/linear.py", "least = np.minimum(least, corner.mid)", "least = np.maximum(least, corner.mid)", RATIOS),
     # ratios/rule.py
     Fault("ratios", "ratios/rule.py", "-lead if upper else lead", "lead", PROVED),
+    Fault("ratios", "ratios/rule.py", "ar.sub(base, ar.rational(margin)) if margin else base", "base", RATIOS),
     Fault("ratios", "ratios/rule.py", "if covered else self.size)", "if covered or counted else self.size)", RATIOS),
     Fault("ratios", "ratios/rule.py", "~(least > 0).all(0)", "~(least > 0).any(0)", PROVED),
     Fault("ratios", "ratios/rule.py", "(most <= 0).any(0)", "(most >= 0).any(0)", PROVED),
@@ -201,7 +202,6 @@ FAULTS = [
     Fault("compact", "compact/parts.py", "graph.nodes[a].shape != node.shape", "False", FORMS),
     Fault("compact", "compact/parts.py", "np.array_equal(whole[:, columns], rows)", "True", FORMS),
     Fault("compact", "compact/parts.py", "if pin >= result.attended:", "if False:", FORMS),
-    Fault("compact", "compact/parts.py", "np.searchsorted(whole[0], rows[0])", "np.arange(rows.shape[1])", FORMS),
     Fault("compact", "compact/parts.py", 'if b != "fixed"}', 'if b == "token"}', PARTS),
     Fault("compact", "compact/parts.py", "x._replace(base=base, value=value)", "x._replace(base=base)", PARTS),
     Fault("compact", "compact/rule.py", "if seen & (here :=", "if not (here :=", RULES),
@@ -290,8 +290,10 @@ FAULTS = [
     Fault("margin", "core/accuracy.py", "ar.sub(margin, ar.rational(self.margin)) if self.margin else margin", "margin", NEURONS),
     Fault("margin", "core/accuracy.py", "if not 0 <= margin < 2**1000:", "if False:", NEURONS),
     # arithmetic
-    Fault("float64", "core/float64.py", "(UNIT if terms == 1 else 0.0) * np.abs(mid)", "0.0 * np.abs(mid)", ARITHMETIC),
-    Fault("float64", "core/float64.py", "return rad * (1 + (terms + 16) * 2.0**-51) + (terms + 4) * ETA", "return rad", ARITHMETIC),
+    Fault("float64", "core/float64.py", "rounding *= UNIT if terms == 1 else 0.0", "rounding *= 0.0", ARITHMETIC),
+    Fault("float64", "core/float64.py", "return wider", "return rad", ARITHMETIC),
+    Fault("float64", "core/float64.py", "if np.size(y.rad) > 1 or np.any(y.rad):", "if np.any(y.rad) and not np.any(x.rad):", ARITHMETIC),
+    Fault("float64", "core/float64.py", "rad = x.rad * (np.abs(y.mid) + y.rad)", "rad = x.rad * np.abs(y.mid)", ARITHMETIC),
     Fault("float64", "core/float64.py", "return rad + (2 * n * UNIT * size + ETA)", "return rad + ETA", ARITHMETIC),
     Fault("float64", "core/float64.py", "room = self.down(np.abs(y.mid) - y.rad)", "room = np.abs(y.mid)", ARITHMETIC),
     Fault("float64", "core/arithmetic.py", "x.rad * (np.abs(y.mid) + y.rad)", "x.rad * np.abs(y.mid)", ARITHMETIC),

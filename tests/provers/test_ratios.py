@@ -79,6 +79,22 @@ def test_counted_cells_hold_the_truth(tmp_path, monkeypatch):
         assert found.low <= right <= found.high and found.high - found.low < 6**4 / 2
 
 
+@pytest.mark.parametrize("steps", [2, 16])
+def test_counts_on_a_coarse_grid_hold_the_truth(steps, tmp_path, monkeypatch):
+    monkeypatch.setattr("mechverify.provers.accuracy.ratios.LISTED", 0)
+    monkeypatch.setattr("mechverify.provers.accuracy.ratios.COARSE", steps)
+    monkeypatch.setattr("mechverify.provers.accuracy.ratios.FINE", steps)
+    for seed in range(2):
+        claim = claimed(heads(2, noise=0.1, seed=seed, vocab=5), tmp_path)
+        found = bounded(problem(claim), Budget()).right
+        assert found.low <= enumerated(claim) <= found.high
+
+
+def test_a_theorem_is_the_same_in_exact_arithmetic(tmp_path, monkeypatch):
+    data = certificate(tmp_path, monkeypatch)
+    assert check(data, exact=True).right == check(data).right
+
+
 def test_one_head_is_no_looser_than_rule_fold(tmp_path):
     """The same accuracy, and in each cell the same rivals are decided, whatever the point."""
     for seed in range(3):

@@ -1,6 +1,7 @@
 """Rule `ratios` against brute force: every enclosure by itself, and the counts, whatever the witness says."""
 
 import os
+from fractions import Fraction
 from itertools import product
 
 import numpy as np
@@ -20,6 +21,7 @@ from tests import oracle
 from tests.cases import MECHANISMS
 from tests.models import as_bytes, as_float64, max_weights, random_weights
 from tests.soundness import forge
+from tests.soundness.float32 import is_right, random_program
 
 ROUNDS = int(os.environ.get("MECHVERIFY_ROUNDS", 60))
 
@@ -38,7 +40,7 @@ def several_heads(rng, *, vocab, length, heads, style):
     return {k: v.astype(np.float32) for k, v in weights.items()}
 
 
-def random_claim(rng, style=None, semantics="real"):
+def random_claim(rng, style=None, semantics="real", margin=None):
     """A claim document about a model of one to four heads, its weights and their bytes."""
     from mechverify import tokens
     from mechverify.claims.language import compile_mechanism
@@ -53,9 +55,27 @@ def random_claim(rng, style=None, semantics="real"):
     domain = [list(range(vocab))] * length if rng.random() < 0.5 else domain
     shape = dict(equals=rows, tokens=domain, vocab=vocab, length=length, position=int(rng.integers(length)))
     data = as_bytes(weights)
-    doc = forge.document(data, {}, semantics=semantics, **shape)
+    doc = forge.document(data, {}, semantics=semantics, margin=margin, **shape)
     doc |= {"version": 5, "cost": None}
     return f"{style} {name} {heads} heads", doc, weights, data
+
+
+def truth(claim, weights):
+    """How many inputs are right, a tie being wrong, by python-flint's balls."""
+    model, margin = oracle.Transformer(as_float64(weights)), Fraction(claim.get("margin", 0))
+    margin = oracle.arb(margin.numerator) / margin.denominator
+    targets = (
+        (x, oracle.evaluate(claim["equals"], x, claim["domain"]["values"])) for x in product(*claim["domain"]["tokens"])
+    )
+    return sum(oracle.is_right(model.logits(x, claim["position"]), m, margin) is True for x, m in targets)
+
+
+def programs(rng, claim, weights):
+    """How many inputs some float32 programs get right."""
+    inputs = np.array([*product(*claim["domain"]["tokens"])])
+    target = np.array([oracle.evaluate(claim["equals"], x, claim["domain"]["values"]) for x in inputs.tolist()])
+    runs = [random_program(rng).logits(weights, inputs, claim["position"]) for _ in range(4)]
+    return [int(is_right(logits, target).sum()) for logits in runs]
 
 
 def random_node(rng, cell, depth=2):
@@ -95,9 +115,11 @@ def random_proof(rng, job, domain):
 def test_bounds_hold_the_truth(seed):
     rng = np.random.default_rng(seed)
     semantics = "float32" if seed % 4 == 3 else "real"
-    name, doc, weights, data = random_claim(rng, semantics=semantics)
+    margin = Fraction(int(rng.integers(8)), 4) if seed % 4 == 2 else None
+    name, doc, weights, data = random_claim(rng, semantics=semantics, margin=margin)
     claim = read_claim(Reader(doc["claim"], "claim"), data)
-    low, _ = oracle.truth(doc["claim"], as_float64(weights))
+    low = truth(doc["claim"], weights)
+    counted = programs(rng, doc["claim"], weights) if semantics == "float32" else [low]
     for turn in range(4):
         job = Job(claim, Exact() if turn == 3 else Float64())
         with np.errstate(all="ignore"):
@@ -108,8 +130,7 @@ def test_bounds_hold_the_truth(seed):
                 expected = "too large to be reduced", "too fine", "finite", "overflow", "known to be positive"
                 assert any(text in str(error) for text in expected), (name, error)
                 continue
-        assert bounds.low <= low, (name, proof, bounds, low)
-        assert semantics == "float32" or low <= bounds.high, (name, proof, bounds, low)
+        assert bounds.low <= min(counted) and max(counted) <= bounds.high, (name, proof, bounds, counted)
         doc["proof"] = proof
         doc["conclusion"]["right_at_least"], doc["conclusion"]["right_at_most"] = str(bounds.low), str(bounds.high)
         assert check(forge.file(doc, data), exact=turn == 3).right == bounds
@@ -227,3 +248,33 @@ def compare(box, lead, point, inputs):
         assert (sums <= anywhere + slack)[wrong].all() and (sums <= now + slack)[wrong].all()
         assert (linear.least - slack <= sums).all()
         assert (now[linear.least > slack] > 0).all()
+
+
+def test_files_of_earlier_versions_have_no_such_rule():
+    _, doc, _, data = random_claim(np.random.default_rng(0))
+    doc |= {"proof": {"rule": "ratios", "keys": [], "cells": []}, "version": 2}
+    del doc["cost"]
+    with pytest.raises(Rejected, match="ratios"):
+        check(forge.file(doc, data))
+
+
+def test_rivals_that_win_on_different_inputs_are_counted_each():
+    """Two heads that attend evenly, so that every form is exact: outputs 1 and 2 win on one input each."""
+    weights = {f"blocks.0.attn.W_{c}": np.zeros((2, 4, 3)) for c in "QK"}
+    weights |= {"embed.W_E": np.eye(4, 3) @ np.eye(3, 4), "pos_embed.W_pos": np.zeros((2, 4))}
+    weights |= {"blocks.0.attn.W_V": np.stack([np.eye(4, 3)] * 2), "blocks.0.attn.W_O": np.stack([np.eye(3, 4)] * 2)}
+    weights |= {"unembed.W_U": np.eye(4), "unembed.b_U": np.array([0.5, 0, 0, 0])}
+    data = as_bytes({k: v.astype(np.float32) for k, v in weights.items()})
+    groups = [[0, -10, [t]] for t in (1, 2, 3)]
+    part = {"points": [[0, 3]], "groups": groups, "certain": [0, -10, [2]]}
+    proof = {"rule": "ratios", "keys": [], "cells": [[3, [0], part]]}
+    shape = dict(equals=[["integer", [], 0]], tokens=[[0, 1, 2], [3]], vocab=4, length=2, position=1)
+    doc = forge.document(data, proof, right=(1, 2), **shape) | {"version": 5, "cost": None}
+    assert check(forge.file(doc, data)).right == (1, 2)
+    more = doc | {"conclusion": doc["conclusion"] | {"right_at_least": "2"}}
+    with pytest.raises(Rejected, match="proved: 1 to 2"):
+        check(forge.file(more, data))
+    for missing in range(2):
+        part["groups"] = groups[:missing] + groups[missing + 1 :]
+        with pytest.raises(Rejected, match="proved: 0"):
+            check(forge.file(doc, data))

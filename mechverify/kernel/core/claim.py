@@ -110,9 +110,9 @@ class Claim(ABC):
 
 @dataclass
 class Evidence:
-    """What the rules leave behind. `cells`: (query token, class, size, bounds of its wrong inputs) of each cell of rule
-    fold; `tokens`, `points`: inputs that were replayed, arrays [number, ..] each; `attained`: ranges there; `broken`:
-    booleans [number], a threshold is surely broken there; `lemmas`: of rule cut."""
+    """What the rules leave behind. `cells`: (query token, class, size, bounds of its wrong inputs) of each cell of
+    rules fold and ratios; `tokens`, `points`: inputs that were replayed, arrays [number, ..] each; `attained`: ranges
+    there; `broken`: booleans [number], a threshold is surely broken there; `lemmas`: of rule cut."""
 
     cells: list[tuple] = field(default_factory=list)
     tokens: list[np.ndarray] = field(default_factory=list)

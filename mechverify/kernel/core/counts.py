@@ -64,6 +64,15 @@ class CountingClaim(Claim):
         return self.domain.size
 
     @property
+    def by_example(self) -> bool:
+        """Inputs can be run one by one; a claim is refuted with one."""
+        return True
+
+    def most(self, job: Job, part: Domain) -> int:
+        """Units of a part, at most."""
+        return part.size
+
+    @property
     def everything(self) -> Counts:
         return Counts(0, self.whole)
 
@@ -114,7 +123,7 @@ class CountingClaim(Claim):
         needed = 0 if self.at_least is None else self.at_least * self.total
         if verdict == "PROVED" and stated.low < needed:
             raise Rejected("the proved number of right inputs doesn't reach the claim's threshold")
-        if verdict == "REFUTED" and not (stated.high < needed and job.found.tokens):
+        if verdict == "REFUTED" and not (stated.high < needed and (job.found.tokens or not self.by_example)):
             raise Rejected("the claim is not refuted: too many inputs may be right, or none was shown to be wrong")
         return stated
 

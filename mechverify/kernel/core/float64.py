@@ -32,7 +32,9 @@ def check_environment() -> None:
 
 def outward(rad: np.ndarray, terms: int = 1) -> np.ndarray:
     """Covers the rounding of a radius that was itself computed from `terms` sums of rounded products."""
-    return rad * (1 + (terms + 16) * 2.0**-51) + (terms + 4) * ETA
+    wider = rad * (1 + (terms + 16) * 2.0**-51)
+    wider += (terms + 4) * ETA  # in place: a further array costs as much as the sum
+    return wider
 
 
 class Float64(Arithmetic):
@@ -42,8 +44,16 @@ class Float64(Arithmetic):
 
     def _ball(self, mid: np.ndarray, rad: np.ndarray, exponent: int, terms: int = 1) -> Ball:
         self.spend(np.size(mid))
-        rounding = (UNIT if terms == 1 else 0.0) * np.abs(mid)  # of a contraction's centre: `slop`; 0 inf is NaN
+        rounding = np.abs(mid)
+        rounding *= UNIT if terms == 1 else 0.0  # of a contraction's centre: `slop`; 0 inf is NaN
         return Ball(mid, outward(rad + rounding, terms))
+
+    def mul(self, x: Ball, y: Ball) -> Ball:
+        """As of any numbers; a point of `y` adds nothing to the radius but what it multiplies."""
+        rad = x.rad * (np.abs(y.mid) + y.rad)
+        if np.size(y.rad) > 1 or np.any(y.rad):
+            rad = np.abs(x.mid) * y.rad + rad
+        return self._ball(x.mid * y.mid, rad, 0)
 
     def slop(self, rad: np.ndarray, size: np.ndarray, n: int) -> np.ndarray:
         """`rad` plus the share of `size` by which the rounding of a sum of n products may err."""

@@ -99,7 +99,8 @@ def sum_of_ratios(graph: Graph, weights: dict[str, np.ndarray], model: Real, out
         elif any(type(found[a]) is _Sum for a in node.args):
             found[n] = _linear(tables, node, [found[a] for a in node.args])
         else:
-            found[n] = _Table(tables[n], _axis(graph, node, [found[a] for a in node.args]))
+            axis = _axis(graph, node, [found[a] for a in node.args])  # before it is computed for nothing
+            found[n] = _Table(tables[n], axis)
     if type(found[output]) is not _Sum:
         raise Unsupported("the output doesn't go through attention")
     return _stacked(model.ar, pin, found[output])

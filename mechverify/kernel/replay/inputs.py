@@ -19,6 +19,7 @@ def enumerate(job: Job, domain: Domain, witness: Reader) -> Counts:
     Complexity: their number times the cost of one evaluation."""
     exactly = not job.old and "exactly" in witness.value and witness["exactly"].flag()
     witness.close()
+    _one_by_one(job)
     judge = settle if exactly else decide
     right = wrong = run = 0
     for inputs in job.claim.inputs(job.ar, domain):
@@ -33,6 +34,7 @@ def counterexample(job: Job, domain: Domain, witness: Reader) -> Counts:
     """Postcondition: at most size - (number listed) inputs are right. Rejects an input that is listed twice,
     lies outside the part or the guard, or is not surely wrong. Complexity: one evaluation an input, and one in exact
     arithmetic for those that float64 leaves open."""
+    _one_by_one(job)
     rows = [row.integers() for row in witness["inputs"].items(2**20, 1)]
     witness.close()
     if any(len(row) != domain.length for row in rows):
@@ -53,4 +55,9 @@ def counterexample(job: Job, domain: Domain, witness: Reader) -> Counts:
 def leave_open(job: Job, domain: Domain, witness: Reader) -> Counts:
     """Postcondition: none: of the part nothing is said."""
     witness.close()
-    return Counts(0, domain.size)
+    return Counts(0, job.claim.most(job, domain))
+
+
+def _one_by_one(job: Job) -> None:
+    if not job.claim.by_example:
+        raise Rejected("of a box, no inputs can be run one by one")

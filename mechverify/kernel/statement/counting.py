@@ -12,8 +12,8 @@ def threshold(claim: CountingClaim) -> str:
 
 def of_them(claim: CountingClaim) -> str:
     """The threshold as the end of a claim."""
-    least = threshold(claim)
-    return f", on {least} of them" if least else ""
+    least, whole = threshold(claim), "them" if claim.by_example else "the whole"
+    return f", on {least} of {whole}" if least else ""
 
 
 def given(claim: CountingClaim, formulas: Formulas) -> tuple[str, ...]:
@@ -28,9 +28,12 @@ def given(claim: CountingClaim, formulas: Formulas) -> tuple[str, ...]:
 
 def counted(theorem: CountingTheorem, what: str) -> tuple[tuple[str, str], ...]:
     """The bounds that were proved; `what` inputs they count."""
+    claim = theorem.claim
     rows: Rows = []
-    of = "those given" if theorem.claim.guarded else "all"
+    of = "those given" if claim.guarded else "all"
     for number, end, up in ((theorem.right.low, "least", False), (theorem.right.high, "most", True)):
-        part = share(number, theorem.claim.total, up=up)
-        rows.append((f"{what}, at {end}", f"{number:,}  ({part} of {of}, rounded {'up' if up else 'down'})"))
+        part = share(number, claim.total, up=up)
+        rounded = f"rounded {'up' if up else 'down'}"
+        said = f"{number:,}  ({part} of {of}, {rounded})" if claim.by_example else f"{part} of the whole  ({rounded})"
+        rows.append((f"{what}, at {end}", said))
     return tuple(rows)

@@ -2,7 +2,7 @@
 
 from mechverify.kernel.core.counts import CountingTheorem
 from mechverify.kernel.core.share import ShareClaim
-from mechverify.kernel.core.words import listed
+from mechverify.kernel.core.words import listed, number, runs
 from mechverify.kernel.statement import captured
 from mechverify.kernel.statement.common import (
     SHOWN,
@@ -24,8 +24,9 @@ def listing(theorem: CountingTheorem) -> Listing:
 
 
 def state(theorem: CountingTheorem) -> Statement:
-    claim, nodes = theorem.claim, listing(theorem)
+    claim, nodes, said = theorem.claim, listing(theorem), common(theorem)
     assert isinstance(claim, ShareClaim)
+    said["domain"] += _weights(claim)
     n = claim.sites[claim.site]
     own = {n} if claim.graph.nodes[n].shape == () else set()  # one number: added for the claim
     formulas = Formulas(nodes, captured.names(claim, nodes, own))
@@ -33,7 +34,7 @@ def state(theorem: CountingTheorem) -> Statement:
     subject = text if claim.position is None else f"{text}[{claim.position}]"
     condition = f"{subject} {'>' if claim.strict else '>='} 0"
     return Statement(
-        **common(theorem),
+        **said,
         claim=f"{condition}{of_them(claim)}{defined(shared)}",
         subject=condition + defined(shared),
         equals=None,
@@ -47,6 +48,17 @@ def state(theorem: CountingTheorem) -> Statement:
         proved=counted(theorem, "holds"),
         examples=tuple(("fails on", _failing(theorem, i)) for i in range(min(SHOWN, len(theorem.wrong)))),
     )
+
+
+def _weights(claim: ShareClaim) -> tuple[str, ...]:
+    """How much each part of the box is."""
+    if claim.by_example:
+        return ()
+    each = [
+        "uniform" if n is None else f"normal({number(n.mean)}, {number(n.deviation)})" for n in claim.measure.normal
+    ]
+    sequences = ", all sequences alike" if claim.domain.length else ""
+    return (f"weighed by {listed(runs(each), separator=' x ')} within these bounds{sequences}",)
 
 
 def _failing(theorem: CountingTheorem, i: int) -> str:

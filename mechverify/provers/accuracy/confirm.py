@@ -50,7 +50,7 @@ def accept(findings: Findings, budget: Budget, start: float) -> Outcome:
 
 def _acceptable(problem: AccuracyProblem, attempts: list[Attempt], budget: Budget) -> list[Attempt]:
     """Those that the kernel accepts, each by itself, with its own bounds."""
-    size, kept = problem.domain.size, []
+    size, kept = problem.claim.total, []
     for attempt in attempts:
         if attempt.proof is None:
             kept.append(Attempt(None, Counts(0, size)))

@@ -87,7 +87,7 @@ class AccuracyProblem:
         inside = self.claim.within(right)
         if inside.low >= self.at_least * self.claim.total:
             return "PROVED"
-        if inside.high < self.at_least * self.claim.total and has_counterexample:
+        if inside.high < self.at_least * self.claim.total and (has_counterexample or not self.claim.by_example):
             return "REFUTED"
         return None
 

@@ -1,0 +1,1 @@
+"""Provers of claims that count, on boxes: parts of them."""
