@@ -181,10 +181,10 @@ class _Analysis:
         of the sum; `values` [terms, entries] are the owners of what it is multiplied by."""
         scores, row = self.rows[softmax], self.graph.nodes[softmax]
         here = np.flatnonzero(np.broadcast_to(kept(row), row.shape).ravel())
-        if len({*at.tolist()}) != len(at) or not {*here.tolist()} <= {*at.tolist()}:
-            raise Unsupported(f"attention applied as {node.attr!r} is not a sum over all positions that it keeps")
+        if len({*at.tolist()}) != len(at):
+            raise Unsupported(f"attention applied as {node.attr!r} reads an entry of its pattern twice")
         owned = np.concatenate([scores.owners.reshape(-1, 1)[at], values], 1)
-        position = np.full(row.shape[-1], NONE)
+        position = np.full(row.shape[-1], NONE)  # of what the mask keeps and no term reads, and refused below
         position[at] = owned.max(1)
         known = (owned == NONE) | (owned == owned.max(1, keepdims=True))
         order = here[np.argsort(position[here])]
