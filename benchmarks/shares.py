@@ -3,25 +3,27 @@
     python benchmarks/shares.py [--quick] [--only PART ...]     # --quick: one shape of eleven, one net of five
 
 Parts: shapes, speed (enumerations against float32 torch on all cores), checks (of split proofs of ReLU nets, against
-their search). Exit code 1 if a target is missed. Each transformer of `shapes` is trained for a moment, from a seed, to
+their search), induction (a guarded domain). Exit code 1 if a target is missed. Each transformer of `shapes` is trained for a moment, from a seed, to
 say which of its tokens is the largest; its accuracy is proved, and compared with an enumeration in torch in float64.
 """
 
 import argparse
 import sys
-import time
 from itertools import pairwise, product
+from math import prod
 from pathlib import Path
+from time import monotonic
 from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
-from sympy import Max, Mod
+from sympy import Eq, Max, Mod, Piecewise
 from torch import Tensor, nn
 
 from benchmarks.board import Board
-from mechverify import Accuracy, Bounds, ball, capture, prove, tokens
+from mechverify import Accuracy, Bounds, ball, capture, count, distinct, prove, tokens, transformer
+from mechverify.provers.accuracy.problem import AccuracyProblem
 
 VOCAB, LENGTH, WIDTH = 8, 4, 16
 STEPS, BATCH, RATE = 60, 256, 3e-3
@@ -29,6 +31,8 @@ SECONDS = 5.0
 TIMES = 10  # as long as torch takes for the same enumeration
 CLIMBS = 20  # steps to a corner with a large output
 NETS, SLACK, LIMIT = 10, 0.5, 30.0  # of each shape; above the largest sample, of the sampled range; seconds
+INDUCTION = Path(__file__).parents[2] / "shared" / "models" / "induction6-2heads.safetensors"
+INDUCTION_SECONDS = 600.0
 QUICK = 11  # one shape of so many: all settings occur
 
 
@@ -131,10 +135,10 @@ def compared(board: Board, what: str, model: nn.Module, claim: Accuracy, ids: Te
     seconds = found.search_seconds + found.check_seconds
     with torch.no_grad():
         model.float()
-        began = time.perf_counter()
+        began = monotonic()
         for part in ids.split(2**12):
             model(part)
-        alone = time.perf_counter() - began
+        alone = monotonic() - began
     ratio = seconds / alone
     counts = None if found.theorem is None else tuple(found.theorem.right)
     figure = f"{ratio:.0f} ({found.search_seconds:.1f} s and {found.check_seconds:.1f} s, torch {alone:.2f} s)"
@@ -208,7 +212,33 @@ def checks(board: Board, quick: bool) -> None:
             board.row(f"{what}; check over search", "at most 1", figure, found.check_seconds <= found.search_seconds)
 
 
-PARTS = {"shapes": shapes, "speed": speed, "checks": checks}
+def induction(board: Board, quick: bool) -> None:
+    """A published domain: of n tokens all but the last are distinct, the last repeats one that isn't the one before it,
+    and the answer is the token after that."""
+    if not INDUCTION.exists():
+        print(f"not measured: {INDUCTION} is not there")
+        return
+    model = transformer(INDUCTION)
+    for vocab, whole in ((6, False), (16, True)):
+        x = tokens("x", length=6, vocab=16, allowed=range(vocab))
+        answer = Piecewise(*((x[i + 1], Eq(x[i], x[5])) for i in range(3)), (x[4], True))
+        given = [distinct(*x[:5]), Eq(count(x[5], *x[:4]), 1)]
+        size, start = 4 * prod(range(vocab - 4, vocab + 1)), monotonic()
+        claim = Accuracy(model.logits[-1], equals=answer, over=x, given=given)
+        counted = AccuracyProblem.of(claim, "real").claim.total
+        figure = f"{counted:,} of {vocab**6:,} in {monotonic() - start:.1f} s"
+        board.row(f"induction over {vocab} tokens: inputs that are given", f"{size:,}", figure, counted == size)
+        if whole and quick:
+            continue
+        found = prove(claim, time_limit=INDUCTION_SECONDS)
+        low, high = (None, None) if found.theorem is None else found.theorem.right
+        seconds = found.search_seconds + found.check_seconds
+        board.row(f"induction over {vocab} tokens: right inputs, search and check",
+                  f"exact, under {INDUCTION_SECONDS:g} s", f"{low} to {high} of {size:,}, {seconds:.1f} s",
+                  low is not None and low == high and seconds < INDUCTION_SECONDS)  # fmt: skip
+
+
+PARTS = {"shapes": shapes, "speed": speed, "checks": checks, "induction": induction}
 
 
 def main() -> int:

@@ -22,6 +22,8 @@ _HOMES = {
     "box": "mechverify.claims",
     "capture": "mechverify.claims",
     "count": "mechverify.claims",
+    "distinct": "mechverify.claims",
+    "dyck": "mechverify.claims",
     "kth_largest": "mechverify.claims",
     "lookup": "mechverify.claims",
     "pair_mlp": "mechverify.claims",

@@ -4,11 +4,11 @@ from mechverify.claims.box import Box, ball, box
 from mechverify.claims.claim import Accuracy, Bounds, Cases, Holds, Share, Within
 from mechverify.claims.domain import Tokens, tokens
 from mechverify.claims.errors import ClaimError
-from mechverify.claims.language import Mod, count, kth_largest, lookup
+from mechverify.claims.language import Mod, count, distinct, dyck, kth_largest, lookup
 from mechverify.claims.model import CapturedModel, Entry, Model, Site, capture, pair_mlp, transformer
 
 __all__ = [
     "Accuracy", "Bounds", "Box", "CapturedModel", "Cases", "ClaimError", "Entry", "Holds", "Mod", "Model",
-    "Share", "Site", "Tokens",
-    "Within", "ball", "box", "capture", "count", "kth_largest", "lookup", "pair_mlp", "tokens", "transformer",
+    "Share", "Site", "Tokens", "Within", "ball", "box", "capture", "count", "distinct", "dyck", "kth_largest", "lookup",
+    "pair_mlp", "tokens", "transformer",
 ]  # fmt: skip

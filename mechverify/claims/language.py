@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import accumulate, combinations
 from math import lcm, prod
 from typing import Any
 
@@ -75,6 +76,19 @@ class count(sympy.Function):
         if all(a.is_Rational for a in (v, *x)):
             return sympy.Integer(sum(a == v for a in x))
         return None
+
+
+def distinct(*x: Any) -> Any:
+    """No two of the x are equal."""
+    unequal: list[Any] = [sympy.Ne(a, b) for a, b in combinations(x, 2)]
+    return boolalg.And(*unequal)
+
+
+def dyck(*x: Any) -> Any:
+    """The x, 1 for an opening bracket and -1 for a closing one, are a Dyck word: each bracket has its partner."""
+    levels: list[Any] = [*accumulate(x)]
+    conditions: list[Any] = [sympy.Eq(levels[-1], 0), *(level >= 0 for level in levels[:-1])]
+    return boolalg.And(*conditions)
 
 
 class Table(sympy.Atom):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sympy import And, Eq, Max, Mod, Ne, Not, Or
 
-from mechverify import Accuracy, count, tokens, transformer
+from mechverify import Accuracy, Bounds, Share, count, distinct, dyck, prove, tokens, transformer
 from mechverify.certificate.write import claim_document
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.language import compile_mechanism
@@ -15,7 +15,7 @@ from mechverify.kernel import Rejected, check
 from mechverify.kernel.core import guard as guards
 from mechverify.kernel.core.document import add_expression
 from mechverify.kernel.core.domain import Domain
-from mechverify.kernel.core.errors import Unsupported
+from mechverify.kernel.core.errors import OverLimit, Unsupported
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.meter import Meter
@@ -27,7 +27,7 @@ from tests.soundness.test_shares import ENUMERATE, INPUTS, LEAD, WEIGHTS, docume
 DISTINCT = [["value", [], 0], ["value", [], 1], ["eq", [0, 1], None], ["not", [2], None]]  # six of nine inputs
 
 CONDITIONS = {  # of four tokens
-    "distinct": lambda x: And(*(Ne(a, b) for a, b in itertools.combinations(x, 2))),
+    "distinct": lambda x: distinct(*x),
     "a repeat": lambda x: Eq(count(x[-1], *x[:-1]), 1),
     "few": lambda x: count(1, *x) <= 2,
     "a sum": lambda x: sum(x) <= 4,
@@ -78,10 +78,56 @@ def test_a_prefix_that_breaks_a_condition_is_not_read_further():
     """Of 8^8 sequences, 8! are distinct: about as much work as there is left."""
     x = tokens("x", length=8, vocab=8)
     graph = Graph(8, x.values)
-    rows = compile_mechanism(And(*(Ne(a, b) for a, b in itertools.combinations(x, 2))), x)
+    rows = compile_mechanism(distinct(*x), x)
     node, meter = add_expression(graph, Reader(rows, "given")), Meter()
     assert sum(map(len, guards.listed(meter, graph, node, Domain(x.allowed)))) == 40_320
     assert meter.work < 8**8 * len(graph.nodes)  # one unit a node and sequence
+
+
+@pytest.mark.parametrize(("length", "vocab", "condition", "number"), [
+    (40, 2, lambda x: dyck(*x), 6_564_120_420),  # a Catalan number, of 2^40 sequences
+    (6, 16, lambda x: And(distinct(*x[:5]), Eq(count(x[5], *x[:4]), 1)), 2_096_640),  # of 16^6
+    (12, 10, lambda x: sum(x) <= 9, 293_930),
+    (20, 4, lambda x: count(1, *x) <= 2, 3**20 + 20 * 3**19 + 190 * 3**18),
+])  # fmt: skip
+def test_published_domains_have_their_sizes(length, vocab, condition, number):
+    x = tokens("x", length=length, vocab=vocab, values=[1, -1] if vocab == 2 else None)
+    graph = Graph(length, x.values)
+    node = add_expression(graph, Reader(compile_mechanism(condition([*x]), x), "given"))
+    assert counting.size(Meter(), graph, node, Domain(x.allowed)) == number
+
+
+def test_a_check_stops_where_listing_takes_more_than_it_may():
+    x = tokens("x", length=6, vocab=16)
+    claim = Share(x[0] < x[1], over=x, given=distinct(*x))
+    doc = document(proof={"rule": "open"}, right=(0, 16**6)) | {"claim": claim_document(claim, "real")}
+    with pytest.raises(OverLimit):
+        check(forge.file(json.loads(json.dumps(doc)), claim.output.model.data), limit=1e8)
+
+
+def test_ranges_take_the_same_conditions():
+    """The range of x0 - x1 where tokens are distinct, the second one is larger, or they sum to at most one."""
+    x = tokens("x", length=2, vocab=4)
+    for given_, least, most in ((distinct(*x), -3, 3), ([distinct(*x), x[1] > x[0]], -3, -1), (sum(x) <= 1, -1, 1)):
+        proved = prove(Bounds([x[0] - x[1]], over=x, given=given_)).theorem.range
+        assert (proved.low[0], proved.high[0]) == pytest.approx((least, most))
+
+
+@pytest.mark.parametrize("hopeless", [1, 10**9], ids=["token by token", "by rejection"])
+def test_samples_are_of_what_is_given_and_uniform(hopeless, monkeypatch):
+    from mechverify.provers.accuracy import sampling
+    from mechverify.provers.accuracy.problem import AccuracyProblem
+
+    x = tokens("x", length=4, vocab=3)
+    problem = AccuracyProblem.of(Share(x[0] < x[1], over=x, given=[sum(x) <= 2, x[3] < 2]), "real")
+    inside = [t for t in itertools.product(range(3), repeat=4) if sum(t) <= 2 and t[3] < 2]
+    assert problem.claim.total == len(inside) == 14
+    monkeypatch.setattr(sampling, "HOPELESS", hopeless)
+    if hopeless > 1:
+        monkeypatch.setattr(sampling.Sampler, "_layers", None)
+    drawn = sampling.Sampler(problem).draw(7_000, np.random.default_rng(0))
+    rows, times = np.unique(drawn, axis=0, return_counts=True)
+    assert list(map(tuple, rows.tolist())) == inside and abs(times - 500).max() < 150
 
 
 def test_what_is_too_much_to_list_is_refused(monkeypatch):
