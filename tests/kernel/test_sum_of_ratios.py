@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mechverify.kernel.core.architectures import transformer
+from mechverify.kernel.core.architectures.transformer import transformer
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.exact import Exact
 from mechverify.kernel.core.float32 import Float32

@@ -12,6 +12,9 @@ from mechverify import Accuracy, capture, prove, tokens, transformer
 from mechverify.kernel import NotACertificate, Rejected, check
 from mechverify.kernel.core import container
 from mechverify.kernel.core.container import pack
+from mechverify.kernel.core.errors import Unsupported
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.proof import prove as prove_part
 from mechverify.provers.accuracy.fold import folded
 from mechverify.provers.accuracy.problem import AccuracyProblem
 from mechverify.provers.accuracy.ratios import Ratios, bounded
@@ -133,6 +136,17 @@ def test_a_captured_module_is_counted(tmp_path):
         right = int((module(inputs).argmax(-1) == inputs.amax(1)).sum())
     bounds = bounded(found, Budget()).right
     assert bounds.low == right == bounds.high
+
+
+def test_a_guarded_domain_is_refused(tmp_path):
+    """Inputs outside a guard count as right, of which the rule knows nothing."""
+    plain = claimed(WEIGHTS, tmp_path)
+    x = tokens("x", length=4, vocab=5)
+    guarded = Accuracy(plain.output, equals=Max(*x), over=x, at_least="best", given=x[0] > x[1])
+    found = problem(guarded)
+    assert "guard" in Ratios().accepts(found, None)
+    with pytest.raises(Unsupported, match="guard"):
+        prove_part(found.job, Reader({"rule": "ratios", "keys": [], "cells": []}, "proof"))
 
 
 def certificate(folder, monkeypatch):

@@ -19,7 +19,7 @@ from mechverify.kernel.core.arithmetic import Ball, points
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.domain import Domain
-from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.errors import Rejected, Unsupported
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.mechanism import add_expression
 from mechverify.kernel.core.meter import reserve
@@ -77,6 +77,8 @@ class Partition:
 
     def __init__(self, job: Job, domain: Domain, keys: Sequence[Reader]):
         self.job, self.ar, self.domain = job, job.ar, domain
+        if job.claim.guarded:  # what it says of inputs outside the guard would be taken for right or wrong ones
+            raise Unsupported("rule ratios is for domains without a guard")
         job.claim.need_whole("ratios")
         self.form, self.exponentials = job.once(_tables)
         graph = job.further()
