@@ -123,7 +123,7 @@ CHANGES = {
     "two entries": (_changed("claim", "graph", "nodes", [*LEAD, ["view", [5], [[2], 0, [0]]]]), "has 2 entries"),
     "more than all": (_changed("claim", "at_least", "10/9"), "a fraction 'p/q' of at most one"),
     "rule fold": (_changed("proof", forge.fold()), "known: enumerate"),
-    "rule relaxation": (_changed("proof", {"rule": "relaxation"}), "known: enumerate"),
+    "rule cut": (_changed("proof", {"rule": "cut"}), "known: enumerate"),
 }  # fmt: skip
 
 
