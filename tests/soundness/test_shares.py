@@ -124,6 +124,7 @@ CHANGES = {
     "more than all": (_changed("claim", "at_least", "10/9"), "a fraction 'p/q' of at most one"),
     "rule fold": (_changed("proof", forge.fold()), "known: enumerate"),
     "rule relaxation": (_changed("proof", {"rule": "relaxation"}), "field .to. is missing"),
+    "rule cut": (_changed("proof", {"rule": "cut"}), "known: enumerate"),
 }  # fmt: skip
 
 

@@ -77,8 +77,6 @@ class Partition:
 
     def __init__(self, job: Job, domain: Domain, keys: Sequence[Reader]):
         self.job, self.ar, self.domain = job, job.ar, domain
-        if job.claim.guarded:  # what it says of inputs outside the guard would be taken for right or wrong ones
-            raise Unsupported("rule ratios is for domains without a guard")
         job.claim.need_whole("ratios")
         self.form, self.exponentials = job.once(_tables)
         graph = job.further()
