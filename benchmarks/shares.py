@@ -8,6 +8,7 @@ the largest; its accuracy is proved, and compared with an enumeration in torch i
 
 import argparse
 import sys
+from fractions import Fraction
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -17,11 +18,11 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
-from sympy import Eq, Max, Piecewise
+from sympy import And, Eq, Max, Or, Piecewise
 from torch import Tensor, nn
 
 from benchmarks.board import Board
-from mechverify import Accuracy, capture, count, distinct, prove, tokens, transformer
+from mechverify import Accuracy, Share, box, capture, count, distinct, normal, prove, tokens, transformer
 from mechverify.provers.accuracy.problem import AccuracyProblem
 
 VOCAB, LENGTH, WIDTH = 8, 4, 16
@@ -29,6 +30,10 @@ STEPS, BATCH, RATE = 60, 256, 3e-3
 SECONDS = 5.0
 INDUCTION = Path(__file__).parents[2] / "shared" / "models" / "induction6-2heads.safetensors"
 INDUCTION_SECONDS = 600.0
+BOXES = [  # hidden units, inputs, seed, and how far apart bounds may be
+    (2, 2, 1, Fraction(1, 10_000)), (4, 2, 0, Fraction(1, 10_000)), (4, 3, 1, Fraction(1, 1_000)),
+]  # fmt: skip
+BOX_SECONDS = 60.0
 QUICK = 11  # one shape of so many: all settings occur
 
 
@@ -151,13 +156,79 @@ def induction(board: Board, quick: bool) -> None:
                   low is not None and low == high and seconds < INDUCTION_SECONDS)  # fmt: skip
 
 
+class Second(nn.Module):
+    """Reads numbers [batch, length] one after another; says which of them is the second largest [batch, length]."""
+
+    def __init__(self, hidden: int, length: int):
+        super().__init__()
+        self.w, self.W, self.U = (nn.Parameter(0.7 * torch.randn(*size))
+                                  for size in ((hidden,), (hidden, hidden), (length, hidden)))  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.zeros(x.shape[0], self.w.shape[0], dtype=x.dtype)
+        for t in range(x.shape[1]):
+            h = torch.relu(h @ self.W.T + x[:, t : t + 1] * self.w)
+        return h @ self.U.T
+
+
+def second(x: Tensor) -> Tensor:
+    return x.argsort(1, descending=True)[:, 1]
+
+
+def recurrent(hidden: int, length: int, seed: int, steps: int = 3_000) -> Second:
+    torch.manual_seed(seed)
+    model = Second(hidden, length)
+    optimiser = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(steps):
+        x = torch.randn(512, length)
+        loss = nn.functional.cross_entropy(3 * model(x), second(x))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return model.double().eval()
+
+
+def says(y, x, length: int):
+    """The largest output is that of the second largest input."""
+    every, cases = set(range(length)), []
+    for i in range(length):
+        leads = [y[i] >= y[j] for j in every - {i}]
+        between = [And(x[j] >= x[i], *(x[i] >= x[k] for k in every - {i, j})) for j in every - {i}]
+        cases.append(And(*leads, Or(*between)))
+    return Or(*cases)
+
+
+def boxes(board: Board, quick: bool) -> None:
+    """Gaussian inputs, cut off at eight deviations, which leaves out 10^-14 of their mass."""
+    samples = 10**6 if quick else 10**8
+    for hidden, length, seed, within in BOXES:
+        model = recurrent(hidden, length, seed)
+        captured = capture(model, torch.zeros(1, length, dtype=torch.float64))
+        x = box([-8.0] * length, [8.0] * length, distribution=normal(0, 1))
+        found = prove(Share(says(captured["output"], x, length), over=x, within=within), time_limit=BOX_SECONDS)
+        right, drawn = 0, torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for _ in range(samples // 10**6):
+                points = torch.randn(10**6, length, dtype=torch.float64, generator=drawn)
+                right += int((model(points).argmax(1) == second(points)).sum())
+        mean, error = right / samples, 5 / samples**0.5
+        theorem = found.theorem
+        low, high = (0.0, 1.0) if theorem is None else (count / theorem.claim.total for count in theorem.right)
+        what = f"{length} inputs, hidden {hidden}: share of Gaussian inputs that are right"
+        figure = f"{low:.6f} to {high:.6f}, {found.search_seconds:.1f} s, check {found.check_seconds:.1f} s"
+        board.row(f"{what}, sampled {mean:.6f}", f"{float(within):g} wide, around the sampled one", figure,
+                  low - error <= mean <= high + error and high - low <= within)  # fmt: skip
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer shapes, and nothing kept")
+    parser.add_argument("--only", choices=("shapes", "induction", "boxes"), help="one part alone")
     options = parser.parse_args()
     board = Board("shares")
-    shapes(board, options.quick)
-    induction(board, options.quick)
+    for part in (shapes, induction, boxes):
+        if options.only in (None, part.__name__):
+            part(board, options.quick)
     return board.finish("shares", quick=options.quick)
 
 
