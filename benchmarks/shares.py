@@ -2,7 +2,7 @@
 
     python benchmarks/shares.py [--quick] [--only PART ...]     # --quick: one shape of eleven, one net of five
 
-Parts: shapes, models (real_models.py), induction (a guarded domain), speed (enumerations against float32 torch on all
+Parts: shapes, models (real_models.py), induction (a guarded domain), boxes (box_shares.py), speed (enumerations against float32 torch on all
 cores), checks (of split proofs of ReLU nets, against their search). Exit code 1 if a target is missed. Each transformer
 of `shapes` is trained for a moment, from a seed, to say which of its tokens is the largest; its accuracy is proved, and
 compared with an enumeration in torch in float64.
@@ -23,6 +23,7 @@ from sympy import Eq, Max, Mod, Piecewise
 from torch import Tensor, nn
 
 from benchmarks.board import Board
+from benchmarks.box_shares import boxes
 from benchmarks.real_models import models
 from mechverify import Accuracy, Bounds, ball, capture, count, distinct, prove, tokens, transformer
 from mechverify.provers.accuracy.problem import AccuracyProblem
@@ -240,7 +241,9 @@ def checks(board: Board, quick: bool) -> None:
             board.row(f"{what}; check over search", "at most 1", figure, found.check_seconds <= found.search_seconds)
 
 
-PARTS = {"shapes": shapes, "models": models, "induction": induction, "speed": speed, "checks": checks}
+PARTS = {
+    "shapes": shapes, "models": models, "induction": induction, "boxes": boxes, "speed": speed, "checks": checks,
+}  # fmt: skip
 
 
 def main() -> int:

@@ -19,7 +19,7 @@ from mechverify.kernel.core.arithmetic import Ball, points
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.domain import Domain
-from mechverify.kernel.core.errors import Rejected, Unsupported
+from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.mechanism import add_expression
 from mechverify.kernel.core.meter import reserve
