@@ -25,10 +25,11 @@ from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import NotACertificate, Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
-from mechverify.kernel.relaxation import lines, operations
+from mechverify.kernel.relaxation import lines, planes
 from mechverify.kernel.relaxation import rule as linear
 from mechverify.kernel.relaxation.backward import Relaxed
 from mechverify.kernel.relaxation.intervals import Intervals
+from mechverify.kernel.relaxation.operations import internal
 from mechverify.provers.base import Budget
 from mechverify.provers.ranges.leaves import optimised_leaves
 from mechverify.provers.ranges.problem import RangeProblem
@@ -283,7 +284,7 @@ class Runner(TorchRunner):
         if node.op == "slack":
             others = self.graph.nodes[self.graph.nodes[node.args[1]].args[0]]
             (shape, kept), (room, capped) = self.graph.nodes[others.args[1]].attr, args
-            powers = torch.exp(operations.CAP - room) * torch.tensor(kept).double().reshape(shape)
+            powers = torch.exp(internal.CAP - room) * torch.tensor(kept).double().reshape(shape)
             return 1 / (1 + powers.sum(-1)) - 1 / capped
         return super()._compute(n, args, tokens, inputs)
 
@@ -483,8 +484,8 @@ def handed() -> Iterator[tuple[str, str]]:
         "hull": lambda x: lines.hull(ar, x, one),
         "hull, above": lambda x: lines.hull(ar, one, x),
         "slope": lambda x: lines.offset(ar, curve, x, upper=False),
-        "plane": lambda x: lines.plane(ar, x, one, ar.rational(Fraction(1, 2)), upper=True),
-        "mixture": lambda x: lines.plane(ar, one, one, x, upper=False),
+        "plane": lambda x: planes.plane(ar, x, one, ar.rational(Fraction(1, 2)), upper=True),
+        "mixture": lambda x: planes.plane(ar, one, one, x, upper=False),
     }
     for name, step in steps.items():
         for bad in (np.nan, np.inf, -np.inf):

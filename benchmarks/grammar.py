@@ -6,6 +6,7 @@ A test compares what is committed with what this makes.
 """
 
 import json
+from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ def table() -> str:
     """Operations that differ by their names alone share a row."""
 
     def said(name: str) -> tuple[str, str, str]:
-        operands = OPERATIONS[name].operands
-        return "1 or more" if operands is None else str(operands), LISTED[name].words, OPERATIONS[name].meaning
+        row = OPERATIONS[name]
+        return "1 or more" if row.operands is None else str(row.operands), row.attribute.words, row.meaning
 
     rows = []
     for cells, names in groupby(LISTED, said):
@@ -37,13 +38,13 @@ def page(text: str) -> str:
     return before + START + table() + END + after
 
 
-def rows(names: list[str]) -> list[dict[str, Any]]:
+def rows(names: Sequence[str]) -> list[dict[str, Any]]:
     """A schema of [operation, operands, attribute] for each kind of row."""
 
     def kind(name: str) -> str:
         count = OPERATIONS[name].operands
         operands = {"minItems": 1} if count is None else {"minItems": count, "maxItems": count}
-        return json.dumps([operands, LISTED[name].schema])
+        return json.dumps([operands, OPERATIONS[name].attribute.schema])
 
     found = []
     for same, group in groupby(names, kind):

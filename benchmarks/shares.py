@@ -1,9 +1,9 @@
 """On how much of a domain a claim holds, measured: every shape of small transformer, as a captured module.
 
-    python benchmarks/shares.py [--quick]     # --quick: one shape of eleven
+    python benchmarks/shares.py [--quick] [--only shapes|models]     # --quick: one shape of eleven
 
 Exit code 1 if a target is missed. Each transformer is trained for a moment, from a seed, to say which of its tokens is
-the largest; its accuracy is proved, and compared with an enumeration in torch in float64.
+the largest; its accuracy is proved, and compared with an enumeration in torch in float64. The models: real_models.py.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from sympy import And, Eq, Max, Or, Piecewise
 from torch import Tensor, nn
 
 from benchmarks.board import Board
+from benchmarks.real_models import models
 from mechverify import Accuracy, Share, box, capture, count, distinct, normal, prove, tokens, transformer
 from mechverify.provers.accuracy.problem import AccuracyProblem
 
@@ -220,16 +221,18 @@ def boxes(board: Board, quick: bool) -> None:
                   low - error <= mean <= high + error and high - low <= within)  # fmt: skip
 
 
+PARTS = {"shapes": shapes, "models": models, "induction": induction, "boxes": boxes}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer shapes, and nothing kept")
-    parser.add_argument("--only", choices=("shapes", "induction", "boxes"), help="one part alone")
+    parser.add_argument("--only", choices=PARTS, help="one part of the table, and nothing kept")
     options = parser.parse_args()
     board = Board("shares")
-    for part in (shapes, induction, boxes):
-        if options.only in (None, part.__name__):
-            part(board, options.quick)
-    return board.finish("shares", quick=options.quick)
+    for name in [options.only] if options.only else PARTS:
+        PARTS[name](board, options.quick)
+    return board.finish("shares", quick=options.quick or options.only is not None)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from mechverify import STARTED, kernel
 from mechverify.kernel.check import AXIOMS, SECONDS
 from mechverify.kernel.core.errors import OverLimit, Stopped
 from mechverify.kernel.core.semantics import SEMANTICS
-from mechverify.kernel.core.words import printable, units
+from mechverify.kernel.core.texts import printable
+from mechverify.kernel.core.words import units
 from mechverify.provers.base import METHODS
 from mechverify.provers.guard import Guard
 from mechverify.report.progress import Reporter

@@ -13,7 +13,8 @@ from benchmarks.campaigns.statements import EXAMPLES, IDENTITY, Made, Random, me
 from mechverify.cli import app
 from mechverify.kernel import Rejected, check
 from mechverify.kernel.__main__ import main as check_alone
-from mechverify.kernel.core.words import about, number, printable, share
+from mechverify.kernel.core.texts import printable
+from mechverify.kernel.core.words import about, number, share
 from mechverify.kernel.statement.common import digest
 from mechverify.kernel.statement.sentence import listing, state
 from mechverify.report.latex import escape

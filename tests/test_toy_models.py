@@ -9,7 +9,7 @@ from mechverify.graph.run import TorchRunner
 from mechverify.kernel.core.architectures import transformer
 from mechverify.kernel.core.container import read_weights
 from mechverify.kernel.core.graph import Graph
-from toy_models.max_of_k import SHIPPED, model, path, train
+from toy_models.max_of_k import SEVERAL, SHIPPED, model, path, train
 
 
 def test_training_is_deterministic_and_learns():
@@ -23,11 +23,11 @@ def test_training_is_deterministic_and_learns():
     assert all((v == 0).all() for k, v in first.items() if ".b_" in k)
 
 
-@pytest.mark.parametrize(("k", "seed"), sorted(SHIPPED))
-def test_the_graph_computes_what_the_module_computes(k, seed):
-    net = model(k).double()
-    net.load_state_dict(load_file(path(k, seed)))
-    weights = read_weights(path(k, seed).read_bytes())
+@pytest.mark.parametrize(("k", "seed", "heads"), sorted({(k, seed, 1) for k, seed in SHIPPED} | SEVERAL))
+def test_the_graph_computes_what_the_module_computes(k, seed, heads):
+    net = model(k, heads=heads).double()
+    net.load_state_dict(load_file(path(k, seed, heads)))
+    weights = read_weights(path(k, seed, heads).read_bytes())
     graph = Graph(k, tuple(range(64)))
     logits = transformer(graph, weights)["logits"]
     inputs = np.random.default_rng(0).integers(64, size=(200, k))

@@ -28,13 +28,13 @@ from mechverify import Bounds, Holds, Mod, Within, box, capture, count, kth_larg
 from mechverify.claims import ClaimError
 from mechverify.claims.expressions import Expressions, inequalities
 from mechverify.claims.language import compile_mechanism
-from mechverify.kernel.core.document import add_expression
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.exact import Exact
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.core.mechanism import add_expression
 from mechverify.kernel.core.semantics import Real
 
 VALUES = (-3, -1, 0, 1, 2, 5)

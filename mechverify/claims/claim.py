@@ -38,10 +38,11 @@ class Accuracy:
     `output` is a site that is a vector, or a row of one; of a captured module, a list of entries or of expressions of
     entries as well: [0, model["output"][-1, 0]] decodes to 1 where that entry is positive. The decoded output is the
     index of the entry that exceeds every other by more than `margin`: a tie is wrong, and so is a mechanism value that
-    is no index. `margin="best"` asks for the largest one that can be proved on all inputs. `at_least` is a number from
-    0 to 1, best given as text ("0.999", "999/1000"), which is exact (a float is the number that it holds); None (or
-    "best") asks for the best bounds that can be proved. `given` lists conditions on tokens: the inputs `over` that
-    satisfy them are all that the claim is about. Raises ClaimError.
+    is no index. `margin="best"` asks for the largest one that can be proved on the share `at_least`: of the right
+    inputs, say, where that is how many there are. `at_least` is a number from 0 to 1, best given as text ("0.999",
+    "999/1000"), which is exact (a float is the number that it holds); None (or "best") asks for the best bounds that
+    can be proved. `given` lists conditions on tokens: the inputs `over` that satisfy them are all that the claim is
+    about. Raises ClaimError.
     """
 
     output: Site
@@ -67,8 +68,8 @@ class Accuracy:
         set_(self, "at_least", _share(at_least))
         set_(self, "margin", _margin(margin))
         set_(self, "given", _guard(given, over))
-        if self.margin is None and self.at_least != 1:
-            raise ClaimError('margin="best" asks for a margin on all inputs: say at_least=1 as well')
+        if self.margin is None and not self.at_least:
+            raise ClaimError('margin="best" asks for a margin on a share of the inputs: say at_least=1, or the share')
         set_(self, "position", position)
         set_(self, "rows", compile_mechanism(self.equals, over))
 

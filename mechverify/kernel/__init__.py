@@ -2,8 +2,8 @@
 
 It needs the standard library and numpy, and imports nothing from the rest of mechverify.
 Read in this order: core/ (arithmetic, float64, series, integers, operations, graph, evaluate, semantics, domain,
-document, claim, accuracy, ranges), proof, check; then the families whose rules you need, by rules.py, and of core/ what
-only some theorems need (elementary, functions, float32, exact).
+claim, accuracy, ranges), proof, check; then the families whose rules you need, by rules.py, and of core/ what only
+some theorems need (rows of operations and functions, document, mechanism, buffers, elementary, float32, exact).
 """
 
 from mechverify.kernel.check import check

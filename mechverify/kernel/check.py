@@ -19,7 +19,7 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64, check_environment
 from mechverify.kernel.core.kinds import read_claim
 from mechverify.kernel.core.meter import Meter, Watch
-from mechverify.kernel.core.words import NAME, names_a_value, printable
+from mechverify.kernel.core.texts import NAME, names_a_value, printable
 from mechverify.kernel.proof import prove
 
 FORMAT = "mechverify-certificate"
@@ -39,7 +39,8 @@ ALLOWANCE = 1.25  # what a later kernel may count more than the one that wrote t
 IN_EXACT = 50  # as much work, at most, in exact arithmetic
 PER_BYTE, PER_WEIGHT = 200, 2  # units of work for reading a byte of the document, and of the weights
 AXIOMS = {
-    "ieee754": "elementwise float64 + - * / and sqrt of numpy round to nearest with gradual underflow",
+    "ieee754": "elementwise float64 + - * / and sqrt of numpy round to nearest with gradual underflow; "
+    "matmul adds integers exactly while all sums are below 2^53",
     "capture": "the graph is what the claim's author meant: the file says of which module, and how they were compared",
     "solver:z3": "z3, and what mechverify asked it, are right that no input of the part leaves the certificate's range",
     "libm:float32": "the float32 program's exp(d), d <= 0, is within 2^-21 e^d + 2^-126 of e^d",

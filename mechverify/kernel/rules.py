@@ -31,7 +31,12 @@ _COUNTING = {
     "open": Rule("replay.inputs", "leave_open"),
 }
 RULES: dict[str, dict[str, Rule]] = {
-    "accuracy": {**_COUNTING, "fold": Rule("fold.rule"), "compact": Rule("compact.rule")},
+    "accuracy": {
+        **_COUNTING,
+        "fold": Rule("fold.rule"),
+        "compact": Rule("compact.rule"),
+        "ratios": Rule("ratios.rule"),
+    },
     "share": {**_COUNTING, "relaxation": Rule("relaxation.shares", together=True)},
     "bounds": {
         "point": Rule("replay.points", "point"),
@@ -40,7 +45,7 @@ RULES: dict[str, dict[str, Rule]] = {
         "cut": Rule("cut.rule", nested=True),
     },
 }
-OLD = {"relaxation": ("interval", "linear", "farkas"), "open": ()}  # names before format version 5
+OLD = {"relaxation": ("interval", "linear", "farkas"), "open": (), "ratios": ()}  # names before format version 5
 
 
 def rules(kind: str, old: bool) -> dict[str, Rule]:

@@ -9,6 +9,7 @@ import torch
 from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.errors import Stopped, Unsupported
 from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.relaxation import planes
 from mechverify.kernel.relaxation.backward import Lines, Relaxed
 from mechverify.kernel.relaxation.intervals import Cells
 from mechverify.kernel.relaxation.rewriting import Rewritten
@@ -71,7 +72,7 @@ class Moving(Lines):
 
     def _mixes(self, relaxed: Relaxed, n: int) -> list[torch.Tensor]:
         zero = self._planes(relaxed, n)[0][0]
-        return [zero + float(m) for m in relaxed.default_mixes(n)]
+        return [zero + float(m) for m in planes.default_mixes(relaxed, n)]
 
     def _shares(self, relaxed: Relaxed, n: int, ends: list[Pair]) -> list[torch.Tensor]:
         slopes = relaxed.default_slopes(n)

@@ -11,27 +11,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mechverify.kernel.core import elementary, functions
 from mechverify.kernel.core.arithmetic import Arithmetic, Array, Ball
-from mechverify.kernel.core.functions import Function
+from mechverify.kernel.core.functions import FUNCTIONS, Function
 
 _VALUES: dict[Callable, Callable[[Tensor], Tensor]] = {
-    functions.relu: torch.relu,
-    functions.absolute: torch.abs,
-    functions.sigmoid: torch.sigmoid,
-    functions.softplus: torch.nn.functional.softplus,
-    functions.gelu: torch.nn.functional.gelu,
-    functions.gelu_tanh: lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
-    functions.silu: torch.nn.functional.silu,
-    functions.rsqrt: torch.rsqrt,
-    elementary.exp: torch.exp,
-    elementary.log: torch.log,
-    elementary.sqrt: torch.sqrt,
-    elementary.reciprocal: torch.reciprocal,
-    elementary.tanh: torch.tanh,
-    elementary.erf: torch.erf,
-    elementary.sin: torch.sin,
-    elementary.cos: torch.cos,
+    FUNCTIONS[name].value: function
+    for name, function in {
+        "relu": torch.relu,
+        "abs": torch.abs,
+        "exp": torch.exp,
+        "log": torch.log,
+        "sqrt": torch.sqrt,
+        "rsqrt": torch.rsqrt,
+        "reciprocal": torch.reciprocal,
+        "tanh": torch.tanh,
+        "sigmoid": torch.sigmoid,
+        "erf": torch.erf,
+        "softplus": torch.nn.functional.softplus,
+        "gelu": torch.nn.functional.gelu,
+        "gelu_tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
+        "silu": torch.nn.functional.silu,
+        "sin": torch.sin,
+        "cos": torch.cos,
+    }.items()
 }
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from jinja2 import Environment
 
 from mechverify.kernel import Theorem
-from mechverify.kernel.core.words import printable
+from mechverify.kernel.core.texts import printable
 from mechverify.report.figures import cells_figure
 from mechverify.report.statement import lines
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from mechverify.kernel import Theorem
 from mechverify.kernel.core.counts import CountingTheorem
 from mechverify.kernel.core.ranges import RangeTheorem
-from mechverify.kernel.core.words import decimal, printable, scientific, share
+from mechverify.kernel.core.texts import printable
+from mechverify.kernel.core.words import decimal, scientific, share
 from mechverify.kernel.statement.common import Statement
 from mechverify.kernel.statement.ranges import widths
 from mechverify.kernel.statement.sentence import state

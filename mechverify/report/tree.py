@@ -37,6 +37,8 @@ def _label(node: dict) -> str:
         case "fold":
             alone = sum(1 for c in node["cells"] if c[2] is None)
             return f"fold: {len(node['cells']) - alone} cells counted on a grid, {alone} added up input by input"
+        case "ratios":
+            return f"ratios: {len(node['cells'])} cells, the heads' ratios bounded together in each"
         case "counterexample":
             return f"counterexample: {len(node['inputs'])} wrong inputs, replayed"
         case "split" if "coordinate" in node:

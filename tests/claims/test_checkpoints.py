@@ -13,7 +13,8 @@ from mechverify import Accuracy, capture, kernel, pair_mlp, prove, tokens, trans
 from mechverify.claims import ClaimError
 from mechverify.graph.adapters import load
 from mechverify.graph.run import TorchRunner
-from mechverify.kernel.core.architectures import ARCHITECTURES, ASSUMED
+from mechverify.kernel.core.architectures import ARCHITECTURES
+from mechverify.kernel.statement.assumed import ASSUMED
 from mechverify.report import statement
 
 CAUSAL = torch.ones(4, 4).tril() > 0

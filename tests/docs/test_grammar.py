@@ -3,7 +3,9 @@
 import json
 
 from benchmarks import grammar
-from mechverify.kernel.core import operations
+from mechverify.kernel.core.operations import OPERATIONS
+from mechverify.kernel.core.operations.concatenation import Concat
+from tests.kernel.test_operations import plant
 
 
 def test_the_page_is_of_the_present_table():
@@ -17,8 +19,8 @@ def test_the_schema_is_of_the_present_table():
 
 
 def test_a_new_row_is_missed(monkeypatch):
-    monkeypatch.setitem(operations.OPERATIONS, "unheard_of", operations.Concat())
-    monkeypatch.setitem(operations.LISTED, "unheard_of", operations.AXIS)
+    plant(monkeypatch, OPERATIONS, "unheard_of", Concat())
+    monkeypatch.setattr(grammar, "LISTED", [*grammar.LISTED, "unheard_of"])
     text = grammar.PAGE.read_text(encoding="utf-8")
     document = json.loads(grammar.SCHEMA.read_text(encoding="utf-8"))
     assert grammar.page(text) != text and grammar.schema(document) != document

@@ -773,6 +773,9 @@ class Claim:
     def prove(self, proof: Any, part: Part) -> Bounds:
         rule = proof.get("rule") if type(proof) is dict else None
         need(type(rule) is str and rule in FIELDS, "unknown rule")
+        if rule == "enumerate":  # every input is run exactly here
+            proof, exactly = optional(proof, "exactly", False)
+            need(type(exactly) is bool, "exactly")
         trials = ("trials",) if rule == "fold" and self.neurons else ()
         _, *arguments = fields(proof, "rule", *FIELDS[rule], *trials)
         return getattr(self, rule)(part, *arguments)
@@ -973,13 +976,13 @@ def announced(document: Any) -> dict[str, Any]:
     return rest
 
 
-def _names(proof: Any, rule: str) -> bool:
-    """A rule is used somewhere in the proof."""
+def _holds(proof: Any, field: str, values: tuple) -> bool:
+    """A field has one of the values somewhere in the proof."""
     todo = [proof]
     while todo:
         node = todo.pop()
         if type(node) is dict:
-            if node.get("rule") == rule:
+            if node.get(field) in values:
                 return True
             todo += node.values()
     return False
@@ -995,7 +998,8 @@ def check(data: bytes, make: Callable[[Any, bytes], Claim] = Claim) -> dict[str,
     need(form == "mechverify-certificate" and integer(version) in (2, 4, 5), "format or version")
     task = make(claim, weights)
     captured = make is not Claim
-    need(version == 5 or not (captured or _names(proof, "open")), "written in version 5 alone")
+    new = captured or _holds(proof, "rule", ("open",)) or _holds(proof, "exactly", (True, False))
+    need(version == 5 or not new, "written in version 5 alone")
     need(axioms == ["ieee754"] + ["capture"] * captured + ["libm:float32"] * (task.semantics == "float32"), "axioms")
     verdict, *counts = fields(conclusion, "verdict", "right_at_least", "right_at_most")
     need(version == 5 or task.given is None, "written in version 5 alone")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 from flint import arb, ctx
 
-from mechverify.kernel.core import elementary
+from mechverify.kernel.core import functions as kernel
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.float64 import Float64
@@ -122,7 +122,7 @@ def balls(arithmetic: Arithmetic, points: np.ndarray, radius: float = 0.0) -> Ba
 
 
 def _violations(name: str, arithmetic: Arithmetic, points: np.ndarray, radius: float) -> int:
-    result = getattr(elementary, name)(arithmetic, balls(arithmetic, points, radius))
+    result = kernel.FUNCTIONS[name].value(arithmetic, balls(arithmetic, points, radius))
     mid, rad = np.broadcast_to(result.mid, points.shape), np.broadcast_to(result.rad, points.shape)
     result = Ball(mid, rad, result.exponent)
     missed = np.zeros(points.shape, bool)

@@ -8,11 +8,11 @@ import sympy
 
 from mechverify import tokens
 from mechverify.claims.language import compile_mechanism
-from mechverify.kernel.core.document import add_expression
 from mechverify.kernel.core.errors import Rejected, Unsupported
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.core.mechanism import add_expression
 from mechverify.kernel.counting import recursion
 from mechverify.kernel.counting.automaton import derive, towards
 from tests import oracle

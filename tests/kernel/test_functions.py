@@ -14,7 +14,8 @@ from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.exact import Exact
 from mechverify.kernel.core.float64 import Float64
-from mechverify.kernel.core.functions import FUNCTIONS, Function, power_of
+from mechverify.kernel.core.functions import FUNCTIONS, Function
+from mechverify.kernel.core.powers import power_of
 from mechverify.kernel.relaxation import lines
 from tests.soundness.networks import FUNCTIONS as TRUE
 

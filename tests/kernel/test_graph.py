@@ -2,10 +2,10 @@
 
 import pytest
 
-from mechverify.kernel.core.document import add_expression
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.core.mechanism import add_expression
 
 ILLEGAL = {
     "unknown operation": [["exec", [], None]],

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from mechverify.kernel.core.architectures import transformer
+from mechverify.kernel.core.architectures.transformer import transformer
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.exact import Exact

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from mechverify.kernel.core.arithmetic import HIGHEST
-from mechverify.kernel.core.document import add_expression
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.exact import Exact
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.graph import Graph
-from mechverify.kernel.counting import recursion
+from mechverify.kernel.core.mechanism import add_expression
+from mechverify.kernel.counting import nonpositive, recursion, smallest, sums
 from mechverify.kernel.counting.automaton import derive, towards
 from tests import oracle
 from tests.kernel.test_automaton import random_rows
@@ -57,9 +57,9 @@ def test_size_smallest_and_sums():
             continue
         terms = rng.normal(size=(len(layers), vocab)) * 10.0 ** rng.integers(-3, 4, (len(layers), vocab))
         exact = terms[np.arange(len(layers)), accepted].sum(1)
-        least = recursion.smallest(AR, layers, lambda i, t, terms=terms: terms[i, t][None, :, None], (1, 1))
+        least = smallest.smallest(AR, layers, lambda i, t, terms=terms: terms[i, t][None, :, None], (1, 1))
         assert exact.min() - 1e-9 <= least[0, 0] <= exact.min() + 1e-9
-        total = recursion.sums(AR, layers, terms[..., None])
+        total = sums.sums(AR, layers, terms[..., None])
         np.testing.assert_allclose(np.sort(total[:, 0]), np.sort(exact), atol=1e-9)
 
 
@@ -73,7 +73,7 @@ def test_counting_is_exact_on_integers(upwards, ar):
         terms[rng.random(terms.shape) < 0.05] = HIGHEST
         terms[rng.random(terms.shape) < 0.05] = rng.integers(-(10**5), 1)
         expected = int((terms[np.arange(len(layers)), accepted].sum(1) <= 0).sum()) if len(accepted) else 0
-        assert recursion.count_nonpositive(ar, layers, terms, upwards) == expected
+        assert nonpositive.count_nonpositive(ar, layers, terms, upwards) == expected
 
 
 def test_counting_past_2_53_rounds_outwards():
@@ -85,11 +85,11 @@ def test_counting_past_2_53_rounds_outwards():
     terms = np.tile(2 * np.arange(vocab) - (vocab - 1), (length, 1))
     zero = _ways(terms, 0)
     exact = (vocab**length + zero) // 2
-    low = recursion.count_nonpositive(AR, layers, terms, upwards=False)
-    high = recursion.count_nonpositive(AR, layers, terms, upwards=True)
+    low = nonpositive.count_nonpositive(AR, layers, terms, upwards=False)
+    high = nonpositive.count_nonpositive(AR, layers, terms, upwards=True)
     assert low <= exact <= high
     assert high - low < exact * 1e-9
-    assert recursion.count_nonpositive(Exact(), layers, terms, upwards=True) == exact
+    assert nonpositive.count_nonpositive(Exact(), layers, terms, upwards=True) == exact
 
 
 def _ways(terms, target):

@@ -4,16 +4,19 @@ import itertools
 import json
 from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
-from sympy import And, Eq, Implies, Max, Ne, Not, Or
+from safetensors.numpy import load_file
+from sympy import And, Eq, Implies, Max, Ne, Not, Or, Piecewise
 
-from benchmarks.shares import Shape, Transformer
-from mechverify import Share, capture, prove, tokens
+from benchmarks.shares import INDUCTION, Shape, Transformer
+from mechverify import Accuracy, Share, capture, count, distinct, prove, tokens, transformer
 from mechverify.claims.errors import ClaimError
 from mechverify.report.latex import write_latex
 from mechverify.report.result import as_json
 from mechverify.report.statement import lines
+from tests.soundness.test_planted_shares import attended
 
 VOCAB, LENGTH = 4, 3
 IDS = torch.tensor(list(itertools.product(range(VOCAB), repeat=LENGTH)))
@@ -120,3 +123,18 @@ def test_every_report_says_the_same(model, x, tmp_path):
 def test_what_is_no_share_says_why(make, message, model, x):
     with pytest.raises(ClaimError, match=message):
         make(model["output"], x)
+
+
+@pytest.mark.skipif(not INDUCTION.exists(), reason=f"{INDUCTION.name} is not there")
+def test_induction_over_six_tokens_is_exact():
+    """The published domain (all but the last token distinct, the last one a repeat) of a two-layer model, made small."""
+    x = tokens("x", length=6, vocab=16, allowed=range(6))
+    answer = Piecewise(*((x[i + 1], Eq(x[i], x[5])) for i in range(3)), (x[4], True))
+    given = [distinct(*x[:5]), Eq(count(x[5], *x[:4]), 1)]
+    claim = Accuracy(transformer(INDUCTION).logits[-1], equals=answer, over=x, given=given)
+    weights = {name: w.astype(np.float64) for name, w in load_file(INDUCTION).items()}
+    ids = np.array([(*t, t[j]) for t in itertools.permutations(range(6), 5) for j in range(4)])
+    said = attended(weights, ids)[:, -1].argmax(1)
+    right = int((said == [t[list(t).index(t[5]) + 1] for t in ids.tolist()]).sum())
+    theorem = prove(claim).theorem
+    assert theorem.claim.total == len(ids) == 2_880 and theorem.right == (right, right)

@@ -18,7 +18,7 @@ from mechverify.kernel.core.claim import Claim
 from mechverify.kernel.core.container import pack
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.kinds import read_claim
-from mechverify.kernel.relaxation import operations
+from mechverify.kernel.relaxation.operations import internal
 
 FUNCTIONS: dict[str, tuple[Callable[[float], float], Callable[[arb], arb]]] = {
     "relu": (lambda x: max(x, 0.0), lambda x: x.max(arb(0))),
@@ -161,7 +161,7 @@ def evaluate(graph, weights: dict, nodes: Sequence[int], tokens: np.ndarray, inp
         elif op == "slack":  # what capping the scores takes from a share: its exact value less the capped one
             room, capped = args
             kept = values[graph.nodes[graph.nodes[node.args[1]].args[0]].args[1]]
-            powers = mapped(0, operations.CAP - room, FUNCTIONS["exp"][exact])
+            powers = mapped(0, internal.CAP - room, FUNCTIONS["exp"][exact])
             value = 1 / (1 + (powers * kept).sum(-1)) - 1 / capped
         elif op == "gather":
             value = args[0][0][args[1]]

@@ -10,8 +10,9 @@ from benchmarks import attack
 from benchmarks.attack import EMBEDDED, MECHANISM, OPERATIONS, Attack, Case, Middle
 from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.operations import LISTED
-from mechverify.kernel.relaxation import lines, norms, operations
+from mechverify.kernel.relaxation import lines, norms, planes
 from mechverify.kernel.relaxation.backward import Relaxed
+from mechverify.kernel.relaxation.operations import internal
 from tests.soundness.networks import FUNCTIONS, Network, given
 
 PART = 1e-9  # by which a planted fault is wrong
@@ -63,12 +64,12 @@ MAXIMUM = Network(
 FAULTS = {
     "a line's offset": (lines, "offset", lambda old: lambda ar, c, slope, upper: tighter(
         old(ar, c, slope, upper), upper), ["tanh", "exp", "softplus", "gelu"]),
-    "a product's plane": (lines, "plane", lambda old: lambda ar, x, y, mix, upper: (
+    "a product's plane": (planes, "plane", lambda old: lambda ar, x, y, mix, upper: (
         *(p := old(ar, x, y, mix, upper))[:2], tighter(p[2], upper)), ["mul", "einsum"]),
     "a product's interval": (lines, "product", lambda old: lambda *args: narrower(old(*args)), ["mul", "einsum"]),
     "a function's interval": (lines, "image", lambda old: lambda *args: narrower(old(*args)), ["tanh", "sqrt"]),
-    "a cap without slack": (operations, "SLACK", lambda old: 0.0, [FAR]),
-    "a cap that is too low": (operations, "CAP", lambda old: 2, [FAR]),
+    "a cap without slack": (internal, "SLACK", lambda old: 0.0, [FAR]),
+    "a cap that is too low": (internal, "CAP", lambda old: 2, [FAR]),
     "a form of tokens": (Relaxed, "_least_of_tokens", lambda old: lambda self, form: tighter(
         old(self, form), upper=False), [EMBEDDED]),
     "a layer norm's limit": (norms, "limit", lambda old: lambda known, n: (

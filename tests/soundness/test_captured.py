@@ -169,8 +169,8 @@ CHANGES = {
     "another length": (lambda doc: doc["claim"]["domain"]["tokens"].append([0]), None),
     "a larger vocabulary": (lambda doc: doc["claim"]["domain"]["values"].append(4), None),
     "an unprintable name": (lambda doc: doc["claim"]["graph"]["sites"].append(["a\nb", 0]), "not printable"),
-    "rule fold": (_set("proof", forge.fold()), "rule fold is for the kernel's own architectures"),
-    "rule compact": (_set("proof", forge.compact([("apart", "each", 0, [])])), "rule compact is for the kernel's own"),
+    "rule fold": (_set("proof", forge.fold()), "mixes the tokens of several positions"),
+    "rule compact": (_set("proof", forge.compact([("apart", "each", 0, [])])), "rule compact"),
     "rule relaxation": (_set("proof", {"rule": "relaxation"}), "known: enumerate"),
 }  # fmt: skip
 

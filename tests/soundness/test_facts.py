@@ -2,26 +2,30 @@
 form: every sample of a part must lie in the part's range, whatever multipliers and lines the witness gives.
 """
 
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 import pytest
 
 from mechverify.kernel import Rejected, check
-from mechverify.kernel.core import operations
 from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.core.operations import OPERATIONS
+from mechverify.kernel.core.operations.concatenation import Concat
 from mechverify.kernel.proof import prove
 from mechverify.kernel.relaxation import operations as bounds
 from mechverify.kernel.relaxation import rule as linear
 from mechverify.kernel.relaxation.backward import Relaxed
 from mechverify.kernel.relaxation.intervals import Intervals
+from mechverify.kernel.relaxation.operations import concatenation
 from mechverify.kernel.relaxation.rule import FACTS
-from mechverify.kernel.relaxation.tables import _reads
+from mechverify.kernel.relaxation.tables import _number_of_rows, _reads, _rows
 from mechverify.kernel.statement.formula import Formulas, Listing
 from mechverify.provers.ranges.names import Called
+from tests.kernel.test_operations import plant
 from tests.soundness import networks
 from tests.soundness.networks import Maker, Network, constant, document, evaluate, file, given, samples
 from tests.soundness.test_linear import LINEAR
@@ -230,6 +234,27 @@ def test_tables_hold_every_input_and_are_exact(kind):
     assert tight > 300
 
 
+def test_the_rows_hold_every_pair_of_tokens_or_every_input():
+    """Of random domains, and nothing that is no token of its position."""
+    complete = 0
+    for seed in range(200):
+        rng = np.random.default_rng([35, seed])
+        tokens = tuple(
+            tuple(sorted(rng.choice(9, rng.integers(1, 8), replace=False).tolist())) for _ in range(rng.integers(1, 6))
+        )
+        domain = Domain(tokens)
+        ids, known, whole = _rows(domain, _number_of_rows(domain))
+        assert all(set(ids[known[:, p], p]) == {*here} for p, here in enumerate(tokens))
+        if whole:
+            assert sorted(map(tuple, ids.tolist())) == sorted(product(*tokens)) and known.all()
+            complete += 1
+            continue
+        for p, q in combinations(range(len(tokens)), 2):
+            both = known[:, p] & known[:, q]
+            assert set(zip(ids[both, p], ids[both, q], strict=True)) == set(product(tokens[p], tokens[q]))
+    assert 50 < complete < 150
+
+
 def test_a_tree_of_every_kind_of_leaf_states_no_more_than_is_true():
     accepted = 0
     for seed in range(60):
@@ -304,7 +329,7 @@ def test_a_table_that_is_not_what_tokens_mean_is_not_called_a_token():
     assert texts == ["x1", "gather([2, 1, 0], tokens)[1]"]
 
 
-class Unread(bounds.Concat):
+class Unread(concatenation.Concat):
     """An operation that somebody adds and of which nobody knows what it reads."""
 
     def reads(self, graph, node, args):
@@ -312,14 +337,14 @@ class Unread(bounds.Concat):
 
 
 def test_nothing_is_known_of_what_reads_an_operation_of_which_nothing_is_known(monkeypatch):
-    monkeypatch.setitem(operations.OPERATIONS, "unread", operations.Concat())
-    monkeypatch.setitem(bounds.OPERATIONS, "unread", Unread())
+    plant(monkeypatch, OPERATIONS, "unread", Concat())
+    plant(monkeypatch, bounds.OPERATIONS, "unread", Unread())
     graph = Graph(3, (0, 1))
     table = graph.add("constant", attr=((2,), (0.0, 1.0)))
     plain = graph.add("relu", graph.add("gather", table, graph.add("tokens")))
     summed = graph.add("unread", plain, attr=0)
     after = graph.add("relu", summed)
-    reads = _reads(graph, [plain, after], Float64(float("inf")))
+    reads = _reads(graph, [plain, after], Float64(float("inf")), {})
     assert (reads[plain] == np.eye(3, dtype=bool)).all() and reads[summed] is None and reads[after] is None
 
 
@@ -334,7 +359,7 @@ def test_what_a_token_changes_is_known_to_read_it():
     ], {}, [], [[0, 1]] * 3, 2)  # fmt: skip
     claim = networks.claim(net)
     nodes = [n for n, node in enumerate(claim.graph.nodes) if node.kind == "real"]
-    reads = _reads(claim.graph, nodes, Float64(float("inf")))
+    reads = _reads(claim.graph, nodes, Float64(float("inf")), {})
     every = np.array(list(np.ndindex(2, 2, 2)))
     values = evaluate(claim.graph, claim.weights, nodes, every, [])
     moved = 0

@@ -13,11 +13,11 @@ from mechverify.claims.errors import ClaimError
 from mechverify.claims.language import compile_mechanism
 from mechverify.kernel import Rejected, check
 from mechverify.kernel.core import guard as guards
-from mechverify.kernel.core.document import add_expression
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import OverLimit, Unsupported
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.core.mechanism import add_expression
 from mechverify.kernel.core.meter import Meter
 from mechverify.kernel.counting import guard as counting
 from tests.models import as_bytes, max_weights
@@ -257,3 +257,11 @@ def test_rule_fold_counts_in_a_guarded_domain(what, tmp_path):
     }
     found = kernel_claim.within(proved(Job(kernel_claim, Float64()), Reader(part, "proof"))[0])
     assert found.low <= truth.low and truth.high <= found.high
+    key = problem.partition.keys[-1]  # classes that are passed over count for the upper bound alone
+    cells = [row for row in attempt.proof["cells"] if row[1] == list(key)]
+    found = proved(
+        Job(kernel_claim, Float64()), Reader(attempt.proof | {"only": [list(key)], "cells": cells}, "proof")
+    )[0]
+    here = sum(max(t) == key[0] for t in given(what)[3])
+    assert 0 <= kernel_claim.within(found).low <= here < kernel_claim.total
+    assert truth.high <= kernel_claim.within(found).high

@@ -17,7 +17,7 @@ from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.operations import is_function
 from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.proof import prove
-from mechverify.kernel.relaxation import lines
+from mechverify.kernel.relaxation import lines, planes
 from mechverify.kernel.relaxation import rule as linear
 from mechverify.kernel.relaxation.backward import Lines, Relaxed
 from mechverify.kernel.relaxation.intervals import Intervals
@@ -227,7 +227,7 @@ def test_planes_bound_products(upper):
         rng = np.random.default_rng([5, seed])
         (x, xl, xu), (y, yl, yu) = random_balls(rng, 200), random_balls(rng, 200)
         mix = rng.choice([rng.random(200), np.zeros(200), np.ones(200), np.full(200, 5e-324), np.full(200, 1 - 2**-53)])
-        a, b, c = lines.plane(ar, x, y, ar.exact(mix), upper)
+        a, b, c = planes.plane(ar, x, y, ar.exact(mix), upper)
         ends = [(ar.lower(v), ar.upper(v)) for v in (a, b, c)]
         exact = [arb(float(m)) for m in mix]
         corners = [at(e, e, 0) for e in (xl, xu, yl, yu)]
@@ -249,7 +249,7 @@ def test_planes_bound_products(upper):
 def test_mixtures_outside_the_unit_interval_are_refused(mix):
     ones = Ball(np.ones(1), np.ones(1))
     with pytest.raises(Rejected):
-        lines.plane(Float64(), ones, ones, Ball(np.array([mix]), np.zeros(1)), False)
+        planes.plane(Float64(), ones, ones, Ball(np.array([mix]), np.zeros(1)), False)
 
 
 def relaxed(net: Network) -> tuple[Relaxed, int]:

@@ -78,7 +78,8 @@ class Claim(NamedTuple):
 
 def attended(weights: dict[str, np.ndarray], ids: np.ndarray) -> np.ndarray:
     """The logits of a causal transformer without neurons and biases."""
-    x, later = weights["embed.W_E"][ids] + weights["pos_embed.W_pos"], np.triu(np.ones((LENGTH, LENGTH), bool), 1)
+    n = ids.shape[1]
+    x, later = weights["embed.W_E"][ids] + weights["pos_embed.W_pos"][:n], np.triu(np.ones((n, n), bool), 1)
     for layer in range(2):
         q, k, v = (np.einsum("bid,hde->bhie", x, weights[f"blocks.{layer}.attn.W_{name}"]) for name in "QKV")
         scores = np.where(later, -np.inf, q @ k.swapaxes(-1, -2) / q.shape[-1] ** 0.5)

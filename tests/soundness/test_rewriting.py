@@ -17,7 +17,7 @@ from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.relaxation import rule as linear
 from mechverify.kernel.relaxation.names import Names
-from mechverify.kernel.relaxation.operations import SLACK
+from mechverify.kernel.relaxation.operations.internal import SLACK
 from tests.soundness import networks
 from tests.soundness.networks import FUNCTIONS, Maker, Network, constant, evaluate, given, samples
 

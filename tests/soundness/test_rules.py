@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mechverify.kernel import Rejected, check
+from mechverify.kernel.core.errors import OverLimit
 from tests.models import as_bytes
 from tests.soundness import forge
 
@@ -102,6 +103,61 @@ LAST = [["value", [], 1]]
 
 def version_5(document: dict) -> None:
     document |= {"version": 5, "cost": None}
+
+
+@pytest.mark.parametrize(("difference", "right"), [(1e-20, 4), (-1e-20, 0), (0.0, 0)])
+def test_what_float64_leaves_open_is_decided_in_exact_arithmetic_where_the_file_says_so(difference, right):
+    data, exactly = near_tie(difference), {**ENUMERATE, "exactly": True}
+    assert accepted(data, exactly, (right, right), change=version_5)
+    assert accepted(data, exactly, (right, right), change=version_5, exact=True)
+    assert not accepted(data, {**ENUMERATE, "exactly": False}, (right, right), change=version_5)
+    assert not accepted(data, exactly, (right, right))  # version 2 has no such field
+    for wrong in ((right + 1, 4), (0, right - 1)):
+        if 0 <= wrong[0] <= wrong[1] <= 4:
+            assert not accepted(data, exactly, wrong, change=version_5)
+    half = {"rule": "split", "position": 0, "first": [0], "inside": exactly, "outside": ENUMERATE}
+    assert accepted(data, half, (right // 2, right // 2 + 2), change=version_5)
+    assert not accepted(data, half, (right // 2 + 1, right // 2 + 2), change=version_5)
+    for other in (1, None, "true", []):
+        assert not accepted(data, {**ENUMERATE, "exactly": other}, (0, 4), change=version_5)
+
+
+def test_only_what_float64_leaves_open_is_run_again():
+    """The output is [1 + 1, 1] where the last token is 0, and [1 - 1e-20, 1] where it is 1."""
+    weights = near_tie(1e-20)
+    data = weights.replace(np.ones((2, 1)).tobytes(), np.array([[1e20], [-1.0]]).tobytes(), 1)
+    assert data != weights
+    exactly = {**ENUMERATE, "exactly": True}
+    assert accepted(data, ENUMERATE, (2, 4), change=version_5) and accepted(data, exactly, (2, 2), change=version_5)
+    assert not accepted(data, ENUMERATE, (2, 2), change=version_5)
+    assert not accepted(data, exactly, (3, 4), change=version_5) and not accepted(
+        data, exactly, (0, 1), change=version_5
+    )
+
+
+def test_what_overflows_in_float64_is_decided_in_exact_arithmetic():
+    """The output is [1e308 + 1e308, 1] on every input."""
+    zero = np.zeros((1, 1, 1))
+    data = as_bytes({
+        "embed.W_E": np.ones((2, 1)), "pos_embed.W_pos": np.ones((2, 1)), "unembed.W_U": np.array([[1e308, 0.0]]),
+        "unembed.b_U": np.ones(2), **{f"blocks.0.attn.W_{c}": zero for c in "QKVO"},
+    })  # fmt: skip
+    assert not accepted(data, ENUMERATE, (0, 4), change=version_5)
+    assert accepted(data, {**ENUMERATE, "exactly": True}, (4, 4), change=version_5)
+    assert not accepted(data, {**ENUMERATE, "exactly": True}, (0, 3), change=version_5)
+
+
+def test_the_work_of_exact_arithmetic_is_counted():
+    document = forge.document(near_tie(1e-20), {**ENUMERATE, "exactly": True}, equals=CONSTANT, vocab=2, length=2,
+                              position=1, right=(4, 4))  # fmt: skip
+    version_5(document)
+    plain = forge.document(near_tie(1.0), {**ENUMERATE, "exactly": True}, equals=CONSTANT, vocab=2, length=2,
+                           position=1, right=(4, 4))  # fmt: skip
+    version_5(plain)
+    dear, cheap = (check(forge.file(d, w)).work for d, w in ((document, near_tie(1e-20)), (plain, near_tie(1.0))))
+    assert dear > 3 * cheap
+    with pytest.raises(OverLimit):
+        check(forge.file(document, near_tie(1e-20)), limit=(dear + cheap) // 2)
 
 
 def test_a_part_that_is_left_open_bounds_nothing():

@@ -118,7 +118,7 @@ def ranges(ar: Arithmetic, x: Ball) -> Ball:
     """At least the greatest minus the least entry of each row: [rows, 1]."""
     ar.spend(2 * x.mid.size)
     high, low = points(ar.upper(x).max(1), x.exponent), points(ar.lower(x).min(1), x.exponent)
-    return magnitude(ar, ar.sub(high, low)).map(lambda a: a[:, None])
+    return magnitude(ar, ar.sub(high, low)).at[:, None]
 
 
 def _recursive(ar: Arithmetic, chain: Chain) -> Ball:
@@ -137,7 +137,7 @@ def _by_norms(ar: Arithmetic, first: Ball, *others: Ball) -> Ball:
         widths = ar.mul(widths, _norm(ar, _gram(ar, m)))
     columns = last.map(np.transpose)
     reach = longest(ar, ar.sub(columns, mean_row(ar, columns)))
-    return ar.mul(widths, ar.add(reach, reach)).map(lambda a: a[:, None])
+    return ar.mul(widths, ar.add(reach, reach)).at[:, None]
 
 
 def lengths(ar: Arithmetic, x: Ball) -> Ball:

@@ -20,7 +20,7 @@ from mechverify.kernel.compact.chains import (
     mean_row,
     product,
 )
-from mechverify.kernel.compact.parts import PartsForm, parts_form
+from mechverify.kernel.compact.parts import PartsForm, output_parts
 from mechverify.kernel.core.arithmetic import Ball, points
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.domain import Domain
@@ -38,8 +38,7 @@ class Enclosed:
 
     def __init__(self, job: Job, domain: Domain, peeled: Peeled | None, mean: bool):
         claim, self.ar = job.claim, job.ar
-        claim.need_known("compact")
-        self.form: PartsForm = parts_form(claim.graph, claim.weights, job.model, claim.output)
+        self.form: PartsForm = job.once(output_parts)
         self.values, self.outputs, self.margin = claim.graph.values, claim.outputs, claim.margin
         self.vocab = len(self.values)
         self._running: dict[bool, Ball] = {}
@@ -50,7 +49,7 @@ class Enclosed:
         self.wide = np.zeros(self.vocab, bool)
         self.factor, self.place = self._factor(peeled), self._place()
         self.value = self._table(self.form.value, "token", self.vocab)
-        self.position = self._table(self.form.value, "position", None).map(lambda a: a[: self.form.attended])
+        self.position = self._table(self.form.value, "position", None).at[: self.form.attended]
         self.fixed = self._table(self.form.base, "fixed", 1)
         self.base, self.spread = self._base(mean)
 
@@ -85,7 +84,7 @@ class Enclosed:
     def _place(self) -> Ball:
         ar, score, n = self.ar, self.form.score, self.form.attended
         chains = [chain for (_, column), chain in score.items() if column == "position"]
-        found = [product(ar, (*c[:-1], c[-1].map(lambda a: a[:, :n]))) for c in chains]
+        found = [product(ar, (*c[:-1], c[-1].at[:, :n])) for c in chains]
         if not found:
             return ar.whole(np.ones((1, n), np.int64))
         table = found[0] if len(found) == 1 else ar.add(*found)

@@ -24,11 +24,11 @@ class Parts(NamedTuple):
 
     def of(self, ar: Arithmetic, at: np.ndarray) -> Ball:
         """At token number `at[i]` of the i-th query."""
-        return ar.add(self.query, self.token.map(lambda a: a[at]))
+        return ar.add(self.query, self.token.at[at])
 
     def table(self, ar: Arithmetic) -> Ball:
         """[queries, tokens]."""
-        return ar.add(self.query.map(lambda a: a[:, None]), self.token.map(lambda a: a[None]))
+        return ar.add(self.query.at[:, None], self.token.at[None])
 
 
 class Joint(NamedTuple):
@@ -37,7 +37,7 @@ class Joint(NamedTuple):
     joint: Ball
 
     def of(self, ar: Arithmetic, at: np.ndarray) -> Ball:
-        return self.joint.map(lambda a: a[np.arange(len(at)), at])
+        return self.joint.at[np.arange(len(at)), at]
 
     def table(self, ar: Arithmetic) -> Ball:
         return self.joint
@@ -60,7 +60,7 @@ class Leads:
         if rivals == "together":
             base, token = self._together
             query = base.map(lambda a: np.broadcast_to(a, (self.tables.vocab, a.shape[1]))[queries, right])
-            token = token.map(lambda a: a[tokens, right])
+            token = token.at[tokens, right]
             return Parts(self._less(query, queries), token)
         base, token, largest = self._scaled(right, queries, tokens, unit)
         if rivals == "scaled":
@@ -75,8 +75,8 @@ class Leads:
         """The least over the rivals [query or 1, token] of the sum of both [.., rivals], some queries at a time."""
         rows, found = max(1, BLOCK // token.mid.size), []
         for start in range(0, len(base.mid), rows):
-            part = base.map(lambda a, s=start: a[s : s + rows, None])
-            both = self.ar.add(part, token.map(lambda a: a[None]))
+            part = base.at[start : start + rows, None]
+            both = self.ar.add(part, token.at[None])
             found.append(least(self.ar, both, 2))
         return points(np.concatenate([b.mid for b in found]), found[0].exponent)
 
@@ -93,7 +93,7 @@ class Leads:
     def _together(self) -> tuple[Ball, Ball]:
         """For each right output the smallest lead, in each part by itself: [query or 1, out], [token, out]."""
         ar, tables = self.ar, self.tables
-        place = least(ar, self._over_all(tables.position), 0).map(lambda a: a[None])
+        place = least(ar, self._over_all(tables.position), 0).at[None]
         base = ar.add(place, self._over_all(tables.fixed))
         base = ar.add(self._over_all(tables.base), ar.sub(base, ar.rational(tables.margin)))
         return base, self._over_all(tables.value)
@@ -115,16 +115,16 @@ class Leads:
         others = np.delete(np.arange(tables.outputs), right)
 
         def over_each(x: Ball) -> Ball:
-            return ar.sub(x.map(lambda a: a[:, [right]]), x.map(lambda a: a[:, others]))
+            return ar.sub(x.at[:, [right]], x.at[:, others])
 
-        rest = ar.add(least(ar, over_each(tables.position), 0).map(lambda a: a[None]), over_each(tables.fixed))
+        rest = ar.add(least(ar, over_each(tables.position), 0).at[None], over_each(tables.fixed))
         rest = ar.sub(rest, ar.rational(tables.margin))
         one = len(tables.base.mid) == 1
-        base = over_each(tables.base if one else tables.base.map(lambda a: a[queries]))
-        token = ar.add(over_each(tables.value.map(lambda a: a[tokens])), ar.add(rest, base) if one else rest)
+        base = over_each(tables.base if one else tables.base.at[queries])
+        token = ar.add(over_each(tables.value.at[tokens]), ar.add(rest, base) if one else rest)
         inverse = np.ones(len(others))
         if unit is not None:
-            inverse = _inverse(ar.approximate(token.map(lambda a: a[unit])))
+            inverse = _inverse(ar.approximate(token.at[unit]))
         scale = ar.exact(inverse[None])
         base = ar.whole(np.zeros((1, len(others)), np.int64)) if one else ar.mul(base, scale)
         return base, ar.mul(token, scale), ar.exact(inverse.max(keepdims=True))

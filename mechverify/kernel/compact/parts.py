@@ -15,9 +15,12 @@ import numpy as np
 
 from mechverify.kernel.compact.chains import Chain, product, transposed
 from mechverify.kernel.core.arithmetic import Ball
+from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.graph import Graph, Node
-from mechverify.kernel.core.operations import kept, table, weight
+from mechverify.kernel.core.operations.constants import table
+from mechverify.kernel.core.operations.softmax import kept
+from mechverify.kernel.core.operations.views import entries
 from mechverify.kernel.core.semantics import Real
 
 Parts = dict[str, Chain]  # by what its rows stand for: "query" or "token" [vocab], "position" [length], "fixed" [1]
@@ -65,7 +68,7 @@ def parts_form(graph: Graph, weights: dict[str, np.ndarray], model: Real, output
         raise Unsupported("rule compact is about real arithmetic")
     order, nodes = graph.ancestors([output]), graph.nodes
     pinned = {nodes[n].attr[1] for n in order if nodes[n].op == "select" and nodes[n].kind == "ids"}
-    if len(pinned) != 1 or any(nodes[n].op == "view" for n in order):
+    if len(pinned) != 1 or any(nodes[n].op == "view" and nodes[n].kind == "ids" for n in order):
         raise Unsupported("rule compact needs one query token, and tokens in their own order")
     reader, found = _Reader(graph, weights, model), {}
     for n in order:
@@ -73,7 +76,19 @@ def parts_form(graph: Graph, weights: dict[str, np.ndarray], model: Real, output
     result = found[output]
     if type(result) is not _Mixture:
         raise Unsupported("the output doesn't go through attention")
-    return PartsForm(pinned.pop(), result.attended, result.base, result.score, result.value)
+    pin = pinned.pop()
+    if pin >= result.attended:
+        raise Unsupported("attention leaves out the query's own position")
+    return PartsForm(pin, result.attended, result.base, result.score, result.value)
+
+
+def output_parts(job: Job) -> PartsForm:
+    """The claim's output in parts; it computes no more of the model than it needs."""
+    claim, graph = job.claim, job.claim.graph
+    if any(graph.nodes[n].op == "view" for n in graph.ancestors([claim.output])):
+        graph = job.further()
+        return parts_form(graph, claim.weights, job.model, graph.slim([claim.output])[claim.output])
+    return parts_form(graph, claim.weights, job.model, claim.output)
 
 
 class _Reader:
@@ -87,8 +102,8 @@ class _Reader:
         match node.op:
             case "tokens":
                 return "token"
-            case "weight":
-                return ar.exact(weight(self.weights, *node.attr))
+            case "weight" | "constant":
+                return ar.exact(table(self.weights, node))
             case "select" if node.kind == "ids":
                 return "query"
             case "select" if kinds == [Ball]:
@@ -96,13 +111,20 @@ class _Reader:
             case "gather":
                 rows = ar.exact(table(self.weights, graph.nodes[node.args[0]])[: len(graph.values)])
                 return _Value(0 if args[1] == "token" else None, {args[1]: (_flat(rows),)})
+            case "view" if kinds == [Ball]:
+                return args[0].map(lambda a: a.ravel()[entries(node.attr)])
+            case "view" if kinds[0] in (_Value, _Mixture):
+                return self._viewed(node, args[0])
+            case "add" if any(k in (_Value, _Mixture) and graph.nodes[a].shape != node.shape
+                              for k, a in zip(kinds, node.args, strict=True)):  # fmt: skip
+                raise Unsupported("rule compact adds values of one shape")
             case "add" if _Mixture in kinds:
                 return self._on_mixture(node, *sorted(args, key=lambda a: type(a) is not _Mixture))
             case "add":
                 return self._sum(node, *sorted(args, key=lambda a: type(a) is not _Value))
-            case "over_root" if kinds == [_Scores]:
+            case "over_root" if kinds[0] in (_Scores, _Value):
                 root = ar.sqrt(ar.rational(Fraction(node.attr)))
-                return _Scores({k: self._over(chain, root) for k, chain in args[0].parts.items()})
+                return args[0]._replace(parts={k: self._over(chain, root) for k, chain in args[0].parts.items()})
             case "softmax" if kinds == [_Scores] and math.prod(node.shape[:-1]) == 1:
                 here = np.flatnonzero(kept(node))
                 if len(here) and here[-1] == len(here) - 1:
@@ -115,6 +137,23 @@ class _Reader:
         """The quotient, taken of the smallest matrix."""
         at = min(range(len(chain)), key=lambda i: chain[i].mid.size)
         return (*chain[:at], self.ar.div(chain[at], root), *chain[at + 1 :])
+
+    def _viewed(self, node: Node, x: Any) -> Any:
+        """The same entries in another order, each position's alike; other views are refused."""
+        at = entries(node.attr)
+        self.ar.step(at.size, 1 + at.ndim)
+        if type(x) is _Mixture:
+            return x._replace(base=_columns(x.base, at.ravel()), value=_columns(x.value, at.ravel()))
+        if x.axis is None:
+            return x._replace(parts=_columns(x.parts, at.ravel()))
+        shape = self.graph.nodes[node.args[0]].shape
+        whole = np.moveaxis(np.arange(math.prod(shape)).reshape(shape), x.axis, 0).reshape(shape[x.axis], -1)
+        for axis, size in enumerate(node.shape):
+            rows = np.moveaxis(at, axis, 0).reshape(size, -1)
+            columns = np.searchsorted(whole[0], rows[0])
+            if size == len(whole) and columns.max() < whole.shape[1] and np.array_equal(whole[:, columns], rows):
+                return _Value(axis, _columns(x.parts, columns))
+        raise Unsupported("rule compact needs views that keep each position's value together")
 
     def _sum(self, node: Node, x: Any, y: Any) -> Any:
         if type(x) is not _Value:
@@ -181,6 +220,8 @@ class _Reader:
     def _transformed(self, x: Any, w: Ball, term: str, other: str, result: str) -> Any:
         """A value, or a mixture, times a weight that sums all of its entries."""
         place = term[x.axis] if type(x) is _Value and x.axis is not None else ""
+        if place and place not in result:
+            raise Unsupported("rule compact knows no sum over positions but attention's")
         inside = term.replace(place, "")
         outside = result.replace(place, "")
         if set(inside) & set(result) or not set(inside) <= set(other) or set(other) != set(inside) | set(outside):
@@ -197,6 +238,11 @@ class _Reader:
     def _scores(self, query: Parts, key: Parts) -> dict[tuple[str, str], Chain]:
         """Products of parts; one of the query alone with a fixed row is a number added to all scores."""
         return {(a, b): (*x, *transposed(y)) for a, x in query.items() for b, y in key.items() if b != "fixed"}
+
+
+def _columns(parts: Parts, which: np.ndarray) -> Parts:
+    """These columns of each product."""
+    return {k: (*chain[:-1], chain[-1].map(lambda a: a[:, which])) for k, chain in parts.items()}
 
 
 def _flat(x: Ball) -> Ball:

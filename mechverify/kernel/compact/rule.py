@@ -164,8 +164,8 @@ class Family:
         running = np.minimum.accumulate(ar.lower(lead.token)[order])
         known = np.searchsorted(rank[order], ends)  # how many of the alive ones
         token = points(running[np.maximum(known - 1, 0)], lead.token.exponent)
-        worst = ar.bottom(ar.add(lead.query.map(lambda a: a[:, None]), token))
-        largest = tables.running(descending).map(lambda a: a[self.queries[:, None], np.maximum(ends - 1, 0)])
+        worst = ar.bottom(ar.add(lead.query.at[:, None], token))
+        largest = tables.running(descending).at[self.queries[:, None], np.maximum(ends - 1, 0)]
         product = ar.where(worst.mid < 0, ar.mul(worst, largest), ar.rational(Fraction(0)))
         least, count = [], []
         for tokens in self.groups:
@@ -187,7 +187,7 @@ class Family:
 
     def _own(self, lead: Lead, tokens: np.ndarray) -> Ball:
         """Lower bounds of h at one token for each query."""
-        factor = self.tables.factor.map(lambda a: a[self.queries, tokens])
+        factor = self.tables.factor.at[self.queries, tokens]
         return self.ar.bottom(self.ar.mul(factor, lead.of(self.ar, np.searchsorted(self.alive, tokens))))
 
     def shown(self, kept: Kept) -> np.ndarray:
@@ -204,8 +204,8 @@ class Family:
         ar, form = self.ar, self.tables.form
         reserve(form.attended, kept.number.size)
         place = self.tables.place.map(lambda a: np.broadcast_to(a, (self.tables.vocab, form.attended))[self.queries].T)
-        terms = ar.bottom(ar.mul(place.map(lambda a: a[:, None, None]), kept.least))
-        terms, own = aligned(ar, terms, ar.bottom(ar.mul(place.map(lambda a: a[form.pin]), kept.own)))
+        terms = ar.bottom(ar.mul(place.at[:, None, None], kept.least))
+        terms, own = aligned(ar, terms, ar.bottom(ar.mul(place.at[form.pin], kept.own)))
         return terms.mid, own.mid
 
     def sums(

@@ -13,11 +13,11 @@ from mechverify.kernel.core import domain
 from mechverify.kernel.core.architectures import ARCHITECTURES
 from mechverify.kernel.core.claim import read_weights, subject
 from mechverify.kernel.core.counts import CountingClaim, read_counted
-from mechverify.kernel.core.document import add_expression, captured
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.core.mechanism import add_expression
 from mechverify.kernel.core.meter import Meter
 from mechverify.kernel.core.semantics import SEMANTICS, Real
 
@@ -75,4 +75,6 @@ def _model(graph: Graph, weights: dict[str, np.ndarray], entry: Reader) -> dict[
     if architecture in ARCHITECTURES:
         return ARCHITECTURES[architecture](graph, weights)
     entry["semantics"].one_of(["real"])
+    from mechverify.kernel.core.document import captured  # only where a claim lists its graph
+
     return captured(graph, weights, entry["graph"], [])

@@ -3,8 +3,8 @@
 A ball stands for every real within `rad` of `mid`, both times 2^exponent, elementwise. Each operation takes
 balls and returns a ball that holds the exact result for every choice of reals in its operands. The formulas
 below are those of exact arithmetic; what a kind of number loses by rounding, it adds in `_ball` and `slop`.
-Only elementwise + - * / and sqrt of float64 are trusted to round to nearest (axiom `ieee754`): sums are added up here,
-term by term, so every machine gets the same bits.
+Elementwise + - * / and sqrt of float64 are trusted to round to nearest (axiom `ieee754`). Sums are added up here, term
+by term, or are exact whatever their order (core/products.py): so every machine gets the same bits.
 
 Lemma C1 (docs/soundness/core.md).
 """
@@ -36,6 +36,11 @@ class Ball(NamedTuple):
         mid, rad = np.broadcast_arrays(self.mid, self.rad)
         return Ball(move(mid), move(rad), self.exponent)
 
+    @property
+    def at(self) -> "Entries":
+        """`x.at[index]`: those entries."""
+        return Entries(self)
+
     def __neg__(self) -> "Ball":
         return Ball(np.asarray(-self.mid, self.mid.dtype), self.rad, self.exponent)
 
@@ -47,6 +52,16 @@ class Ball(NamedTuple):
     def size(self) -> "Ball":
         """|mid| + rad as a ball of radius zero (in float64: up to a rounding that `widen` covers)."""
         return Ball(np.asarray(np.abs(self.mid) + self.rad, self.mid.dtype), self.rad, self.exponent).point
+
+
+class Entries:
+    """Of a ball, by numpy's indices."""
+
+    def __init__(self, ball: Ball):
+        self._ball = ball
+
+    def __getitem__(self, index: Any) -> Ball:
+        return self._ball.map(lambda a: a[index])
 
 
 class Arithmetic(Meter):
@@ -196,10 +211,10 @@ class Arithmetic(Meter):
         rest = None
         while (n := x.mid.shape[-1]) > 1:
             if n % 2:
-                last = x.map(lambda a: a[..., -1:])
+                last = x.at[..., -1:]
                 rest = last if rest is None else self.add(rest, last)
             x = self.add(*_halves(x))
-        return (x if rest is None else self.add(x, rest)).map(lambda a: a[..., 0])
+        return (x if rest is None else self.add(x, rest)).at[..., 0]
 
     def scatter(self, x: Ball, entries: np.ndarray, size: int) -> Ball:
         """[.., n] to [.., size]: entry i is added to entry entries[i]; the others are zero."""
@@ -256,7 +271,7 @@ def aligned(ar: Arithmetic, *balls: Ball) -> list[Ball]:
 def _halves(x: Ball) -> tuple[Ball, Ball]:
     """Of the last axis, but for an odd entry at its end."""
     half = x.mid.shape[-1] // 2
-    return x.map(lambda a: a[..., :half]), x.map(lambda a: a[..., half : 2 * half])
+    return x.at[..., :half], x.at[..., half : 2 * half]
 
 
 def _parts(shape: tuple[int, ...]) -> list[tuple[slice, ...]]:

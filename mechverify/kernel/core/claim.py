@@ -18,7 +18,7 @@ import numpy as np
 from mechverify.kernel.core import container
 from mechverify.kernel.core.arithmetic import Arithmetic
 from mechverify.kernel.core.domain import Domain
-from mechverify.kernel.core.errors import Rejected, Unsupported
+from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.semantics import Real, semantics
@@ -68,12 +68,6 @@ class Claim(ABC):
     def guarded(self) -> bool:
         """It counts in a guarded domain."""
         return False
-
-    def need_known(self, rule: str) -> None:
-        """For rules whose reading of a graph holds for the kernel's own architectures alone."""
-        if self.captured:
-            raise Unsupported(f"rule {rule} is for the kernel's own architectures: a captured graph may read tokens "
-                              "in ways that it doesn't know")  # fmt: skip
 
     @property
     def names(self) -> list[str]:

@@ -87,7 +87,6 @@ def read_json(data: bytes) -> Any:
 
 # What TransformerLens state dicts carry beside parameters: the causal mask, and what a masked score becomes.
 _BUFFERS = re.compile(r"blocks\.[0-9]+\.attn\.(mask|IGNORE)")
-MASKED = -10_000  # masked scores are minus infinity to the kernel; a file that has them above this means something else
 
 # Every value of these types is a float64, exactly.
 _DTYPES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
@@ -96,30 +95,6 @@ _DTYPES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
     "F16": ("<f2", lambda a: a),
     "BF16": ("<u2", lambda a: (a.astype(np.uint32) << 16).view(np.float32)),
 }
-
-
-def _known_buffer(name: str, dtype: str, shape: list[int], data: bytes) -> None:
-    """Raises ValueError unless the buffer says what the architectures do: causal attention."""
-    code, convert = {"BOOL": ("u1", np.asarray), "U8": ("u1", np.asarray), **_DTYPES}.get(dtype, ("u1", np.asarray))
-    if prod(shape) * np.dtype(code).itemsize != len(data):
-        raise ValueError(f"tensor {name!r}: type {dtype!r} and shape {shape} don't fill its {len(data)} bytes")
-    values = convert(np.frombuffer(data, code))
-    if name.endswith("IGNORE"):
-        if not (values <= MASKED).all():
-            raise ValueError(f"{name!r} leaves masked scores a weight: the architecture gives them none")
-        return
-    n = shape[-1] if shape else 0
-    if prod(shape) != n * n or not n:
-        raise ValueError(f"{name!r} has shape {shape}: the causal mask is square")
-    mask = values.reshape(n, n)
-    wrong = mask != np.tri(n, dtype=bool)
-    if wrong.any():
-        query, key = np.argwhere(wrong)[0]
-        sees = "sees" if mask[query, key] else "doesn't see"
-        raise ValueError(
-            f"{name!r} is no causal mask (position {query} {sees} position {key}: a local window?), and the "
-            "architecture's attention is causal: load it by mechverify.graph.adapters, and capture that"
-        )
 
 
 def _entry(name: str, entry: Any, size: int) -> tuple[str, list[int], int, int]:
@@ -167,7 +142,9 @@ def read_weights(data: bytes) -> dict[str, np.ndarray]:
         dtype, shape, begin, end = _entry(name, entry, len(body))
         spans.append((begin, end))
         if _BUFFERS.fullmatch(name):
-            _known_buffer(name, dtype, shape, body[begin:end])
+            from mechverify.kernel.core.buffers import need_causal  # only where a file has some
+
+            need_causal(name, _DTYPES, dtype, shape, body[begin:end])
         else:
             tensors[name] = _tensor(name, dtype, shape, body[begin:end])
     spans.sort()

@@ -27,6 +27,8 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.semantics import Real
 
+TOGETHER = 2**3  # inputs of an exact evaluation, whose numbers are long
+
 
 class Counts(NamedTuple):
     """The number of right inputs in a part of the domain lies between these exact integers."""
@@ -152,19 +154,20 @@ def decide(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(right), np.concatenate(wrong)
 
 
-def surely_wrong(job: Job, inputs: np.ndarray) -> np.ndarray:
-    """As `decide` says; one by one in exact arithmetic where float64 leaves it open. Booleans [inputs]."""
+def settle(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `decide` says; in exact arithmetic where float64 leaves it open, or overflows."""
     try:
-        wrong = decide(job, inputs)[1]
+        right, wrong = decide(job, inputs)
     except OverLimit:
         raise
     except Rejected:  # an overflow, of any of them
-        wrong = np.zeros(len(inputs), bool)
+        right, wrong = np.zeros((2, len(inputs)), bool)
     if not job.ar.is_exact:
-        for i in np.flatnonzero(~wrong):
-            one = inputs[i : i + 1]
-            wrong[i] = job.exactly(lambda model, one=one: job.claim.judge(one, model)[1][0])
-    return wrong
+        still_open = np.flatnonzero(~(right | wrong))
+        for start in range(0, len(still_open), TOGETHER):
+            some = still_open[start : start + TOGETHER]
+            right[some], wrong[some] = job.exactly(lambda model, some=some: job.claim.judge(inputs[some], model))
+    return right, wrong
 
 
 def read_counted(entry: Reader, inputs: Domain, graph: Graph) -> dict[str, Any]:

@@ -1,29 +1,13 @@
-"""Graphs as a certificate lists them: rows [operation, [operands], attribute] that refer back to earlier ones."""
+"""A captured graph as a certificate lists it: rows [operation, [operands], attribute] that refer to earlier ones."""
 
 import numpy as np
 
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
-from mechverify.kernel.core.operations import INTEGERS, LISTED
+from mechverify.kernel.core.operations import LISTED, row_of
 
 FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")  # that a module may have been given in
-
-
-def add_expression(graph: Graph, entry: Reader) -> int:
-    """Add a mechanism, written as a list of nodes that refer back to earlier ones, and return its root.
-
-    Each node is [op, [operands], attribute]; operands are indices into the same list.
-    """
-    ids: list[int] = []
-    for row in entry.items(2**16, 1):
-        op, operands, attribute = row.items(3, 3)
-        name = op.one_of(INTEGERS)
-        args = operands.integers(2**12)
-        if not all(0 <= a < len(ids) for a in args):
-            raise Rejected(f"an operand of {name!r} doesn't refer to an earlier node")
-        ids.append(graph.add(name, *(ids[a] for a in args), attr=LISTED[name].read(attribute)))
-    return ids[-1]
 
 
 def captured(graph: Graph, weights: dict[str, np.ndarray], entry: Reader, shapes: list) -> dict[str, int]:
@@ -34,7 +18,7 @@ def captured(graph: Graph, weights: dict[str, np.ndarray], entry: Reader, shapes
         op, operands, attribute = row.items(3, 3)
         name = op.one_of(LISTED)
         args = operands.integers(2**12)
-        attr = LISTED[name].read(attribute)
+        attr = row_of(name).attribute.read(attribute)
         if not all(0 <= a < len(ids) for a in args):
             raise Rejected(f"an operand of {name!r} doesn't refer to an earlier node")
         if name == "weight" and (attr[0] not in weights or not _fits(attr[1], weights[attr[0]].shape)):

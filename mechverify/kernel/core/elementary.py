@@ -99,7 +99,7 @@ def erf(ar: Arithmetic, x: Ball) -> Ball:
     ends = [ar.units(float(end), x.exponent) for end in BANDS[:-1]]
     band = np.sum([np.abs(flat.mid) > end for end in ends], 0)  # whichever it is: `_clamped` moves what is beyond
     places = [some for i in range(len(BANDS)) for some in _blocks(np.flatnonzero(band == i))]
-    parts = [_erf_up_to(ar, flat.map(lambda a, some=some: a[some]), BANDS[band[some[0]]]) for some in places]
+    parts = [_erf_up_to(ar, flat.at[some], BANDS[band[some[0]]]) for some in places]
     value = _in_order(aligned(ar, *parts), places) if parts else flat
     value = value.map(lambda a: a.reshape(np.shape(x.mid)))
     beyond = np.abs(x.mid) > ar.units(6.5, x.exponent)
@@ -146,11 +146,3 @@ def log(ar: Arithmetic, x: Ball) -> Ball:
     value = ar.add(power, ar.add(atanh, atanh))
     slope = ar.div(rad, ar.sub(x.point, rad))
     return ar.widen(value, 1.0, of=slope)
-
-
-def reciprocal(ar: Arithmetic, x: Ball) -> Ball:
-    return ar.div(ar.rational(ONE), x)
-
-
-def sqrt(ar: Arithmetic, x: Ball) -> Ball:
-    return ar.sqrt(x)

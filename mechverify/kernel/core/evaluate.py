@@ -47,6 +47,13 @@ class Evaluation:
                 self._values[n] = self._compute(self.graph.nodes[n], args)
         return self._values[node]
 
+    def of(self, tokens: np.ndarray) -> "Evaluation":
+        """On other tokens, as many axes, what depends on none being computed already."""
+        other = Evaluation(self.graph, self.weights, self.model, tokens)
+        varying = {*self.graph.varying([*self._values])}
+        other._values = {n: value for n, value in self._values.items() if n not in varying}
+        return other
+
     def align(self, x: Ball, rank: int) -> Ball:
         """Axes of size one between batch and shape, so that operands of that rank broadcast on the right."""
         missing = rank + self.batch - x.mid.ndim
@@ -69,6 +76,5 @@ class Evaluation:
 
 def batch_size(graph: Graph, roots: list[int]) -> int:
     """How many inputs can be evaluated at a time in bounded memory."""
-    nodes = [graph.nodes[n] for n in graph.ancestors(roots)]
-    numbers = sum(math.prod(n.shape) for n in nodes if n.op not in ("weight", "constant"))  # these are there once
+    numbers = sum(math.prod(graph.nodes[n].shape) for n in graph.varying(roots))  # others are there once
     return max(1, min(2**12, ROOM // max(1, numbers)))

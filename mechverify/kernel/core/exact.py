@@ -1,6 +1,7 @@
 """Exact arithmetic for audits: Python integers times a power of two that an array shares.
 
-Sums and products never round; quotients, roots and series are enclosed to `precision` bits or better. No
+Sums and products of exact numbers don't round below `longest` bits; quotients, roots and series are enclosed to
+`precision` bits or better, and balls that have a radius are cut to twice as many when they grow beyond `long`. No
 floating-point operation decides anything, so a check doesn't rest on the axiom `ieee754`.
 
 Lemma C1 (docs/soundness/core.md).
@@ -15,18 +16,20 @@ from mechverify.kernel.core.arithmetic import HIGHEST, LOWEST, Arithmetic, Array
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.float64 import finite
 
+FARTHEST = 2**16  # bits that two numbers which are added may be apart
 _bits, _root = (np.frompyfunc(f, 1, 1) for f in (int.bit_length, isqrt))
 
 
 class Exact(Arithmetic):
     is_exact = True
-    dtype, precision, longest, chunk, infinity = object, 128, 2**13, 2**18, 1 << 5_000
+    dtype, precision, chunk, infinity = object, 128, 2**18, 1 << 5_000
+    long, longest = 2**10, 2**13  # bits of a number: of balls that have a radius, and of those that have none
 
     def _ball(self, mid: np.ndarray, rad: np.ndarray, exponent: int, terms: int = 1) -> Ball:
-        if (bits := max(_longest(mid), _longest(rad))) > self.longest:  # memory is reserved by the number of entries
-            raise Rejected(f"exact numbers of {bits} bits (limit {self.longest}): check in float64")
+        bits = max(_longest(mid), _longest(rad))
         self.spend(np.size(mid), 1, 10 + bits // 64)
-        return Ball(np.asarray(mid, object), np.asarray(rad, object), exponent)
+        ball = Ball(np.asarray(mid, object), np.asarray(rad, object), exponent)
+        return ball if bits <= (self.long if np.any(ball.rad) else self.longest) else self.trim(ball)
 
     def slop(self, rad: np.ndarray, size: np.ndarray, n: int) -> np.ndarray:
         return rad
@@ -115,9 +118,7 @@ class Exact(Arithmetic):
 
     def trim(self, x: Ball) -> Ball:
         shift = max(_longest(x.mid), _longest(x.rad) + self.precision) - 2 * self.precision
-        if shift <= 0:
-            return x
-        return Ball(np.asarray(x.mid >> shift, object), np.asarray((x.rad >> shift) + 2, object), x.exponent + shift)
+        return x if shift <= 0 else _at(x, x.exponent + shift)
 
     def lower(self, x: Ball) -> np.ndarray:
         return np.asarray(x.mid - x.rad, object)
@@ -150,9 +151,16 @@ def _exactly(mid: np.ndarray, exponent: int) -> Ball:
 
 
 def _at(x: Ball, exponent: int) -> Ball:
-    """The same ball; `exponent` is at most its own."""
-    up = x.exponent - exponent
-    return Ball(np.asarray(x.mid << up, object), np.asarray(x.rad << up, object), exponent)
+    """The same ball; where `exponent` exceeds its own, one that holds it: the radius is rounded up, and grows by a unit
+    where the centre loses digits."""
+    down = exponent - x.exponent
+    if -down > FARTHEST:  # memory is reserved by the number of entries
+        raise Rejected(f"exact numbers of more than {FARTHEST} bits: check in float64")
+    if down <= 0:
+        return Ball(np.asarray(x.mid << -down, object), np.asarray(x.rad << -down, object), exponent)
+    mid = x.mid >> down
+    lost = np.asarray(np.not_equal(mid << down, x.mid), bool).astype(object)
+    return Ball(np.asarray(mid, object), np.asarray(lost * 1 - (-x.rad >> down), object), exponent)
 
 
 def _longest(a: np.ndarray) -> int:

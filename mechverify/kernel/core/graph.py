@@ -1,7 +1,7 @@
 """The expression graph of a claim: what the model computes and what the mechanism says.
 
 One list of nodes in topological order, hash-consed. Three kinds of value: `real` tensors (the model), `ids`
-(tokens), and `int` scalars (the mechanism). What an operation is, operations.py says. Shapes have no batch axis.
+(tokens), and `int` scalars (the mechanism). What an operation is, operations/ says. Shapes have no batch axis.
 
 Lemma C3 (docs/soundness/core.md).
 """
@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from mechverify.kernel.core import integers
 from mechverify.kernel.core.meter import Meter
-from mechverify.kernel.core.operations import Node, Slice, View, entries, need, row_of
+from mechverify.kernel.core.operations import Node, Slice, Span, need, row_of
+from mechverify.kernel.core.operations.constants import Fixed
+from mechverify.kernel.core.operations.views import View, entries
 
 __all__ = ["MOST", "Graph", "Node", "entries"]
 
@@ -49,7 +50,7 @@ class Graph:
         return np.asarray(self.values, np.int64)
 
     @cached_property
-    def span(self) -> integers.Span:
+    def span(self) -> Span:
         """Least and greatest of `values`."""
         return min(self.values), max(self.values)
 
@@ -77,6 +78,16 @@ class Graph:
                 stack.extend(self.nodes[node].args)
         self.meter.step(len(wanted), 1, 100)
         return sorted(wanted)
+
+    def varying(self, roots: list[int]) -> list[int]:
+        """Those of `ancestors` that may differ from input to input."""
+        found: dict[int, None] = {}
+        for n in self.ancestors(roots):
+            node = self.nodes[n]
+            reading = not node.args and not isinstance(row_of(node.op), Fixed)
+            if reading or any(a in found for a in node.args):
+                found[n] = None
+        return [*found]
 
     def select(self, node: int, axis: int, index: int) -> int:
         """The slice of `node` at `index` along `axis`, pushed down to the tokens: only what the slice needs is
@@ -111,3 +122,14 @@ class Graph:
             return node
         _, (operand,), attr = row.narrowed(self, n.args[0], n.attr)
         return self.add("view", self.select(*operand) if type(operand) is tuple else operand, attr=attr)
+
+    def slim(self, roots: list[int]) -> dict[int, int]:
+        """For `roots` and all that they depend on, nodes of equal values, in which views of one slice of a value
+        compute that slice alone."""
+        new: dict[int, int] = {}
+        for n in self.ancestors(roots):
+            node = self.nodes[n]
+            new[n] = self.add(node.op, *(new[a] for a in node.args), attr=node.attr)
+            while (slimmer := self.narrowed(new[n])) != new[n]:  # one axis after another
+                new[n] = slimmer
+        return new

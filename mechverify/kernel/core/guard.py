@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from mechverify.kernel.core.document import add_expression
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Unsupported
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.integers import apply
+from mechverify.kernel.core.mechanism import add_expression
 from mechverify.kernel.core.meter import ROOM, Meter, reserve
 
 BLOCK = 2**13  # inputs that are listed at a time

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.operations import Span
 
 LIMIT = 2**62
 LONGEST = 2**16  # a table's entries
-Span = tuple[int, int]
 
 
 class Operation(NamedTuple):

@@ -16,7 +16,6 @@ from mechverify.kernel.core.claim import Claim, Evidence, Job, Theorem, count_en
 from mechverify.kernel.core.document import captured
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
-from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import float_above, float_below
 from mechverify.kernel.core.graph import Graph
@@ -184,6 +183,8 @@ def enclose(job: Job, tokens: np.ndarray, points: np.ndarray) -> tuple[Range, np
 def enclosed(job: Job, tokens: np.ndarray, points: np.ndarray, model: Real) -> tuple[Range, np.ndarray, np.ndarray]:
     """The output's bounds, floats or Fractions [inputs, entries]; where one entry surely breaks its threshold; and
     where that is decided, one way or the other."""
+    from mechverify.kernel.core.evaluate import Evaluation  # only where a theorem needs it
+
     claim, ar = job.claim, model.ar
     inputs, start = [], 0
     for shape in claim.shapes:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball
-from mechverify.kernel.core.series import exp_parts, relative_exponentials
 
 if TYPE_CHECKING:
     from mechverify.kernel.core.functions import Function
@@ -66,6 +65,8 @@ class Real:
 
     def softmax(self, scores: Ball, kept: np.ndarray) -> Ball:
         """Softmax over the last axis; exactly zero where not kept."""
+        from mechverify.kernel.core.series import exp_parts, relative_exponentials  # only where a model has one
+
         ar = self.ar
         blank = self.ar.whole(np.zeros(1, np.int64))
         scores = self.scores(ar.where(kept, scores, blank), (-1,))
@@ -73,7 +74,7 @@ class Real:
         factors = ar.where(kept, factors, blank)
         ones = ar.whole(np.ones(factors.mid.shape[-1], np.int64))
         total = ar.contract("i,i->", factors, ones)
-        result = ar.div(factors, total.map(lambda a: a[..., None]))
+        result = ar.div(factors, total.at[..., None])
         result = self.probabilities(result, kept.shape[-1])
         return ar.where(kept, result, blank)
 

@@ -1,5 +1,5 @@
-"""How numbers and a file's own texts are written: a number as itself or visibly rounded towards the weaker statement,
-and a text so that it is one line of ASCII and can't pass for anything but a name."""
+"""How numbers and a file's own names are written: a number as itself or visibly rounded towards the weaker statement,
+and a name so that it can't pass for anything else. Nothing here decides."""
 
 import json
 import re
@@ -8,11 +8,12 @@ from decimal import ROUND_CEILING, Context
 from fractions import Fraction
 from hashlib import sha256
 
+from mechverify.kernel.core.texts import NAME
+
 DIGITS = 60  # characters of a number written as a decimal
 SIGNIFICANT = 7  # digits of one that is rounded
 LONG = 400  # characters of a list; of a longer one the first entries, and a hash of all
 FIRST = 8  # entries that are shown of a list that is too long
-NAME = 200  # characters
 
 PRINTED = re.compile(r"[A-Za-z0-9_]+([.@-][A-Za-z0-9_]+)*")
 READS_AS_MORE = re.compile(r"(x|t|n|input|node|site)[0-9]*")  # tokens, shared parts, nodes, real inputs
@@ -111,12 +112,6 @@ def runs(entries: Sequence[str]) -> list[str]:
     return [text if times == 1 else f"{text}^{times}" for text, times in found]
 
 
-def printable(text: str, most: int = 2_000) -> str:
-    """Any text as one line of printable ASCII: every other character is escaped, and the end is cut."""
-    text = text if len(text) <= most else f"{text[:most]}..."
-    return "".join(c if " " <= c <= "~" else ascii(c)[1:-1] for c in text)
-
-
 def quoted(text: str) -> str:
     """A text of the file between quotes, which nothing in it can close; in ASCII."""
     return json.dumps(text).replace("\x7f", "\\u007f")
@@ -131,8 +126,3 @@ def name(text: str, vocabulary: frozenset[str]) -> str | None:
     if READS_AS_MORE.fullmatch(first) or text in vocabulary:
         return None
     return f"'{text}'" if text[0].isdigit() or "-" in text else text
-
-
-def names_a_value(text: str) -> bool:
-    """What a name may be at all, from version 4 of the format on: printable and short."""
-    return 0 < len(text) <= NAME and text.isprintable()

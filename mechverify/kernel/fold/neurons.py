@@ -14,7 +14,8 @@ import numpy as np
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball, aligned, points
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.counting.automaton import Automaton
-from mechverify.kernel.counting.recursion import smallest_by_class
+from mechverify.kernel.counting.smallest import smallest_by_class
+from mechverify.kernel.fold.factors import Factors
 from mechverify.kernel.fold.ratio import Neurons
 
 
@@ -24,16 +25,6 @@ class Reach(NamedTuple):
 
     low: Ball
     high: Ball
-
-
-class Factors(NamedTuple):
-    """Raw numbers `low` and `high` [queries, vocab, attended], times 2^exponent: bounds of 2^-c e^s, c depending on the
-    query token; zero where not `alive` (no input has that token there)."""
-
-    low: np.ndarray
-    high: np.ndarray
-    exponent: int
-    alive: np.ndarray
 
 
 class _Cells:
@@ -72,7 +63,7 @@ def reach(
     below, above = [], []
     for j in range(count):
         ar.spend(0, 500)
-        low, high = _bounds(cells, z.map(lambda a, j=j: a[..., j]), trials)
+        low, high = _bounds(cells, z.at[..., j], trials)
         below.append(low)
         above.append(high)
     return Reach(_by_query(cells, below, vocab), -_by_query(cells, above, vocab))
@@ -80,7 +71,7 @@ def reach(
 
 def _read(ar: Arithmetic, neurons: Neurons, queries: np.ndarray) -> Ball:
     """base + u of each query and attended token: z is a mean of these. [queries, vocab, attended, neurons]"""
-    z = ar.add(neurons.base.map(lambda a: a[:, :, None]), neurons.value)
+    z = ar.add(neurons.base.at[:, :, None], neurons.value)
     return z.map(lambda a: a[queries] if len(a) > 1 else np.repeat(a, len(queries), 0))
 
 
@@ -92,7 +83,7 @@ def _bounds(cells: _Cells, read: Ball, trials: int) -> tuple[Ball, Ball]:
     first, last = ar.approximate(least)[:, None], -ar.approximate(greatest)[:, None]
     steps = (np.arange(trials) + 0.5) / trials
     at = ar.exact(first + (last - first) * steps)
-    away = ar.sub(read.map(lambda a: a[..., None]), at.map(lambda a: a[:, None, None]))
+    away = ar.sub(read.at[..., None], at.at[:, None, None])
     low = _by_trials(cells, least, at, ar.lower(away), away.exponent)
     high = _by_trials(cells, greatest, -at, -ar.upper(away), away.exponent)
     return low, high
@@ -168,9 +159,9 @@ def replaced(ar: Arithmetic, neurons: Neurons, low: Ball, high: Ball, right: int
     _, vocab, attended, count = neurons.value.mid.shape
     outputs = neurons.coefficient.mid.shape[-1]
     reserve(len(low.mid), max(vocab * attended, count), outputs)
-    c = neurons.coefficient.map(lambda a: a[:, 0])
-    c = ar.sub(c.map(lambda a: a[..., right, None]), c)
-    lines = _lines(ar, low.map(lambda a: a[..., None]), high.map(lambda a: a[..., None]))
+    c = neurons.coefficient.at[:, 0]
+    c = ar.sub(c.at[..., right, None], c)
+    lines = _lines(ar, low.at[..., None], high.at[..., None])
     zero = ar.whole(np.zeros((1, 1, 1), np.int64))
     beneath = (c.mid >= 0) != upper
     slope = ar.where(beneath, lines.steep, lines.chord)
@@ -180,5 +171,5 @@ def replaced(ar: Arithmetic, neurons: Neurons, low: Ball, high: Ball, right: int
     spread = ar.contract("mo,m->o", blur, _relu(ar, high))  # of the coefficients' radii
     base = ar.contract("mo,mo->o", c.point, constant)
     base = ar.add(base, spread if upper else -spread)
-    base = ar.add(base, ar.contract("m,mo->o", neurons.base.map(lambda a: a[:, 0]), factor))
+    base = ar.add(base, ar.contract("m,mo->o", neurons.base.at[:, 0], factor))
     return base, ar.contract("vpm,mo->vpo", neurons.value, factor)

@@ -13,6 +13,8 @@ This is what papers derive by hand for a one-layer model (EQKE, EVOU, EU).
 Lemma F1 (docs/soundness/fold.md).
 """
 
+import math
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -21,10 +23,12 @@ import numpy as np
 from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.evaluate import Evaluation
-from mechverify.kernel.core.graph import Graph, Node
+from mechverify.kernel.core.graph import Graph, Node, entries
 from mechverify.kernel.core.meter import reserve
-from mechverify.kernel.core.operations import kept, products
+from mechverify.kernel.core.operations.contraction import products
+from mechverify.kernel.core.operations.softmax import kept
 from mechverify.kernel.core.semantics import Real
+from mechverify.kernel.fold.owners import NONE, Owners, is_query, owners
 
 
 class RatioForm(NamedTuple):
@@ -51,19 +55,33 @@ class Neurons(NamedTuple):
 
 
 class _Table(NamedTuple):
-    """A value that is read off a table; `axis` is the one whose i-th slice depends on token i (None: no axis)."""
+    """A value that is read off a table; `owners` as in owners.py."""
 
     value: Ball
-    axis: int | None
+    owners: Owners
+
+
+class _Pattern(NamedTuple):
+    """Entries of one row of attention: `at`, integers of the node's shape, which entry of softmax `node` each is."""
+
+    node: int
+    at: np.ndarray
 
 
 class _Mixture(NamedTuple):
-    """A value as in RatioForm; `neurons` are the coefficients there."""
+    """A value as in RatioForm, `attention` being its softmax's number; `neurons` are the coefficients there."""
 
+    attention: int
     base: Ball
-    score: Ball
     value: Ball
     neurons: Ball | None
+
+
+class _Scores(NamedTuple):
+    """Of a row of attention: `order` are its entries, that of position i the i-th."""
+
+    order: np.ndarray
+    score: Ball
 
 
 def ratio_form(graph: Graph, weights: dict[str, np.ndarray], model: Real, output: int) -> RatioForm:
@@ -73,123 +91,223 @@ def ratio_form(graph: Graph, weights: dict[str, np.ndarray], model: Real, output
     evaluation that `model` speaks of, the output has the form above for reals within the balls.
     Complexity: one evaluation of the graph on vocab^2 inputs, row by row.
     """
-    order, nodes = graph.ancestors([output]), graph.nodes
-    if any(nodes[n].kind == "ids" and nodes[n].op == "view" for n in order):
-        raise Unsupported("rule fold reads tokens in their own order")
-    pinned = {nodes[n].attr[1] for n in order if nodes[n].op == "select" and nodes[n].kind == "ids"}
+    nodes = [(n, graph.nodes[n]) for n in graph.ancestors([output])]
+    pinned = {node.attr[1] for _, node in nodes if is_query(graph, node)}
     if len(pinned) != 1:
         raise Unsupported(f"the output reads {len(pinned)} tokens by themselves; rule fold needs one (a query)")
-    vocab = np.arange(len(graph.values))
-    free = np.broadcast_to(vocab[None, :, None], (1, len(vocab), graph.length))
-    tables = Evaluation(graph, weights, model, free, lambda _: vocab[:, None])
-    found: dict[int, Any] = {}
-    neurons: Neurons | None = None
-    for n in order:
-        node = nodes[n]
-        args = [found[a] for a in node.args]
-        patterns = [nodes[a] for a in node.args if nodes[a].op == "softmax"]
-        if patterns and (node.op != "einsum" or patterns != [nodes[node.args[0]]] or type(args[1]) is not _Table):
-            raise Unsupported("an attention pattern is used for something else than attending")
-        if patterns:
-            found[n] = _attend(tables, node, patterns[0], found[patterns[0].args[0]], args[1])
-        elif node.op == "relu" and type(args[0]) is _Mixture:
-            if neurons is not None:
-                raise Unsupported("rule fold needs one layer of neurons")
-            neurons, found[n] = _neurons(tables.model, node, args[0])
-        elif any(type(a) is _Mixture for a in args):
-            found[n] = _linear(tables, node, args)
-        elif node.kind == "ids":
-            found[n] = _Table(tables[n], 0 if node.op == "tokens" else None)  # a pinned token has an axis of its own
-        else:
-            found[n] = None if node.op == "softmax" else _Table(tables[n], _axis(graph, node, [a.axis for a in args]))
-    result = found[output]
+    analysis, found = _Analysis(graph, weights, model), {}
+    for n, node in nodes:
+        found[n] = analysis.read(n, node, [found[a] for a in node.args])
+    result, pin = found[output], pinned.pop()
     if type(result) is not _Mixture:
         raise Unsupported("the output doesn't go through attention")
-    base, score, value, coefficient = result
+    score, neurons = analysis.scores[result.attention].score, analysis.neurons
+    if pin >= score.mid.shape[-1]:
+        raise Unsupported("attention leaves out the query's own position")
     read = None
-    if coefficient is not None:
+    if result.neurons is not None:
         assert neurons is not None  # whose coefficient it is
-        read = neurons._replace(coefficient=coefficient)
-    return RatioForm(pinned.pop(), score.mid.shape[-1], base, score, value, read)
+        read = neurons._replace(coefficient=result.neurons)
+    return RatioForm(pin, score.mid.shape[-1], result.base, score, result.value, read)
 
 
-def _axis(graph: Graph, node: Node, axes: list) -> int | None:
-    """The axis along which the result depends on each position's token, given those of the operands."""
-    if all(axis is None for axis in axes):
-        return None
-    shapes = [graph.nodes[a].shape for a in node.args]
-    match node.op:
-        case "gather":
-            return axes[1]
-        case "over_root":
-            return axes[0]
-        case "select" if axes[0] != node.attr[0]:
-            return axes[0] - (axes[0] > node.attr[0])
-        case "add":
-            places = {axis + len(node.shape) - len(s) for axis, s in zip(axes, shapes, strict=True) if axis is not None}
-            if len(places) == 1 and all(a is None or s[a] == graph.length for a, s in zip(axes, shapes, strict=True)):
-                return places.pop()
-        case "einsum":
-            *terms, result = node.attr.replace("->", ",").split(",")
-            letters = {term[axis] for term, axis in zip(terms, axes, strict=True) if axis is not None}
-            if len(letters) == 1 and letters <= set(result):
-                return result.index(letters.pop())
-    raise Unsupported(f"the result of {node.op!r} mixes the tokens of several positions before attention does")
+class _Analysis:
+    """`scores` of the rows of attention, by the softmax's number; `neurons`, once they are met, with the identity as
+    coefficients."""
+
+    def __init__(self, graph: Graph, weights: dict[str, np.ndarray], model: Real):
+        self.graph, self.model, self.vocab = graph, model, len(graph.values)
+        ids = np.arange(self.vocab)
+        free = np.broadcast_to(ids[None, :, None], (1, self.vocab, graph.length))
+        self.tables = Evaluation(graph, weights, model, free, lambda _: ids[:, None])
+        self.rows: dict[int, _Table] = {}  # the scores of each row of attention
+        self.scores: dict[int, _Scores] = {}
+        self.neurons: Neurons | None = None
+
+    def read(self, n: int, node: Node, args: list[Any]) -> Any:
+        kinds = {type(a) for a in args}
+        if node.op == "softmax" and kinds == {_Table} and math.prod(node.shape[:-1]) == 1:
+            self.rows[n] = args[0]
+            return _Pattern(n, np.arange(node.shape[-1]).reshape(node.shape))
+        if _Pattern in kinds:
+            return self._of_pattern(node, args)
+        if node.op == "relu" and kinds == {_Mixture}:
+            return self._neurons(node, args[0])
+        if _Mixture in kinds:
+            return self._linear(node, args)
+        self.model.ar.step(math.prod(node.shape), 1, 1)
+        return _Table(self.tables[n], owners(self.graph, node, [a.owners for a in args]))
+
+    def _of_pattern(self, node: Node, args: list[Any]) -> Any:
+        if node.op == "view" or node.op == "select":
+            pattern = args[0]
+            at = pattern.at.ravel()[entries(node.attr)] if node.op == "view" else np.take(pattern.at, *node.attr[::-1])
+            return pattern._replace(at=at)
+        kinds, (first, second, result) = [type(a) for a in args], _terms(node)
+        if node.op == "einsum" and kinds == [_Pattern, _Table]:
+            return self._attend(node, args[0], args[1], first, second, result)
+        if node.op == "einsum" and kinds == [_Table, _Pattern]:
+            return self._attend(node, args[1], args[0], second, first, result)
+        raise Unsupported("an attention pattern is used for something else than attending")
+
+    def _attend(self, node: Node, pattern: _Pattern, values: _Table, first: str, second: str, result: str) -> _Mixture:
+        """pattern [.., i] times values over i: its ratio. All other letters of the pattern have one index."""
+        sizes = {c: size for c, size in zip(first, pattern.at.shape, strict=True) if c not in result}
+        term = max(sizes, key=lambda c: sizes[c], default="")
+        if pattern.at.size != sizes.get(term, 0):
+            raise Unsupported(f"attention applied as {node.attr!r} is not a sum over positions")
+        ones = [c for c in result if c not in second]  # letters of the pattern alone
+        letters = second + "".join(ones)
+        alone = [c for c in second if c not in result and c != term]  # summed, and of one index
+        order = [letters.index(c) for c in (term, *result, *alone)]
+
+        def placed(a: np.ndarray) -> np.ndarray:
+            """[.., term, *result]"""
+            lead = a.ndim - len(second)
+            a = a.reshape(*a.shape, *(1,) * len(ones)).transpose([*range(lead), *(lead + i for i in order)])
+            return a.reshape(*a.shape[: lead + 1 + len(result)])
+
+        at = pattern.at.ravel()
+        scores = self._scores(node, pattern.node, at, placed(values.owners).reshape(len(at), -1))
+        entry = np.argsort(at)[np.searchsorted(np.sort(at), scores.order)]  # of the term, by position
+        reserve(len(values.value.mid), self.vocab, len(entry), *node.shape)
+        value = self._wide(values.value.map(lambda a: placed(a)[:, :, entry]))
+        zero = self.model.ar.whole(np.zeros((1, 1, *node.shape), np.int64))
+        rows = self.graph.nodes[pattern.node].shape[-1]
+        return _Mixture(pattern.node, zero, self.model.attended(value, rows), None)
+
+    def _scores(self, node: Node, softmax: int, at: np.ndarray, values: Owners) -> _Scores:
+        """Which entry of the row reads which position, and the scores in that order. `at`: the row's entry of each term
+        of the sum; `values` [terms, entries] are the owners of what it is multiplied by."""
+        scores, row = self.rows[softmax], self.graph.nodes[softmax]
+        here = np.flatnonzero(np.broadcast_to(kept(row), row.shape).ravel())
+        if len({*at.tolist()}) != len(at) or not {*here.tolist()} <= {*at.tolist()}:
+            raise Unsupported(f"attention applied as {node.attr!r} is not a sum over all positions that it keeps")
+        owned = np.concatenate([scores.owners.reshape(-1, 1)[at], values], 1)
+        position = np.full(row.shape[-1], NONE)
+        position[at] = owned.max(1)
+        known = (owned == NONE) | (owned == owned.max(1, keepdims=True))
+        order = here[np.argsort(position[here])]
+        if not known[np.isin(at, here)].all() or not np.array_equal(position[order], np.arange(len(order))):
+            raise Unsupported("the attention's terms don't each depend on one token of their own, from the first on")
+        if softmax not in self.scores:
+            score = self._wide(scores.value.map(lambda a: a.reshape(*a.shape[:2], -1)[..., order]))
+            self.scores[softmax] = _Scores(order, self.model.scores(score, (1, 2)))
+        if not np.array_equal(self.scores[softmax].order, order):
+            raise Unsupported("one attention pattern reads values of different positions")
+        return self.scores[softmax]
+
+    def _wide(self, x: Ball) -> Ball:
+        """With the axis of the free token, which a constant lacks."""
+        return x.map(lambda a: np.broadcast_to(a, (a.shape[0], self.vocab, *a.shape[2:])))
+
+    def _linear(self, node: Node, args: list[Any]) -> _Mixture:
+        """A linear operation: of one mixture; of two, and of one and a table of the query's token alone. A rounding
+        error is a factor of the whole, so that each part may bear it."""
+        if any(type(a) is _Table and (a.owners != NONE).any() for a in args):
+            raise Unsupported(f"{node.op!r} joins the result of attention and a value that reads other tokens")
+        match node.op:
+            case "view":
+                at = entries(node.attr)
+                return self._each(args[0], lambda a, lead: a.reshape(*a.shape[:lead], -1)[..., at])
+            case "select":
+                axis, index = node.attr
+                return self._each(args[0], lambda a, lead: np.take(a, index, lead + axis))
+            case "add" | "sub":
+                return self._sum(node, args)
+            case "einsum" if [type(a) for a in args].count(_Mixture) == 1:
+                return self._product(node, args)
+            case "mul" if [type(a) for a in args].count(_Mixture) == 1:
+                return self._scaled(node, args)
+            case "over_root":
+                root = self.model.ar.sqrt(self.model.ar.rational(Fraction(node.attr)))
+                return self._real(node, args[0], lambda a, lead: self.model.ar.div(a, root))
+        raise Unsupported(f"{node.op!r} on the result of attention is not linear")
+
+    def _each(self, x: _Mixture, move: Callable[[np.ndarray, int], np.ndarray]) -> _Mixture:
+        """Entries moved, alike in all parts; `move` gets how many axes come before those of the value."""
+        return self._parts(x, lambda ball, lead: ball.map(lambda a: move(a, lead)))
+
+    def _parts(self, x: _Mixture, change: Callable[[Ball, int], Ball]) -> _Mixture:
+        neurons = None if x.neurons is None else change(x.neurons, 3)
+        return _Mixture(x.attention, change(x.base, 2), change(x.value, 3), neurons)
+
+    def _real(self, node: Node, x: _Mixture, change: Callable[[Ball, int], Ball]) -> _Mixture:
+        """What is exact over the reals."""
+        if type(self.model) is not Real:
+            raise Unsupported(f"{node.op!r} on the result of attention is for semantics real")
+        return self._parts(x, change)
+
+    def _spread(self, node: Node, x: _Mixture) -> _Mixture:
+        """Broadcast on the right."""
+        reserve(*x.value.mid.shape[:3], *node.shape)
+
+        def wide(a: np.ndarray, lead: int) -> np.ndarray:
+            missing = len(node.shape) + lead - a.ndim
+            a = a.reshape(*a.shape[:lead], *(1,) * missing, *a.shape[lead:])
+            return np.broadcast_to(a, (*a.shape[:lead], *node.shape))
+
+        return self._each(x, wide)
+
+    def _sum(self, node: Node, args: list[Any]) -> _Mixture:
+        model, (x, y) = self.model, args
+        sums = products(self.graph, node)
+        if node.op == "sub":
+            y = self._real(node, y, lambda a, lead: -a) if type(y) is _Mixture else y._replace(value=-y.value)
+            if type(model) is not Real:
+                raise Unsupported("'sub' on the result of attention is for semantics real")
+        if type(x) is not _Mixture:
+            x, y, sums = y, x, sums[::-1]
+        x = self._spread(node, x)
+        if type(y) is _Mixture:
+            y = self._spread(node, y)
+            if y.attention != x.attention:
+                raise Unsupported("two applications of attention are added")
+            base, value = (model.add(a, b, sums) for a, b in ((x.base, y.base), (x.value, y.value)))
+            return _Mixture(x.attention, base, value, _added(model, x.neurons, y.neurons, sums))
+        base = model.add(x.base, self.tables.align(y.value, len(node.shape)), sums)
+        value = _alone(model, x.value, sums[1])
+        return _Mixture(x.attention, base, value, _added(model, x.neurons, None, sums))
+
+    def _product(self, node: Node, args: list[Any]) -> _Mixture:
+        """A contraction with a factor that the query decides."""
+        first, second, result = _terms(node)
+        x, y = args
+        if type(x) is not _Mixture:
+            (x, y), (first, second) = (y, x), (second, first)
+        how, factor = f"{first},{second}->{result}", y.value
+        reserve(*x.value.mid.shape[:3], *node.shape)
+        wider = factor.map(lambda a: a[:, :, None])
+        return self._parts(x, lambda a, lead: self.model.contract(how, a, factor if lead == 2 else wider))
+
+    def _scaled(self, node: Node, args: list[Any]) -> _Mixture:
+        x, y = args if type(args[0]) is _Mixture else args[::-1]
+        factor = self.tables.align(y.value, len(node.shape))
+        wider = factor.map(lambda a: a[:, :, None])
+        ar = self.model.ar
+        return self._real(node, self._spread(node, x), lambda a, lead: ar.mul(a, factor if lead == 2 else wider))
+
+    def _neurons(self, node: Node, z: _Mixture) -> _Mixture:
+        """relu of mixtures. The neurons are scaled by a power of two so that their sum is at most one, as that of
+        attention's weights is: what a semantics says of the size of a value holds for their coefficients as well."""
+        if z.neurons is not None or self.neurons is not None:
+            raise Unsupported("rule fold needs one layer of neurons, read at one position")
+        ar, m = self.model.ar, math.prod(node.shape)
+        reserve(m, m)
+        z = self._each(z, lambda a, lead: a.reshape(*a.shape[:lead], m))
+        size = ar.add(z.base.map(lambda a: a[:, :, None]), z.value).size
+        shift = int(ar.mantissa(ar.add(size, ar.rational(Fraction(1))))[1].max()) + 1 + m.bit_length()
+        down = np.array(-shift)
+        eye = ar.exact(np.ldexp(np.eye(m), shift).reshape(1, 1, m, m))
+        self.neurons = Neurons(ar.scale(z.base, down), ar.scale(z.value, down), eye)
+        flat = _Mixture(z.attention, z.base.map(np.zeros_like), z.value.map(np.zeros_like), eye)
+        return self._each(flat, lambda a, lead: a.reshape(*a.shape[:lead], *node.shape))
 
 
-def _attend(tables: Evaluation, node: Node, pattern: Node, scores: _Table, values: _Table) -> _Mixture:
-    """pattern [.., i] times values over i, for one head: its ratio."""
-    first, second, result = node.attr.replace("->", ",").split(",")
-    if pattern.shape[:-1] != (1,) * (len(first) - 1):
-        raise Unsupported(f"rule fold needs one attention head read at one position; this pattern is {pattern.shape}")
-    term = first[-1]
-    if scores.axis not in (None, len(first) - 1) or term not in second or not set(result) <= set(second) - {term}:
-        raise Unsupported(f"attention applied as {node.attr!r} is not a sum over positions")
-    if values.axis not in (None, second.index(term)):
-        raise Unsupported("the attention's terms don't each depend on one token of their own")
-    model, vocab, positions = tables.model, len(tables.graph.values), np.flatnonzero(kept(pattern))
-    order = [0, 1, *(2 + second.index(c) for c in (term, *result))]
-    reserve(len(values.value.mid), vocab, len(positions), *node.shape)
-
-    def widened(a: np.ndarray) -> np.ndarray:  # to the token axis, which a constant lacks
-        return np.broadcast_to(a, (a.shape[0], vocab, *a.shape[2:]))
-
-    score = scores.value.map(lambda a: widened(a.reshape(*a.shape[:2], -1)[..., positions]))
-    value = values.value.map(lambda a: widened(a.transpose(order)[:, :, positions]))
-    zero = model.ar.whole(np.zeros((1, 1, *node.shape), np.int64))
-    return _Mixture(zero, model.scores(score, (1, 2)), model.attended(value, pattern.shape[-1]), None)
-
-
-def _linear(tables: Evaluation, node: Node, args: list) -> _Mixture:
-    """A linear operation: the sum of two mixtures; or with a factor, or an addend, that depends on the pinned token
-    alone. A rounding error is a factor of the whole, so that each part may bear it."""
-    model, mixtures = tables.model, [a for a in args if type(a) is _Mixture]
-    mixture = mixtures[0]
-    others = [a.value for a in args if type(a) is _Table and a.axis is None]
-    sums = products(tables.graph, node)
-    sums = sums if args[0] is mixture else sums[::-1]
-    scaled = node.op == "einsum" and args[0] is mixture and len(mixtures) == 1
-    if len(mixtures) + len(others) != 2 or not (node.op == "add" or scaled):
-        raise Unsupported(f"{node.op!r} on the result of attention is not linear, or its factor reads other tokens")
-    if not scaled and any(m.value.mid.ndim - 3 != len(node.shape) for m in mixtures):
-        raise Unsupported("'add' spreads the result of attention over further axes")
-    if len(mixtures) == 2:
-        other = mixtures[1]
-        if other.score is not mixture.score:
-            raise Unsupported("two applications of attention are added")
-        base, value = (model.add(x, y, sums) for x, y in ((mixture.base, other.base), (mixture.value, other.value)))
-        return _Mixture(base, mixture.score, value, _added(model, mixture.neurons, other.neurons, sums))
-    neurons = mixture.neurons
-    if node.op == "add":
-        base = model.add(mixture.base, tables.align(others[0], len(node.shape)), sums)
-        value = _alone(model, mixture.value, sums[1])
-        return _Mixture(base, mixture.score, value, _added(model, neurons, None, sums))
-    reserve(*mixture.value.mid.shape[:3], *node.shape)
-    factor = others[0].map(lambda a: a[:, :, None])
-    base = model.contract(node.attr, mixture.base, others[0])
-    value = model.contract(node.attr, mixture.value, factor)
-    neurons = None if neurons is None else model.contract(node.attr, neurons, factor)
-    return _Mixture(base, mixture.score, value, neurons)
+def _terms(node: Node) -> tuple[str, str, str]:
+    """Letters of a contraction's operands and of its result; of another operation none."""
+    first, second, result = node.attr.replace("->", ",").split(",") if node.op == "einsum" else ("", "", "")
+    return first, second, result
 
 
 def _added(model: Real, x: Ball | None, y: Ball | None, sums: tuple[int, ...]) -> Ball | None:
@@ -204,18 +322,3 @@ def _added(model: Real, x: Ball | None, y: Ball | None, sums: tuple[int, ...]) -
 def _alone(model: Real, x: Ball, n: int) -> Ball:
     """A part of a sum that the other operand, a sum of n products (0: none), lacks."""
     return model.rounded(x, n + 2 if n else 1)
-
-
-def _neurons(model: Real, node: Node, z: _Mixture) -> tuple[Neurons, _Mixture]:
-    """relu of a vector of mixtures. The neurons are scaled by a power of two so that their sum is at most one, as that
-    of attention's weights is: what a semantics says of the size of a value holds for their coefficients as well."""
-    if z.neurons is not None or len(node.shape) != 1:
-        raise Unsupported("rule fold needs one layer of neurons, read at one position")
-    ar, m = model.ar, node.shape[0]
-    reserve(m, m)
-    size = ar.add(z.base.map(lambda a: a[:, :, None]), z.value).size
-    shift = int(ar.mantissa(ar.add(size, ar.rational(Fraction(1))))[1].max()) + 1 + m.bit_length()
-    down = np.array(-shift)
-    eye = ar.exact(np.ldexp(np.eye(m), shift).reshape(1, 1, m, m))
-    flat = _Mixture(z.base.map(np.zeros_like), z.score, z.value.map(np.zeros_like), eye)
-    return Neurons(ar.scale(z.base, down), ar.scale(z.value, down), eye), flat

@@ -16,22 +16,27 @@ Lemmas F6, F8, F9 (docs/soundness/fold.md).
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mechverify.kernel.core.arithmetic import Ball, aligned
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.counts import Counts
-from mechverify.kernel.core.document import add_expression
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.mechanism import add_expression
 from mechverify.kernel.core.meter import ROOM, reserve
 from mechverify.kernel.core.series import exp_parts, relative_exponentials
 from mechverify.kernel.counting import recursion
 from mechverify.kernel.counting.automaton import derive, towards
-from mechverify.kernel.fold.neurons import Factors, Reach, reach, replaced
-from mechverify.kernel.fold.ratio import ratio_form
+from mechverify.kernel.counting.smallest import smallest
+from mechverify.kernel.fold.factors import Factors
+from mechverify.kernel.fold.ratio import RatioForm, ratio_form
+
+if TYPE_CHECKING:
+    from mechverify.kernel.fold.neurons import Reach
 
 LISTED = 2**22  # inputs times rivals of a cell that is listed
 Group = tuple[int, tuple[int, ...]]  # exponent of the grid's step, rivals
@@ -67,6 +72,15 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
     return Counts(right_min, right_max + domain.size - covered)  # `only`: nothing is said of other classes
 
 
+def output_form(job: Job) -> RatioForm:
+    """The claim's output as a ratio form; it computes no more of the model than it needs."""
+    claim, graph = job.claim, job.claim.graph
+    if any(graph.nodes[n].op == "view" for n in graph.ancestors([claim.output])):
+        graph = job.further()
+        return ratio_form(graph, claim.weights, job.model, graph.slim([claim.output])[claim.output])
+    return ratio_form(graph, claim.weights, job.model, claim.output)
+
+
 def _cells(entry: Reader) -> dict[tuple, tuple]:
     """(query token, class) -> how to count: (groups, or None to list the cell; the group of one rival that
     counts the surely wrong, or None)."""
@@ -93,8 +107,7 @@ class Partition:
     def __init__(self, job: Job, domain: Domain, keys: Sequence[Reader], trials: int | None = None):
         self.domain, self.trials = domain, trials
         self.job, self.ar, claim = job, job.ar, job.claim
-        claim.need_known("fold")
-        self.form = ratio_form(claim.graph, claim.weights, job.model, claim.output)
+        self.form = job.once(output_form)
         self.exponentials = exp_parts(self.ar, self.form.score)  # mantissas and exponents: nothing underflows yet
         self.queries = domain.tokens[self.form.pin]
         graph = job.further()
@@ -122,8 +135,10 @@ class Partition:
         return Factors(low, high, factor.exponent, alive)
 
     @cached_property
-    def reach(self) -> Reach:
+    def reach(self) -> "Reach":
         """What the neurons read, in every cell."""
+        from mechverify.kernel.fold.neurons import reach  # only where there are some
+
         form, tokens = self.form, self.domain.tokens
         queries, vocab, attended = np.array(self.queries), *form.score.mid.shape[1:]
         reserve(len(queries), vocab, attended)
@@ -155,11 +170,13 @@ class Family:
         and base_high + u_high (a slack covers that addition's rounding), base [q or 1, out], u [q or 1, vocab,
         attended, out]; and their exponent. Neurons are replaced by lines below, or above, what they add."""
         ar, form, right = self.ar, self.form, self.right
-        base = self._lead(form.base.map(lambda a: a[:, 0]))
+        base = self._lead(form.base.at[:, 0])
         base = ar.sub(base, ar.rational(self.margin)) if self.margin else base
         low = high = base, self._lead(form.value)
         if form.neurons is not None:
-            start, stop = (b.map(lambda a: a[self.index]) for b in self.partition.reach)
+            from mechverify.kernel.fold.neurons import replaced
+
+            start, stop = (b.at[self.index] for b in self.partition.reach)
             lines = (replaced(ar, form.neurons, start, stop, right, upper) for upper in (False, True))
             low, high = ([ar.add(x, y) for x, y in zip(low, line, strict=True)] for line in lines)
         low_base, low_value, high_base, high_value = aligned(ar, *low, *high)
@@ -171,7 +188,7 @@ class Family:
 
     def _lead(self, x: Ball) -> Ball:
         """The right output's entry [.., out] minus each."""
-        return self.ar.sub(x.map(lambda a: a[..., self.right, None]), x)
+        return self.ar.sub(x.at[..., self.right, None], x)
 
     def cells(self) -> Iterator["Cell"]:
         """Every cell of the family that has an input."""
@@ -225,7 +242,7 @@ class Terms:
                 terms = np.where(other[..., None], ar.infinity, terms)
             return terms
 
-        result = recursion.smallest(ar, family.layers, term, (len(self.queries), family.outputs))
+        result = smallest(ar, family.layers, term, (len(self.queries), family.outputs))
         result[:, family.right] = ar.infinity
         return result
 
@@ -301,6 +318,8 @@ class Cell:
     def list_wrong(self) -> Counts:
         """Bounds for the wrong inputs by adding up the terms of every input for the undecided rivals; they differ
         only where rounding leaves a margin open."""
+        from mechverify.kernel.counting.sums import sums  # only where a cell is listed
+
         ar, rivals = self.family.ar, self.undecided
         if self.size * len(rivals) > LISTED:
             raise Rejected(f"a cell of {self.size} inputs and {len(rivals)} rivals is too large to list")
@@ -308,8 +327,8 @@ class Cell:
         for start in range(0, len(rivals), width := max(1, ar.chunk // max(self.size, self.terms.low_factor[0].size))):
             low, high = self.terms.of_rivals(self.row, rivals[start : start + width])
             slack = ar.slack(np.maximum(np.abs(low), np.abs(high)).max((1, 2)).sum(), len(self.layers) + 1)
-            possible |= (recursion.sums(ar, self.layers, low) <= slack).any(1)
-            certain |= (recursion.sums(ar, self.layers, high) <= -slack).any(1)
+            possible |= (sums(ar, self.layers, low) <= slack).any(1)
+            certain |= (sums(ar, self.layers, high) <= -slack).any(1)
         return Counts(int(certain.sum()), int(possible.sum()))
 
     def _rivals(self, group: tuple[int, ...]) -> list[int]:
@@ -319,5 +338,7 @@ class Cell:
         return list(group)
 
     def _count(self, terms: np.ndarray, step: int, upwards: bool) -> int:
+        from mechverify.kernel.counting.nonpositive import count_nonpositive  # only where a cell is counted
+
         integers = self.family.ar.to_grid(terms, self.terms.exponent, step, upwards=not upwards)
-        return recursion.count_nonpositive(self.family.ar, self.layers, integers, upwards)
+        return count_nonpositive(self.family.ar, self.layers, integers, upwards)

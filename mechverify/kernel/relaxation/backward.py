@@ -18,7 +18,8 @@ from mechverify.kernel.core.arithmetic import Arithmetic, Array, Ball
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.meter import reserve
-from mechverify.kernel.core.operations import function_of, is_function
+from mechverify.kernel.core.operations import is_function
+from mechverify.kernel.core.operations.functions import function_of
 from mechverify.kernel.relaxation import lines
 from mechverify.kernel.relaxation.intervals import Cells, Intervals
 from mechverify.kernel.relaxation.lines import Curve, Ends
@@ -56,7 +57,7 @@ class Relaxed(Intervals):
         super().__init__(ar, graph, weights, roots, cells, shared)
 
     def prepare(self) -> None:
-        self._depth = self._depths()  # how many functions and products lie on the way from the input
+        self.depth = self._depths()  # how many functions and products lie on the way from the input
         self._wanted = self._curved_operands()
 
     def refine(self, n: int) -> None:
@@ -175,30 +176,14 @@ class Relaxed(Intervals):
             lines = self._defaults[n]
         else:
             lines = self._lines(n, *(ar.exact(a) for a in given))
-        (form,), total = self._bent(n, k, lines)
+        (form,), total = self.bent(n, k, lines)
         return [(x, form)], total
 
-    def through_product(self, start: int, n: int, k: Ball) -> tuple[Forms, Ball]:
-        """By mixtures of planes of a witness, or the default ones."""
-        ar, operands = self.ar, self.graph.nodes[n].args
-        balls = [self.bounds[a].map(lambda v: v[:, None]) for a in operands]
-        known = self._known_balls(*balls)
-        x, y = (ar.where(known, b, ar.rational(Fraction(0))) for b in balls)
-        given = self.lines.choose(self, start, n)
-        mixes = [ar.rational(m) for m in self.default_mixes(n)] if given is None else [ar.exact(a) for a in given]
-        narrow = self.bounds[n].rad[:, None] < x.rad * y.rad  # then it beats a plane over a wide box
-        planes = [
-            self._levelled(n, list(lines.plane(ar, x, y, mix, upper)), upper, known & ~narrow)
-            for mix, upper in zip(mixes, (False, True), strict=True)
-        ]
-        forms, total = self._bent(n, k, planes)
-        return list(zip(operands, forms, strict=True)), total
-
-    def _levelled(self, n: int, plane: list[Ball], upper: bool, use: Any) -> tuple[list[Ball], Any]:
+    def levelled(self, n: int, plane: list[Ball], upper: bool, use: Any) -> tuple[list[Ball], Any]:
         """A plane below or above node n (slopes, constant), or where it is not to be used, or not finite, the end of
         the node's interval, which is a plane as well; and where there is none at all."""
         ar, xp = self.ar, self.ar.xp
-        use = use & self._known_balls(*plane)
+        use = use & self.known_balls(*plane)
         level = self.ends[n][upper][:, None]
         missing = ~use & ~xp.isfinite(level)
         *slopes, constant = plane
@@ -208,7 +193,7 @@ class Relaxed(Intervals):
             ar.where(use, constant, ar.exact(self.finite(level))),
         ], missing
 
-    def _known_balls(self, *balls: Ball) -> Array:
+    def known_balls(self, *balls: Ball) -> Array:
         """Where all of them are finite."""
         known: Array = True
         for b in balls:
@@ -216,7 +201,7 @@ class Relaxed(Intervals):
             known = known & self.ar.xp.isfinite(low) & self.ar.xp.isfinite(high)
         return known
 
-    def _bent(self, n: int, k: Ball, planes: list) -> tuple[list[Ball], Ball]:
+    def bent(self, n: int, k: Ball, planes: list) -> tuple[list[Ball], Ball]:
         """A form of node n as forms of its operands and a constant, by planes [lower, upper] of slopes and constant,
         and where these are missing: k+ lower + k- upper, where k is the sum of k+ >= 0 and k- <= 0, is
         k (lower + upper) / 2 + |k| (lower - upper) / 2: fewer passes over the coefficients. A form whose coefficient
@@ -226,8 +211,8 @@ class Relaxed(Intervals):
         nowhere = ((k.mid > 0) & no_lower) | ((k.mid < 0) & no_upper)
         total = ar.rational(Fraction(0))
         if ar.rounds:
-            known = self._known_balls(self.bounds[n])[:, None]
-            at = self.bounds[n].map(lambda a: a[:, None])
+            known = self.known_balls(self.bounds[n])[:, None]
+            at = self.bounds[n].at[:, None]
             total = self.dot(k._replace(mid=0 * k.mid), ar.where(known, at, total), rows=True)
             nowhere = nowhere | ((k.rad > 0) & ~known)
         k = k.point
@@ -262,28 +247,25 @@ class Relaxed(Intervals):
 
     def _lines(self, n: int, lower: Ball, upper: Ball) -> list:
         c = self.curve(n)
-        return [self._levelled(n, [slope, lines.offset(self.ar, c, slope, side)], side, c.known)
+        return [self.levelled(n, [slope, lines.offset(self.ar, c, slope, side)], side, c.known)
                 for slope, side in ((lower, False), (upper, True))]  # fmt: skip
 
     def default_slopes(self, n: int) -> tuple[Ball, Ball]:
         """Any slope is sound. The chord's; below a ReLU, that of the nearer side."""
         ar, c, xp = self.ar, self.curve(n), self.ar.xp
         x, y = c.points.mid, c.values.mid
-        width = x[-1] - x[0]
-        chord = self.finite((y[-1] - y[0]) / xp.where(width > 0, width, 1 + 0 * width))
-        lower = xp.where(x[-1] > -x[0], 1 + 0 * width, 0 * width) if self.graph.nodes[n].op == "relu" else chord
+        width, rise = x[-1] - x[0], y[-1] - y[0]
+        zero, one = 0 * width, 1 + 0 * width
+        lower = chord = self.finite(rise / xp.where(width > 0, width, one))
+        if self.graph.nodes[n].op == "relu":
+            lower = xp.where(x[-1] > -x[0], one, zero)
         return ar.exact(lower), ar.exact(chord)
-
-    def default_mixes(self, n: int) -> tuple[Fraction, Fraction]:
-        """Any mixture is sound. The planes below and above are parallel in the operand that is nearer to being
-        linear, so that what it has in common with other terms isn't lost."""
-        x, y = (self._depth[a] for a in self.graph.nodes[n].args)
-        half = Fraction(1, 2)
-        return (half, half) if x == y else (Fraction(0), Fraction(int(x < y)))
 
     def _least_of_tokens(self, form: Ball) -> Ball:
         """For each position the least coefficient of a token allowed there, added up: exact."""
-        low, _ = self.ar.ends(form)
-        low = low.reshape(*low.shape[:2], self.graph.length, -1)
-        allowed = self.ar.raw(self.cells.allowed[:, None])
-        return self.ar.sum(self.ar.point(self.ar.xp.amin(self.ar.xp.where(allowed, low, np.inf), 3)))
+        ar, xp = self.ar, self.ar.xp
+        low, _ = ar.ends(form)
+        by_position = low.reshape(*low.shape[:2], self.graph.length, -1)
+        allowed = ar.raw(self.cells.allowed[:, None])
+        least = xp.amin(xp.where(allowed, by_position, np.inf), 3)
+        return ar.sum(ar.point(least))

@@ -12,13 +12,14 @@ import numpy as np
 
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball
 from mechverify.kernel.core.errors import Rejected
-from mechverify.kernel.core.graph import Graph, entries
-from mechverify.kernel.core.integers import Span
+from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.meter import reserve
-from mechverify.kernel.core.operations import function_of
-from mechverify.kernel.relaxation import lines, norms
+from mechverify.kernel.core.operations import Span
+from mechverify.kernel.core.operations.views import entries
+from mechverify.kernel.relaxation import lines
 from mechverify.kernel.relaxation.lines import Ends
-from mechverify.kernel.relaxation.operations import row_of, viewed
+from mechverify.kernel.relaxation.operations import row_of
+from mechverify.kernel.relaxation.operations.views import viewed
 from mechverify.kernel.relaxation.rewriting import Rewritten
 
 MORE = 2.0**-40  # by which share an interval must be narrower to count as such
@@ -62,6 +63,8 @@ class Intervals:
         self.spans: dict[int, list[Span]] = {}  # of integers, cell by cell
         self.empty = ar.raw(np.zeros(len(cells), bool))
         self.dominated: dict[tuple[int, int], Any] = {}  # of norms.py
+        self.differences = any(graph.nodes[n].op == "sub" for n in self.order)
+        self.quotients = any(graph.nodes[n].op in ("rsqrt", "reciprocal") for n in self.order)
         self.fixed = self._fixed()
         self.curved = {n for n in self.order if n not in self.fixed and self._bends(n)}  # where a form needs lines
         self.prepare()
@@ -89,8 +92,10 @@ class Intervals:
     def _refuse_nan(self, n: int) -> None:
         """An end that is no number bounds nothing."""
         xp, (low, high) = self.ar.xp, self.ends[n]
-        if bool(xp.isnan(low).any()) or bool(xp.isnan(high).any()):
-            self.ends[n] = xp.where(xp.isnan(low), -np.inf, low), xp.where(xp.isnan(high), np.inf, high)
+        no_low, no_high = xp.isnan(low), xp.isnan(high)
+        if bool(no_low.any()) or bool(no_high.any()):
+            low, high = xp.where(no_low, -np.inf, low), xp.where(no_high, np.inf, high)
+            self.ends[n] = low, high
 
     def prepare(self) -> None:
         """Before the first node."""
@@ -135,11 +140,22 @@ class Intervals:
             of, view = self.roots.means[n]
             low, high = (viewed(end, view) for end in self.ends[of])
             ends = lines.meet(ar, ends, (ar.xp.amin(low, -1), ar.xp.amax(high, -1)))
-        if nodes[n].op in ("add", "sub") and (limit := self._smooth_maximum(n)) is not None:
+        if nodes[n].op in ("add", "sub") and self.differences and (limit := self._smooth_maximum(n)) is not None:
             ends = lines.meet(ar, ends, limit)
-        if nodes[n].op in ("mul", "einsum") and (size := norms.limit(self, n)) is not None:
+        if nodes[n].op in ("mul", "einsum") and self.quotients and (size := self._normalised(n)) is not None:
             ends = lines.meet(ar, ends, (-size, size))
         return ends
+
+    def _normalised(self, n: int) -> Any | None:
+        """What no entry of node n exceeds in size, as it is, or adds up, quotients by a norm."""
+        from mechverify.kernel.relaxation import norms  # only where a graph has quotients
+
+        return norms.limit(self, n)
+
+    def _smooth_maximum(self, n: int) -> Ends | None:
+        from mechverify.kernel.relaxation import maxima  # only where a graph has differences
+
+        return maxima.ends(self, n)
 
     def _fixed(self) -> set[int]:
         fixed: set[int] = set()
@@ -156,31 +172,6 @@ class Intervals:
     def finite(self, a):
         """For constants that may be any numbers."""
         return self.ar.xp.where(self.ar.xp.isfinite(a), a, 0.0)
-
-    def _smooth_maximum(self, n: int) -> Ends | None:
-        """Of x + f(y - x), or x - f(x - y), where f increases by at most what its operand does (relu: the maximum, and
-        the minimum; softplus: log(e^x + e^y)): such a value increases in x and in y, so that the ends lie at theirs."""
-        nodes = self.graph.nodes
-        op, operands = nodes[n].op, nodes[n].args
-        for x, rest in (operands, operands[::-1]) if op == "add" else (operands,):
-            if nodes[rest].op not in ("relu", "softplus") or nodes[nodes[rest].args[0]].op != "sub":
-                continue
-            pair = nodes[nodes[rest].args[0]].args
-            other, again = pair if op == "add" else pair[::-1]
-            if again == x:
-                return tuple(self._at_ends(op, rest, x, other, side) for side in (0, 1))
-        return None
-
-    def _at_ends(self, op: str, rest: int, x: int, other: int, side: int):
-        """The value's lower end (side 0), or its upper one, at those of x and of the other operand."""
-        ar, xp, f = self.ar, self.ar.xp, function_of(self.graph.nodes[rest])
-        own, far = self.ends[x][side], self.ends[other][side]
-        finite = xp.isfinite(own) & xp.isfinite(far)
-        own, far = (xp.where(finite, end, 0.0) for end in (own, far))
-        first, last = (far, own) if op == "add" else (own, far)
-        low, high = lines.image(ar, f, *lines.total(ar, (first, first), (-last, -last)))
-        value = lines.total(ar, (own, own), (low, high) if op == "add" else (-high, -low))
-        return xp.where(finite, value[side], (-np.inf, np.inf)[side])
 
     def source(self, n: int, slices: bool = False) -> tuple[int, np.ndarray]:
         """The node that `n` is a view of, and which of its entries each of n's is; with `slices`, also where a slice of
@@ -204,6 +195,7 @@ class Intervals:
 
     def dot(self, k: Ball, x: Ball, rows: bool = False) -> Ball:
         """Sums [cells, rows] of products of entries; x has a row axis or none."""
-        x = x if rows else x.map(lambda a: a[:, None])
-        rank = k.mid.ndim - 2
-        return self.ar.sum(self.ar.mul(k, x).map(lambda a: a.reshape(*a.shape[:2], -1) if rank else a[..., None]))
+        products = self.ar.mul(k, x if rows else x.at[:, None])
+        if k.mid.ndim == 2:  # of a node without axes
+            return self.ar.sum(products.at[..., None])
+        return self.ar.sum(products.map(lambda a: a.reshape(*a.shape[:2], -1)))

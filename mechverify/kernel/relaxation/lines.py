@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball
-from mechverify.kernel.core.errors import Rejected, Unsupported
+from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.functions import Function
 
 STEEP = 2.0**-500  # below it, what bends without end at zero gets no lines
@@ -74,11 +74,11 @@ def _sagging(ar: Arithmetic, f: Function, points: Ball, values: Ball) -> tuple[A
 
 def _first(x: Ball) -> Ball:
     """At the first point of each piece."""
-    return x.map(lambda a: a[:-1])
+    return x.at[:-1]
 
 
 def _last(x: Ball) -> Ball:
-    return x.map(lambda a: a[1:])
+    return x.at[1:]
 
 
 def offset(ar: Arithmetic, c: Curve, slope: Ball, upper: bool) -> Ball:
@@ -133,8 +133,11 @@ def meet(ar: Arithmetic, x: Ends, y: Ends) -> Ends:
 
 def total(ar: Arithmetic, x: Ends, y: Ends) -> Ends:
     """Of every sum of a number in x and one in y. What isn't negative stays so: 0 + 0 is 0."""
-    low, high = ar.down(x[0] + y[0]), ar.up(x[1] + y[1])
-    return _signed(ar, low, high, (x[0] >= 0) & (y[0] >= 0), (x[1] <= 0) & (y[1] <= 0))
+    (x_low, x_high), (y_low, y_high) = x, y
+    low, high = ar.down(x_low + y_low), ar.up(x_high + y_high)
+    positive = (x_low >= 0) & (y_low >= 0)
+    negative = (x_high <= 0) & (y_high <= 0)
+    return _signed(ar, low, high, positive, negative)
 
 
 def product(ar: Arithmetic, x: Ends, y: Ends) -> Ends:
@@ -143,8 +146,10 @@ def product(ar: Arithmetic, x: Ends, y: Ends) -> Ends:
     xp = ar.xp
     corners = xp.stack([_corner(ar, a, b) for a in x for b in y])
     least, most = xp.amin(corners, 0), xp.amax(corners, 0)
-    positive = ((x[0] >= 0) & (y[0] >= 0)) | ((x[1] <= 0) & (y[1] <= 0))
-    negative = ((x[0] >= 0) & (y[1] <= 0)) | ((x[1] <= 0) & (y[0] >= 0))
+    x_positive, y_positive = x[0] >= 0, y[0] >= 0
+    x_negative, y_negative = x[1] <= 0, y[1] <= 0
+    positive = (x_positive & y_positive) | (x_negative & y_negative)
+    negative = (x_positive & y_negative) | (x_negative & y_positive)
     return _signed(ar, ar.down(least), ar.up(most), positive, negative)
 
 
@@ -158,7 +163,9 @@ def _corner(ar: Arithmetic, a: Any, b: Any) -> Any:
 def _signed(ar: Arithmetic, low: Any, high: Any, positive: Any, negative: Any) -> Ends:
     """The ends, where a value is known not to be negative, or not to be positive."""
     xp = ar.xp
-    return (xp.where(positive, xp.clip(low, 0.0, None), low), xp.where(negative, xp.clip(high, None, 0.0), high))
+    low = xp.where(positive, xp.clip(low, 0.0, None), low)
+    high = xp.where(negative, xp.clip(high, None, 0.0), high)
+    return low, high
 
 
 def image(ar: Arithmetic, f: Function, low: Any, high: Any) -> Ends:
@@ -188,17 +195,3 @@ def _defined(f: Function, low: Any) -> None:
     """What is not defined is refused, whatever is known of all values of f."""
     if (f.positive and not (low > 0).all()) or (f.root and not (low >= 0).all()):
         raise Unsupported("a logarithm, root or quotient of a value that the bounds don't show to be positive")
-
-
-def plane(ar: Arithmetic, x: Ball, y: Ball, mix: Ball, upper: bool) -> tuple[Ball, Ball, Ball]:
-    """Coefficients (a, b, c) with a x + b y + c <= x y (upper: >=) on the box of x and y (McCormick 1976): a mixture,
-    by points `mix` in [0, 1], of the two planes that touch at opposite corners."""
-    one = ar.rational(Fraction(1))
-    if not ((mix.mid >= 0) & (mix.mid <= 1)).all():
-        raise Rejected("a mixture of planes lies outside [0, 1]")
-    (xl, xu), (yl, yu) = ([ar.exact(ar.lower(b)), ar.exact(ar.upper(b))] for b in (x, y))
-    first, second = ((xl, yu), (xu, yl)) if upper else ((xl, yl), (xu, yu))
-    rest = ar.sub(one, mix)
-    a, b = (ar.add(ar.mul(rest, first[i]), ar.mul(mix, second[i])) for i in (1, 0))
-    c = ar.add(ar.mul(rest, ar.mul(*first)), ar.mul(mix, ar.mul(*second)))
-    return a, b, -c

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mechverify.kernel.core.graph import entries
 from mechverify.kernel.core.meter import ROOM
+from mechverify.kernel.core.operations.views import entries
 from mechverify.kernel.relaxation.operations import row_of
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ def _centred(known: "Intervals", c: int, factors: Any) -> Any:
     use = ar.raw(np.broadcast_to(zero[None, :, None], whole.shape).copy()) & groups & (factors > LEAST)
     inverse = ar.where(use, ar.div(ar.rational(ONE), ar.exact(xp.where(use, factors, 1.0))),
                        ar.point(xp.where(groups, np.inf, 0.0)))  # fmt: skip
-    others = ar.ends(ar.sub(ar.sum(inverse).map(lambda a: a[..., None]), inverse))[1]
+    others = ar.ends(ar.sub(ar.sum(inverse).at[..., None], inverse))[1]
     use = use & (others > LEAST) & xp.isfinite(others)
     more = ar.ends(ar.div(ar.rational(ONE), ar.exact(xp.where(use, others, 1.0))))[0]
     return xp.where(use, ar.down(factors + _positive(known, more)), factors)

@@ -20,10 +20,11 @@ from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
-from mechverify.kernel.core.functions import power, relu
+from mechverify.kernel.core.functions.piecewise import relu
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.measure import Measure
 from mechverify.kernel.core.meter import reserve
+from mechverify.kernel.core.powers import power
 from mechverify.kernel.relaxation.backward import Relaxed
 from mechverify.kernel.relaxation.lines import Ends
 from mechverify.kernel.relaxation.operations import Forms

@@ -1,6 +1,7 @@
-"""Dependency tables: exact ranges of values that depend on one or two tokens, such as attention scores.
+"""Dependency tables: exact ranges of values that depend on few tokens, such as attention scores.
 
-Rows of tokens (a + p b) mod m at position p, for all a and b below a prime m: at any two positions every pair of tokens
+The rows are all inputs of the domain, where these are few. Otherwise row (a, b) has at position p the token of the
+domain there whose number is (a + p b) mod m, for all a and b below a prime m: at any two positions every pair of tokens
 stands in some row, so one evaluation of m^2 inputs tabulates every entry that depends on two tokens at most.
 
 Lemma L10 (docs/soundness/relaxation.md).
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mechverify.kernel.core.arithmetic import Arithmetic
+from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.evaluate import Evaluation, batch_size
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.meter import ROOM
@@ -19,6 +21,7 @@ from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.relaxation.operations import row_of
 
 MOST = 2**25  # numbers computed for a table
+LAST = 2**28  # likewise, where a value that has no table reads it, or the claim itself
 
 
 class Table(NamedTuple):
@@ -30,39 +33,52 @@ class Table(NamedTuple):
     reads: np.ndarray
 
 
-class Tables:
-    """`where`: nodes that are not negative on any input in question. Postcondition: `of[n]` for every node of `wanted`
-    whose entries depend on two tokens at most and on nothing else (and cost MOST numbers at most).
-    Complexity: m^2 evaluations, m the least prime that vocabulary and length allow."""
+class Rows(NamedTuple):
+    """Of tokens, ids [rows, length]; `known`, booleans [rows, length]: others stand for no token. They hold what each
+    pair of positions may hold at once, or, if `complete`, are all inputs."""
 
-    def __init__(self, graph: Graph, weights: dict, model: Real, wanted: list[int], where: tuple[int, ...] = ()):
-        self.length, size = graph.length, len(graph.values)
-        m = _prime(max(size, self.length))
+    ids: np.ndarray
+    known: np.ndarray
+    complete: bool
+
+
+class Tables:
+    """`roots` are what the claim is about, `where` those of them that are not negative on any input in question.
+    Postcondition: `of[n]` for nodes of `wanted` whose entries depend on two tokens at most (on any number, where the
+    rows are all inputs) and on nothing else; `dropped`: those of them that would cost too much and would be of use, and
+    how many numbers they take. Complexity: an evaluation of the rows."""
+
+    def __init__(self, graph: Graph, weights: dict, model: Real, wanted: list[int], domain: Domain,
+                 roots: tuple[int, ...] = (), where: tuple[int, ...] = ()):  # fmt: skip
         self.of: dict[int, Table] = {}
+        self.dropped: dict[int, int] = {}
         self.barred: list[tuple[np.ndarray, np.ndarray]] = []  # rows that break a condition on the tokens it reads
-        if m * m * self.length > ROOM:
+        many, reads = _number_of_rows(domain), _reads(graph, wanted, model.ar, self.dropped)
+        complete = many == domain.size
+        candidates = {n: r for n in wanted if (r := reads[n]) is not None and r.any()
+                      and (complete or r.sum(-1).max() <= 2)}  # fmt: skip
+        last = _last(graph, wanted, {*candidates}, roots)
+        cost = {n: many * _cost(graph, n, model.ar) for n in candidates}
+        fits = many * graph.length <= ROOM
+        small = [n for n in candidates if fits and cost[n] <= (LAST if n in last else MOST)]
+        self.dropped |= {n: cost[n] for n in candidates if n in last and n not in small}
+        if not small:
             return
-        a, b = np.divmod(np.arange(0, m * m, 1 if self.length > 1 else m), m)  # one position: m rows
-        self.rows = (a[:, None] + b[:, None] * np.arange(self.length)) % m
-        self.rows = self.rows[(self.rows < size).any(1)]
-        self.known = self.rows < size  # others stand for no token
-        reads = _reads(graph, wanted, model.ar)
-        reads = {n: r for n, r in reads.items() if r is not None and r.any() and r.sum(-1).max() <= 2}
-        small = [n for n in wanted if n in reads and len(self.rows) * _cost(graph, n, model.ar) <= MOST]
-        inputs, parts = np.where(self.known, self.rows, 0), {n: [] for n in small}
-        step = batch_size(graph, small) if small else 1
-        for start in range(0, len(inputs) if small else 0, step):
-            values = Evaluation(graph, weights, model, inputs[start : start + step])
+        self.rows = _rows(domain, many)
+        parts: dict[int, list[list[np.ndarray]]] = {n: [] for n in small}
+        step, first = batch_size(graph, small), None
+        for start in range(0, len(self.rows.ids), step):
+            inputs = self.rows.ids[start : start + step]
+            values = first = Evaluation(graph, weights, model, inputs) if first is None else first.of(inputs)
             for n in small:
-                count = len(inputs[start : start + step])
                 ends = (
                     end(values[n]).reshape(-1, math.prod(graph.nodes[n].shape))
                     for end in (model.ar.lower, model.ar.upper)
                 )
-                parts[n].append([np.broadcast_to(e, (count, e.shape[1])) for e in ends])
+                parts[n].append([np.broadcast_to(e, (len(inputs), e.shape[1])) for e in ends])
         for n, part in parts.items():
             low, high = map(np.concatenate, zip(*part, strict=True))
-            self.of[n] = Table(low, high, reads[n].reshape(-1, self.length))
+            self.of[n] = Table(low, high, candidates[n].reshape(-1, graph.length))
         for n in where:
             if n in self.of:
                 ends = self.of[n].high.T, self.of[n].reads
@@ -72,11 +88,12 @@ class Tables:
         """Least and greatest values [cells, entries] of a node, over the tokens allowed [cells, length, vocabulary]
         that satisfy the conditions; the other way round where there are none."""
         table, ends = self.of[n], [[], []]
-        at = np.where(self.known, self.rows, 0)
+        ids, known, _ = self.rows
+        length = ids.shape[1]
         for cell in allowed:
             ar.spend(table.low.size, 10, 3)
-            ar.step(table.low.size * (self.length + 3 * len(self.barred)), 1, 1)
-            here = cell[np.arange(self.length), at] & self.known
+            ar.step(table.low.size * (length + 3 * len(self.barred)), 1, 1)
+            here = cell[np.arange(length), ids] & known
             counts = ~(~here @ table.reads.T)  # the tokens that an entry reads are allowed: [rows, entries]
             for rows, reads in self.barred:
                 counts &= ~(rows[:, None] & table.reads[:, reads].all(1))
@@ -86,10 +103,36 @@ class Tables:
 
 
 def _cost(graph: Graph, n: int, ar: Arithmetic) -> int:
-    """Numbers that an evaluation takes."""
-    nodes = [graph.nodes[m] for m in graph.ancestors([n])]
-    ar.spend(len(nodes), 1, 1_000)
-    return sum(math.prod(m.shape) for m in nodes if m.op not in ("weight", "constant"))
+    """Numbers that an evaluation takes for each row."""
+    varying = graph.varying([n])
+    ar.spend(len(varying), 1, 1_000)
+    return sum(math.prod(graph.nodes[m].shape) for m in varying)
+
+
+def _last(graph: Graph, wanted: list[int], candidates: set[int], roots: tuple[int, ...]) -> set[int]:
+    """The candidates that a node reads which is none, and the roots among them: with tables of these, those of what
+    they depend on add nothing but where a part is known to be smaller by its facts."""
+    read = {a for n in graph.ancestors(wanted) if n not in candidates for a in graph.nodes[n].args}
+    return candidates & (read | {*roots})
+
+
+def _number_of_rows(domain: Domain) -> int:
+    m = _prime(max(domain.length, *map(len, domain.tokens)))
+    return min(domain.size, m * m)
+
+
+def _rows(domain: Domain, many: int) -> Rows:
+    if many == domain.size:
+        inputs = domain.inputs(0, domain.size)
+        return Rows(inputs, np.ones_like(inputs, bool), True)
+    m, sizes = math.isqrt(many), np.array([len(here) for here in domain.tokens])
+    a, b = np.divmod(np.arange(many), m)
+    numbers = (a[:, None] + b[:, None] * np.arange(domain.length)) % m
+    known = numbers < sizes
+    pairs = known.sum(1) > 1
+    numbers, known = numbers[pairs], known[pairs]
+    columns = [np.array(here)[np.where(known[:, p], numbers[:, p], 0)] for p, here in enumerate(domain.tokens)]
+    return Rows(np.stack(columns, 1), known, False)
 
 
 def _prime(least: int) -> int:
@@ -99,17 +142,20 @@ def _prime(least: int) -> int:
     return m
 
 
-def _reads(graph: Graph, wanted: list[int], ar: Arithmetic) -> dict[int, np.ndarray | None]:
+def _reads(graph: Graph, wanted: list[int], ar: Arithmetic, dropped: dict[int, int]) -> dict[int, np.ndarray | None]:
     """Which positions' tokens each entry of a node may depend on, booleans [*shape, length]; None where the node
-    depends on real inputs, or is too large (or all nodes together are)."""
+    depends on real inputs, or is too large (or all nodes together are), which is left in `dropped`."""
     reads: dict[int, np.ndarray | None] = {}
     held = 0
     for n in graph.ancestors(wanted):
         node = graph.nodes[n]
         args = [reads[a] for a in node.args]
         size = math.prod(node.shape) * graph.length
-        if node.op == "input" or any(a is None for a in args) or size > ROOM or held + size > MOST:
+        if node.op == "input" or any(a is None for a in args):
             reads[n] = None
+            continue
+        if size > ROOM or held + size > MOST:
+            reads[n], dropped[n] = None, size
             continue
         held += size
         ar.spend(size, 10, 1)

@@ -7,21 +7,23 @@ Lemma C5 (docs/soundness/core.md).
 import numpy as np
 
 from mechverify.kernel.core.claim import Job
-from mechverify.kernel.core.counts import Counts, decide, surely_wrong
+from mechverify.kernel.core.counts import Counts, decide, settle
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 
 
 def enumerate(job: Job, domain: Domain, witness: Reader) -> Counts:
-    """Postcondition: exact, except for inputs whose margin rounding leaves open, which count for neither bound. The
-    model is run on those alone that satisfy the claim's guard. Complexity: their number times the cost of one
-    evaluation."""
+    """Postcondition: exact, except for inputs whose margin rounding leaves open, which count for neither bound; the
+    witness says whether these are run again, `exactly`. The model is run on those alone that satisfy the claim's guard.
+    Complexity: their number times the cost of one evaluation."""
+    exactly = not job.old and "exactly" in witness.value and witness["exactly"].flag()
     witness.close()
     _one_by_one(job)
+    judge = settle if exactly else decide
     right = wrong = run = 0
     for inputs in job.claim.inputs(job.ar, domain):
-        sure = decide(job, inputs)
+        sure = judge(job, inputs)
         right += int(sure[0].sum())
         wrong += int(sure[1].sum())
         run += len(inputs)
@@ -43,7 +45,7 @@ def counterexample(job: Job, domain: Domain, witness: Reader) -> Counts:
         raise Rejected("a counterexample is listed twice or lies outside its part of the domain")
     if not job.claim.satisfied(job.ar, listed).all():
         raise Rejected("a counterexample doesn't satisfy the claim's condition `given`")
-    wrong = surely_wrong(job, listed)
+    wrong = settle(job, listed)[1]
     if not wrong.all():
         raise Rejected(f"input {listed[~wrong][0].tolist()} is not shown to be wrong")
     job.found.tokens.append(listed)

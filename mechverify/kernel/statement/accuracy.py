@@ -6,12 +6,12 @@ from typing import NamedTuple
 import numpy as np
 
 from mechverify.kernel.core.accuracy import AccuracyClaim
-from mechverify.kernel.core.architectures import ASSUMED
 from mechverify.kernel.core.counts import CountingTheorem
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.core.words import listed, number
+from mechverify.kernel.statement.assumed import ASSUMED
 from mechverify.kernel.statement.common import SHOWN, Statement, Value, common, defined, graph_of, near, values_at
 from mechverify.kernel.statement.counting import counted, given, of_them, threshold
 from mechverify.kernel.statement.formula import Formulas, Listing

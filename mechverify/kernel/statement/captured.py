@@ -5,7 +5,8 @@ file says of them, and which were added for the claim.
 from fractions import Fraction
 
 from mechverify.kernel.core.claim import Claim
-from mechverify.kernel.core.words import about, listed, name, printable, quoted
+from mechverify.kernel.core.texts import printable
+from mechverify.kernel.core.words import about, listed, name, quoted
 from mechverify.kernel.statement.formula import VOCABULARY, Formulas, Listing
 
 

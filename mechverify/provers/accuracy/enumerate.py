@@ -8,7 +8,7 @@ from math import inf
 import numpy as np
 
 from mechverify.certificate.write import Proof
-from mechverify.kernel.core.counts import Counts, decide
+from mechverify.kernel.core.counts import Counts, decide, settle
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.core.evaluate import Evaluation, batch_size
@@ -22,6 +22,7 @@ TRIAL = 2**7  # inputs on which the check is tried
 WIDE = 2.0**7  # times as wide as their widest enclosure: below it, the kernel is asked
 WHOLE = 2**18  # inputs that are run whatever it takes, where no time limit is given
 LONGEST = 60.0  # seconds that the check of a larger number may take, likewise
+OPEN, FEW = 2**10, 2**3  # inputs that are run in exact arithmetic, at most, and to begin with
 WORTH = Fraction(1, 20)  # share of the domain below which it isn't worth while
 RANKED = 2**8  # parts that are compared by samples before any is run
 SAMPLES = 32  # of each
@@ -62,6 +63,7 @@ def enumerated(problem: AccuracyProblem, budget: Budget, most: int, each: float,
     domain, margins, size, whole = problem.domain, margins_of(problem), problem.claim.total, problem.domain.size
     done: list[Domain] = []
     wrong_ones: list[np.ndarray] = []
+    open_ones: list[np.ndarray] = []
     right = wrong = ran = unguarded = 0
     for part in _parts(problem, margins):
         budget.progress(f"running {size:,} inputs", ran / size)
@@ -70,7 +72,7 @@ def enumerated(problem: AccuracyProblem, budget: Budget, most: int, each: float,
         if budget.spent() or ran + run > most or problem.settled(known):
             break
         try:
-            counts, some = counted(problem, margins, part, near)
+            counts, some, unsure = counted(problem, margins, part, near)
         except Stopped:
             break
         right, wrong, ran = right + counts.low, wrong + part.size - counts.high, ran + run
@@ -78,20 +80,29 @@ def enumerated(problem: AccuracyProblem, budget: Budget, most: int, each: float,
         budget.reserved += each * run
         done.append(part)
         wrong_ones += [some] if sum(map(len, wrong_ones)) < KEEP else []
+        open_ones.append(unsure)
+    exactly = False
+    if not problem.settled(Counts(right, whole - wrong)) and (more := _settled(problem, open_ones, budget)) is not None:
+        right, wrong, exactly = right + int(more[0].sum()), wrong + int(more[1].sum()), True
+        wrong_ones.append(np.concatenate(open_ones)[more[1]])
     found = np.concatenate([np.zeros((0, domain.length), np.int64), *wrong_ones])
     reasons = []
     if ran < size:
         reasons.append(f"{ran:,} of {size:,} inputs were run; --time-limit allows more")
     if unclear := ran + unguarded - right - wrong:
-        reasons.append(f"of {unclear:,} inputs float64 enclosures don't show whether they are right")
-    proof = _tree(domain, done) if done else None
+        reasons.append(f"of {unclear:,} inputs enclosures don't show whether they are right")
+    leaf: Proof = {"rule": "enumerate", "exactly": True} if exactly else {"rule": "enumerate"}
+    proof = _tree(domain, done, leaf) if done else None
     return Attempt(proof, Counts(right, whole - wrong), "; ".join(reasons) or None, found)
 
 
-def counted(problem: AccuracyProblem, margins: Margins, part: Domain, near: float) -> tuple[Counts, np.ndarray]:
-    """What the kernel should count, asked of what lies `near` zero, and the wrong inputs."""
+def counted(
+    problem: AccuracyProblem, margins: Margins, part: Domain, near: float
+) -> tuple[Counts, np.ndarray, np.ndarray]:
+    """What the kernel should count, asked of what lies `near` zero, the wrong inputs, and those that it leaves open."""
     right = wrong = run = 0
     found = [np.zeros((0, part.length), np.int64)]
+    unsure = [*found]
     for inputs in problem.inputs(part):
         run += len(inputs)
         margin = margins(inputs)
@@ -101,8 +112,33 @@ def counted(problem: AccuracyProblem, margins: Margins, part: Domain, near: floa
             with np.errstate(all="ignore"):
                 sure[0][ask], sure[1][ask] = decide(problem.job, inputs[ask])
         found.append(inputs[sure[1]])
+        unsure.append(inputs[~(sure[0] | sure[1])])
         right, wrong = right + int(sure[0].sum()), wrong + len(found[-1])
-    return Counts(part.size - run + right, part.size - wrong), np.concatenate(found)
+    return Counts(part.size - run + right, part.size - wrong), np.concatenate(found), np.concatenate(unsure)
+
+
+def _settled(problem: AccuracyProblem, parts: list[np.ndarray], budget: Budget) -> tuple[np.ndarray, np.ndarray] | None:
+    """Which of the inputs that float64 leaves open are right, and which wrong, in exact arithmetic: booleans each. None
+    where that shows nothing more, or takes too long: the first few say how long, and whether they are ties."""
+    unsure = np.concatenate(parts) if parts else np.zeros((0, 0), np.int64)
+    if not 0 < len(unsure) <= OPEN:
+        return None
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    began, few = time.monotonic(), min(len(unsure), FEW)
+    try:
+        with np.errstate(all="ignore"), budget.rehearsing():
+            for start, stop in ((0, few), (few, len(unsure))):
+                left = budget.deadline - time.monotonic() if budget.end < inf else LONGEST
+                if start and (time.monotonic() - began) / few * 2 * (stop - start) > left:
+                    return None
+                if start < stop:
+                    found.append(settle(problem.job, unsure[start:stop]))
+                if not any(sure.any() for sure in found[0]):
+                    return None
+    except (Rejected, Stopped):
+        return None
+    right, wrong = (np.concatenate(sure) for sure in zip(*found, strict=True))
+    return right, wrong
 
 
 def _tried(problem: AccuracyProblem) -> tuple[float, float]:
@@ -156,15 +192,15 @@ def _position(part: Domain) -> int:
     return next(i for i, ids in enumerate(part.tokens) if len(ids) > 1)
 
 
-def _tree(domain: Domain, done: list[Domain]) -> Proof:
-    """The proof that runs those parts, made by `_halves`, and leaves the others open."""
+def _tree(domain: Domain, done: list[Domain], leaf: Proof) -> Proof:
+    """The proof that runs those parts, made by `_halves`, and leaves the others open. `leaf`: of what is run."""
     if not done:
         return {"rule": "open"}
     if sum(part.size for part in done) == domain.size:
-        return {"rule": "enumerate"}
+        return leaf
     position, (inside, outside) = _position(domain), _halves(domain)
     first = set(inside.tokens[position])
     here = [part for part in done if part.tokens[position][0] in first]
     there = [part for part in done if part.tokens[position][0] not in first]
-    return {"rule": "split", "position": position, "first": sorted(first), "inside": _tree(inside, here),
-            "outside": _tree(outside, there)}  # fmt: skip
+    return {"rule": "split", "position": position, "first": sorted(first), "inside": _tree(inside, here, leaf),
+            "outside": _tree(outside, there, leaf)}  # fmt: skip

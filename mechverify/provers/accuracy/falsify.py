@@ -7,7 +7,7 @@ import torch
 
 from mechverify.graph.run import TorchRunner
 from mechverify.kernel.core.accuracy import AccuracyClaim
-from mechverify.kernel.core.counts import decide, surely_wrong
+from mechverify.kernel.core.counts import decide, settle
 from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.provers.accuracy.problem import AccuracyProblem, Evidence
 from mechverify.provers.accuracy.sampling import Sampler
@@ -52,9 +52,17 @@ def falsify(problem: AccuracyProblem, budget: Budget, seed: int = 0) -> Evidence
     worst = candidates[np.argsort(searched_margin[candidates], kind="stable")][:WORST]
     candidates = np.concatenate([worst, candidates])
     unique = np.unique(searched[candidates], axis=0, return_index=True)[1]
-    wrong = searched[candidates[np.sort(unique)[:KEEP]]]
-    least = float(searched_margin.min())
-    return Evidence(*_replay(problem, margins, wrong), accuracy, len(sampled), least)
+    wrong = searched[candidates[np.sort(unique)[: _worth_replaying(problem, len(unique))]]]
+    least, complete = float(searched_margin.min()), every and len(sampled) == total
+    whole = sampled_margin if complete else None
+    return Evidence(*_replay(problem, margins, wrong), accuracy, len(sampled), least, whole)
+
+
+def _worth_replaying(problem: AccuracyProblem, found: int) -> int:
+    """How many of the wrong inputs that were found: more than a few only where they may refute the claim."""
+    if problem.at_least is None or found <= (1 - problem.at_least) * problem.domain.size:
+        return WORST
+    return KEEP
 
 
 def _replay(problem: AccuracyProblem, margins: "Margins", wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -77,7 +85,7 @@ def _surely_wrong(problem: AccuracyProblem, one: np.ndarray) -> bool:
     ar = problem.job.ar
     limit, ar.limit = ar.limit, ar.work + REPLAY
     try:
-        return bool(surely_wrong(problem.job, one)[0])
+        return bool(settle(problem.job, one)[1][0])
     except (Rejected, Stopped):
         return False
     finally:

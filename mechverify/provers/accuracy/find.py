@@ -9,17 +9,19 @@ from mechverify.claims.errors import ClaimError
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
 from mechverify.provers.accuracy.enumerate import Enumerate
-from mechverify.provers.accuracy.falsify import GRID, falsify, margins_of
+from mechverify.provers.accuracy.falsify import falsify, margins_of
 from mechverify.provers.accuracy.fold import Fold
-from mechverify.provers.accuracy.margin import largest_margin
+from mechverify.provers.accuracy.margin import enumerated_margin, largest_margin
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence, Findings, united
+from mechverify.provers.accuracy.ratios import Ratios
 from mechverify.provers.accuracy.strategies import chosen
 from mechverify.provers.base import Budget, Prover, failure
 
+FEW = 2**14  # inputs that are run before anything else is tried
 SHOWN = 16  # wrong inputs listed in a certificate, or as many as refute the claim
 
 # Enumeration decides a small domain; it is also the last resort, for as many inputs as there is time for.
-PROVERS: list[Prover[AccuracyProblem, Evidence, Attempt]] = [Enumerate(limit=2**14), Fold(), Enumerate()]
+PROVERS: list[Prover[AccuracyProblem, Evidence, Attempt]] = [Enumerate(limit=FEW), Fold(), Ratios(), Enumerate()]
 
 
 def find_accuracy(claim: Accuracy | Share, semantics: str, budget: Budget) -> Findings:
@@ -76,14 +78,16 @@ def followed(claim: Accuracy, strategy: str, semantics: str, budget: Budget) -> 
 
 
 def _largest_margin(problem: AccuracyProblem, evidence: Evidence, budget: Budget) -> Fraction | None:
-    """The margin to claim where any will do; zero, or None, where no better one was found."""
+    """The margin to claim where any will do; zero, or None, where no better one was found. By enumeration where that
+    comes first, by a fold where that says more than a few inputs do."""
     try:
-        return largest_margin(problem, evidence.least, budget)
+        if evidence.margins is not None and (problem.claim.total <= FEW or problem.at_least != 1):
+            return enumerated_margin(problem, evidence.margins)
+        return largest_margin(problem, evidence.least, budget) if problem.at_least == 1 else None
     except Stopped:
         return None
-    except Rejected:  # no short fold: then all inputs were seen, or none is proved
-        least = (evidence.least - 2 * GRID) * (1 - 1e-6)
-        return Fraction(least) if least > 0 and evidence.samples == problem.claim.total else None
+    except Rejected:  # no short fold
+        return None if evidence.margins is None else enumerated_margin(problem, evidence.margins)
 
 
 def _listed(problem: AccuracyProblem, evidence: Evidence) -> Attempt:

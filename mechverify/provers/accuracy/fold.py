@@ -11,9 +11,9 @@ from mechverify.certificate.write import Proof
 from mechverify.graph.run import TorchRunner
 from mechverify.kernel.core.accuracy import AccuracyClaim
 from mechverify.kernel.core.counts import Counts
-from mechverify.kernel.core.document import add_expression
 from mechverify.kernel.core.errors import Stopped, Unsupported
 from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.mechanism import add_expression
 from mechverify.kernel.fold.rule import LISTED, Cell, Family, Group, Terms
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence
 from mechverify.provers.base import Budget

@@ -1,11 +1,15 @@
-"""Find the largest margin that rule fold proves on all inputs."""
+"""The largest margin to claim: the one that rule fold proves on all inputs, or the one that enumeration shows."""
 
 from fractions import Fraction
+from math import ceil, inf
 
 import numpy as np
 
+from mechverify.kernel.core.accuracy import AccuracyClaim
 from mechverify.kernel.core.errors import Rejected, Stopped
+from mechverify.kernel.core.evaluate import Evaluation, batch_size
 from mechverify.kernel.fold.rule import Family
+from mechverify.provers.accuracy.falsify import CLOSE as NEAR
 from mechverify.provers.accuracy.fold import terms_of
 from mechverify.provers.accuracy.problem import AccuracyProblem
 from mechverify.provers.base import Budget
@@ -56,3 +60,41 @@ def largest_margin(problem: AccuracyProblem, seen: float, budget: Budget) -> Fra
         except Stopped:  # time is up: what is proved stands
             pass
     return None if proved is None else Fraction(int(proved * (1 - CLOSE) * 10**DIGITS), 10**DIGITS)
+
+
+def enumerated_margin(problem: AccuracyProblem, margins: np.ndarray) -> Fraction | None:
+    """Below the least lead of as many inputs as the claim asks for, those with the largest leads; None where it isn't
+    positive. `margins` are float64's, of all inputs; the kernel encloses the leads of those that may be the least."""
+    needed = ceil((problem.at_least or 0) * len(margins))
+    last = np.sort(margins)[-needed]
+    close = np.abs(margins - last) <= NEAR
+    surely = int((margins > last + NEAR).sum())
+    lows = np.sort(_leads(problem, np.concatenate([*problem.inputs(problem.domain)])[close]))
+    least = float(lows[surely - needed])
+    return _below(least) if least > 0 else None
+
+
+def _leads(problem: AccuracyProblem, inputs: np.ndarray) -> np.ndarray:
+    """Lower ends of the right output's leads; -inf where the mechanism's value is no output."""
+    step = batch_size(problem.claim.graph, problem.claim.judged)
+    return np.concatenate([_batch(problem, inputs[i : i + step]) for i in range(0, len(inputs), step)])
+
+
+def _batch(problem: AccuracyProblem, inputs: np.ndarray) -> np.ndarray:
+    claim, ar, rows = problem.claim, problem.job.ar, np.arange(len(inputs))
+    assert isinstance(claim, AccuracyClaim)  # no other has a margin
+    values = Evaluation(claim.graph, claim.weights, problem.job.model, inputs)
+    logits, target = values[claim.output], np.broadcast_to(values[claim.target], len(inputs))
+    low, high = (np.broadcast_to(end(logits), (len(inputs), claim.outputs)).copy() for end in (ar.lower, ar.upper))
+    possible = (target >= 0) & (target < claim.outputs)
+    at = np.where(possible, target, 0)
+    high[rows, at] = -inf
+    return np.where(possible, np.nextafter(low[rows, at] - high.max(1), -inf), -inf)
+
+
+def _below(lead: float) -> Fraction:
+    """A decimal fraction a little below, of DIGITS significant places at least."""
+    scale = 10**DIGITS
+    while lead * scale < 10**DIGITS:
+        scale *= 10
+    return Fraction(ceil(Fraction(lead) * scale) - 1, scale)

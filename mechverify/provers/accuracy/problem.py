@@ -19,7 +19,7 @@ from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.integers import FOLDS
 from mechverify.kernel.core.kinds import read_claim
 from mechverify.kernel.core.meter import Watch
-from mechverify.kernel.fold.rule import Partition
+from mechverify.kernel.fold.rule import Partition, output_form
 
 KEYS = 8  # that a witness of rule fold may have
 TRIALS = 16  # values that a neuron in a cell of rule fold is compared with
@@ -60,9 +60,10 @@ class AccuracyProblem:
 
     @cached_property
     def trials(self) -> int | None:
-        """Of rule fold: how often to compare each neuron; None without neurons."""
-        graph = self.claim.graph
-        return TRIALS if any(graph.nodes[n].op == "relu" for n in graph.ancestors([self.claim.output])) else None
+        """Of rule fold: how often to compare each neuron; None without neurons. Raises Unsupported
+        where the output has no ratio form."""
+        with np.errstate(all="ignore"):
+            return None if self.job.once(output_form).neurons is None else TRIALS
 
     @cached_property
     def keys(self) -> list[list[Row]]:
@@ -101,13 +102,15 @@ class AccuracyProblem:
 class Evidence:
     """What sampling and search saw: `wrong` [inputs, length], distinct, all replayed in the kernel's
     arithmetic, the worst first; `rivals` [inputs] the output that won (the best of those that should not); the share of
-    uniform samples right; and the least margin seen, in float64."""
+    uniform samples right; the least margin seen, in float64; and, where every input was run, the margin of each, in the
+    order of the domain."""
 
     wrong: np.ndarray
     rivals: np.ndarray
     accuracy: float
     samples: int
     least: float
+    margins: np.ndarray | None = None
 
 
 @dataclass

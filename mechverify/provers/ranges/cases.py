@@ -76,8 +76,8 @@ def _of_token(problem: RangeProblem, n: int) -> Case | None:
     if m is None or prod(graph.nodes[n].shape) != 1 or tables.of[m].reads.sum() != 1:
         return None
     position = int(tables.of[m].reads[0].argmax())
-    at = tables.rows[:, position]
-    rows = (at < len(graph.values)) & (tables.of[m].low[:, 0] >= 0)
+    at = tables.rows.ids[:, position]
+    rows = tables.rows.known[:, position] & (tables.of[m].low[:, 0] >= 0)
     return Case(("position", position), frozenset(at[rows].tolist()))
 
 

@@ -34,6 +34,8 @@ def find_range(
         if problem.open(known.found) and integers and not budget.spent():  # cells are dear where nothing is relaxed
             again = replace(known, method=method)
             _guarded(known, budget, lambda: search(problem, again, budget))
+    if not lemmas and known.found.proof is not None and (problem.open(known.found) or not problem.asks):
+        known.found.reasons.extend(problem.dropped())
     if budget.spent() and problem.open(known.found) and budget.why not in "; ".join(known.found.reasons):
         known.found.reasons.append(budget.why)
     return known

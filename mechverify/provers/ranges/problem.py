@@ -1,5 +1,7 @@
 """A claim about ranges as the search sees it."""
 
+from functools import cached_property
+
 import numpy as np
 import torch
 
@@ -14,11 +16,14 @@ from mechverify.kernel.core.float64 import Float64, float_above, float_below
 from mechverify.kernel.core.kinds import read_claim
 from mechverify.kernel.core.meter import Watch
 from mechverify.kernel.core.ranges import Range
+from mechverify.kernel.core.words import listed
 from mechverify.kernel.relaxation import rule as linear
+from mechverify.kernel.relaxation.tables import LAST
 from mechverify.provers.ranges.known import Found
 from mechverify.provers.ranges.names import Called
 from mechverify.relax.tensors import Tensors
 
+SHOWN = 3  # values without a table that are named
 FEW = 16  # coordinates: cutting these alone is quick
 
 
@@ -73,6 +78,22 @@ class RangeProblem:
     def asks(self) -> bool:
         """There is a threshold to decide."""
         return self.claim.least is not None or self.claim.most is not None
+
+    @cached_property
+    def tabulated(self) -> bool:
+        """Every entry of the output is in a table, so that intervals give its range exactly."""
+        roots, tables = self.rewriting.roots, self.rewriting.tables
+        return tables is not None and any(roots.of[n] == roots.output for n in tables.of)
+
+    def dropped(self) -> list[str]:
+        """What has no table for its size, where one would tell its range."""
+        tables, roots = self.rewriting.tables, self.rewriting.roots
+        if tables is None or not tables.dropped:
+            return []
+        names = {roots.standing[n]: name for name, n in self.claim.sites.items() if n in roots.standing}
+        shapes = {n: list(self.rewriting.graph.nodes[n].shape) for n in tables.dropped}
+        sizes = [f"{names.get(n, 'a value')} {shapes[n]} ({size:.1e} numbers)" for n, size in tables.dropped.items()]
+        return [f"tables of more than {LAST:.1e} numbers were not made, of: {listed(sizes[-SHOWN:])}"]
 
     def values(self, tokens: np.ndarray, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The output [inputs, entries] in float64, differentiable in `points` [inputs, coordinates]; and the least

@@ -47,15 +47,11 @@ def _affordable(problem: RangeProblem, known: Known) -> str:
     """How far to go, once the whole domain was relaxed."""
     if known.found.reasons:
         return "interval"
+    if problem.tabulated and not problem.asks:
+        return "linear"
     refining = known.method in ("optimised", "branching") and not problem.asks
     if refining and known.seconds > SLOW:
         said = f"linear bounds alone take {known.seconds:.0f} s: no cells and no optimised lines were tried"
         known.found.reasons.append(said)
         return "linear"
-    return "linear" if refining and _tabulated(problem) else known.method
-
-
-def _tabulated(problem: RangeProblem) -> bool:
-    """Every entry of the output depends on two tokens at most, so that its range is exact already."""
-    roots, tables = problem.rewriting.roots, problem.rewriting.tables
-    return tables is not None and any(roots.of[n] == roots.output for n in tables.of)
+    return known.method

@@ -32,10 +32,19 @@ class Whole:
 
 
 def _relaxed(problem: RangeProblem, budget: Budget, kind: type[Intervals]) -> Found:
-    """Of the whole domain, through the better form of a softmax. Intervals where linear bounds can't be had, and
-    nothing where intervals can't."""
+    """Of the whole domain, through the better form of a softmax. Intervals where linear bounds can't be had, or where
+    the output has a table, and nothing where intervals can't."""
     best, reasons, begun = None, [], time.monotonic()
     tries = [(Relaxed, False), (Relaxed, True), (Intervals, False)] if kind is Relaxed else [(Intervals, False)]
+    try:
+        with budget.rehearsing():
+            tabulated = problem.tabulated
+    except Stopped:
+        return Found(None, problem.claim.everything, False, [f"tables: {budget.why}"])
+    except Rejected as error:
+        return Found(None, problem.claim.everything, False, [str(error)])
+    if tabulated:
+        kind, tries = Intervals, tries[::-1]
     for rule, shared in tries:
         if (shared and (not problem.rewriting.roots.shared or time.monotonic() - begun > SLOW)) or (
             rule is not kind and best is not None

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from mechverify.kernel.compact.chains import Peeled
-from mechverify.kernel.compact.parts import parts_form
+from mechverify.kernel.compact.parts import output_parts
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt
 from mechverify.provers.accuracy.strategies.compact import Pass, compact
 from mechverify.provers.base import Budget
@@ -31,7 +31,7 @@ def by_gap(problem: AccuracyProblem, budget: Budget, *, remainder: str | None = 
 def singular(problem: AccuracyProblem, remainder: str) -> Peeled:
     """The first singular vectors of the scores whose rows' means are taken off: softmax doesn't see those."""
     claim = problem.claim
-    form = parts_form(claim.graph, claim.weights, problem.job.model, claim.output)
+    form = problem.job.once(output_parts)
     matrix = np.linalg.multi_dot([np.eye(len(claim.graph.values)), *(m.mid for m in form.score["query", "token"])])
     left, _, right = np.linalg.svd(matrix - matrix.mean(1, keepdims=True))
     return Peeled(left[:, 0], right[0], remainder)

@@ -3,7 +3,7 @@
 What is counted: docs/compact_proofs.md.
 """
 
-from mechverify.kernel.compact.parts import parts_form
+from mechverify.kernel.compact.parts import output_parts
 from mechverify.provers.accuracy.problem import AccuracyProblem
 
 # Of what is left of scores without a matrix of rank one, in vocabulary v and width d: a singular value, ranges
@@ -36,7 +36,7 @@ def parts(problem: AccuracyProblem, remainder: str | None = None, mean: bool = F
     vocab, length, outputs = len(claim.graph.values), problem.domain.length, claim.outputs
     scores = vocab * vocab
     if remainder is not None:
-        form = parts_form(claim.graph, claim.weights, problem.job.model, claim.output)
+        form = problem.job.once(output_parts)
         width = form.score["query", "token"][0].mid.shape[1]
         scores = 2 * vocab + REMAINDERS[remainder](vocab, width)
     base = vocab + outputs if mean else vocab * outputs

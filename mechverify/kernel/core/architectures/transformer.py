@@ -1,6 +1,4 @@
-"""Known architectures: the kernel builds the graph from the weights' names and shapes itself, so that
-no `capture` axiom is needed. The state dict names are those of TransformerLens.
-"""
+"""Transformers without layer norm; the state dict names are those of TransformerLens."""
 
 import re
 
@@ -92,45 +90,4 @@ def transformer_relu(graph: Graph, weights: dict[str, np.ndarray]) -> dict[str, 
     return transformer(graph, weights, mlp=True)
 
 
-def pair_mlp(graph: Graph, weights: dict[str, np.ndarray]) -> dict[str, int]:
-    """A network of two tokens a, b without biases; returns its sites, by name, as node ids.
-
-    logits = relu([W_x[a], W_y[b]] W) W_U. Shapes: W_x [vocab, d], W_y [vocab, e], W [d + e, hidden], W_U [hidden, out].
-    Raises Rejected, saying what doesn't fit.
-    """
-    shapes = {name: a.shape for name, a in weights.items()}
-    if set(shapes) != {"W_x", "W_y", "W", "W_U"} or any(len(s) != 2 or not min(s) for s in shapes.values()):
-        raise Rejected(f"weights don't fit the architecture: expected matrices W_x, W_y, W, W_U; got {shapes}")
-    (v, d), (u, e), (both, hidden), (inner, _) = (shapes[name] for name in ("W_x", "W_y", "W", "W_U"))
-    if v != u or d + e != both or hidden != inner or graph.length != 2:
-        raise Rejected(f"weights don't fit the architecture, on {graph.length} tokens: {shapes}")
-    sites = {"tokens": graph.add("tokens")}
-    for i, c in enumerate("xy"):
-        token = graph.add("select", sites["tokens"], attr=(0, i))
-        sites[f"embed_{c}"] = graph.add("gather", graph.add("weight", attr=(f"W_{c}", shapes[f"W_{c}"])), token)
-    joint = graph.add("concat", sites["embed_x"], sites["embed_y"], attr=0)
-    sites["pre"] = graph.add("einsum", joint, graph.add("weight", attr=("W", shapes["W"])), attr="d,dm->m")
-    sites["hidden"] = graph.add("relu", sites["pre"])
-    unembed = graph.add("weight", attr=("W_U", shapes["W_U"]))
-    sites["logits"] = graph.add("einsum", sites["hidden"], unembed, attr="m,mo->o")
-    return sites
-
-
-ARCHITECTURES = {"transformer": transformer, "transformer_relu": transformer_relu, "pair_mlp": pair_mlp}
-
-# What the formulas say and weights can't show: a theorem about a file is one about your model if these hold of it.
-_TRANSFORMER = (
-    "no layer norm, and none folded into the weights",
-    "attention scores are divided by sqrt(d_head)",
-    "attention is causal and sees all earlier positions",
-    "position embeddings are added to the token embeddings, once",
-)
-ASSUMED: dict[str, tuple[str, ...]] = {
-    "transformer": _TRANSFORMER,
-    "transformer_relu": (
-        *_TRANSFORMER,
-        "the activation is ReLU",
-        "an MLP reads the residual after its block's attention",
-    ),
-    "pair_mlp": ("the activation is ReLU", "no biases"),
-}
+ROWS = {"transformer": transformer, "transformer_relu": transformer_relu}

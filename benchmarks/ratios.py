@@ -1,0 +1,103 @@
+"""Several heads: what rule ratios certifies of models whose accuracy is known, and how long search and check take.
+
+    python benchmarks/ratios.py [--quick]
+
+Exit code 1 if a target is missed. Of max of 4 the accuracy is enumerated in float64; of longer sequences a million
+inputs are sampled. Models of other numbers of heads are trained here, by seed. Shared models are left out where they
+are not there. --quick: the shorter ones, and fewer steps of training.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file
+from safetensors.torch import save_file
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.board import Board, timed
+from mechverify import prove
+from mechverify.kernel import check
+from proofs.max_of_k import claim
+from toy_models.max_of_k import path, train
+
+SHARED = Path(__file__).parent.parent.parent / "shared" / "models"
+BATCH = 2**16
+NEAR, SHORT, LONG = 0.00005, 60.0, 300.0  # share, and seconds of search and check
+SAMPLED = 0.002  # share below that of samples
+
+
+def right(weights: dict[str, torch.Tensor], x: torch.Tensor) -> int:
+    """Inputs [number, length] on which the last position says their largest token, in float64."""
+    h = weights["embed.W_E"][x] + weights["pos_embed.W_pos"]
+    q, k, v = (torch.einsum("bnd,hde->bhne", h, weights[f"blocks.0.attn.W_{c}"]) for c in "QKV")
+    pattern = (q[:, :, -1:] @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
+    out = torch.einsum("bhe,hed->bd", (pattern @ v)[:, :, 0], weights["blocks.0.attn.W_O"])
+    return int((((h[:, -1] + out) @ weights["unembed.W_U"]).argmax(-1) == x.amax(1)).sum())
+
+
+def accuracy(file: Path, samples: int | None) -> float:
+    """The share of right inputs: of all, or of samples."""
+    weights = {name: torch.from_numpy(a.astype(np.float64)) for name, a in load_file(file).items()}
+    vocab, length = len(weights["embed.W_E"]), len(weights["pos_embed.W_pos"])
+    size = vocab**length if samples is None else samples
+    rng = torch.Generator().manual_seed(0)
+    found = 0
+    for start in range(0, size, BATCH):
+        number = min(BATCH, size - start)
+        if samples is None:
+            index = torch.arange(start, start + number)
+            x = torch.stack([index // vocab**i % vocab for i in reversed(range(length))], -1)
+        else:
+            x = torch.randint(vocab, (number, length), generator=rng)
+        found += right(weights, x)
+    return found / size
+
+
+def certified(board: Board, what: str, file: Path, samples: int | None, limit: float) -> None:
+    """A row for the share that is proved, and one for the time."""
+    true = accuracy(file, samples)
+    seconds, done = timed(lambda: prove(claim(file, at_least="best"), time_limit=limit))
+    theorem = check(done.certificate)
+    low, high = (count / theorem.claim.domain.size for count in theorem.right)
+    target = true - (NEAR if samples is None else SAMPLED)
+    known = "enumerated" if samples is None else "sampled"
+    board.row(f"{what}: share proved right", f"at least {target:.6f} ({known} {true:.6f})", f"{low:.6f}", low >= target)
+    inside = samples is not None or low <= true <= high
+    board.row(f"{what}: the truth lies between the bounds", known, f"{low:.6f} to {high:.6f}", inside)
+    board.row(f"{what}: search and check", f"at most {limit:.0f} s", f"{seconds:.1f} s", seconds <= limit)
+
+
+def trained(folder: str, k: int, heads: int, steps: int) -> Path:
+    file = Path(folder) / f"{heads}_{k}.safetensors"
+    net = train(k, seed=0, steps=steps, heads=heads)
+    save_file({name: value.contiguous() for name, value in net.state_dict().items()}, file)
+    return file
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args().quick
+    board = Board("several heads")
+    samples = 100_000 if quick else 1_000_000
+    certified(board, "max of 4, 2 heads, shipped", path(4, 0, 2), None, SHORT)
+    for name, count, limit in (("max4-4heads", None, SHORT), ("max10-2heads", samples, LONG)):
+        if (file := SHARED / f"{name}.safetensors").exists() and not (quick and limit > SHORT):
+            certified(board, name, file, count, limit)
+    with tempfile.TemporaryDirectory() as folder:
+        for heads in (8,) if quick else (1, 2, 4, 8):
+            file = trained(folder, 4, heads, 600 if quick else 3_000)
+            certified(board, f"max of 4, {heads} heads, trained here", file, None, SHORT)
+        for heads in () if quick else (2, 8):
+            file = trained(folder, 10, heads, 3_000)
+            certified(board, f"max of 10, {heads} heads, trained here", file, samples, LONG)
+    return board.finish("ratios", quick)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,298 @@
+"""Dependency analysis: write an output as a sum of ratios of one-token sums, one ratio for each attention head.
+
+Values that depend on the query's token alone, and rows that depend on it and on the token of that row, are tables.
+Attention over such rows is, for each head h,
+
+    sum_i e^(s_hi) u_hi / sum_i e^(s_hi),
+
+and a linear operation on a sum of such ratios is one again. What is not on the lists below is refused, so that nothing
+is assumed of the graph: it may be a known architecture's or a captured module's.
+
+Lemma R1 (docs/soundness/ratios.md).
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import product
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mechverify.kernel.core.arithmetic import Arithmetic, Ball, aligned
+from mechverify.kernel.core.errors import Unsupported
+from mechverify.kernel.core.evaluate import Evaluation
+from mechverify.kernel.core.graph import Graph, Node
+from mechverify.kernel.core.meter import reserve
+from mechverify.kernel.core.operations import is_function
+from mechverify.kernel.core.operations.contraction import products
+from mechverify.kernel.core.operations.softmax import kept
+from mechverify.kernel.core.operations.views import entries
+from mechverify.kernel.core.semantics import Real
+
+HEADS = 64  # ratios of one sum
+ENTRYWISE = {"add", "sub", "mul", "over_root", "power"}  # and functions of one number
+
+
+class SumOfRatios(NamedTuple):
+    """With q the token at position `pin`: output = base[q] + sum_h sum_i e^(s_hi) u_hi / sum_i e^(s_hi), over the
+    positions i that head h `attends` to, s_hi = score[h, q, x_i, i] and u_hi = value[h, q, x_i, i]. Shapes: base [q or
+    1, *shape], score [heads, q or 1, vocab, length], value [heads, q or 1, vocab, length, *shape], attends [heads,
+    length]."""
+
+    pin: int
+    base: Ball
+    score: Ball
+    value: Ball
+    attends: np.ndarray
+
+
+class _Table(NamedTuple):
+    """A value that is read off a table; `axis` is the one whose i-th slice depends on token i (None: no axis)."""
+
+    value: Ball
+    axis: int | None
+
+
+class _Ratio(NamedTuple):
+    """One head: score [q or 1, vocab, length], value [q or 1, vocab, length, *shape], attends [length]."""
+
+    score: Ball
+    value: Ball
+    attends: np.ndarray
+
+
+class _Sum(NamedTuple):
+    """base [q or 1, 1, *shape] and the ratios that are added to it."""
+
+    base: Ball
+    ratios: list[_Ratio]
+
+
+def sum_of_ratios(graph: Graph, weights: dict[str, np.ndarray], model: Real, output: int) -> SumOfRatios:
+    """The form of node `output`, with every table enclosed as `model` computes it.
+
+    Precondition: none (Unsupported says what stands in the way). Postcondition: for every input and every evaluation
+    that `model` speaks of, the output has the form above for reals within the balls. Complexity: one evaluation of the
+    graph on vocab^2 inputs, row by row; heads times outputs for what comes after attention.
+    """
+    graph = graph.copy()
+    output = _row_by_row(graph, output)
+    order, nodes = graph.ancestors([output]), graph.nodes
+    pin = _query(graph, order)
+    vocab = np.arange(len(graph.values))
+    free = np.broadcast_to(vocab[None, :, None], (1, len(vocab), graph.length))
+    tables = Evaluation(graph, weights, model, free, lambda _: vocab[:, None])
+    found: dict[int, Any] = {}
+    for n in order:
+        node = nodes[n]
+        if node.op == "tokens":
+            found[n] = None  # what reads it, reads it as ids
+        elif node.kind == "ids":
+            found[n] = _Table(tables[n], None)
+        elif node.op == "softmax":
+            if type(found[node.args[0]]) is not _Table:
+                raise Unsupported("attention reads the result of attention: one layer of it is known")
+            found[n] = found[node.args[0]]  # its scores
+        elif any(nodes[a].op == "softmax" for a in node.args):
+            found[n] = _attend(tables, node, found)
+        elif any(type(found[a]) is _Sum for a in node.args):
+            found[n] = _linear(tables, node, [found[a] for a in node.args])
+        else:
+            found[n] = _Table(tables[n], _axis(graph, node, [found[a] for a in node.args]))
+    if type(found[output]) is not _Sum:
+        raise Unsupported("the output doesn't go through attention")
+    return _stacked(model.ar, pin, found[output])
+
+
+def _row_by_row(graph: Graph, output: int) -> int:
+    """A node of equal value, in which a view of one row of a value depends on that row alone."""
+    made: dict[int, int] = {}
+    for n in graph.ancestors([output]):
+        node = graph.nodes[n]
+        made[n] = graph.narrowed(graph.add(node.op, *(made[a] for a in node.args), attr=node.attr))
+    return made[output]
+
+
+def _query(graph: Graph, order: Sequence[int]) -> int:
+    """The one position whose token is read by itself; refuses other ways to read tokens than that and all in order."""
+    pinned = set()
+    for n in order:
+        node = graph.nodes[n]
+        if node.kind == "int" or node.op == "input":
+            raise Unsupported(f"the output reads {node.op!r}, which is no table of tokens")
+        if node.kind == "ids" and node.op != "tokens":
+            if node.op != "select" or graph.nodes[node.args[0]].op != "tokens":
+                raise Unsupported("tokens are read in another order than their own")
+            pinned.add(node.attr[1])
+    if len(pinned) != 1:
+        raise Unsupported(f"the output reads {len(pinned)} tokens by themselves; one (a query) is needed")
+    return pinned.pop()
+
+
+def _axis(graph: Graph, node: Node, args: list[_Table | None]) -> int | None:
+    """The axis along which a table depends on each position's token, given those of the operands."""
+    if node.op == "gather":
+        return 0 if args[1] is None else None  # of all tokens, or of the pinned one
+    axes = [a.axis for a in args if a is not None]
+    if all(axis is None for axis in axes):
+        return None
+    shapes = [graph.nodes[a].shape for a in node.args]
+    if node.op in ENTRYWISE or is_function(node):
+        places = {axis + len(node.shape) - len(s) for axis, s in zip(axes, shapes, strict=True) if axis is not None}
+        if len(places) == 1 and all(a is None or s[a] == graph.length for a, s in zip(axes, shapes, strict=True)):
+            return places.pop()
+    elif node.op == "select" and axes[0] != node.attr[0]:
+        return axes[0] - (axes[0] > node.attr[0])
+    elif node.op == "view" and axes[0] is not None and (axis := _viewed(shapes[0], axes[0], node.attr)) is not None:
+        return axis
+    elif node.op == "einsum":
+        *terms, result = node.attr.replace("->", ",").split(",")
+        letters = {term[axis] for term, axis in zip(terms, axes, strict=True) if axis is not None}
+        if len(letters) == 1 and letters <= set(result):
+            return result.index(letters.pop())
+    raise Unsupported(f"the result of {node.op!r} mixes the tokens of several positions before attention does")
+
+
+def _viewed(shape: tuple[int, ...], axis: int, view: tuple) -> int | None:
+    """The axis of a view along which entry i is read from slice i of `axis`, and from no other."""
+    position = entries(view) // prod(shape[axis + 1 :]) % shape[axis]
+    for i, size in enumerate(position.shape):
+        if size == shape[axis] and (position == np.arange(size).reshape(-1, *(1,) * (position.ndim - i - 1))).all():
+            return i
+    return None
+
+
+def _attend(tables: Evaluation, node: Node, found: dict[int, Any]) -> _Sum:
+    """A contraction of a pattern with values over its last axis: a ratio for each place in the pattern's other axes."""
+    graph, model = tables.graph, tables.model
+    at = [graph.nodes[a].op == "softmax" for a in node.args]
+    if node.op != "einsum" or sum(at) != 1:
+        raise Unsupported("an attention pattern is used for something else than attending")
+    first, second, result = node.attr.replace("->", ",").split(",")
+    first, second = (first, second) if at[0] else (second, first)
+    pattern, other = (node.args[i] for i in ((0, 1) if at[0] else (1, 0)))
+    scores, values, term = found[pattern], found[other], first[-1]
+    if type(values) is not _Table or term in result or scores.axis not in (None, len(first) - 1):
+        raise Unsupported(f"attention applied as {node.attr!r} is not a sum over positions")
+    shape = graph.nodes[pattern].shape
+    if shape[-1] != graph.length or values.axis not in (None, second.index(term)):
+        raise Unsupported("the attention's terms don't each depend on one token of their own")
+    sizes = dict(zip(first + second, (*shape, *graph.nodes[other].shape), strict=True))
+    summed = prod(size for letter, size in sizes.items() if letter not in result)
+    heads = [*product(*map(range, shape[:-1]))]
+    vocab, rows = len(graph.values), len(values.value.mid)
+    if len(heads) > HEADS:
+        raise Unsupported(f"{len(heads)} heads, or rows of a pattern (limit {HEADS})")
+    reserve(len(heads), rows, vocab, graph.length, *node.shape)
+    whole = model.attended(values.value, summed)
+    masks = np.broadcast_to(kept(graph.nodes[pattern]), shape)
+    ratios = []
+    for head in heads:
+        where = dict(zip(first[:-1], head, strict=True))
+        score = _in_positions(model, scores.value.map(lambda a, head=head: a[:, :, *head]), vocab, masks[head])
+        place = partial(_placed, second=second, result=result, term=term, where=where, shape=node.shape, vocab=vocab)
+        ratios.append(_Ratio(score, whole.map(place), masks[head]))
+    return _Sum(model.ar.whole(np.zeros((1, 1, *node.shape), np.int64)), ratios)
+
+
+def _in_positions(model: Real, score: Ball, vocab: int, attends: np.ndarray) -> Ball:
+    """Scores [q or 1, vocab or 1, length] of the positions that are attended to, as softmax reads them; others zero."""
+    at = np.flatnonzero(attends)
+    read = model.scores(score.map(lambda a: a[..., at]), (1, 2))
+
+    def spread(a: np.ndarray) -> np.ndarray:
+        wide = np.zeros((len(a), vocab, len(attends)), a.dtype)
+        wide[..., at] = a
+        return wide
+
+    return read.map(spread)
+
+
+def _placed(
+    a: np.ndarray, second: str, result: str, term: str, where: dict[str, int], shape: tuple[int, ...], vocab: int
+) -> np.ndarray:
+    """One head's values [q or 1, vocab, length, *shape] from those of all, [q or 1, vocab or 1, *second]: zero in the
+    places of the others. `where`: the head's index along each letter."""
+    mine = a[:, :, *(slice(where[c], where[c] + 1) if c in where else slice(None) for c in second)]
+    lost = [c for c in second if c in where and c not in result]  # of these the sum runs over heads
+    mine = mine.squeeze(tuple(2 + second.index(c) for c in lost))
+    left = [c for c in second if c not in lost]
+    present = [c for c in result if c in left]
+    mine = mine.transpose(0, 1, *(2 + left.index(c) for c in (term, *present)))
+    mine = mine.reshape(*mine.shape[:3], *(mine.shape[3 + present.index(c)] if c in present else 1 for c in result))
+    whole = np.zeros((len(a), vocab, mine.shape[2], *shape), a.dtype)
+    whole[:, :, :, *(slice(where[c], where[c] + 1) if c in where else slice(None) for c in result)] = mine
+    return whole
+
+
+def _linear(tables: Evaluation, node: Node, args: list[Any]) -> _Sum:
+    """An operation that is linear in sums of ratios, the other operand depending on the pinned token alone. A rounding
+    error is a factor of the whole, so that each part may bear it."""
+    graph, model = tables.graph, tables.model
+    sums = [a for a in args if type(a) is _Sum]
+    others = [a.value for a in args if type(a) is _Table and a.axis is None]
+    if len(sums) + len(others) != len(args):
+        raise Unsupported(f"{node.op!r} joins the result of attention with something else that reads tokens")
+    (total, *more), first = sums, type(args[0]) is _Sum
+    same = all(graph.nodes[n].shape == node.shape for n, a in zip(node.args, args, strict=True) if type(a) is _Sum)
+    match node.op:
+        case "add" | "sub" if same:
+            minus = node.op == "sub"
+            left, right = (a if type(a) is _Sum else _Sum(tables.align(a.value, len(node.shape)), []) for a in args)
+            right = _each(right, lambda x: -x, lambda x: -x) if minus else right
+            terms = products(graph, node)
+            base = model.add(left.base, right.base, terms)
+            parts = [(left.ratios, terms[1]), (right.ratios, terms[0])]
+            return _Sum(base, [r._replace(value=_alone(model, r.value, n)) for part, n in parts for r in part])
+        case "einsum" if not more:
+            factor, deep = others[0], others[0].map(lambda a: a[:, :, None])
+            reserve(len(total.ratios), len(factor.mid), len(graph.values), graph.length, *node.shape)
+            order = (lambda x, y: (x, y)) if first else (lambda x, y: (y, x))
+            contract = partial(model.contract, node.attr)
+            return _each(total, lambda x: contract(*order(x, factor)), lambda x: contract(*order(x, deep)))
+        case "mul" if not more and same:
+            factor = tables.align(others[0], len(node.shape))
+            deep = factor.map(lambda a: a[:, :, None])
+            return _each(total, lambda x: model.mul(x, factor), lambda x: model.mul(x, deep))
+        case "view" | "select":
+            shape = graph.nodes[node.args[0]].shape
+            return _each(total, lambda x: _moved(x, 2, shape, node), lambda x: _moved(x, 3, shape, node))
+    raise Unsupported(f"{node.op!r} on the result of attention is not linear, or its factor reads other tokens")
+
+
+def _each(total: _Sum, of_base: Callable[[Ball], Ball], of_value: Callable[[Ball], Ball]) -> _Sum:
+    return _Sum(of_base(total.base), [r._replace(value=of_value(r.value)) for r in total.ratios])
+
+
+def _moved(x: Ball, leading: int, shape: tuple[int, ...], node: Node) -> Ball:
+    """The entries that a view or a slice of a value of that shape reads; `leading` axes come before the shape's."""
+    if node.op == "select":
+        axis, index = node.attr
+        return x.map(lambda a: np.take(a, index, leading + axis))
+    at = entries(node.attr)
+
+    def read(a: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(a, (*a.shape[:leading], *shape)).reshape(*a.shape[:leading], -1)[..., at]
+
+    return x.map(read)
+
+
+def _alone(model: Real, x: Ball, n: int) -> Ball:
+    """A part of a sum that the other operand, a sum of n products (0: none), lacks."""
+    return model.rounded(x, n + 2 if n else 1)
+
+
+def _stacked(ar: Arithmetic, pin: int, total: _Sum) -> SumOfRatios:
+    """All heads side by side."""
+    score, value = [r.score for r in total.ratios], [r.value for r in total.ratios]
+    attends = np.array([r.attends for r in total.ratios])
+    return SumOfRatios(pin, total.base.map(lambda a: a[:, 0]), _stack(ar, score), _stack(ar, value), attends)
+
+
+def _stack(ar: Arithmetic, balls: list[Ball]) -> Ball:
+    """Along a new first axis, rows of query tokens alike."""
+    rows = max(len(b.mid) for b in balls)
+    reserve(len(balls), rows, *balls[0].mid.shape[1:])
+    parts = [b.map(lambda a: np.broadcast_to(a, (rows, *a.shape[1:]))) for b in aligned(ar, *balls)]
+    return Ball(np.stack([p.mid for p in parts]), np.stack([p.rad for p in parts]), parts[0].exponent)

@@ -1,0 +1,299 @@
+"""Rule `ratios`: cells are (query token, class of the mechanism), and in each the heads' ratios are bounded together.
+
+The output is a sum of ratios, one for each head (form.py). In a cell they are linearised around a point that the
+witness names (linear.py), a rival at a time, so that the lead is bounded by one sum of one-token terms wherever it
+isn't positive. Where that sum's minimum is positive, the rival never wins. In another cell the witness says how to
+count: groups of rivals, whose terms are replaced by the smallest of the group, bound the wrong inputs from above; one
+rival bounds them from below. Or every input's ratios are computed. A cell may be cut by how many tokens of a set it has
+at some positions.
+
+Lemmas R5, R7 (docs/soundness/ratios.md).
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from mechverify.kernel.core.arithmetic import Ball, points
+from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.counts import Counts
+from mechverify.kernel.core.domain import Domain
+from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.mechanism import add_expression
+from mechverify.kernel.core.meter import reserve
+from mechverify.kernel.core.series import exp_parts, relative_exponentials
+from mechverify.kernel.counting import recursion
+from mechverify.kernel.counting.automaton import Layer, derive, towards
+from mechverify.kernel.counting.split import by_count
+from mechverify.kernel.ratios.form import SumOfRatios, sum_of_ratios
+from mechverify.kernel.ratios.linear import Box, Expansion, Lead, Linear
+
+LISTED = 2**22  # inputs times heads of a cell that is listed
+DEEPEST = 8  # cuts of a cell within each other
+POINTS = 2**8  # of one cell
+
+
+def check(job: Job, domain: Domain, witness: Reader) -> Counts:
+    """Precondition: the output is a sum of ratios, and the mechanism a short fold.
+
+    Postcondition: the bounds hold for the number of right inputs in `domain`, whatever the witness says. Complexity:
+    for each point of a cell that of `Expansion`, for each counted group positions x vocabulary x grid.
+    """
+    keys = [*witness["keys"].items(8)]
+    cells = _cells(witness["cells"])
+    witness.close()
+    low = high = covered = 0
+    partition = Partition(job, domain, keys)
+    for family in partition.families():
+        for query, size in family.sizes.items():
+            node = cells.pop((query, family.key), None)
+            wrong = family.wrong(query, node)
+            job.found.cells.append((query, family.key, size, wrong))
+            covered += size
+            low, high = low + size - wrong.high, high + size - wrong.low
+    if cells:
+        raise Rejected(f"the witness speaks of {len(cells)} cells that don't exist")
+    if covered != domain.size:
+        raise Rejected(f"the cells hold {covered} inputs, the domain {domain.size}")
+    return Counts(low, high)
+
+
+def _cells(entry: Reader) -> dict[tuple, Reader]:
+    """(query token, class) -> how to bound the wrong inputs there."""
+    result = {}
+    for row in entry.items(2**20):
+        query, key, node = row.items(3, 3)
+        where = query.an_integer(), tuple(key.integers(9))
+        if where in result:
+            raise Rejected(f"cell {where} is listed twice")
+        result[where] = node
+    return result
+
+
+class Partition:
+    """The domain cut into families of cells, one for each class of the mechanism and `keys`, further mechanisms."""
+
+    def __init__(self, job: Job, domain: Domain, keys: Sequence[Reader]):
+        self.job, self.ar, self.domain = job, job.ar, domain
+        job.claim.need_whole("ratios")
+        self.form, self.exponentials = job.once(_tables)
+        graph = job.further()
+        roots = [job.claim.target, *(add_expression(graph, key) for key in keys)]
+        self.automaton = derive(self.ar, graph, roots, [np.array(t) for t in domain.tokens])
+
+    def families(self) -> Iterator["Family"]:
+        for i, key in enumerate(self.automaton.classes.tolist()):
+            yield Family(self, i, tuple(key))
+
+
+def _tables(job: Job) -> tuple[SumOfRatios, tuple[Ball, np.ndarray]]:
+    """The form of the claim's output, and mantissas and exponents of e^s: nothing underflows yet."""
+    claim = job.claim
+    form = sum_of_ratios(claim.graph, claim.weights, job.model, claim.output)
+    return form, exp_parts(job.ar, form.score)
+
+
+class Family:
+    """The cells of one class, one for each query token. `key` are the values of the mechanism and of the witness's
+    keys; `impossible`: no output decodes to the mechanism's value, so that every input is wrong."""
+
+    def __init__(self, partition: Partition, index: int, key: tuple[int, ...]):
+        self.partition, self.ar, self.form, self.key = partition, partition.ar, partition.form, key
+        self.layers = towards(self.ar, partition.automaton, index)
+        self.sizes = recursion.sizes_by_token(self.ar, self.layers, self.form.pin)  # of the cells with an input
+        self.right, outputs = key[0], partition.job.claim.outputs
+        self.impossible = not 0 <= self.right < outputs
+        self.rivals = np.array([t for t in range(outputs) if t != self.right], int)
+
+    def cell(self, query: int) -> "Cell":
+        return Cell(self, query, recursion.pin(self.layers, self.form.pin, query))
+
+    def wrong(self, query: int, node: Reader | None) -> Counts:
+        """Bounds for the wrong inputs of a cell, as its entry of the witness says; without one, none."""
+        if self.impossible:
+            return Counts(self.sizes[query], self.sizes[query])
+        return self.cell(query).wrong(node)
+
+
+class Cell:
+    """Inputs of a class with one query token: those that `layers` accept."""
+
+    def __init__(self, family: Family, query: int, layers: list[Layer]):
+        self.family, self.query, self.layers, self.ar = family, query, layers, family.ar
+        self.size = recursion.completions(self.ar, layers)[0][0]
+
+    def wrong(self, node: Reader | None, depth: int = 0) -> Counts:
+        """Bounds for the wrong inputs; `node`: null, a cut, or points, and groups of rivals to count, or null."""
+        if node is None or node.value is None or not self.size:
+            return Counts(0, self.size)
+        if "cut" in node.value:
+            return self._cut(node, depth)
+        undecided = self.rivals
+        forms = []
+        for point in node["points"].items(POINTS):
+            forms.append(tuple(point.integers(len(self.layers))))
+            undecided = self.undecided(forms[-1], undecided)
+        groups, certain = node["groups"], node["certain"]
+        node.close()
+        if not len(undecided):
+            return Counts(0, 0)
+        if groups.value is None:
+            if certain.value is not None:
+                raise Rejected("a listed cell is not counted for a rival as well")
+            return self.listed(undecided)
+        counted = [self._group(g, forms, 2**20) for g in groups.items(2**20)]
+        lost = sum(self.lost(*group) for group in counted)
+        low = 0 if certain.value is None else self.surely_lost(*self._group(certain, forms, 1))
+        covered = set(undecided.tolist()) <= {t for _, _, rivals in counted for t in rivals}
+        return Counts(low, min(lost, self.size) if covered else self.size)
+
+    def _cut(self, node: Reader, depth: int) -> Counts:
+        """The parts with 0, 1, 2, ... tokens of a set at some positions; together they are the cell."""
+        if depth == DEEPEST:
+            raise Rejected(f"a cell is cut more than {DEEPEST} times")
+        cut, parts = node["cut"], node["parts"]
+        node.close()
+        positions, tokens = (cut[name].integers(2**16) for name in ("positions", "tokens"))
+        cut.close()
+        if not positions or len(set(positions)) < len(positions) or not set(positions) <= set(range(len(self.layers))):
+            raise Rejected(f"{positions!s:.100} are not positions to count tokens at")
+        cells = self.parts(positions, tokens)
+        wrong = [c.wrong(p, depth + 1) for c, p in zip(cells, parts.items(len(cells), len(cells)), strict=True)]
+        return Counts(sum(w.low for w in wrong), sum(w.high for w in wrong))
+
+    def parts(self, positions: Sequence[int], tokens: Sequence[int]) -> list["Cell"]:
+        parts = by_count(self.ar, self.layers, positions, tokens)
+        return [Cell(self.family, self.query, layers) for layers in parts]
+
+    def _group(self, entry: Reader, forms: list[tuple[int, ...]], most: int) -> tuple[tuple[int, ...], int, list[int]]:
+        """A point, the exponent of the grid's step, and rivals: other outputs than the right one, which loses to itself
+        by nothing."""
+        point, step, rivals = entry.items(3, 3)
+        named = rivals.integers(most)
+        if not named or not set(named) <= set(self.rivals.tolist()):
+            raise Rejected(f"{named!s:.100} are not rivals of output {self.family.right}")
+        return forms[point.an_integer(0, len(forms) - 1)], step.an_integer(-1_000, 1_000), named
+
+    @property
+    def rivals(self) -> np.ndarray:
+        return self.family.rivals
+
+    @cached_property
+    def box(self) -> Box:
+        """The tokens that occur, and the factors of the query's row, over the largest that can occur in the cell."""
+        form, (mantissa, power) = self.family.form, self.family.partition.exponentials
+        occurring = [np.concatenate([tokens for tokens, _ in layer.groups]) for layer in self.layers]
+        tokens = np.unique(np.concatenate(occurring))
+        alive = np.stack([np.isin(tokens, here) for here in occurring], -1) & form.attends[:, None]
+        reserve(*alive.shape)
+        row = self.query if power.shape[1] > 1 else 0
+        parts = mantissa.map(lambda a: a[:, row, tokens]), power[:, row, tokens]
+        factor = relative_exponentials(self.ar, parts, alive, (1, 2))
+        zero = self.ar.whole(np.zeros((1, 1, 1), np.int64))
+        return Box(self.ar, self.layers, tokens, self.ar.where(alive, factor, zero), form.pin)
+
+    def lead(self, rivals: Sequence[int] | np.ndarray) -> Lead:
+        """Of the right output over each of the rivals."""
+        ar, right, some = self.ar, self.family.right, np.asarray(rivals, int)
+        (base, value), tokens = (self.family.form.base, self.family.form.value), self.box.tokens
+        row, deep = (self.query if n > 1 else 0 for n in (len(base.mid), value.mid.shape[1]))
+        base = base.map(lambda a: a[row])
+        value = value.map(lambda a: a[:, deep, tokens])
+        base, value = (
+            ar.sub(x.map(lambda a: a[..., right, None]), x.map(lambda a: a[..., some])) for x in (base, value)
+        )
+        margin = self.family.partition.job.claim.margin
+        return Lead(ar.sub(base, ar.rational(margin)) if margin else base, value)
+
+    def expansion(self, point: Sequence[int], rivals: Sequence[int] | np.ndarray, upper: bool = False) -> Expansion:
+        """Of the lead over some rivals; `upper`: of the negated one."""
+        lead = self.lead(rivals)
+        if not self.box.usable:
+            raise Rejected("the sum of a cell's exponentials is not known to be positive")
+        return Expansion(self.box, -lead if upper else lead, point)
+
+    def undecided(self, point: Sequence[int], rivals: np.ndarray) -> np.ndarray:
+        """Those of the rivals that may win somewhere, as far as an expansion around the point tells."""
+        if not len(rivals):
+            return rivals
+        around = self.expansion(point, rivals)
+        left = np.flatnonzero(~around.decided)
+        return rivals[left[~(around.linear(left).least > 0)]] if len(left) else rivals[left]
+
+    def linear(self, point: Sequence[int], rivals: Sequence[int], upper: bool) -> Linear:
+        return self.expansion(point, rivals, upper).linear(np.arange(len(rivals)))
+
+    def lost(self, point: Sequence[int], step: int, rivals: Sequence[int]) -> int:
+        """At most this many inputs are lost to one of the rivals."""
+        form = self.linear(point, rivals, upper=False)
+        return self._count(self.ar.lower(form.terms).min(-1), form.terms.exponent, step, upwards=True)
+
+    def surely_lost(self, point: Sequence[int], step: int, rivals: Sequence[int]) -> int:
+        """At least this many inputs are lost to the one rival (a tie is lost)."""
+        form = self.linear(point, rivals, upper=True)
+        return self._count(-self.ar.lower(form.terms)[..., 0], form.terms.exponent, step, upwards=False)
+
+    def _count(self, terms: np.ndarray, exponent: int, step: int, upwards: bool) -> int:
+        """Inputs whose sum of `terms` [tokens, length] is not positive."""
+        vocab = len(self.family.partition.job.claim.graph.values)
+        reserve(len(self.layers), vocab)
+        integers = np.zeros((len(self.layers), vocab), np.int64)
+        integers[:, self.box.tokens] = self.ar.to_grid(terms, exponent, step, upwards=not upwards).T
+        from mechverify.kernel.counting.nonpositive import count_nonpositive  # only where some are counted
+
+        return count_nonpositive(self.ar, self.layers, integers, upwards)
+
+    def listed(self, rivals: Sequence[int] | np.ndarray) -> Counts:
+        """Bounds for the wrong inputs by every input's own ratios; they differ where rounding leaves a lead open."""
+        ar, heads = self.ar, len(self.box.factor.mid)
+        if self.size * heads > LISTED:
+            raise Rejected(f"a cell of {self.size} inputs and {heads} heads is too large to list")
+        reserve(self.size, heads)
+        certain, possible = np.zeros((2, self.size), bool)
+        low, high = (self._sums(a[..., None]) for a in (ar.lower(self.box.factor), ar.upper(self.box.factor)))
+        masses = low[..., 0] - self._slack(self.box.factor), high[..., 0] + self._slack(self.box.factor)
+        if not (masses[0] > 0).all():
+            return Counts(0, self.size)
+        width = max(1, ar.chunk // (self.size * heads))
+        for start in range(0, len(rivals), width):
+            least, most = self._leads(rivals[start : start + width], masses)
+            possible |= ~(least > 0).all(0)
+            certain |= (most <= 0).any(0)
+        return Counts(int(certain.sum()), int(possible.sum()))
+
+    def _leads(self, rivals: Sequence[int] | np.ndarray, masses: tuple) -> tuple[np.ndarray, np.ndarray]:
+        """Lower and upper bounds [rivals, inputs] of the leads, signs alone counting; `masses` [heads, inputs]."""
+        ar, lead, factor = self.ar, self.lead(rivals), self.box.factor
+        reserve(self.size, len(factor.mid), len(rivals))
+        terms = ar.mul(factor.map(lambda a: a[..., None]), lead.value)
+        slack = self._slack(terms)
+        ends = []
+        for sign in (1, -1):
+            sums = points(self._sums(ar.lower(terms if sign > 0 else -terms)) - slack, terms.exponent)
+            mass = [points(m[..., None], factor.exponent) for m in masses]
+            ratios = ar.div(sums, ar.where(sums.mid >= 0, mass[1], mass[0]))
+            total = lead.base if sign > 0 else -lead.base
+            for h in range(len(factor.mid)):
+                total = ar.add(total, ratios.map(lambda a, h=h: a[h]))
+            ends.append(ar.lower(total).T)
+        return ends[0], -ends[1]
+
+    def _sums(self, terms: np.ndarray) -> np.ndarray:
+        """Of terms [heads, tokens, length, columns], along every input: [heads, inputs, columns]."""
+        vocab = len(self.family.partition.job.claim.graph.values)
+        reserve(len(self.layers), vocab, terms.shape[-1])
+        from mechverify.kernel.counting.sums import sums  # only where a cell is listed
+
+        found = []
+        for head in terms:
+            wide = np.zeros((len(self.layers), vocab, head.shape[-1]), self.ar.dtype)
+            wide[:, self.box.tokens] = head.swapaxes(0, 1)
+            found.append(sums(self.ar, self.layers, wide))
+        return np.stack(found)
+
+    def _slack(self, terms: Ball) -> np.ndarray:
+        """Exceeds the rounding of such sums."""
+        size = self.ar.upper(terms.size)
+        return self.ar.slack(size.max() * len(self.layers), len(self.layers) + 1)

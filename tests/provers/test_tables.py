@@ -1,0 +1,83 @@
+"""Which values of a captured model have exact ranges: those whose tables are small, however the model is written."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mechverify import Bounds, capture, kernel, prove, tokens
+from mechverify.kernel.relaxation import tables
+from mechverify.provers.ranges.problem import RangeProblem
+
+VOCAB, WIDTH, HIDDEN = 6, 8, 12
+
+
+class Reader(nn.Module):
+    """Attention over all positions and an MLP, in one of several ways to say a product with a fixed matrix."""
+
+    def __init__(self, length: int, style: str):
+        super().__init__()
+        torch.manual_seed(length)
+        self.embed, self.place = nn.Embedding(VOCAB, WIDTH), nn.Parameter(torch.randn(length, WIDTH))
+        self.up, self.down = nn.Parameter(torch.randn(HIDDEN, WIDTH)), nn.Parameter(torch.randn(3, HIDDEN))
+        self.style = style
+
+    def times(self, x, w):
+        return {"linear": lambda: nn.functional.linear(x, w), "transposed": lambda: x @ w.t(),
+                "einsum": lambda: torch.einsum("...i,oi->...o", x, w)}[self.style]()  # fmt: skip
+
+    def forward(self, ids):
+        x = self.embed(ids) + self.place
+        x = (x @ x.transpose(-1, -2)).softmax(-1) @ x
+        return self.times(self.times(x[:, -1], self.up).relu(), self.down)
+
+
+def asked(style: str, allowed: list) -> tuple[Bounds, np.ndarray]:
+    """Bounds without thresholds, and the output on every input."""
+    module = Reader(len(allowed), style).eval()
+    x = tokens("x", length=len(allowed), vocab=VOCAB, allowed=allowed)
+    every = torch.cartesian_prod(*(torch.tensor([*ids]) for ids in allowed)).reshape(-1, len(allowed))
+    model = capture(module, every[:1], vocab=VOCAB)
+    return Bounds(model["output"], over=x), module.double()(every).detach().numpy()
+
+
+def tabulated(claim: Bounds) -> bool:
+    return RangeProblem.of(claim, "real").tabulated
+
+
+@pytest.mark.parametrize("style", ["linear", "transposed", "einsum"])
+@pytest.mark.parametrize("allowed", [[range(6)] * 2, [range(6), range(6), [3]], [[1, 4], [0, 5], [2, 3], [1, 2]]],
+                         ids=["two tokens", "one fixed", "four tokens, few inputs"])  # fmt: skip
+def test_where_inputs_are_few_the_range_is_exact(style, allowed):
+    claim, values = asked(style, allowed)
+    assert tabulated(claim)
+    found = prove(claim)
+    range_ = kernel.check(found.certificate).range
+    assert range_.low == pytest.approx(values.min(0), abs=1e-9) and (range_.low <= values.min(0) + 1e-12).all()
+    assert range_.high == pytest.approx(values.max(0), abs=1e-9) and (range_.high >= values.max(0) - 1e-12).all()
+
+
+def test_what_depends_on_no_token_is_no_part_of_a_tables_size(monkeypatch):
+    """The largest table that one way of writing a product allows, every other way allows as well."""
+    numbers = {}
+    for style in ("linear", "transposed", "einsum"):
+        claim, _ = asked(style, [range(6)] * 2)
+        monkeypatch.setattr(tables, "LAST", 0)
+        numbers[style] = max(RangeProblem.of(claim, "real").rewriting.tables.dropped.values())
+        monkeypatch.setattr(tables, "LAST", numbers[style])
+        assert tabulated(claim)
+        monkeypatch.setattr(tables, "LAST", numbers[style] - 1)
+        assert not tabulated(claim)
+    assert max(numbers.values()) < 1.1 * min(numbers.values())
+
+
+def test_a_table_that_is_too_large_is_said(monkeypatch):
+    claim, _ = asked("transposed", [range(6)] * 2)
+    monkeypatch.setattr(tables, "LAST", 1_000)
+    found = prove(claim)
+    assert any("tables of more than" in r and "output [3]" in r for r in found.reasons)
+
+
+def test_more_than_two_tokens_need_all_inputs():
+    claim, _ = asked("linear", [range(6)] * 3)
+    assert not tabulated(claim)
