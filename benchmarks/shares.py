@@ -2,10 +2,10 @@
 
     python benchmarks/shares.py [--quick] [--only PART ...]     # --quick: one shape of eleven, one net of five
 
-Parts: shapes, models (real_models.py), induction (a guarded domain), boxes (box_shares.py), speed (enumerations against float32 torch on all
-cores), checks (of split proofs of ReLU nets, against their search). Exit code 1 if a target is missed. Each transformer
-of `shapes` is trained for a moment, from a seed, to say which of its tokens is the largest; its accuracy is proved, and
-compared with an enumeration in torch in float64.
+Parts: shapes, models (real_models.py), induction (a guarded domain), boxes (box_shares.py), speed (enumerations against
+float32 torch on all cores), checks (of split proofs of ReLU nets, against their search). Exit code 1 if a target is
+missed. Each transformer of `shapes` is trained for a moment, from a seed, to say which of its tokens is the largest;
+its accuracy is proved, and compared with an enumeration in torch in float64.
 """
 
 import argparse
