@@ -21,7 +21,6 @@ from mechverify.kernel.core import container
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.measure import HALVINGS, Measure, Normal
 from mechverify.kernel.relaxation import shares
-from tests.independent.test_schema import VALIDATOR
 from tests.soundness import forge
 
 AR = Float64()
@@ -275,14 +274,6 @@ def test_planted_false_claims_are_not_proved(distribution):
         doc = copy.deepcopy(document)
         doc["claim"]["measure"] = measure
         assert not accepted(doc, weights), measure
-
-
-def test_the_schema_knows_shares_of_boxes():
-    document, _ = proved(distribution=[uniform, normal("1/3", 2)])
-    VALIDATOR.validate(document | {"cost": "1"})
-    for change in ({"measure": [["1/3"], None]}, {"measure": 1}, {"strict": 1}):
-        assert not VALIDATOR.is_valid(document | {"cost": "1", "claim": document["claim"] | change})
-    assert not VALIDATOR.is_valid(document | {"cost": "1", "proof": {"rule": "relaxation", "to": 41}})
 
 
 def test_verdicts():
