@@ -144,8 +144,8 @@ def test_a_guarded_domain_is_refused(tmp_path):
     x = tokens("x", length=4, vocab=5)
     guarded = Accuracy(plain.output, equals=Max(*x), over=x, at_least="best", given=x[0] > x[1])
     found = problem(guarded)
-    assert "guard" in Ratios().accepts(found, None)
-    with pytest.raises(Unsupported, match="guard"):
+    assert "leave out given=" in Ratios().accepts(found, None)
+    with pytest.raises(Unsupported, match="given="):
         prove_part(found.job, Reader({"rule": "ratios", "keys": [], "cells": []}, "proof"))
 
 

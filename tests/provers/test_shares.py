@@ -115,7 +115,7 @@ def test_every_report_says_the_same(model, x, tmp_path):
 @pytest.mark.parametrize(("make", "message"), [
     (lambda y, x: Share(And(y[-1, 0] > 0, y[-1, 1] >= 0), over=x), "write all of them with >, or all with >="),
     (lambda y, x: Share(y[-1, 0], over=x), "is no condition"),
-    (lambda y, x: Share(y[-1, 0] > 0, over=[x]), "Share counts sequences of tokens"),
+    (lambda y, x: Share(y[-1, 0] > 0, over=[x]), "over= needs box"),
     (lambda y, x: Share(y[-1, 0] > 0, over=tokens("x", length=2, vocab=4)), "reads 3 tokens of 4"),
     (lambda y, x: Share(1 < 2, over=x), "is just True"),
     (lambda y, x: Share(y[-1, 0] > 0, over=x, at_least=2), "must lie between 0 and 1"),

@@ -13,7 +13,6 @@ import numpy as np
 
 from mechverify.kernel.core.meter import Meter
 from mechverify.kernel.core.operations import Node, Slice, Span, need, row_of
-from mechverify.kernel.core.operations.constants import Fixed
 from mechverify.kernel.core.operations.views import View, entries
 
 __all__ = ["MOST", "Graph", "Node", "entries"]
@@ -84,7 +83,7 @@ class Graph:
         found: dict[int, None] = {}
         for n in self.ancestors(roots):
             node = self.nodes[n]
-            reading = not node.args and not isinstance(row_of(node.op), Fixed)
+            reading = not node.args and node.op not in ("weight", "constant")
             if reading or any(a in found for a in node.args):
                 found[n] = None
         return [*found]

@@ -52,17 +52,16 @@ def falsify(problem: AccuracyProblem, budget: Budget, seed: int = 0) -> Evidence
     worst = candidates[np.argsort(searched_margin[candidates], kind="stable")][:WORST]
     candidates = np.concatenate([worst, candidates])
     unique = np.unique(searched[candidates], axis=0, return_index=True)[1]
-    wrong = searched[candidates[np.sort(unique)[: _worth_replaying(problem, len(unique))]]]
+    wrong = searched[candidates[np.sort(unique)[: _worth_replaying(problem, accuracy)]]]
     least, complete = float(searched_margin.min()), every and len(sampled) == total
     whole = sampled_margin if complete else None
     return Evidence(*_replay(problem, margins, wrong), accuracy, len(sampled), least, whole)
 
 
-def _worth_replaying(problem: AccuracyProblem, found: int) -> int:
-    """How many of the wrong inputs that were found: more than a few only where they may refute the claim."""
-    if problem.at_least is None or found <= (1 - problem.at_least) * problem.domain.size:
-        return WORST
-    return KEEP
+def _worth_replaying(problem: AccuracyProblem, accuracy: float) -> int:
+    """How many of the wrong inputs that were found: more than a few only where the claim seems false, for the classes
+    and rivals of its refutation are read from them."""
+    return KEEP if problem.at_least is not None and accuracy < problem.at_least else WORST
 
 
 def _replay(problem: AccuracyProblem, margins: "Margins", wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
