@@ -90,12 +90,12 @@ def sum_of_ratios(graph: Graph, weights: dict[str, np.ndarray], model: Real, out
             found[n] = None  # what reads it, reads it as ids
         elif node.kind == "ids":
             found[n] = _Table(tables[n], None)
+        elif any(nodes[a].op == "softmax" for a in node.args):  # also a softmax: what was found there are scores
+            found[n] = _attend(tables, node, found)
         elif node.op == "softmax":
             if type(found[node.args[0]]) is not _Table:
                 raise Unsupported("attention reads the result of attention: one layer of it is known")
             found[n] = found[node.args[0]]  # its scores
-        elif any(nodes[a].op == "softmax" for a in node.args):
-            found[n] = _attend(tables, node, found)
         elif any(type(found[a]) is _Sum for a in node.args):
             found[n] = _linear(tables, node, [found[a] for a in node.args])
         else:
