@@ -31,6 +31,9 @@ from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.fold.owners import NONE, Owners, is_query, owners
 
 
+MOVED = 4  # units of work for a number of a ball that is only moved
+
+
 class RatioForm(NamedTuple):
     """With q the token at position `pin`: output = base[q] + sum_i e^(s_i) u_i / sum_i e^(s_i), s = score[q, x_i, i]
     and u = value[q, x_i, i], over the positions i < `attended`. Shapes: base [q or 1, 1, *shape], score [q or 1,
@@ -170,7 +173,9 @@ class _Analysis:
         at = pattern.at.ravel()
         scores = self._scores(node, pattern.node, at, placed(values.owners).reshape(len(at), -1))
         entry = np.argsort(at)[np.searchsorted(np.sort(at), scores.order)]  # of the term, by position
-        reserve(len(values.value.mid), self.vocab, len(entry), *node.shape)
+        sizes = len(values.value.mid), self.vocab, len(entry), *node.shape
+        reserve(*sizes)
+        self.model.ar.step(math.prod(sizes), 1, MOVED)
         value = self._wide(values.value.map(lambda a: placed(a)[:, :, entry]))
         zero = self.model.ar.whole(np.zeros((1, 1, *node.shape), np.int64))
         rows = self.graph.nodes[pattern.node].shape[-1]
@@ -206,6 +211,7 @@ class _Analysis:
         error is a factor of the whole, so that each part may bear it."""
         if any(type(a) is _Table and (a.owners != NONE).any() for a in args):
             raise Unsupported(f"{node.op!r} joins the result of attention and a value that reads other tokens")
+        self._reserve(node, args)
         match node.op:
             case "view":
                 at = entries(node.attr)
@@ -224,6 +230,15 @@ class _Analysis:
                 return self._real(node, args[0], lambda a, lead: self.model.ar.div(a, root))
         raise Unsupported(f"{node.op!r} on the result of attention is not linear")
 
+    def _reserve(self, node: Node, args: list[Any]) -> None:
+        """Room for the result's parts; what moves entries is no operation of the arithmetic, and is counted here."""
+        factors = [a.value.mid.shape[:2] for a in args if type(a) is _Table and node.op in ("einsum", "mul")]
+        for part in (part for a in args if type(a) is _Mixture for part in (a.value, a.neurons) if part is not None):
+            sizes = *np.broadcast_shapes(part.mid.shape[:2], *factors), part.mid.shape[2], *node.shape
+            reserve(*sizes)
+            if node.op in ("view", "select"):
+                self.model.ar.step(part.mid.size + math.prod(sizes), 1, MOVED)
+
     def _each(self, x: _Mixture, move: Callable[[np.ndarray, int], np.ndarray]) -> _Mixture:
         """Entries moved, alike in all parts; `move` gets how many axes come before those of the value."""
         return self._parts(x, lambda ball, lead: ball.map(lambda a: move(a, lead)))
@@ -240,7 +255,6 @@ class _Analysis:
 
     def _spread(self, node: Node, x: _Mixture) -> _Mixture:
         """Broadcast on the right."""
-        reserve(*x.value.mid.shape[:3], *node.shape)
 
         def wide(a: np.ndarray, lead: int) -> np.ndarray:
             missing = len(node.shape) + lead - a.ndim
@@ -276,7 +290,6 @@ class _Analysis:
         if type(x) is not _Mixture:
             (x, y), (first, second) = (y, x), (second, first)
         how, factor = f"{first},{second}->{result}", y.value
-        reserve(*x.value.mid.shape[:3], *node.shape)
         wider = factor.map(lambda a: a[:, :, None])
         return self._parts(x, lambda a, lead: self.model.contract(how, a, factor if lead == 2 else wider))
 

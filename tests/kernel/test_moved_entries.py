@@ -1,0 +1,43 @@
+"""A view of what comes out of attention is no operation of the arithmetic: it takes memory and time all the same."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from mechverify.kernel.compact.parts import parts_form
+from mechverify.kernel.core.errors import Unsupported
+from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.semantics import Real
+from mechverify.kernel.fold.ratio import ratio_form
+from mechverify.kernel.ratios.form import sum_of_ratios
+from tests.kernel.test_ratio import build
+
+FORMS = [ratio_form, sum_of_ratios, parts_form]
+
+
+def model():
+    return build(np.random.default_rng(0), 2, vocab=4, length=3, heads=1, out=2)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_view_that_repeats_entries_is_refused_before_it_is_made(form):
+    """Two million entries for each query, token and position."""
+    weights, graph, _, output = model()
+    wide = graph.add("view", output, attr=((2**20, 2), 0, (0, 1)))
+    with pytest.raises(Unsupported, match="needs .* numbers"):
+        form(graph, weights, Real(Float64()), graph.add("view", wide, attr=((2,), 0, (3,))))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_view_costs_what_it_moves(form):
+    """A file may hold thousands of them."""
+    weights, graph, _, output = model()
+    work, moved = [], 0
+    for _ in range(4):
+        output = graph.add("view", output, attr=((2,), 1, (-1,)))
+        ar = Float64()
+        found = form(graph, weights, Real(ar), output)
+        work.append(ar.work)
+        moved = found.value["token"][-1].mid.size if form is parts_form else found.value.mid.size
+    assert all(b - a >= moved for a, b in pairwise(work))
