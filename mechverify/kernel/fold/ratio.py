@@ -30,7 +30,6 @@ from mechverify.kernel.core.operations.softmax import kept
 from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.fold.owners import NONE, Owners, is_query, owners
 
-
 MOVED = 4  # units of work for a number of a ball that is only moved
 
 
