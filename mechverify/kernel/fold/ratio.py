@@ -172,9 +172,9 @@ class _Analysis:
         at = pattern.at.ravel()
         scores = self._scores(node, pattern.node, at, placed(values.owners).reshape(len(at), -1))
         entry = np.argsort(at)[np.searchsorted(np.sort(at), scores.order)]  # of the term, by position
-        sizes = len(values.value.mid), self.vocab, len(entry), *node.shape
-        reserve(*sizes)
-        self.model.ar.step(math.prod(sizes), 1, MOVED)
+        moved = len(values.value.mid), self.vocab, len(entry), *node.shape
+        reserve(*moved)
+        self.model.ar.step(math.prod(moved), 1, MOVED)
         value = self._wide(values.value.map(lambda a: placed(a)[:, :, entry]))
         zero = self.model.ar.whole(np.zeros((1, 1, *node.shape), np.int64))
         rows = self.graph.nodes[pattern.node].shape[-1]

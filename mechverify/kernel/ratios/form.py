@@ -186,9 +186,9 @@ def _attend(tables: Evaluation, node: Node, found: dict[int, Any]) -> _Sum:
     vocab, rows = len(graph.values), len(values.value.mid)
     if len(heads) > HEADS:
         raise Unsupported(f"{len(heads)} heads, or rows of a pattern (limit {HEADS})")
-    sizes = len(heads), rows, vocab, graph.length, *node.shape
-    reserve(*sizes)
-    model.ar.step(prod(sizes), len(heads), MOVED)
+    held = len(heads), rows, vocab, graph.length, *node.shape
+    reserve(*held)
+    model.ar.step(prod(held), len(heads), MOVED)
     whole = model.attended(values.value, summed)
     masks = np.broadcast_to(kept(graph.nodes[pattern]), shape)
     ratios = []
