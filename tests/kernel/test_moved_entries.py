@@ -8,6 +8,7 @@ import pytest
 from mechverify.kernel.compact.parts import parts_form
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.fold.ratio import ratio_form
 from mechverify.kernel.ratios.form import sum_of_ratios
@@ -41,3 +42,24 @@ def test_each_view_costs_what_it_moves(form):
         work.append(ar.work)
         moved = found.value["token"][-1].mid.size if form is parts_form else found.value.mid.size
     assert all(b - a >= moved for a, b in pairwise(work))
+
+
+def test_each_use_of_a_pattern_costs_what_is_sorted():
+    """Masked entries count as well: a row may be much longer than the input."""
+    work, n = [], 2**16
+    for uses in (1, 2, 3):
+        graph = Graph(2, (0, 1))
+        tokens, table = graph.add("tokens"), graph.add("constant", attr=((2, 1), (1.0, 2.0)))
+        rows = graph.add("gather", table, tokens)
+        query = graph.add("gather", table, graph.select(tokens, 0, 1))
+        blank = graph.add("view", graph.add("constant", attr=((1,), (1.0,))), attr=((n, 1), 0, (0, 0)))
+        rows = graph.add("concat", rows, blank, attr=0)
+        one = graph.add("constant", attr=((1,), (1.0,)))
+        pattern = graph.add("softmax", graph.add("einsum", rows, one, attr="ie,e->i"), attr=2)
+        output = query
+        for letter in "abc"[:uses]:
+            output = graph.add("add", output, graph.add("einsum", pattern, rows, attr=f"i,i{letter}->{letter}"))
+        ar = Float64()
+        ratio_form(graph, {}, Real(ar), output)
+        work.append(ar.work)
+    assert all(b - a >= n for a, b in pairwise(work))

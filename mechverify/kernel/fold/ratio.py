@@ -31,6 +31,7 @@ from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.fold.owners import NONE, Owners, is_query, owners
 
 MOVED = 4  # units of work for a number of a ball that is only moved
+SORTED = 100  # and for an entry of a pattern that is put in the order of positions
 
 
 class RatioForm(NamedTuple):
@@ -184,6 +185,7 @@ class _Analysis:
         """Which entry of the row reads which position, and the scores in that order. `at`: the row's entry of each term
         of the sum; `values` [terms, entries] are the owners of what it is multiplied by."""
         scores, row = self.rows[softmax], self.graph.nodes[softmax]
+        self.model.ar.step(row.shape[-1] + values.size, 1, SORTED)
         here = np.flatnonzero(np.broadcast_to(kept(row), row.shape).ravel())
         if len({*at.tolist()}) != len(at):
             raise Unsupported(f"attention applied as {node.attr!r} reads an entry of its pattern twice")
