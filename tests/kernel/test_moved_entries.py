@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from mechverify.kernel.compact.chains import product
 from mechverify.kernel.compact.parts import parts_form
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.float64 import Float64
@@ -63,3 +64,14 @@ def test_each_use_of_a_pattern_costs_what_is_sorted():
         ratio_form(graph, {}, Real(ar), output)
         work.append(ar.work)
     assert all(b - a >= n for a, b in pairwise(work))
+
+
+def test_the_order_of_a_long_product_costs_work():
+    """The cube of its length, of which a file may have thousands."""
+    works = []
+    for length in (8, 16, 32):
+        ar = Float64()
+        product(ar, (ar.exact(np.eye(2)),) * length)
+        works.append(ar.work)
+    first, second = (b - a for a, b in pairwise(works))
+    assert second > 4 * first

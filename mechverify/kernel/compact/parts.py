@@ -236,6 +236,7 @@ class _Reader:
             raise Unsupported("rule compact needs a weight that sums all entries of a value")
         order = [other.index(c) for c in inside + outside]
         rows = int(np.prod([w.mid.shape[other.index(c)] for c in inside]))
+        self.ar.step(w.mid.size, 1)
         matrix = w.map(lambda a: a.transpose(order).reshape(rows, -1))
         if type(x) is _Mixture:
             base, value = ({k: (*c, matrix) for k, c in p.items()} for p in (x.base, x.value))
