@@ -424,3 +424,12 @@ def test_integers_that_no_float_holds_are_never_rounded():
     n = graph.add("view", graph.add("gather", table, graph.add("tokens")), attr=((), 0, ()))
     (text,), _ = Formulas(Listing(graph, [n]), {}).write([n])
     assert text != "x0" and str(big) in text
+
+
+def test_a_power_of_a_number_shows_what_is_raised():
+    graph = Graph(1, (0, 1))
+    one, two, three = (graph.add("constant", attr=((), (v,))) for v in (-1.0, 2.0, 3.0))
+    ratio = graph.add("mul", two, graph.add("reciprocal", three))
+    powers = [graph.add("power", n, attr=2) for n in (one, ratio, three)]
+    texts, _ = Formulas(Listing(graph, powers), {}).write(powers)
+    assert texts == ["((-1) ^ 2)", "((2/3) ^ 2)", "(3 ^ 2)"]

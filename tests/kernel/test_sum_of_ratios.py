@@ -131,6 +131,20 @@ def test_a_token_as_a_number_is_refused():
         sum_of_ratios(graph, weights, Real(Float64()), graph.add("add", output, number))
 
 
+def test_a_softmax_of_a_pattern_is_refused():
+    """It weighs otherwise than the pattern, whose scores are kept for it."""
+    weights, graph, _, output = build(np.random.default_rng(5), 2, vocab=3, length=3, heads=1)
+    twice: dict[int, int] = {}
+    for n in graph.ancestors([output]):
+        node = graph.nodes[n]
+        twice[n] = graph.add(node.op, *(twice[a] for a in node.args), attr=node.attr)
+        if node.op == "softmax":
+            twice[n] = graph.add("softmax", twice[n], attr=node.attr)
+    assert sum_of_ratios(graph, weights, Real(Float64()), output)
+    with pytest.raises(Unsupported, match="something else than attending"):
+        sum_of_ratios(graph, weights, Real(Float64()), twice[output])
+
+
 def test_all_rows_of_a_pattern_together_are_refused():
     """Scores whose both axes depend on tokens of their own."""
     weights, graph, sites, output = build(np.random.default_rng(4), 2, vocab=3, length=3, heads=1)

@@ -51,6 +51,7 @@ FAULTS = [
     Fault("sum of ratios", "ratios/form.py", "if node.kind == \"int\" or node.op == \"input\":", "if False:", SUMS),
     Fault("sum of ratios", "ratios/form.py", "if len(letters) == 1 and letters <= set(result):", "if letters & set(result):", SUMS),
     Fault("sum of ratios", "ratios/form.py", "_each(right, lambda x: -x, lambda x: -x) if minus", "right if minus", SUMS),
+    Fault("sum of ratios", "ratios/form.py", "elif any(nodes[a].op == \"softmax\" for a in node.args):", "elif node.op != \"softmax\" and any(nodes[a].op == \"softmax\" for a in node.args):", SUMS),
     # ratios/linear.py
     Fault("range of a ratio", "ratios/linear.py", "ar.where(self.low.mid >= 0, self.few, self.many)", "self.few", RATIOS),
     Fault("range of a ratio", "ratios/linear.py", "points(-ends[:, rivals:], self.rest.exponent)",

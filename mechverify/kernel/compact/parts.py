@@ -18,6 +18,7 @@ from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.graph import Graph, Node
+from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.core.operations.constants import table
 from mechverify.kernel.core.operations.softmax import kept
 from mechverify.kernel.core.operations.views import entries
@@ -143,17 +144,24 @@ class _Reader:
         at = entries(node.attr)
         self.ar.step(at.size, 1 + at.ndim)
         if type(x) is _Mixture:
-            return x._replace(base=_columns(x.base, at.ravel()), value=_columns(x.value, at.ravel()))
+            return x._replace(base=self._columns(x.base, at.ravel()), value=self._columns(x.value, at.ravel()))
         if x.axis is None:
-            return x._replace(parts=_columns(x.parts, at.ravel()))
+            return x._replace(parts=self._columns(x.parts, at.ravel()))
         shape = self.graph.nodes[node.args[0]].shape
         whole = np.moveaxis(np.arange(math.prod(shape)).reshape(shape), x.axis, 0).reshape(shape[x.axis], -1)
         for axis, size in enumerate(node.shape):
             rows = np.moveaxis(at, axis, 0).reshape(size, -1)
             columns = np.searchsorted(whole[0], rows[0])
             if size == len(whole) and columns.max() < whole.shape[1] and np.array_equal(whole[:, columns], rows):
-                return _Value(axis, _columns(x.parts, columns))
+                return _Value(axis, self._columns(x.parts, columns))
         raise Unsupported("rule compact needs views that keep each position's value together")
+
+    def _columns(self, parts: Parts, which: np.ndarray) -> Parts:
+        """These columns of each product."""
+        for *_, last in parts.values():
+            reserve(len(last.mid), which.size)
+            self.ar.step(len(last.mid) * which.size, 1)
+        return {k: (*chain[:-1], chain[-1].map(lambda a: a[:, which])) for k, chain in parts.items()}
 
     def _sum(self, node: Node, x: Any, y: Any) -> Any:
         if type(x) is not _Value:
@@ -228,6 +236,7 @@ class _Reader:
             raise Unsupported("rule compact needs a weight that sums all entries of a value")
         order = [other.index(c) for c in inside + outside]
         rows = int(np.prod([w.mid.shape[other.index(c)] for c in inside]))
+        self.ar.step(w.mid.size, 1)
         matrix = w.map(lambda a: a.transpose(order).reshape(rows, -1))
         if type(x) is _Mixture:
             base, value = ({k: (*c, matrix) for k, c in p.items()} for p in (x.base, x.value))
@@ -238,11 +247,6 @@ class _Reader:
     def _scores(self, query: Parts, key: Parts) -> dict[tuple[str, str], Chain]:
         """Products of parts; one of the query alone with a fixed row is a number added to all scores."""
         return {(a, b): (*x, *transposed(y)) for a, x in query.items() for b, y in key.items() if b != "fixed"}
-
-
-def _columns(parts: Parts, which: np.ndarray) -> Parts:
-    """These columns of each product."""
-    return {k: (*chain[:-1], chain[-1].map(lambda a: a[:, which])) for k, chain in parts.items()}
 
 
 def _flat(x: Ball) -> Ball:

@@ -30,6 +30,9 @@ from mechverify.kernel.core.operations.softmax import kept
 from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.fold.owners import NONE, Owners, is_query, owners
 
+MOVED = 4  # units of work for a number of a ball that is only moved
+SORTED = 100  # and for an entry of a pattern that is put in the order of positions
+
 
 class RatioForm(NamedTuple):
     """With q the token at position `pin`: output = base[q] + sum_i e^(s_i) u_i / sum_i e^(s_i), s = score[q, x_i, i]
@@ -170,7 +173,9 @@ class _Analysis:
         at = pattern.at.ravel()
         scores = self._scores(node, pattern.node, at, placed(values.owners).reshape(len(at), -1))
         entry = np.argsort(at)[np.searchsorted(np.sort(at), scores.order)]  # of the term, by position
-        reserve(len(values.value.mid), self.vocab, len(entry), *node.shape)
+        moved = len(values.value.mid), self.vocab, len(entry), *node.shape
+        reserve(*moved)
+        self.model.ar.step(math.prod(moved), 1, MOVED)
         value = self._wide(values.value.map(lambda a: placed(a)[:, :, entry]))
         zero = self.model.ar.whole(np.zeros((1, 1, *node.shape), np.int64))
         rows = self.graph.nodes[pattern.node].shape[-1]
@@ -180,6 +185,7 @@ class _Analysis:
         """Which entry of the row reads which position, and the scores in that order. `at`: the row's entry of each term
         of the sum; `values` [terms, entries] are the owners of what it is multiplied by."""
         scores, row = self.rows[softmax], self.graph.nodes[softmax]
+        self.model.ar.step(row.shape[-1] + values.size, 1, SORTED)
         here = np.flatnonzero(np.broadcast_to(kept(row), row.shape).ravel())
         if len({*at.tolist()}) != len(at):
             raise Unsupported(f"attention applied as {node.attr!r} reads an entry of its pattern twice")
@@ -206,6 +212,7 @@ class _Analysis:
         error is a factor of the whole, so that each part may bear it."""
         if any(type(a) is _Table and (a.owners != NONE).any() for a in args):
             raise Unsupported(f"{node.op!r} joins the result of attention and a value that reads other tokens")
+        self._reserve(node, args)
         match node.op:
             case "view":
                 at = entries(node.attr)
@@ -224,6 +231,15 @@ class _Analysis:
                 return self._real(node, args[0], lambda a, lead: self.model.ar.div(a, root))
         raise Unsupported(f"{node.op!r} on the result of attention is not linear")
 
+    def _reserve(self, node: Node, args: list[Any]) -> None:
+        """Room for the result's parts; what moves entries is no operation of the arithmetic, and is counted here."""
+        factors = [a.value.mid.shape[:2] for a in args if type(a) is _Table and node.op in ("einsum", "mul")]
+        for part in (part for a in args if type(a) is _Mixture for part in (a.value, a.neurons) if part is not None):
+            sizes = *np.broadcast_shapes(part.mid.shape[:2], *factors), part.mid.shape[2], *node.shape
+            reserve(*sizes)
+            if node.op in ("view", "select"):
+                self.model.ar.step(part.mid.size + math.prod(sizes), 1, MOVED)
+
     def _each(self, x: _Mixture, move: Callable[[np.ndarray, int], np.ndarray]) -> _Mixture:
         """Entries moved, alike in all parts; `move` gets how many axes come before those of the value."""
         return self._parts(x, lambda ball, lead: ball.map(lambda a: move(a, lead)))
@@ -240,7 +256,6 @@ class _Analysis:
 
     def _spread(self, node: Node, x: _Mixture) -> _Mixture:
         """Broadcast on the right."""
-        reserve(*x.value.mid.shape[:3], *node.shape)
 
         def wide(a: np.ndarray, lead: int) -> np.ndarray:
             missing = len(node.shape) + lead - a.ndim
@@ -276,7 +291,6 @@ class _Analysis:
         if type(x) is not _Mixture:
             (x, y), (first, second) = (y, x), (second, first)
         how, factor = f"{first},{second}->{result}", y.value
-        reserve(*x.value.mid.shape[:3], *node.shape)
         wider = factor.map(lambda a: a[:, :, None])
         return self._parts(x, lambda a, lead: self.model.contract(how, a, factor if lead == 2 else wider))
 

@@ -31,6 +31,7 @@ from mechverify.kernel.core.operations.views import entries
 from mechverify.kernel.core.semantics import Real
 
 HEADS = 64  # ratios of one sum
+MOVED = 4  # units of work for a number of a ball that is only moved
 ENTRYWISE = {"add", "sub", "mul", "over_root", "power"}  # and functions of one number
 
 
@@ -90,12 +91,12 @@ def sum_of_ratios(graph: Graph, weights: dict[str, np.ndarray], model: Real, out
             found[n] = None  # what reads it, reads it as ids
         elif node.kind == "ids":
             found[n] = _Table(tables[n], None)
+        elif any(nodes[a].op == "softmax" for a in node.args):  # also a softmax: what was found there are scores
+            found[n] = _attend(tables, node, found)
         elif node.op == "softmax":
             if type(found[node.args[0]]) is not _Table:
                 raise Unsupported("attention reads the result of attention: one layer of it is known")
             found[n] = found[node.args[0]]  # its scores
-        elif any(nodes[a].op == "softmax" for a in node.args):
-            found[n] = _attend(tables, node, found)
         elif any(type(found[a]) is _Sum for a in node.args):
             found[n] = _linear(tables, node, [found[a] for a in node.args])
         else:
@@ -185,7 +186,9 @@ def _attend(tables: Evaluation, node: Node, found: dict[int, Any]) -> _Sum:
     vocab, rows = len(graph.values), len(values.value.mid)
     if len(heads) > HEADS:
         raise Unsupported(f"{len(heads)} heads, or rows of a pattern (limit {HEADS})")
-    reserve(len(heads), rows, vocab, graph.length, *node.shape)
+    held = len(heads), rows, vocab, graph.length, *node.shape
+    reserve(*held)
+    model.ar.step(prod(held), len(heads), MOVED)
     whole = model.attended(values.value, summed)
     masks = np.broadcast_to(kept(graph.nodes[pattern]), shape)
     ratios = []
@@ -248,18 +251,30 @@ def _linear(tables: Evaluation, node: Node, args: list[Any]) -> _Sum:
             return _Sum(base, [r._replace(value=_alone(model, r.value, n)) for part, n in parts for r in part])
         case "einsum" if not more:
             factor, deep = others[0], others[0].map(lambda a: a[:, :, None])
-            reserve(len(total.ratios), len(factor.mid), len(graph.values), graph.length, *node.shape)
+            _reserve(graph, node, total, len(factor.mid))
             order = (lambda x, y: (x, y)) if first else (lambda x, y: (y, x))
             contract = partial(model.contract, node.attr)
             return _each(total, lambda x: contract(*order(x, factor)), lambda x: contract(*order(x, deep)))
         case "mul" if not more and same:
             factor = tables.align(others[0], len(node.shape))
+            _reserve(graph, node, total, len(factor.mid))
             deep = factor.map(lambda a: a[:, :, None])
             return _each(total, lambda x: model.mul(x, factor), lambda x: model.mul(x, deep))
         case "view" | "select":
             shape = graph.nodes[node.args[0]].shape
+            held = sum(r.value.mid.size for r in total.ratios)
+            model.ar.step(held + _reserve(graph, node, total, 1), len(total.ratios), MOVED)
             return _each(total, lambda x: _moved(x, 2, shape, node), lambda x: _moved(x, 3, shape, node))
     raise Unsupported(f"{node.op!r} on the result of attention is not linear, or its factor reads other tokens")
+
+
+def _reserve(graph: Graph, node: Node, total: _Sum, rows: int) -> int:
+    """Room for values of the node's shape, one for each ratio, and how many numbers that are; `rows` of query tokens
+    are those of another operand."""
+    rows = max([rows, *(len(r.value.mid) for r in total.ratios)])
+    sizes = len(total.ratios), rows, len(graph.values), graph.length, *node.shape
+    reserve(*sizes)
+    return prod(sizes)
 
 
 def _each(total: _Sum, of_base: Callable[[Ball], Ball], of_value: Callable[[Ball], Ball]) -> _Sum:

@@ -146,7 +146,8 @@ class Formulas:
             case "add" if (negated := self._negated(node.args[0], args[0])) is not None:
                 return f"({args[1]} - {negated})"
             case "power":
-                return f"({args[0]} ^ {node.attr})"
+                plain = args[0].isdigit() or self._rational(node.args[0]) is None
+                return f"({args[0] if plain else f'({args[0]})'} ^ {node.attr})"  # (-2) ^ 2 isn't -2 ^ 2
             case "mod" | "floordiv":
                 return f"({args[0]} {'mod' if node.op == 'mod' else '//'} {node.attr})"
             case "lookup":
