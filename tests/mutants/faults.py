@@ -258,6 +258,9 @@ FAULTS = [
     Fault("limit", "core/meter.py", "if self.work > self.limit:", "if False:", "tests/test_versions.py"),
     Fault("limit", "check.py", "if limit is not None and limit < announced:", "if False:", "tests/test_versions.py"),
     Fault("limit", "check.py", "if cost > MOST_WORK:", "if False:", "tests/test_versions.py"),
+    Fault("limit", "core/integers.py", "return SORTED * (1 + attribute) * operands, 0", "return 0, 0", GUARDS),
+    Fault("limit", "core/integers.py", "CONVERTED * len(attribute) if", "0 if", GUARDS),
+    Fault("limit", "core/operations/integers.py", "each * math.prod(shape) + once", "0", GUARDS),
     # ratio.py
     Fault("ratio form", "fold/ratio.py", "model.add(x.base, self.tables.align(y.value, len(node.shape)), sums)", "x.base",
           "tests/kernel/test_ratio.py"),

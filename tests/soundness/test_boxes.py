@@ -192,6 +192,18 @@ def test_a_gaussian_far_away_is_refused():
     assert outcome.verdict == "UNKNOWN" and "less mass" in " ".join(outcome.reasons)
 
 
+def test_a_box_that_is_too_wide_is_refused():
+    x = box([-1.7e308, 0], [1.7e308, 1])
+    outcome = prove(Share(PLAIN["output"][0] >= x[0], over=x))
+    assert outcome.verdict == "UNKNOWN" and "is more, or has less mass" in " ".join(outcome.reasons)
+
+
+def test_what_overflows_is_no_matter_of_the_user(recwarn):
+    x, out = box([-1e200, 0], [1e200, 1]), PLAIN["output"]
+    assert prove(Share(out[0] * out[1] >= x[0] ** 3, over=x), time_limit=2).verdict == "BOUNDED"
+    assert not [w for w in recwarn if w.category is RuntimeWarning]
+
+
 def accepted(document, weights) -> bool:
     try:
         check(forge.file(document, weights))

@@ -15,10 +15,13 @@ from mechverify.kernel import Rejected, check
 from mechverify.kernel.core import guard as guards
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import OverLimit, Unsupported
+from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.mechanism import add_expression
 from mechverify.kernel.core.meter import Meter
+from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.counting import guard as counting
 from tests.models import as_bytes, max_weights
 from tests.soundness import forge
@@ -103,6 +106,26 @@ def test_a_check_stops_where_listing_takes_more_than_it_may():
     doc = document(proof={"rule": "open"}, right=(0, 16**6)) | {"claim": claim_document(claim, "real")}
     with pytest.raises(OverLimit):
         check(forge.file(json.loads(json.dumps(doc)), claim.output.model.data), limit=1e8)
+
+
+@pytest.mark.parametrize(("op", "attributes", "least"), [
+    ("lookup", ([0, 0], [0] * 2**16), 2**16),  # a table becomes an array each time it is asked
+    ("kth_largest", (1, 8), 9 * 2**12 * 64),
+])  # fmt: skip
+def test_long_tables_and_sorts_count_as_work(op, attributes, least):
+    """A condition that takes long for each block of inputs can't outlast a limit: small files did, by a factor of 70."""
+    spent = []
+    for attribute in attributes:
+        graph, meter = Graph(1, (0, 1)), Meter()
+        operands = [0] * (2**12 if op == "kth_largest" else 1)
+        rows = [["value", [], 0], [op, operands, attribute], ["le", [1, 0], None]]
+        node = add_expression(graph, Reader(rows, "given"))
+        ids = np.zeros((64, 1), np.int64)
+        assert guards.holds(meter, graph, node, ids).all()
+        values = Evaluation(graph, {}, Real(Float64()), ids)
+        assert (values[node] == 1).all()
+        spent.append((meter.work, values.model.ar.work))
+    assert all(long - short >= 10 * least for short, long in zip(*spent, strict=True))
 
 
 def test_ranges_take_the_same_conditions():

@@ -14,7 +14,7 @@ from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Unsupported
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
-from mechverify.kernel.core.integers import apply
+from mechverify.kernel.core.integers import apply, work
 from mechverify.kernel.core.mechanism import add_expression
 from mechverify.kernel.core.meter import ROOM, Meter, reserve
 
@@ -98,6 +98,8 @@ def _true(meter: Meter, graph: Graph, nodes: list[int], rows: np.ndarray) -> np.
     meter.step(len(rows) * sum(1 + len(graph.nodes[n].args) for n in needed), len(needed), STEP)
     for n in needed:
         node = graph.nodes[n]
+        each, once = work(node.op, node.attr, len(node.args))
+        meter.step(len(rows) * each + once, 0, 1)
         args = [known[a] for a in node.args]
         known[n] = apply(node.op, node.attr, args, lambda i: graph.meanings[rows[:, i]])
     found = np.ones(len(rows), bool)

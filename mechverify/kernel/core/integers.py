@@ -16,6 +16,7 @@ from mechverify.kernel.core.operations import Span
 
 LIMIT = 2**62
 LONGEST = 2**16  # a table's entries
+SORTED, CONVERTED = 20, 20  # units of work for a number that is sorted, and for an entry of a table
 
 
 class Operation(NamedTuple):
@@ -126,6 +127,14 @@ def apply(name: str, attribute: Any, args: list[np.ndarray], token: Callable[[in
     if operation is None:
         return absorb(name, attribute, None, args)[..., -1]
     return operation(attribute, *args)
+
+
+def work(name: str, attribute: Any, operands: int) -> tuple[int, int]:
+    """Units that `apply` takes beside those of an operation without attribute: for each row, and for each call, which
+    makes an array of a table."""
+    if name == "kth_largest":
+        return SORTED * (1 + attribute) * operands, 0
+    return 0, CONVERTED * len(attribute) if name == "lookup" else 0
 
 
 def absorb(name: str, attribute: Any, state: np.ndarray | None, args: list[np.ndarray]) -> np.ndarray:

@@ -52,7 +52,7 @@ class Measure:
 
     def below(self, ar: Arithmetic, at: np.ndarray) -> Ball:
         """The share of each coordinate's mass up to there, `at` [parts, coordinates, numbers] in the box; exactly 0 and
-        1 at its corners. Rejects a box of which a Gaussian gives too little to tell."""
+        1 at its corners. Rejects a box that is too wide, or of which a distribution gives too little, to tell."""
         sides = np.zeros(at.shape), np.zeros(at.shape)
         for c, (a, b) in enumerate(zip(self.low.tolist(), self.high.tolist(), strict=True)):
             here = np.concatenate([at[:, c].ravel(), [a, b]])
@@ -60,7 +60,7 @@ class Measure:
             first, last = (whole.map(lambda v, i=i: v[i]) for i in (-2, -1))
             size = ar.sub(last, first)
             if a < b and not ar.ends(size)[0] > 0:
-                raise Rejected(f"coordinate {c}: from {a} to {b} its Gaussian has less mass than float64 can tell")
+                raise Rejected(f"coordinate {c}: from {a} to {b} is more, or has less mass, than float64 can tell")
             if a < b:
                 share = ar.div(ar.sub(whole.map(lambda v: v[:-2]), first), size)
                 known = (here[:-2] != a) & (here[:-2] != b)

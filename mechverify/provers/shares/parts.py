@@ -58,7 +58,8 @@ def find_share(claim: Share, semantics: str, budget: Budget) -> Findings:
     problem = AccuracyProblem.of(claim, semantics, budget.watch)
     search = Parts(problem, budget)
     try:
-        reasons = search.run(claim.within)
+        with np.errstate(all="ignore"):  # what overflows bounds nothing
+            reasons = search.run(claim.within)
     except (Rejected, Unsupported) as error:
         reasons = [failure(error)]
     attempts = [Attempt(None, problem.claim.everything), Attempt(search.proof, search.right)]
@@ -140,8 +141,7 @@ class Parts:
 
     def _judged(self, domains: list[Domain], to: list[int]) -> tuple[list[Counts], float]:
         begun = time.monotonic()
-        with np.errstate(all="ignore"):
-            found = counts(self.job, domains, np.array(to))
+        found = counts(self.job, domains, np.array(to))
         return found, time.monotonic() - begun
 
     def _keep(self, part: Part) -> None:
