@@ -233,12 +233,12 @@ def test_z3_is_asked_about_the_exact_threshold(tmp_path):
 def test_without_a_prover_a_best_bound_is_unknown_with_reasons(tmp_path):
 
     path = tmp_path / "two.safetensors"
-    path.write_bytes(as_bytes(random_weights(np.random.default_rng(0), vocab=30, length=6, heads=2)))
+    path.write_bytes(as_bytes(random_weights(np.random.default_rng(0), vocab=30, length=6, heads=2, layers=2)))
     model = transformer(path)
     x = tokens("x", length=6, vocab=30)
     for limit in (None, 30):
         outcome = prove(Accuracy(model.logits[-1], equals=Max(*x), over=x, at_least="best"), time_limit=limit)
-        assert outcome.verdict == "UNKNOWN" and any("one attention head" in r for r in outcome.reasons)
+        assert outcome.verdict == "UNKNOWN" and any("mixes the tokens" in r for r in outcome.reasons)
         assert any("too many to run" in r for r in outcome.reasons)
         assert not any("--time-limit" in r for r in outcome.reasons)
 
@@ -305,10 +305,10 @@ def test_a_point_that_float64_encloses_widely_is_replayed_in_exact_arithmetic():
     ids = torch.randint(0, 8, (1, 64), generator=torch.Generator().manual_seed(0))
     value = net(ids).item()
     x = tokens("x", length=64, vocab=8, allowed=[[int(i)] for i in ids[0]])
-    claim = Bounds(capture(net, ids)["output"], over=x, at_most=value - 1)
+    claim = Bounds(capture(net, ids)["output"], over=x, at_most=value - 0.1)
     problem = RangeProblem.of(claim, "real")
     (low, high), broken, _ = enclosed(problem.job, ids.numpy(), np.zeros((1, 0)), problem.job.model)
-    assert high - low > 10 and not broken.any()  # float64 leaves it open
+    assert high - low > 0.2 and not broken.any()  # float64 leaves it open
     outcome = prove(claim)
     assert outcome.verdict == "REFUTED"
     attained = check(outcome.certificate).attained
