@@ -1,6 +1,7 @@
 """Several heads: what rule ratios certifies of models whose accuracy is known, and how long search and check take.
 
     python benchmarks/ratios.py [--quick]
+    python benchmarks/ratios.py --cell     # the figures of the one cell that docs/ratios.md explains
 
 Exit code 1 if a target is missed. Of max of 4 the accuracy is enumerated in float64; of longer sequences a million
 inputs are sampled. Models of other numbers of heads are trained here, by seed. Shared models are left out where they
@@ -22,6 +23,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.board import Board, timed
 from mechverify import prove
 from mechverify.kernel import check
+from mechverify.kernel.core.arithmetic import Ball
+from mechverify.kernel.ratios.rule import Partition
+from mechverify.provers.accuracy.problem import AccuracyProblem
 from proofs.max_of_k import claim
 from toy_models.max_of_k import path, train
 
@@ -72,6 +76,30 @@ def certified(board: Board, what: str, file: Path, samples: int | None, limit: f
     board.row(f"{what}: search and check", f"at most {limit:.0f} s", f"{seconds:.1f} s", seconds <= limit)
 
 
+def cell() -> None:
+    """Of the shipped model with two heads: last token 10, maximum 12, rival 17."""
+    problem = AccuracyProblem.of(claim(str(path(4, 0, 2)), at_least="best"), "real")
+    family = next(f for f in Partition(problem.job, problem.domain, []).families() if f.key == (12,))
+    here, ar = family.cell(10), problem.job.ar
+    lead, factor = here.lead([17]), here.box.factor
+    around = here.expansion((11, 12, 11, 10), [17])
+
+    def of_all(terms: Ball) -> np.ndarray:
+        return here._sums(terms.mid)[..., 0]  # [heads, inputs], without enclosures: for the picture
+
+    mass = of_all(factor.at[..., None])
+    ratio, rest = of_all(ar.mul(factor.at[..., None], lead.value)) / mass, of_all(around.rest)
+    base = lead.base.mid[0]
+    for what, value in {
+        "inputs": here.size, "base": base, "least ratios": ratio.min(1), "least lead": base + ratio.sum(0).min(),
+        "both heads at their least": base + ratio.min(1).sum(), "Z": np.stack([mass.min(1), mass.max(1)], 1),
+        "R": np.stack([rest.min(1), rest.max(1)], 1), "R where the lead is not positive, at most":
+        around._where_not_positive(np.arange(1)).mid[:, 0], "bounds of R / Z": around.ratio.mid[:, 0],
+        "bound of step 1": around.total.mid[0], "bound of steps 2 and 3": around.linear(np.arange(1)).least[0],
+    }.items():  # fmt: skip
+        print(f"{what}: {np.array2string(np.asarray(value), precision=3, separator=', ')}")
+
+
 def trained(folder: str, k: int, heads: int, steps: int) -> Path:
     file = Path(folder) / f"{heads}_{k}.safetensors"
     net = train(k, seed=0, steps=steps, heads=heads)
@@ -82,7 +110,12 @@ def trained(folder: str, k: int, heads: int, steps: int) -> Path:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
+    parser.add_argument("--cell", action="store_true")
+    options = parser.parse_args()
+    if options.cell:
+        cell()
+        return 0
+    quick = options.quick
     board = Board("several heads")
     samples = 100_000 if quick else 1_000_000
     certified(board, "max of 4, 2 heads, shipped", path(4, 0, 2), None, SHORT)

@@ -6,6 +6,7 @@ import json
 from fractions import Fraction
 from itertools import product
 from math import factorial, prod
+from pathlib import Path
 
 import mpmath
 import numpy as np
@@ -21,6 +22,7 @@ from mechverify.kernel.core import container
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.measure import HALVINGS, Measure, Normal
 from mechverify.kernel.relaxation import shares
+from mechverify.report.latex import write_latex
 from tests.soundness import forge
 
 AR = Float64()
@@ -321,3 +323,11 @@ def test_parts_of_token_sequences_are_judged_by_relaxation():
     assert right.low == right.high > 32 and accepted(document, contents["weights.safetensors"])
     document["conclusion"] |= {"right_at_least": "33"}
     assert not accepted(document, contents["weights.safetensors"])
+
+
+def test_a_table_counts_no_inputs_of_a_box(tmp_path):
+    """Units of mass are no inputs."""
+    x = box([-1, -1], [1, 1], distribution=[uniform, normal("1/3", 2)])
+    theorem = prove(Share(PLAIN["output"][0] >= x[0], over=x, within="1/10")).theorem
+    text = write_latex(tmp_path / "table.tex", [(Path("box.cert"), theorem, 0.0)]).read_text()
+    assert "& real & -- &" in text and "\\num{" not in text

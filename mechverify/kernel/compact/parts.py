@@ -84,12 +84,9 @@ def parts_form(graph: Graph, weights: dict[str, np.ndarray], model: Real, output
 
 
 def output_parts(job: Job) -> PartsForm:
-    """The claim's output in parts; it computes no more of the model than it needs."""
-    claim, graph = job.claim, job.claim.graph
-    if any(graph.nodes[n].op == "view" for n in graph.ancestors([claim.output])):
-        graph = job.further()
-        return parts_form(graph, claim.weights, job.model, graph.slim([claim.output])[claim.output])
-    return parts_form(graph, claim.weights, job.model, claim.output)
+    """The claim's output in parts."""
+    graph, output = job.slim()
+    return parts_form(graph, job.claim.weights, job.model, output)
 
 
 class _Reader:

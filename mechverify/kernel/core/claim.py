@@ -158,6 +158,14 @@ class Job:
         self.ar.step(len(self.claim.graph.nodes), 1, COPIED)
         return self.claim.graph.copy()
 
+    def slim(self) -> tuple[Graph, int]:
+        """A graph, and the claim's output in it, that computes no more of the model than it needs."""
+        graph, output = self.claim.graph, self.claim.output
+        if not any(graph.nodes[n].op == "view" for n in graph.ancestors([output])):
+            return graph, output
+        graph = self.further()
+        return graph, graph.slim([output])[output]
+
     def once(self, make: "Callable[[Job], T]") -> T:
         """What a family of rules makes of this job, made once."""
         if make not in self._made:

@@ -195,10 +195,6 @@ def _rows(slices: list[np.ndarray], turn: int, *rest: Any) -> Rows:
     return Rows(slices[0] if len(slices) == 1 else np.concatenate(slices[::turn], -1), len(slices), *rest)
 
 
-def _outer(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return a + b.swapaxes(-1, -2)
-
-
 def _steps(n: int, numbers: int) -> Iterator[slice]:
     step = max(1, CACHED // max(1, numbers))
     return (slice(i, i + step) for i in range(0, n, step))

@@ -51,6 +51,10 @@ class Real:
         """What `times` roundings may make of results in `x`."""
         return x
 
+    def alone(self, x: Ball, n: int) -> Ball:
+        """A part of a sum that the other operand, a sum of n products (0: none), lacks: see `add`."""
+        return self.rounded(x, n + 2 if n else 1)
+
     def scores(self, x: Ball, axes: tuple[int, ...]) -> Ball:
         """Scores along `axes` whose exact softmax holds the computed one before sum and quotient are rounded."""
         return x

@@ -281,7 +281,7 @@ class _Analysis:
             base, value = (model.add(a, b, sums) for a, b in ((x.base, y.base), (x.value, y.value)))
             return _Mixture(x.attention, base, value, _added(model, x.neurons, y.neurons, sums))
         base = model.add(x.base, self.tables.align(y.value, len(node.shape)), sums)
-        value = _alone(model, x.value, sums[1])
+        value = model.alone(x.value, sums[1])
         return _Mixture(x.attention, base, value, _added(model, x.neurons, None, sums))
 
     def _product(self, node: Node, args: list[Any]) -> _Mixture:
@@ -329,10 +329,5 @@ def _added(model: Real, x: Ball | None, y: Ball | None, sums: tuple[int, ...]) -
     if x is not None and y is not None:
         return model.add(x, y, sums)
     if x is not None:
-        return _alone(model, x, sums[1])
-    return None if y is None else _alone(model, y, sums[0])
-
-
-def _alone(model: Real, x: Ball, n: int) -> Ball:
-    """A part of a sum that the other operand, a sum of n products (0: none), lacks."""
-    return model.rounded(x, n + 2 if n else 1)
+        return model.alone(x, sums[1])
+    return None if y is None else model.alone(y, sums[0])

@@ -73,12 +73,9 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
 
 
 def output_form(job: Job) -> RatioForm:
-    """The claim's output as a ratio form; it computes no more of the model than it needs."""
-    claim, graph = job.claim, job.claim.graph
-    if any(graph.nodes[n].op == "view" for n in graph.ancestors([claim.output])):
-        graph = job.further()
-        return ratio_form(graph, claim.weights, job.model, graph.slim([claim.output])[claim.output])
-    return ratio_form(graph, claim.weights, job.model, claim.output)
+    """The claim's output as a ratio form."""
+    graph, output = job.slim()
+    return ratio_form(graph, job.claim.weights, job.model, output)
 
 
 def _cells(entry: Reader) -> dict[tuple, tuple]:

@@ -248,7 +248,7 @@ def _linear(tables: Evaluation, node: Node, args: list[Any]) -> _Sum:
             terms = products(graph, node)
             base = model.add(left.base, right.base, terms)
             parts = [(left.ratios, terms[1]), (right.ratios, terms[0])]
-            return _Sum(base, [r._replace(value=_alone(model, r.value, n)) for part, n in parts for r in part])
+            return _Sum(base, [r._replace(value=model.alone(r.value, n)) for part, n in parts for r in part])
         case "einsum" if not more:
             factor, deep = others[0], others[0].map(lambda a: a[:, :, None])
             _reserve(graph, node, total, len(factor.mid))
@@ -292,11 +292,6 @@ def _moved(x: Ball, leading: int, shape: tuple[int, ...], node: Node) -> Ball:
         return np.broadcast_to(a, (*a.shape[:leading], *shape)).reshape(*a.shape[:leading], -1)[..., at]
 
     return x.map(read)
-
-
-def _alone(model: Real, x: Ball, n: int) -> Ball:
-    """A part of a sum that the other operand, a sum of n products (0: none), lacks."""
-    return model.rounded(x, n + 2 if n else 1)
 
 
 def _stacked(ar: Arithmetic, pin: int, total: _Sum) -> SumOfRatios:

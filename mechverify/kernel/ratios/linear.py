@@ -23,9 +23,8 @@ LIGHTEST = 2.0**-500  # so that 1 / Z doesn't overflow
 
 
 class Lead(NamedTuple):
-    """Of one output over each of some rivals, less the margin: b + sum_h N_h / Z_h. Shapes: base [rivals], value
-    [heads,
-    tokens, length, rivals], the tokens being those of a `Box`."""
+    """Of one output over each of some rivals, less the margin: b + sum_h N_h / Z_h. Shapes: base [rivals],
+    value [heads, tokens, length, rivals], the tokens being those of a `Box`."""
 
     base: Ball
     value: Ball

@@ -1,5 +1,6 @@
 """Look for wrong inputs before trying to prove that there are none (or few)."""
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,7 @@ def _surely_wrong(problem: AccuracyProblem, one: np.ndarray) -> bool:
         ar.limit = limit
 
 
-class Margins:
+class Margins(ABC):
     """By how much an input is right: in float64, rounded to a grid far coarser than its rounding errors, so that ties
     are broken by position; -inf where nothing could make it right."""
 
@@ -103,8 +104,8 @@ class Margins:
         parts = [self._batch(inputs[i : i + BATCH]) for i in range(0, len(inputs), BATCH)]
         return np.concatenate(parts) if parts else np.zeros(0)
 
-    def _batch(self, inputs: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+    @abstractmethod
+    def _batch(self, inputs: np.ndarray) -> np.ndarray: ...
 
     def winner(self, inputs: np.ndarray) -> np.ndarray:
         """Of wrong inputs, the output that beats the right one, where there are several."""
