@@ -47,27 +47,57 @@ def _stop(message: str, code: int = BAD_INPUT) -> NoReturn:
 @app.command()
 def prove(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="A claim file; proofs/ has some to copy.")],
-    parameter: Annotated[list[str] | None, typer.Option("-p", help="A parameter of the claim, as name=value.")] = None,
-    out_file: Annotated[Path | None, typer.Option("--out", help="The certificate; by default ./<file>.cert.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    file: Annotated[
+        Path, typer.Argument(help="A claim file; proofs/ has some to copy.")
+    ],
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("-p", help="A parameter of the claim, as name=value."),
+    ] = None,
+    out_file: Annotated[
+        Path | None,
+        typer.Option("--out", help="The certificate; by default ./<file>.cert."),
+    ] = None,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object.")
+    ] = False,
     semantics: Annotated[
-        str, typer.Option(help="real: exact real arithmetic on these weights; float32: every float32 evaluation.")
+        str,
+        typer.Option(
+            help="real: exact real arithmetic on these weights; float32: every float32 evaluation."
+        ),
     ] = "real",
     time_limit: Annotated[
-        float | None, typer.Option(min=0, help="Seconds for everything; then what is proved so far.")
+        float | None,
+        typer.Option(min=0, help="Seconds for everything; then what is proved so far."),
     ] = None,
     method: Annotated[
-        str, typer.Option(help=f"How far to go for bounds, from cheap to dear: {', '.join(METHODS)}.")
+        str,
+        typer.Option(
+            help=f"How far to go for bounds, from cheap to dear: {', '.join(METHODS)}."
+        ),
     ] = METHODS[-1],
-    device: Annotated[str, typer.Option(help="Where the search for bounds computes: cpu, cuda.")] = "cpu",
-    solver: Annotated[bool, typer.Option(help="Ask z3 what bounds leave open (adds the axiom solver:z3).")] = True,
-    smtlib: Annotated[Path | None, typer.Option(help="A folder for the solver's queries, as SMT-LIB.")] = None,
+    device: Annotated[
+        str, typer.Option(help="Where the search for bounds computes: cpu, cuda.")
+    ] = "cpu",
+    solver: Annotated[
+        bool,
+        typer.Option(help="Ask z3 what bounds leave open (adds the axiom solver:z3)."),
+    ] = True,
+    smtlib: Annotated[
+        Path | None, typer.Option(help="A folder for the solver's queries, as SMT-LIB.")
+    ] = None,
     nearest: Annotated[
-        float, typer.Option(min=0, help="Seconds to look for what is true instead of a refuted claim.")
+        float,
+        typer.Option(
+            min=0, help="Seconds to look for what is true instead of a refuted claim."
+        ),
     ] = 10.0,
     strategy: Annotated[
-        str | None, typer.Option(help="One proof strategy and nothing else (mechverify strategies lists them).")
+        str | None,
+        typer.Option(
+            help="One proof strategy and nothing else (mechverify strategies lists them)."
+        ),
     ] = None,
 ) -> None:
     """Search for a proof or a counterexample, write the certificate, and let the kernel check it."""
@@ -84,8 +114,12 @@ def prove(
         _stop(f"--method {method}: unknown; choose {' or '.join(METHODS)}")
     target = out_file or Path(file.stem + ".cert")
     if not target.parent.is_dir():
-        _stop(f"--out {target}: the folder {target.parent} doesn't exist; create it first")
-    if target.is_dir() or not os.access(target if target.exists() else target.parent, os.W_OK):
+        _stop(
+            f"--out {target}: the folder {target.parent} doesn't exist; create it first"
+        )
+    if target.is_dir() or not os.access(
+        target if target.exists() else target.parent, os.W_OK
+    ):
         _stop(f"--out {target}: not a file that can be written")
     if smtlib is not None and not smtlib.is_dir():
         _stop(f"--smtlib {smtlib}: not a folder; create it first")
@@ -95,7 +129,10 @@ def prove(
         """Where the search can't even be interrupted."""
         seconds = time.monotonic() - began
         result = as_json(None, "UNKNOWN", None, seconds, 0.0, [reason], semantics)
-        print(json.dumps(result) if json_ else f"UNKNOWN\n{'note':>16}  {reason}", flush=True)
+        print(
+            json.dumps(result) if json_ else f"UNKNOWN\n{'note':>16}  {reason}",
+            flush=True,
+        )
         os._exit(EXIT["UNKNOWN"])
 
     if time_limit is not None:
@@ -114,15 +151,34 @@ def prove(
         except ClaimError as error:
             _stop(str(error))
         except Stopped:
-            outcome = Outcome("UNKNOWN", None, None, None, [guard.reason], time.monotonic() - began, 0.0)
+            outcome = Outcome(
+                "UNKNOWN",
+                None,
+                None,
+                None,
+                [guard.reason],
+                time.monotonic() - began,
+                0.0,
+            )
         guard.step, instead = "", []
         unwritten = _write(target, outcome.certificate)
-        written = str(target) if outcome.certificate is not None and unwritten is None else None
+        written = (
+            str(target)
+            if outcome.certificate is not None and unwritten is None
+            else None
+        )
         if outcome.unchecked is not None:
             aside = target.with_name(target.name + ".unchecked")
             unwritten = _write(aside, outcome.unchecked) or unwritten
-            outcome.reasons.append(f"{aside} is what was found; `mechverify check --limit inf {aside}` goes on")
-        if claim is not None and outcome.verdict == "REFUTED" and nearest and not budget.interrupted:
+            outcome.reasons.append(
+                f"{aside} is what was found; `mechverify check --limit inf {aside}` goes on"
+            )
+        if (
+            claim is not None
+            and outcome.verdict == "REFUTED"
+            and nearest
+            and not budget.interrupted
+        ):
             guard.step = "looking for what is true instead"
             reporter(guard.step, None)
             with budget.within(nearest), suppress(Stopped):
@@ -130,7 +186,14 @@ def prove(
             guard.step = ""
     if json_:
         seconds = outcome.search_seconds, outcome.check_seconds
-        result = as_json(outcome.theorem, outcome.verdict, written, *seconds, outcome.reasons, semantics)
+        result = as_json(
+            outcome.theorem,
+            outcome.verdict,
+            written,
+            *seconds,
+            outcome.reasons,
+            semantics,
+        )
         result["nearest"] = instead
         print(json.dumps(result))
     elif outcome.theorem is None:
@@ -146,7 +209,9 @@ def prove(
     if not json_:
         for text in instead:
             out.print(f"{'true instead':>16}  {text}", markup=False, soft_wrap=True)
-        for reason in outcome.reasons or (["nothing was proved"] if outcome.verdict == "UNKNOWN" else []):
+        for reason in outcome.reasons or (
+            ["nothing was proved"] if outcome.verdict == "UNKNOWN" else []
+        ):
             out.print(f"{'note':>16}  {reason}", markup=False, soft_wrap=True)
     if unwritten is not None:
         _stop(unwritten)
@@ -166,7 +231,8 @@ def _write(path: Path, certificate: bytes | None) -> str | None:
 Limit = Annotated[
     float | None,
     typer.Option(
-        "--limit", help="Units of work (a nanosecond or two) that the check may cost; without it, what the file says."
+        "--limit",
+        help="Units of work (a nanosecond or two) that the check may cost; without it, what the file says.",
     ),
 ]
 
@@ -174,13 +240,26 @@ Limit = Annotated[
 @app.command()
 def check(
     certificate: Annotated[Path | None, typer.Argument()] = None,
-    weights: Annotated[Path | None, typer.Option(help="The weights that the claim should speak of.")] = None,
-    exact: Annotated[bool, typer.Option("--exact", help="In exact rationals: slow, and without ieee754.")] = False,
-    forbid: Annotated[list[str] | None, typer.Option(help="Reject if the theorem rests on this axiom.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="The weights that the claim should speak of.")
+    ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", help="In exact rationals: slow, and without ieee754."),
+    ] = False,
+    forbid: Annotated[
+        list[str] | None,
+        typer.Option(help="Reject if the theorem rests on this axiom."),
+    ] = None,
     limit: Limit = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object.")
+    ] = False,
     about: Annotated[
-        bool, typer.Option("--about", help="What of the kernel is trusted (of a file, or whole).")
+        bool,
+        typer.Option(
+            "--about", help="What of the kernel is trusted (of a file, or whole)."
+        ),
     ] = False,
 ) -> None:
     """Run the kernel alone. Exit code 0: accepted, 1: rejected, 2: not a certificate, 3: not checked, by --limit."""
@@ -190,7 +269,9 @@ def check(
 
         if certificate is not None:
             if json_ or weights is not None:
-                _stop("--about prints a table, and compares no weights: ask for it without --json and --weights")
+                _stop(
+                    "--about prints a table, and compares no weights: ask for it without --json and --weights"
+                )
             said, code = about_one(certificate, exact, forbid or [], limit)
             out.print(said, markup=False, soft_wrap=True, end="")
             raise typer.Exit(code)
@@ -205,7 +286,11 @@ def check(
     if weights is not None:
         _same_weights(theorem, weights)
     if json_:
-        print(json.dumps(as_json(theorem, theorem.verdict, str(certificate), None, seconds, [])))
+        print(
+            json.dumps(
+                as_json(theorem, theorem.verdict, str(certificate), None, seconds, [])
+            )
+        )
         return
     out.print("ACCEPTED", style="green")
     _print_theorem(theorem, theorem.verdict)
@@ -216,7 +301,10 @@ def check(
 def show(
     certificate: Path,
     graph: Annotated[
-        bool, typer.Option("--graph", help="The graph as formulas, a node a line, and nothing else.")
+        bool,
+        typer.Option(
+            "--graph", help="The graph as formulas, a node a line, and nothing else."
+        ),
     ] = False,
     limit: Limit = None,
 ) -> None:
@@ -236,8 +324,12 @@ def show(
 @app.command()
 def report(
     certificates: list[Path],
-    html: Annotated[Path | None, typer.Option(help="A folder for the page and its figures.")] = None,
-    latex: Annotated[Path | None, typer.Option(help="A file for a table of all certificates.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="A folder for the page and its figures.")
+    ] = None,
+    latex: Annotated[
+        Path | None, typer.Option(help="A file for a table of all certificates.")
+    ] = None,
     limit: Limit = None,
 ) -> None:
     """Pictures and tables of checked certificates."""
@@ -249,9 +341,13 @@ def report(
     checked = [(path, *_checked(path, limit)) for path in certificates]
     try:
         if html is not None:
-            out.print(f"report: {write_html(html, checked)}", markup=False, soft_wrap=True)
+            out.print(
+                f"report: {write_html(html, checked)}", markup=False, soft_wrap=True
+            )
         if latex is not None:
-            out.print(f"table: {write_latex(latex, checked)}", markup=False, soft_wrap=True)
+            out.print(
+                f"table: {write_latex(latex, checked)}", markup=False, soft_wrap=True
+            )
     except OSError as error:
         _stop(f"can't write {error.filename}: {error.strerror}")
 
@@ -259,16 +355,26 @@ def report(
 @app.command()
 def frontier(
     claims: Annotated[list[Path], typer.Argument(help="Claim files, about accuracy.")],
-    parameter: Annotated[list[str] | None, typer.Option("-p", help="A parameter of the claims, as name=value.")] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("-p", help="A parameter of the claims, as name=value."),
+    ] = None,
     weights: Annotated[
-        list[str] | None, typer.Option(help='Models: a file, a folder, or a quoted pattern; gives "-p weights=".')
+        list[str] | None,
+        typer.Option(
+            help='Models: a file, a folder, or a quoted pattern; gives "-p weights=".'
+        ),
     ] = None,
     strategy: Annotated[
-        list[str] | None, typer.Option(help="A strategy's name, or a file of your own; by default all but brute.")
+        list[str] | None,
+        typer.Option(
+            help="A strategy's name, or a file of your own; by default all but brute."
+        ),
     ] = None,
-    out_dir: Annotated[Path, typer.Option("--out", help="The folder for tables, picture, certificates.")] = Path(
-        "frontier"
-    ),
+    out_dir: Annotated[
+        Path,
+        typer.Option("--out", help="The folder for tables, picture, certificates."),
+    ] = Path("frontier"),
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
     semantics: Annotated[str, typer.Option(help="real or float32.")] = "real",
 ) -> None:
@@ -282,7 +388,13 @@ def frontier(
     if semantics not in SEMANTICS:
         _stop(f"--semantics {semantics}: unknown; choose {' or '.join(SEMANTICS)}")
     try:
-        tasks = plan(claims, _parameters(parameter or []), _files(weights or []), strategy or DEFAULT, semantics)
+        tasks = plan(
+            claims,
+            _parameters(parameter or []),
+            _files(weights or []),
+            strategy or DEFAULT,
+            semantics,
+        )
     except ClaimError as error:
         _stop(str(error))
     left = sum(stored(out_dir, task) is None for task in tasks)
@@ -292,7 +404,10 @@ def frontier(
             def told(row: Row, missing: int) -> None:
                 nonlocal left
                 left = missing
-                reporter(f"{row.strategy} on {Path(row.weights).name}, {missing} to go", 1 - missing / len(tasks))
+                reporter(
+                    f"{row.strategy} on {Path(row.weights).name}, {missing} to go",
+                    1 - missing / len(tasks),
+                )
 
             rows, known, points = measure(tasks, out_dir, jobs, told)
     except KeyboardInterrupt:
@@ -304,11 +419,18 @@ def frontier(
         _wide().print(table)
     how = ", ".join(sorted({truth.how for truth in known.values()}))
     out.print(
-        f"* on the front; true accuracy: {how}; tables and picture: {out_dir}/frontier.*", markup=False, soft_wrap=True
+        f"* on the front; true accuracy: {how}; tables and picture: {out_dir}/frontier.*",
+        markup=False,
+        soft_wrap=True,
     )
     for row in rows:
         if row.reason is not None:
-            err.print(f"{row.strategy} on {row.weights}: {row.reason}", style="red", markup=False, soft_wrap=True)
+            err.print(
+                f"{row.strategy} on {row.weights}: {row.reason}",
+                style="red",
+                markup=False,
+                soft_wrap=True,
+            )
     raise typer.Exit(0 if points else EXIT["UNKNOWN"])
 
 
@@ -326,7 +448,9 @@ def _files(patterns: list[str]) -> list[Path]:
         else:
             some = [Path(name) for name in glob(text)]
         if not some:
-            _stop(f"--weights {text}: no such file, no folder with .safetensors files, and no pattern that fits any")
+            _stop(
+                f"--weights {text}: no such file, no folder with .safetensors files, and no pattern that fits any"
+            )
         found += sorted(some, key=lambda p: natural(str(p)))
     return list(dict.fromkeys(found))
 
@@ -338,7 +462,9 @@ def models() -> None:
 
     table = Table("architecture", "what it is", box=None)
     for name, build in ARCHITECTURES.items():
-        table.add_row(name, escape(" ".join((build.__doc__ or "").split("Raises")[0].split())))
+        table.add_row(
+            name, escape(" ".join((build.__doc__ or "").split("Raises")[0].split()))
+        )
     out.print(table)
 
 
@@ -349,12 +475,16 @@ def strategies() -> None:
 
     for precondition in dict.fromkeys(row.precondition for row in STRATEGIES.values()):
         out.print(f"\n{precondition}:", style="dim", soft_wrap=True)
-        table = Table("strategy", "operations to check", "proves", box=None, padding=(0, 2))
+        table = Table(
+            "strategy", "operations to check", "proves", box=None, padding=(0, 2)
+        )
         for row in STRATEGIES.values():
             if row.precondition == precondition:
                 table.add_row(row.name, row.complexity, row.postcondition)
         _wide().print(table)
-    out.print("\nv: vocabulary, o: outputs, d: width, k: length of the sequence", style="dim")
+    out.print(
+        "\nv: vocabulary, o: outputs, d: width, k: length of the sequence", style="dim"
+    )
 
 
 def _wide() -> Console:
@@ -373,7 +503,9 @@ def _parameters(texts: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def _checked(path: Path, limit: float | None, **options: Any) -> tuple[kernel.Theorem, float]:
+def _checked(
+    path: Path, limit: float | None, **options: Any
+) -> tuple[kernel.Theorem, float]:
     """The theorem, and the seconds that the check took. What it may cost is said before it begins."""
     try:
         data = path.read_bytes()
@@ -385,7 +517,8 @@ def _checked(path: Path, limit: float | None, **options: Any) -> tuple[kernel.Th
         def watch(work: int, allowed: float) -> None:
             if not work:
                 err.print(
-                    f"at most {units(allowed)} units of work, about {_duration(SECONDS * allowed)}", soft_wrap=True
+                    f"at most {units(allowed)} units of work, about {_duration(SECONDS * allowed)}",
+                    soft_wrap=True,
                 )
             reporter("the kernel checks the certificate", work / allowed)
 
@@ -403,7 +536,12 @@ def _checked(path: Path, limit: float | None, **options: Any) -> tuple[kernel.Th
 
 
 def _duration(seconds: float) -> str:
-    for unit, size in (("years", 31_556_952), ("days", 86_400), ("hours", 3_600), ("minutes", 60)):
+    for unit, size in (
+        ("years", 31_556_952),
+        ("days", 86_400),
+        ("hours", 3_600),
+        ("minutes", 60),
+    ):
         if seconds >= 2 * size:
             return f"{seconds / size:,.0f} {unit}"
     return f"{max(seconds, 0.1):.1f} s"
@@ -417,11 +555,16 @@ def _same_weights(theorem: kernel.Theorem, weights: Path) -> None:
     except OSError as error:
         _stop(f"can't read {weights}: {error.strerror}")
     if digest != theorem.claim.weights_sha256:
-        _stop(f"REJECTED: the theorem speaks of other weights than {weights} (SHA-256 differs)", REJECTED)
+        _stop(
+            f"REJECTED: the theorem speaks of other weights than {weights} (SHA-256 differs)",
+            REJECTED,
+        )
 
 
 def _print_theorem(theorem: kernel.Theorem, verdict: str) -> None:
-    if not out.is_terminal:  # nothing is wrapped, so that hashes can be found and copied
+    if (
+        not out.is_terminal
+    ):  # nothing is wrapped, so that hashes can be found and copied
         for label, text in lines(theorem):
             print(f"{label:>16}  {verdict if label == 'verdict' else text}")
         return

@@ -37,7 +37,11 @@ def claim_document(claim: Accuracy | Bounds | Share, semantics: str) -> dict[str
             "strict": claim.strict, **_counted(claim),
         }  # fmt: skip
     if isinstance(claim, Accuracy):
-        margin = {} if not claim.margin else {"margin": f"{claim.margin.numerator}/{claim.margin.denominator}"}
+        margin = (
+            {}
+            if not claim.margin
+            else {"margin": f"{claim.margin.numerator}/{claim.margin.denominator}"}
+        )
         graph = {}
         if isinstance(model, CapturedModel):
             graph = {"graph": graph_document(model.captured, model.source)}
@@ -61,19 +65,30 @@ def _mixed(box: Box) -> dict[str, Any]:
     return {
         "tokens": [] if tokens is None else [list(ids) for ids in tokens.allowed],
         "values": [] if tokens is None else list(tokens.values),
-        "inputs": [[list(a.shape), hexadecimal(a), hexadecimal(b)] for a, b in zip(box.low, box.high, strict=True)],
+        "inputs": [
+            [list(a.shape), hexadecimal(a), hexadecimal(b)]
+            for a, b in zip(box.low, box.high, strict=True)
+        ],
     }
 
 
 def _counted(claim: Accuracy | Share) -> dict[str, Any]:
     """What every claim that counts says."""
-    domain, at_least = claim.over, None if claim.at_least is None else _ratio(claim.at_least)
+    domain, at_least = (
+        claim.over,
+        None if claim.at_least is None else _ratio(claim.at_least),
+    )
     given = {"given": claim.given} if claim.given else {}
     if isinstance(domain, Tokens):
-        tokens = {"tokens": [list(ids) for ids in domain.allowed], "values": list(domain.values)}
+        tokens = {
+            "tokens": [list(ids) for ids in domain.allowed],
+            "values": list(domain.values),
+        }
         return given | {"domain": tokens, "at_least": at_least}
     each = domain.distribution or (None,) * sum(a.size for a in domain.low)
-    measure = [None if d is None else [_ratio(d.mean), _ratio(d.deviation)] for d in each]
+    measure = [
+        None if d is None else [_ratio(d.mean), _ratio(d.deviation)] for d in each
+    ]
     return given | {"domain": _mixed(domain), "measure": measure, "at_least": at_least}
 
 
@@ -112,10 +127,18 @@ def hexadecimal(a: Any) -> list[str]:
 
 
 def thresholds(values: list[Fraction] | None) -> list[str] | None:
-    return None if values is None else [f"{v.numerator}/{v.denominator}" for v in values]
+    return (
+        None if values is None else [f"{v.numerator}/{v.denominator}" for v in values]
+    )
 
 
-def write(claim: dict[str, Any], weights: bytes, proof: Proof, verdict: str, stated: Counts | Range) -> bytes:
+def write(
+    claim: dict[str, Any],
+    weights: bytes,
+    proof: Proof,
+    verdict: str,
+    stated: Counts | Range,
+) -> bytes:
     """The certificate file that concludes `verdict` and what is stated from `proof`. What its check costs is not known:
     see `announcing`."""
     captured = ["capture"] if claim["architecture"] == "captured" else []
@@ -126,7 +149,12 @@ def write(claim: dict[str, Any], weights: bytes, proof: Proof, verdict: str, sta
         "cost": None,
         "claim": claim,
         "conclusion": {"verdict": verdict, **_conclusion(stated)},
-        "axioms": ["ieee754", *captured, *semantics(claim["semantics"]).axioms, *solver],
+        "axioms": [
+            "ieee754",
+            *captured,
+            *semantics(claim["semantics"]).axioms,
+            *solver,
+        ],
         "proof": proof,
     }
     return _packed(document, weights)
@@ -141,7 +169,9 @@ def announcing(certificate: bytes, work: int) -> bytes:
 
 def _packed(document: dict[str, Any], weights: bytes) -> bytes:
     text = json.dumps(document, separators=(",", ":"), sort_keys=True)
-    return container.pack({"certificate.json": text.encode(), "weights.safetensors": weights})
+    return container.pack(
+        {"certificate.json": text.encode(), "weights.safetensors": weights}
+    )
 
 
 def _uses(proof: Proof, rule: str) -> bool:
@@ -152,7 +182,9 @@ def _uses(proof: Proof, rule: str) -> bool:
             if node.get("rule") == rule:
                 return True
             stack += [v for v in node.values() if isinstance(v, dict | list)]
-        elif node and isinstance(node[0], dict):  # lemmas; lists of numbers hold no proofs
+        elif node and isinstance(
+            node[0], dict
+        ):  # lemmas; lists of numbers hold no proofs
             stack += node
     return False
 
@@ -160,5 +192,7 @@ def _uses(proof: Proof, rule: str) -> bool:
 def _conclusion(stated: Counts | Range) -> dict[str, Any]:
     if isinstance(stated, Counts):
         return {"right_at_least": str(stated.low), "right_at_most": str(stated.high)}
-    low, high = ([v.hex() if np.isfinite(v) else None for v in end.tolist()] for end in stated)
+    low, high = (
+        [v.hex() if np.isfinite(v) else None for v in end.tolist()] for end in stated
+    )
     return {"low": low, "high": high}

@@ -5,7 +5,15 @@ from mechverify.claims.claim import Accuracy, Bounds, Cases, Holds, Share, Withi
 from mechverify.claims.domain import Tokens, tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.language import Mod, count, distinct, dyck, kth_largest, lookup
-from mechverify.claims.model import CapturedModel, Entry, Model, Site, capture, pair_mlp, transformer
+from mechverify.claims.model import (
+    CapturedModel,
+    Entry,
+    Model,
+    Site,
+    capture,
+    pair_mlp,
+    transformer,
+)
 
 __all__ = [
     "Accuracy", "Bounds", "Box", "CapturedModel", "Cases", "ClaimError", "Entry", "Holds", "Mod", "Model",

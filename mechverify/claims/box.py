@@ -56,7 +56,9 @@ class Box:
     def own(self) -> tuple[np.ndarray, np.ndarray]:
         """Of all inputs, one after another, the corners between which a float64 point is one of the user's."""
         ends = self.inner or (self.low, self.high)
-        low, high = (np.concatenate([np.zeros(0), *(a.ravel() for a in end)]) for end in ends)
+        low, high = (
+            np.concatenate([np.zeros(0), *(a.ravel() for a in end)]) for end in ends
+        )
         return low, high
 
     def with_tokens(self, tokens: Tokens) -> "Box":
@@ -67,7 +69,10 @@ class Box:
         """Of each input's entries, in row-major order."""
         several = len(self.low) > 1
         return [
-            [_symbol(self.name, (k, *index) if several else index) for index in np.ndindex(a.shape)]
+            [
+                _symbol(self.name, (k, *index) if several else index)
+                for index in np.ndindex(a.shape)
+            ]
             for k, a in enumerate(self.low)
         ]
 
@@ -75,12 +80,16 @@ class Box:
         whole = index if isinstance(index, tuple) else (index,)
         which, entry = (whole[0], whole[1:]) if len(self.low) > 1 else (0, whole)
         try:
-            inside = np.arange(self.low[which].size).reshape(self.low[which].shape)[entry]
+            inside = np.arange(self.low[which].size).reshape(self.low[which].shape)[
+                entry
+            ]
         except IndexError:
             inside = None
         if inside is None or np.ndim(inside) > 0:
             shapes = [a.shape for a in self.low]
-            raise ClaimError(f"{self.name}{list(whole)}: the inputs have shapes {shapes}; index one entry")
+            raise ClaimError(
+                f"{self.name}{list(whole)}: the inputs have shapes {shapes}; index one entry"
+            )
         return self.symbols()[which][int(inside)]
 
 
@@ -98,7 +107,9 @@ def box(low: Any, high: Any, *, name: str = "x", distribution: Any = uniform) ->
         raise ClaimError(f"box: {len(lows)} lower and {len(highs)} upper corners")
     for a, b in zip(lows, highs, strict=True):
         if a.shape != b.shape or not (a <= b).all():
-            raise ClaimError(f"box: corners of shapes {a.shape} and {b.shape} must be alike, and low <= high")
+            raise ClaimError(
+                f"box: corners of shapes {a.shape} and {b.shape} must be alike, and low <= high"
+            )
     outer = [_rounded(lows, float_below), _rounded(highs, float_above)]
     inner = [_rounded(lows, float_above), _rounded(highs, float_below)]
     if not all(np.isfinite(a).all() for corners in outer for a in corners):
@@ -106,12 +117,20 @@ def box(low: Any, high: Any, *, name: str = "x", distribution: Any = uniform) ->
     ends = zip((*outer[0], *outer[1]), (*inner[0], *inner[1]), strict=True)
     exact = all(np.array_equal(a, b) for a, b in ends)
     each = _distributions(distribution, sum(a.size for a in lows))
-    return Box(outer[0], outer[1], name=name, inner=None if exact else (inner[0], inner[1]), distribution=each)
+    return Box(
+        outer[0],
+        outer[1],
+        name=name,
+        inner=None if exact else (inner[0], inner[1]),
+        distribution=each,
+    )
 
 
 def _distributions(given: Any, size: int) -> tuple[Normal | None, ...]:
     each = [given] * size if given is uniform or isinstance(given, Normal) else given
-    known = isinstance(each, list | tuple) and all(d is uniform or isinstance(d, Normal) for d in each)
+    known = isinstance(each, list | tuple) and all(
+        d is uniform or isinstance(d, Normal) for d in each
+    )
     if not known or len(each) != size:
         what = f"uniform, normal(mean, deviation), or a list with one of them for each of {size} coordinates"
         raise ClaimError(f"box: distribution= takes {what}")
@@ -132,8 +151,12 @@ def ball(centre: Any, radius: Any, *, name: str = "x") -> Box:
     return box([c - radius for c in exact], [c + radius for c in exact], name=name)
 
 
-def _rounded(corners: tuple[np.ndarray, ...], how: Callable[[Fraction], float]) -> tuple[np.ndarray, ...]:
-    return tuple(a if a.dtype == np.float64 else _each(how, a, np.float64) for a in corners)
+def _rounded(
+    corners: tuple[np.ndarray, ...], how: Callable[[Fraction], float]
+) -> tuple[np.ndarray, ...]:
+    return tuple(
+        a if a.dtype == np.float64 else _each(how, a, np.float64) for a in corners
+    )
 
 
 def _each(f: Callable, a: np.ndarray, dtype: Any) -> np.ndarray:
@@ -146,7 +169,11 @@ def _arrays(what: str, value: Any) -> tuple[np.ndarray, ...]:
     """One input's array, or those of several: a list of arrays, or of nested lists of different shapes."""
     try:
         parts = [array(v) for v in value] if isinstance(value, list | tuple) else []
-        several = parts and parts[0].ndim and (hasattr(value[0], "shape") or len({p.shape for p in parts}) > 1)
+        several = (
+            parts
+            and parts[0].ndim
+            and (hasattr(value[0], "shape") or len({p.shape for p in parts}) > 1)
+        )
         return tuple(parts) if several else (array(value),)
     except ValueError as error:
         raise ClaimError(f"{what}: {error}") from None

@@ -54,13 +54,21 @@ class Accuracy:
     margin: Fraction | None
     given: list[list]
 
-    def __init__(self, output, *, equals, over: Tokens, at_least=None, margin: Any = 0, given=()):
-        if isinstance(output, Site) and not isinstance(output.model, CapturedModel) and isinstance(over, Tokens):
+    def __init__(
+        self, output, *, equals, over: Tokens, at_least=None, margin: Any = 0, given=()
+    ):
+        if (
+            isinstance(output, Site)
+            and not isinstance(output.model, CapturedModel)
+            and isinstance(over, Tokens)
+        ):
             position = _known_vector(output, output.model, over)
         else:
             output, position = _captured_vector(output, over)
         if isinstance(equals, str):
-            raise ClaimError(f"equals={equals!r} is text; write the expression itself, with the tokens of `over`")
+            raise ClaimError(
+                f"equals={equals!r} is text; write the expression itself, with the tokens of `over`"
+            )
         set_ = object.__setattr__
         set_(self, "output", output)
         set_(self, "equals", sympy.sympify(equals))
@@ -69,7 +77,9 @@ class Accuracy:
         set_(self, "margin", _margin(margin))
         set_(self, "given", _guard(given, over))
         if self.margin is None and not self.at_least:
-            raise ClaimError('margin="best" asks for a margin on a share of the inputs: say at_least=1, or the share')
+            raise ClaimError(
+                'margin="best" asks for a margin on a share of the inputs: say at_least=1, or the share'
+            )
         set_(self, "position", position)
         set_(self, "rows", compile_mechanism(self.equals, over))
 
@@ -100,14 +110,26 @@ class Share:
     within: Fraction
     given: list[list]
 
-    def __init__(self, condition, *, over: Box | Tokens, at_least=None, within: Any = WITHIN, given=()):
+    def __init__(
+        self,
+        condition,
+        *,
+        over: Box | Tokens,
+        at_least=None,
+        within: Any = WITHIN,
+        given=(),
+    ):
         condition, (box, sequences) = _both("condition", condition), corners(over)
         if box.inner is not None:
             what = "a corner of the box is no float64, and of another box the share is another one"
-            raise ClaimError(f"{_here()}{what}: give corners that are, as float('0.1') is")
+            raise ClaimError(
+                f"{_here()}{what}: give corners that are, as float('0.1') is"
+            )
         if box.low and _entries(given):
             what = "given= is for token sequences alone, of a box it has no known mass"
-            raise ClaimError(f"{_here()}{what}: put it into the claim, as Share(And(..), ..) or Share(Implies(..), ..)")
+            raise ClaimError(
+                f"{_here()}{what}: put it into the claim, as Share(And(..), ..) or Share(Implies(..), ..)"
+            )
         model = _model_of([condition]) or _no_model(box, sequences)
         _same_inputs(model, box, sequences)
         captured = model.captured
@@ -135,7 +157,9 @@ def _known_vector(output: Site, model: Model, over: Tokens) -> int | None:
     if position is not None:
         position = position + length if position < 0 else position
         if not 0 <= position < length:
-            raise ClaimError(f"{output.name}[{output.position}]: the sequences have length {length}")
+            raise ClaimError(
+                f"{output.name}[{output.position}]: the sequences have length {length}"
+            )
     if length > model.n_ctx or len(over.values) > model.d_vocab:
         raise ClaimError(
             f"sequences of length {length} over {len(over.values)} tokens don't fit {model.source} "
@@ -144,15 +168,25 @@ def _known_vector(output: Site, model: Model, over: Tokens) -> int | None:
     rows, alone = _vector_sites(model, length)
     if output.name not in (alone if position is None else rows):
         if position is None and output.name in rows:
-            raise ClaimError(f"say at which position {output.name} is read, as in {output.name}[-1]")
+            raise ClaimError(
+                f"say at which position {output.name} is read, as in {output.name}[-1]"
+            )
         ones = [*(f"{name}[-1]" for name in rows), *alone]
-        raise ClaimError(f"{output.name} is not one vector of outputs; read one of: {', '.join(ones)}")
+        raise ClaimError(
+            f"{output.name} is not one vector of outputs; read one of: {', '.join(ones)}"
+        )
     return position
 
 
 def _captured_vector(output, over: Tokens) -> tuple[Site, int | None]:
     """The site, in a captured model compared with its module on the claim's domain, and the row that is read."""
-    expressions = [] if isinstance(output, Site) else _entries(output) if isinstance(output, Iterable) else []
+    expressions = (
+        []
+        if isinstance(output, Site)
+        else _entries(output)
+        if isinstance(output, Iterable)
+        else []
+    )
     model = output.model if isinstance(output, Site) else _model_of(expressions)
     if not isinstance(model, CapturedModel) or not isinstance(over, Tokens):
         raise ClaimError('Accuracy needs a model\'s site, such as model.logits[-1] of transformer(weights) or '
@@ -166,26 +200,45 @@ def _captured_vector(output, over: Tokens) -> tuple[Site, int | None]:
         site, position, shape = _row_of(output)
         name = output.name if position is None else f"{output.name}[{output.position}]"
         if len(shape) != 1:
-            row = f"; say which row is read, as in {name}[-1]" if len(shape) == 2 and position is None else ""
-            raise ClaimError(f"{_here()}{name} has shape {shape}, which is not one vector of outputs{row}")
-    if site is not None and model.captured.graph.nodes[model.captured.sites[site.name]].kind != "real":
+            row = (
+                f"; say which row is read, as in {name}[-1]"
+                if len(shape) == 2 and position is None
+                else ""
+            )
+            raise ClaimError(
+                f"{_here()}{name} has shape {shape}, which is not one vector of outputs{row}"
+            )
+    if (
+        site is not None
+        and model.captured.graph.nodes[model.captured.sites[site.name]].kind != "real"
+    ):
         raise ClaimError(f"{_here()}{site.name} are ids, not a vector of outputs")
     site, _, _ = _compiled(model, site, expressions, Box((), ()), over, [[], []], [])
-    return replace(site, model=site.captured.compared_at(*samples(Box((), ()), over))), position
+    return replace(
+        site, model=site.captured.compared_at(*samples(Box((), ()), over))
+    ), position
 
 
 def _same_inputs(model: CapturedModel, box: Box, tokens: Tokens | None) -> None:
     """The domain has the inputs that the model reads."""
     captured, shapes = model.captured, tuple(a.shape for a in box.low)
     if shapes != captured.inputs:
-        need = f"real inputs of shapes {captured.inputs}" if captured.inputs else "no real inputs"
+        need = (
+            f"real inputs of shapes {captured.inputs}"
+            if captured.inputs
+            else "no real inputs"
+        )
         hint = "" if captured.inputs else ": over=tokens(...)"
-        raise ClaimError(f"{model.source} reads {need}, the domain has inputs of shapes {shapes}{hint}")
+        raise ClaimError(
+            f"{model.source} reads {need}, the domain has inputs of shapes {shapes}{hint}"
+        )
     length, vocab = (0, 0) if tokens is None else (len(tokens), len(tokens.values))
     if (length, vocab) != (captured.tokens_length, captured.vocab):
         need = f"{captured.tokens_length} tokens of {captured.vocab}"
         hint = f"tokens('x', length={captured.tokens_length}, vocab={captured.vocab})"
-        raise ClaimError(f"{model.source} reads {need}, the domain has {length} of {vocab}: {hint}")
+        raise ClaimError(
+            f"{model.source} reads {need}, the domain has {length} of {vocab}: {hint}"
+        )
 
 
 def _row_of(site: Site) -> tuple[Site, int | None, tuple[int, ...]]:
@@ -195,7 +248,9 @@ def _row_of(site: Site) -> tuple[Site, int | None, tuple[int, ...]]:
         return site, None, shape
     if not shape or not -shape[0] <= position < shape[0]:
         name = f"{site.name}[{position}]"
-        raise ClaimError(f"{_here()}{name}: the site has shape {shape}; indices count from 0")
+        raise ClaimError(
+            f"{_here()}{name}: the site has shape {shape}; indices count from 0"
+        )
     return site, position % shape[0], shape[1:]
 
 
@@ -222,21 +277,47 @@ class Bounds:
     cases: tuple[str, ...]
     lemmas: tuple["Lemma", ...]
 
-    def __init__(self, output, *, over: Box | Tokens, at_least=None, at_most=None, given=(), cases=(), using=()):
+    def __init__(
+        self,
+        output,
+        *,
+        over: Box | Tokens,
+        at_least=None,
+        at_most=None,
+        given=(),
+        cases=(),
+        using=(),
+    ):
         using = list(using) if isinstance(using, Iterable) else [using]
         groups = [_conditions("given", given), _conditions("cases", cases)]
-        if isinstance(output, Entry) and len(output.index) == 1 and output.index[0].is_Integer:
+        if (
+            isinstance(output, Entry)
+            and len(output.index) == 1
+            and output.index[0].is_Integer
+        ):
             output = Site(output.model, output.site, int(output.index[0]))
         expressions = [] if isinstance(output, Site) else _entries(output)
-        model = output.model if isinstance(output, Site) else _model_of([*expressions, *groups[0], *groups[1]])
+        model = (
+            output.model
+            if isinstance(output, Site)
+            else _model_of([*expressions, *groups[0], *groups[1]])
+        )
         if model is not None and not isinstance(model, CapturedModel):
-            raise ClaimError('Bounds needs a site of a captured module, such as capture(module, example)["output"]')
+            raise ClaimError(
+                'Bounds needs a site of a captured module, such as capture(module, example)["output"]'
+            )
         model = model or _no_model(*corners(over))
-        site, position, shape = _row_of(output) if isinstance(output, Site) else (None, None, (len(expressions),))
+        site, position, shape = (
+            _row_of(output)
+            if isinstance(output, Site)
+            else (None, None, (len(expressions),))
+        )
         box, tokens = corners(over)
         _same_inputs(model, box, tokens)
         _usable(using, model, box, tokens)
-        site, (given, cases), lemmas = _compiled(model, site, expressions, box, tokens, groups, using)
+        site, (given, cases), lemmas = _compiled(
+            model, site, expressions, box, tokens, groups, using
+        )
         site = replace(site, model=site.captured.compared_at(*samples(box, tokens)))
         set_ = object.__setattr__
         set_(self, "lemmas", lemmas)
@@ -258,18 +339,42 @@ class Within(Bounds):
     expected: list
     eps: Fraction | None
 
-    def __init__(self, actual, expected, *, over: Box | Tokens, eps=None, given=(), cases=(), using=()):
+    def __init__(
+        self,
+        actual,
+        expected,
+        *,
+        over: Box | Tokens,
+        eps=None,
+        given=(),
+        cases=(),
+        using=(),
+    ):
         set_ = object.__setattr__
-        set_(self, "actual", actual if isinstance(actual, Site) and actual.position is None else None)
+        set_(
+            self,
+            "actual",
+            actual if isinstance(actual, Site) and actual.position is None else None,
+        )
         set_(self, "expected", _alike(expected, len(_entries(actual))))
-        pairs = zip(_entries(actual), _alike(expected, len(_entries(actual))), strict=True)
+        pairs = zip(
+            _entries(actual), _alike(expected, len(_entries(actual))), strict=True
+        )
         (limit,) = _numbers("eps", eps, ()) or [None]
         if limit is not None and limit < 0:
             raise ClaimError(f"eps={eps!r} is negative")
         least, most = (None, None) if limit is None else (-limit, limit)
         set_(self, "eps", limit)
         differences = [difference(a, sympy.sympify(b)) for a, b in pairs]
-        super().__init__(differences, over=over, at_least=least, at_most=most, given=given, cases=cases, using=using)
+        super().__init__(
+            differences,
+            over=over,
+            at_least=least,
+            at_most=most,
+            given=given,
+            cases=cases,
+            using=using,
+        )
 
 
 @dataclass(frozen=True, init=False)
@@ -279,9 +384,15 @@ class Holds(Bounds):
 
     def __init__(self, predicate, *, over: Box | Tokens, given=(), cases=(), using=()):
         tokens = corners(over)[1]
-        pairs = [pair for p in _conditions("predicate", predicate) for pair in inequalities(p, tokens)]
+        pairs = [
+            pair
+            for p in _conditions("predicate", predicate)
+            for pair in inequalities(p, tokens)
+        ]
         differences = [difference(high, low) for low, high in pairs]
-        super().__init__(differences, over=over, at_least=0, given=given, cases=cases, using=using)
+        super().__init__(
+            differences, over=over, at_least=0, given=given, cases=cases, using=using
+        )
 
 
 @dataclass(frozen=True)
@@ -296,19 +407,27 @@ class Lemma:
 def _usable(using: list, model: CapturedModel, box: Box, tokens: Tokens | None) -> None:
     for lemma in using:
         if not isinstance(lemma, Within) or lemma.actual is None:
-            raise ClaimError(f"{_here()}using= takes claims Within(model[site], mechanism, ...) about whole sites")
+            raise ClaimError(
+                f"{_here()}using= takes claims Within(model[site], mechanism, ...) about whole sites"
+            )
         name, other = lemma.actual.name, lemma.over.tokens
         if lemma.actual.model is not model:
             raise ClaimError(f"{_here()}the lemma about {name} is of another model")
-        alike = (other and (other.symbols, other.allowed)) == (tokens and (tokens.symbols, tokens.allowed))
-        ends = zip((*lemma.over.low, *lemma.over.high), (*box.low, *box.high), strict=True)
+        alike = (other and (other.symbols, other.allowed)) == (
+            tokens and (tokens.symbols, tokens.allowed)
+        )
+        ends = zip(
+            (*lemma.over.low, *lemma.over.high), (*box.low, *box.high), strict=True
+        )
         alike &= all(np.array_equal(a, b) for a, b in ends)
         if not alike:
             raise ClaimError(
                 f"{_here()}the lemma about {name} is over another domain than the claim; use the same `over`"
             )
         if lemma.given or lemma.lemmas:
-            raise ClaimError(f"{_here()}the lemma about {name} has conditions or lemmas of its own; state it without")
+            raise ClaimError(
+                f"{_here()}the lemma about {name} has conditions or lemmas of its own; state it without"
+            )
 
 
 @dataclass(frozen=True, init=False)
@@ -317,8 +436,15 @@ class Cases(Bounds):
     other. A counterexample is an input with none, or with several."""
 
     def __init__(self, *cases, over: Tokens):
-        how_many = sympy.Add(*(sympy.Piecewise((1, case), (0, True)) for case in _conditions("cases", cases)))
-        super().__init__([how_many], over=over, at_least="1/2", at_most="3/2")  # an integer: rounding never matters
+        how_many = sympy.Add(
+            *(
+                sympy.Piecewise((1, case), (0, True))
+                for case in _conditions("cases", cases)
+            )
+        )
+        super().__init__(
+            [how_many], over=over, at_least="1/2", at_most="3/2"
+        )  # an integer: rounding never matters
 
 
 def _conditions(name: str, value) -> list[Any]:
@@ -327,7 +453,9 @@ def _conditions(name: str, value) -> list[Any]:
     for i, condition in enumerate(found):
         if condition in (sympy.true, sympy.false):
             hint = "write Eq(a, b) for a == b, and Ne(a, b) for a != b"
-            raise ClaimError(f"{_here()}{name}, number {i + 1}, is just {condition}, whatever the input; {hint}")
+            raise ClaimError(
+                f"{_here()}{name}, number {i + 1}, is just {condition}, whatever the input; {hint}"
+            )
     return found
 
 
@@ -335,8 +463,12 @@ def _both(name: str, value) -> sympy.Basic:
     """A condition, or several that hold together, as one."""
     parts = _conditions(name, value)
     for part in parts:
-        if not isinstance(part, Relational | boolalg.BooleanFunction | boolalg.BooleanAtom):
-            raise ClaimError(f"{_here()}{name}: {short(part)} is no condition; say >, Eq, And, ...")
+        if not isinstance(
+            part, Relational | boolalg.BooleanFunction | boolalg.BooleanAtom
+        ):
+            raise ClaimError(
+                f"{_here()}{name}: {short(part)} is no condition; say >, Eq, And, ..."
+            )
     return parts[0] if len(parts) == 1 else boolalg.And(*parts)
 
 
@@ -347,7 +479,9 @@ def _guard(given, over: Tokens) -> list[list]:
     condition = _both("given", given)
     if condition.atoms(Entry):
         what = "given= of a claim that counts takes conditions on tokens, whose number is known exactly"
-        raise ClaimError(f"{_here()}{what}; put those on the model's values into the claim: Share(And(..), ..)")
+        raise ClaimError(
+            f"{_here()}{what}; put those on the model's values into the claim: Share(And(..), ..)"
+        )
     return compile_mechanism(condition, over)
 
 
@@ -355,7 +489,16 @@ def _no_model(box: Box, tokens: Tokens | None) -> CapturedModel:
     """For claims that speak of the domain alone."""
     length, values = (0, (0,)) if tokens is None else (len(tokens), tokens.values)
     shapes = tuple(a.shape for a in box.low)
-    captured = Captured(Graph(length, values), {}, {}, shapes, length, len(values) if tokens else 0, 0, 0.0)
+    captured = Captured(
+        Graph(length, values),
+        {},
+        {},
+        shapes,
+        length,
+        len(values) if tokens else 0,
+        0,
+        0.0,
+    )
     return CapturedModel(captured, "no model", save({}))
 
 
@@ -363,7 +506,9 @@ def _entries(value) -> list[Any]:
     """A site's entries in row-major order, or expressions: one, or as nested lists and arrays hold them."""
     if isinstance(value, Site):
         if not isinstance(value.model, CapturedModel):
-            raise ClaimError(f"{value.name}: a claim about sites needs a captured module")
+            raise ClaimError(
+                f"{value.name}: a claim about sites needs a captured module"
+            )
         first = () if value.position is None else (value.position,)
         return [value.entry((*first, *index)) for index in np.ndindex(*value.shape)]
     value = _listed(value)
@@ -384,7 +529,9 @@ def _alike(expected, count: int) -> list:
         return [expected] * count
     flat = _entries(expected)
     if len(flat) != count:
-        raise ClaimError(f"{_here()}expected has {len(flat)} expressions, actual has {count} entries")
+        raise ClaimError(
+            f"{_here()}expected has {len(flat)} expressions, actual has {count} entries"
+        )
     return flat
 
 
@@ -417,17 +564,25 @@ def _compiled(
     graph.values = (0,) if tokens is None else tokens.values
     compiler = Expressions(graph, captured.sites, box, tokens)
     for kind, group in zip(("given", "case"), groups, strict=True):
-        found = {_free(sites, kind, i): n for i, n in enumerate(dict.fromkeys(compiler.conditions(group)))}
+        found = {
+            _free(sites, kind, i): n
+            for i, n in enumerate(dict.fromkeys(compiler.conditions(group)))
+        }
         names.append(tuple(found))
         sites |= found
     nodes, lemmas = compiler.values(expressions), []
     for i, lemma in enumerate(using):
         about = sites[lemma.actual.name] = _reshaped(graph, sites[lemma.actual.name])
         shape = graph.nodes[about].shape
-        rows = [graph.add("view", n, attr=((1,), 0, (0,))) for n in compiler.values(lemma.expected)]
+        rows = [
+            graph.add("view", n, attr=((1,), 0, (0,)))
+            for n in compiler.values(lemma.expected)
+        ]
         steps = tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
         mechanism = _free(sites, "lemma", i)
-        sites[mechanism] = graph.add("view", graph.add("concat", *rows, attr=0), attr=(shape, 0, steps))
+        sites[mechanism] = graph.add(
+            "view", graph.add("concat", *rows, attr=0), attr=(shape, 0, steps)
+        )
         lemmas.append(Lemma(lemma.actual.name, mechanism, lemma.eps))
     compiler.finish(_here())
     if site is None and not nodes:
@@ -437,14 +592,21 @@ def _compiled(
         rows = [graph.add("view", node, attr=((1,), 0, (0,))) for node in nodes]
         sites[name] = graph.add("concat", *rows, attr=0)
     changed = replace(model, captured=replace(captured, graph=graph, sites=sites))
-    return Site(changed, name, None if site is None else site.position), names, tuple(lemmas)
+    return (
+        Site(changed, name, None if site is None else site.position),
+        names,
+        tuple(lemmas),
+    )
 
 
 def _reshaped(graph: Graph, n: int) -> int:
     """The node whose entries a node shows in another shape alone: what the model goes on with."""
     while graph.nodes[n].op == "view":
         (source,) = graph.nodes[n].args
-        if not np.array_equal(entries(graph.nodes[n].attr).ravel(), np.arange(prod(graph.nodes[source].shape))):
+        if not np.array_equal(
+            entries(graph.nodes[n].attr).ravel(),
+            np.arange(prod(graph.nodes[source].shape)),
+        ):
             break
         n = source
     return n
@@ -467,7 +629,9 @@ def _numbers(name: str, value, shape: tuple[int, ...]) -> list[Fraction] | None:
     except ValueError as error:
         raise ClaimError(f"{name}: {error}") from None
     if entries.shape not in ((), shape):
-        raise ClaimError(f"{name} has shape {entries.shape}; give one number, or one for each entry of {shape}")
+        raise ClaimError(
+            f"{name} has shape {entries.shape}; give one number, or one for each entry of {shape}"
+        )
     return [Fraction(v) for v in np.broadcast_to(entries, shape).ravel().tolist()]
 
 
@@ -476,8 +640,14 @@ def _vector_sites(model: Model, length: int) -> tuple[list[str], list[str]]:
     graph = Graph(length, tuple(range(model.d_vocab)))
     sites = ARCHITECTURES[model.architecture](graph, model.tensors)
     shapes = {name: graph.nodes[node].shape for name, node in sites.items()}
-    rows = [name for name, shape in shapes.items() if len(shape) == 2 and shape[0] == length]
-    return rows, [name for name, node in sites.items() if len(shapes[name]) == 1 and graph.nodes[node].kind == "real"]
+    rows = [
+        name for name, shape in shapes.items() if len(shape) == 2 and shape[0] == length
+    ]
+    return rows, [
+        name
+        for name, node in sites.items()
+        if len(shapes[name]) == 1 and graph.nodes[node].kind == "real"
+    ]
 
 
 def _margin(value) -> Fraction | None:

@@ -28,7 +28,11 @@ def _left_as_written(evaluate: Callable) -> classmethod:
     evaluated."""
 
     def unless_of_tokens(cls: type, *args: sympy.Expr) -> sympy.Expr | None:
-        return None if any(sympy.sympify(a).atoms(Token, sympy.Sum) for a in args) else evaluate(cls, *args)
+        return (
+            None
+            if any(sympy.sympify(a).atoms(Token, sympy.Sum) for a in args)
+            else evaluate(cls, *args)
+        )
 
     return classmethod(unless_of_tokens)
 
@@ -44,14 +48,18 @@ class Tokens:
     Indexing and iteration give sympy symbols, so that `Max(*x)`, `sum(x)` and `x[-1]` read naturally.
     """
 
-    def __init__(self, name: str, values: Sequence[int], allowed: Sequence[Iterable[int]]):
+    def __init__(
+        self, name: str, values: Sequence[int], allowed: Sequence[Iterable[int]]
+    ):
         self.name = name
         self.values = tuple(values)
         self.allowed = tuple(tuple(sorted(set(a))) for a in allowed)
         for i, ids in enumerate(self.allowed):
             if not ids or ids[0] < 0 or ids[-1] >= len(self.values):
                 want = f"give ids from 0 to {len(self.values) - 1}"
-                raise ClaimError(f"tokens {name!r}: position {i} allows {list(ids)[:4]}...; {want}")
+                raise ClaimError(
+                    f"tokens {name!r}: position {i} allows {list(ids)[:4]}...; {want}"
+                )
         self.symbols = tuple(Token(f"{name}{i}") for i in range(len(self.allowed)))
 
     def __len__(self) -> int:
@@ -64,7 +72,9 @@ class Tokens:
         try:
             return self.symbols[index]
         except IndexError:
-            raise ClaimError(f"{self.name}[{index}]: there are {len(self)} tokens, {self.name}[0] to [-1]") from None
+            raise ClaimError(
+                f"{self.name}[{index}]: there are {len(self)} tokens, {self.name}[0] to [-1]"
+            ) from None
 
     def _sympy_(self) -> sympy.Basic:
         raise ClaimError(
@@ -91,19 +101,31 @@ def tokens(
     restricts the ids, at every position or position by position. Raises ClaimError on empty sets.
     """
     if length < 1 or vocab < 1:
-        raise ClaimError(f"tokens {name!r}: length {length} and vocabulary {vocab} must be positive")
+        raise ClaimError(
+            f"tokens {name!r}: length {length} and vocabulary {vocab} must be positive"
+        )
     if values is not None and len(values) != vocab:
-        raise ClaimError(f"tokens {name!r}: {len(values)} values for a vocabulary of {vocab}; give one an id")
+        raise ClaimError(
+            f"tokens {name!r}: {len(values)} values for a vocabulary of {vocab}; give one an id"
+        )
     listed = list(range(vocab)) if allowed is None else list(allowed)
-    by_position = listed if any(isinstance(a, Iterable) for a in listed) else [listed] * length
+    by_position = (
+        listed if any(isinstance(a, Iterable) for a in listed) else [listed] * length
+    )
     if len(by_position) != length:
-        raise ClaimError(f"tokens {name!r}: `allowed` lists {len(by_position)} positions, the length is {length}")
+        raise ClaimError(
+            f"tokens {name!r}: `allowed` lists {len(by_position)} positions, the length is {length}"
+        )
     ids = [_integers(name, "allowed", here) for here in by_position]
-    return Tokens(name, range(vocab) if values is None else _integers(name, "values", values), ids)
+    return Tokens(
+        name, range(vocab) if values is None else _integers(name, "values", values), ids
+    )
 
 
 def _integers(name: str, what: str, items) -> list[int]:
     try:
         return [operator.index(v) for v in items]
     except TypeError:
-        raise ClaimError(f"tokens {name!r}: {what} holds {items!r:.60}, which are not integers") from None
+        raise ClaimError(
+            f"tokens {name!r}: {what} holds {items!r:.60}, which are not integers"
+        ) from None

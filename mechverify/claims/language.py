@@ -87,7 +87,10 @@ def distinct(*x: Any) -> Any:
 def dyck(*x: Any) -> Any:
     """The x, 1 for an opening bracket and -1 for a closing one, are a Dyck word: each bracket has its partner."""
     levels: list[Any] = [*accumulate(x)]
-    conditions: list[Any] = [sympy.Eq(levels[-1], 0), *(level >= 0 for level in levels[:-1])]
+    conditions: list[Any] = [
+        sympy.Eq(levels[-1], 0),
+        *(level >= 0 for level in levels[:-1]),
+    ]
     return boolalg.And(*conditions)
 
 
@@ -99,11 +102,18 @@ class Table(sympy.Atom):
     def __new__(cls, values: Any) -> "Table":
         self = super().__new__(cls)
         try:
-            self.values = tuple(exact(v) for v in (values.tolist() if hasattr(values, "tolist") else values))
+            self.values = tuple(
+                exact(v)
+                for v in (values.tolist() if hasattr(values, "tolist") else values)
+            )
         except (TypeError, ValueError, OverflowError):
-            raise ClaimError(f"lookup takes a list of numbers, not {short(values)}") from None
+            raise ClaimError(
+                f"lookup takes a list of numbers, not {short(values)}"
+            ) from None
         if not 1 <= len(self.values) <= LONGEST:
-            raise ClaimError(f"lookup: a table of {len(self.values)} entries; it takes 1 to {LONGEST}")
+            raise ClaimError(
+                f"lookup: a table of {len(self.values)} entries; it takes 1 to {LONGEST}"
+            )
         return self
 
     def _hashable_content(self) -> tuple:
@@ -111,7 +121,11 @@ class Table(sympy.Atom):
 
     def _sympystr(self, printer: Any) -> str:
         shown = ", ".join(map(str, self.values[:6]))
-        return f"[{shown}]" if len(self.values) <= 6 else f"[{shown}, ... {len(self.values)} entries]"
+        return (
+            f"[{shown}]"
+            if len(self.values) <= 6
+            else f"[{shown}, ... {len(self.values)} entries]"
+        )
 
 
 class lookup(sympy.Function):
@@ -170,7 +184,16 @@ def integral(e: sympy.Basic, tokens: Tokens | None) -> bool:
             return all(integral(value, tokens) for value, _ in operands(e))
         case lookup():
             return all(v.denominator == 1 for v in operands(e)[0].values)
-        case sympy.Add() | sympy.Mul() | sympy.Max() | sympy.Min() | sympy.Abs() | Mod() | sympy.Mod() | kth_largest():
+        case (
+            sympy.Add()
+            | sympy.Mul()
+            | sympy.Max()
+            | sympy.Min()
+            | sympy.Abs()
+            | Mod()
+            | sympy.Mod()
+            | kth_largest()
+        ):
             return all(integral(a, tokens) for a in e.args)
     return False
 
@@ -209,9 +232,16 @@ def written_out(e: sympy.Sum) -> list[sympy.Expr]:
         raise ClaimError(f"a Sum of {high - low + 1} terms; it takes {MOST_TERMS}")
     terms = []
     for value in map(sympy.Integer, range(int(low), int(high) + 1)):
-        if any(getattr(value, f"is_{fact}") != holds for fact, holds in symbol.assumptions0.items()):
-            raise ClaimError(f"a Sum over {symbol} to {value}, which isn't what the symbol was declared to be")
-        term = (sympy.Sum(e.function, *inner) if inner else e.function).subs(symbol, value)
+        if any(
+            getattr(value, f"is_{fact}") != holds
+            for fact, holds in symbol.assumptions0.items()
+        ):
+            raise ClaimError(
+                f"a Sum over {symbol} to {value}, which isn't what the symbol was declared to be"
+            )
+        term = (sympy.Sum(e.function, *inner) if inner else e.function).subs(
+            symbol, value
+        )
         terms += written_out(term) if inner and isinstance(term, sympy.Sum) else [term]
         if len(terms) > MOST_TERMS:
             raise ClaimError(f"a Sum of more than {MOST_TERMS} terms")
@@ -235,15 +265,24 @@ class _Compiler:
         if self.problems:
             found = "\n".join(f"  {p}" for p in dict.fromkeys(self.problems))
             found += f"\n  the vocabulary: {VOCABULARY}" if UNKNOWN in found else ""
-            raise ClaimError(f"the mechanism {short(expression)} can't be compiled:\n{found}")
+            raise ClaimError(
+                f"the mechanism {short(expression)} can't be compiled:\n{found}"
+            )
         kept = self.graph.ancestors([root])
         place = {old: new for new, old in enumerate(kept)}
         nodes = [self.graph.nodes[n] for n in kept]
         return [
-            [n.op, [place[a] for a in n.args], list(n.attr) if isinstance(n.attr, tuple) else n.attr] for n in nodes
+            [
+                n.op,
+                [place[a] for a in n.args],
+                list(n.attr) if isinstance(n.attr, tuple) else n.attr,
+            ]
+            for n in nodes
         ]
 
-    def emit(self, e: sympy.Basic, op: str, operands: list[int], attribute: Any = None) -> int:
+    def emit(
+        self, e: sympy.Basic, op: str, operands: list[int], attribute: Any = None
+    ) -> int:
         try:
             return self.graph.add(op, *operands, attr=attribute)
         except Rejected as error:
@@ -263,7 +302,10 @@ class _Compiler:
         numerator, denominator = self.ratio(e)
         if denominator == 1:
             return numerator
-        return self.fail(e, f"is no integer, but divided by {denominator}; floor(a/n) divides by a positive integer n")
+        return self.fail(
+            e,
+            f"is no integer, but divided by {denominator}; floor(a/n) divides by a positive integer n",
+        )
 
     def nodes(self, expressions: Any) -> list[int]:
         return [self.node(e) for e in expressions]
@@ -281,7 +323,11 @@ class _Compiler:
         return [self.scaled(n, whole // d) for n, d in pairs], whole
 
     def scaled(self, n: int, factor: int) -> int:
-        return n if factor == 1 else self.emit(sympy.Integer(factor), "product", [self.constant(factor), n])
+        return (
+            n
+            if factor == 1
+            else self.emit(sympy.Integer(factor), "product", [self.constant(factor), n])
+        )
 
     def _ratio(self, e: sympy.Basic) -> tuple[int, int]:
         if unsafe(e):
@@ -291,10 +337,15 @@ class _Compiler:
                 return self.token(e), 1
             case sympy.Rational() | sympy.Float():
                 value = exact(e)
-                if e.is_Float and value.denominator > SHORT:  # 3/5 is Python's, and a little less than three fifths
+                if (
+                    e.is_Float and value.denominator > SHORT
+                ):  # 3/5 is Python's, and a little less than three fifths
                     near = value.limit_denominator(1_000)
                     meant = f"Rational({near.numerator}, {near.denominator})"
-                    return self.fail(e, f"is a float64, not a short fraction: write {meant} if that is meant"), 1
+                    return self.fail(
+                        e,
+                        f"is a float64, not a short fraction: write {meant} if that is meant",
+                    ), 1
                 return self.constant(value.numerator), value.denominator
             case sympy.Add() | sympy.Max() | sympy.Min():
                 nodes, whole = self.common(e.args)
@@ -313,10 +364,14 @@ class _Compiler:
             case Mod() | sympy.Mod():
                 return self.modulus(e)
             case sympy.floor():
-                return self.emit(e, "floordiv", [self.ratio(e.args[0])[0]], self.ratio(e.args[0])[1]), 1
+                return self.emit(
+                    e, "floordiv", [self.ratio(e.args[0])[0]], self.ratio(e.args[0])[1]
+                ), 1
             case sympy.ceiling():
                 x, whole = self.ratio(e.args[0])
-                return self.scaled(self.emit(e, "floordiv", [self.scaled(x, -1)], whole), -1), 1
+                return self.scaled(
+                    self.emit(e, "floordiv", [self.scaled(x, -1)], whole), -1
+                ), 1
             case sympy.Piecewise():
                 return self.piecewise(e)
             case kth_largest():
@@ -327,7 +382,11 @@ class _Compiler:
                 return self.emit(e, "kth_largest", nodes, int(k)), whole
             case count():
                 (v, *x), _ = self.common(e.args)
-                return (self.emit(e, "sum", [self.emit(e, "eq", [a, v]) for a in x]) if x else self.constant(0)), 1
+                return (
+                    self.emit(e, "sum", [self.emit(e, "eq", [a, v]) for a in x])
+                    if x
+                    else self.constant(0)
+                ), 1
             case lookup():
                 return self.lookup(e)
             case sympy.Sum():
@@ -338,7 +397,10 @@ class _Compiler:
 
     def token(self, e: sympy.Symbol) -> int:
         if e not in self.positions:
-            return self.fail(e, f"is not a token of this claim (tokens: {short(', '.join(map(str, self.positions)))})")
+            return self.fail(
+                e,
+                f"is not a token of this claim (tokens: {short(', '.join(map(str, self.positions)))})",
+            )
         position = self.positions[e]
         n = self.emit(e, "value", [], position)
         if not self.clamped:
@@ -346,7 +408,11 @@ class _Compiler:
         here = [self.domain.values[i] for i in self.domain.allowed[position]]
         low, high = self.graph.nodes[n].span
         n = self.emit(e, "max", [n, self.constant(min(here))]) if low < min(here) else n
-        return self.emit(e, "min", [n, self.constant(max(here))]) if max(here) < high else n
+        return (
+            self.emit(e, "min", [n, self.constant(max(here))])
+            if max(here) < high
+            else n
+        )
 
     def product(self, e: sympy.Mul) -> tuple[int, int]:
         pairs = [self.ratio(a) for a in e.args]
@@ -364,8 +430,13 @@ class _Compiler:
             odd = self.emit(e, "mod", [self.node(exponent)], 2)
             return self.emit(e, "sum", [self.constant(1), self.scaled(odd, -2)]), 1
         if exponent.is_negative:
-            return self.fail(e, "is a division; floor(a/n) divides by a positive integer n"), 1
-        return self.fail(e, f"powers have an exponent from 1 to {POWER}; lookup([1, 2, 4, ...], i) is 2**i"), 1
+            return self.fail(
+                e, "is a division; floor(a/n) divides by a positive integer n"
+            ), 1
+        return self.fail(
+            e,
+            f"powers have an exponent from 1 to {POWER}; lookup([1, 2, 4, ...], i) is 2**i",
+        ), 1
 
     def modulus(self, e: sympy.Basic) -> tuple[int, int]:
         x, m = operands(e)
@@ -373,14 +444,17 @@ class _Compiler:
             return self.fail(e, "the modulus must be a positive integer"), 1
         n, whole = self.ratio(x)
         number = exact(m)
-        return self.emit(e, "mod", [self.scaled(n, number.denominator)], number.numerator * whole), (
-            whole * number.denominator
-        )
+        return self.emit(
+            e, "mod", [self.scaled(n, number.denominator)], number.numerator * whole
+        ), (whole * number.denominator)
 
     def piecewise(self, e: sympy.Piecewise) -> tuple[int, int]:
         pieces = operands(e)
         if pieces[-1].cond != sympy.true:
-            return self.fail(e, "end a Piecewise with (value, True), so that it is defined everywhere"), 1
+            return self.fail(
+                e,
+                "end a Piecewise with (value, True), so that it is defined everywhere",
+            ), 1
         (*values, result), whole = self.common(value for value, _ in pieces)
         conditions = [self.truth(condition) for _, condition in pieces[:-1]]
         for value, condition in reversed(list(zip(values, conditions, strict=True))):
@@ -393,7 +467,9 @@ class _Compiler:
         numerators = tuple(int(v * whole) for v in table.values)
         if max(map(abs, numerators)) >= LIMIT:
             return self.fail(e, "a table of more than 62 bits"), 1
-        return self.emit(e, "lookup", [self.index(index, len(numerators))], numerators), whole
+        return self.emit(
+            e, "lookup", [self.index(index, len(numerators))], numerators
+        ), whole
 
     def index(self, e: sympy.Basic, size: int) -> int:
         """An integer from 0 to size - 1, for all tokens; or, by an identity on the allowed ones, for these."""
@@ -405,7 +481,10 @@ class _Compiler:
         if self._inside(n, size):
             return n
         low, high = self.graph.nodes[n].span
-        return self.fail(e, f"the index reaches from {low} to {high}, the axis has {size} entries (0 to {size - 1})")
+        return self.fail(
+            e,
+            f"the index reaches from {low} to {high}, the axis has {size} entries (0 to {size - 1})",
+        )
 
     def _inside(self, n: int, size: int) -> bool:
         low, high = self.graph.nodes[n].span
@@ -428,13 +507,17 @@ class _Compiler:
             case boolalg.Not():
                 return self.negated(e, self.truth(e.args[0]))
             case boolalg.Xor():
-                return self.emit(e, "mod", [self.emit(e, "sum", [self.truth(a) for a in e.args])], 2)
+                return self.emit(
+                    e, "mod", [self.emit(e, "sum", [self.truth(a) for a in e.args])], 2
+                )
             case boolalg.Implies():
                 first, second = (self.truth(a) for a in e.args)
                 return self.emit(e, "or", [self.negated(e, first), second])
             case boolalg.Equivalent():
                 parts = [self.truth(a) for a in e.args]
-                return self.emit(e, "eq", [self.emit(e, "min", parts), self.emit(e, "max", parts)])
+                return self.emit(
+                    e, "eq", [self.emit(e, "min", parts), self.emit(e, "max", parts)]
+                )
             case boolalg.ITE():
                 return self.emit(e, "where", [self.truth(a) for a in e.args])
             case Relational():
@@ -453,13 +536,23 @@ class _Compiler:
             case sympy.Ne():
                 return self.negated(e, self.emit(e, "eq", [left, right]))
             case sympy.Lt() | sympy.Le():
-                return self.emit(e, "lt" if isinstance(e, sympy.Lt) else "le", [left, right])
+                return self.emit(
+                    e, "lt" if isinstance(e, sympy.Lt) else "le", [left, right]
+                )
             case sympy.Gt() | sympy.Ge():
-                return self.emit(e, "lt" if isinstance(e, sympy.Gt) else "le", [right, left])
+                return self.emit(
+                    e, "lt" if isinstance(e, sympy.Gt) else "le", [right, left]
+                )
         return self.fail(e, "is no condition")
 
 
-_NARY = {sympy.Add: "sum", sympy.Max: "max", sympy.Min: "min", boolalg.And: "and", boolalg.Or: "or"}
+_NARY = {
+    sympy.Add: "sum",
+    sympy.Max: "max",
+    sympy.Min: "min",
+    boolalg.And: "and",
+    boolalg.Or: "or",
+}
 VOCABULARY = (
     "+, -, *, powers, Max, Min, kth_largest, count, lookup, Mod, floor(a/n), ceiling, Abs, sign, Eq, Ne, <, <=, >, >=, "
     "And, Or, Not, Implies, Piecewise, Sum, numbers, tokens"

@@ -11,7 +11,9 @@ from mechverify.claims.claim import Accuracy, Bounds, Share
 from mechverify.claims.errors import ClaimError
 
 
-def load_claim(path: str | Path, parameters: Mapping[str, str]) -> Accuracy | Bounds | Share:
+def load_claim(
+    path: str | Path, parameters: Mapping[str, str]
+) -> Accuracy | Bounds | Share:
     """Run the claim file with parameters given as text; a default's type says how text is read, and an
     annotation Literal["a", "b"] what may be given. It may import what lies beside it, or in the current folder.
 
@@ -24,21 +26,35 @@ def load_claim(path: str | Path, parameters: Mapping[str, str]) -> Accuracy | Bo
     unknown = [p for p in parameters if p not in known]
     if unknown:
         offered = ", ".join(f"{p.name}={p.default!r}" for p in known.values()) or "none"
-        raise ClaimError(f"{path}: unknown parameter {', '.join(unknown)}; the claim takes: {offered}")
-    missing = [p.name for p in known.values() if p.default is p.empty and p.name not in parameters]
+        raise ClaimError(
+            f"{path}: unknown parameter {', '.join(unknown)}; the claim takes: {offered}"
+        )
+    missing = [
+        p.name
+        for p in known.values()
+        if p.default is p.empty and p.name not in parameters
+    ]
     if missing:
-        raise ClaimError(f"{path}: parameter {', '.join(missing)} has no default; give it with -p {missing[0]}=...")
-    values = {name: _convert(path, known[name], text) for name, text in parameters.items()}
+        raise ClaimError(
+            f"{path}: parameter {', '.join(missing)} has no default; give it with -p {missing[0]}=..."
+        )
+    values = {
+        name: _convert(path, known[name], text) for name, text in parameters.items()
+    }
     result = _run(path, lambda: function(**values))
     if not isinstance(result, Accuracy | Bounds | Share):
-        raise ClaimError(f"{path}: claim() returned {type(result).__name__}, not a claim such as Accuracy(...)")
+        raise ClaimError(
+            f"{path}: claim() returned {type(result).__name__}, not a claim such as Accuracy(...)"
+        )
     return result
 
 
 def _function(path: Path) -> Callable[..., Any]:
     function = namespace(path, "claim").get("claim")
     if not callable(function):
-        raise ClaimError(f"{path}: no function `claim`; see proofs/max_of_k.py for one to copy")
+        raise ClaimError(
+            f"{path}: no function `claim`; see proofs/max_of_k.py for one to copy"
+        )
     return function
 
 
@@ -47,14 +63,18 @@ def namespace(path: Path, kind: str) -> dict[str, Any]:
     try:
         source = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ClaimError(f"can't read {kind} file {path}: {error.strerror or error}") from None
+        raise ClaimError(
+            f"can't read {kind} file {path}: {error.strerror or error}"
+        ) from None
     except UnicodeDecodeError:
         hint = f"; give weights with -p weights={path}" if kind == "claim" else ""
         raise ClaimError(f"{path} is not a Python {kind} file{hint}") from None
     try:
         code = compile(source, str(path), "exec")
     except SyntaxError as error:
-        raise ClaimError(f"{path}, line {error.lineno}: {error.msg}: {(error.text or '').strip()}") from None
+        raise ClaimError(
+            f"{path}, line {error.lineno}: {error.msg}: {(error.text or '').strip()}"
+        ) from None
     except ValueError as error:
         raise ClaimError(f"{path}: {error}") from None
     for folder in (str(path.resolve().parent), str(Path.cwd())):
@@ -69,7 +89,11 @@ def _run(path: Path, action: Callable[[], Any]) -> Any:
     try:
         return action()
     except (Exception, SystemExit) as error:
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+        lines = [
+            f.lineno
+            for f in traceback.extract_tb(error.__traceback__)
+            if f.filename == str(path)
+        ]
         if isinstance(error, ClaimError) and str(error).startswith(f"{path}, line "):
             raise  # it says where
         where = f"{path}, line {lines[-1]}" if lines else str(path)
@@ -84,9 +108,15 @@ def _run(path: Path, action: Callable[[], Any]) -> Any:
 
 def _convert(path: Path, parameter: inspect.Parameter, text: str) -> Any:
     name, default = parameter.name, parameter.default
-    choices = get_args(parameter.annotation) if get_origin(parameter.annotation) is Literal else ()
+    choices = (
+        get_args(parameter.annotation)
+        if get_origin(parameter.annotation) is Literal
+        else ()
+    )
     if choices and text not in choices:
-        raise ClaimError(f"{path}: parameter {name}={text!r}: choose one of {', '.join(choices)}")
+        raise ClaimError(
+            f"{path}: parameter {name}={text!r}: choose one of {', '.join(choices)}"
+        )
     if isinstance(default, bool):
         if text.lower() in ("true", "false"):
             return text.lower() == "true"
@@ -95,5 +125,7 @@ def _convert(path: Path, parameter: inspect.Parameter, text: str) -> Any:
         try:
             return type(default)(text)
         except ValueError:
-            raise ClaimError(f"{path}: parameter {name}={text!r} must be a number") from None
+            raise ClaimError(
+                f"{path}: parameter {name}={text!r} must be a number"
+            ) from None
     return text

@@ -113,7 +113,9 @@ class Site:
     def captured(self) -> "CapturedModel":
         """The model, if it has entries."""
         if not isinstance(self.model, CapturedModel):
-            raise ClaimError(f"{self.name}: entries are symbols of a captured module alone: capture(module, example)")
+            raise ClaimError(
+                f"{self.name}: entries are symbols of a captured module alone: capture(module, example)"
+            )
         return self.model
 
     def entry(self, index: tuple) -> Entry:
@@ -134,27 +136,50 @@ class Site:
         if not isinstance(self.model, CapturedModel):
             if self.position is None and isinstance(index, int):
                 return Site(self.model, self.name, index)
-            raise ClaimError(f"{self.name}: index it with one position, as in {self.name}[-1]")
+            raise ClaimError(
+                f"{self.name}: index it with one position, as in {self.name}[-1]"
+            )
         whole, shape = index if isinstance(index, tuple) else (index,), self.shape
         if len(whole) > len(shape):
-            raise ClaimError(f"{self.name}[{', '.join(map(str, whole))}]: the site has shape {shape}")
-        if self.position is None and len(whole) == 1 < len(shape) and isinstance(index, int | np.integer):
+            raise ClaimError(
+                f"{self.name}[{', '.join(map(str, whole))}]: the site has shape {shape}"
+            )
+        if (
+            self.position is None
+            and len(whole) == 1 < len(shape)
+            and isinstance(index, int | np.integer)
+        ):
             return Site(self.model, self.name, int(index))
         if not all(
-            isinstance(i, int | np.integer | slice | sympy.Expr) and not isinstance(i, sympy.Float) for i in whole
+            isinstance(i, int | np.integer | slice | sympy.Expr)
+            and not isinstance(i, sympy.Float)
+            for i in whole
         ):
             text = ", ".join(map(short, whole))
-            raise ClaimError(f"{self.name}[{text}]: an index is an integer, a slice or an expression of tokens")
+            raise ClaimError(
+                f"{self.name}[{text}]: an index is an integer, a slice or an expression of tokens"
+            )
         axes = [*whole, *[slice(None)] * (len(shape) - len(whole))]
         first = () if self.position is None else (self.position,)
-        kept = [range(size)[i] if isinstance(i, slice) else [i] for i, size in zip(axes, shape, strict=True)]
+        kept = [
+            range(size)[i] if isinstance(i, slice) else [i]
+            for i, size in zip(axes, shape, strict=True)
+        ]
         entries = [self.entry((*first, *at)) for at in product(*kept)]
-        sizes = [len(k) for i, k in zip(axes, kept, strict=True) if isinstance(i, slice)]
-        return np.array(entries, dtype=object).reshape(sizes).view(Entries) if sizes else entries[0]
+        sizes = [
+            len(k) for i, k in zip(axes, kept, strict=True) if isinstance(i, slice)
+        ]
+        return (
+            np.array(entries, dtype=object).reshape(sizes).view(Entries)
+            if sizes
+            else entries[0]
+        )
 
     def _sympy_(self) -> sympy.Basic:
         shape = self.shape
-        raise ClaimError(f"{self.name} is an array of shape {shape}, not a number: index one entry, or Max(*site)")
+        raise ClaimError(
+            f"{self.name} is an array of shape {shape}, not a number: index one entry, or Max(*site)"
+        )
 
 
 @dataclass(frozen=True)
@@ -177,7 +202,9 @@ class Model:
         """A site by name; TransformerLens's `hook_` prefixes may be kept or left out."""
         plain = name.replace("hook_", "")
         if plain not in self.sites:
-            raise ClaimError(f"{self.source} has no site {name!r}; it has: {', '.join(self.sites)}")
+            raise ClaimError(
+                f"{self.source} has no site {name!r}; it has: {', '.join(self.sites)}"
+            )
         return Site(self, plain)
 
 
@@ -195,15 +222,24 @@ def transformer(
     infinity, has a mask of its own that isn't causal, or doesn't fit the architecture.
     """
     if act_fn not in (None, "relu"):
-        raise ClaimError(f"act_fn={act_fn!r}: known is 'relu'; other networks go through capture(module, example)")
+        raise ClaimError(
+            f"act_fn={act_fn!r}: known is 'relu'; other networks go through capture(module, example)"
+        )
     for name, value, known in (
         ("normalization", normalization, None), ("attention_dir", attention_dir, "causal"),
         ("positional_embedding_type", positional_embedding_type, "standard"),
         ("parallel_attn_mlp", parallel_attn_mlp, False),
     ):  # fmt: skip
         if value != known:
-            raise ClaimError(f"{name}={value!r}: this architecture has {known!r}; {_ELSEWHERE}")
-    model = _known(f"transformer{'_relu' if act_fn else ''}", weights, "pos_embed.W_pos", "embed.W_E")
+            raise ClaimError(
+                f"{name}={value!r}: this architecture has {known!r}; {_ELSEWHERE}"
+            )
+    model = _known(
+        f"transformer{'_relu' if act_fn else ''}",
+        weights,
+        "pos_embed.W_pos",
+        "embed.W_E",
+    )
     root = math.sqrt(model.tensors["blocks.0.attn.W_Q"].shape[-1])
     if attn_scale is not None and not abs(attn_scale - root) <= math.ulp(root):
         raise ClaimError(
@@ -222,24 +258,46 @@ def pair_mlp(weights: str | Path) -> Model:
     return _known("pair_mlp", weights, None, "W_x")
 
 
-def _known(architecture: str, weights: str | Path, positions: str | None, embedding: str) -> Model:
+def _known(
+    architecture: str, weights: str | Path, positions: str | None, embedding: str
+) -> Model:
     path = Path(weights)
     try:
         data = path.read_bytes()
     except OSError as error:
-        where = "" if path.is_absolute() else f" (looked for in {Path.cwd()}; give another with -p weights=FILE)"
-        raise ClaimError(f"can't read weights {path}: {error.strerror or error}{where}") from None
+        where = (
+            ""
+            if path.is_absolute()
+            else f" (looked for in {Path.cwd()}; give another with -p weights=FILE)"
+        )
+        raise ClaimError(
+            f"can't read weights {path}: {error.strerror or error}{where}"
+        ) from None
     if data[:2] == b"PK" or data[:1] == b"\x80":
         what = "a pickle or a zip (torch.save, numpy), not a safetensors file"
-        raise ClaimError(f"{path}: {what}; load it where you trust it and write it with safetensors.torch.save_file")
+        raise ClaimError(
+            f"{path}: {what}; load it where you trust it and write it with safetensors.torch.save_file"
+        )
     try:
         tensors = container.read_weights(data)
         sites = ARCHITECTURES[architecture](Graph(1 if positions else 2, (0,)), tensors)
     except (ValueError, Rejected) as error:
-        hint = '; with ReLU MLPs, say transformer(weights, act_fn="relu")' if ".mlp." in str(error) else ""
+        hint = (
+            '; with ReLU MLPs, say transformer(weights, act_fn="relu")'
+            if ".mlp." in str(error)
+            else ""
+        )
         raise ClaimError(f"{path}: {error}{hint}") from None
     length = len(tensors[positions]) if positions else 2
-    return Model(architecture, str(path), data, tensors, length, len(tensors[embedding]), tuple(sites))
+    return Model(
+        architecture,
+        str(path),
+        data,
+        tensors,
+        length,
+        len(tensors[embedding]),
+        tuple(sites),
+    )
 
 
 @dataclass(frozen=True)
@@ -257,10 +315,14 @@ class CapturedModel:
 
     def __getitem__(self, name: str) -> Site:
         if name not in self.captured.sites:
-            raise ClaimError(f"{self.source} has no site {name!r}; it has: {', '.join(self.sites)}")
+            raise ClaimError(
+                f"{self.source} has no site {name!r}; it has: {', '.join(self.sites)}"
+            )
         return Site(self, name)
 
-    def compared_at(self, ids: np.ndarray | None, reals: list[np.ndarray]) -> "CapturedModel":
+    def compared_at(
+        self, ids: np.ndarray | None, reals: list[np.ndarray]
+    ) -> "CapturedModel":
         """Compared with the module itself at these inputs; see graph/capture.py."""
         try:
             return replace(self, captured=self.captured.compared_at(ids, reals))
@@ -271,7 +333,12 @@ class CapturedModel:
         return self.captured.graph.nodes[self.captured.sites[name]].shape
 
 
-def capture(module: nn.Module, *example_inputs: Any, vocab: int | None = None, **example_kwargs: Any) -> CapturedModel:
+def capture(
+    module: nn.Module,
+    *example_inputs: Any,
+    vocab: int | None = None,
+    **example_kwargs: Any,
+) -> CapturedModel:
     """Any small torch module, by torch.export on example inputs with a batch axis of one; see graph/capture.py.
 
     Raises ClaimError, naming everything that stands in the way.
@@ -280,5 +347,7 @@ def capture(module: nn.Module, *example_inputs: Any, vocab: int | None = None, *
         captured = graph_of(module, *example_inputs, vocab=vocab, **example_kwargs)
     except CaptureError as error:
         raise ClaimError(str(error)) from None
-    data = save({name: np.asarray(a, order="C") for name, a in sorted(captured.weights.items())})
+    data = save(
+        {name: np.asarray(a, order="C") for name, a in sorted(captured.weights.items())}
+    )
     return CapturedModel(captured, type(module).__name__, data)

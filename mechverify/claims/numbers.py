@@ -44,7 +44,9 @@ def _exactly(value: Any) -> Fraction:
             return Fraction(int(value.p), int(value.q))
         case sympy.Float():
             sign, digits, exponent, _ = value._mpf_
-            if (not digits and exponent) or abs(exponent) > 10 * DIGITS:  # infinite or NaN, or too long
+            if (not digits and exponent) or abs(
+                exponent
+            ) > 10 * DIGITS:  # infinite or NaN, or too long
                 raise ValueError(value)
             return (-1) ** sign * int(digits) * Fraction(2) ** int(exponent)
     raise TypeError(value)
@@ -59,7 +61,9 @@ def difference(a: sympy.Expr, b: sympy.Expr) -> sympy.Expr:
 def rational(e: sympy.Expr) -> sympy.Expr:
     """The same with floats as the fractions that they are."""
     floats = [f for f in e.atoms(sympy.Float) if f.is_finite]
-    exact: Any = e.xreplace({f: sympy.Rational(*number(f).as_integer_ratio()) for f in floats})
+    exact: Any = e.xreplace(
+        {f: sympy.Rational(*number(f).as_integer_ratio()) for f in floats}
+    )
     return exact
 
 
@@ -67,7 +71,9 @@ def array(value: Any) -> np.ndarray:
     """Nested lists, an array of any library, or one number: float64 where that holds all of them, else Fractions.
     Raises ValueError."""
     raw = _nested(value)
-    if (raw.dtype.kind == "f" and raw.itemsize <= 8) or (raw.dtype.kind in "iu" and raw.itemsize <= 4):
+    if (raw.dtype.kind == "f" and raw.itemsize <= 8) or (
+        raw.dtype.kind in "iu" and raw.itemsize <= 4
+    ):
         if not np.isfinite(raw).all():
             raise ValueError(f"{value!r:.60} holds something that is not finite")
         return raw.astype(np.float64)

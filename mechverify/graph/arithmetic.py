@@ -78,7 +78,9 @@ def _root(scale: float) -> int | None:
     return d if abs(scale - d**-0.5) <= math.ulp(scale) else None
 
 
-def div(b: Builder, x: Operand, y: Operand, rounding_mode: str | None = None) -> Operand:
+def div(
+    b: Builder, x: Operand, y: Operand, rounding_mode: str | None = None
+) -> Operand:
     if rounding_mode is not None:
         raise NotLowered("a rounded quotient jumps: divide without rounding_mode")
     if isinstance(y, Value) or b.shape(y):
@@ -108,12 +110,22 @@ def power(b: Builder, x: Operand, exponent: Operand) -> Operand:
         return exp(b, mul(b, exponent, b.elementwise("log", x)))
     n = float(exponent)
     if n < 0:
-        return b.elementwise("rsqrt", x) if n == -0.5 else b.elementwise("reciprocal", power(b, x, -n))
+        return (
+            b.elementwise("rsqrt", x)
+            if n == -0.5
+            else b.elementwise("reciprocal", power(b, x, -n))
+        )
     whole = int(n)
     if n == whole:
         if whole > 16:
             return mul(b, power(b, x, 16), power(b, x, whole - 16))
-        return b.elementwise("power", x, attr=whole) if whole > 1 else x if whole else torch.ones(b.shape(x))
+        return (
+            b.elementwise("power", x, attr=whole)
+            if whole > 1
+            else x
+            if whole
+            else torch.ones(b.shape(x))
+        )
     if n - whole == 0.5:
         root = b.elementwise("sqrt", x)
         return mul(b, power(b, x, whole), root) if whole else root
@@ -128,7 +140,9 @@ def scalar_power(b: Builder, base: float, exponent: Operand) -> Operand:
 
 def where(b: Builder, condition: Value | Tensor, x: Operand, y: Operand) -> Operand:
     if isinstance(condition, Value):
-        raise NotLowered("a condition that depends on the input: write it with relu, clamp, maximum or minimum")
+        raise NotLowered(
+            "a condition that depends on the input: write it with relu, clamp, maximum or minimum"
+        )
     condition = condition.bool()
     shape = torch.broadcast_shapes(condition.shape, b.shape(x), b.shape(y))
     (x, keep_x), (y, keep_y) = finite(b, x), finite(b, y)
@@ -174,21 +188,29 @@ def minimum(b: Builder, x: Operand, y: Operand) -> Operand:
     return sub(b, x, relu(b, sub(b, x, y)))
 
 
-def clamp(b: Builder, x: Operand, low: Operand | None = None, high: Operand | None = None) -> Operand:
+def clamp(
+    b: Builder, x: Operand, low: Operand | None = None, high: Operand | None = None
+) -> Operand:
     x = x if low is None else maximum(b, low, x)
     return x if high is None else minimum(b, high, x)
 
 
 def leaky_relu(b: Builder, x: Operand, slope: Operand = 0.01) -> Operand:
     positive = relu(b, x)
-    return positive if is_number(slope, 0) else add(b, positive, mul(b, sub(b, x, positive), slope))
+    return (
+        positive
+        if is_number(slope, 0)
+        else add(b, positive, mul(b, sub(b, x, positive), slope))
+    )
 
 
 def prelu(b: Builder, x: Operand, slope: Operand) -> Operand:
     return leaky_relu(b, x, b.shaped(slope, (-1,) + (1,) * max(len(b.shape(x)) - 2, 0)))
 
 
-def elu(b: Builder, x: Operand, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Operand:
+def elu(
+    b: Builder, x: Operand, alpha: float = 1, scale: float = 1, input_scale: float = 1
+) -> Operand:
     below = sub(b, exp(b, mul(b, mul(b, relu(b, mul(b, x, -1)), -1), input_scale)), 1.0)
     return mul(b, add(b, relu(b, x), mul(b, below, alpha)), scale)
 
@@ -225,7 +247,9 @@ def hardswish(b: Builder, x: Operand) -> Operand:
 
 def threshold(b: Builder, x: Operand, limit: float, value: float) -> Operand:
     if limit != value:
-        raise NotLowered("a threshold that jumps: only threshold == value is continuous")
+        raise NotLowered(
+            "a threshold that jumps: only threshold == value is continuous"
+        )
     return maximum(b, limit, x)
 
 
@@ -233,18 +257,32 @@ def softshrink(b: Builder, x: Operand, width: float = 0.5) -> Operand:
     return sub(b, x, clamp(b, x, -width, width))
 
 
-def rrelu(b: Builder, x: Operand, noise: Operand, low: float, high: float, training: bool = False, *_) -> tuple:
+def rrelu(
+    b: Builder,
+    x: Operand,
+    noise: Operand,
+    low: float,
+    high: float,
+    training: bool = False,
+    *_,
+) -> tuple:
     if training:
         raise NotLowered("random slopes in training: call eval()")
     return leaky_relu(b, x, (low + high) / 2), noise
 
 
 def hyperbolic(sign: int) -> Callable:
-    return lambda b, x: div(b, add(b, exp(b, x), mul(b, exp(b, mul(b, x, -1)), sign)), 2.0)
+    return lambda b, x: div(
+        b, add(b, exp(b, x), mul(b, exp(b, mul(b, x, -1)), sign)), 2.0
+    )
 
 
 def logarithm(base: float) -> Callable:
-    return lambda b, x: mul(b, b.elementwise("log", x), b.elementwise("reciprocal", b.elementwise("log", base)))
+    return lambda b, x: mul(
+        b,
+        b.elementwise("log", x),
+        b.elementwise("reciprocal", b.elementwise("log", base)),
+    )
 
 
 ROWS: dict[str, Callable] = {

@@ -45,11 +45,18 @@ class Builder:
         self.graph = graph
         self.weights: dict[str, np.ndarray] = {}
         self.softmaxes: list[tuple[Value, Value]] = []  # (scores, pattern), in order
-        self.axis_of: dict[int, tuple[Value, int]] = {}  # of a pattern's node: scores without a mask, and the axis
+        self.axis_of: dict[
+            int, tuple[Value, int]
+        ] = {}  # of a pattern's node: scores without a mask, and the axis
         self._stored = {}
         for name, tensor in state.items():
-            if tensor.numel() and tensor.untyped_storage().nbytes() == tensor.numel() * 8:
-                self._stored.setdefault(tensor.untyped_storage().data_ptr(), (name, tensor.contiguous()))
+            if (
+                tensor.numel()
+                and tensor.untyped_storage().nbytes() == tensor.numel() * 8
+            ):
+                self._stored.setdefault(
+                    tensor.untyped_storage().data_ptr(), (name, tensor.contiguous())
+                )
         self._constants: dict[tuple, int] = {}
 
     # --- nodes
@@ -68,9 +75,13 @@ class Builder:
         if not isinstance(x, Value):
             return self._constant(torch.as_tensor(x, dtype=torch.float64))
         if x.keep is not None:
-            raise NotLowered("minus infinity may only be added or filled in right before a softmax")
+            raise NotLowered(
+                "minus infinity may only be added or filled in right before a softmax"
+            )
         if self.graph.nodes[x.node].kind == "ids":
-            raise NotLowered("token ids can only be embedded: use nn.Embedding or one_hot")
+            raise NotLowered(
+                "token ids can only be embedded: use nn.Embedding or one_hot"
+            )
         return x.node
 
     def _constant(self, x: Tensor) -> int:
@@ -78,19 +89,32 @@ class Builder:
             raise NotLowered("a tensor without entries")
         known = self._stored.get(x.untyped_storage().data_ptr())
         if not bool(torch.isfinite(x).all()):
-            raise NotLowered(f"{known[0] if known else 'a constant'} holds infinity or not-a-number")
+            raise NotLowered(
+                f"{known[0] if known else 'a constant'} holds infinity or not-a-number"
+            )
         if known:
             name, base = known
-            strides = tuple(step * (size > 1) for size, step in zip(x.shape, x.stride(), strict=True))
-            return self.view(self._weight(name, base), (tuple(x.shape), int(x.storage_offset()), strides))
+            strides = tuple(
+                step * (size > 1)
+                for size, step in zip(x.shape, x.stride(), strict=True)
+            )
+            return self.view(
+                self._weight(name, base),
+                (tuple(x.shape), int(x.storage_offset()), strides),
+            )
         if x.numel() > 1 and bool((x == x.flatten()[0]).all()):
-            return self.view(self._constant(x.flatten()[0].clone()), (tuple(x.shape), 0, (0,) * x.ndim))
+            return self.view(
+                self._constant(x.flatten()[0].clone()),
+                (tuple(x.shape), 0, (0,) * x.ndim),
+            )
         array = x.contiguous().numpy()
         key = array.shape, array.tobytes()
         if key not in self._constants:
             if x.numel() <= SMALL:
                 entries = tuple(float(v) for v in array.ravel())
-                self._constants[key] = self.graph.add("constant", attr=(array.shape, entries))
+                self._constants[key] = self.graph.add(
+                    "constant", attr=(array.shape, entries)
+                )
             else:
                 self._constants[key] = self._new_weight(x)
         return self._constants[key]
@@ -101,7 +125,9 @@ class Builder:
 
     def _new_weight(self, x: Tensor) -> int:
         count = sum(name.startswith("constant.") for name in self.weights)
-        return self._weight(f"constant.{count}", x.clone(memory_format=torch.contiguous_format))
+        return self._weight(
+            f"constant.{count}", x.clone(memory_format=torch.contiguous_format)
+        )
 
     def table(self, x: Tensor) -> int:
         """A weight node, as `gather` needs one, of a constant."""
@@ -124,7 +150,11 @@ class Builder:
         return self.graph.add("view", node, attr=(shape, offset, strides))
 
     def reshape(self, node: int, shape: Sequence[int]) -> int:
-        return node if tuple(shape) == self.graph.nodes[node].shape else self.move([node], _indices(shape))
+        return (
+            node
+            if tuple(shape) == self.graph.nodes[node].shape
+            else self.move([node], _indices(shape))
+        )
 
     def move(self, nodes: list[int], index: np.ndarray) -> int:
         """The entries `index` (any shape) of the nodes, flattened and put one after the other: one view where
@@ -138,7 +168,9 @@ class Builder:
             if part.min() < start or part.max() >= ends[source]:
                 return None
             n = self.graph.nodes[nodes[source]]
-            if n.op == "view" and (attr := _affine(_view_indices(n.attr).reshape(-1)[part - start])):
+            if n.op == "view" and (
+                attr := _affine(_view_indices(n.attr).reshape(-1)[part - start])
+            ):
                 return n.args[0], attr
             attr = _affine(part - start)
             return attr and (nodes[source], attr)
@@ -148,15 +180,22 @@ class Builder:
             if whole := one_view(part):
                 return self.view(*whole)
             axes = [axis for axis, size in enumerate(part.shape) if size > 1]
-            axis, cuts = min(((axis, _cuts(part, axis, one_view)) for axis in axes), key=lambda pair: len(pair[1]))
+            axis, cuts = min(
+                ((axis, _cuts(part, axis, one_view)) for axis in axes),
+                key=lambda pair: len(pair[1]),
+            )
             left -= len(cuts)
             if left < 0:
-                raise NotLowered(f"takes more than {PIECES} slices: use a regular slice, stride or reshape")
+                raise NotLowered(
+                    f"takes more than {PIECES} slices: use a regular slice, stride or reshape"
+                )
             parts = [build(np.take(part, range(a, b), axis)) for a, b in cuts]
             return self.graph.add("concat", *parts, attr=axis)
 
         if self.graph.nodes[nodes[0]].kind == "ids" and not one_view(index):
-            raise NotLowered("this order of token positions isn't a slice: embed first, then reorder")
+            raise NotLowered(
+                "this order of token positions isn't a slice: embed first, then reorder"
+            )
         return build(index)
 
     @overload
@@ -167,7 +206,11 @@ class Builder:
         """What `how`, which moves entries alone, makes of x."""
         if not isinstance(x, Value):
             return how(torch.as_tensor(x, dtype=torch.float64))
-        index = how(torch.arange(math.prod(self.shape(x)), dtype=torch.float64).reshape(self.shape(x))).long()
+        index = how(
+            torch.arange(math.prod(self.shape(x)), dtype=torch.float64).reshape(
+                self.shape(x)
+            )
+        ).long()
         if index.numel() == 0:
             return index.double()
         keep = None if x.keep is None else x.keep.reshape(-1)[index]
@@ -185,7 +228,9 @@ class Builder:
     def elementwise(self, op: str, *xs: Operand, attr: int | None = None) -> Value:
         """A function of one operand, or an operation on two that broadcast."""
         shape = torch.broadcast_shapes(*map(self.shape, xs))
-        if len(xs) == 2:  # the number itself, where all entries of a constant are one number; one operand has the shape
+        if (
+            len(xs) == 2
+        ):  # the number itself, where all entries of a constant are one number; one operand has the shape
             first, second = xs
             first = self._number(first, self.shape(second), shape)
             xs = first, self._number(second, self.shape(first), shape)
@@ -216,14 +261,22 @@ class Builder:
                 sizes[letter] = max(sizes.get(letter, 1), size)
         for k, node in enumerate(nodes):  # axes of one go
             shape = self.graph.nodes[node].shape
-            terms[k] = "".join(c for c, size in zip(terms[k], shape, strict=True) if size > 1)
+            terms[k] = "".join(
+                c for c, size in zip(terms[k], shape, strict=True) if size > 1
+            )
             nodes[k] = self.reshape(node, [size for size in shape if size > 1])
         for k in (0, 1):  # a letter that one operand alone sums over
-            alone = "".join(c for c in terms[k] if c not in result and c not in terms[1 - k])
+            alone = "".join(
+                c for c in terms[k] if c not in result and c not in terms[1 - k]
+            )
             if alone:
-                ones = self.node(torch.ones([sizes[c] for c in alone], dtype=torch.float64))
+                ones = self.node(
+                    torch.ones([sizes[c] for c in alone], dtype=torch.float64)
+                )
                 rest = "".join(c for c in terms[k] if c not in alone)
-                nodes[k] = self.graph.add("einsum", nodes[k], ones, attr=f"{terms[k]},{alone}->{rest}")
+                nodes[k] = self.graph.add(
+                    "einsum", nodes[k], ones, attr=f"{terms[k]},{alone}->{rest}"
+                )
                 terms[k] = rest
         out = "".join(c for c in result if sizes[c] > 1)
         if self.graph.nodes[nodes[1]][:3] == ("constant", (), ((), (1.0,))):
@@ -232,7 +285,9 @@ class Builder:
         elif out in terms and "" in terms:
             node = self.graph.add("mul", *nodes)
         else:
-            node = self.graph.add("einsum", *nodes, attr=f"{terms[0]},{terms[1]}->{out}")
+            node = self.graph.add(
+                "einsum", *nodes, attr=f"{terms[0]},{terms[1]}->{out}"
+            )
         return Value(self.reshape(node, [sizes[c] for c in result]))
 
     def softmax(self, x: Operand, dim: int) -> Value:
@@ -251,11 +306,21 @@ class Builder:
         shape, keep = self.shape(x), x.keep
         if keep is not None and keep.ndim > 2:
             if shape[0] == 1:
-                return self.moved(self._softmax(self.moved(x, lambda a: a[0])), lambda a: a[None])
+                return self.moved(
+                    self._softmax(self.moved(x, lambda a: a[0])), lambda a: a[None]
+                )
             if bool((keep != keep[:1]).any()):
-                parts = [self._softmax(self.moved(x, lambda a, k=k: a[k])) for k in range(shape[0])]
+                parts = [
+                    self._softmax(self.moved(x, lambda a, k=k: a[k]))
+                    for k in range(shape[0])
+                ]
                 return self.concat([self.moved(p, lambda a: a[None]) for p in parts], 0)
-            if bool((keep[0].reshape(-1, *shape[-2:]) != keep[0].reshape(-1, *shape[-2:])[0]).any()):
+            if bool(
+                (
+                    keep[0].reshape(-1, *shape[-2:])
+                    != keep[0].reshape(-1, *shape[-2:])[0]
+                ).any()
+            ):
                 inner = self._softmax(self.moved(x, lambda a: a.movedim(0, -3)))
                 return self.moved(inner, lambda a: a.movedim(-3, 0))
         node = self.stripped(x.node, 1 if keep is None else 2)
@@ -271,8 +336,12 @@ def _mask(keep: Tensor | None, scores: Node) -> int | str | tuple[str, ...]:
     if keep is None or bool(keep.all()):
         return n
     if not bool(keep.any(-1).all()):
-        raise NotLowered("a softmax masks all entries of a row, which gives not-a-number: keep one")
-    rows = keep.reshape(-1, scores.shape[-2] if len(scores.shape) > 1 else 1, n)[0]  # the same in all blocks
+        raise NotLowered(
+            "a softmax masks all entries of a row, which gives not-a-number: keep one"
+        )
+    rows = keep.reshape(-1, scores.shape[-2] if len(scores.shape) > 1 else 1, n)[
+        0
+    ]  # the same in all blocks
     if bool((rows == rows[0]).all()):
         rows = rows[:1]
         count = int(rows.sum())
@@ -301,7 +370,9 @@ def _view_indices(attr: View) -> np.ndarray:
     shape, offset, strides = attr
     index = np.array(offset)
     for k, (size, step) in enumerate(zip(shape, strides, strict=True)):
-        index = index + (np.arange(size) * step).reshape((-1,) + (1,) * (len(shape) - k - 1))
+        index = index + (np.arange(size) * step).reshape(
+            (-1,) + (1,) * (len(shape) - k - 1)
+        )
     return np.broadcast_to(index, shape)
 
 
@@ -318,7 +389,9 @@ def _affine(index: np.ndarray) -> View | None:
     return attr if np.array_equal(_view_indices(attr), index) else None
 
 
-def _cuts(index: np.ndarray, axis: int, one_view: Callable[[np.ndarray], Any]) -> list[tuple[int, int]]:
+def _cuts(
+    index: np.ndarray, axis: int, one_view: Callable[[np.ndarray], Any]
+) -> list[tuple[int, int]]:
     """Runs (start, end) along an axis, each one view as far as that is possible."""
     size, cuts, start = index.shape[axis], [], 0
     while start < size:

@@ -63,17 +63,26 @@ class Captured:
     compared: Compared | None = None
     comparison: Comparison | None = field(default=None, compare=False, repr=False)
 
-    def compared_at(self, ids: np.ndarray | None, reals: list[np.ndarray]) -> "Captured":
+    def compared_at(
+        self, ids: np.ndarray | None, reals: list[np.ndarray]
+    ) -> "Captured":
         """Compared with the module at further inputs: token ids [number, length], real inputs [number, *shape]. Raises
         CaptureError at the first site that differs."""
         if self.comparison is None or self.compared is None:
             return self
         order, left = self.comparison.original.types, iter(reals)
-        inputs = [torch.as_tensor(next(left) if t.is_floating_point else ids) for t in order]
+        inputs = [
+            torch.as_tensor(next(left) if t.is_floating_point else ids) for t in order
+        ]
         return replace(self, compared=self.compared.joined(self.comparison(inputs)))
 
 
-def capture(module: nn.Module, *example_inputs: Any, vocab: int | None = None, **example_kwargs: Any) -> Captured:
+def capture(
+    module: nn.Module,
+    *example_inputs: Any,
+    vocab: int | None = None,
+    **example_kwargs: Any,
+) -> Captured:
     """The graph of `module(*example_inputs, **example_kwargs)`.
 
     Examples have a batch axis of one: real tensors [1, ...] are inputs, one integer tensor [1, length] may hold
@@ -89,7 +98,9 @@ def capture(module: nn.Module, *example_inputs: Any, vocab: int | None = None, *
     with inference():
         program = exported(recorder, tensors)
         with real_arithmetic():
-            captured, inputs = _Capture(original, recorder, program, tensors, vocab).result()
+            captured, inputs = _Capture(
+                original, recorder, program, tensors, vocab
+            ).result()
     assert captured.comparison is not None
     return replace(captured, compared=captured.comparison(inputs))
 
@@ -97,14 +108,30 @@ def capture(module: nn.Module, *example_inputs: Any, vocab: int | None = None, *
 class _Capture:
     """From an exported program to a graph."""
 
-    def __init__(self, original: Original, recorder: Recorder, program: Any, tensors: list[Tensor], vocab: int | None):
-        self.original, self.recorder, self.program, self.tensors = original, recorder, program, tensors
-        self.longer: dict[int, Tensor] = {}  # memory of weights as float64, by its address
+    def __init__(
+        self,
+        original: Original,
+        recorder: Recorder,
+        program: Any,
+        tensors: list[Tensor],
+        vocab: int | None,
+    ):
+        self.original, self.recorder, self.program, self.tensors = (
+            original,
+            recorder,
+            program,
+            tensors,
+        )
+        self.longer: dict[
+            int, Tensor
+        ] = {}  # memory of weights as float64, by its address
         self.names = list(recorder.notes()[1])
         ids = [t for t in tensors if not t.is_floating_point()]
         self.length = ids[0].shape[1] if ids else 0
         self.vocab = (vocab or self._smallest_table()) if ids else 0
-        self.builder = Builder(Graph(self.length, tuple(range(self.vocab))), self._state())
+        self.builder = Builder(
+            Graph(self.length, tuple(range(self.vocab))), self._state()
+        )
         self.lowering = Lowering(self.builder, self._ids(ids), original.dtype)
         self.sites: dict[str, Value] = {}
         self.env: dict[Any, Any] = {}
@@ -116,23 +143,48 @@ class _Capture:
         outputs = self._outputs()
         for node in self._needed(list(outputs.values())):
             self._lower(node)
-        wanted = [node for name, node in outputs.items() if name.split(".")[0] == "output"]
+        wanted = [
+            node for name, node in outputs.items() if name.split(".")[0] == "output"
+        ]
         if not wanted:
-            raise CaptureError("the module returns no tensor of real numbers: return the values that claims speak of")
-        problems = [(node, self.problems[node]) for node in self._needed(wanted) if node in self.problems]
+            raise CaptureError(
+                "the module returns no tensor of real numbers: return the values that claims speak of"
+            )
+        problems = [
+            (node, self.problems[node])
+            for node in self._needed(wanted)
+            if node in self.problems
+        ]
         if problems:
             raise unsupported(problems)
         for name, node in outputs.items():
             self._site(name, self.env[node], node in wanted)
-        graph, sites = _compact(self.builder.graph, {name: self._without_batch(v) for name, v in self.sites.items()})
-        weights = {n.attr[0]: self.builder.weights[n.attr[0]] for n in graph.nodes if n.op == "weight"}
+        graph, sites = _compact(
+            self.builder.graph,
+            {name: self._without_batch(v) for name, v in self.sites.items()},
+        )
+        weights = {
+            n.attr[0]: self.builder.weights[n.attr[0]]
+            for n in graph.nodes
+            if n.op == "weight"
+        }
         batches = self._random_inputs()
         program, run = self._twin(sites), TorchRunner(graph, weights, torch.float64)
         difference = self._replay(program, run, sites, batches)
         comparison = Comparison(self.original, program, self._outputs(), run, sites)
-        inputs = tuple(tuple(t.shape[1:]) for t in self.tensors if t.is_floating_point())
+        inputs = tuple(
+            tuple(t.shape[1:]) for t in self.tensors if t.is_floating_point()
+        )
         captured = Captured(
-            graph, weights, sites, inputs, self.length, self.vocab, REPLAYS, difference, comparison=comparison
+            graph,
+            weights,
+            sites,
+            inputs,
+            self.length,
+            self.vocab,
+            REPLAYS,
+            difference,
+            comparison=comparison,
         )
         return captured, batches
 
@@ -141,13 +193,25 @@ class _Capture:
     def _placeholders(self) -> Iterator[tuple[Any, Any]]:
         nodes = [n for n in self.program.graph.nodes if n.op == "placeholder"]
         pairs = zip(nodes, self.program.graph_signature.input_specs, strict=True)
-        return ((node, spec) for node, spec in pairs if spec.kind != InputKind.TOKEN)  # the order of effects
+        return (
+            (node, spec) for node, spec in pairs if spec.kind != InputKind.TOKEN
+        )  # the order of effects
 
     def _constant(self, spec: Any) -> Tensor:
-        held = self.program.state_dict if spec.target in self.program.state_dict else self.program.constants
+        held = (
+            self.program.state_dict
+            if spec.target in self.program.state_dict
+            else self.program.constants
+        )
         value = held[spec.target]
-        if isinstance(value, torch._subclasses.FakeTensor) or not isinstance(value, Tensor) or value.is_meta:
-            raise CaptureError(f"{spec.target.removeprefix('module.')} has no values: initialise the module first")
+        if (
+            isinstance(value, torch._subclasses.FakeTensor)
+            or not isinstance(value, Tensor)
+            or value.is_meta
+        ):
+            raise CaptureError(
+                f"{spec.target.removeprefix('module.')} has no values: initialise the module first"
+            )
         value = value.detach()
         return self._double(value) if value.is_floating_point() else value
 
@@ -155,19 +219,27 @@ class _Capture:
         """The same numbers as float64; what shares memory still does."""
         place = x.untyped_storage().data_ptr()
         if place not in self.longer:
-            self.longer[place] = torch.empty(0, dtype=x.dtype).set_(x.untyped_storage()).double()
+            self.longer[place] = (
+                torch.empty(0, dtype=x.dtype).set_(x.untyped_storage()).double()
+            )
         return self.longer[place].as_strided(x.shape, x.stride(), x.storage_offset())
 
     def _ids(self, examples: list[Tensor]) -> Tensor:
         """What each token id is at first: itself, in the type that the module is given."""
         dtype = examples[0].dtype if examples else torch.int64
         if self.vocab - 1 > torch.iinfo(dtype).max:
-            raise CaptureError(f"a vocabulary of {self.vocab} doesn't fit {dtype}: pass the example as torch.int64")
+            raise CaptureError(
+                f"a vocabulary of {self.vocab} doesn't fit {dtype}: pass the example as torch.int64"
+            )
         return torch.arange(self.vocab, dtype=dtype)
 
     def _state(self) -> dict[str, Tensor]:
         """What the module holds, by its own names: parameters first, as tied weights have several."""
-        pairs = [(node, spec) for node, spec in self._placeholders() if spec.kind != InputKind.USER_INPUT]
+        pairs = [
+            (node, spec)
+            for node, spec in self._placeholders()
+            if spec.kind != InputKind.USER_INPUT
+        ]
         self.held = {node: self._constant(spec) for node, spec in pairs}
         named = {spec.target.removeprefix("module."): self.held[node] for node, spec in pairs
                  if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER)}  # fmt: skip
@@ -186,19 +258,32 @@ class _Capture:
                 ids |= {node} if args[0] in ids else set()
             elif name == "one_hot" and args[0] in ids:
                 rows.append(args[1])
-            elif name in ("embedding", "index") and args[0] not in ids and any(a in ids for a in node.all_input_nodes):
+            elif (
+                name in ("embedding", "index")
+                and args[0] not in ids
+                and any(a in ids for a in node.all_input_nodes)
+            ):
                 rows.append(args[0].meta["val"].shape[0])
         if not rows:
-            raise CaptureError("the vocabulary isn't known, as no embedding is read at the token ids: pass vocab=")
+            raise CaptureError(
+                "the vocabulary isn't known, as no embedding is read at the token ids: pass vocab="
+            )
         return min(rows)
 
     def _inputs(self) -> None:
         b, graph, real = self.builder, self.builder.graph, 0
         self.env.update(self.held)
-        users = [node for node, spec in self._placeholders() if spec.kind == InputKind.USER_INPUT]
+        users = [
+            node
+            for node, spec in self._placeholders()
+            if spec.kind == InputKind.USER_INPUT
+        ]
         for node, example in zip(users, self.tensors, strict=True):
             if example.is_floating_point():
-                name, base = f"input.{real}", graph.add("input", attr=(real, tuple(example.shape[1:])))
+                name, base = (
+                    f"input.{real}",
+                    graph.add("input", attr=(real, tuple(example.shape[1:]))),
+                )
                 real += 1
             else:
                 name, base = "tokens", graph.add("tokens")
@@ -209,7 +294,11 @@ class _Capture:
         """The program's node for each name."""
         specs = self.program.graph_signature.output_specs
         (end,) = (n for n in self.program.graph.nodes if n.op == "output")
-        nodes = [n for n, spec in zip(end.args[0], specs, strict=True) if spec.kind == OutputKind.USER_OUTPUT]
+        nodes = [
+            n
+            for n, spec in zip(end.args[0], specs, strict=True)
+            if spec.kind == OutputKind.USER_OUTPUT
+        ]
         return dict(zip(self.names, nodes, strict=True))
 
     def _needed(self, roots: list[Any]) -> list[Any]:
@@ -238,19 +327,26 @@ class _Capture:
                 value = self.lowering(node.target, args, kwargs)
                 self.lowering.check(node.target, args, kwargs, value, node.meta["val"])
             else:
-                raise NotLowered("control flow and custom operations: write the module without them")
+                raise NotLowered(
+                    "control flow and custom operations: write the module without them"
+                )
             self.env[node] = value
         except (NotLowered, Rejected) as error:
             self.problems[node] = str(error)
         except Exception as error:  # a row met arguments that it wasn't made for
             what = f"{type(error).__name__}: {error}".splitlines()[0]
-            self.problems[node] = f"not with these arguments ({what:.200}): please report it, and write it another way"
+            self.problems[node] = (
+                f"not with these arguments ({what:.200}): please report it, and write it another way"
+            )
         path = module_of(node)
         for scores, pattern in self.builder.softmaxes[count:]:
             kind = "scores" if scores.keep is None else "unmasked_scores"
             for end, value in ((kind, Value(scores.node)), ("pattern", pattern)):
                 name = f"{site_of(path)}.{end}" if path else end
-                again = sum(known == name or known.startswith(f"{name}@") for known in self.sites)
+                again = sum(
+                    known == name or known.startswith(f"{name}@")
+                    for known in self.sites
+                )
                 if name not in self.recorder.paths:
                     self.sites[f"{name}@{again}" if again else name] = value
 
@@ -264,39 +360,71 @@ class _Capture:
     def _without_batch(self, value: Value) -> int:
         shape = self.builder.shape(value)
         ids = self.builder.graph.nodes[value.node].op == "tokens"
-        return value.node if ids or not shape or shape[0] != 1 else self.builder.reshape(value.node, shape[1:])
+        return (
+            value.node
+            if ids or not shape or shape[0] != 1
+            else self.builder.reshape(value.node, shape[1:])
+        )
 
     # --- replay
 
     def _twin(self, sites: dict[str, int]) -> Program:
-        nodes = self._needed([node for name, node in self._outputs().items() if name in sites])
-        users = [node for node, spec in self._placeholders() if spec.kind == InputKind.USER_INPUT]
+        nodes = self._needed(
+            [node for name, node in self._outputs().items() if name in sites]
+        )
+        users = [
+            node
+            for node, spec in self._placeholders()
+            if spec.kind == InputKind.USER_INPUT
+        ]
         return Program(nodes, self.held, users)
 
-    def _replay(self, program: Program, run: TorchRunner, sites: dict[str, int], batches: list[Tensor]) -> float:
+    def _replay(
+        self,
+        program: Program,
+        run: TorchRunner,
+        sites: dict[str, int],
+        batches: list[Tensor],
+    ) -> float:
         """The largest difference from the program in float64 on random inputs, and on the example; raises at the first
         site that differs."""
         reals = [x for x in batches if x.is_floating_point()]
-        tokens = next((x.long().numpy() for x in batches if not x.is_floating_point()), None)
+        tokens = next(
+            (x.long().numpy() for x in batches if not x.is_floating_point()), None
+        )
         names = {name: node for name, node in self._outputs().items() if name in sites}
-        expected = [program([x[k : k + 1] for x in batches], list(names.values())) for k in range(REPLAYS)]
+        expected = [
+            program([x[k : k + 1] for x in batches], list(names.values()))
+            for k in range(REPLAYS)
+        ]
         computed = run.many([sites[n] for n in names], tokens, reals)
         largest, finite = 0.0, False
         for k, name in enumerate(names):
-            want = torch.stack([e[k].double().reshape(computed[sites[name]].shape[1:]) for e in expected])
+            want = torch.stack(
+                [
+                    e[k].double().reshape(computed[sites[name]].shape[1:])
+                    for e in expected
+                ]
+            )
             got = torch.as_tensor(computed[sites[name]])
             known = torch.isfinite(want) | torch.isfinite(got)
             want, got = want[known], got[known]
-            finite = finite or (name.split(".")[0] == "output" and bool(torch.isfinite(want).any()))
+            finite = finite or (
+                name.split(".")[0] == "output" and bool(torch.isfinite(want).any())
+            )
             if want.numel() == 0:
                 continue
             scale = max(1.0, float(want.nan_to_num(posinf=0.0, neginf=0.0).abs().max()))
             difference = float((want - got).abs().max()) / scale
             if not difference <= TOLERANCE:
-                raise CaptureError(_differs(name, difference, bool(torch.isfinite(got).all())))
+                raise CaptureError(
+                    _differs(name, difference, bool(torch.isfinite(got).all()))
+                )
             largest = max(largest, difference)
         if not finite:
-            raise CaptureError("the module's output is infinite or not a number on the example and on 15 random inputs")
+            raise CaptureError(
+                "the module's output is infinite or not a number on the example and on 15 random inputs"
+            )
         return largest
 
     def _random_inputs(self) -> list[Tensor]:

@@ -21,8 +21,14 @@ from mechverify.graph.source import CaptureError, export_failed
 
 def accept(module: nn.Module) -> None:
     if not isinstance(module, nn.Module):
-        raise CaptureError(f"capture takes a torch.nn.Module, not {type(module).__name__}")
-    compiled = [name or "the module" for name, m in module.named_modules() if isinstance(m, torch.jit.ScriptModule)]
+        raise CaptureError(
+            f"capture takes a torch.nn.Module, not {type(module).__name__}"
+        )
+    compiled = [
+        name or "the module"
+        for name, m in module.named_modules()
+        if isinstance(m, torch.jit.ScriptModule)
+    ]
     if compiled:
         raise CaptureError(
             f"{', '.join(compiled[:3])}: of torch.jit, which torch.export can't follow: capture the module that "
@@ -30,31 +36,47 @@ def accept(module: nn.Module) -> None:
         )
     training = [name or "it" for name, m in module.named_modules() if m.training]
     if training:
-        raise CaptureError(f"the module is in training mode ({', '.join(training[:3])}): call .eval() first")
+        raise CaptureError(
+            f"the module is in training mode ({', '.join(training[:3])}): call .eval() first"
+        )
     for name, tensor in module.state_dict(keep_vars=True).items():
-        if isinstance(tensor, Tensor) and (tensor.is_complex() or tensor.is_quantized or tensor.is_meta):
-            raise CaptureError(f"{name} is of type {tensor.dtype} on {tensor.device}: weights must be real numbers")
+        if isinstance(tensor, Tensor) and (
+            tensor.is_complex() or tensor.is_quantized or tensor.is_meta
+        ):
+            raise CaptureError(
+                f"{name} is of type {tensor.dtype} on {tensor.device}: weights must be real numbers"
+            )
         if isinstance(tensor, Tensor) and tensor.layout != torch.strided:
-            raise CaptureError(f"{name} is sparse: make it dense (.to_dense()), and multiply as with any matrix")
+            raise CaptureError(
+                f"{name} is sparse: make it dense (.to_dense()), and multiply as with any matrix"
+            )
 
 
 def arguments(args: tuple, kwargs: dict[str, Any]) -> tuple[Callable, list[Tensor]]:
     """(how to call a module with tensors in place, the example tensors with a batch axis of one)."""
     leaves, spec = pytree.tree_flatten((args, kwargs))
     places = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-    single = {k for k in places if leaves[k].ndim == 0 or leaves[k].shape[0] != 1}  # whose module knows no batches
+    single = {
+        k for k in places if leaves[k].ndim == 0 or leaves[k].shape[0] != 1
+    }  # whose module knows no batches
     tensors = [leaves[k][None] if k in single else leaves[k] for k in places]
     problems = []
     for k, t in zip(places, tensors, strict=True):
         shape = list(leaves[k].shape)
         if t.dtype == torch.bool or t.is_complex():
-            problems.append(f"an example of type {t.dtype}: inputs are reals or token ids; make it a buffer")
+            problems.append(
+                f"an example of type {t.dtype}: inputs are reals or token ids; make it a buffer"
+            )
         elif 0 in t.shape:
             problems.append(f"an example of shape {shape} is empty")
         elif not t.is_floating_point() and t.ndim != 2:
-            problems.append(f"token ids of shape {shape}: they must be one sequence, [1, length] or [length]")
+            problems.append(
+                f"token ids of shape {shape}: they must be one sequence, [1, length] or [length]"
+            )
     if sum(not t.is_floating_point() for t in tensors) > 1:
-        problems.append("several integer inputs: pass one sequence of tokens and take it apart in the module")
+        problems.append(
+            "several integer inputs: pass one sequence of tokens and take it apart in the module"
+        )
     if not tensors:
         problems.append("no example tensor: pass one for each input")
     if problems:
@@ -73,12 +95,17 @@ def arguments(args: tuple, kwargs: dict[str, Any]) -> tuple[Callable, list[Tenso
 def copied(module: nn.Module) -> nn.Module:
     """A copy on the CPU, of the same types, whose parameters need no gradients."""
     computed = [
-        t for m in module.modules() for t in vars(m).values() if isinstance(t, Tensor) and t.grad_fn is not None
+        t
+        for m in module.modules()
+        for t in vars(m).values()
+        if isinstance(t, Tensor) and t.grad_fn is not None
     ]
     try:  # what pruning or weight_norm has computed, copy refuses; their hooks compute it again before every call
         twin = copy.deepcopy(module, {id(t): t.detach().clone() for t in computed})
     except Exception as error:
-        raise CaptureError(f"the module can't be copied ({error}): make its tensors parameters or buffers") from error
+        raise CaptureError(
+            f"the module can't be copied ({error}): make its tensors parameters or buffers"
+        ) from error
     for m in twin.modules():
         for name, value in vars(m).items():
             if isinstance(value, Tensor):
@@ -91,7 +118,9 @@ def ready(twin: nn.Module) -> nn.Module:
     numbers."""
     for m in twin.modules():
         if isinstance(m, nn.RMSNorm) and m.eps is None:
-            m.eps = torch.finfo(next((p.dtype for p in twin.parameters()), torch.float32)).eps
+            m.eps = torch.finfo(
+                next((p.dtype for p in twin.parameters()), torch.float32)
+            ).eps
     for tensor in (*twin.parameters(), *twin.buffers()):
         tensor.data = tensor.data.contiguous()
     return twin
@@ -145,10 +174,17 @@ class Recorder(nn.Module):
         self.module, self.call = module, call
         seen: list[tuple[str, list[tuple[str, Tensor]]]] = []
         names: list[str] = []
-        self.notes = lambda: (seen, names)  # a closure: torch.export undoes changes of a module's attributes
-        children = {site_of(path): child for path, child in module.named_modules() if path}
+        self.notes = lambda: (
+            seen,
+            names,
+        )  # a closure: torch.export undoes changes of a module's attributes
+        children = {
+            site_of(path): child for path, child in module.named_modules() if path
+        }
         for site, child in children.items():
-            child.register_forward_hook(lambda m, args, out, site=site: seen.append((site, _kept(out))))
+            child.register_forward_hook(
+                lambda m, args, out, site=site: seen.append((site, _kept(out)))
+            )
         self.paths = set(children)
         for path in children:
             _neat(path)
@@ -157,7 +193,9 @@ class Recorder(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         seen, names = self.notes()
         seen.clear()
-        out = self.call(self.module, [x.clone() for x in inputs])  # a module may write into its input
+        out = self.call(
+            self.module, [x.clone() for x in inputs]
+        )  # a module may write into its input
         found: dict[str, Tensor] = {}
         for path, parts in seen:
             calls = sum(name == path or name.startswith(f"{path}@") for name in found)
@@ -212,11 +250,17 @@ def quiet() -> Iterator[None]:
 def _exported(recorder: Recorder, tensors: list[Tensor]) -> Any:
     try:
         program = torch.export.export(recorder, tuple(tensors), strict=False)
-        if all(_known(node.target) for node in program.graph.nodes if node.op == "call_function"):
+        if all(
+            _known(node.target)
+            for node in program.graph.nodes
+            if node.op == "call_function"
+        ):
             return program
         # torch takes apart what has no row; the default table alone would take softmax and layer norm apart as well
         rules = torch.export.default_decompositions().items()
-        return program.run_decompositions({op: rule for op, rule in rules if name_of(op) not in KNOWN})
+        return program.run_decompositions(
+            {op: rule for op, rule in rules if name_of(op) not in KNOWN}
+        )
     except CaptureError:
         raise
     except Exception as error:  # torch.export raises errors of many types

@@ -9,7 +9,16 @@ from torch import Tensor
 
 from mechverify.graph.arithmetic import add, div, mul, over_root, where
 from mechverify.graph.build import Builder, NotLowered, Operand, Value
-from mechverify.graph.reductions import LETTERS, centred, largest, linear, matmul, pad, safe_softmax, squares
+from mechverify.graph.reductions import (
+    LETTERS,
+    centred,
+    largest,
+    linear,
+    matmul,
+    pad,
+    safe_softmax,
+    squares,
+)
 
 Optional = Operand | None
 
@@ -30,14 +39,22 @@ def layer_norm(b: Builder, x: Operand, shape: Sequence[int], weight: Optional = 
                eps: float = 1e-5, *_) -> Operand:  # fmt: skip
     full = b.shape(x)
     flat = b.shaped(x, (*full[: len(full) - len(shape)], -1))
-    return affine(b, b.shaped(standardised(b, centred(b, flat), eps), full), weight, bias)
+    return affine(
+        b, b.shaped(standardised(b, centred(b, flat), eps), full), weight, bias
+    )
 
 
 def rms_norm(
-    b: Builder, x: Operand, shape: Sequence[int], weight: Optional = None, eps: float | None = None
+    b: Builder,
+    x: Operand,
+    shape: Sequence[int],
+    weight: Optional = None,
+    eps: float | None = None,
 ) -> Operand:
     if eps is None:
-        raise NotLowered("rms_norm without eps takes the rounding error of its float type: give eps")
+        raise NotLowered(
+            "rms_norm without eps takes the rounding error of its float type: give eps"
+        )
     full = b.shape(x)
     flat = b.shaped(x, (*full[: len(full) - len(shape)], -1))
     return affine(b, b.shaped(standardised(b, flat, eps), full), weight, None)
@@ -70,18 +87,26 @@ def batch_norm(b: Builder, x: Operand, weight: Optional, bias: Optional, mean: O
     return channel_affine(b, moved, scale, bias)
 
 
-def batch_norm_row(b: Builder, x, weight, bias, mean, var, training, momentum, eps, *_) -> Operand:
+def batch_norm_row(
+    b: Builder, x, weight, bias, mean, var, training, momentum, eps, *_
+) -> Operand:
     if training or mean is None:
-        raise NotLowered("batch norm of the batch's own statistics: call eval(), with track_running_stats=True")
+        raise NotLowered(
+            "batch norm of the batch's own statistics: call eval(), with track_running_stats=True"
+        )
     return batch_norm(b, x, weight, bias, mean, var, eps)
 
 
-def batch_norm_no_training(b: Builder, x, weight, bias, mean, var, momentum, eps) -> tuple:
+def batch_norm_no_training(
+    b: Builder, x, weight, bias, mean, var, momentum, eps
+) -> tuple:
     unused = NotLowered("statistics of a batch")
     return batch_norm(b, x, weight, bias, mean, var, eps), unused, unused
 
 
-def instance_norm(b: Builder, x, weight, bias, mean, var, use_input_stats, momentum, eps, *_) -> Operand:
+def instance_norm(
+    b: Builder, x, weight, bias, mean, var, use_input_stats, momentum, eps, *_
+) -> Operand:
     if not use_input_stats:
         return batch_norm(b, x, weight, bias, mean, var, eps)
     return group_norm(b, x, b.shape(x)[1], weight, bias, eps)
@@ -108,7 +133,11 @@ def conv(b: Builder, x: Operand, weight: Operand, bias: Optional = None, stride=
         around = [d * (k - 1) for d, k in zip(dilations, kernel, strict=True)]
         widths = [w for a in reversed(around) for w in (a // 2, a - a // 2)]
     else:
-        widths = [w for p in reversed(each(0 if padding == "valid" else padding, n)) for w in (p, p)]
+        widths = [
+            w
+            for p in reversed(each(0 if padding == "valid" else padding, n))
+            for w in (p, p)
+        ]
     x = pad(b, x, widths) if any(widths) else x
     sizes = b.shape(x)
 
@@ -135,20 +164,51 @@ def transposed(n: int) -> Any:
         """The convolution of x, zeros put between its entries, with the kernel turned round: weight [in, out / groups,
         *kernel]."""
         if len(b.shape(x)) == n + 1:
-            one = row(b, b.moved(x, lambda a: a[None]), weight, bias, stride, padding, output_padding, groups, dilation)
+            one = row(
+                b,
+                b.moved(x, lambda a: a[None]),
+                weight,
+                bias,
+                stride,
+                padding,
+                output_padding,
+                groups,
+                dilation,
+            )
             return b.moved(one, lambda a: a[0])
         steps, gaps = each(stride, n), each(dilation, n)
         kernel, lead = b.shape(weight)[2:], b.shape(x)[:2]
-        sparse = torch.zeros(*lead, *((size - 1) * step + 1 for size, step in zip(b.shape(x)[2:], steps, strict=True)))
-        places = (slice(None), slice(None), *(slice(None, None, step) for step in steps))
-        sparse[places] = torch.arange(1.0, 1 + math.prod(b.shape(x))).reshape(b.shape(x))
+        sparse = torch.zeros(
+            *lead,
+            *(
+                (size - 1) * step + 1
+                for size, step in zip(b.shape(x)[2:], steps, strict=True)
+            ),
+        )
+        places = (
+            slice(None),
+            slice(None),
+            *(slice(None, None, step) for step in steps),
+        )
+        sparse[places] = torch.arange(1.0, 1 + math.prod(b.shape(x))).reshape(
+            b.shape(x)
+        )
         x = Value(b.move([b.node(0.0), b.node(x)], sparse.long().numpy()))
-        around = zip(kernel, gaps, each(padding, n), each(output_padding, n), strict=True)
-        ends = [(gap * (size - 1) - p, gap * (size - 1) - p + more) for size, gap, p, more in around]
+        around = zip(
+            kernel, gaps, each(padding, n), each(output_padding, n), strict=True
+        )
+        ends = [
+            (gap * (size - 1) - p, gap * (size - 1) - p + more)
+            for size, gap, p, more in around
+        ]
         x = pad(b, x, [width for pair in reversed(ends) for width in pair])
 
         def turned(a: Tensor) -> Tensor:
-            a = a.flip(tuple(range(2, 2 + n))).unflatten(0, (groups, -1)).transpose(1, 2)
+            a = (
+                a.flip(tuple(range(2, 2 + n)))
+                .unflatten(0, (groups, -1))
+                .transpose(1, 2)
+            )
             return a.flatten(0, 1)
 
         return conv(b, x, b.moved(weight, turned), bias, 1, 0, dilation, groups)
@@ -156,14 +216,29 @@ def transposed(n: int) -> Any:
     return row
 
 
-def convolution(b: Builder, x, weight, bias, stride, padding, dilation, turned, output_padding, groups) -> Operand:
+def convolution(
+    b: Builder,
+    x,
+    weight,
+    bias,
+    stride,
+    padding,
+    dilation,
+    turned,
+    output_padding,
+    groups,
+) -> Operand:
     if turned:
         row = transposed(len(b.shape(weight)) - 2)
-        return row(b, x, weight, bias, stride, padding, output_padding, groups, dilation)
+        return row(
+            b, x, weight, bias, stride, padding, output_padding, groups, dilation
+        )
     return conv(b, x, weight, bias, stride, padding, dilation, groups)
 
 
-def spans(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil: bool) -> list[list[int]]:
+def spans(
+    size: int, kernel: int, stride: int, padding: int, dilation: int, ceil: bool
+) -> list[list[int]]:
     """What lies under each window of one axis: positions, padding left out."""
     reach = dilation * (kernel - 1) + 1
     count = (size + 2 * padding - reach + (stride - 1 if ceil else 0)) // stride + 1
@@ -174,7 +249,15 @@ def spans(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil
 
 
 def max_pool(n: int) -> Any:
-    def row(b: Builder, x: Operand, kernel, stride=(), padding=0, dilation=1, ceil: bool = False) -> Operand:
+    def row(
+        b: Builder,
+        x: Operand,
+        kernel,
+        stride=(),
+        padding=0,
+        dilation=1,
+        ceil: bool = False,
+    ) -> Operand:
         kernels, rank = each(kernel, n), len(b.shape(x))
         steps = each(stride, n) if stride not in ((), []) else kernels
         for k, (size, step, width, gap) in enumerate(
@@ -183,7 +266,12 @@ def max_pool(n: int) -> Any:
             axis = rank - n + k
             windows = spans(b.shape(x)[axis], size, step, width, gap, ceil)
             index = torch.tensor([w + [w[-1]] * (size - len(w)) for w in windows])
-            x = b.moved(x, lambda a, i=index, d=axis: a.index_select(d, i.flatten()).unflatten(d, tuple(i.shape)))
+            x = b.moved(
+                x,
+                lambda a, i=index, d=axis: a.index_select(d, i.flatten()).unflatten(
+                    d, tuple(i.shape)
+                ),
+            )
             x = largest(b, x, axis + 1)
         return x
 
@@ -192,7 +280,10 @@ def max_pool(n: int) -> Any:
 
 def indexed(row: Any) -> Any:
     """Torch's variant that gives the indices as well."""
-    return lambda *args: (row(*args), NotLowered("the index of a maximum jumps: use the pooled values alone"))
+    return lambda *args: (
+        row(*args),
+        NotLowered("the index of a maximum jumps: use the pooled values alone"),
+    )
 
 
 def adaptive_max_pool(b: Builder, x: Operand, sizes) -> Operand:
@@ -201,14 +292,22 @@ def adaptive_max_pool(b: Builder, x: Operand, sizes) -> Operand:
         windows = parts_of(b.shape(x)[axis], out)
         width = max(map(len, windows))
         index = torch.tensor([w + [w[-1]] * (width - len(w)) for w in windows])
-        x = b.moved(x, lambda a, i=index, d=axis: a.index_select(d, i.flatten()).unflatten(d, tuple(i.shape)))
+        x = b.moved(
+            x,
+            lambda a, i=index, d=axis: a.index_select(d, i.flatten()).unflatten(
+                d, tuple(i.shape)
+            ),
+        )
         x = largest(b, x, axis + 1)
     return x
 
 
 def parts_of(size: int, count: int) -> list[list[int]]:
     """The windows of adaptive pooling along one axis."""
-    return [list(range(j * size // count, -(-(j + 1) * size // count))) for j in range(count)]
+    return [
+        list(range(j * size // count, -(-(j + 1) * size // count)))
+        for j in range(count)
+    ]
 
 
 def resized(b: Builder, x: Operand, sizes, align: bool, *scales: Any) -> Operand:
@@ -216,34 +315,58 @@ def resized(b: Builder, x: Operand, sizes, align: bool, *scales: Any) -> Operand
     *lead, height, width = b.shape(x)
     grid = torch.eye(height * width, dtype=torch.float64).reshape(1, -1, height, width)
     if sizes is None:
-        sizes = [int(size * scale) for size, scale in zip((height, width), *scales, strict=True)]
+        sizes = [
+            int(size * scale)
+            for size, scale in zip((height, width), *scales, strict=True)
+        ]
         maps = torch.ops.aten.upsample_bilinear2d.vec(grid, None, align, *scales)
     elif len(scales) == 1:
         maps = torch.ops.aten.upsample_bilinear2d.vec(grid, sizes, align, *scales)
     else:
         maps = torch.ops.aten.upsample_bilinear2d(grid, sizes, align, *scales)
-    out = linear(b, b.shaped(x, (*lead, height * width)), maps.flatten(2)[0].T.contiguous())
+    out = linear(
+        b, b.shaped(x, (*lead, height * width)), maps.flatten(2)[0].T.contiguous()
+    )
     return b.shaped(out, (*lead, *sizes))
 
 
-def averaged(b: Builder, x: Operand, axis: int, windows: list[list[int]], counts: list[float]) -> Operand:
+def averaged(
+    b: Builder, x: Operand, axis: int, windows: list[list[int]], counts: list[float]
+) -> Operand:
     matrix = torch.zeros(len(windows), b.shape(x)[axis], dtype=torch.float64)
     for row, window in zip(matrix, windows, strict=True):
         row[window] = 1.0
     sums = linear(b, b.moved(x, lambda a: a.movedim(axis, -1)), matrix)
     same = len(set(counts)) == 1
-    return b.moved(div(b, sums, counts[0] if same else torch.tensor(counts)), lambda a: a.movedim(-1, axis))
+    return b.moved(
+        div(b, sums, counts[0] if same else torch.tensor(counts)),
+        lambda a: a.movedim(-1, axis),
+    )
 
 
 def avg_pool(n: int) -> Any:
-    def row(b: Builder, x, kernel, stride=(), padding=0, ceil: bool = False, include: bool = True, divisor=None):
+    def row(
+        b: Builder,
+        x,
+        kernel,
+        stride=(),
+        padding=0,
+        ceil: bool = False,
+        include: bool = True,
+        divisor=None,
+    ):
         kernels, rank = each(kernel, n), len(b.shape(x))
         steps = each(stride, n) if stride not in ((), []) else kernels
-        for k, (size, step, width) in enumerate(zip(kernels, steps, each(padding, n), strict=True)):
+        for k, (size, step, width) in enumerate(
+            zip(kernels, steps, each(padding, n), strict=True)
+        ):
             axis = rank - n + k
             length = b.shape(x)[axis]
             windows = spans(length, size, step, width, 1, ceil)
-            ends = [min(j * step - width + size, length + width) - (j * step - width) for j in range(len(windows))]
+            ends = [
+                min(j * step - width + size, length + width) - (j * step - width)
+                for j in range(len(windows))
+            ]
             counts = ends if include else [len(w) for w in windows]
             counts = [1] * len(counts) if divisor else counts
             x = averaged(b, x, axis, windows, [float(c) for c in counts])
@@ -276,9 +399,13 @@ def attention(b: Builder, q: Operand, k: Operand, v: Operand, mask: Optional = N
         times = b.shape(q)[-3] // b.shape(k)[-3]
         k, v = (b.moved(a, lambda t: t.repeat_interleave(times, -3)) for a in (k, v))
     scores = matmul(b, q, b.moved(k, lambda a: a.transpose(-1, -2)))
-    scores = over_root(b, scores, b.shape(q)[-1]) if scale is None else mul(b, scores, scale)
+    scores = (
+        over_root(b, scores, b.shape(q)[-1]) if scale is None else mul(b, scores, scale)
+    )
     if causal:
-        scores = where(b, torch.ones(b.shape(scores)[-2:]).tril() > 0, scores, -math.inf)
+        scores = where(
+            b, torch.ones(b.shape(scores)[-2:]).tril() > 0, scores, -math.inf
+        )
     if isinstance(mask, Tensor) and mask.dtype == torch.bool:
         scores = where(b, mask, scores, -math.inf)
     elif mask is not None:
@@ -291,7 +418,9 @@ def checked(b: Builder, ids: Value, rows: int) -> Tensor:
     table = torch.arange(len(b.graph.values)) if ids.table is None else ids.table.long()
     if not 0 <= int(table.min()) <= int(table.max()) < rows:
         span = f"{int(table.min())} to {int(table.max())}"
-        raise NotLowered(f"token ids have become {span}, the table has {rows} rows: pass vocab=, or clamp them")
+        raise NotLowered(
+            f"token ids have become {span}, the table has {rows} rows: pass vocab=, or clamp them"
+        )
     return table
 
 
@@ -306,7 +435,11 @@ def embedding(b: Builder, weight: Operand, ids: Operand, *_) -> Value:
         lead = LETTERS[len(rest) + 1 : len(rest) + 1 + len(b.shape(ids))]
         return b.einsum(f"{lead}a,a{rest}->{lead}{rest}", hot, weight)
     weight = torch.as_tensor(weight)
-    table = weight if ids.table is None else weight.index_select(0, checked(b, ids, len(weight)))
+    table = (
+        weight
+        if ids.table is None
+        else weight.index_select(0, checked(b, ids, len(weight)))
+    )
     node = b.graph.add("gather", b.table(table), b.stripped(ids.node))
     return Value(b.reshape(node, b.shape(ids) + b.shape(table)[1:]))
 
@@ -324,18 +457,31 @@ def index(b: Builder, x: Operand, indices: Sequence[Any]) -> Operand:
         raise NotLowered(
             "an index by token ids and another one together: index one axis at a time, or multiply by one_hot"
         )
-    if isinstance(x, Value) and any(b.graph.nodes[n].op in ("input", "tokens") for n in b.graph.ancestors([x.node])):
-        raise NotLowered("an index by token ids of what depends on the input: multiply by one_hot")
+    if isinstance(x, Value) and any(
+        b.graph.nodes[n].op in ("input", "tokens") for n in b.graph.ancestors([x.node])
+    ):
+        raise NotLowered(
+            "an index by token ids of what depends on the input: multiply by one_hot"
+        )
     (axis,), row = at, indices[at[0]]
-    if row.table is not None and row.table.dtype != torch.bool:  # as torch: -1 is the last row
-        row = Value(row.node, table=torch.where(row.table < 0, row.table + b.shape(x)[axis], row.table))
-    if isinstance(x, Tensor) and not x.is_floating_point() and x.ndim == 1:  # other ids, or whether
+    if (
+        row.table is not None and row.table.dtype != torch.bool
+    ):  # as torch: -1 is the last row
+        row = Value(
+            row.node,
+            table=torch.where(row.table < 0, row.table + b.shape(x)[axis], row.table),
+        )
+    if (
+        isinstance(x, Tensor) and not x.is_floating_point() and x.ndim == 1
+    ):  # other ids, or whether
         return Value(row.node, table=x[checked(b, row, len(x))])
     if axis == 0:
         return embedding(b, x, row)
     found = embedding(b, b.moved(x, lambda a: a.movedim(axis, 0).contiguous()), row)
     places = range(len(b.shape(row)))
-    return b.moved(found, lambda a: a.movedim(tuple(places), tuple(axis + k for k in places)))
+    return b.moved(
+        found, lambda a: a.movedim(tuple(places), tuple(axis + k for k in places))
+    )
 
 
 ROWS = {

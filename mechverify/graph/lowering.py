@@ -33,13 +33,29 @@ sort topk kthvalue msort
 MOVED = set(_MOVED.split())
 EXACT = set(_EXACT.split())  # what rounds nothing
 LIKE = {"expand_as", "view_as", "reshape_as"}  # another operand gives a shape alone
-SHAPE_ALONE = {"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"}
-UNSET = {"empty", "empty_like", "new_empty", "empty_permuted", "empty_strided", "new_empty_strided"}
+SHAPE_ALONE = {
+    "zeros_like",
+    "ones_like",
+    "full_like",
+    "new_zeros",
+    "new_ones",
+    "new_full",
+}
+UNSET = {
+    "empty",
+    "empty_like",
+    "new_empty",
+    "empty_permuted",
+    "empty_strided",
+    "new_empty_strided",
+}
 SAME = {"clone", "contiguous", "detach", "alias", "lift_fresh", "lift_fresh_copy"}
 CASTS = {"_to_copy", "to"}
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 
-_COMPARE = "a comparison jumps: use relu, clamp, maximum or minimum, and let the claim compare"
+_COMPARE = (
+    "a comparison jumps: use relu, clamp, maximum or minimum, and let the claim compare"
+)
 _JUMP = "it jumps: let the claim round or take the sign of what comes before"
 _MATRIX = (
     "of weights it would be rounded: compute it once and keep the result as a parameter or buffer (a parametrization: "
@@ -85,10 +101,16 @@ def placed(scatter: Callable) -> Callable:
     def row(b: Builder, x: Operand, *args: Any) -> Operand:
         n = math.prod(b.shape(x))
         index = torch.arange(n, dtype=torch.float64).reshape(b.shape(x))
-        place = next(k for k, a in enumerate(args) if isinstance(a, Value) or _is_float(a))
+        place = next(
+            k for k, a in enumerate(args) if isinstance(a, Value) or _is_float(a)
+        )
         source = args[place]
-        numbers = torch.arange(n, n + math.prod(b.shape(source)), dtype=torch.float64).reshape(b.shape(source))
-        result = scatter(index, *[numbers if k == place else a for k, a in enumerate(args)])
+        numbers = torch.arange(
+            n, n + math.prod(b.shape(source)), dtype=torch.float64
+        ).reshape(b.shape(source))
+        result = scatter(
+            index, *[numbers if k == place else a for k, a in enumerate(args)]
+        )
         return Value(b.move([b.node(x), b.node(source)], result.long().numpy()))
 
     return row
@@ -97,11 +119,17 @@ def placed(scatter: Callable) -> Callable:
 aten = torch.ops.aten
 
 
-def index_put(b: Builder, x: Operand, indices: Any, values: Operand, accumulate: bool = False) -> Operand:
+def index_put(
+    b: Builder, x: Operand, indices: Any, values: Operand, accumulate: bool = False
+) -> Operand:
     if accumulate:
         numbers = torch.arange(math.prod(b.shape(x))).reshape(b.shape(x))
         return accumulated(b, x, aten.index(numbers, indices), values)
-    values = values if isinstance(values, Value) else torch.as_tensor(values, dtype=torch.float64)
+    values = (
+        values
+        if isinstance(values, Value)
+        else torch.as_tensor(values, dtype=torch.float64)
+    )
     return placed(lambda i, j: aten.index_put(i, indices, j))(b, x, values)
 
 
@@ -113,25 +141,40 @@ def accumulated(b: Builder, x: Operand, places: Tensor, values: Operand) -> Oper
     matrix = torch.zeros(n, m, dtype=torch.float64)
     matrix[places.flatten(), torch.arange(m)] = 1.0
     flat = b.shaped(broadcast(b, values, torch.zeros(places.shape)), (m,))
-    return arithmetic.add(b, x, b.shaped(reductions.linear(b, flat, matrix), b.shape(x)))
+    return arithmetic.add(
+        b, x, b.shaped(reductions.linear(b, flat, matrix), b.shape(x))
+    )
 
 
-def scatter_add(b: Builder, x: Operand, dim: int, index: Tensor, source: Operand) -> Operand:
+def scatter_add(
+    b: Builder, x: Operand, dim: int, index: Tensor, source: Operand
+) -> Operand:
     numbers = torch.arange(math.prod(b.shape(x))).reshape(b.shape(x))
     within = tuple(slice(size) for size in index.shape)
     inner = numbers[
-        tuple(slice(size) if d != dim % numbers.ndim else slice(None) for d, size in enumerate(index.shape))
+        tuple(
+            slice(size) if d != dim % numbers.ndim else slice(None)
+            for d, size in enumerate(index.shape)
+        )
     ]
-    return accumulated(b, x, inner.gather(dim, index), b.moved(source, lambda a: a[within]))
+    return accumulated(
+        b, x, inner.gather(dim, index), b.moved(source, lambda a: a[within])
+    )
 
 
-def scatter_value(b: Builder, x: Operand, dim: int, index: Tensor, value: float) -> Operand:
-    return arithmetic.where(b, torch.zeros(b.shape(x)).scatter(dim, index, 1.0) > 0, value, x)
+def scatter_value(
+    b: Builder, x: Operand, dim: int, index: Tensor, value: float
+) -> Operand:
+    return arithmetic.where(
+        b, torch.zeros(b.shape(x)).scatter(dim, index, 1.0) > 0, value, x
+    )
 
 
 def dropout(b: Builder, x: Operand, p: float, train: bool) -> Operand:
     if train and p:
-        raise NotLowered("dropout in training: call eval(), or F.dropout(..., training=self.training)")
+        raise NotLowered(
+            "dropout in training: call eval(), or F.dropout(..., training=self.training)"
+        )
     return x
 
 
@@ -157,8 +200,18 @@ ROWS = {
     "to": cast,
 }
 
-CONSTANTS = {"arange", "full", "zeros", "ones", "eye", "scalar_tensor", "_assert_tensor_metadata"}
-KNOWN = ROWS.keys() | MOVED | SHAPE_ALONE | CONSTANTS | UNSET  # what torch needn't take apart
+CONSTANTS = {
+    "arange",
+    "full",
+    "zeros",
+    "ones",
+    "eye",
+    "scalar_tensor",
+    "_assert_tensor_metadata",
+}
+KNOWN = (
+    ROWS.keys() | MOVED | SHAPE_ALONE | CONSTANTS | UNSET
+)  # what torch needn't take apart
 
 
 class Lowering:
@@ -167,8 +220,12 @@ class Lowering:
     def __init__(self, builder: Builder, ids: Tensor, dtype: torch.dtype):
         """`ids` [vocab]: the token ids, in the type that the module is given; `dtype`: the module's float type."""
         self.b, self.ids, self.dtype = builder, ids, dtype
-        self.sizes: dict[int, int] = {}  # of nodes that are integers in torch: their largest absolute value
-        self._derived: dict[int, Tensor] = {}  # memory that holds entries of weights; kept, so that it isn't reused
+        self.sizes: dict[
+            int, int
+        ] = {}  # of nodes that are integers in torch: their largest absolute value
+        self._derived: dict[
+            int, Tensor
+        ] = {}  # memory that holds entries of weights; kept, so that it isn't reused
 
     def __call__(self, op: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         """What the call gives: values, tensors, numbers or a tuple of them. Raises NotLowered."""
@@ -178,10 +235,17 @@ class Lowering:
             if isinstance(leaf, NotLowered):
                 raise leaf
         name, values = name_of(op), [a for a in leaves if isinstance(a, Value)]
-        if any(isinstance(a, complex) or (isinstance(a, Tensor) and a.is_complex()) for a in leaves):
+        if any(
+            isinstance(a, complex) or (isinstance(a, Tensor) and a.is_complex())
+            for a in leaves
+        ):
             raise NotLowered(HINTS["complex"])
         if torch.Tag.nondeterministic_seeded in op.tags and name not in ROWS:
-            raise NotLowered(HINTS.get(name, "random numbers: a claim is about a function of the input"))
+            raise NotLowered(
+                HINTS.get(
+                    name, "random numbers: a claim is about a function of the input"
+                )
+            )
         if not values:
             return self._fold(op, name, args, kwargs, leaves)
         if name in SHAPE_ALONE | UNSET:
@@ -195,7 +259,9 @@ class Lowering:
             others = [a for a in leaves if isinstance(a, Tensor) and a.numel() > 1]
             if all(v.node == ids[0].node for v in values) and not others:
                 return self._tabulate(op, ids[0], args, kwargs)
-            args = pytree.tree_map(lambda a: self._real(a) if _is_value(a) else a, args, is_leaf=_is_value)
+            args = pytree.tree_map(
+                lambda a: self._real(a) if _is_value(a) else a, args, is_leaf=_is_value
+            )
         return self._row(op, name, args, kwargs)
 
     def _is_ids(self, x: Value) -> bool:
@@ -204,25 +270,38 @@ class Lowering:
     def _row(self, op: Any, name: str, args: tuple, kwargs: dict[str, Any]) -> Any:
         row = ROWS.get(f"{name}.{op._overloadname}") or ROWS.get(name)
         if row is None:
-            raise NotLowered(HINTS.get(name, "rewrite it with supported operations, or add a row to graph/lowering.py"))
+            raise NotLowered(
+                HINTS.get(
+                    name,
+                    "rewrite it with supported operations, or add a row to graph/lowering.py",
+                )
+            )
         full = [args[k] if k < len(args) else kwargs.get(a.name, a.default_value)
                 for k, a in enumerate(op._schema.arguments)]  # fmt: skip
         while full and full[-1] is None:
             full.pop()
         return row(self.b, *(None if isinstance(a, torch.dtype) else a for a in full))
 
-    def _fold(self, op: Any, name: str, args: tuple, kwargs: dict[str, Any], leaves: list) -> Any:
+    def _fold(
+        self, op: Any, name: str, args: tuple, kwargs: dict[str, Any], leaves: list
+    ) -> Any:
         if name in SAME:
             return args[0]
         weights = [a for a in leaves if _is_float(a) and self._is_derived(a)]
         result = op(*args, **kwargs)
-        if name in UNSET:  # whatever the memory held; a program writes to all of it before it reads
+        if (
+            name in UNSET
+        ):  # whatever the memory held; a program writes to all of it before it reads
             return torch.zeros_like(result)
         if weights:
             parts = [r for r in pytree.tree_leaves(result) if _is_float(r)]
             if name in MOVED or name in EXACT:
                 self._derived |= {r.untyped_storage().data_ptr(): r for r in parts}
-            elif parts and all(bool(torch.isfinite(a).all()) for a in (*weights, *parts)) and name not in SHAPE_ALONE:
+            elif (
+                parts
+                and all(bool(torch.isfinite(a).all()) for a in (*weights, *parts))
+                and name not in SHAPE_ALONE
+            ):
                 return self._row(op, name, args, kwargs)
         return result
 
@@ -239,10 +318,17 @@ class Lowering:
         result = op(torch.zeros(shape), *rest, **kwargs)
         if isinstance(result, Tensor):
             return self.b.moved(x, lambda a: op(a, *rest, **kwargs))
-        return tuple(self.b.moved(x, lambda a, k=k: op(a, *rest, **kwargs)[k]) for k in range(len(result)))
+        return tuple(
+            self.b.moved(x, lambda a, k=k: op(a, *rest, **kwargs)[k])
+            for k in range(len(result))
+        )
 
-    def _tabulate(self, op: Any, x: Value, args: tuple, kwargs: dict[str, Any]) -> Value:
-        args = pytree.tree_map(lambda a: self._table(a) if _is_value(a) else a, args, is_leaf=_is_value)
+    def _tabulate(
+        self, op: Any, x: Value, args: tuple, kwargs: dict[str, Any]
+    ) -> Value:
+        args = pytree.tree_map(
+            lambda a: self._table(a) if _is_value(a) else a, args, is_leaf=_is_value
+        )
         result = op(*args, **kwargs)
         out = Value(x.node, table=result)
         return self._real(out) if result.is_floating_point() else out
@@ -256,24 +342,49 @@ class Lowering:
     def _table(self, x: Value) -> Tensor:
         return self.ids if x.table is None else x.table
 
-    def check(self, op: Any, args: tuple, kwargs: dict[str, Any], value: Any, types: Any) -> None:
+    def check(
+        self, op: Any, args: tuple, kwargs: dict[str, Any], value: Any, types: Any
+    ) -> None:
         """Refuses what a call has computed if its type (`types`: tensors of the program's types) holds less than real
         numbers do, so that torch rounds or wraps where the graph doesn't."""
         for x, like in zip(_leaves(value), pytree.tree_leaves(types), strict=False):
-            if not isinstance(x, Value | Tensor) or (isinstance(x, Value) and self._is_ids(x)):
+            if not isinstance(x, Value | Tensor) or (
+                isinstance(x, Value) and self._is_ids(x)
+            ):
                 continue
             if like.dtype.is_floating_point:
                 if not _holds(like.dtype, self.dtype) and not _exactly(x, like.dtype):
-                    raise NotLowered(_ROUNDS.format(*(str(t).removeprefix("torch.") for t in (like.dtype, self.dtype))))
+                    raise NotLowered(
+                        _ROUNDS.format(
+                            *(
+                                str(t).removeprefix("torch.")
+                                for t in (like.dtype, self.dtype)
+                            )
+                        )
+                    )
             elif isinstance(x, Value):
                 size = self._whole(name_of(op), _leaves(args), kwargs, like)
-                if size is None or like.dtype == torch.bool or size > torch.iinfo(like.dtype).max:
-                    raise NotLowered(_CAST if size is None else _WRAPS.format(str(like.dtype).removeprefix("torch.")))
+                if (
+                    size is None
+                    or like.dtype == torch.bool
+                    or size > torch.iinfo(like.dtype).max
+                ):
+                    raise NotLowered(
+                        _CAST
+                        if size is None
+                        else _WRAPS.format(str(like.dtype).removeprefix("torch."))
+                    )
                 self.sizes[x.node] = size
 
-    def _whole(self, name: str, operands: list, kwargs: dict[str, Any], result: Tensor) -> int | None:
+    def _whole(
+        self, name: str, operands: list, kwargs: dict[str, Any], result: Tensor
+    ) -> int | None:
         """How large integers computed from tokens can be; None if they come from real numbers, or may be rounded."""
-        known = [self._size(a) for a in operands if isinstance(a, Value | Tensor | int | float)]
+        known = [
+            self._size(a)
+            for a in operands
+            if isinstance(a, Value | Tensor | int | float)
+        ]
         sizes = [size for size in known if size is not None]
         if name == "one_hot":
             return 1
@@ -292,9 +403,19 @@ class Lowering:
     def _size(self, x: Operand) -> int | None:
         """The largest absolute value of integers, where it is known."""
         if isinstance(x, Value):
-            return int(self._table(x).long().abs().max()) if self._is_ids(x) else self.sizes.get(x.node)
+            return (
+                int(self._table(x).long().abs().max())
+                if self._is_ids(x)
+                else self.sizes.get(x.node)
+            )
         if isinstance(x, Tensor):
-            return None if x.is_floating_point() else int(x.long().abs().max()) if x.numel() else 0
+            return (
+                None
+                if x.is_floating_point()
+                else int(x.long().abs().max())
+                if x.numel()
+                else 0
+            )
         return abs(x) if isinstance(x, int) else None
 
 

@@ -14,5 +14,9 @@ def clipped(message: str) -> str:
     lines = [line if len(line) <= WIDTH else f"{line[: WIDTH - TAIL]} ... {line[-TAIL:]}"
              for line in message.split("\n")]  # fmt: skip
     if len(lines) > LINES:
-        lines = [*lines[: LINES - 1], f"  ... and {len(lines) - LINES} lines more", lines[-1]]
+        lines = [
+            *lines[: LINES - 1],
+            f"  ... and {len(lines) - LINES} lines more",
+            lines[-1],
+        ]
     return "\n".join(lines)

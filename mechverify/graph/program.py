@@ -7,7 +7,16 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from mechverify.graph.lowering import CONSTANTS, EXACT, MOVED, SAME, SHAPE_ALONE, UNSET, double, name_of
+from mechverify.graph.lowering import (
+    CONSTANTS,
+    EXACT,
+    MOVED,
+    SAME,
+    SHAPE_ALONE,
+    UNSET,
+    double,
+    name_of,
+)
 
 UNROUNDED = MOVED | EXACT | SAME | SHAPE_ALONE | UNSET | CONSTANTS
 
@@ -23,14 +32,25 @@ class Rounding:
 
     def __call__(self, a: Any) -> Any:
         if isinstance(a, Tensor) and a.is_floating_point():
-            moved = a * (1 + self.eps * (2 * torch.rand(a.shape, generator=self.generator) - 1))
-            return torch.where(moved.abs() > self.largest, moved.sign() * math.inf, moved)
+            moved = a * (
+                1 + self.eps * (2 * torch.rand(a.shape, generator=self.generator) - 1)
+            )
+            return torch.where(
+                moved.abs() > self.largest, moved.sign() * math.inf, moved
+            )
         return a
 
     def number(self, a: Any) -> Any:
         """A number that the type doesn't hold."""
-        exact = not isinstance(a, float) or float(torch.tensor(a, dtype=self.dtype)) == a
-        return a if exact else a * (1 + self.eps * (2 * float(torch.rand((), generator=self.generator)) - 1))
+        exact = (
+            not isinstance(a, float) or float(torch.tensor(a, dtype=self.dtype)) == a
+        )
+        return (
+            a
+            if exact
+            else a
+            * (1 + self.eps * (2 * float(torch.rand((), generator=self.generator)) - 1))
+        )
 
 
 class Program:
@@ -40,7 +60,9 @@ class Program:
     def __init__(self, nodes: list[Any], held: dict[Any, Tensor], users: list[Any]):
         self.nodes, self.held, self.users = nodes, held, users
 
-    def __call__(self, inputs: list[Tensor], outputs: list[Any], rounding: Rounding | None = None) -> list[Tensor]:
+    def __call__(
+        self, inputs: list[Tensor], outputs: list[Any], rounding: Rounding | None = None
+    ) -> list[Tensor]:
         """The values of `outputs`, nodes, at one input (with batch axes): float64 throughout."""
         env = {**self.held, **dict(zip(self.users, inputs, strict=True))}
         for node in self.nodes:

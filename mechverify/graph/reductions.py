@@ -9,13 +9,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mechverify.graph.arithmetic import add, clamp, div, finite, maximum, minimum, mul, power, sub, where
+from mechverify.graph.arithmetic import (
+    add,
+    clamp,
+    div,
+    finite,
+    maximum,
+    minimum,
+    mul,
+    power,
+    sub,
+    where,
+)
 from mechverify.graph.build import Builder, NotLowered, Operand, Value
 
 Dims = int | Sequence[int] | None
 
 
-def linear(b: Builder, x: Operand, weight: Operand, bias: Operand | None = None) -> Operand:
+def linear(
+    b: Builder, x: Operand, weight: Operand, bias: Operand | None = None
+) -> Operand:
     """x [..., i], weight [o, i] or [i], bias [o]."""
     lead = LETTERS[2 : 1 + len(b.shape(x))]
     o = "b" * (len(b.shape(weight)) - 1)
@@ -31,32 +44,50 @@ def matmul(b: Builder, x: Operand, y: Operand) -> Operand:
     return b.einsum(f"{first}{row}b,{second}b{column}->{lead}{row}{column}", x, y)
 
 
-def addmm(b: Builder, bias: Operand, x: Operand, y: Operand, beta: float = 1, alpha: float = 1) -> Operand:
+def addmm(
+    b: Builder, bias: Operand, x: Operand, y: Operand, beta: float = 1, alpha: float = 1
+) -> Operand:
     return add(b, mul(b, matmul(b, x, y), alpha), mul(b, bias, beta))
 
 
-def bilinear(b: Builder, x: Operand, y: Operand, weight: Operand, bias: Operand | None = None) -> Operand:
+def bilinear(
+    b: Builder, x: Operand, y: Operand, weight: Operand, bias: Operand | None = None
+) -> Operand:
     out = einsum(b, "...i,oij,...j->...o", [x, weight, y])
     return out if bias is None else add(b, out, bias)
 
 
-def einsum(b: Builder, spec: str, operands: Sequence[Operand], path: Any = None) -> Operand:
+def einsum(
+    b: Builder, spec: str, operands: Sequence[Operand], path: Any = None
+) -> Operand:
     terms = spec.replace(" ", "").split("->")[0].split(",")
-    ranks = [len(b.shape(x)) - len(t.replace("...", "")) for t, x in zip(terms, operands, strict=True)]
+    ranks = [
+        len(b.shape(x)) - len(t.replace("...", ""))
+        for t, x in zip(terms, operands, strict=True)
+    ]
     free = "".join(c for c in LETTERS if c not in spec)[: max(ranks)]
-    terms = [t.replace("...", free[len(free) - r :]) for t, r in zip(terms, ranks, strict=True)]
+    terms = [
+        t.replace("...", free[len(free) - r :])
+        for t, r in zip(terms, ranks, strict=True)
+    ]
     if "->" in spec:
         result = spec.replace(" ", "").split("->")[1].replace("...", free)
     else:
         letters = sorted({c for t in terms for c in t if c not in free})
-        result = free + "".join(c for c in letters if sum(t.count(c) for t in terms) == 1)
+        result = free + "".join(
+            c for c in letters if sum(t.count(c) for t in terms) == 1
+        )
     pairs = [_diagonal(b, t, x) for t, x in zip(terms, operands, strict=True)]
     if len(pairs) == 1:
         pairs.append(("", 1.0))
     while len(pairs) > 1:
         (first, x), (second, y), *rest = pairs
         wanted = set(result).union(*(t for t, _ in rest))
-        out = result if not rest else "".join(c for c in dict.fromkeys(first + second) if c in wanted)
+        out = (
+            result
+            if not rest
+            else "".join(c for c in dict.fromkeys(first + second) if c in wanted)
+        )
         pairs = [(out, b.einsum(f"{first},{second}->{out}", x, y)), *rest]
     return pairs[0][1]
 
@@ -74,7 +105,11 @@ def axes(b: Builder, x: Operand, dim: Dims) -> list[int]:
     rank = len(b.shape(x))
     if dim is None or (not isinstance(dim, int) and len(dim) == 0):
         return list(range(rank))
-    return sorted(d % rank for d in ([dim] if isinstance(dim, int) else dim)) if rank else []
+    return (
+        sorted(d % rank for d in ([dim] if isinstance(dim, int) else dim))
+        if rank
+        else []
+    )
 
 
 def last(b: Builder, x: Operand, dim: Dims) -> tuple[Operand, list[int]]:
@@ -89,7 +124,9 @@ def last(b: Builder, x: Operand, dim: Dims) -> tuple[Operand, list[int]]:
 def reduced(reduce: Callable[[Builder, Operand], Operand]) -> Callable:
     """A reduction over `dim` from one over the last axis."""
 
-    def row(b: Builder, x: Operand, dim: Dims = None, keepdim: bool = False, *_) -> Operand:
+    def row(
+        b: Builder, x: Operand, dim: Dims = None, keepdim: bool = False, *_
+    ) -> Operand:
         flat, kept = last(b, x, dim)
         out = reduce(b, flat)
         return b.shaped(out, kept) if keepdim is True else out
@@ -117,7 +154,9 @@ def squares(b: Builder, x: Operand) -> Operand:
     return total(b, power(b, x, 2))
 
 
-def tree(combine: Callable[[Builder, Operand, Operand], Operand]) -> Callable[[Builder, Operand], Operand]:
+def tree(
+    combine: Callable[[Builder, Operand, Operand], Operand],
+) -> Callable[[Builder, Operand], Operand]:
     """Combines the entries of the last axis in halves."""
 
     def reduce(b: Builder, x: Operand) -> Operand:
@@ -128,9 +167,13 @@ def tree(combine: Callable[[Builder, Operand, Operand], Operand]) -> Callable[[B
     return reduce
 
 
-def _halved(b: Builder, combine: Callable[[Builder, Operand, Operand], Operand], x: Operand) -> Operand:
+def _halved(
+    b: Builder, combine: Callable[[Builder, Operand, Operand], Operand], x: Operand
+) -> Operand:
     h, odd = divmod(b.shape(x)[-1], 2)
-    both = combine(b, b.moved(x, lambda a: a[..., :h]), b.moved(x, lambda a: a[..., h : 2 * h]))
+    both = combine(
+        b, b.moved(x, lambda a: a[..., :h]), b.moved(x, lambda a: a[..., h : 2 * h])
+    )
     rest = [b.moved(x, lambda a: a[..., 2 * h :])] if odd else []
     return concatenate(b, [both, *rest], len(b.shape(both)) - 1) if odd else both
 
@@ -144,14 +187,24 @@ def extremum(reduce: Callable) -> Callable:
     def row(b: Builder, x: Operand, dim: Any = None, keepdim: bool = False) -> Any:
         if isinstance(dim, Value | Tensor):
             return (maximum if reduce is largest else minimum)(b, x, dim)
-        return reduce(b, x) if dim is None else (reduce(b, x, dim, keepdim), NotLowered("use amax or amin"))
+        return (
+            reduce(b, x)
+            if dim is None
+            else (reduce(b, x, dim, keepdim), NotLowered("use amax or amin"))
+        )
 
     return row
 
 
-def variance(b: Builder, x: Operand, dim: Dims, correction: float | bool | None, keepdim: bool) -> Operand:
+def variance(
+    b: Builder, x: Operand, dim: Dims, correction: float | bool | None, keepdim: bool
+) -> Operand:
     flat, kept = last(b, x, dim)
-    out = div(b, squares(b, centred(b, flat)), float(b.shape(flat)[-1] - (1 if correction is None else correction)))
+    out = div(
+        b,
+        squares(b, centred(b, flat)),
+        float(b.shape(flat)[-1] - (1 if correction is None else correction)),
+    )
     return b.shaped(out, kept) if keepdim else out
 
 
@@ -161,15 +214,26 @@ def logarithm(b: Builder, x: Operand) -> Operand:
     return b.elementwise("log", x) if scores is None else log_softmax(b, *scores)
 
 
-def with_mean(b: Builder, x: Operand, dim: Dims, correction: float | bool | None, keepdim: bool) -> tuple:
-    return variance(b, x, dim, correction, keepdim), reduced(average)(b, x, dim, keepdim)
+def with_mean(
+    b: Builder, x: Operand, dim: Dims, correction: float | bool | None, keepdim: bool
+) -> tuple:
+    return variance(b, x, dim, correction, keepdim), reduced(average)(
+        b, x, dim, keepdim
+    )
 
 
 def deviation(b: Builder, *args: Any) -> Operand:
     return b.elementwise("sqrt", variance(b, *args))
 
 
-def norm(b: Builder, x: Operand, order: float = 2, dim: Dims = None, keepdim: bool = False, *_) -> Operand:
+def norm(
+    b: Builder,
+    x: Operand,
+    order: float = 2,
+    dim: Dims = None,
+    keepdim: bool = False,
+    *_,
+) -> Operand:
     size = b.elementwise("abs", x)
     if order in (1, math.inf):
         return (reduced(total) if order == 1 else largest)(b, size, dim, keepdim)
@@ -181,7 +245,10 @@ def norm(b: Builder, x: Operand, order: float = 2, dim: Dims = None, keepdim: bo
 def cumulative(b: Builder, x: Operand, dim: int, *_) -> Operand:
     moved = b.moved(x, lambda a: a.movedim(dim, -1))
     n = b.shape(moved)[-1]
-    return b.moved(linear(b, moved, torch.ones(n, n, dtype=torch.float64).tril()), lambda a: a.movedim(-1, dim))
+    return b.moved(
+        linear(b, moved, torch.ones(n, n, dtype=torch.float64).tril()),
+        lambda a: a.movedim(-1, dim),
+    )
 
 
 def scan(combine: Callable[[Builder, Operand, Operand], Operand]) -> Callable:
@@ -190,8 +257,12 @@ def scan(combine: Callable[[Builder, Operand, Operand], Operand]) -> Callable:
     def row(b: Builder, x: Operand, dim: int, *_) -> Operand:
         rank = max(len(b.shape(x)), 1)
         x = b.shaped(x, b.shape(x) or (1,))
-        slices = [b.moved(x, lambda a, k=k: a.select(dim, k)) for k in range(b.shape(x)[dim])]
-        running = list(itertools.accumulate(slices, lambda total, part: combine(b, total, part)))
+        slices = [
+            b.moved(x, lambda a, k=k: a.select(dim, k)) for k in range(b.shape(x)[dim])
+        ]
+        running = list(
+            itertools.accumulate(slices, lambda total, part: combine(b, total, part))
+        )
         return b.shaped(stacked(b, running, dim % rank), b.shape(x))
 
     return row
@@ -202,23 +273,41 @@ def concatenate(b: Builder, xs: Sequence[Operand], dim: int = 0) -> Operand:
     if not parts:
         return torch.cat([torch.as_tensor(x) for x in xs], dim)
     axis = dim % len(b.shape(parts[0][0]))
-    keeps = [torch.ones(b.shape(x), dtype=torch.bool) if k is None else k for x, k in parts]
+    keeps = [
+        torch.ones(b.shape(x), dtype=torch.bool) if k is None else k for x, k in parts
+    ]
     out = b.concat([x for x, _ in parts], axis)
-    return Value(out.node, torch.cat(keeps, axis)) if any(k is not None for _, k in parts) else out
+    return (
+        Value(out.node, torch.cat(keeps, axis))
+        if any(k is not None for _, k in parts)
+        else out
+    )
 
 
 def stacked(b: Builder, xs: Sequence[Operand], dim: int = 0) -> Operand:
-    return concatenate(b, [b.moved(x, lambda a: a.unsqueeze(dim)) for x in xs], dim % (len(b.shape(xs[0])) + 1))
+    return concatenate(
+        b,
+        [b.moved(x, lambda a: a.unsqueeze(dim)) for x in xs],
+        dim % (len(b.shape(xs[0])) + 1),
+    )
 
 
-def pad(b: Builder, x: Operand, widths: Sequence[int], value: float | None = None) -> Operand:
+def pad(
+    b: Builder, x: Operand, widths: Sequence[int], value: float | None = None
+) -> Operand:
     source, keep = finite(b, x)
-    index = torch.arange(1.0, 1 + math.prod(b.shape(x)), dtype=torch.float64).reshape(b.shape(x))
+    index = torch.arange(1.0, 1 + math.prod(b.shape(x)), dtype=torch.float64).reshape(
+        b.shape(x)
+    )
     index = torch.nn.functional.pad(index, list(widths)).long()
     inside, value = index > 0, 0.0 if value is None else float(value)
     filling = 0.0 if value == -math.inf else value
     out = Value(b.move([b.node(filling), b.node(source)], index.numpy()))
-    keep = None if keep is None else torch.nn.functional.pad(keep.double(), list(widths), value=1.0) > 0
+    keep = (
+        None
+        if keep is None
+        else torch.nn.functional.pad(keep.double(), list(widths), value=1.0) > 0
+    )
     return where(b, inside, out, value) if value != filling else Value(out.node, keep)
 
 
@@ -265,7 +354,9 @@ def all_but_one(b: Builder, x: Operand) -> Operand:
     for level in reversed(levels):
         n = b.shape(level)[-1]
         above = b.moved(out, lambda a, h=n // 2: a[..., [*range(h), *range(h)]])
-        beside = b.moved(level, lambda a, h=n // 2: a[..., [*range(h, 2 * h), *range(h)]])
+        beside = b.moved(
+            level, lambda a, h=n // 2: a[..., [*range(h, 2 * h), *range(h)]]
+        )
         parts = [log_sum_exp(b, above, beside)]
         if n % 2:
             parts.append(b.moved(out, lambda a, h=n // 2: a[..., h:]))
@@ -290,9 +381,15 @@ def log_softmax(b: Builder, x: Operand, dim: int, *_) -> Operand:
 def loss(of_difference: Callable[[Builder, Operand, float], Operand]) -> Callable:
     """torch's reductions of a function of the difference: 0 none, 1 mean, 2 sum."""
 
-    def row(b: Builder, x: Operand, y: Operand, reduction: int = 1, width: float = 1.0) -> Operand:
+    def row(
+        b: Builder, x: Operand, y: Operand, reduction: int = 1, width: float = 1.0
+    ) -> Operand:
         out = of_difference(b, sub(b, x, y), width)
-        return (reduced(average), reduced(total))[reduction - 1](b, out) if reduction else out
+        return (
+            (reduced(average), reduced(total))[reduction - 1](b, out)
+            if reduction
+            else out
+        )
 
     return row
 

@@ -32,7 +32,9 @@ def ascending(b: Builder, x: Operand, dim: int) -> Operand:
     x = b.moved(x, lambda a: a.movedim(dim, -1))
     n, axis = b.shape(x)[-1], len(b.shape(x)) - 1
     for pairs in filter(None, rounds(n)):
-        low, high = (b.moved(x, lambda a, i=i: a[..., [p[i] for p in pairs]]) for i in (0, 1))  # noqa: B023
+        first, second = ([pair[i] for pair in pairs] for i in (0, 1))
+        low = b.moved(x, lambda a: a[..., first])  # noqa: B023
+        high = b.moved(x, lambda a: a[..., second])  # noqa: B023
         alone = sorted({*range(n)} - {i for pair in pairs for i in pair})
         parts = [minimum(b, low, high), maximum(b, low, high)]
         parts += [b.moved(x, lambda a: a[..., alone])] if alone else []  # noqa: B023
@@ -49,13 +51,28 @@ def sort(b: Builder, x: Operand, dim: int = -1, descending: bool = False) -> tup
     return out, NotLowered(INDICES)
 
 
-def stable(b: Builder, x: Operand, stable: bool | None = None, dim: int = -1, descending: bool = False) -> tuple:
+def stable(
+    b: Builder,
+    x: Operand,
+    stable: bool | None = None,
+    dim: int = -1,
+    descending: bool = False,
+) -> tuple:
     return sort(b, x, dim, descending)
 
 
-def topk(b: Builder, x: Operand, k: int, dim: int = -1, largest: bool = True, in_order: bool = True) -> tuple:
+def topk(
+    b: Builder,
+    x: Operand,
+    k: int,
+    dim: int = -1,
+    largest: bool = True,
+    in_order: bool = True,
+) -> tuple:
     if not in_order:
-        raise NotLowered("topk without an order may give its values in any: say sorted=True")
+        raise NotLowered(
+            "topk without an order may give its values in any: say sorted=True"
+        )
     out, indices = sort(b, x, dim, largest)
     return b.moved(out, lambda a: a.narrow(dim, 0, k)), indices
 

@@ -26,9 +26,15 @@ def _users(path: str) -> bool:
 
 def line_of(node: Any) -> str:
     """'model.py:12: x = ...', the user's line that a program's node comes from."""
-    frames = re.findall(r'File "(.*)", line (\d+), in .*\n\s*(.*)', node.meta.get("stack_trace") or "")
+    frames = re.findall(
+        r'File "(.*)", line (\d+), in .*\n\s*(.*)', node.meta.get("stack_trace") or ""
+    )
     own = [f for f in frames if _users(f[0])] or frames
-    return f"{Path(own[-1][0]).name}:{own[-1][1]}: {_short(own[-1][2])}" if own else "line unknown"
+    return (
+        f"{Path(own[-1][0]).name}:{own[-1][1]}: {_short(own[-1][2])}"
+        if own
+        else "line unknown"
+    )
 
 
 def _short(line: str) -> str:
@@ -37,7 +43,10 @@ def _short(line: str) -> str:
 
 def module_of(node: Any) -> str:
     """The path of the submodule that a program's node comes from."""
-    path = next(reversed([path for path, _ in node.meta.get("nn_module_stack", {}).values()]), "")
+    path = next(
+        reversed([path for path, _ in node.meta.get("nn_module_stack", {}).values()]),
+        "",
+    )
     return path.removeprefix("module").removeprefix(".")
 
 
@@ -47,22 +56,37 @@ def unsupported(problems: list[tuple[Any, str]]) -> CaptureError:
             f"    {advice}" for node, advice in problems]  # fmt: skip
     unique = list(dict.fromkeys(rows))
     more = [f"  and {len(unique) - MOST} more"] if len(unique) > MOST else []
-    return CaptureError(f"{len(unique)} operations can't be captured:\n" + "\n".join(unique[:MOST] + more))
+    return CaptureError(
+        f"{len(unique)} operations can't be captured:\n"
+        + "\n".join(unique[:MOST] + more)
+    )
 
 
 def export_failed(error: Exception) -> CaptureError:
     """torch.export's error as one message."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if _users(f.filename)]
+    frames = [
+        f for f in traceback.extract_tb(error.__traceback__) if _users(f.filename)
+    ]
     where = (
-        f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}: {_short(frames[-1].line or '')}" if frames else ""
+        f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}: {_short(frames[-1].line or '')}"
+        if frames
+        else ""
     )
     text = f"{type(error).__name__}: {error}"
     if frames and "one_hot" in (frames[-1].line or ""):
-        return CaptureError(f"one_hot without num_classes depends on the largest token{where}: give num_classes")
+        return CaptureError(
+            f"one_hot without num_classes depends on the largest token{where}: give num_classes"
+        )
     if re.search(r"data-dependent|DataDependent|_local_scalar_dense|\.item\(\)", text):
         return CaptureError(
             f"the module decides by the values of its input{where}. A graph computes the same for every "
             "input: replace the branch by relu, clamp, maximum, minimum or a constant mask, and keep tensors tensors"
         )
-    mixed = " (tensors from outside the module: make them buffers)" if "dtype" in text else ""
-    return CaptureError(f"torch.export can't follow the module{where}: {text.splitlines()[0][:300]}{mixed}")
+    mixed = (
+        " (tensors from outside the module: make them buffers)"
+        if "dtype" in text
+        else ""
+    )
+    return CaptureError(
+        f"torch.export can't follow the module{where}: {text.splitlines()[0][:300]}{mixed}"
+    )

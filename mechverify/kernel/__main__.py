@@ -14,21 +14,50 @@ from mechverify.kernel.core.words import units
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m mechverify.kernel", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m mechverify.kernel", description=__doc__
+    )
     parser.add_argument("certificate", type=Path)
-    parser.add_argument("--exact", action="store_true", help="exact rationals instead of rounded float64; slow")
-    parser.add_argument("--forbid", action="append", default=[], choices=list(AXIOMS), help="reject if it is used")
-    parser.add_argument("--limit", type=float, help="units of work; without it, as many as the certificate announces")
-    parser.add_argument("--about", action="store_true", help="what of the kernel this certificate's theorem rests on")
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="exact rationals instead of rounded float64; slow",
+    )
+    parser.add_argument(
+        "--forbid",
+        action="append",
+        default=[],
+        choices=list(AXIOMS),
+        help="reject if it is used",
+    )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        help="units of work; without it, as many as the certificate announces",
+    )
+    parser.add_argument(
+        "--about",
+        action="store_true",
+        help="what of the kernel this certificate's theorem rests on",
+    )
     options = parser.parse_args(arguments)
 
     def watch(work: int, allowed: float) -> None:
         if not work:
-            print(f"at most {units(allowed)} units of work, about {SECONDS * allowed:.2g} s", file=sys.stderr)
+            print(
+                f"at most {units(allowed)} units of work, about {SECONDS * allowed:.2g} s",
+                file=sys.stderr,
+            )
 
     try:
         data = options.certificate.read_bytes()
-        theorem = check(data, exact=options.exact, forbid=options.forbid, limit=options.limit, watch=watch)
+        theorem = check(
+            data,
+            exact=options.exact,
+            forbid=options.forbid,
+            limit=options.limit,
+            watch=watch,
+        )
     except OverLimit as error:
         print(f"NOT CHECKED: {error}", file=sys.stderr)
         return 3

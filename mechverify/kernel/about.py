@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent
-BESIDE = {"__init__", "__main__", "about", "core.words"}  # modules that decide nothing; nor do those of statement/
+BESIDE = {
+    "__init__",
+    "__main__",
+    "about",
+    "core.words",
+}  # modules that decide nothing; nor do those of statement/
 LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING,
           tokenize.ENDMARKER}  # fmt: skip
 
@@ -34,9 +39,16 @@ def module(path: Path) -> Module:
             lines.update(range(token.start[0], token.end[0] + 1))
         before = token.type
     cited = re.findall(r"\b[Ll]emmas? [^\n]*", source)
-    lemmas = {number for text in cited for number in re.findall(r"\b[A-Z][0-9]{1,2}\b", text)}
+    lemmas = {
+        number for text in cited for number in re.findall(r"\b[A-Z][0-9]{1,2}\b", text)
+    }
     name = path.relative_to(ROOT).with_suffix("").as_posix()
-    return Module(name, len(lines), tokens, tuple(sorted(lemmas, key=lambda number: (number[0], int(number[1:])))))
+    return Module(
+        name,
+        len(lines),
+        tokens,
+        tuple(sorted(lemmas, key=lambda number: (number[0], int(number[1:])))),
+    )
 
 
 def loaded() -> list[Module]:
@@ -45,7 +57,12 @@ def loaded() -> list[Module]:
     for name, value in sorted(sys.modules.items()):
         inside = name.removeprefix(prefix)
         file = getattr(value, "__file__", None)
-        if name.startswith(prefix) and file and inside not in BESIDE and not inside.startswith("statement"):
+        if (
+            name.startswith(prefix)
+            and file
+            and inside not in BESIDE
+            and not inside.startswith("statement")
+        ):
             found.append(module(Path(file)))
     return [m for m in found if m.tokens]
 
@@ -56,7 +73,10 @@ def everything() -> list[Module]:
 
 def table(modules: list[Module]) -> list[str]:
     lines, tokens = sum(m.lines for m in modules), sum(m.tokens for m in modules)
-    rows = [f"{m.lines:6}  {m.tokens:6}  {m.name:22}  {', '.join(m.lemmas)}".rstrip() for m in modules]
+    rows = [
+        f"{m.lines:6}  {m.tokens:6}  {m.name:22}  {', '.join(m.lemmas)}".rstrip()
+        for m in modules
+    ]
     return [
         " lines  tokens  module",
         *rows,

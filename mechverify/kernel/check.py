@@ -37,7 +37,10 @@ MOST_WORK = 10**18  # that a certificate may announce: decades
 SECONDS = 1.7e-9  # that a unit of work takes, about
 ALLOWANCE = 1.25  # what a later kernel may count more than the one that wrote the file
 IN_EXACT = 50  # as much work, at most, in exact arithmetic
-PER_BYTE, PER_WEIGHT = 200, 2  # units of work for reading a byte of the document, and of the weights
+PER_BYTE, PER_WEIGHT = (
+    200,
+    2,
+)  # units of work for reading a byte of the document, and of the weights
 AXIOMS = {
     "ieee754": "elementwise float64 + - * / and sqrt of numpy round to nearest with gradual underflow; "
     "matmul adds integers exactly while all sums are below 2^53",
@@ -69,29 +72,53 @@ def check(
     except NotACertificate as error:
         raise NotACertificate(printable(str(error))) from None
     if type(document) is not dict or document.get("format") != FORMAT:
-        raise NotACertificate(f"certificate.json doesn't say that its format is {FORMAT!r}")
+        raise NotACertificate(
+            f"certificate.json doesn't say that its format is {FORMAT!r}"
+        )
     version = document.get("version")
     if type(version) is not int or version not in VERSIONS:
         what = f"format version {version!r:.60}; this kernel reads versions {', '.join(map(str, VERSIONS))}"
-        raise NotACertificate(f"{what}: prove again, or check with a release of mechverify that reads it")
+        raise NotACertificate(
+            f"{what}: prove again, or check with a release of mechverify that reads it"
+        )
     announced = None
     try:
-        with np.errstate(all="ignore"):  # what isn't finite is rejected, or bounds nothing: docs/soundness.md
+        with np.errstate(
+            all="ignore"
+        ):  # what isn't finite is rejected, or bounds nothing: docs/soundness.md
             check_environment()
-            reader, weights = Reader(document, "certificate"), contents["weights.safetensors"]
+            reader, weights = (
+                Reader(document, "certificate"),
+                contents["weights.safetensors"],
+            )
             announced = _announced(reader)
             arithmetic = _arithmetic(exact)(_allowed(announced, exact, limit), watch)
             arithmetic.look()
-            arithmetic.step(PER_BYTE * _size(contents["certificate.json"], announced) + PER_WEIGHT * len(weights), 1, 1)
+            arithmetic.step(
+                PER_BYTE * _size(contents["certificate.json"], announced)
+                + PER_WEIGHT * len(weights),
+                1,
+                1,
+            )
             return _decide(reader, weights, arithmetic, forbid)
     except OverLimit as error:
         if announced is None or (limit is not None and limit < _most(announced, exact)):
             raise
-        raise Rejected(f"it takes more than the {announced:.3g} units of work that it announces") from error
-    except Exception as error:  # fail closed: what the kernel can't finish, it doesn't accept
-        if isinstance(error, Rejected | NotACertificate):  # whatever names the file has, they don't forge a line
+        raise Rejected(
+            f"it takes more than the {announced:.3g} units of work that it announces"
+        ) from error
+    except (
+        Exception
+    ) as error:  # fail closed: what the kernel can't finish, it doesn't accept
+        if isinstance(
+            error, Rejected | NotACertificate
+        ):  # whatever names the file has, they don't forge a line
             raise type(error)(printable(str(error))) from None
-        raise Rejected(printable(f"internal error, please report it: {type(error).__name__}: {error}")) from error
+        raise Rejected(
+            printable(
+                f"internal error, please report it: {type(error).__name__}: {error}"
+            )
+        ) from error
 
 
 def _arithmetic(exact: bool) -> type[Arithmetic]:
@@ -130,18 +157,30 @@ def _allowed(announced: int | None, exact: bool, limit: float | None) -> float:
     if limit is not None and limit < announced:
         said = f"it announces {announced:.3g} units of work, more than the limit of {limit:.3g}"
         raise OverLimit(f"{said}; --limit allows more")
-    return _most(announced, exact) if limit is None else min(limit, _most(announced, exact))
+    return (
+        _most(announced, exact)
+        if limit is None
+        else min(limit, _most(announced, exact))
+    )
 
 
-def _decide(document: Reader, weights: bytes, arithmetic: Arithmetic, forbid: Collection[str]) -> Theorem:
+def _decide(
+    document: Reader, weights: bytes, arithmetic: Arithmetic, forbid: Collection[str]
+) -> Theorem:
     _, version = document["format"], document["version"].an_integer()
     claim = read_claim(document["claim"], weights, arithmetic)
     kind = CAPTURED if claim.kind == "accuracy" and claim.captured else claim.kind
     kind = GUARDED if claim.kind == "accuracy" and claim.guarded else kind
     if kind not in VERSIONS[version]:
-        raise Rejected(f"a claim of kind {kind} isn't written in version {version} of the format")
-    if version not in NAMED_AT_WILL and (unfit := [n for n in claim.names if not names_a_value(n)]):
-        raise Rejected(f"a name is not printable, or longer than {NAME} characters: {unfit[0]!r:.100}")
+        raise Rejected(
+            f"a claim of kind {kind} isn't written in version {version} of the format"
+        )
+    if version not in NAMED_AT_WILL and (
+        unfit := [n for n in claim.names if not names_a_value(n)]
+    ):
+        raise Rejected(
+            f"a name is not printable, or longer than {NAME} characters: {unfit[0]!r:.100}"
+        )
     if arithmetic.is_exact and not claim.in_exact:
         raise Rejected(f"a claim about {claim.kind} is checked in float64 only")
     listed = [a.text() for a in document["axioms"].items(16)]
@@ -151,12 +190,16 @@ def _decide(document: Reader, weights: bytes, arithmetic: Arithmetic, forbid: Co
     job = Job(claim, arithmetic, old=version < NAMED)
     proved, rules = prove(job, document["proof"])
     if listed != (needed := [*claim.axioms, *sorted(job.axioms)]):
-        raise Rejected(f"the proof needs the axioms {needed}, the certificate lists {listed}")
+        raise Rejected(
+            f"the proof needs the axioms {needed}, the certificate lists {listed}"
+        )
     conclusion = document["conclusion"]
     verdict = conclusion["verdict"].one_of(["PROVED", "REFUTED", "BOUNDED"])
     stated = claim.conclude(conclusion, verdict, job, proved)
     document.close()
-    read = replace(claim, graph=claim.graph.copy(Meter()))  # what a report asks of it is no work of the check
+    read = replace(
+        claim, graph=claim.graph.copy(Meter())
+    )  # what a report asks of it is no work of the check
     return claim.theorem(
         {
             "claim": read,
@@ -166,7 +209,9 @@ def _decide(document: Reader, weights: bytes, arithmetic: Arithmetic, forbid: Co
             "kernel_ops": arithmetic.ops,
             "work": arithmetic.work,
             "exact": arithmetic.is_exact,
-            "tokens": np.concatenate([np.zeros((0, claim.domain.length), np.int64), *job.found.tokens]),
+            "tokens": np.concatenate(
+                [np.zeros((0, claim.domain.length), np.int64), *job.found.tokens]
+            ),
         },
         stated,
         job.found,

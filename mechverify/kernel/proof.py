@@ -24,8 +24,12 @@ def prove(job: Job, proof: Reader) -> tuple[Any, dict[str, int]]:
     """
     claim, known = job.claim, rules(job.claim.kind, job.old)
     used: Counter[str] = Counter()
-    steps: list[tuple] = []  # (how to combine the last two results, or None; a result), in the order of a postfix walk
-    waiting: dict[Rule, list[tuple[int, Domain, Reader]]] = {}  # leaves by their place among the steps
+    steps: list[
+        tuple
+    ] = []  # (how to combine the last two results, or None; a result), in the order of a postfix walk
+    waiting: dict[
+        Rule, list[tuple[int, Domain, Reader]]
+    ] = {}  # leaves by their place among the steps
     todo: list[tuple] = [(None, claim.domain, proof)]
     held = 0
     while todo:
@@ -39,12 +43,27 @@ def prove(job: Job, proof: Reader) -> tuple[Any, dict[str, int]]:
         held += claim.size
         reserve(held // 4)  # all bounds together
         if name == "split":
-            made = next((rule.check for field, rule in SPLITS[claim.kind].items() if field in node.value), claim.halves)
+            made = next(
+                (
+                    rule.check
+                    for field, rule in SPLITS[claim.kind].items()
+                    if field in node.value
+                ),
+                claim.halves,
+            )
             first, second = made(job, part, node)
-            todo += [(claim.unite, None, None), (None, first, node["inside"]), (None, second, node["outside"])]
+            todo += [
+                (claim.unite, None, None),
+                (None, first, node["inside"]),
+                (None, second, node["outside"]),
+            ]
             node.close()
         elif name == "both":
-            todo += [(claim.meet, None, None), (None, part, node["first"]), (None, part, node["second"])]
+            todo += [
+                (claim.meet, None, None),
+                (None, part, node["first"]),
+                (None, part, node["second"]),
+            ]
             node.close()
         elif known[name].together:
             waiting.setdefault(known[name], []).append((len(steps), part, node))
@@ -57,9 +76,13 @@ def prove(job: Job, proof: Reader) -> tuple[Any, dict[str, int]]:
             steps.append((None, known[name].check(job, part, node)))
     for rule, leaves in waiting.items():
         places, parts, nodes = zip(*leaves, strict=True)
-        for place, result in zip(places, rule.check(job, list(parts), list(nodes)), strict=True):
+        for place, result in zip(
+            places, rule.check(job, list(parts), list(nodes)), strict=True
+        ):
             steps[place] = None, result
     results: list = []
     for combine, result in steps:
-        results.append(result if combine is None else combine(results.pop(), results.pop()))
+        results.append(
+            result if combine is None else combine(results.pop(), results.pop())
+        )
     return claim.meet(results.pop(), claim.everything), dict(used)

@@ -45,9 +45,17 @@ RULES: dict[str, dict[str, Rule]] = {
         "cut": Rule("cut.rule", nested=True),
     },
 }
-OLD = {"relaxation": ("interval", "linear", "farkas"), "open": (), "ratios": ()}  # names before format version 5
+OLD = {
+    "relaxation": ("interval", "linear", "farkas"),
+    "open": (),
+    "ratios": (),
+}  # names before format version 5
 
 
 def rules(kind: str, old: bool) -> dict[str, Rule]:
     """Those of a kind of claim, by the names that a file uses."""
-    return {name: rule for now, rule in RULES[kind].items() for name in (OLD.get(now, [now]) if old else [now])}
+    return {
+        name: rule
+        for now, rule in RULES[kind].items()
+        for name in (OLD.get(now, [now]) if old else [now])
+    }

@@ -9,9 +9,19 @@ from typing import Protocol, TypeVar
 
 from mechverify.kernel.core.errors import Rejected, Stopped
 
-METHODS = ("interval", "linear", "optimised", "branching")  # for ranges, from cheap to dear
-LATE = 2.0, 0.05  # seconds, and share of a time limit, by which the check may go beyond it
-Progress = Callable[[str, float | None], None]  # what is being done; how much of it is done, from 0 to 1
+METHODS = (
+    "interval",
+    "linear",
+    "optimised",
+    "branching",
+)  # for ranges, from cheap to dear
+LATE = (
+    2.0,
+    0.05,
+)  # seconds, and share of a time limit, by which the check may go beyond it
+Progress = Callable[
+    [str, float | None], None
+]  # what is being done; how much of it is done, from 0 to 1
 
 A_Problem = TypeVar("A_Problem", contravariant=True)
 Seen = TypeVar("Seen", contravariant=True)
@@ -70,7 +80,9 @@ class Budget:
 
     def _for_check(self) -> float:
         """Seconds to be left for it; none where it has all the time it needs."""
-        rehearsed = 0.0 if self._rehearsal is None else time.monotonic() - self._rehearsal
+        rehearsed = (
+            0.0 if self._rehearsal is None else time.monotonic() - self._rehearsal
+        )
         return self.reserved + rehearsed if self.end < math.inf else 0.0
 
     @contextmanager
@@ -98,11 +110,19 @@ class Budget:
 
     @property
     def why(self) -> str:
-        return "interrupted" if self.interrupted else "the time limit was reached; raise --time-limit"
+        return (
+            "interrupted"
+            if self.interrupted
+            else "the time limit was reached; raise --time-limit"
+        )
 
 
 def failure(error: Exception) -> str:
     """Why a step of the search failed; the kernel's own reasons need no more words."""
     said = str(error)[:500]
     known = isinstance(error, Rejected)
-    return said if known else f"the search failed, please report it: {type(error).__name__}: {said}"
+    return (
+        said
+        if known
+        else f"the search failed, please report it: {type(error).__name__}: {said}"
+    )

@@ -55,11 +55,19 @@ def prove(
     if isinstance(claim, Accuracy | Share):
         return confirm_accuracy(find_accuracy(claim, semantics, budget), budget, start)
     problem = RangeProblem.of(claim, semantics, device, budget.watch)
-    known = find_range(problem, claim.lemmas, budget, method, slopes or {}, Solver(solver, smtlib))
+    known = find_range(
+        problem, claim.lemmas, budget, method, slopes or {}, Solver(solver, smtlib)
+    )
     return confirm_range(problem, claim, known, budget, start)
 
 
-def _follow(claim: Accuracy | Bounds | Share, strategy: str, semantics: str, budget: Budget, start: float) -> Outcome:
+def _follow(
+    claim: Accuracy | Bounds | Share,
+    strategy: str,
+    semantics: str,
+    budget: Budget,
+    start: float,
+) -> Outcome:
     if not isinstance(claim, Accuracy) or claim.margin is None:
         raise ClaimError(
             f"--strategy {strategy}: strategies are for claims Accuracy(...), with a stated margin; leave it out"
@@ -67,4 +75,6 @@ def _follow(claim: Accuracy | Bounds | Share, strategy: str, semantics: str, bud
     try:
         return accept(followed(claim, strategy, semantics, budget), budget, start)
     except Rejected as error:
-        raise Rejected(f"the kernel refuses what strategy {strategy} found: {error}") from None
+        raise Rejected(
+            f"the kernel refuses what strategy {strategy} found: {error}"
+        ) from None

@@ -47,7 +47,10 @@ def checked(certificate: bytes, budget: Budget) -> tuple[kernel.Theorem, bytes]:
 
     def watch(work: int, allowed: float) -> None:
         share = (time.monotonic() - began) / expected if expected else None
-        budget.progress("the kernel checks the certificate", None if share is None else min(share, 0.99))
+        budget.progress(
+            "the kernel checks the certificate",
+            None if share is None else min(share, 0.99),
+        )
         budget.watch_check(work, allowed)
 
     theorem = kernel.check(certificate, limit=math.inf, watch=watch)
@@ -56,12 +59,29 @@ def checked(certificate: bytes, budget: Budget) -> tuple[kernel.Theorem, bytes]:
 
 
 def no_time(budget: Budget) -> str:
-    said = "interrupted" if budget.interrupted else "the time limit was reached (raise --time-limit)"
+    said = (
+        "interrupted"
+        if budget.interrupted
+        else "the time limit was reached (raise --time-limit)"
+    )
     return f"{said} before the kernel had checked what was found"
 
 
 def unchecked(
-    certificate: bytes, evidence: Evidence | None, reasons: list[str], start: float, searched: float
+    certificate: bytes,
+    evidence: Evidence | None,
+    reasons: list[str],
+    start: float,
+    searched: float,
 ) -> Outcome:
     """Nothing is said of what the kernel hasn't accepted; it is kept."""
-    return Outcome("UNKNOWN", None, None, evidence, reasons, searched - start, time.monotonic() - searched, certificate)
+    return Outcome(
+        "UNKNOWN",
+        None,
+        None,
+        evidence,
+        reasons,
+        searched - start,
+        time.monotonic() - searched,
+        certificate,
+    )

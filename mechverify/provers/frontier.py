@@ -81,7 +81,11 @@ class Task:
 
 
 def plan(
-    claims: list[Path], parameters: dict[str, str], weights: list[Path], strategies: list[str], semantics: str
+    claims: list[Path],
+    parameters: dict[str, str],
+    weights: list[Path],
+    strategies: list[str],
+    semantics: str,
 ) -> list[Task]:
     """Every combination, the models in turn, so that an early stop leaves whole models. The reference strategy comes
     first. Raises ClaimError for a claim that can't be read, or isn't about accuracy."""
@@ -93,12 +97,27 @@ def plan(
             given = parameters | ({} if file is None else {"weights": str(file)})
             claim = load_claim(path, given)
             if not isinstance(claim, Accuracy) or claim.margin is None:
-                raise ClaimError(f"{path}: strategies are for claims Accuracy(...), with a stated margin")
+                raise ClaimError(
+                    f"{path}: strategies are for claims Accuracy(...), with a stated margin"
+                )
             document = json.dumps(claim_document(claim, semantics), sort_keys=True)
             for name in names:
-                key = hashlib.sha256(f"{document}\n{name}\n{code[name]}".encode()).hexdigest()
-                tasks.append(Task(str(path), given, claim.output.model.source, name, semantics, key))
-    return list({task.key: task for task in reversed(tasks)}.values())[::-1]  # each once
+                key = hashlib.sha256(
+                    f"{document}\n{name}\n{code[name]}".encode()
+                ).hexdigest()
+                tasks.append(
+                    Task(
+                        str(path),
+                        given,
+                        claim.output.model.source,
+                        name,
+                        semantics,
+                        key,
+                    )
+                )
+    return list({task.key: task for task in reversed(tasks)}.values())[
+        ::-1
+    ]  # each once
 
 
 @cache
@@ -106,7 +125,11 @@ def _source(strategy: str) -> str:
     """A hash of what decides a row: kernel, provers, and the strategy's file if it is the user's own."""
     chosen(strategy)
     root = Path(kernel.__file__).parent.parent
-    files = [p for folder in ("kernel", "provers") for p in sorted((root / folder).rglob("*.py"))]
+    files = [
+        p
+        for folder in ("kernel", "provers")
+        for p in sorted((root / folder).rglob("*.py"))
+    ]
     files += [Path(strategy)] if strategy.endswith(".py") else []
     return hashlib.sha256(b"\0".join(p.read_bytes() for p in files)).hexdigest()
 
@@ -117,15 +140,21 @@ def stored(folder: Path, task: Task) -> Row | None:
         row = Row(**json.loads((folder / "rows" / f"{task.key}.json").read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    return row if row.certificate is None or (folder / row.certificate).is_file() else None
+    return (
+        row if row.certificate is None or (folder / row.certificate).is_file() else None
+    )
 
 
-def run(tasks: list[Task], folder: Path, jobs: int, told: Callable[[Row, int], None]) -> dict[str, Row]:
+def run(
+    tasks: list[Task], folder: Path, jobs: int, told: Callable[[Row, int], None]
+) -> dict[str, Row]:
     """The rows of all tasks by their keys, made by `jobs` processes of one thread each; `told` hears of each new row,
     and how many are missing. Whatever interrupts this stops the processes; stored rows stay."""
     for name in ("rows", "certificates"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    rows = {task.key: row for task in tasks if (row := stored(folder, task)) is not None}
+    rows = {
+        task.key: row for task in tasks if (row := stored(folder, task)) is not None
+    }
     missing = [task for task in tasks if task.key not in rows]
     for task, row in _all(missing, folder, jobs):
         rows[task.key] = row
@@ -152,7 +181,9 @@ def _all(tasks: list[Task], folder: Path, jobs: int) -> Iterator[tuple[Task, Row
                 suspects.append(task)
 
 
-def _pooled(queue: list[Task], folder: Path, jobs: int, broken: list[Task]) -> Iterator[tuple[Task, Row]]:
+def _pooled(
+    queue: list[Task], folder: Path, jobs: int, broken: list[Task]
+) -> Iterator[tuple[Task, Row]]:
     """Rows as they come; leaves in `broken` the tasks in hand when a process died."""
     queue = list(queue)
     pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _one_thread)
@@ -190,10 +221,16 @@ def make(task: Task, folder: str) -> Row:
     except (ClaimError, kernel.Rejected) as error:
         row, certificate = _failed(task, " ".join(str(error).split())), None
     except Exception as error:  # of one strategy: a row, so that the others go on
-        row, certificate = _failed(task, f"a defect: {type(error).__name__}: {error}"), None
+        row, certificate = (
+            _failed(task, f"a defect: {type(error).__name__}: {error}"),
+            None,
+        )
     if certificate is not None and row.certificate is not None:
         _write(Path(folder) / row.certificate, certificate)
-    _write(Path(folder) / "rows" / f"{task.key}.json", json.dumps(asdict(row), indent=1).encode())
+    _write(
+        Path(folder) / "rows" / f"{task.key}.json",
+        json.dumps(asdict(row), indent=1).encode(),
+    )
     return row
 
 
@@ -205,7 +242,9 @@ def _proved(task: Task) -> tuple[Row, bytes]:
         raise ClaimError("; ".join(outcome.reasons) or "nothing was proved")
     one = Job(theorem.claim, Float64())
     decide(one, np.array([[tokens[0] for tokens in theorem.claim.domain.tokens]]))
-    unexplained = strategy.unexplained and strategy.unexplained(AccuracyProblem.of(claim, task.semantics))
+    unexplained = strategy.unexplained and strategy.unexplained(
+        AccuracyProblem.of(claim, task.semantics)
+    )
     name = f"{Path(task.weights).stem}-{Path(task.strategy).stem}-{task.key[:8]}.cert"
     return _row(
         task, claim, size=theorem.claim.total, low=theorem.right.low, high=theorem.right.high,
@@ -227,7 +266,16 @@ def _failed(task: Task, reason: str) -> Row:
     nothing = dict.fromkeys(("kernel_ops", "brute_force_ops", "certificate_bytes"), 0)
     times = dict.fromkeys(("search_seconds", "check_seconds"), 0.0)
     bounds = {"size": claim.over.size, "low": 0, "high": claim.over.size}
-    return _row(task, claim, unexplained=None, certificate=None, reason=reason, **bounds, **nothing, **times)
+    return _row(
+        task,
+        claim,
+        unexplained=None,
+        certificate=None,
+        reason=reason,
+        **bounds,
+        **nothing,
+        **times,
+    )
 
 
 def _row(task: Task, claim: Accuracy, *, reason: str | None = None, **found) -> Row:

@@ -13,7 +13,10 @@ from mechverify.kernel.core.errors import Stopped
 from mechverify.provers.base import Budget
 
 GRACE = 8.0  # seconds after SIGTERM: schedulers kill some ten seconds later
-SOON = 1.0, 0.02  # seconds, and share of the time limit, after which a step that doesn't look at the clock is ended
+SOON = (
+    1.0,
+    0.02,
+)  # seconds, and share of the time limit, after which a step that doesn't look at the clock is ended
 AGAIN = 3.0  # seconds until it is tried again
 LAST = 2.0, 0.03  # after the budget's end: the process
 
@@ -34,7 +37,9 @@ class Guard:
         self._ending = False
 
     def __enter__(self) -> "Guard":
-        self.before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        self.before = {
+            s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)
+        }
         threading.Thread(target=self._look, daemon=True).start()
         return self
 
@@ -58,7 +63,9 @@ class Guard:
         self.asked, self.budget.interrupted = time.monotonic(), True
         if number == signal.SIGTERM:
             self.budget.hurry(GRACE)
-        self.console.print("interrupted: finishing with what is proved so far (again to stop at once)")
+        self.console.print(
+            "interrupted: finishing with what is proved so far (again to stop at once)"
+        )
 
     def _look(self) -> None:
         """The thread."""
@@ -66,11 +73,21 @@ class Guard:
         while not self.over.wait(0.1):
             now, budget = time.monotonic(), self.budget
             length = max(0.0, budget.deadline - self.began)
-            soon = min(budget.deadline + SOON[0] + SOON[1] * length, self.asked + SOON[0])
-            if now > budget.end + LAST[0] + (0 if budget.interrupted else LAST[1] * length):
+            soon = min(
+                budget.deadline + SOON[0] + SOON[1] * length, self.asked + SOON[0]
+            )
+            if now > budget.end + LAST[0] + (
+                0 if budget.interrupted else LAST[1] * length
+            ):
                 self.give_up(self.reason)
                 return
             main = threading.main_thread().ident
-            if main is not None and now > soon and now - tried > AGAIN and self.step and not budget.checking:
+            if (
+                main is not None
+                and now > soon
+                and now - tried > AGAIN
+                and self.step
+                and not budget.checking
+            ):
                 tried, self._ending = now, True
                 signal.pthread_kill(main, signal.SIGINT)  # wakes what sleeps, too

@@ -19,14 +19,25 @@ from mechverify.provers.base import Budget
 from mechverify.provers.ranges.cells import kernel_ranges
 from mechverify.provers.ranges.problem import RangeProblem
 
-PARTS, HALVINGS, SHOWN = 2**12, 8, 4  # parts of a domain; precision of a share of a box; entries' constants
+PARTS, HALVINGS, SHOWN = (
+    2**12,
+    8,
+    4,
+)  # parts of a domain; precision of a share of a box; entries' constants
 
 
-def nearest(claim: Accuracy | Bounds | Share, semantics: str, evidence: Evidence | None, budget: Budget) -> list[str]:
+def nearest(
+    claim: Accuracy | Bounds | Share,
+    semantics: str,
+    evidence: Evidence | None,
+    budget: Budget,
+) -> list[str]:
     """True variants of a claim that was refuted, until the budget's deadline; none if none was found."""
     try:
         if isinstance(claim, Accuracy):
-            return [] if evidence is None else _shares(claim, semantics, evidence, budget)
+            return (
+                [] if evidence is None else _shares(claim, semantics, evidence, budget)
+            )
         if semantics != "real" or isinstance(claim, Share) or claim.lemmas:
             return []
         with np.errstate(all="ignore"):
@@ -37,7 +48,9 @@ def nearest(claim: Accuracy | Bounds | Share, semantics: str, evidence: Evidence
         return []
 
 
-def _shares(claim: Accuracy, semantics: str, evidence: Evidence, budget: Budget) -> list[str]:
+def _shares(
+    claim: Accuracy, semantics: str, evidence: Evidence, budget: Budget
+) -> list[str]:
     best = claim.changed(margin=claim.margin or 0, at_least=None)
     problem = AccuracyProblem.of(best, semantics, budget.watch)
     if Fold().accepts(problem, evidence) is not None:
@@ -45,7 +58,9 @@ def _shares(claim: Accuracy, semantics: str, evidence: Evidence, budget: Budget)
     found = Fold().prove(problem, evidence, budget)
     if found.proof is None or not found.right.low:
         return []
-    certificate = write(problem.document, claim.output.model.data, found.proof, "BOUNDED", found.right)
+    certificate = write(
+        problem.document, claim.output.model.data, found.proof, "BOUNDED", found.right
+    )
     theorem = kernel.check(certificate, limit=float("inf"), watch=budget.watch)
     assert isinstance(theorem, CountingTheorem)
     right, size = theorem.right, theorem.claim.total
@@ -57,7 +72,9 @@ def _shares(claim: Accuracy, semantics: str, evidence: Evidence, budget: Budget)
     whole = sorted(k for k, (_, wrong) in by_class.items() if not wrong)
     if whole:
         inputs = sum(by_class[k][0] for k in whole)
-        told.append(f"all inputs whose mechanism says {_ranges(whole)}: {share(inputs, size, up=False)} of the domain")
+        told.append(
+            f"all inputs whose mechanism says {_ranges(whole)}: {share(inputs, size, up=False)} of the domain"
+        )
     return told
 
 
@@ -68,14 +85,24 @@ def _constants(problem: RangeProblem, claim: Bounds) -> list[str]:
         eps = max(np.abs(low).max(), np.abs(high).max())
         return [f"eps={about(float(eps), up=True)}"] if np.isfinite(eps) else []
     told = []
-    for name, known, ends, side in (("at_least", claim.at_least, low, -1), ("at_most", claim.at_most, high, 1)):
+    for name, known, ends, side in (
+        ("at_least", claim.at_least, low, -1),
+        ("at_most", claim.at_most, high, 1),
+    ):
         if known is None:
             continue
         if len(set(known)) == 1:  # one for all entries
-            known, ends, entries = known[:1], [ends.min() if side < 0 else ends.max()], [""]
+            known, ends, entries = (
+                known[:1],
+                [ends.min() if side < 0 else ends.max()],
+                [""],
+            )
         else:
             entries = [f" for entry {i}" for i in range(len(known))]
-        short = [np.isfinite(end) and side * (Fraction(float(end)) - t) > 0 for t, end in zip(known, ends, strict=True)]
+        short = [
+            np.isfinite(end) and side * (Fraction(float(end)) - t) > 0
+            for t, end in zip(known, ends, strict=True)
+        ]
         told += [f"{name}={about(float(end), up=side > 0)}{entry}"
                  for end, entry, here in zip(ends, entries, short, strict=True) if here]  # fmt: skip
     return told[:SHOWN]
@@ -90,8 +117,14 @@ def _part(problem: RangeProblem, budget: Budget) -> list[str]:
         if len(tokens) > PARTS or budget.spent():
             continue
         parts = [domain.split(position, {t})[0] for t in tokens]
-        holding = [t for t, found in zip(tokens, kernel_ranges(problem, parts), strict=True) if problem.proves(found)]
-        if holding and (best is None or len(holding) * len(best[2]) > len(best[1]) * len(tokens)):
+        holding = [
+            t
+            for t, found in zip(tokens, kernel_ranges(problem, parts), strict=True)
+            if problem.proves(found)
+        ]
+        if holding and (
+            best is None or len(holding) * len(best[2]) > len(best[1]) * len(tokens)
+        ):
             best = position, holding, tokens
     if best is None:
         return []
@@ -106,15 +139,30 @@ def _middle(problem: RangeProblem, budget: Budget) -> list[str]:
     middle, radius = domain.low / 2 + domain.high / 2, domain.high / 2 - domain.low / 2
     for step in range(1, HALVINGS + 1):
         wider = held + 0.5**step
-        part = domain._replace(low=middle - wider * radius, high=middle + wider * radius)
+        part = domain._replace(
+            low=middle - wider * radius, high=middle + wider * radius
+        )
         if not budget.spent() and problem.proves(kernel_ranges(problem, [part])[0]):
             held, found = wider, part
     if found is None:
         return []
-    ends = [[Fraction(v) for v in end.tolist()] for end in (domain.low, found.low, found.high, domain.high)]
-    wide = [(b - a, min(a + b - 2 * c, 2 * d - a - b)) for a, c, d, b in zip(*ends, strict=True) if a < b]
-    exact = min((inner / outer for outer, inner in wide), default=Fraction(1))  # corners were rounded
-    return [f"the box around the same middle with {about(exact, up=False)} of the radius"] if exact > 0 else []
+    ends = [
+        [Fraction(v) for v in end.tolist()]
+        for end in (domain.low, found.low, found.high, domain.high)
+    ]
+    wide = [
+        (b - a, min(a + b - 2 * c, 2 * d - a - b))
+        for a, c, d, b in zip(*ends, strict=True)
+        if a < b
+    ]
+    exact = min(
+        (inner / outer for outer, inner in wide), default=Fraction(1)
+    )  # corners were rounded
+    return (
+        [f"the box around the same middle with {about(exact, up=False)} of the radius"]
+        if exact > 0
+        else []
+    )
 
 
 def _ranges(values: list[int]) -> str:

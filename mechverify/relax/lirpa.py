@@ -27,8 +27,13 @@ from torch import Tensor, nn
 from mechverify.relax.optimise import Slopes
 
 METHODS = ("IBP", "CROWN", "CROWN-Optimized")
-OPTIONS = {"conv_mode": "matrix"}  # "patches", its default, fails on attention; fixed_reducemax_index would be unsound
-DENSE = {"sparse_features_alpha": False, "sparse_spec_alpha": False}  # a slope for every entry
+OPTIONS = {
+    "conv_mode": "matrix"
+}  # "patches", its default, fails on attention; fixed_reducemax_index would be unsound
+DENSE = {
+    "sparse_features_alpha": False,
+    "sparse_spec_alpha": False,
+}  # a slope for every entry
 INSTALL = "pip install --no-deps auto-LiRPA==0.3 tqdm"
 
 
@@ -36,14 +41,18 @@ class LirpaError(RuntimeError):
     """auto_LiRPA isn't there, failed, or gave something that bounds nothing."""
 
 
-def lirpa_bounds(module: nn.Module, centre: Tensor, radius: float, method: str) -> tuple[np.ndarray, np.ndarray]:
+def lirpa_bounds(
+    module: nn.Module, centre: Tensor, radius: float, method: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Bounds (low, high) of `module(x)` for x within `radius` of `centre` [batch, ...] in every entry, as auto_LiRPA
     finds them: float64 arrays [batch, ...]. The module is left as it was. Raises LirpaError."""
     if method not in METHODS:
         raise LirpaError(f"method {method!r} is none of {', '.join(METHODS)}")
     _, low, high = _computed(module, centre - radius, centre + radius, method, {})
     if np.isnan(low).any() or np.isnan(high).any():
-        raise LirpaError(f"auto_LiRPA: {method} gave {int((np.isnan(low) | np.isnan(high)).sum())} bounds that are NaN")
+        raise LirpaError(
+            f"auto_LiRPA: {method} gave {int((np.isnan(low) | np.isnan(high)).sum())} bounds that are NaN"
+        )
     return low, high
 
 
@@ -51,7 +60,9 @@ def lirpa_slopes(module: nn.Module, low: Tensor, high: Tensor) -> Slopes:
     """The slopes that its optimised bounds of `module(x)` take below ReLUs for x between `low` and `high` [1, ...]: for
     `prove(claim, slopes=...)`, where a claim is about that module's output. Of networks whose only curved functions are
     ReLUs; the module is left as it was. Raises LirpaError."""
-    sides = [_slopes(module, low, high, side) for side in (0, 1)]  # both at once would keep the upper bound's alone
+    sides = [
+        _slopes(module, low, high, side) for side in (0, 1)
+    ]  # both at once would keep the upper bound's alone
     return {
         key: np.stack([a[0], b[1]]) if key[0] is None else (a + b) / 2
         for (key, a), b in zip(sides[0].items(), sides[1].values(), strict=True)
@@ -62,7 +73,9 @@ def _slopes(module: nn.Module, low: Tensor, high: Tensor, side: int) -> Slopes:
     only = {"bound_upper": side == 1, "bound_lower": side == 0}
     bounded, *_ = _computed(module, low, high, "CROWN-Optimized", only, **DENSE)
     relus = [n for n in bounded._modules.values() if type(n).__name__ == "BoundRelu"]
-    starts: dict[str, int | None] = {n.inputs[0].name: i for i, n in enumerate(relus)} | {bounded.final_name: None}
+    starts: dict[str, int | None] = {
+        n.inputs[0].name: i for i, n in enumerate(relus)
+    } | {bounded.final_name: None}
     return {
         (starts[name], i): alpha.detach()[:, :, 0].double().cpu().numpy()
         for i, relu in enumerate(relus) for name, alpha in relu.alpha.items()
@@ -70,20 +83,33 @@ def _slopes(module: nn.Module, low: Tensor, high: Tensor, side: int) -> Slopes:
 
 
 def _computed(
-    module: nn.Module, low: Tensor, high: Tensor, method: str, only: dict[str, bool], **options: bool
+    module: nn.Module,
+    low: Tensor,
+    high: Tensor,
+    method: str,
+    only: dict[str, bool],
+    **options: bool,
 ) -> tuple[Any, ...]:
     """The bounded module, and the bounds."""
     with compatible() as package, _told() as told:
         try:
             centre = (low + high) / 2
-            bounded = package.BoundedModule(copy.deepcopy(module).eval(), centre, bound_opts=OPTIONS | options)
+            bounded = package.BoundedModule(
+                copy.deepcopy(module).eval(), centre, bound_opts=OPTIONS | options
+            )
             ball = package.PerturbationLpNorm(norm=np.inf, x_L=low, x_U=high)
-            ends = bounded.compute_bounds(x=(package.BoundedTensor(centre, ball),), method=method, **only)
-            return bounded, *(end.detach().double().cpu().numpy() for end in ends if end is not None)
+            ends = bounded.compute_bounds(
+                x=(package.BoundedTensor(centre, ball),), method=method, **only
+            )
+            return bounded, *(
+                end.detach().double().cpu().numpy() for end in ends if end is not None
+            )
         except Exception as error:  # of any type
             name = f"auto_LiRPA {getattr(package, '__version__', '')}: {method}"
             unknown = sorted(set(re.findall(r"^Name: ([^,]*)", told.getvalue(), re.M)))
-            what = ", ".join([f"{type(error).__name__}: {error}".removesuffix(": "), *unknown])
+            what = ", ".join(
+                [f"{type(error).__name__}: {error}".removesuffix(": "), *unknown]
+            )
             raise LirpaError(f"{name} failed: {what}") from error
 
 
@@ -96,7 +122,11 @@ def compatible() -> Iterator[ModuleType]:
         warnings.simplefilter("ignore")
         stack.callback(_set_opset_version, _exporter().export_onnx_opset_version)
         if not hasattr(helper, "_set_opset_version"):
-            stack.enter_context(patch.object(helper, "_set_opset_version", _set_opset_version, create=True))
+            stack.enter_context(
+                patch.object(
+                    helper, "_set_opset_version", _set_opset_version, create=True
+                )
+            )
         package = _imported()
         for owner, name, value in _replacements(package):
             if name in vars(owner):
@@ -112,23 +142,38 @@ def _told() -> Iterator[io.StringIO]:
     """What it prints and logs, instead of the terminal."""
     logger, text = import_module("auto_LiRPA.utils").logger, io.StringIO()
     handlers = [logging.StreamHandler(text)]
-    with redirect_stdout(text), patch.multiple(logger, handlers=handlers, propagate=False):
+    with (
+        redirect_stdout(text),
+        patch.multiple(logger, handlers=handlers, propagate=False),
+    ):
         yield text
 
 
 def _replacements(package: ModuleType) -> Iterator[tuple[Any, str, Callable]]:
     """(class, method, what stands in for it), where needed."""
     if not hasattr(torch._C.Node, "__getitem__"):
-        yield torch._C.Node, "__getitem__", lambda node, key: getattr(node, node.kindOf(key))(key)
+        yield (
+            torch._C.Node,
+            "__getitem__",
+            lambda node, key: getattr(node, node.kindOf(key))(key),
+        )
     members = package.BoundedModule._named_members
     if "remove_duplicate" not in inspect.signature(members).parameters:
 
-        def named(self: Any, get: Callable, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True):
+        def named(
+            self: Any,
+            get: Callable,
+            prefix: str = "",
+            recurse: bool = True,
+            remove_duplicate: bool = True,
+        ):
             return members(self, get, prefix, recurse)
 
         yield package.BoundedModule, "_named_members", named
     softmax = import_module("auto_LiRPA.operators.softmax")
-    if hasattr(softmax, "BoundSoftmaxImpl"):  # its shift by the maximum has no backward bound
+    if hasattr(
+        softmax, "BoundSoftmaxImpl"
+    ):  # its shift by the maximum has no backward bound
         yield softmax.BoundSoftmaxImpl, "forward", _softmax
 
 
@@ -140,7 +185,9 @@ def _softmax(self: Any, x: Tensor) -> Tensor:
 def _exporter() -> Any:
     """The ONNX exporter's settings."""
     try:
-        return import_module("torch.onnx._internal.torchscript_exporter._globals").GLOBALS
+        return import_module(
+            "torch.onnx._internal.torchscript_exporter._globals"
+        ).GLOBALS
     except ModuleNotFoundError:  # torch before 2.9
         return import_module("torch.onnx._globals").GLOBALS
 
@@ -156,7 +203,9 @@ def _imported() -> ModuleType:
         return sys.modules["auto_LiRPA"]
     sets, folders = ModuleType("numpy.lib.arraysetops"), ModuleType("appdirs")
     vars(sets)["isin"] = np.isin
-    vars(folders)["user_data_dir"] = lambda *_: tempfile.gettempdir()  # where it would make a folder, and keep nothing
+    vars(folders)["user_data_dir"] = lambda *_: (
+        tempfile.gettempdir()
+    )  # where it would make a folder, and keep nothing
     handlers = list(logging.root.handlers)
     try:
         with patch.dict(sys.modules), patch.object(warnings, "simplefilter"):
@@ -167,6 +216,8 @@ def _imported() -> ModuleType:
         sys.modules.update(loaded)
         return package
     except ImportError as error:
-        raise LirpaError(f"auto_LiRPA can't be imported ({error}); install it: {INSTALL}") from error
+        raise LirpaError(
+            f"auto_LiRPA can't be imported ({error}); install it: {INSTALL}"
+        ) from error
     finally:
         logging.root.handlers[:] = handlers

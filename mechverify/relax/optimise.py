@@ -16,13 +16,18 @@ from mechverify.kernel.relaxation.rewriting import Rewritten
 from mechverify.relax.tensors import Tensors
 
 DECAY = 0.05  # of the rate, from the first step to the last
-RECENT, WORTH = 5, 1e-3  # so many steps that gain no more than this share of the width are the last ones
+RECENT, WORTH = (
+    5,
+    1e-3,
+)  # so many steps that gain no more than this share of the width are the last ones
 
 Key = tuple[int, int]  # the node where forms start, and the node that they pass
 Slopes = dict[tuple[int | None, int], np.ndarray]
 """Below ReLU number j where the operand of ReLU i (None: the output) is bounded, by (i, j) and numbered as they are
 computed: [2, entries of what is bounded, *shape], for lower and for upper bounds. Any number is sound."""
-Pair = tuple[torch.Tensor, torch.Tensor]  # of the lower and of the upper lines, [cells, rows, *shape]
+Pair = tuple[
+    torch.Tensor, torch.Tensor
+]  # of the lower and of the upper lines, [cells, rows, *shape]
 
 
 class Moving(Lines):
@@ -33,41 +38,66 @@ class Moving(Lines):
     def __init__(self) -> None:
         self.numbers: dict[Key, list[torch.Tensor]] = {}
         self.factors: dict[Key, torch.Tensor] = {}
-        self.used: dict[Key, Pair] = {}  # what the numbers came to when they were last asked for
+        self.used: dict[
+            Key, Pair
+        ] = {}  # what the numbers came to when they were last asked for
         self._of: Relaxed | None = None
-        self._known: dict[int, list[Pair]] = {}  # slopes between which the lines of a node lie
+        self._known: dict[
+            int, list[Pair]
+        ] = {}  # slopes between which the lines of a node lie
 
     def choose(self, relaxed: Relaxed, start: int, n: int) -> Pair:
-        key, rows, product = (start, n), relaxed.rows[start], relaxed.graph.nodes[n].op == "mul"
+        key, rows, product = (
+            (start, n),
+            relaxed.rows[start],
+            relaxed.graph.nodes[n].op == "mul",
+        )
         ends = self._planes(relaxed, n) if product else self._ends(relaxed, n)
         if key not in self.numbers:
-            initial = self._mixes(relaxed, n) if product else self._shares(relaxed, n, ends)
+            initial = (
+                self._mixes(relaxed, n) if product else self._shares(relaxed, n, ends)
+            )
             self.numbers[key] = [
-                v.detach().expand(v.shape[0], rows, *v.shape[2:]).clone().requires_grad_() for v in initial
+                v.detach()
+                .expand(v.shape[0], rows, *v.shape[2:])
+                .clone()
+                .requires_grad_()
+                for v in initial
             ]
-        low, high = (a + (b - a) * t for (a, b), t in zip(ends, self.numbers[key], strict=True))
+        low, high = (
+            a + (b - a) * t for (a, b), t in zip(ends, self.numbers[key], strict=True)
+        )
         self.used[key] = low.detach(), high.detach()
         return low, high
 
     def multipliers(self, relaxed: Relaxed, start: int, n: int) -> torch.Tensor:
-        floor, ceiling = (torch.as_tensor(end)[:, None] for end in relaxed.cells.facts[n])
+        floor, ceiling = (
+            torch.as_tensor(end)[:, None] for end in relaxed.cells.facts[n]
+        )
         if (start, n) not in self.factors:
             shape = floor.shape[0], relaxed.rows[start], *floor.shape[2:]
             self.factors[start, n] = floor.new_zeros(shape).requires_grad_()
         factor = self.factors[start, n]
-        least = torch.where(ceiling.isfinite(), -torch.inf, 0.0)  # signs that what is known allows
+        least = torch.where(
+            ceiling.isfinite(), -torch.inf, 0.0
+        )  # signs that what is known allows
         most = torch.where(floor.isfinite(), torch.inf, 0.0)
         with torch.no_grad():
             factor.copy_(torch.minimum(torch.maximum(factor, least), most))
         return factor
 
     def tensors(self) -> list[torch.Tensor]:
-        return [*(t for pair in self.numbers.values() for t in pair), *self.factors.values()]
+        return [
+            *(t for pair in self.numbers.values() for t in pair),
+            *self.factors.values(),
+        ]
 
     @staticmethod
     def _planes(relaxed: Relaxed, n: int) -> list[Pair]:
         """Of a product: all of the first, and all of the second."""
-        zero = relaxed.ar.raw(np.zeros((len(relaxed.cells), 1, *relaxed.graph.nodes[n].shape)))
+        zero = relaxed.ar.raw(
+            np.zeros((len(relaxed.cells), 1, *relaxed.graph.nodes[n].shape))
+        )
         return [(zero, zero + 1)] * 2
 
     def _mixes(self, relaxed: Relaxed, n: int) -> list[torch.Tensor]:
@@ -79,8 +109,12 @@ class Moving(Lines):
         return [self._share(s.mid, *both) for s, both in zip(slopes, ends, strict=True)]
 
     @staticmethod
-    def _share(slope: torch.Tensor, first: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
-        return ((slope - first) / torch.where(last != first, last - first, 1.0)).clamp(0, 1)
+    def _share(
+        slope: torch.Tensor, first: torch.Tensor, last: torch.Tensor
+    ) -> torch.Tensor:
+        return ((slope - first) / torch.where(last != first, last - first, 1.0)).clamp(
+            0, 1
+        )
 
     def _ends(self, relaxed: Relaxed, n: int) -> list[Pair]:
         """The least and the greatest slope of a piece's chord; the whole chord's where no other line is better."""
@@ -102,11 +136,21 @@ class Moving(Lines):
         most = torch.where(width > 0, slope, -torch.inf).amax(0)
         least, most = (torch.where(least > most, 0.0, end) for end in (least, most))
         _, chord = relaxed.default_slopes(n)
-        chord, steps = chord.mid.detach(), torch.where((width[1:] > 0) & (width[:-1] > 0), slope[1:] - slope[:-1], 0.0)
+        chord, steps = (
+            chord.mid.detach(),
+            torch.where(
+                (width[1:] > 0) & (width[:-1] > 0), slope[1:] - slope[:-1], 0.0
+            ),
+        )
         ends = []
-        for bends, sign in ((c.sag, -1), (c.rise, 1)):  # sag is zero where f is concave on each piece
+        for bends, sign in (
+            (c.sag, -1),
+            (c.rise, 1),
+        ):  # sag is zero where f is concave on each piece
             settled = (bends.mid.detach() == 0).all(0) & (sign * steps >= 0).all(0)
-            ends.append((torch.where(settled, chord, least), torch.where(settled, chord, most)))
+            ends.append(
+                (torch.where(settled, chord, least), torch.where(settled, chord, most))
+            )
         return ends
 
 
@@ -121,19 +165,25 @@ class Kept(Lines):
     def keep(self, moving: Moving, lows: dict[int, torch.Tensor]) -> None:
         for start, low in lows.items():
             known = self.lows.get(start)
-            better = torch.ones_like(low, dtype=torch.bool) if known is None else low > known
+            better = (
+                torch.ones_like(low, dtype=torch.bool) if known is None else low > known
+            )
             self.lows[start] = low if known is None else torch.where(better, low, known)
             for key, new in moving.used.items():
                 if key[0] == start:
                     old = self.lines.get(key, new)
                     at = better.reshape(*better.shape, *(1,) * (new[0].ndim - 2))
-                    low, high = (torch.where(at, n, o) for n, o in zip(new, old, strict=True))
+                    low, high = (
+                        torch.where(at, n, o) for n, o in zip(new, old, strict=True)
+                    )
                     self.lines[key] = low, high
 
             for key, factor in moving.factors.items():
                 if key[0] == start:
                     new, old = factor.detach(), self.factors.get(key, factor.detach())
-                    self.factors[key] = torch.where(better.reshape(*better.shape, *(1,) * (new.ndim - 2)), new, old)
+                    self.factors[key] = torch.where(
+                        better.reshape(*better.shape, *(1,) * (new.ndim - 2)), new, old
+                    )
 
     def choose(self, relaxed: Relaxed, start: int, n: int) -> Pair | None:
         return self.lines.get((start, n))
@@ -171,15 +221,25 @@ def optimise(
         try:
             relaxed = _Recorded(ar, graph, weights, roots, cells, moving, shared)
             low, high = relaxed.range(roots.output)
-        except (Unsupported, Stopped):  # a step went astray, or time is up; the best so far stands
+        except (
+            Unsupported,
+            Stopped,
+        ):  # a step went astray, or time is up; the best so far stands
             if not widths:
                 raise
             break
         kept.keep(moving, relaxed.lows)
         width = (high - low).sum()
-        widths.append(-kept.lows[roots.output].sum().item())  # lower bounds of each entry and of its negative
-        slow = len(widths) > 2 * RECENT and widths[-RECENT] - widths[-1] < WORTH * widths[-1]
-        if slow or spent() or not moving.tensors() or enough(kept.lows[roots.output]):  # or a linear model: no lines
+        widths.append(
+            -kept.lows[roots.output].sum().item()
+        )  # lower bounds of each entry and of its negative
+        slow = (
+            len(widths) > 2 * RECENT
+            and widths[-RECENT] - widths[-1] < WORTH * widths[-1]
+        )
+        if (
+            slow or spent() or not moving.tensors() or enough(kept.lows[roots.output])
+        ):  # or a linear model: no lines
             break
         if optimiser is None:
             optimiser = torch.optim.Adam(moving.tensors(), lr=rate, foreach=True)
@@ -199,5 +259,7 @@ def optimise(
         shape = len(low), *graph.nodes[roots.output].shape
         return kept, low.reshape(shape), -high.reshape(shape)
     with torch.no_grad():
-        low, high = Relaxed(ar, graph, weights, roots, cells, kept, shared).range(roots.output)
+        low, high = Relaxed(ar, graph, weights, roots, cells, kept, shared).range(
+            roots.output
+        )
     return kept, low, high

@@ -75,7 +75,9 @@ class Tensors(Arithmetic):
         return torch.from_numpy(np.ascontiguousarray(a)).to(self.device)
 
     def rational(self, value: Fraction) -> TensorBall:
-        return TensorBall(torch.tensor(float(value), dtype=torch.float64, device=self.device), None)
+        return TensorBall(
+            torch.tensor(float(value), dtype=torch.float64, device=self.device), None
+        )
 
     def value(self, f: Function, x: Ball) -> TensorBall:
         """At points."""
@@ -122,7 +124,9 @@ class Tensors(Arithmetic):
             return x.map(lambda a: a.index_select(-1, inverse))
         return x.map(lambda a: a.new_zeros(*a.shape[:-1], size).index_add(-1, index, a))
 
-    def widen(self, x: Ball, relative: float, absolute: float = 0.0, of: Ball | None = None) -> TensorBall:
+    def widen(
+        self, x: Ball, relative: float, absolute: float = 0.0, of: Ball | None = None
+    ) -> TensorBall:
         of = of or x
         size = of.mid.abs() if of.rad is None else of.mid.abs() + of.rad
         return TensorBall(x.mid, _plus(relative * size + absolute, x.rad))
@@ -131,7 +135,9 @@ class Tensors(Arithmetic):
         rad = None
         if x.rad is not None or y.rad is not None:
             zero = torch.zeros((), dtype=torch.float64, device=self.device)
-            rad = torch.where(mask, zero if x.rad is None else x.rad, zero if y.rad is None else y.rad)
+            rad = torch.where(
+                mask, zero if x.rad is None else x.rad, zero if y.rad is None else y.rad
+            )
         return TensorBall(torch.where(mask, x.mid, y.mid), rad)
 
     def ends(self, x: Ball) -> tuple[Tensor, Tensor]:

@@ -23,10 +23,20 @@ def about() -> str:
     )
 
 
-def about_one(certificate: Path, exact: bool, forbid: list[str], limit: float | None) -> tuple[str, int]:
+def about_one(
+    certificate: Path, exact: bool, forbid: list[str], limit: float | None
+) -> tuple[str, int]:
     """Of what one certificate's check uses, as a process says that imports the kernel alone; and its exit code."""
     options = ["--exact"] * exact + [f"--forbid={axiom}" for axiom in forbid]
     options += [] if limit is None else [f"--limit={limit!r}"]
-    command = [sys.executable, "-m", "mechverify.kernel", "--about", *options, "--", str(certificate)]
+    command = [
+        sys.executable,
+        "-m",
+        "mechverify.kernel",
+        "--about",
+        *options,
+        "--",
+        str(certificate),
+    ]
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
     return done.stdout, done.returncode

@@ -25,28 +25,42 @@ def cells_figure(theorem: Theorem) -> str | None:
         return None
     tokens = sorted({c[0] for c in cells})
     values = sorted({c[1][0] for c in cells})
-    share = np.full((len(values), len(tokens)), np.nan)  # of several cells at one place, the worst
+    share = np.full(
+        (len(values), len(tokens)), np.nan
+    )  # of several cells at one place, the worst
     nothing = np.ma.masked_all(share.shape)
     for token, key, size, wrong in cells:
         at = values.index(key[0]), tokens.index(token)
         if wrong == (0, size):
             nothing[at] = 1.0
         else:
-            some = max(wrong.high / size, TINY) if wrong.high else 0.0  # not right everywhere, however few are wrong
+            some = (
+                max(wrong.high / size, TINY) if wrong.high else 0.0
+            )  # not right everywhere, however few are wrong
             share[at] = np.fmax(share[at], some)
     fig, axes = plt.subplots(figsize=(6.4, 5.2), layout="constrained")
     proved = np.ma.masked_where(~(share == 0), share)
     open_ = np.ma.masked_where(~(share > 0), share)
-    axes.pcolormesh(tokens, values, proved, cmap=ListedColormap(["#d9ead3"]), rasterized=True)
-    axes.pcolormesh(tokens, values, nothing, cmap=ListedColormap(["#d0d0d0"]), rasterized=True)
+    axes.pcolormesh(
+        tokens, values, proved, cmap=ListedColormap(["#d9ead3"]), rasterized=True
+    )
+    axes.pcolormesh(
+        tokens, values, nothing, cmap=ListedColormap(["#d0d0d0"]), rasterized=True
+    )
     if open_.count():
         norm = LogNorm(max(float(open_.min()), 1e-8), 1.0, clip=True)
-        image = axes.pcolormesh(tokens, values, open_, norm=norm, cmap="inferno_r", rasterized=True)
+        image = axes.pcolormesh(
+            tokens, values, open_, norm=norm, cmap="inferno_r", rasterized=True
+        )
         fig.colorbar(image, label="proved: at most this share of the cell is wrong")
     position, length = theorem.claim.position, theorem.claim.domain.length
-    axes.set_xlabel("last token" if position == length - 1 else f"token at position {position}")
+    axes.set_xlabel(
+        "last token" if position == length - 1 else f"token at position {position}"
+    )
     axes.set_ylabel("value of the mechanism")
-    axes.set_title("green: right on every input of the cell; grey: nothing proved", fontsize=10)
+    axes.set_title(
+        "green: right on every input of the cell; grey: nothing proved", fontsize=10
+    )
     buffer = io.StringIO()
     with plt.rc_context({"svg.hashsalt": "mechverify"}):
         fig.savefig(buffer, format="svg", dpi=200, metadata={"Date": None})

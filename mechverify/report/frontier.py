@@ -66,16 +66,24 @@ def group_of(row: Row) -> str:
     return f"{Path(row.claim).stem}{f' ({others})' if others else ''}, {row.vocab}^{row.length}"
 
 
-def truths(rows: Iterable[Row], samples: dict[tuple[str, str], float] | None = None) -> dict[tuple[str, str], Truth]:
+def truths(
+    rows: Iterable[Row], samples: dict[tuple[str, str], float] | None = None
+) -> dict[tuple[str, str], Truth]:
     """Of each (group, hash of weights): exact where the tightest bounds of all rows meet; what was sampled where no row
     bounds it from above. Raises RuntimeError if two rows contradict each other: then the kernel is wrong."""
     found: dict[tuple[str, str], Truth] = {}
     for row in rows:
-        key, low, high = (group_of(row), row.weights_sha256), row.bound, Fraction(row.high, row.size)
+        key, low, high = (
+            (group_of(row), row.weights_sha256),
+            row.bound,
+            Fraction(row.high, row.size),
+        )
         if key in found:
             low, high = max(low, found[key].low), min(high, found[key].high)
             if low > high:
-                raise RuntimeError(f"two accepted theorems about {row.weights} contradict each other: {row.strategy}")
+                raise RuntimeError(
+                    f"two accepted theorems about {row.weights} contradict each other: {row.strategy}"
+                )
         found[key] = Truth(low, high, "exact" if low == high else "proved")
     for key, share in (samples or {}).items():
         if found[key].high == 1 and found[key].how != "exact":
@@ -94,7 +102,10 @@ def points(rows: Iterable[Row], known: dict[tuple[str, str], Truth]) -> list[Poi
         if not done:
             continue
         tops = [known[group, r.weights_sha256].high for r in done]
-        ratios = [r.bound / top if top else Fraction(1) for r, top in zip(done, tops, strict=True)]
+        ratios = [
+            r.bound / top if top else Fraction(1)
+            for r, top in zip(done, tops, strict=True)
+        ]
         result.append(Point(
             group, Path(strategy).stem, chosen(strategy).complexity, len(done), len(of) - len(done),
             Mean.of(map(float_below, (r.bound for r in done))), Mean.of(map(float_below, ratios)),
@@ -145,13 +156,19 @@ def _spread(value: Mean, sign: str) -> str:
     return mean if float(deviation) == 0 else f"{mean}{sign}{deviation}"
 
 
-def write_csv(target: Path, rows: list[Row], known: dict[tuple[str, str], Truth]) -> Path:
+def write_csv(
+    target: Path, rows: list[Row], known: dict[tuple[str, str], Truth]
+) -> Path:
     """One line for each row, with its model's accuracy beside it."""
     with target.open("w", newline="") as file:
         writer = None
         for row in rows:
             truth = known[group_of(row), row.weights_sha256]
-            line = asdict(row) | {"parameters": " ".join(f"{k}={v}" for k, v in sorted(row.parameters.items()))}
+            line = asdict(row) | {
+                "parameters": " ".join(
+                    f"{k}={v}" for k, v in sorted(row.parameters.items())
+                )
+            }
             line |= {
                 "bound": float_below(row.bound), "true_low": float_below(truth.low),
                 "true_high": -float_below(-truth.high), "true_how": truth.how,
@@ -175,8 +192,12 @@ def write_latex(target: Path, found: list[Point]) -> Path:
     lines = [HEAD]
     for group in dict.fromkeys(p.group for p in found):
         some = [p for p in found if p.group == group]
-        brute = f"brute force: \\num{{{scientific(some[0].brute_force_ops)}}} operations"
-        title = re.sub(r"\\textasciicircum\{\}(\d+)", r"\\textsuperscript{\1}", escape(group))
+        brute = (
+            f"brute force: \\num{{{scientific(some[0].brute_force_ops)}}} operations"
+        )
+        title = re.sub(
+            r"\\textasciicircum\{\}(\d+)", r"\\textsuperscript{\1}", escape(group)
+        )
         lines.append(f"\\midrule\n\\multicolumn{{7}}{{l}}{{{title}; {brute}}} \\\\\n")
         for p in reversed(some):
             cells = [

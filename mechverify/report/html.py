@@ -46,7 +46,12 @@ def write_html(folder: Path, checked: list[tuple[Path, Theorem, float]]) -> Path
     folder.mkdir(parents=True, exist_ok=True)
     for item in items:
         if item["figure"]:
-            (folder / f"{item['name']}.svg").write_text(item["figure"], encoding="utf-8")
+            (folder / f"{item['name']}.svg").write_text(
+                item["figure"], encoding="utf-8"
+            )
     page = folder / "index.html"
-    page.write_text(Environment(autoescape=True).from_string(PAGE).render(items=items), encoding="utf-8")
+    page.write_text(
+        Environment(autoescape=True).from_string(PAGE).render(items=items),
+        encoding="utf-8",
+    )
     return page

@@ -43,18 +43,31 @@ def write_latex(target: Path, checked: list[tuple[Path, Theorem, float]]) -> Pat
             assert isinstance(theorem, RangeTheorem)
             into, told = ranges, _range(theorem, statement)
         name = escape(printable(path.name))
-        cells = [name, theorem.verdict, *told, f"\\texttt{{{theorem.claim.weights_sha256[:12]}}}"]
+        cells = [
+            name,
+            theorem.verdict,
+            *told,
+            f"\\texttt{{{theorem.claim.weights_sha256[:12]}}}",
+        ]
         into.append(" & ".join(cells) + " \\\\\n")
         notes.append(_note(path, statement))
     target.parent.mkdir(parents=True, exist_ok=True)
-    tables = [head + "".join(body) + TAIL for head, body in ((HEAD, rows), (RANGES, ranges)) if body]
+    tables = [
+        head + "".join(body) + TAIL
+        for head, body in ((HEAD, rows), (RANGES, ranges))
+        if body
+    ]
     target.write_text("\n".join([*tables, "".join(notes)]))
     return target
 
 
 def _note(path: Path, statement: Statement) -> str:
     """The whole sentence."""
-    said = "; ".join(f"{label}: {escape(text)}" for label, text in statement.rows() if label != "verdict")
+    said = "; ".join(
+        f"{label}: {escape(text)}"
+        for label, text in statement.rows()
+        if label != "verdict"
+    )
     name = escape(printable(path.name))
     return f"\n\\noindent{{\\footnotesize \\texttt{{{name}}}: {statement.verdict}; {said}.\\par}}\n"
 
@@ -66,7 +79,9 @@ def _counting(theorem: CountingTheorem, statement: Statement) -> list[str]:
         _short(statement.margin or "--"),
         _short(statement.threshold or "--"),
         theorem.claim.semantics,
-        f"\\num{{{scientific(total)}}}" if theorem.claim.by_example else "--",  # of a box, no inputs are counted
+        f"\\num{{{scientific(total)}}}"
+        if theorem.claim.by_example
+        else "--",  # of a box, no inputs are counted
         share(right.low, total, up=False),
         share(right.high, total, up=True),
         scientific(theorem.kernel_ops),
@@ -76,7 +91,9 @@ def _counting(theorem: CountingTheorem, statement: Statement) -> list[str]:
 
 def _range(theorem: RangeTheorem, statement: Statement) -> list[str]:
     """Mean width proved, and mean width that replayed inputs reach."""
-    proved, reached = (sum(w, Fraction(0)) / len(w) if w else None for w in widths(theorem))
+    proved, reached = (
+        sum(w, Fraction(0)) / len(w) if w else None for w in widths(theorem)
+    )
     return [
         _short(statement.subject),
         _short(statement.threshold or "--"),

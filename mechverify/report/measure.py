@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mechverify.provers.frontier import REFERENCE, Row, Task, run, sampled
-from mechverify.report.frontier import Point, Truth, group_of, points, truths, write_csv, write_latex
+from mechverify.report.frontier import (
+    Point,
+    Truth,
+    group_of,
+    points,
+    truths,
+    write_csv,
+    write_latex,
+)
 from mechverify.report.pareto import Published, draw
 
 
@@ -18,7 +26,11 @@ class Measured(NamedTuple):
 
 
 def measure(
-    tasks: list[Task], folder: Path, jobs: int, told: Callable[[Row, int], None], published: Published | None = None
+    tasks: list[Task],
+    folder: Path,
+    jobs: int,
+    told: Callable[[Row, int], None],
+    published: Published | None = None,
 ) -> Measured:
     """Postcondition: rows and certificates are in `folder`, and frontier.csv, .tex, .svg and .pdf (the csv alone if
     nothing was proved)."""

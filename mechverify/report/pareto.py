@@ -14,63 +14,129 @@ from matplotlib.axes import Axes
 from mechverify.kernel.core.words import scientific
 from mechverify.report.frontier import Point, pareto
 
-logging.getLogger("fontTools").setLevel(logging.ERROR)  # it minds that a date is left out
+logging.getLogger("fontTools").setLevel(
+    logging.ERROR
+)  # it minds that a date is left out
 MARKERS = "os^DvPX<*>"
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # distinct to everyone
+COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#000000",
+)  # distinct to everyone
 STYLE: Any = {
     "font.family": "serif", "mathtext.fontset": "dejavuserif", "font.size": 9, "axes.linewidth": 0.6,
     "svg.fonttype": "path", "svg.hashsalt": "mechverify", "pdf.fonttype": 42, "axes.spines.top": False,
     "axes.spines.right": False,
 }  # fmt: skip
-SHARES = (0, 0.5, 0.8, 0.9, 0.98, 0.99, 0.998, 0.999, 1)  # ticks of an axis whose steps are what is missing, halved
+SHARES = (
+    0,
+    0.5,
+    0.8,
+    0.9,
+    0.98,
+    0.99,
+    0.998,
+    0.999,
+    1,
+)  # ticks of an axis whose steps are what is missing, halved
 NEAREST = 1e-4  # to 1 that the axis tells apart
-Published = dict[str, list[tuple[str, float, float]]]  # group: (name, operations, share of the true accuracy)
+Published = dict[
+    str, list[tuple[str, float, float]]
+]  # group: (name, operations, share of the true accuracy)
 
 
-def draw(found: list[Point], targets: list[Path], published: Published | None = None) -> None:
+def draw(
+    found: list[Point], targets: list[Path], published: Published | None = None
+) -> None:
     """One panel for each group: operations (log) against bound over true accuracy (stretched towards 1), means over
     models with deviations, and the front as a line. `published`: points of others, in grey."""
     groups = list(dict.fromkeys(p.group for p in found))
-    names = list(dict.fromkeys(p.strategy for p in sorted(found, key=lambda p: -p.ratio.mean)))
+    names = list(
+        dict.fromkeys(p.strategy for p in sorted(found, key=lambda p: -p.ratio.mean))
+    )
     looks = {n: _look(i) for i, n in enumerate(names)}
     with plt.rc_context(STYLE):
         width, rows = min(len(groups), 2), (len(groups) + 1) // 2
         size = (6.0 if width == 1 else 7.8, 0.3 + 3.2 * rows)
-        figure, axes = plt.subplots(rows, width, figsize=size, sharey=True, squeeze=False, layout="constrained")
+        figure, axes = plt.subplots(
+            rows, width, figsize=size, sharey=True, squeeze=False, layout="constrained"
+        )
         for ax, group in zip(axes.flat, groups, strict=False):
-            _panel(ax, group, [p for p in found if p.group == group], looks, (published or {}).get(group, []))
+            _panel(
+                ax,
+                group,
+                [p for p in found if p.group == group],
+                looks,
+                (published or {}).get(group, []),
+            )
         for ax in axes.flat[len(groups) :]:
             ax.set_visible(False)
         for ax in axes[:, 0]:
             ax.set_ylabel("proved bound / true accuracy")
         for ax in axes.flat[max(0, len(groups) - width) : len(groups)]:
             ax.set_xlabel("operations to check the proof")
-        entries = {label: line for ax in axes.flat for line, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-        order = [n for n in names if n in entries] + [n for n in entries if n not in names]
+        entries = {
+            label: line
+            for ax in axes.flat
+            for line, label in zip(*ax.get_legend_handles_labels(), strict=True)
+        }
+        order = [n for n in names if n in entries] + [
+            n for n in entries if n not in names
+        ]
         legend = [entries[n] for n in order]
-        figure.legend(legend, order, loc="outside right upper", frameon=False, fontsize=8, handletextpad=0.2)
+        figure.legend(
+            legend,
+            order,
+            loc="outside right upper",
+            frameon=False,
+            fontsize=8,
+            handletextpad=0.2,
+        )
         figure.draw_without_rendering()  # now it is known where points are
         for ax, group in zip(axes.flat, groups, strict=False):
             _names(ax, [p for p in found if p.group == group])
         for target in targets:
-            figure.savefig(target, metadata={".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(target.suffix))
+            figure.savefig(
+                target,
+                metadata={".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(
+                    target.suffix
+                ),
+            )
     plt.close(figure)
 
 
 def _look(i: int) -> dict[str, str]:
     """Colours change fastest; past the last marker, points are hollow."""
     colour, hollow = COLOURS[i % len(COLOURS)], i // len(MARKERS) % 2
-    return {"marker": MARKERS[i % len(MARKERS)], "color": colour, "markerfacecolor": "white" if hollow else colour}
+    return {
+        "marker": MARKERS[i % len(MARKERS)],
+        "color": colour,
+        "markerfacecolor": "white" if hollow else colour,
+    }
 
 
-def _panel(ax: Axes, group: str, found: list[Point], looks: dict, published: list) -> None:
+def _panel(
+    ax: Axes, group: str, found: list[Point], looks: dict, published: list
+) -> None:
     front = pareto(found)
     ends = [p.ops.mean for p in found] + [ops for _, ops, _ in published]
     left, right = min(ends) / 6, max(ends) * 1.8  # names stand left of the front
-    corners = [(front[0].ops.mean, 0.0), *((p.ops.mean, p.ratio.mean) for p in front), (right, front[-1].ratio.mean)]
-    ax.step(*zip(*corners, strict=True), where="post", color="0.7", linewidth=0.9, zorder=1)
+    corners = [
+        (front[0].ops.mean, 0.0),
+        *((p.ops.mean, p.ratio.mean) for p in front),
+        (right, front[-1].ratio.mean),
+    ]
+    ax.step(
+        *zip(*corners, strict=True), where="post", color="0.7", linewidth=0.9, zorder=1
+    )
     for p in found:
-        above = min(p.ratio.deviation, 1 - p.ratio.mean)  # no bound is more than the accuracy
+        above = min(
+            p.ratio.deviation, 1 - p.ratio.mean
+        )  # no bound is more than the accuracy
         ax.errorbar(
             p.ops.mean, p.ratio.mean, xerr=p.ops.deviation or None, label=p.strategy, linestyle="none",
             yerr=[[p.ratio.deviation], [above]] if p.ratio.deviation else None, elinewidth=0.7, capsize=1.5,
@@ -78,7 +144,16 @@ def _panel(ax: Axes, group: str, found: list[Point], looks: dict, published: lis
         )  # fmt: skip
     if published:
         _, ops, shares = zip(*published, strict=True)
-        ax.plot(ops, shares, "x", color="0.45", markersize=5, linestyle="none", label="Gross et al. 2024", zorder=2)
+        ax.plot(
+            ops,
+            shares,
+            "x",
+            color="0.45",
+            markersize=5,
+            linestyle="none",
+            label="Gross et al. 2024",
+            zorder=2,
+        )
     ax.set_xscale("log")
     ax.set_xlim(left, right)
     ax.set_yscale("function", functions=(
@@ -89,20 +164,31 @@ def _panel(ax: Axes, group: str, found: list[Point], looks: dict, published: lis
     claim, _, inputs = group.rpartition(", ")
     base, _, power = inputs.partition("^")
     models = max(p.models for p in found)
-    ax.set_title(f"{claim}, ${base}^{{{power}}}$ inputs, {models} model{'s' * (models > 1)}", fontsize=9)
+    ax.set_title(
+        f"{claim}, ${base}^{{{power}}}$ inputs, {models} model{'s' * (models > 1)}",
+        fontsize=9,
+    )
     digits, _, exponent = scientific(found[0].brute_force_ops).partition("e")
-    text = f"brute force: ${digits}" + (rf" \cdot 10^{{{exponent}}}$" if exponent else "$")
-    ax.text(0.98, 0.03, text, transform=ax.transAxes, ha="right", fontsize=7.5, color="0.35")
+    text = f"brute force: ${digits}" + (
+        rf" \cdot 10^{{{exponent}}}$" if exponent else "$"
+    )
+    ax.text(
+        0.98, 0.03, text, transform=ax.transAxes, ha="right", fontsize=7.5, color="0.35"
+    )
 
 
 def _names(ax: Axes, found: list[Point]) -> None:
     """To the left of the points of the front, the better first, where there is room."""
     edge = ax.transAxes.transform((0, 0))[0] * 72 / ax.figure.dpi
-    taken: list[tuple[float, float, float]] = []  # left, right and baseline of a name, in points
+    taken: list[
+        tuple[float, float, float]
+    ] = []  # left, right and baseline of a name, in points
     for p in reversed(pareto(found)):
         x, y = ax.transData.transform((p.ops.mean, p.ratio.mean)) * 72 / ax.figure.dpi
         left = x - 5 - 3.6 * len(p.strategy)
-        if left > edge and all(left > end or x < start or abs(y - base) > 7 for start, end, base in taken):
+        if left > edge and all(
+            left > end or x < start or abs(y - base) > 7 for start, end, base in taken
+        ):
             taken.append((left, x, y))
             ax.annotate(p.strategy, (p.ops.mean, p.ratio.mean), xytext=(-5, 2), textcoords="offset points", ha="right",
                         fontsize=6.5, color="0.25")  # fmt: skip

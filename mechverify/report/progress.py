@@ -5,7 +5,10 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-QUIET, INTERVAL = 2.0, 5.0  # seconds before the first line, and between lines where there is no terminal
+QUIET, INTERVAL = (
+    2.0,
+    5.0,
+)  # seconds before the first line, and between lines where there is no terminal
 
 
 class Reporter:
@@ -14,8 +17,16 @@ class Reporter:
     def __init__(self, console: Console):
         self.console = console
         self.start = self.last = time.monotonic()
-        columns = TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()
-        self.bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TimeElapsedColumn(),
+        )
+        self.bar = (
+            Progress(*columns, console=console, transient=True)
+            if console.is_terminal
+            else None
+        )
 
     def __enter__(self) -> "Reporter":
         if self.bar:
@@ -29,10 +40,17 @@ class Reporter:
 
     def __call__(self, what: str, share: float | None) -> None:
         if self.bar:
-            self.bar.update(self.task, description=what, completed=share or 0.0, total=None if share is None else 1.0)
+            self.bar.update(
+                self.task,
+                description=what,
+                completed=share or 0.0,
+                total=None if share is None else 1.0,
+            )
             return
         now = time.monotonic()
         if now - self.start > QUIET and now - self.last > INTERVAL:
             self.last = now
             done = "" if share is None else f"  {share:.0%}"
-            self.console.print(f"{now - self.start:5.0f} s  {what}{done}", markup=False, soft_wrap=True)
+            self.console.print(
+                f"{now - self.start:5.0f} s  {what}{done}", markup=False, soft_wrap=True
+            )

@@ -23,16 +23,28 @@ def as_json(
     """Bounds as floats rounded outwards and exactly, as "p/q"; seconds of search and check. `semantics` is what was
     asked for, where nothing was proved."""
     seconds = {"search": search, "check": check}
-    common = {"verdict": verdict, "seconds": seconds, "certificate": certificate, "reasons": reasons}
+    common = {
+        "verdict": verdict,
+        "seconds": seconds,
+        "certificate": certificate,
+        "reasons": reasons,
+    }
     if theorem is None:
-        nothing = {"lower": None, "upper": None, "exact_lower": None, "exact_upper": None}
+        nothing = {
+            "lower": None,
+            "upper": None,
+            "exact_lower": None,
+            "exact_upper": None,
+        }
         return {
             **common, "claim": None, "semantics": semantics, "value": nothing, "counterexample": None, "axioms": [],
             "cost": {"kernel_ops": 0, "brute_force_ops": None}, "statement": None,
         }  # fmt: skip
     statement = state(theorem)
     common |= {"semantics": theorem.claim.semantics, "axioms": list(theorem.axioms)}
-    common["statement"] = [list(row) for row in (*statement.rows(), *statement.examples)]
+    common["statement"] = [
+        list(row) for row in (*statement.rows(), *statement.examples)
+    ]
     if isinstance(theorem, CountingTheorem):
         return {**common, **_counting(theorem, statement)}
     assert isinstance(theorem, RangeTheorem)
@@ -43,7 +55,11 @@ def _counting(theorem: CountingTheorem, statement: Statement) -> dict[str, Any]:
     claim, total = theorem.claim, theorem.claim.total
     low, high = Fraction(theorem.right.low, total), Fraction(theorem.right.high, total)
     if isinstance(claim, AccuracyClaim):
-        about = {"output": statement.subject, "equals": statement.equals, "margin": str(claim.margin)}
+        about = {
+            "output": statement.subject,
+            "equals": statement.equals,
+            "margin": str(claim.margin),
+        }
         wrong = next((w._asdict() for w in counterexamples(theorem)), None)
     else:
         about = {"condition": statement.subject}
@@ -67,13 +83,20 @@ def _counting(theorem: CountingTheorem, statement: Statement) -> dict[str, Any]:
 
 
 def _range(theorem: RangeTheorem, statement: Statement) -> dict[str, Any]:
-    claim, low, high = theorem.claim, theorem.range.low.tolist(), theorem.range.high.tolist()
+    claim, low, high = (
+        theorem.claim,
+        theorem.range.low.tolist(),
+        theorem.range.high.tolist(),
+    )
     point = None
     if theorem.verdict == "REFUTED":
         worst = broken(theorem)[0].point
         ids, numbers = theorem.tokens[worst].tolist(), theorem.points[worst].tolist()
         assert theorem.attained is not None
-        value = [[v if -inf < v < inf else None for v in end[worst].tolist()] for end in theorem.attained]
+        value = [
+            [v if -inf < v < inf else None for v in end[worst].tolist()]
+            for end in theorem.attained
+        ]
         point = {"tokens": ids, "inputs": numbers, "value": value}
     return {
         "claim": {
@@ -98,5 +121,7 @@ def _range(theorem: RangeTheorem, statement: Statement) -> dict[str, Any]:
 
 
 def _lemma(lemma: ProvedLemma, said: tuple[str, str]) -> dict[str, Any]:
-    low, high = (None, None) if lemma.range is None else (end.tolist() for end in lemma.range)
+    low, high = (
+        (None, None) if lemma.range is None else (end.tolist() for end in lemma.range)
+    )
     return {"site": said[0], "low": low, "high": high, "statement": said[1]}

@@ -26,8 +26,16 @@ def _proof(theorem: Theorem) -> list[tuple[str, str]]:
         ratio = f", {scientific(times)} times as many" if times > 1 else ""
         cost += "" if not brute else f"; brute force takes {scientific(brute)}{ratio}"
     return [
-        ("proof", ", ".join(f"{times:,} {rule}" for rule, times in sorted(theorem.rules.items()))),
-        ("arithmetic", "exact rationals" if theorem.exact else "float64 with outward rounding"),
+        (
+            "proof",
+            ", ".join(
+                f"{times:,} {rule}" for rule, times in sorted(theorem.rules.items())
+            ),
+        ),
+        (
+            "arithmetic",
+            "exact rationals" if theorem.exact else "float64 with outward rounding",
+        ),
         ("cost", cost),
     ]
 
@@ -38,7 +46,11 @@ def brute_force_ops(theorem: CountingTheorem) -> int | None:
     if not theorem.claim.by_example:
         return None
     job = Job(theorem.claim, Float64())
-    one = theorem.wrong[:1] if len(theorem.wrong) else [[tokens[0] for tokens in theorem.claim.domain.tokens]]
+    one = (
+        theorem.wrong[:1]
+        if len(theorem.wrong)
+        else [[tokens[0] for tokens in theorem.claim.domain.tokens]]
+    )
     with (
         np.errstate(all="ignore"),
         suppress(Rejected),

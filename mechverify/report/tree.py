@@ -18,7 +18,11 @@ def proof_tree(certificate: bytes, theorem: Theorem) -> Tree:
     proof = json.loads(container.unpack(certificate)["certificate.json"])["proof"]
     cells = theorem.cells if isinstance(theorem, CountingTheorem) else []
     decided = sum(1 for *_, wrong in cells if wrong.high == 0)
-    root = Tree(f"proof: {len(cells)} cells, {decided} of them right everywhere" if cells else "proof")
+    root = Tree(
+        f"proof: {len(cells)} cells, {decided} of them right everywhere"
+        if cells
+        else "proof"
+    )
     todo = [(root, proof, 0)]
     while todo:
         parent, node, depth = todo.pop()
@@ -63,5 +67,9 @@ def _relaxation(node: dict) -> str:
         return "relaxation: intervals alone"
     if node["lines"] is None and "multipliers" not in node:
         return "relaxation: the kernel's own lines"
-    multipliers = f" and {len(node['multipliers'])} of multipliers" if "multipliers" in node else ""
+    multipliers = (
+        f" and {len(node['multipliers'])} of multipliers"
+        if "multipliers" in node
+        else ""
+    )
     return f"relaxation: {len(node['lines'] or [])} sets of given lines{multipliers}"

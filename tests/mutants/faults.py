@@ -103,7 +103,7 @@ FAULTS = [
           "return Counts(job.claim.most(job, domain), job.claim.most(job, domain))", RULES),
     Fault("open", "replay/inputs.py", "return Counts(0, job.claim.most(job, domain))",
           "return Counts(0, job.claim.most(job, domain) - 1)", RULES),
-    Fault("open", "rules.py", '"open": (), ', '"open": ("open",), ', RULES),
+    Fault("open", "rules.py", '"open": (),', '"open": ("open",),', RULES),
     Fault("captured", "core/accuracy.py", "entry[\"semantics\"].one_of([\"real\"])", "entry[\"semantics\"].text()",
           CAPTURED),
     Fault("captured", "core/accuracy.py", "entry[\"graph\"], [])", "entry[\"graph\"], [(4,)])", CAPTURED),
@@ -403,7 +403,7 @@ FAULTS = [
     Fault("rewriting", "relaxation/rewriting.py", "square = x == y and x not in self.fixed", "square = x not in self.fixed", REWRITING),
     Fault("rewriting", "relaxation/contraction.py", "zip(args, (first, second), strict=True)]", "zip(args, (second, first), strict=True)]", REWRITING),
     Fault("rewriting", "relaxation/contraction.py", 'return value if pivot is None else steps.add("add", value, pivot)', "return value", REWRITING),
-    Fault("rewriting", "relaxation/contraction.py", "and set(first[:-1]) <= set(result):", "or set(first[:-1]) <= set(result):", REWRITING),
+    Fault("rewriting", "relaxation/contraction.py", "and set(first[:-1]) <= set(result)", "or set(first[:-1]) <= set(result)", REWRITING),
     Fault("rewriting", "relaxation/softmax.py", "mask = np.broadcast_to(kept(node), node.shape).astype(float)", "mask = np.ones(node.shape)", REWRITING),
     Fault("rewriting", "relaxation/softmax.py", 'e = e if mask.all() else steps.add("mul", e, weights, role="kept")', "", REWRITING),
     Fault("rewriting", "relaxation/softmax.py", "(*(prod(rest[i + 1 :]) for i in range(len(rest))), 0))  # one", "(*(prod(rest[i:]) for i in range(len(rest))), 0))  # one", REWRITING),
@@ -483,7 +483,7 @@ FAULTS = [
     Fault("solver", "check.py", "[*claim.axioms, *sorted(job.axioms)]", "listed", CUT),
     # known ranges, and what has no bound
     Fault("ranges", "core/functions/sigmoids.py", "least=-0.27847", "least=-0.27", FUNCTIONS),
-    Fault("ranges", "relaxation/lines.py", "bottom, top = xp.where(low < least, -np.inf, bottom), xp.where(high > most, np.inf, top)",
+    Fault("ranges", "relaxation/lines.py", "bottom = xp.where(low < least, -np.inf, bottom) top = xp.where(high > most, np.inf, top)",
           "pass", FUNCTIONS),
     Fault("ranges", "relaxation/norms.py", "factors + _positive(known, more)", "factors + 2 * _positive(known, more)", RANGES),
     # norms.py

@@ -6,6 +6,7 @@ Exit code 0 if every fault is noticed.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -18,13 +19,34 @@ from tests.mutants.faults import FAULTS, Fault
 ROOT = Path(__file__).parent.parent.parent
 
 
+def sought(text: str) -> re.Pattern[str]:
+    """What finds a piece of source however it is laid out: spaces, line ends and trailing commas within don't count."""
+    pieces = re.findall(r"\w+|\s+|.", text, re.DOTALL)
+    found = re.escape(pieces[0])
+    for before, piece, after in zip(pieces[:-1], pieces[1:], [*pieces[2:], ""], strict=True):
+        if not after and piece.isspace():
+            found += re.escape(piece)
+        elif piece.isspace():
+            word = re.match(r"\w", before) and re.match(r"\w", after)
+            found += r"\s+" if word else r"\s*"
+        else:
+            found += r"\s*" + (r"(?:,\s*)?" if piece in ")]}" else "") + re.escape(piece)
+    return re.compile(found)
+
+
+def planted(fault: Fault, source: str) -> str:
+    """`source` with the fault in it. Errors: ValueError where it has no place, or more than one."""
+    changed, places = sought(fault.old).subn(lambda _: fault.new, source)
+    if places != 1:
+        raise ValueError(f"{fault.file} holds {places} times: {fault.old}")
+    return changed
+
+
 def noticed(fault: Fault, folder: Path) -> bool:
     """Whether the tests fail once the fault is in `folder`'s copy of the kernel (and is then taken out again)."""
     path = folder / "mechverify" / "kernel" / fault.file
     source = path.read_text(encoding="utf-8")
-    if source.count(fault.old) != 1:
-        raise ValueError(f"{fault.file} holds {source.count(fault.old)} times: {fault.old}")
-    path.write_text(source.replace(fault.old, fault.new), encoding="utf-8")
+    path.write_text(planted(fault, source), encoding="utf-8")
     try:
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *fault.tests.split()]
         environment = os.environ | {

@@ -30,10 +30,16 @@ def adapt(state: Mapping[str, Tensor], **settings: Any) -> Adapted:
     (transformer_lens.adapt, gpt2.adapt). Raises CaptureError, naming every tensor that doesn't fit."""
     for form in FORMATS:
         if form.recognises(state):
-            known = [name for name in inspect.signature(form.adapt).parameters if name != "state"]
+            known = [
+                name
+                for name in inspect.signature(form.adapt).parameters
+                if name != "state"
+            ]
             if unknown := sorted(settings.keys() - set(known)):
                 what = f"no setting {', '.join(unknown)}: {', '.join(known) or 'none'}"
-                raise CaptureError(f"files with these names ({form.__name__.rsplit('.', 1)[1]}) take {what}")
+                raise CaptureError(
+                    f"files with these names ({form.__name__.rsplit('.', 1)[1]}) take {what}"
+                )
             return form.adapt(state, **settings)
     raise CaptureError(
         f"unknown names of tensors ({', '.join(sorted(state)[:5])}, ...): known are state dicts of TransformerLens and "

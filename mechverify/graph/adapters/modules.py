@@ -38,8 +38,12 @@ class Holder(nn.Module):
     def __init__(self, state: dict[str, Tensor], prefix: str):
         super().__init__()
         for name, value in state.items():
-            if name.startswith(prefix) and "." not in (rest := name.removeprefix(prefix)):
-                self.register_parameter(rest, nn.Parameter(value.detach().clone(), requires_grad=False))
+            if name.startswith(prefix) and "." not in (
+                rest := name.removeprefix(prefix)
+            ):
+                self.register_parameter(
+                    rest, nn.Parameter(value.detach().clone(), requires_grad=False)
+                )
 
     def held(self, name: str) -> Tensor | None:
         return self._parameters.get(name)
@@ -81,7 +85,10 @@ class Norm(nn.Module):
         self.centre, self.eps = kind.startswith("LN"), eps
         for name in ("w", "b"):
             value = state.get(prefix + name)
-            self.register_parameter(name, None if value is None else nn.Parameter(value.detach().clone(), False))
+            self.register_parameter(
+                name,
+                None if value is None else nn.Parameter(value.detach().clone(), False),
+            )
 
     def forward(self, x: Tensor) -> Tensor:
         if self.centre:
@@ -97,17 +104,34 @@ class Attention(Holder):
 
     mask: Tensor | None
 
-    def __init__(self, state: dict[str, Tensor], prefix: str, settings: dict[str, Any], mask: Tensor | None):
+    def __init__(
+        self,
+        state: dict[str, Tensor],
+        prefix: str,
+        settings: dict[str, Any],
+        mask: Tensor | None,
+    ):
         """`mask` [longest, longest]: what the file says that each position sees; None: all earlier ones."""
         super().__init__(state, prefix)
-        self.causal, self.scale = settings["attention"] == "causal", settings["attn_scale"]
-        self.register_buffer("mask", None if mask is None else mask.reshape(mask.shape[-2:]) != 0)
-        self.q, self.k, self.v, self.z, self.attn_scores = (nn.Identity() for _ in range(5))
+        self.causal, self.scale = (
+            settings["attention"] == "causal",
+            settings["attn_scale"],
+        )
+        self.register_buffer(
+            "mask", None if mask is None else mask.reshape(mask.shape[-2:]) != 0
+        )
+        self.q, self.k, self.v, self.z, self.attn_scores = (
+            nn.Identity() for _ in range(5)
+        )
 
     def _shared(self, name: str) -> Tensor | None:
         """Of grouped heads, one for each head that reads it."""
         grouped = self.held(f"_{name}")
-        return self.held(name) if grouped is None else grouped.repeat_interleave(len(self.W_Q) // len(grouped), 0)
+        return (
+            self.held(name)
+            if grouped is None
+            else grouped.repeat_interleave(len(self.W_Q) // len(grouped), 0)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         def project(letter: str) -> Tensor:
@@ -121,7 +145,9 @@ class Attention(Holder):
         if self.causal:
             n = scores.shape[-1]
             seen = (
-                torch.ones(n, n, dtype=torch.bool, device=x.device).tril() if self.mask is None else self.mask[:n, :n]
+                torch.ones(n, n, dtype=torch.bool, device=x.device).tril()
+                if self.mask is None
+                else self.mask[:n, :n]
             )
             scores = scores.masked_fill(~seen, -math.inf)
         z = self.z(torch.einsum("bhji,bihe->bjhe", scores.softmax(-1), v))
@@ -149,18 +175,36 @@ class MLP(Holder):
 
 
 class Block(nn.Module):
-    def __init__(self, state: dict[str, Tensor], prefix: str, settings: dict[str, Any], mask: Tensor | None):
+    def __init__(
+        self,
+        state: dict[str, Tensor],
+        prefix: str,
+        settings: dict[str, Any],
+        mask: Tensor | None,
+    ):
         super().__init__()
 
         def norm(name: str) -> nn.Module:
             kind = settings["normalization"]
-            return Norm(state, f"{prefix}{name}.", kind, settings["eps"]) if kind else nn.Identity()
+            return (
+                Norm(state, f"{prefix}{name}.", kind, settings["eps"])
+                if kind
+                else nn.Identity()
+            )
 
-        self.ln1, self.attn = norm("ln1"), Attention(state, f"{prefix}attn.", settings, mask)
-        self.resid_pre, self.attn_out, self.resid_post = (nn.Identity() for _ in range(3))
+        self.ln1, self.attn = (
+            norm("ln1"),
+            Attention(state, f"{prefix}attn.", settings, mask),
+        )
+        self.resid_pre, self.attn_out, self.resid_post = (
+            nn.Identity() for _ in range(3)
+        )
         self.has_mlp = f"{prefix}mlp.W_in" in state
         if self.has_mlp:
-            self.ln2, self.mlp = norm("ln2"), MLP(state, f"{prefix}mlp.", settings["act_fn"])
+            self.ln2, self.mlp = (
+                norm("ln2"),
+                MLP(state, f"{prefix}mlp.", settings["act_fn"]),
+            )
             self.resid_mid, self.mlp_out = nn.Identity(), nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -176,14 +220,30 @@ class Transformer(nn.Module):
     """`state` with TransformerLens names; `settings`: normalization, eps, act_fn, attention, attn_scale; `masks`: the
     file's own, by its names."""
 
-    def __init__(self, state: dict[str, Tensor], layers: int, settings: dict[str, Any], masks: Mapping[str, Tensor]):
+    def __init__(
+        self,
+        state: dict[str, Tensor],
+        layers: int,
+        settings: dict[str, Any],
+        masks: Mapping[str, Tensor],
+    ):
         super().__init__()
-        self.embed, self.unembed, self.logits = Embed(state, "embed."), Unembed(state, "unembed."), nn.Identity()
-        self.pos_embed = PosEmbed(state, "pos_embed.") if "pos_embed.W_pos" in state else None
+        self.embed, self.unembed, self.logits = (
+            Embed(state, "embed."),
+            Unembed(state, "unembed."),
+            nn.Identity(),
+        )
+        self.pos_embed = (
+            PosEmbed(state, "pos_embed.") if "pos_embed.W_pos" in state else None
+        )
         own = {int(name.split(".")[1]): mask for name, mask in masks.items()}
-        self.blocks = nn.ModuleList(Block(state, f"blocks.{i}.", settings, own.get(i)) for i in range(layers))
+        self.blocks = nn.ModuleList(
+            Block(state, f"blocks.{i}.", settings, own.get(i)) for i in range(layers)
+        )
         kind = settings["normalization"]
-        self.ln_final = Norm(state, "ln_final.", kind, settings["eps"]) if kind else nn.Identity()
+        self.ln_final = (
+            Norm(state, "ln_final.", kind, settings["eps"]) if kind else nn.Identity()
+        )
         self.eval()
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -21,11 +21,19 @@ class PairMLP(Holder):
 
     def __init__(self, state: Mapping[str, Tensor]):
         super().__init__(dict(state), "")
-        self.embed_x, self.embed_y, self.pre, self.hidden, self.logits = (nn.Identity() for _ in range(5))
+        self.embed_x, self.embed_y, self.pre, self.hidden, self.logits = (
+            nn.Identity() for _ in range(5)
+        )
         self.eval()
 
     def forward(self, tokens: Tensor) -> Tensor:
-        both = torch.cat([self.embed_x(self.W_x[tokens[:, 0]]), self.embed_y(self.W_y[tokens[:, 1]])], -1)
+        both = torch.cat(
+            [
+                self.embed_x(self.W_x[tokens[:, 0]]),
+                self.embed_y(self.W_y[tokens[:, 1]]),
+            ],
+            -1,
+        )
         hidden = self.hidden(torch.relu(self.pre(both @ self.W)))
         return self.logits(hidden @ self.W_U)
 
@@ -44,6 +52,13 @@ def adapt(state: Mapping[str, Tensor]) -> Adapted:
         and shapes["W"][1] == shapes["W_U"][0]
         and shapes["W_x"][0] == shapes["W_y"][0]
     ):
-        raise CaptureError(f"expected W_x [v, d], W_y [v, e], W [d + e, m], W_U [m, out]; got {shapes}")
-    flags = {"d_vocab": shapes["W_x"][0], "d_hidden": shapes["W"][1], "act_fn": "relu", "biases": False}
+        raise CaptureError(
+            f"expected W_x [v, d], W_y [v, e], W [d + e, m], W_U [m, out]; got {shapes}"
+        )
+    flags = {
+        "d_vocab": shapes["W_x"][0],
+        "d_hidden": shapes["W"][1],
+        "act_fn": "relu",
+        "biases": False,
+    }
     return Adapted(PairMLP(state), torch.zeros(1, 2, dtype=torch.long), flags)

@@ -8,7 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mechverify.graph.adapters.modules import ACTIVATIONS, NORMALIZATIONS, Adapted, Transformer
+from mechverify.graph.adapters.modules import (
+    ACTIVATIONS,
+    NORMALIZATIONS,
+    Adapted,
+    Transformer,
+)
 from mechverify.graph.source import CaptureError
 
 _SHAPES = {
@@ -24,11 +29,21 @@ _OUTER = {
 }  # fmt: skip
 UNSAID = "unsaid"
 _BUFFERS = re.compile(r"(^|\.)(mask|IGNORE|causal_mask)$")
-_BRIDGE = {"q": "Q", "k": "K", "v": "V", "o": "O", "in": "in", "out": "out", "gate": "gate"}
+_BRIDGE = {
+    "q": "Q",
+    "k": "K",
+    "v": "V",
+    "o": "O",
+    "in": "in",
+    "out": "out",
+    "gate": "gate",
+}
 
 
 def recognises(state: Mapping[str, Tensor]) -> bool:
-    return "embed.W_E" in state or any(re.match(r"embed(\._original_component)?\.weight$", name) for name in state)
+    return "embed.W_E" in state or any(
+        re.match(r"embed(\._original_component)?\.weight$", name) for name in state
+    )
 
 
 def adapt(
@@ -50,13 +65,28 @@ def adapt(
     kinds than the defaults aren't known. Raises CaptureError, naming all that doesn't fit."""
     if "embed.W_E" not in state:
         state = _from_bridge(state, n_heads)
-    masks = {name: t for name, t in state.items() if name.endswith((".attn.mask", ".attn.causal_mask"))}
-    tensors = {name: t.detach() for name, t in state.items() if not _BUFFERS.search(name)}
-    layers = 1 + max((int(m[1]) for name in tensors if (m := re.match(r"blocks\.(\d+)\.", name))), default=-1)
+    masks = {
+        name: t
+        for name, t in state.items()
+        if name.endswith((".attn.mask", ".attn.causal_mask"))
+    }
+    tensors = {
+        name: t.detach() for name, t in state.items() if not _BUFFERS.search(name)
+    }
+    layers = 1 + max(
+        (int(m[1]) for name in tensors if (m := re.match(r"blocks\.(\d+)\.", name))),
+        default=-1,
+    )
     has_mlp = any(".mlp." in name for name in tensors)
-    found = {name.rsplit(".", 1)[1] for name in tensors if re.search(r"(^|\.)ln(1|2|_final)\.", name)}
+    found = {
+        name.rsplit(".", 1)[1]
+        for name in tensors
+        if re.search(r"(^|\.)ln(1|2|_final)\.", name)
+    }
     if found and normalization not in (UNSAID, "LN", "RMS"):
-        raise CaptureError(f"normalization={normalization!r} has no weights, but the file has weights of layer norms")
+        raise CaptureError(
+            f"normalization={normalization!r} has no weights, but the file has weights of layer norms"
+        )
     if found and normalization == UNSAID:
         normalization = "LN" if "b" in found else "RMS"
     problems = _problems(tensors, layers, has_mlp, bool(found))
@@ -66,16 +96,22 @@ def adapt(
         ("parallel_attn_mlp", parallel_attn_mlp, False),
     ):
         if value != known:
-            problems.append(f"{name}={value!r} isn't known: load it into your own torch module, and capture that")
+            problems.append(
+                f"{name}={value!r} isn't known: load it into your own torch module, and capture that"
+            )
     if has_mlp and act_fn not in ACTIVATIONS:
-        problems.append(f"act_fn={act_fn!r}: say which activation the MLP has, one of {', '.join(ACTIVATIONS)}")
+        problems.append(
+            f"act_fn={act_fn!r}: say which activation the MLP has, one of {', '.join(ACTIVATIONS)}"
+        )
     if normalization == UNSAID:
         problems.append(
             "normalization: the file has no weights of layer norms. Say None if the model has none, LNPre or RMSPre if "
             "they were folded away (fold_ln=True, the default of TransformerLens's from_pretrained)"
         )
     elif normalization not in NORMALIZATIONS:
-        problems.append(f"normalization={normalization!r}: one of {', '.join(map(str, NORMALIZATIONS))}")
+        problems.append(
+            f"normalization={normalization!r}: one of {', '.join(map(str, NORMALIZATIONS))}"
+        )
     if attention not in ("causal", "bidirectional"):
         problems.append(f"attention={attention!r}: causal or bidirectional")
     if problems:
@@ -85,7 +121,10 @@ def adapt(
     }  # fmt: skip
     module = Transformer(tensors, layers, settings, masks)
     query = tensors["blocks.0.attn.W_Q"]
-    vocab, longest = len(tensors["embed.W_E"]), len(tensors["pos_embed.W_pos"]) if "pos_embed.W_pos" in tensors else 8
+    vocab, longest = (
+        len(tensors["embed.W_E"]),
+        len(tensors["pos_embed.W_pos"]) if "pos_embed.W_pos" in tensors else 8,
+    )
     flags = {
         **settings, "layers": layers, "heads": query.shape[0], "d_model": query.shape[1], "d_head": query.shape[2],
         "d_vocab": vocab, "n_ctx": longest, "attention_only": not has_mlp, "positional": "pos_embed.W_pos" in tensors,
@@ -100,7 +139,11 @@ def _masks(masks: Mapping[str, Tensor]) -> list[str]:
     """What is wrong with the file's own masks: each is square, and lets every position see itself or an earlier one."""
     problems = []
     for name, mask in masks.items():
-        last = mask.reshape(mask.shape[-2:]) if mask.ndim >= 2 and mask[..., 0, 0].numel() == 1 else mask
+        last = (
+            mask.reshape(mask.shape[-2:])
+            if mask.ndim >= 2 and mask[..., 0, 0].numel() == 1
+            else mask
+        )
         if last.ndim != 2 or last.shape[0] != last.shape[1]:
             problems.append(f"{name} has shape {list(mask.shape)}, expected a square")
         elif bool((last != 0).triu(1).any()) or not bool((last != 0).any(-1).all()):
@@ -112,28 +155,53 @@ def _masks(masks: Mapping[str, Tensor]) -> list[str]:
 
 def _assumed(settings: dict[str, Any], has_mlp: bool, masks: int) -> tuple[str, ...]:
     """What the file doesn't tell, as it was taken."""
-    norm, attention, scale = (settings[name] for name in ("normalization", "attention", "attn_scale"))
+    norm, attention, scale = (
+        settings[name] for name in ("normalization", "attention", "attn_scale")
+    )
     where = "as the file's masks say" if masks and attention == "causal" else attention
     return (
-        f"normalization {norm}" + (f", eps {settings['eps']}" if norm else ", and none folded into the weights"),
+        f"normalization {norm}"
+        + (
+            f", eps {settings['eps']}" if norm else ", and none folded into the weights"
+        ),
         f"attention scores divided by {'sqrt(d_head)' if scale is None else scale}",
         f"attention {where}",
         "position embeddings added to the token embeddings, once",
-        *([f"activation {settings['act_fn']}", "an MLP after its block's attention, not beside it"] if has_mlp else []),
+        *(
+            [
+                f"activation {settings['act_fn']}",
+                "an MLP after its block's attention, not beside it",
+            ]
+            if has_mlp
+            else []
+        ),
     )
 
 
-def _problems(tensors: dict[str, Tensor], layers: int, has_mlp: bool, normed: bool) -> list[str]:
+def _problems(
+    tensors: dict[str, Tensor], layers: int, has_mlp: bool, normed: bool
+) -> list[str]:
     """Names that are missing or unexpected, and shapes that don't agree."""
     prefixes = [f"blocks.{i}." for i in range(layers)]
-    known = _OUTER | {p + name: axes for p in prefixes for name, axes in _SHAPES.items()}
+    known = _OUTER | {
+        p + name: axes for p in prefixes for name, axes in _SHAPES.items()
+    }
     required = ["embed.W_E", "unembed.W_U", *(["ln_final.w"] if normed else [])]
-    inside = ["attn.W_Q", "attn.W_O", *(["mlp.W_in", "mlp.W_out"] if has_mlp else []), *(["ln1.w"] if normed else [])]
+    inside = [
+        "attn.W_Q",
+        "attn.W_O",
+        *(["mlp.W_in", "mlp.W_out"] if has_mlp else []),
+        *(["ln1.w"] if normed else []),
+    ]
     required += [p + name for p in prefixes for name in inside]
     problems = [f"{name} is missing" for name in required if name not in tensors]
     problems += [f"{p}attn.W_{c} is missing" for p in prefixes for c in "KV"
                  if f"{p}attn.W_{c}" not in tensors and f"{p}attn._W_{c}" not in tensors]  # fmt: skip
-    problems += [f"{name} isn't known (rotary or other parts?)" for name in tensors if name not in known]
+    problems += [
+        f"{name} isn't known (rotary or other parts?)"
+        for name in tensors
+        if name not in known
+    ]
     problems += [] if layers else ["there are no blocks"]
     sizes: dict[str, int] = {}
     for name in known:
@@ -141,16 +209,27 @@ def _problems(tensors: dict[str, Tensor], layers: int, has_mlp: bool, normed: bo
             continue
         shape, axes = tuple(tensors[name].shape), known[name]
         axes = axes if "_W_" in name or "_b_" in name else axes.replace("g", "h")
-        if len(shape) != len(axes) or any(sizes.setdefault(c, n) != n for c, n in zip(axes, shape, strict=True)):
-            problems.append(f"{name} has shape {list(shape)}, expected {[sizes.get(c, c) for c in axes]}")
+        if len(shape) != len(axes) or any(
+            sizes.setdefault(c, n) != n for c, n in zip(axes, shape, strict=True)
+        ):
+            problems.append(
+                f"{name} has shape {list(shape)}, expected {[sizes.get(c, c) for c in axes]}"
+            )
     return problems
 
 
 def _from_bridge(state: Mapping[str, Tensor], heads: int | None) -> dict[str, Tensor]:
     """Names and layouts of 2.x: linear layers [out, in] as matrices [in, out], heads apart."""
     out: dict[str, Tensor] = {}
-    state = {name.replace("._original_component", ""): tensor for name, tensor in state.items()}
-    queries = {name.removesuffix(".q.weight"): len(t) for name, t in state.items() if name.endswith(".q.weight")}
+    state = {
+        name.replace("._original_component", ""): tensor
+        for name, tensor in state.items()
+    }
+    queries = {
+        name.removesuffix(".q.weight"): len(t)
+        for name, t in state.items()
+        if name.endswith(".q.weight")
+    }
     for name, tensor in state.items():
         module, _, kind = name.rpartition(".")
         parent, _, part = module.rpartition(".")
@@ -159,15 +238,21 @@ def _from_bridge(state: Mapping[str, Tensor], heads: int | None) -> dict[str, Te
         elif part in ("embed", "pos_embed"):
             out[f"{part}.{'W_E' if part == 'embed' else 'W_pos'}"] = tensor
         elif part == "unembed":
-            out["unembed.W_U" if kind == "weight" else "unembed.b_U"] = tensor.T if kind == "weight" else tensor
+            out["unembed.W_U" if kind == "weight" else "unembed.b_U"] = (
+                tensor.T if kind == "weight" else tensor
+            )
         elif part.startswith("ln"):
             out[f"{module}.{kind[0]}"] = tensor
         elif part in ("q", "k", "v", "o") and parent.endswith("attn"):
             if heads is None:
-                raise CaptureError("n_heads is needed: names of TransformerLens 3.x don't tell the number of heads")
+                raise CaptureError(
+                    "n_heads is needed: names of TransformerLens 3.x don't tell the number of heads"
+                )
             width = queries.get(parent)
             if width is None or width % heads:
-                raise CaptureError(f"n_heads={heads} doesn't divide the {width} rows of {parent}.q.weight")
+                raise CaptureError(
+                    f"n_heads={heads} doesn't divide the {width} rows of {parent}.q.weight"
+                )
             size = width // heads
             grouped = part in "kv" and tensor.shape[0] != width
             letter = f"{parent}.{'_' if grouped else ''}{'W' if kind == 'weight' else 'b'}_{_BRIDGE[part]}"
@@ -178,7 +263,9 @@ def _from_bridge(state: Mapping[str, Tensor], heads: int | None) -> dict[str, Te
             else:
                 out[letter] = tensor.reshape(-1, size, tensor.shape[1]).transpose(1, 2)
         elif part in ("in", "out", "gate"):
-            out[f"{parent}.{'W' if kind == 'weight' else 'b'}_{part}"] = tensor.T if kind == "weight" else tensor
+            out[f"{parent}.{'W' if kind == 'weight' else 'b'}_{part}"] = (
+                tensor.T if kind == "weight" else tensor
+            )
         else:
             out[name] = tensor
     return out

@@ -38,12 +38,15 @@ def product(ar: Arithmetic, chain: Chain) -> Ball:
     """The chain's matrix, multiplied in the cheapest order. Complexity: 2 x the multiply-adds of that order."""
     ar.step((len(chain) ** 3 - len(chain)) // 6, 1, 300)  # orders that are compared
     sizes = [chain[0].mid.shape[0], *(m.mid.shape[1] for m in chain)]
-    best: dict[tuple[int, int], tuple[int, int]] = {(i, i + 1): (0, 0) for i in range(len(chain))}
+    best: dict[tuple[int, int], tuple[int, int]] = {
+        (i, i + 1): (0, 0) for i in range(len(chain))
+    }
     for width in range(2, len(chain) + 1):
         for i in range(len(chain) - width + 1):
             j = i + width
             best[i, j] = min(
-                (best[i, k][0] + best[k, j][0] + sizes[i] * sizes[k] * sizes[j], k) for k in range(i + 1, j)
+                (best[i, k][0] + best[k, j][0] + sizes[i] * sizes[k] * sizes[j], k)
+                for k in range(i + 1, j)
             )
 
     def part(i: int, j: int) -> Ball:
@@ -70,7 +73,9 @@ def transposed(chain: Chain) -> Chain:
     return tuple(m.map(np.transpose) for m in reversed(chain))
 
 
-def along_rows(ar: Arithmetic, chain: Chain, peeled: Peeled | None) -> tuple[Ball, Ball | None]:
+def along_rows(
+    ar: Arithmetic, chain: Chain, peeled: Peeled | None
+) -> tuple[Ball, Ball | None]:
     """A table S [rows, columns] and widths r [rows, 1] such that for some numbers c every entry of the chain's matrix
     is within r_i / 2 of S_ij + c_i. Without a witness: the matrix itself, and None for zero widths.
 
@@ -87,7 +92,10 @@ def along_rows(ar: Arithmetic, chain: Chain, peeled: Peeled | None) -> tuple[Bal
         columns.insert(0, _times(ar, m, columns[0]))  # M_i ... M_k v
     scale = _times(ar, rows[0], columns[0])
     columns = [ar.div(c, scale) for c in columns[:-1]]
-    rest = tuple(ar.trim(ar.sub(m, _times(ar, *outer))) for m, *outer in zip(chain, columns, rows[1:], strict=True))
+    rest = tuple(
+        ar.trim(ar.sub(m, _times(ar, *outer)))
+        for m, *outer in zip(chain, columns, rows[1:], strict=True)
+    )
     table = ar.trim(_times(ar, columns[0], rows[-1]))
     if peeled.remainder == "recursive":
         return table, _recursive(ar, rest)
@@ -98,7 +106,9 @@ def along_rows(ar: Arithmetic, chain: Chain, peeled: Peeled | None) -> tuple[Bal
     match peeled.remainder:
         case "svd":
             norm = _norm(ar, _times(ar, _gram(ar, x), _gram(ar, y.map(np.transpose))))
-            width = ar.mul(root(ar, ar.rational(Fraction(2))), norm)  # |e_a - e_b| is the root of 2
+            width = ar.mul(
+                root(ar, ar.rational(Fraction(2))), norm
+            )  # |e_a - e_b| is the root of 2
             return table, width.map(lambda a: np.broadcast_to(a, (x.mid.shape[0], 1)))
         case "subproduct":
             return table, _by_norms(ar, x, y)
@@ -118,7 +128,10 @@ def mean_row(ar: Arithmetic, x: Ball) -> Ball:
 def ranges(ar: Arithmetic, x: Ball) -> Ball:
     """At least the greatest minus the least entry of each row: [rows, 1]."""
     ar.spend(2 * x.mid.size)
-    high, low = points(ar.upper(x).max(1), x.exponent), points(ar.lower(x).min(1), x.exponent)
+    high, low = (
+        points(ar.upper(x).max(1), x.exponent),
+        points(ar.lower(x).min(1), x.exponent),
+    )
     return magnitude(ar, ar.sub(high, low)).at[:, None]
 
 
@@ -169,4 +182,6 @@ def _norm(ar: Arithmetic, gram: Ball) -> Ball:
 
 def root(ar: Arithmetic, x: Ball) -> Ball:
     """At least the square roots of numbers that are not negative, whatever the balls hold beside them."""
-    return ar.sqrt(ar.add(points(np.maximum(ar.upper(x), 0), x.exponent), ar.rational(TINY)))
+    return ar.sqrt(
+        ar.add(points(np.maximum(ar.upper(x), 0), x.exponent), ar.rational(TINY))
+    )

@@ -39,7 +39,11 @@ class Enclosed:
     def __init__(self, job: Job, domain: Domain, peeled: Peeled | None, mean: bool):
         claim, self.ar = job.claim, job.ar
         self.form: PartsForm = job.once(output_parts)
-        self.values, self.outputs, self.margin = claim.graph.values, claim.outputs, claim.margin
+        self.values, self.outputs, self.margin = (
+            claim.graph.values,
+            claim.outputs,
+            claim.margin,
+        )
         self.vocab = len(self.values)
         self._running: dict[bool, Ball] = {}
         if self.outputs < 2:
@@ -49,21 +53,29 @@ class Enclosed:
         self.wide = np.zeros(self.vocab, bool)
         self.factor, self.place = self._factor(peeled), self._place()
         self.value = self._table(self.form.value, "token", self.vocab)
-        self.position = self._table(self.form.value, "position", None).at[: self.form.attended]
+        self.position = self._table(self.form.value, "position", None).at[
+            : self.form.attended
+        ]
         self.fixed = self._table(self.form.base, "fixed", 1)
         self.base, self.spread = self._base(mean)
 
     def _table(self, parts: dict[str, Chain], what: str, rows: int | None) -> Ball:
         if what in parts:
             return product(self.ar, parts[what])
-        return self.ar.whole(np.zeros((rows or self.form.attended, self.outputs), np.int64))
+        return self.ar.whole(
+            np.zeros((rows or self.form.attended, self.outputs), np.int64)
+        )
 
     def _factor(self, peeled: Peeled | None) -> Ball:
         ar, score = self.ar, self.form.score
         if ("query", "token") not in score:
-            raise Unsupported("scores don't depend on the query's token and the token attended to")
+            raise Unsupported(
+                "scores don't depend on the query's token and the token attended to"
+            )
         chain = score["query", "token"]
-        if peeled is not None and (len(chain) < 2 or not len(peeled.left) == len(peeled.right) == self.vocab):
+        if peeled is not None and (
+            len(chain) < 2 or not len(peeled.left) == len(peeled.right) == self.vocab
+        ):
             raise Rejected("vectors that don't fit the scores")
         table, width = along_rows(ar, chain, peeled)
         if ("fixed", "token") in score:
@@ -79,7 +91,9 @@ class Enclosed:
 
     def _hull(self, low: Ball, high: Ball) -> Ball:
         ar, half = self.ar, self.ar.rational(Fraction(1, 2))
-        return ar.widen(ar.mul(ar.add(low, high), half), 1.0, of=ar.mul(ar.sub(high, low), half))
+        return ar.widen(
+            ar.mul(ar.add(low, high), half), 1.0, of=ar.mul(ar.sub(high, low), half)
+        )
 
     def _place(self) -> Ball:
         ar, score, n = self.ar, self.form.score, self.form.attended
@@ -88,7 +102,9 @@ class Enclosed:
         if not found:
             return ar.whole(np.ones((1, n), np.int64))
         table = found[0] if len(found) == 1 else ar.add(*found)
-        return relative_exponentials(ar, exp_parts(ar, table, BITS), np.ones(n, bool), 1)
+        return relative_exponentials(
+            ar, exp_parts(ar, table, BITS), np.ones(n, bool), 1
+        )
 
     def _base(self, mean: bool) -> tuple[Ball, Ball | None]:
         """All rows; or one near their mean, and by how much differences of two entries of another row may differ from

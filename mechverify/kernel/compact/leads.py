@@ -54,12 +54,23 @@ class Leads:
     def __init__(self, tables: Enclosed):
         self.tables, self.ar = tables, tables.ar
 
-    def lead(self, rivals: str, right: int, queries: np.ndarray, tokens: np.ndarray, unit: int | None) -> Lead:
+    def lead(
+        self,
+        rivals: str,
+        right: int,
+        queries: np.ndarray,
+        tokens: np.ndarray,
+        unit: int | None,
+    ) -> Lead:
         """Complexity, with q queries, t tokens, n rivals: q + t (`together`, after one pass over the tables), 3 q n + 4
         t n (`scaled`), and 2 q t n more (`apart`)."""
         if rivals == "together":
             base, token = self._together
-            query = base.map(lambda a: np.broadcast_to(a, (self.tables.vocab, a.shape[1]))[queries, right])
+            query = base.map(
+                lambda a: np.broadcast_to(a, (self.tables.vocab, a.shape[1]))[
+                    queries, right
+                ]
+            )
             token = token.at[tokens, right]
             return Parts(self._less(query, queries), token)
         base, token, largest = self._scaled(right, queries, tokens, unit)
@@ -87,7 +98,9 @@ class Leads:
         if spread is None:
             return x
         spread = spread.map(lambda a: a[queries].reshape(-1, *(1,) * (x.mid.ndim - 1)))
-        return self.ar.sub(x, spread if largest is None else self.ar.mul(spread, largest))
+        return self.ar.sub(
+            x, spread if largest is None else self.ar.mul(spread, largest)
+        )
 
     @cached_property
     def _together(self) -> tuple[Ball, Ball]:
@@ -95,7 +108,9 @@ class Leads:
         ar, tables = self.ar, self.tables
         place = least(ar, self._over_all(tables.position), 0).at[None]
         base = ar.add(place, self._over_all(tables.fixed))
-        base = ar.add(self._over_all(tables.base), ar.sub(base, ar.rational(tables.margin)))
+        base = ar.add(
+            self._over_all(tables.base), ar.sub(base, ar.rational(tables.margin))
+        )
         return base, self._over_all(tables.value)
 
     def _over_all(self, x: Ball) -> Ball:
@@ -107,7 +122,9 @@ class Leads:
         second = np.where(is_first, high.min(), high).max(1, keepdims=True)
         return self.ar.sub(x, points(np.where(is_first, second, first), x.exponent))
 
-    def _scaled(self, right: int, queries: np.ndarray, tokens: np.ndarray, unit: int | None) -> tuple[Ball, Ball, Ball]:
+    def _scaled(
+        self, right: int, queries: np.ndarray, tokens: np.ndarray, unit: int | None
+    ) -> tuple[Ball, Ball, Ball]:
         """l D [query or 1, rivals], l (U + V) [token, rivals], and the largest l; where one row of D stands for all, it
         is added to the tokens'. l_n is near 1 / (U_n + V_n) at token number `unit`, where the right output should lead:
         so the leads over all rivals are alike, and little is lost by taking the least in each part."""
@@ -117,16 +134,24 @@ class Leads:
         def over_each(x: Ball) -> Ball:
             return ar.sub(x.at[:, [right]], x.at[:, others])
 
-        rest = ar.add(least(ar, over_each(tables.position), 0).at[None], over_each(tables.fixed))
+        rest = ar.add(
+            least(ar, over_each(tables.position), 0).at[None], over_each(tables.fixed)
+        )
         rest = ar.sub(rest, ar.rational(tables.margin))
         one = len(tables.base.mid) == 1
         base = over_each(tables.base if one else tables.base.at[queries])
-        token = ar.add(over_each(tables.value.at[tokens]), ar.add(rest, base) if one else rest)
+        token = ar.add(
+            over_each(tables.value.at[tokens]), ar.add(rest, base) if one else rest
+        )
         inverse = np.ones(len(others))
         if unit is not None:
             inverse = _inverse(ar.approximate(token.at[unit]))
         scale = ar.exact(inverse[None])
-        base = ar.whole(np.zeros((1, len(others)), np.int64)) if one else ar.mul(base, scale)
+        base = (
+            ar.whole(np.zeros((1, len(others)), np.int64))
+            if one
+            else ar.mul(base, scale)
+        )
         return base, ar.mul(token, scale), ar.exact(inverse.max(keepdims=True))
 
 

@@ -24,7 +24,9 @@ from mechverify.kernel.core.operations.softmax import kept
 from mechverify.kernel.core.operations.views import entries
 from mechverify.kernel.core.semantics import Real
 
-Parts = dict[str, Chain]  # by what its rows stand for: "query" or "token" [vocab], "position" [length], "fixed" [1]
+Parts = dict[
+    str, Chain
+]  # by what its rows stand for: "query" or "token" [vocab], "position" [length], "fixed" [1]
 
 
 class PartsForm(NamedTuple):
@@ -58,7 +60,9 @@ class _Mixture(NamedTuple):
     value: Parts
 
 
-def parts_form(graph: Graph, weights: dict[str, np.ndarray], model: Real, output: int) -> PartsForm:
+def parts_form(
+    graph: Graph, weights: dict[str, np.ndarray], model: Real, output: int
+) -> PartsForm:
     """The output of a model of one layer and one head, in parts.
 
     Precondition: semantics real (Unsupported says what else stands in the way). Postcondition: for every input the
@@ -68,9 +72,17 @@ def parts_form(graph: Graph, weights: dict[str, np.ndarray], model: Real, output
     if type(model) is not Real:
         raise Unsupported("rule compact is about real arithmetic")
     order, nodes = graph.ancestors([output]), graph.nodes
-    pinned = {nodes[n].attr[1] for n in order if nodes[n].op == "select" and nodes[n].kind == "ids"}
-    if len(pinned) != 1 or any(nodes[n].op == "view" and nodes[n].kind == "ids" for n in order):
-        raise Unsupported("rule compact needs one query token, and tokens in their own order")
+    pinned = {
+        nodes[n].attr[1]
+        for n in order
+        if nodes[n].op == "select" and nodes[n].kind == "ids"
+    }
+    if len(pinned) != 1 or any(
+        nodes[n].op == "view" and nodes[n].kind == "ids" for n in order
+    ):
+        raise Unsupported(
+            "rule compact needs one query token, and tokens in their own order"
+        )
     reader, found = _Reader(graph, weights, model), {}
     for n in order:
         found[n] = reader.read(nodes[n], [found[a] for a in nodes[n].args])
@@ -107,8 +119,12 @@ class _Reader:
             case "select" if kinds == [Ball]:
                 return args[0].map(lambda a: np.take(a, node.attr[1], node.attr[0]))
             case "gather":
-                rows = ar.exact(table(self.weights, graph.nodes[node.args[0]])[: len(graph.values)])
-                return _Value(0 if args[1] == "token" else None, {args[1]: (_flat(rows),)})
+                rows = ar.exact(
+                    table(self.weights, graph.nodes[node.args[0]])[: len(graph.values)]
+                )
+                return _Value(
+                    0 if args[1] == "token" else None, {args[1]: (_flat(rows),)}
+                )
             case "view" if kinds == [Ball]:
                 return args[0].map(lambda a: a.ravel()[entries(node.attr)])
             case "view" if kinds[0] in (_Value, _Mixture):
@@ -117,12 +133,20 @@ class _Reader:
                               for k, a in zip(kinds, node.args, strict=True)):  # fmt: skip
                 raise Unsupported("rule compact adds values of one shape")
             case "add" if _Mixture in kinds:
-                return self._on_mixture(node, *sorted(args, key=lambda a: type(a) is not _Mixture))
+                return self._on_mixture(
+                    node, *sorted(args, key=lambda a: type(a) is not _Mixture)
+                )
             case "add":
-                return self._sum(node, *sorted(args, key=lambda a: type(a) is not _Value))
+                return self._sum(
+                    node, *sorted(args, key=lambda a: type(a) is not _Value)
+                )
             case "over_root" if kinds[0] in (_Scores, _Value):
                 root = ar.sqrt(ar.rational(Fraction(node.attr)))
-                return args[0]._replace(parts={k: self._over(chain, root) for k, chain in args[0].parts.items()})
+                return args[0]._replace(
+                    parts={
+                        k: self._over(chain, root) for k, chain in args[0].parts.items()
+                    }
+                )
             case "softmax" if kinds == [_Scores] and math.prod(node.shape[:-1]) == 1:
                 here = np.flatnonzero(kept(node))
                 if len(here) and here[-1] == len(here) - 1:
@@ -141,24 +165,38 @@ class _Reader:
         at = entries(node.attr)
         self.ar.step(at.size, 1 + at.ndim)
         if type(x) is _Mixture:
-            return x._replace(base=self._columns(x.base, at.ravel()), value=self._columns(x.value, at.ravel()))
+            return x._replace(
+                base=self._columns(x.base, at.ravel()),
+                value=self._columns(x.value, at.ravel()),
+            )
         if x.axis is None:
             return x._replace(parts=self._columns(x.parts, at.ravel()))
         shape = self.graph.nodes[node.args[0]].shape
-        whole = np.moveaxis(np.arange(math.prod(shape)).reshape(shape), x.axis, 0).reshape(shape[x.axis], -1)
+        whole = np.moveaxis(
+            np.arange(math.prod(shape)).reshape(shape), x.axis, 0
+        ).reshape(shape[x.axis], -1)
         for axis, size in enumerate(node.shape):
             rows = np.moveaxis(at, axis, 0).reshape(size, -1)
             columns = np.searchsorted(whole[0], rows[0])
-            if size == len(whole) and columns.max() < whole.shape[1] and np.array_equal(whole[:, columns], rows):
+            if (
+                size == len(whole)
+                and columns.max() < whole.shape[1]
+                and np.array_equal(whole[:, columns], rows)
+            ):
                 return _Value(axis, self._columns(x.parts, columns))
-        raise Unsupported("rule compact needs views that keep each position's value together")
+        raise Unsupported(
+            "rule compact needs views that keep each position's value together"
+        )
 
     def _columns(self, parts: Parts, which: np.ndarray) -> Parts:
         """These columns of each product."""
         for *_, last in parts.values():
             reserve(len(last.mid), which.size)
             self.ar.step(len(last.mid) * which.size, 1)
-        return {k: (*chain[:-1], chain[-1].map(lambda a: a[:, which])) for k, chain in parts.items()}
+        return {
+            k: (*chain[:-1], chain[-1].map(lambda a: a[:, which]))
+            for k, chain in parts.items()
+        }
 
     def _sum(self, node: Node, x: Any, y: Any) -> Any:
         if type(x) is not _Value:
@@ -175,7 +213,9 @@ class _Reader:
             return {}
         y = y.map(lambda a: a.reshape((1,) * (len(node.shape) - a.ndim) + a.shape))
         if axis is None:
-            return {"fixed": (_flat(y.map(lambda a: np.broadcast_to(a, node.shape)[None])),)}
+            return {
+                "fixed": (_flat(y.map(lambda a: np.broadcast_to(a, node.shape)[None])),)
+            }
         y = y.map(lambda a: np.moveaxis(a, axis, 0))
         shape = node.shape[:axis] + node.shape[axis + 1 :]
         what = "fixed" if y.mid.shape[0] == 1 else "position"
@@ -186,7 +226,11 @@ class _Reader:
         result = dict(x)
         for what, chain in y.items():
             if what in result:
-                chain = (self.ar.add(product(self.ar, result[what]), product(self.ar, chain)),)
+                chain = (
+                    self.ar.add(
+                        product(self.ar, result[what]), product(self.ar, chain)
+                    ),
+                )
             result[what] = chain
         if len(result.get("query", ())) == len(result.get("fixed", ())) == 1:
             result["query"] = (self.ar.add(result["query"][0], result.pop("fixed")[0]),)
@@ -196,54 +240,96 @@ class _Reader:
         if type(y) is Ball:
             return x._replace(base=self._added(x.base, self._constant(node, None, y)))
         if type(y) is not _Value or y.axis is not None:
-            raise Unsupported("only values of the query are added to the result of attention")
+            raise Unsupported(
+                "only values of the query are added to the result of attention"
+            )
         return x._replace(base=self._added(x.base, y.parts))
 
     def _einsum(self, node: Node, args: list, types: list) -> Any:
         first, second, result = node.attr.replace("->", ",").split(",")
         sizes = [self.graph.nodes[a].shape for a in node.args]
-        small = {c for t, s in zip((first, second), sizes, strict=True) for c, n in zip(t, s, strict=True) if n == 1}
+        small = {
+            c
+            for t, s in zip((first, second), sizes, strict=True)
+            for c, n in zip(t, s, strict=True)
+            if n == 1
+        }
         if types[1] is Ball and types[0] in (_Value, _Mixture):
             return self._transformed(args[0], args[1], first, second, result)
         if types[0] is Ball and types[1] in (_Value, _Mixture):
             return self._transformed(args[1], args[0], second, first, result)
-        left, right, out = ("".join(c for c in t if c not in small) for t in (first, second, result))
-        if types == [_Value, _Value] and (args[0].axis is None) != (args[1].axis is None):
-            query, key, own, other = (*args, left, right) if args[0].axis is None else (*args[::-1], right, left)
+        left, right, out = (
+            "".join(c for c in t if c not in small) for t in (first, second, result)
+        )
+        if types == [_Value, _Value] and (args[0].axis is None) != (
+            args[1].axis is None
+        ):
+            query, key, own, other = (
+                (*args, left, right)
+                if args[0].axis is None
+                else (*args[::-1], right, left)
+            )
             place = (second if args[0].axis is None else first)[key.axis]
-            if own == other.replace(place, "") and out in (place, "") and result[-1:] == place:
+            if (
+                own == other.replace(place, "")
+                and out in (place, "")
+                and result[-1:] == place
+            ):
                 return _Scores(self._scores(query.parts, key.parts))
         if types[0] is tuple and types[1] is _Value and args[1].axis is not None:
             scores, attended = args[0]
             place = second[args[1].axis]
-            if first[-1] == place and place not in result and out == right.replace(place, ""):
+            if (
+                first[-1] == place
+                and place not in result
+                and out == right.replace(place, "")
+            ):
                 value = dict(args[1].parts)
-                fixed = {"fixed": value.pop("fixed")} if "fixed" in value else {}  # its weights add up to one
+                fixed = (
+                    {"fixed": value.pop("fixed")} if "fixed" in value else {}
+                )  # its weights add up to one
                 return _Mixture(attended, fixed, scores.parts, value)
-        raise Unsupported(f"rule compact doesn't know the contraction {node.attr!r} here")
+        raise Unsupported(
+            f"rule compact doesn't know the contraction {node.attr!r} here"
+        )
 
     def _transformed(self, x: Any, w: Ball, term: str, other: str, result: str) -> Any:
         """A value, or a mixture, times a weight that sums all of its entries."""
         place = term[x.axis] if type(x) is _Value and x.axis is not None else ""
         if place and place not in result:
-            raise Unsupported("rule compact knows no sum over positions but attention's")
+            raise Unsupported(
+                "rule compact knows no sum over positions but attention's"
+            )
         inside = term.replace(place, "")
         outside = result.replace(place, "")
-        if set(inside) & set(result) or not set(inside) <= set(other) or set(other) != set(inside) | set(outside):
-            raise Unsupported("rule compact needs a weight that sums all entries of a value")
+        if (
+            set(inside) & set(result)
+            or not set(inside) <= set(other)
+            or set(other) != set(inside) | set(outside)
+        ):
+            raise Unsupported(
+                "rule compact needs a weight that sums all entries of a value"
+            )
         order = [other.index(c) for c in inside + outside]
         rows = int(np.prod([w.mid.shape[other.index(c)] for c in inside]))
         self.ar.step(w.mid.size, 1)
         matrix = w.map(lambda a: a.transpose(order).reshape(rows, -1))
         if type(x) is _Mixture:
-            base, value = ({k: (*c, matrix) for k, c in p.items()} for p in (x.base, x.value))
+            base, value = (
+                {k: (*c, matrix) for k, c in p.items()} for p in (x.base, x.value)
+            )
             return x._replace(base=base, value=value)
         axis = None if not place else result.index(place)
         return _Value(axis, {k: (*c, matrix) for k, c in x.parts.items()})
 
     def _scores(self, query: Parts, key: Parts) -> dict[tuple[str, str], Chain]:
         """Products of parts; one of the query alone with a fixed row is a number added to all scores."""
-        return {(a, b): (*x, *transposed(y)) for a, x in query.items() for b, y in key.items() if b != "fixed"}
+        return {
+            (a, b): (*x, *transposed(y))
+            for a, x in query.items()
+            for b, y in key.items()
+            if b != "fixed"
+        }
 
 
 def _flat(x: Ball) -> Ball:

@@ -43,11 +43,18 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
     (two a threshold in order), and positions x states x groups for each number of loose tokens.
     """
     job.claim.need_whole("compact")
-    tables = Enclosed(job, domain, _peeled(witness["scores"]), witness["base"].one_of(["exact", "mean"]) == "mean")
+    tables = Enclosed(
+        job,
+        domain,
+        _peeled(witness["scores"]),
+        witness["base"].one_of(["exact", "mean"]) == "mean",
+    )
     passes = [_pass(entry) for entry in witness["passes"].items(8)]
     witness.close()
     claim, leads, seen, right = job.claim, Leads(tables), set(), 0
-    automaton = derive(job.ar, claim.graph, [claim.target], [np.array(t) for t in domain.tokens])
+    automaton = derive(
+        job.ar, claim.graph, [claim.target], [np.array(t) for t in domain.tokens]
+    )
     places = {int(key[0]): i for i, key in enumerate(automaton.classes)}
     for rivals, tokens, cells in passes:
         for key, listed in cells.items():
@@ -57,8 +64,13 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
                 raise Rejected(f"cell {min(seen & here)} is listed twice")
             seen |= here
             queries = np.array(sorted(listed))
-            family = Family(tables, towards(job.ar, automaton, places[key]), key, queries)
-            thresholds, lead = np.array([listed[q] for q in queries.tolist()]), family.lead(leads, rivals)
+            family = Family(
+                tables, towards(job.ar, automaton, places[key]), key, queries
+            )
+            thresholds, lead = (
+                np.array([listed[q] for q in queries.tolist()]),
+                family.lead(leads, rivals),
+            )
             if tokens == "each":
                 kept = family.kept_above(family.each(lead), thresholds)
             else:
@@ -74,7 +86,10 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
 def _peeled(entry: Reader) -> Peeled | None:
     if entry.value is None:
         return None
-    left, right = (np.array([v.float64() for v in entry[name].items(2**12, 1)]) for name in ("left", "right"))
+    left, right = (
+        np.array([v.float64() for v in entry[name].items(2**12, 1)])
+        for name in ("left", "right")
+    )
     peeled = Peeled(left, right, entry["remainder"].one_of(REMAINDERS))
     entry.close()
     return peeled
@@ -88,7 +103,9 @@ def _pass(entry: Reader) -> tuple[str, str, dict[int, dict[int, list]]]:
     for row in entry["cells"].items(2**20):
         query, key, thresholds = row.items(3, 3)
         limits = thresholds.items(loose + 1, loose + 1)
-        numbers = [t.float64() if tokens == "each" else t.an_integer(0, 2**20) for t in limits]
+        numbers = [
+            t.float64() if tokens == "each" else t.an_integer(0, 2**20) for t in limits
+        ]
         family = cells.setdefault(key.an_integer(), {})
         if query.an_integer(0, 2**20) in family:
             raise Rejected(f"cell {[query.value, key.value]} is listed twice")
@@ -111,10 +128,20 @@ class Family:
     """Cells of one class. `groups` are the sets of tokens that act alike at some position before the query's, by name;
     `alive` all of their tokens and the queries. A token that is a group by itself is kept in any case."""
 
-    def __init__(self, tables: Enclosed, layers: list[Layer], right: int, queries: np.ndarray):
-        self.tables, self.ar, self.layers, self.right, self.queries = tables, tables.ar, layers, right, queries
+    def __init__(
+        self, tables: Enclosed, layers: list[Layer], right: int, queries: np.ndarray
+    ):
+        self.tables, self.ar, self.layers, self.right, self.queries = (
+            tables,
+            tables.ar,
+            layers,
+            right,
+            queries,
+        )
         if queries.max() >= tables.vocab or tables.wide[queries].any():
-            raise Rejected("a query token is outside the vocabulary, or its scores are not known closely enough")
+            raise Rejected(
+                "a query token is outside the vocabulary, or its scores are not known closely enough"
+            )
         groups = {}
         for i, layer in enumerate(layers[: tables.form.attended]):
             if i != tables.form.pin:
@@ -125,7 +152,13 @@ class Family:
 
     def lead(self, leads: Leads, rivals: str) -> Lead:
         unit = np.flatnonzero(np.array(self.tables.values)[self.alive] == self.right)
-        return leads.lead(rivals, self.right, self.queries, self.alive, int(unit[0]) if len(unit) else None)
+        return leads.lead(
+            rivals,
+            self.right,
+            self.queries,
+            self.alive,
+            int(unit[0]) if len(unit) else None,
+        )
 
     def each(self, lead: Lead) -> Ball:
         """Lower bounds of h [queries, alive]."""
@@ -145,10 +178,14 @@ class Family:
                 least.append([h.mid[:, at[0]]] * len(above))
                 count.append([np.full(len(h.mid), c == 0) for c in range(len(above))])
             else:
-                self.ar.step(len(h.mid) * len(at) * len(above), len(above), 4)  # positions may have groups of their own
+                self.ar.step(
+                    len(h.mid) * len(at) * len(above), len(above), 4
+                )  # positions may have groups of their own
                 least.append(list(limits.mid.T))
                 count.append([a[:, at].sum(1) for a in above])
-        own = h.map(lambda a: a[np.arange(len(a)), np.searchsorted(self.alive, self.queries)])
+        own = h.map(
+            lambda a: a[np.arange(len(a)), np.searchsorted(self.alive, self.queries)]
+        )
         return self._stacked(least, count, own, thresholds.shape)
 
     def kept_in_order(self, lead: Lead, ends: np.ndarray, descending: bool) -> Kept:
@@ -165,12 +202,20 @@ class Family:
         known = np.searchsorted(rank[order], ends)  # how many of the alive ones
         token = points(running[np.maximum(known - 1, 0)], lead.token.exponent)
         worst = ar.bottom(ar.add(lead.query.at[:, None], token))
-        largest = tables.running(descending).at[self.queries[:, None], np.maximum(ends - 1, 0)]
-        product = ar.where(worst.mid < 0, ar.mul(worst, largest), ar.rational(Fraction(0)))
+        largest = tables.running(descending).at[
+            self.queries[:, None], np.maximum(ends - 1, 0)
+        ]
+        product = ar.where(
+            worst.mid < 0, ar.mul(worst, largest), ar.rational(Fraction(0))
+        )
         least, count = [], []
         for tokens in self.groups:
             if len(tokens) == 1:
-                least.append(self._own(lead, np.full(len(at), tokens[0])).map(lambda a: np.tile(a, (ends.shape[1], 1))))
+                least.append(
+                    self._own(lead, np.full(len(at), tokens[0])).map(
+                        lambda a: np.tile(a, (ends.shape[1], 1))
+                    )
+                )
                 count.append([np.full(len(at), c == 0) for c in range(ends.shape[1])])
             else:
                 places = np.sort(tables.vocab - 1 - tokens if descending else tokens)
@@ -180,7 +225,9 @@ class Family:
         own, *least = aligned(ar, self._own(lead, self.queries), *least)
         return self._stacked([b.mid for b in least], count, own, ends.shape)
 
-    def _stacked(self, least: list, count: list, own: Ball, shape: tuple[int, ...]) -> Kept:
+    def _stacked(
+        self, least: list, count: list, own: Ball, shape: tuple[int, ...]
+    ) -> Kept:
         shape = len(self.groups), *shape[::-1]
         bounds = points(np.array(least, self.ar.dtype).reshape(shape), own.exponent)
         return Kept(bounds, np.array(count, np.int64).reshape(shape), own)
@@ -188,12 +235,18 @@ class Family:
     def _own(self, lead: Lead, tokens: np.ndarray) -> Ball:
         """Lower bounds of h at one token for each query."""
         factor = self.tables.factor.at[self.queries, tokens]
-        return self.ar.bottom(self.ar.mul(factor, lead.of(self.ar, np.searchsorted(self.alive, tokens))))
+        return self.ar.bottom(
+            self.ar.mul(factor, lead.of(self.ar, np.searchsorted(self.alive, tokens)))
+        )
 
     def shown(self, kept: Kept) -> np.ndarray:
         """How many inputs of each cell are shown right [queries], as integers of any size: for each number of loose
         tokens, all sequences with just so many, if the least sum over them is positive."""
-        terms, number, shown = self.terms(kept), kept.number.astype(object), np.zeros(len(self.queries), object)
+        terms, number, shown = (
+            self.terms(kept),
+            kept.number.astype(object),
+            np.zeros(len(self.queries), object),
+        )
         for loose in range(kept.number.shape[1]):
             least, found = self.sums(*terms, number, loose, loose)
             shown += np.where(least > 0, found, 0)
@@ -203,13 +256,22 @@ class Family:
         """Lower bounds of the terms of groups [attended, groups, levels, queries], and of the query's own."""
         ar, form = self.ar, self.tables.form
         reserve(form.attended, kept.number.size)
-        place = self.tables.place.map(lambda a: np.broadcast_to(a, (self.tables.vocab, form.attended))[self.queries].T)
+        place = self.tables.place.map(
+            lambda a: (
+                np.broadcast_to(a, (self.tables.vocab, form.attended))[self.queries].T
+            )
+        )
         terms = ar.bottom(ar.mul(place.at[:, None, None], kept.least))
         terms, own = aligned(ar, terms, ar.bottom(ar.mul(place.at[form.pin], kept.own)))
         return terms.mid, own.mid
 
     def sums(
-        self, terms: np.ndarray, own: np.ndarray, count: np.ndarray, level: int, loose: int
+        self,
+        terms: np.ndarray,
+        own: np.ndarray,
+        count: np.ndarray,
+        level: int,
+        loose: int,
     ) -> tuple[np.ndarray, ...]:
         """Over the accepted sequences with each query token and `loose` loose tokens (by thresholds of that level): the
         least sum, rounded down, and their number, [queries] each. Complexity: four operations for each position, state,
@@ -219,16 +281,28 @@ class Family:
         reached = {(0, 0): (np.zeros(n, ar.dtype), np.ones(n, count.dtype))}
         for i, layer in enumerate(self.layers):
             after: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
-            bits += sum(len(tokens) for tokens, _ in layer.groups).bit_length()  # of a count: long ones take longer
-            ar.step(len(reached) * len(layer.groups), 1, 400)  # also of transitions that lead nowhere
+            bits += sum(
+                len(tokens) for tokens, _ in layer.groups
+            ).bit_length()  # of a count: long ones take longer
+            ar.step(
+                len(reached) * len(layer.groups), 1, 400
+            )  # also of transitions that lead nowhere
             for tokens, following in layer.groups:
-                steps = [(np.zeros(n, ar.dtype), len(tokens), 0)]  # of a position that isn't attended to
+                steps = [
+                    (np.zeros(n, ar.dtype), len(tokens), 0)
+                ]  # of a position that isn't attended to
                 if i == form.pin:
-                    steps = [(own, np.isin(self.queries, tokens).astype(count.dtype), 0)]
+                    steps = [
+                        (own, np.isin(self.queries, tokens).astype(count.dtype), 0)
+                    ]
                 elif i < form.attended:
                     g = self.index[tokens.tobytes()]
-                    used_levels = [c for c in sorted({0, level}) if c == 0 or count[g, c].any()]
-                    steps = [(terms[i, g, c], count[g, c], int(c > 0)) for c in used_levels]
+                    used_levels = [
+                        c for c in sorted({0, level}) if c == 0 or count[g, c].any()
+                    ]
+                    steps = [
+                        (terms[i, g, c], count[g, c], int(c > 0)) for c in used_levels
+                    ]
                 for (state, used), (least, ways) in reached.items():
                     for term, number, more in steps:
                         target = int(following[state]), used + more

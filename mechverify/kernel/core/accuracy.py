@@ -33,15 +33,22 @@ class AccuracyClaim(CountingClaim):
     kind: ClassVar[str] = "accuracy"
 
     @staticmethod
-    def read(entry: Reader, weights_data: bytes, meter: Meter | None) -> "AccuracyClaim":
+    def read(
+        entry: Reader, weights_data: bytes, meter: Meter | None
+    ) -> "AccuracyClaim":
         entry["semantics"].one_of(SEMANTICS)
         weights = read_weights(entry, weights_data)
         inputs, values, _ = domain.read(entry["domain"], real=False)
         graph = Graph(inputs.length, values, meter)
-        target, counted = add_expression(graph, entry["equals"]), read_counted(entry, inputs, graph)
+        target, counted = (
+            add_expression(graph, entry["equals"]),
+            read_counted(entry, inputs, graph),
+        )
         about = subject(entry, weights, inputs, graph, _model(graph, weights, entry))
         if len(graph.nodes[about["output"]].shape) != 1:
-            raise Rejected(f"row {about['position']} of site {about['site']!r} is not a vector of outputs")
+            raise Rejected(
+                f"row {about['position']} of site {about['site']!r} is not a vector of outputs"
+            )
         margin = Fraction(0)
         if "margin" in entry.value:
             margin = entry["margin"].number()
@@ -57,7 +64,10 @@ class AccuracyClaim(CountingClaim):
     def judge(self, inputs: np.ndarray, model: Real) -> tuple[np.ndarray, np.ndarray]:
         ar = model.ar
         values = Evaluation(self.graph, self.weights, model, inputs)
-        logits, target = values[self.output], np.broadcast_to(values[self.target], len(inputs))
+        logits, target = (
+            values[self.output],
+            np.broadcast_to(values[self.target], len(inputs)),
+        )
         logits = logits.map(lambda a: np.broadcast_to(a, (len(inputs), self.outputs)))
         possible = (target >= 0) & (target < self.outputs)
         at = np.where(possible, target, 0)[:, None]
@@ -69,12 +79,16 @@ class AccuracyClaim(CountingClaim):
         return possible & wins, ~possible | loses
 
 
-def _model(graph: Graph, weights: dict[str, np.ndarray], entry: Reader) -> dict[str, int]:
+def _model(
+    graph: Graph, weights: dict[str, np.ndarray], entry: Reader
+) -> dict[str, int]:
     """The sites of the model: made from the weights, or as the claim lists a captured module's nodes."""
     architecture = entry["architecture"].one_of([*ARCHITECTURES, "captured"])
     if architecture in ARCHITECTURES:
         return ARCHITECTURES[architecture](graph, weights)
     entry["semantics"].one_of(["real"])
-    from mechverify.kernel.core.document import captured  # only where a claim lists its graph
+    from mechverify.kernel.core.document import (
+        captured,
+    )  # only where a claim lists its graph
 
     return captured(graph, weights, entry["graph"], [])

@@ -19,7 +19,10 @@ import numpy as np
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.meter import ROOM, Meter
 
-LOWEST, HIGHEST = -(2**30), 2**50  # of terms on a grid, as integers; HIGHEST outweighs LOWEST at every other position
+LOWEST, HIGHEST = (
+    -(2**30),
+    2**50,
+)  # of terms on a grid, as integers; HIGHEST outweighs LOWEST at every other position
 CACHED = 2**16  # numbers that stay near the processor
 Array = Any  # float64 or Python integers (numpy), or a search's tensors (torch): no type declares what they share
 
@@ -51,7 +54,11 @@ class Ball(NamedTuple):
     @property
     def size(self) -> "Ball":
         """|mid| + rad as a ball of radius zero (in float64: up to a rounding that `widen` covers)."""
-        return Ball(np.asarray(np.abs(self.mid) + self.rad, self.mid.dtype), self.rad, self.exponent).point
+        return Ball(
+            np.asarray(np.abs(self.mid) + self.rad, self.mid.dtype),
+            self.rad,
+            self.exponent,
+        ).point
 
 
 class Entries:
@@ -69,7 +76,9 @@ class Arithmetic(Meter):
 
     xp: Any = np  # the library of the arrays: searches do the same steps with others
     rounds = True
-    is_exact = False  # exact numbers neither round nor underflow (to within 2^-1074 of zero)
+    is_exact = (
+        False  # exact numbers neither round nor underflow (to within 2^-1074 of zero)
+    )
     dtype: Any
     precision: int  # bits to which series are summed
     chunk: int  # numbers of a temporary array
@@ -109,7 +118,9 @@ class Arithmetic(Meter):
         """Rejects a ball that isn't positive."""
         raise NotImplementedError
 
-    def widen(self, x: Ball, relative: float, absolute: float = 0.0, of: Ball | None = None) -> Ball:
+    def widen(
+        self, x: Ball, relative: float, absolute: float = 0.0, of: Ball | None = None
+    ) -> Ball:
         """The radius grows by relative * (|mid| + rad) of `of` (of `x` itself if None), plus absolute."""
         raise NotImplementedError
 
@@ -161,7 +172,9 @@ class Arithmetic(Meter):
         """Exceeds the rounding of n additions of raw numbers whose absolute values add up to at most `size`."""
         raise NotImplementedError
 
-    def to_grid(self, terms: Array, exponent: int, step: int, upwards: bool) -> np.ndarray:
+    def to_grid(
+        self, terms: Array, exponent: int, step: int, upwards: bool
+    ) -> np.ndarray:
         """Raw terms (times 2^exponent) as integer multiples of 2^step, rounded down or up; rejects a grid that is too
         fine for them."""
         raise NotImplementedError
@@ -189,10 +202,14 @@ class Arithmetic(Meter):
         n = int(np.prod(axes))
         size, outer = np.abs(left.mid), np.abs(right.mid)
         inner = self.slop(right.rad, outer, n)
-        shape = np.broadcast_shapes(left.mid.shape[len(summed) :], right.mid.shape[len(summed) :])
+        shape = np.broadcast_shapes(
+            left.mid.shape[len(summed) :], right.mid.shape[len(summed) :]
+        )
         mid, rad = np.zeros(shape, self.dtype), np.zeros(shape, self.dtype)
         wide_left, wide_right = np.any(left.rad), np.any(inner)
-        self.spend((2 * n - 1) * mid.size, n, 5)  # and one more for the result: a multiply-add is two
+        self.spend(
+            (2 * n - 1) * mid.size, n, 5
+        )  # and one more for the result: a multiply-add is two
         for part in _parts(shape):
             m, r = mid[(*part, ...)], rad[(*part, ...)]  # views, also of a scalar
             terms = [_part(a, part, len(shape), len(summed))
@@ -220,7 +237,9 @@ class Arithmetic(Meter):
         """[.., n] to [.., size]: entry i is added to entry entries[i]; the others are zero."""
         order = np.argsort(entries, kind="stable")
         turn = np.empty_like(order)  # the how-manieth with that target
-        turn[order] = np.arange(len(order)) - np.searchsorted(entries[order], entries[order])
+        turn[order] = np.arange(len(order)) - np.searchsorted(
+            entries[order], entries[order]
+        )
         turns = int(turn.max()) + 1
         self.spend(len(order), 10, 10)
 
@@ -250,11 +269,16 @@ class Arithmetic(Meter):
 
     def where(self, mask: Array, x: Ball, y: Ball) -> Ball:
         x, y = self.align(x, y)
-        return Ball(np.where(mask, x.mid, y.mid), np.where(mask, x.rad, y.rad), x.exponent)
+        return Ball(
+            np.where(mask, x.mid, y.mid), np.where(mask, x.rad, y.rad), x.exponent
+        )
 
     def whole(self, values: np.ndarray) -> Ball:
         """Integers, exactly (below 2^53 in size)."""
-        return Ball(np.asarray(np.asarray(values), self.dtype), np.zeros((1,) * np.ndim(values), self.dtype))
+        return Ball(
+            np.asarray(np.asarray(values), self.dtype),
+            np.zeros((1,) * np.ndim(values), self.dtype),
+        )
 
 
 def points(raw: Array, exponent: int = 0) -> Ball:
@@ -280,10 +304,15 @@ def _parts(shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
     if axis is None:
         return [()]
     step = max(1, CACHED * shape[axis] // math.prod(shape))
-    return [(*(slice(None),) * axis, slice(i, i + step)) for i in range(0, shape[axis], step)]
+    return [
+        (*(slice(None),) * axis, slice(i, i + step))
+        for i in range(0, shape[axis], step)
+    ]
 
 
-def _part(a: np.ndarray, part: tuple[slice, ...], rank: int, leading: int) -> np.ndarray:
+def _part(
+    a: np.ndarray, part: tuple[slice, ...], rank: int, leading: int
+) -> np.ndarray:
     """That part of an operand that broadcasts to `rank` axes, after its leading ones."""
     axis = a.ndim - rank + len(part) - 1
     if not part or axis < leading or a.shape[axis] == 1:

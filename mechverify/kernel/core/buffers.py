@@ -7,18 +7,28 @@ import numpy as np
 
 MASKED = -10_000  # masked scores are minus infinity to the kernel; a file that has them above this means something else
 
-Type = tuple[str, Callable[[np.ndarray], np.ndarray]]  # numpy's, and how an array of it becomes numbers
+Type = tuple[
+    str, Callable[[np.ndarray], np.ndarray]
+]  # numpy's, and how an array of it becomes numbers
 
 
-def need_causal(name: str, types: dict[str, Type], dtype: str, shape: list[int], data: bytes) -> None:
+def need_causal(
+    name: str, types: dict[str, Type], dtype: str, shape: list[int], data: bytes
+) -> None:
     """Raises ValueError unless the buffer says what the architectures do: causal attention. `types`: of numbers."""
-    code, convert = {"BOOL": ("u1", np.asarray), "U8": ("u1", np.asarray), **types}.get(dtype, ("u1", np.asarray))
+    code, convert = {"BOOL": ("u1", np.asarray), "U8": ("u1", np.asarray), **types}.get(
+        dtype, ("u1", np.asarray)
+    )
     if prod(shape) * np.dtype(code).itemsize != len(data):
-        raise ValueError(f"tensor {name!r}: type {dtype!r} and shape {shape} don't fill its {len(data)} bytes")
+        raise ValueError(
+            f"tensor {name!r}: type {dtype!r} and shape {shape} don't fill its {len(data)} bytes"
+        )
     values = convert(np.frombuffer(data, code))
     if name.endswith("IGNORE"):
         if not (values <= MASKED).all():
-            raise ValueError(f"{name!r} leaves masked scores a weight: the architecture gives them none")
+            raise ValueError(
+                f"{name!r} leaves masked scores a weight: the architecture gives them none"
+            )
         return
     n = shape[-1] if shape else 0
     if prod(shape) != n * n or not n:

@@ -76,7 +76,11 @@ class Claim(ABC):
 
     @property
     def axioms(self) -> list[str]:
-        return ["ieee754", *(["capture"] if self.captured else []), *semantics(self.semantics).axioms]
+        return [
+            "ieee754",
+            *(["capture"] if self.captured else []),
+            *semantics(self.semantics).axioms,
+        ]
 
     @property
     @abstractmethod
@@ -105,7 +109,9 @@ class Claim(ABC):
         """The bounds that the certificate states; rejects them, or the verdict, if the proved ones don't imply it."""
 
     @abstractmethod
-    def theorem(self, common: dict[str, Any], stated: Any, found: "Evidence") -> "Theorem": ...
+    def theorem(
+        self, common: dict[str, Any], stated: Any, found: "Evidence"
+    ) -> "Theorem": ...
 
 
 @dataclass
@@ -141,7 +147,13 @@ class Job:
     """A claim, the arithmetic to decide it in, `axioms` that rules needed beside the claim's, and what they `found`.
     `old`: its proof is written as before format version 5."""
 
-    def __init__(self, claim: Any, arithmetic: Arithmetic, axioms: set[str] | None = None, old: bool = False):
+    def __init__(
+        self,
+        claim: Any,
+        arithmetic: Arithmetic,
+        axioms: set[str] | None = None,
+        old: bool = False,
+    ):
         self.claim, self.ar, self.old = claim, arithmetic, old
         self.model = semantics(claim.semantics)(arithmetic)
         self.model.accept(claim.weights)
@@ -177,18 +189,29 @@ class Job:
         from mechverify.kernel.core.exact import Exact  # only where a theorem needs it
 
         outer = self.ar.watch
-        inner = None if outer is None else lambda work, allowed: outer(self.ar.work + SLOWER * work, self.ar.limit)
+        inner = (
+            None
+            if outer is None
+            else lambda work, allowed: outer(
+                self.ar.work + SLOWER * work, self.ar.limit
+            )
+        )
         ar = Exact((self.ar.limit - self.ar.work) / SLOWER, inner)
         try:
             return evaluate(semantics(self.claim.semantics)(ar))
         finally:
-            self.ar.ops, self.ar.work = self.ar.ops + ar.ops, self.ar.work + SLOWER * ar.work
+            self.ar.ops, self.ar.work = (
+                self.ar.ops + ar.ops,
+                self.ar.work + SLOWER * ar.work,
+            )
 
 
 def read_weights(entry: Reader, data: bytes) -> dict[str, np.ndarray]:
     """Those of a safetensors file that the claim names."""
     if entry["weights_sha256"].text() != hashlib.sha256(data).hexdigest():
-        raise Rejected("the weights in the file are not those that the claim names (SHA-256 differs)")
+        raise Rejected(
+            "the weights in the file are not those that the claim names (SHA-256 differs)"
+        )
     try:
         return container.read_weights(data)
     except ValueError as error:

@@ -83,7 +83,9 @@ class CountingClaim(Claim):
     def need_whole(self, rule: str) -> None:
         """For rules that count in whole products."""
         if self.guarded:
-            raise Unsupported(f"rule {rule} counts in a whole product of token sets: leave out given=")
+            raise Unsupported(
+                f"rule {rule} counts in a whole product of token sets: leave out given="
+            )
 
     def inputs(self, ar: Arithmetic, part: Domain) -> Iterator[np.ndarray]:
         """Those of a part that satisfy the guard, ids [number, length], in blocks."""
@@ -113,21 +115,33 @@ class CountingClaim(Claim):
         return domain.by_token(job.ar, part, node)
 
     def conclude(self, entry: Reader, verdict: str, job: Job, proved: Counts) -> Counts:
-        stated = Counts(entry["right_at_least"].natural(), entry["right_at_most"].natural())
+        stated = Counts(
+            entry["right_at_least"].natural(), entry["right_at_most"].natural()
+        )
         entry.close()
         proved = self.within(proved)
         if stated.low > proved.low or stated.high < proved.high:
-            raise Rejected(f"right inputs stated: {stated.low} to {stated.high}; proved: {proved.low} to {proved.high}")
+            raise Rejected(
+                f"right inputs stated: {stated.low} to {stated.high}; proved: {proved.low} to {proved.high}"
+            )
         if verdict != "BOUNDED" and self.at_least is None:
             raise Rejected(f"a claim without a threshold can't be {verdict}")
         needed = 0 if self.at_least is None else self.at_least * self.total
         if verdict == "PROVED" and stated.low < needed:
-            raise Rejected("the proved number of right inputs doesn't reach the claim's threshold")
-        if verdict == "REFUTED" and not (stated.high < needed and (job.found.tokens or not self.by_example)):
-            raise Rejected("the claim is not refuted: too many inputs may be right, or none was shown to be wrong")
+            raise Rejected(
+                "the proved number of right inputs doesn't reach the claim's threshold"
+            )
+        if verdict == "REFUTED" and not (
+            stated.high < needed and (job.found.tokens or not self.by_example)
+        ):
+            raise Rejected(
+                "the claim is not refuted: too many inputs may be right, or none was shown to be wrong"
+            )
         return stated
 
-    def theorem(self, common: dict[str, Any], stated: Counts, found: Evidence) -> "CountingTheorem":
+    def theorem(
+        self, common: dict[str, Any], stated: Counts, found: Evidence
+    ) -> "CountingTheorem":
         return CountingTheorem(**common, right=stated, cells=found.cells)
 
 
@@ -149,7 +163,10 @@ class CountingTheorem(Theorem):
 def decide(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Two boolean arrays [inputs]: surely right, surely wrong. Neither where rounding leaves it open."""
     step = batch_size(job.claim.graph, job.claim.judged)
-    parts = [job.claim.judge(inputs[i : i + step], job.model) for i in range(0, len(inputs), step)]
+    parts = [
+        job.claim.judge(inputs[i : i + step], job.model)
+        for i in range(0, len(inputs), step)
+    ]
     right, wrong = zip(*parts, strict=True)
     return np.concatenate(right), np.concatenate(wrong)
 
@@ -166,7 +183,9 @@ def settle(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         still_open = np.flatnonzero(~(right | wrong))
         for start in range(0, len(still_open), TOGETHER):
             some = still_open[start : start + TOGETHER]
-            right[some], wrong[some] = job.exactly(lambda model, some=some: job.claim.judge(inputs[some], model))
+            right[some], wrong[some] = job.exactly(
+                lambda model, some=some: job.claim.judge(inputs[some], model)
+            )
     return right, wrong
 
 
@@ -174,8 +193,12 @@ def read_counted(entry: Reader, inputs: Domain, graph: Graph) -> dict[str, Any]:
     """What every claim that counts says of its domain, as arguments of its class."""
     share, node = read_share(entry["at_least"]), guard.read(graph, entry)
     total = inputs.size
-    if node is not None:  # counting/ stands above: it is loaded where a claim has a guard
-        total = import_module("mechverify.kernel.counting.guard").size(graph.meter, graph, node, inputs)
+    if (
+        node is not None
+    ):  # counting/ stands above: it is loaded where a claim has a guard
+        total = import_module("mechverify.kernel.counting.guard").size(
+            graph.meter, graph, node, inputs
+        )
     if not total:
         raise Rejected("no input of the domain satisfies the condition in `given`")
     return {"at_least": share, "guard": node, "total": total}
@@ -187,5 +210,7 @@ def read_share(entry: Reader) -> Fraction | None:
         return None
     parts = re.fullmatch(r"([0-9]{1,400})/([1-9][0-9]{0,399})", entry.text())
     if parts is None or int(parts[1]) > int(parts[2]):
-        raise Rejected(f"{entry.where}: expected null or a fraction 'p/q' of at most one")
+        raise Rejected(
+            f"{entry.where}: expected null or a fraction 'p/q' of at most one"
+        )
     return Fraction(int(parts[1]), int(parts[2]))

@@ -7,10 +7,17 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.operations import LISTED, row_of
 
-FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")  # that a module may have been given in
+FLOATS = (
+    "torch.float16",
+    "torch.bfloat16",
+    "torch.float32",
+    "torch.float64",
+)  # that a module may have been given in
 
 
-def captured(graph: Graph, weights: dict[str, np.ndarray], entry: Reader, shapes: list) -> dict[str, int]:
+def captured(
+    graph: Graph, weights: dict[str, np.ndarray], entry: Reader, shapes: list
+) -> dict[str, int]:
     """Add a captured model's nodes, rows [op, [operands], attribute], and return its sites, names of nodes; the rows'
     own nodes are `graph.listed`."""
     ids: list[int] = []
@@ -21,10 +28,16 @@ def captured(graph: Graph, weights: dict[str, np.ndarray], entry: Reader, shapes
         attr = row_of(name).attribute.read(attribute)
         if not all(0 <= a < len(ids) for a in args):
             raise Rejected(f"an operand of {name!r} doesn't refer to an earlier node")
-        if name == "weight" and (attr[0] not in weights or not _fits(attr[1], weights[attr[0]].shape)):
-            raise Rejected(f"the graph reads a tensor {attr[0]!r} of shape {attr[1]}, which the weights don't hold")
+        if name == "weight" and (
+            attr[0] not in weights or not _fits(attr[1], weights[attr[0]].shape)
+        ):
+            raise Rejected(
+                f"the graph reads a tensor {attr[0]!r} of shape {attr[1]}, which the weights don't hold"
+            )
         if name == "input" and (attr[0] >= len(shapes) or attr[1] != shapes[attr[0]]):
-            raise Rejected(f"the graph reads input {attr[0]} of shape {attr[1]}; the domain's inputs are {shapes}")
+            raise Rejected(
+                f"the graph reads input {attr[0]} of shape {attr[1]}; the domain's inputs are {shapes}"
+            )
         ids.append(graph.add(name, *(ids[a] for a in args), attr=attr))
     graph.listed, sites = ids, {}
     for row in entry["sites"].items(2**16, 1):
@@ -49,4 +62,6 @@ def captured(graph: Graph, weights: dict[str, np.ndarray], entry: Reader, shapes
 
 
 def _fits(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
-    return len(shape) == len(whole) and all(0 < a <= b for a, b in zip(shape, whole, strict=True))
+    return len(shape) == len(whole) and all(
+        0 < a <= b for a, b in zip(shape, whole, strict=True)
+    )

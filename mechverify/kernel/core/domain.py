@@ -38,12 +38,15 @@ class Domain(NamedTuple):
     def split(self, position: int, first: set[int]) -> tuple["Domain", "Domain"]:
         """The inputs whose token at `position` is in `first`, and the others: together, exactly this domain."""
         within, outside = (
-            tuple(t for t in self.tokens[position] if (t in first) == inside) for inside in (True, False)
+            tuple(t for t in self.tokens[position] if (t in first) == inside)
+            for inside in (True, False)
         )
         return self._with(position, within), self._with(position, outside)
 
     def _with(self, position: int, tokens: tuple[int, ...]) -> "Domain":
-        return self._replace(tokens=(*self.tokens[:position], tokens, *self.tokens[position + 1 :]))
+        return self._replace(
+            tokens=(*self.tokens[:position], tokens, *self.tokens[position + 1 :])
+        )
 
     def cut(self, coordinate: int, at: float) -> tuple["Domain", "Domain"]:
         """The inputs with that coordinate up to `at`, and from there on."""
@@ -52,10 +55,15 @@ class Domain(NamedTuple):
         low[coordinate] = high[coordinate] = at
         return self._replace(high=high), self._replace(low=low)
 
-    def sides(self, places: Iterable[tuple[int, int]], at: float) -> tuple["Domain", "Domain"]:
+    def sides(
+        self, places: Iterable[tuple[int, int]], at: float
+    ) -> tuple["Domain", "Domain"]:
         """The inputs for which a value is at most `at`, and at least: one that stands at these entries of nodes."""
         below, beyond = (
-            self._replace(facts=(*self.facts, *((*place, at, above) for place in places))) for above in (False, True)
+            self._replace(
+                facts=(*self.facts, *((*place, at, above) for place in places))
+            )
+            for above in (False, True)
         )
         return below, beyond
 
@@ -69,19 +77,33 @@ class Domain(NamedTuple):
         return np.stack(columns[::-1], -1)
 
     def contains(self, inputs: np.ndarray) -> bool:
-        return all(np.isin(inputs[:, i], here).all() for i, here in enumerate(self.tokens))
+        return all(
+            np.isin(inputs[:, i], here).all() for i, here in enumerate(self.tokens)
+        )
 
 
-def read(entry: Reader, real: bool) -> tuple[Domain, tuple[int, ...], list[tuple[int, ...]]]:
+def read(
+    entry: Reader, real: bool
+) -> tuple[Domain, tuple[int, ...], list[tuple[int, ...]]]:
     """Token sets by position (ids, ascending), the integer that each id of the vocabulary means, and the shapes of
     the inputs, if they may be real."""
     inputs = entry["inputs"].items(2**8) if real else []
     values = tuple(entry["values"].integers(2**20))
-    tokens = tuple(tuple(row.integers()) for row in entry["tokens"].items(2**10, 0 if inputs else 1))
+    tokens = tuple(
+        tuple(row.integers())
+        for row in entry["tokens"].items(2**10, 0 if inputs else 1)
+    )
     entry.close()
     for here in tokens:
-        if not here or here[0] < 0 or here[-1] >= len(values) or not all(a < b for a, b in pairwise(here)):
-            raise Rejected("a token set of the domain is empty, not ascending, or not within the vocabulary")
+        if (
+            not here
+            or here[0] < 0
+            or here[-1] >= len(values)
+            or not all(a < b for a, b in pairwise(here))
+        ):
+            raise Rejected(
+                "a token set of the domain is empty, not ascending, or not within the vocabulary"
+            )
     shapes, corners = [], [[], []]
     for row in inputs:
         shape, *ends = row.items(3, 3)

@@ -12,7 +12,9 @@ from mechverify.kernel.core.arithmetic import CACHED, Arithmetic, Ball, aligned,
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.series import HALF, ONE, ZERO, arc, exp, inside, ln2, series
 
-BANDS = [Fraction(end, 2) for end in (1, 2, 3, 4, 6, 9, 13)]  # of erf: up to where a number of terms is enough
+BANDS = [
+    Fraction(end, 2) for end in (1, 2, 3, 4, 6, 9, 13)
+]  # of erf: up to where a number of terms is enough
 
 
 def pi(ar: Arithmetic) -> Ball:
@@ -22,7 +24,9 @@ def pi(ar: Arithmetic) -> Ball:
     return ar.widen(ar.rational(first - second), 0.0, 2.0**-390)
 
 
-def _lipschitz(ar: Arithmetic, value: Ball, x: Ball, constant: float, bound: float) -> Ball:
+def _lipschitz(
+    ar: Arithmetic, value: Ball, x: Ball, constant: float, bound: float
+) -> Ball:
     """f of a ball from f at its centre, |f'| <= constant and |f| <= bound."""
     about_zero = Ball(np.zeros_like(x.rad), x.rad, x.exponent)
     value = ar.widen(value, constant, of=about_zero)
@@ -80,7 +84,9 @@ def _erf_up_to(ar: Arithmetic, x: Ball, end: Fraction) -> Ball:
     t = _clamped(ar, x, ZERO, end)
     y = ar.mul(t, t)
     factor = ar.mul(t, exp(ar, -y))
-    value = ar.mul(factor, series(ar, "erf", y, end**2 * Fraction(43, 42)))  # y may be rounded beyond end^2
+    value = ar.mul(
+        factor, series(ar, "erf", y, end**2 * Fraction(43, 42))
+    )  # y may be rounded beyond end^2
     scale = ar.div(ar.rational(Fraction(2)), ar.sqrt(pi(ar)))
     return ar.mul(value, scale)
 
@@ -88,8 +94,12 @@ def _erf_up_to(ar: Arithmetic, x: Ball, end: Fraction) -> Ball:
 def _in_order(parts: list[Ball], places: list[np.ndarray]) -> Ball:
     """The entries that stand at those places of the whole, of balls with one exponent."""
     order = np.argsort(np.concatenate(places))
-    mids, rads = zip(*(np.broadcast_arrays(part.mid, part.rad) for part in parts), strict=True)
-    return Ball(np.concatenate(mids)[order], np.concatenate(rads)[order], parts[0].exponent)
+    mids, rads = zip(
+        *(np.broadcast_arrays(part.mid, part.rad) for part in parts), strict=True
+    )
+    return Ball(
+        np.concatenate(mids)[order], np.concatenate(rads)[order], parts[0].exponent
+    )
 
 
 def erf(ar: Arithmetic, x: Ball) -> Ball:
@@ -97,8 +107,12 @@ def erf(ar: Arithmetic, x: Ball) -> Ball:
     < 2^-60 beyond."""
     flat = x.point.map(np.ravel)
     ends = [ar.units(float(end), x.exponent) for end in BANDS[:-1]]
-    band = np.sum([np.abs(flat.mid) > end for end in ends], 0)  # whichever it is: `_clamped` moves what is beyond
-    places = [some for i in range(len(BANDS)) for some in _blocks(np.flatnonzero(band == i))]
+    band = np.sum(
+        [np.abs(flat.mid) > end for end in ends], 0
+    )  # whichever it is: `_clamped` moves what is beyond
+    places = [
+        some for i in range(len(BANDS)) for some in _blocks(np.flatnonzero(band == i))
+    ]
     parts = [_erf_up_to(ar, flat.at[some], BANDS[band[some[0]]]) for some in places]
     value = _in_order(aligned(ar, *parts), places) if parts else flat
     value = value.map(lambda a: a.reshape(np.shape(x.mid)))

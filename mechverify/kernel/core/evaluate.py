@@ -34,7 +34,12 @@ class Evaluation:
         inputs: Sequence[np.ndarray] = (),
     ):
         self.inputs = inputs
-        self.graph, self.weights, self.model, self.tokens = graph, weights, model, tokens
+        self.graph, self.weights, self.model, self.tokens = (
+            graph,
+            weights,
+            model,
+            tokens,
+        )
         self.selected = selected or (lambda j: tokens[..., j])
         self.batch, self.held = tokens.ndim - 1, 0
         self._values: dict[int, Ball | np.ndarray] = {}
@@ -51,18 +56,25 @@ class Evaluation:
         """On other tokens, as many axes, what depends on none being computed already."""
         other = Evaluation(self.graph, self.weights, self.model, tokens)
         varying = {*self.graph.varying([*self._values])}
-        other._values = {n: value for n, value in self._values.items() if n not in varying}
+        other._values = {
+            n: value for n, value in self._values.items() if n not in varying
+        }
         return other
 
     def align(self, x: Ball, rank: int) -> Ball:
         """Axes of size one between batch and shape, so that operands of that rank broadcast on the right."""
         missing = rank + self.batch - x.mid.ndim
-        return x.map(lambda a: np.expand_dims(a, tuple(range(self.batch, self.batch + missing))))
+        return x.map(
+            lambda a: np.expand_dims(a, tuple(range(self.batch, self.batch + missing)))
+        )
 
     def _compute(self, node: Node, args: list):
         if node.kind == "real":
             batch = [a.mid.shape if type(a) is Ball else a.shape for a in args]
-            sizes = *np.broadcast_shapes(*(shape[: self.batch] for shape in batch)), *node.shape
+            sizes = (
+                *np.broadcast_shapes(*(shape[: self.batch] for shape in batch)),
+                *node.shape,
+            )
             self.held += math.prod(sizes)
             reserve(*sizes)
             reserve(self.held // 4)  # all values together
@@ -71,10 +83,14 @@ class Evaluation:
 
     def of_batch(self, value: np.ndarray) -> np.ndarray:
         """An integer with all batch axes."""
-        return np.asarray(value).reshape((1,) * (self.batch - np.ndim(value)) + np.shape(value))
+        return np.asarray(value).reshape(
+            (1,) * (self.batch - np.ndim(value)) + np.shape(value)
+        )
 
 
 def batch_size(graph: Graph, roots: list[int]) -> int:
     """How many inputs can be evaluated at a time in bounded memory."""
-    numbers = sum(math.prod(graph.nodes[n].shape) for n in graph.varying(roots))  # others are there once
+    numbers = sum(
+        math.prod(graph.nodes[n].shape) for n in graph.varying(roots)
+    )  # others are there once
     return max(1, min(2**12, ROOM // max(1, numbers)))

@@ -23,13 +23,22 @@ _bits, _root = (np.frompyfunc(f, 1, 1) for f in (int.bit_length, isqrt))
 class Exact(Arithmetic):
     is_exact = True
     dtype, precision, chunk, infinity = object, 128, 2**18, 1 << 5_000
-    long, longest = 2**10, 2**13  # bits of a number: of balls that have a radius, and of those that have none
+    long, longest = (
+        2**10,
+        2**13,
+    )  # bits of a number: of balls that have a radius, and of those that have none
 
-    def _ball(self, mid: np.ndarray, rad: np.ndarray, exponent: int, terms: int = 1) -> Ball:
+    def _ball(
+        self, mid: np.ndarray, rad: np.ndarray, exponent: int, terms: int = 1
+    ) -> Ball:
         bits = max(_longest(mid), _longest(rad))
         self.spend(np.size(mid), 1, 10 + bits // 64)
         ball = Ball(np.asarray(mid, object), np.asarray(rad, object), exponent)
-        return ball if bits <= (self.long if np.any(ball.rad) else self.longest) else self.trim(ball)
+        return (
+            ball
+            if bits <= (self.long if np.any(ball.rad) else self.longest)
+            else self.trim(ball)
+        )
 
     def slop(self, rad: np.ndarray, size: np.ndarray, n: int) -> np.ndarray:
         return rad
@@ -70,7 +79,9 @@ class Exact(Arithmetic):
         mid = np.asarray(_root(x.mid << bits), object)
         return self._ball(mid, (x.rad << bits) // mid + 2, (x.exponent - bits) // 2)
 
-    def widen(self, x: Ball, relative: float, absolute: float = 0.0, of: Ball | None = None) -> Ball:
+    def widen(
+        self, x: Ball, relative: float, absolute: float = 0.0, of: Ball | None = None
+    ) -> Ball:
         x, of = self.align(x, of or x)
         if absolute:  # so that a unit isn't larger than what is added
             unit = min(x.exponent, frexp(absolute)[1] - 8)
@@ -91,7 +102,11 @@ class Exact(Arithmetic):
         shift = np.minimum(top - k, 2**20)
         self.spend(np.size(x.mid))
         rad = np.where(shift > 0, (x.rad >> shift) + 2, x.rad)
-        return Ball(np.asarray(x.mid >> shift, object), np.asarray(rad, object), x.exponent + top)
+        return Ball(
+            np.asarray(x.mid >> shift, object),
+            np.asarray(rad, object),
+            x.exponent + top,
+        )
 
     def nearest(self, x: Ball) -> np.ndarray:
         shift = -x.exponent
@@ -117,7 +132,9 @@ class Exact(Arithmetic):
         return np.ldexp(np.asarray(x.mid, np.float64), x.exponent)
 
     def trim(self, x: Ball) -> Ball:
-        shift = max(_longest(x.mid), _longest(x.rad) + self.precision) - 2 * self.precision
+        shift = (
+            max(_longest(x.mid), _longest(x.rad) + self.precision) - 2 * self.precision
+        )
         return x if shift <= 0 else _at(x, x.exponent + shift)
 
     def lower(self, x: Ball) -> np.ndarray:
@@ -135,7 +152,9 @@ class Exact(Arithmetic):
     def slack(self, size: Array, n: int) -> Array:
         return 0
 
-    def to_grid(self, terms: np.ndarray, exponent: int, step: int, upwards: bool) -> np.ndarray:
+    def to_grid(
+        self, terms: np.ndarray, exponent: int, step: int, upwards: bool
+    ) -> np.ndarray:
         shift = step - exponent
         sign = -1 if upwards else 1
         terms = sign * terms
@@ -157,10 +176,18 @@ def _at(x: Ball, exponent: int) -> Ball:
     if -down > FARTHEST:  # memory is reserved by the number of entries
         raise Rejected(f"exact numbers of more than {FARTHEST} bits: check in float64")
     if down <= 0:
-        return Ball(np.asarray(x.mid << -down, object), np.asarray(x.rad << -down, object), exponent)
+        return Ball(
+            np.asarray(x.mid << -down, object),
+            np.asarray(x.rad << -down, object),
+            exponent,
+        )
     mid = x.mid >> down
     lost = np.asarray(np.not_equal(mid << down, x.mid), bool).astype(object)
-    return Ball(np.asarray(mid, object), np.asarray(lost * 1 - (-x.rad >> down), object), exponent)
+    return Ball(
+        np.asarray(mid, object),
+        np.asarray(lost * 1 - (-x.rad >> down), object),
+        exponent,
+    )
 
 
 def _longest(a: np.ndarray) -> int:

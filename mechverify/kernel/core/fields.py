@@ -28,7 +28,10 @@ class Reader:
             raise Rejected(f"{self.where}: {what}")
 
     def __getitem__(self, name: str) -> "Reader":
-        self._need(type(self.value) is dict and name in self.value, f"field {name!r} is missing")
+        self._need(
+            type(self.value) is dict and name in self.value,
+            f"field {name!r} is missing",
+        )
         self._unread.discard(name)
         return Reader(self.value[name], f"{self.where}.{name}")
 
@@ -56,12 +59,21 @@ class Reader:
         return self.value
 
     def an_integer(self, low: int = 1 - 2**62, high: int = 2**62 - 1) -> int:
-        self._need(type(self.value) is int and low <= self.value <= high, f"expected an integer in [{low}, {high}]")
+        self._need(
+            type(self.value) is int and low <= self.value <= high,
+            f"expected an integer in [{low}, {high}]",
+        )
         return self.value
 
     def integers(self, most: int = 2**24) -> list[int]:
-        self._need(type(self.value) is list and len(self.value) <= most, f"expected a list of at most {most}")
-        self._need(all(type(v) is int and abs(v) < 2**62 for v in self.value), "expected integers")
+        self._need(
+            type(self.value) is list and len(self.value) <= most,
+            f"expected a list of at most {most}",
+        )
+        self._need(
+            all(type(v) is int and abs(v) < 2**62 for v in self.value),
+            "expected integers",
+        )
         return self.value
 
     def number(self) -> Fraction:
@@ -75,7 +87,9 @@ class Reader:
             value = float.fromhex(text)
         except OverflowError:
             value = float("inf")
-        self._need(isfinite(value) and value.hex() == text, "expected a float64 in hexadecimal")
+        self._need(
+            isfinite(value) and value.hex() == text, "expected a float64 in hexadecimal"
+        )
         return Fraction(value)
 
     def float64(self) -> float:
@@ -87,7 +101,12 @@ class Reader:
     def natural(self) -> int:
         """A non-negative integer of any size, written as decimal text (JSON numbers lose digits elsewhere)."""
         text = self.text()
-        plain = 0 < len(text) <= 4000 and text.isascii() and text.isdigit() and (text == "0" or text[0] != "0")
+        plain = (
+            0 < len(text) <= 4000
+            and text.isascii()
+            and text.isdigit()
+            and (text == "0" or text[0] != "0")
+        )
         self._need(plain, "expected a natural number as text")
         return int(text)
 
@@ -105,4 +124,6 @@ class Items:
         return Reader(self.values[i], f"{self.where}[{i}]")
 
     def __iter__(self) -> Iterator[Reader]:
-        return (Reader(value, f"{self.where}[{i}]") for i, value in enumerate(self.values))
+        return (
+            Reader(value, f"{self.where}[{i}]") for i, value in enumerate(self.values)
+        )

@@ -19,9 +19,15 @@ from mechverify.kernel.core.semantics import Real
 if TYPE_CHECKING:
     from mechverify.kernel.core.functions import Function
 
-U32 = 2.0**-24 * 129 / 128  # n * U32 exceeds gamma_n = n 2^-24 / (1 - n 2^-24) for n up to 2^15
-FLUSH = 2.0**-126  # what underflow loses, whether a program flushes subnormal numbers or not
-LARGEST = 2.0**125  # no value, and no partial sum, may come near float32's largest number
+U32 = (
+    2.0**-24 * 129 / 128
+)  # n * U32 exceeds gamma_n = n 2^-24 / (1 - n 2^-24) for n up to 2^15
+FLUSH = (
+    2.0**-126
+)  # what underflow loses, whether a program flushes subnormal numbers or not
+LARGEST = (
+    2.0**125
+)  # no value, and no partial sum, may come near float32's largest number
 EXP = 2.0**-21  # axiom: |computed exp(d) - e^d| <= EXP e^d + FLUSH for d <= 0
 
 
@@ -32,8 +38,12 @@ class Float32(Real):
         """Rejects weights that the semantics doesn't speak of."""
         for name, value in weights.items():
             with np.errstate(over="ignore"):
-                if not np.array_equal(value.astype(np.float32).astype(np.float64), value):
-                    raise Rejected(f"semantics float32 speaks of float32 weights; {name} holds other numbers")
+                if not np.array_equal(
+                    value.astype(np.float32).astype(np.float64), value
+                ):
+                    raise Rejected(
+                        f"semantics float32 speaks of float32 weights; {name} holds other numbers"
+                    )
 
     def rounded(self, x: Ball, times: int = 1) -> Ball:
         return self.ar.widen(self._bounded(x, x), times * U32, times * FLUSH)
@@ -44,12 +54,19 @@ class Float32(Real):
         result = self.rounded(self.ar.add(x, y))
         for n, addend in zip(sums, (y, x), strict=True):
             if n:
-                result = self.ar.widen(result, self._gamma(n + 1), FLUSH, of=self._bounded(addend, addend).size)
+                result = self.ar.widen(
+                    result,
+                    self._gamma(n + 1),
+                    FLUSH,
+                    of=self._bounded(addend, addend).size,
+                )
         return result
 
     def function(self, name: str, f: "Function", x: Ball) -> Ball:
         if name not in ("relu", "abs"):  # these are exact
-            raise Rejected(f"semantics float32 says nothing of {name!r} yet; use semantics real")
+            raise Rejected(
+                f"semantics float32 says nothing of {name!r} yet; use semantics real"
+            )
         return f.value(self.ar, x)
 
     def contract(self, spec: str, x: Ball, y: Ball) -> Ball:
@@ -60,7 +77,9 @@ class Float32(Real):
         first, _, outcome = spec.replace("->", ",").split(",")
         sizes = dict(zip(first, x.mid.shape[x.mid.ndim - len(first) :], strict=True))
         n = prod(length for letter, length in sizes.items() if letter not in outcome)
-        return self.ar.widen(self._bounded(result, size), self._gamma(n + 1), 3 * n * FLUSH, of=size)
+        return self.ar.widen(
+            self._bounded(result, size), self._gamma(n + 1), 3 * n * FLUSH, of=size
+        )
 
     def scores(self, x: Ball, axes: tuple[int, ...]) -> Ball:
         """fl(s_i - top) errs by at most 2 u max|s|; EXP amounts to at most 2 EXP more (flushes: `probabilities`)."""
@@ -78,7 +97,9 @@ class Float32(Real):
 
     def _gamma(self, n: int) -> float:
         if n > 2**15:
-            raise Rejected(f"a float32 sum of {n} terms is too long to bound (limit 2^15)")
+            raise Rejected(
+                f"a float32 sum of {n} terms is too long to bound (limit 2^15)"
+            )
         return n * U32
 
     def _bounded(self, x: Ball, size: Ball) -> Ball:

@@ -13,7 +13,9 @@ from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.products import Factor, Layout, bits
 
 LARGEST = float(np.finfo(np.float64).max)
-UNIT = 2.0**-53  # |fl(x) - x| <= UNIT * |fl(x)| for one rounded operation that doesn't underflow
+UNIT = (
+    2.0**-53
+)  # |fl(x) - x| <= UNIT * |fl(x)| for one rounded operation that doesn't underflow
 ETA = 2.0**-1074  # ... + ETA where a product or a quotient underflows
 
 
@@ -21,13 +23,21 @@ def check_environment() -> None:
     """Refuse to run where float64 doesn't round to nearest or flushes subnormal numbers to zero, or where `matmul`
     doesn't add integers of at most 2^53 exactly: products of full slices, of either sign."""
     one, tiny = np.ones(3), np.full(3, ETA)
-    nearest = (one + UNIT == one) & (one + 3 * UNIT > one + 2 * UNIT) & (-one - UNIT == -one)
+    nearest = (
+        (one + UNIT == one) & (one + 3 * UNIT > one + 2 * UNIT) & (-one - UNIT == -one)
+    )
     if not (nearest & (tiny * 1.0 > 0) & (2.0**-1022 * (one / 4) > 0)).all():
-        raise Rejected("this machine's float64 arithmetic is not IEEE 754 round-to-nearest with gradual underflow")
-    whole = np.arange(32 * 96, dtype=np.int64).reshape(32, 96) * 2_654_435_761 % 2 ** (bits(96) + 1) - 2 ** bits(96)
+        raise Rejected(
+            "this machine's float64 arithmetic is not IEEE 754 round-to-nearest with gradual underflow"
+        )
+    whole = np.arange(32 * 96, dtype=np.int64).reshape(32, 96) * 2_654_435_761 % 2 ** (
+        bits(96) + 1
+    ) - 2 ** bits(96)
     rows = whole.astype(np.float64)
     if not (rows @ rows.T == whole @ whole.T).all():
-        raise Rejected("this machine's matrix products of float64 integers below 2^53 are not exact")
+        raise Rejected(
+            "this machine's matrix products of float64 integers below 2^53 are not exact"
+        )
 
 
 def outward(rad: np.ndarray, terms: int = 1) -> np.ndarray:
@@ -42,10 +52,13 @@ class Float64(Arithmetic):
 
     dtype, precision, chunk, infinity = np.float64, 60, 2**22, np.inf
 
-    def _ball(self, mid: np.ndarray, rad: np.ndarray, exponent: int, terms: int = 1) -> Ball:
+    def _ball(
+        self, mid: np.ndarray, rad: np.ndarray, exponent: int, terms: int = 1
+    ) -> Ball:
         self.spend(np.size(mid))
         rounding = np.abs(mid)
-        rounding *= UNIT if terms == 1 else 0.0  # of a contraction's centre: `slop`; 0 inf is NaN
+        # that of a contraction's centre is in `slop`; 0 inf is NaN
+        rounding *= UNIT if terms == 1 else 0.0
         return Ball(mid, outward(rad + rounding, terms))
 
     def mul(self, x: Ball, y: Ball) -> Ball:
@@ -57,7 +70,9 @@ class Float64(Arithmetic):
 
     def slop(self, rad: np.ndarray, size: np.ndarray, n: int) -> np.ndarray:
         """`rad` plus the share of `size` by which the rounding of a sum of n products may err."""
-        return rad + (2 * n * UNIT * size + ETA)  # ETA: that product may underflow before it meets a large factor
+        return rad + (
+            2 * n * UNIT * size + ETA
+        )  # ETA: that product may underflow before it meets a large factor
 
     def contract(self, spec: str, x: Ball, y: Ball) -> Ball:
         """By matrix multiplication where that is faster. The sizes of the letters alone decide, not the batch: a cell's
@@ -93,10 +108,19 @@ class Float64(Arithmetic):
     def rational(self, value: Fraction) -> Ball:
         """A scalar ball that holds `value`; rejects what exceeds float64's largest number."""
         try:
-            mid = np.asarray(value.numerator / value.denominator)  # Python rounds this quotient correctly
+            mid = np.asarray(
+                value.numerator / value.denominator
+            )  # Python rounds this quotient correctly
         except OverflowError:
-            raise Rejected(f"a number of the claim exceeds the largest float64, {LARGEST}") from None
-        return Ball(mid, np.asarray(0.0 if Fraction(float(mid)) == value else outward(UNIT * np.abs(mid))))
+            raise Rejected(
+                f"a number of the claim exceeds the largest float64, {LARGEST}"
+            ) from None
+        return Ball(
+            mid,
+            np.asarray(
+                0.0 if Fraction(float(mid)) == value else outward(UNIT * np.abs(mid))
+            ),
+        )
 
     def div(self, x: Ball, y: Ball) -> Ball:
         """Rejects a ball of `y` that touches zero. |mid| + ETA bounds the exact quotient of the centres, and 2 ETA
@@ -105,7 +129,9 @@ class Float64(Arithmetic):
         if not (room > 0).all():
             raise Rejected("division by an interval that may hold zero")
         mid = x.mid / y.mid
-        return self._ball(mid, (x.rad + (np.abs(mid) + ETA) * y.rad + 2 * ETA) / room, 0)
+        return self._ball(
+            mid, (x.rad + (np.abs(mid) + ETA) * y.rad + 2 * ETA) / room, 0
+        )
 
     def sqrt(self, x: Ball) -> Ball:
         """Rejects a ball that isn't positive. |sqrt(a') - sqrt(a)| <= |a' - a| / sqrt(a)."""
@@ -114,7 +140,9 @@ class Float64(Arithmetic):
         mid = np.sqrt(x.mid)
         return self._ball(mid, x.rad / mid, 0)
 
-    def widen(self, x: Ball, relative: float, absolute: float = 0.0, of: Ball | None = None) -> Ball:
+    def widen(
+        self, x: Ball, relative: float, absolute: float = 0.0, of: Ball | None = None
+    ) -> Ball:
         """The radius grows by relative * (|mid| + rad) of `of` (of `x` itself if None), plus absolute."""
         mid, rad = (of or x)[:2]
         self.spend(np.size(x.mid))
@@ -125,7 +153,9 @@ class Float64(Arithmetic):
         k = np.clip(k, -5_000, 5_000).astype(np.int32)
         self.spend(np.size(x.mid))
         mid = np.ldexp(x.mid, k)
-        return Ball(mid, outward(np.ldexp(x.rad, k) + 0.0 * np.abs(mid)))  # NaN where it overflows
+        return Ball(
+            mid, outward(np.ldexp(x.rad, k) + 0.0 * np.abs(mid))
+        )  # NaN where it overflows
 
     def nearest(self, x: Ball) -> np.ndarray:
         """Integers near the centres."""
@@ -176,14 +206,20 @@ class Float64(Arithmetic):
         """Exceeds the rounding of n additions of raw numbers whose absolute values add up to at most `size`."""
         return finite(np.asarray(n * 2.0**-51 * size + ETA))
 
-    def to_grid(self, terms: np.ndarray, exponent: int, step: int, upwards: bool) -> np.ndarray:
+    def to_grid(
+        self, terms: np.ndarray, exponent: int, step: int, upwards: bool
+    ) -> np.ndarray:
         """Raw terms (times 2^exponent) as integer multiples of 2^step, rounded down or up. The quotient by a power
         of two is exact unless it underflows; there the term's sign decides."""
         scaled = np.ldexp(terms, -step)
         if upwards:
-            rounded = np.where(terms > 0, np.maximum(np.ceil(scaled), 1.0), np.ceil(scaled))
+            rounded = np.where(
+                terms > 0, np.maximum(np.ceil(scaled), 1.0), np.ceil(scaled)
+            )
         else:
-            rounded = np.where(terms < 0, np.minimum(np.floor(scaled), -1.0), np.floor(scaled))
+            rounded = np.where(
+                terms < 0, np.minimum(np.floor(scaled), -1.0), np.floor(scaled)
+            )
         if not (rounded >= LOWEST).all():
             raise Rejected("the counting grid is too fine for the terms of this cell")
         return np.minimum(rounded, HIGHEST).astype(np.int64)
@@ -193,7 +229,13 @@ def float_below(value: Fraction | float) -> float:
     """The largest float64 that is at most that (infinity is itself); -inf below all finite ones. A float64 exceeds
     `value` exactly if it exceeds this."""
     if abs(value) >= 2**1024 - 2**970:
-        return float(value) if abs(value) == np.inf else -np.inf if value < -LARGEST else LARGEST
+        return (
+            float(value)
+            if abs(value) == np.inf
+            else -np.inf
+            if value < -LARGEST
+            else LARGEST
+        )
     near = float(value)
     return near if Fraction(near) <= value else math.nextafter(near, -math.inf)
 
@@ -206,5 +248,7 @@ def float_above(value: Fraction) -> float:
 
 def finite(x: np.ndarray) -> np.ndarray:
     if not np.isfinite(x).all():
-        raise Rejected("a number in the computation is not finite (overflow, or a division by zero)")
+        raise Rejected(
+            "a number in the computation is not finite (overflow, or a division by zero)"
+        )
     return x

@@ -24,13 +24,21 @@ class Graph:
     """Nodes 0 .. len-1, each after its operands. `values[i]` is the integer that token id i means. What building and
     walking it costs is the `meter`'s."""
 
-    def __init__(self, length: int, values: tuple[int, ...], meter: Meter | None = None):
+    def __init__(
+        self, length: int, values: tuple[int, ...], meter: Meter | None = None
+    ):
         self.length, self.values, self.meter = length, values, meter or Meter()
         self.nodes: list[Node] = []
         self._ids: dict[tuple, int] = {}
-        self.slices: dict[int, tuple[int, int, int]] = {}  # of a node that was built as a slice: of what, axis, index
-        self.parts: dict[tuple[int, int, int], int] = {}  # the slice of a node, along an axis, at an index
-        self.listed: list[int] = []  # the nodes that a certificate's rows stand for, in its order
+        self.slices: dict[
+            int, tuple[int, int, int]
+        ] = {}  # of a node that was built as a slice: of what, axis, index
+        self.parts: dict[
+            tuple[int, int, int], int
+        ] = {}  # the slice of a node, along an axis, at an index
+        self.listed: list[
+            int
+        ] = []  # the nodes that a certificate's rows stand for, in its order
 
     def add(self, op: str, *args: int, attr: Any = None) -> int:
         """The id of the node `op(*args)`, added if it is new; rejects an illegal one."""
@@ -63,7 +71,11 @@ class Graph:
     def copy(self, meter: Meter | None = None) -> "Graph":
         """A graph with the same nodes, to which others may be added."""
         graph = Graph(self.length, self.values, meter or self.meter)
-        graph.nodes, graph._ids, graph.listed = [*self.nodes], {**self._ids}, [*self.listed]
+        graph.nodes, graph._ids, graph.listed = (
+            [*self.nodes],
+            {**self._ids},
+            [*self.listed],
+        )
         graph.slices, graph.parts = {**self.slices}, {**self.parts}
         return graph
 
@@ -101,16 +113,23 @@ class Graph:
                 slices[part] = self._slice(*part)
                 todo.extend(o for o in slices[part][1] if type(o) is tuple)
         built: dict[Any, int] = {}
-        for part in sorted(slices):  # a slice of a node needs slices of earlier nodes alone
+        for part in sorted(
+            slices
+        ):  # a slice of a node needs slices of earlier nodes alone
             op, operands, attr = slices[part]
-            built[part] = self.add(op, *(built[o] if type(o) is tuple else o for o in operands), attr=attr)
+            built[part] = self.add(
+                op, *(built[o] if type(o) is tuple else o for o in operands), attr=attr
+            )
             self.slices.setdefault(built[part], part)
             self.parts[part] = built[part]
         return built[root]
 
     def _slice(self, node: int, axis: int, index: int) -> Slice:
         n = self.nodes[node]
-        need(0 <= axis < len(n.shape) and 0 <= index < n.shape[axis], f"no index {index} on axis {axis} of {n.shape}")
+        need(
+            0 <= axis < len(n.shape) and 0 <= index < n.shape[axis],
+            f"no index {index} on axis {axis} of {n.shape}",
+        )
         return row_of(n.op).slice(self, node, axis, index)
 
     def narrowed(self, node: int) -> int:
@@ -120,7 +139,11 @@ class Graph:
         if not isinstance(row, View) or n.kind != "real":
             return node
         _, (operand,), attr = row.narrowed(self, n.args[0], n.attr)
-        return self.add("view", self.select(*operand) if type(operand) is tuple else operand, attr=attr)
+        return self.add(
+            "view",
+            self.select(*operand) if type(operand) is tuple else operand,
+            attr=attr,
+        )
 
     def slim(self, roots: list[int]) -> dict[int, int]:
         """For `roots` and all that they depend on, nodes of equal values, in which views of one slice of a value
@@ -129,6 +152,8 @@ class Graph:
         for n in self.ancestors(roots):
             node = self.nodes[n]
             new[n] = self.add(node.op, *(new[a] for a in node.args), attr=node.attr)
-            while (slimmer := self.narrowed(new[n])) != new[n]:  # one axis after another
+            while (slimmer := self.narrowed(new[n])) != new[
+                n
+            ]:  # one axis after another
                 new[n] = slimmer
         return new

@@ -34,22 +34,31 @@ def read(graph: Graph, entry: Reader) -> int | None:
     return node
 
 
-def holds(meter: Meter, graph: Graph, guard: int | None, inputs: np.ndarray) -> np.ndarray:
+def holds(
+    meter: Meter, graph: Graph, guard: int | None, inputs: np.ndarray
+) -> np.ndarray:
     """Booleans [inputs]: which satisfy the guard. None is satisfied by all."""
     meter.step(len(inputs), 1, 1)
     if guard is None:
         return np.ones(len(inputs), bool)
     width = max(1, ROOM // len(graph.ancestors([guard])))
-    parts = [_true(meter, graph, [guard], inputs[i : i + width]) for i in range(0, len(inputs), width)]
+    parts = [
+        _true(meter, graph, [guard], inputs[i : i + width])
+        for i in range(0, len(inputs), width)
+    ]
     return np.concatenate([np.zeros(0, bool), *parts])
 
 
-def listed(meter: Meter, graph: Graph, guard: int | None, part: Domain) -> Iterator[np.ndarray]:
+def listed(
+    meter: Meter, graph: Graph, guard: int | None, part: Domain
+) -> Iterator[np.ndarray]:
     """The inputs of a part that satisfy the guard, each once, in lexicographic order: ids [number, length], in blocks
     of at most BLOCK. Raises Unsupported where more than MOST prefixes satisfy what is asked of them."""
     if guard is None:
         for start in range(0, part.size, BLOCK):
-            meter.spend(BLOCK * part.length + sum(map(len, part.tokens)), 10 * part.length)
+            meter.spend(
+                BLOCK * part.length + sum(map(len, part.tokens)), 10 * part.length
+            )
             yield part.inputs(start, min(start + BLOCK, part.size))
         return
     asked = _by_position(graph, guard, part.length)
@@ -64,13 +73,19 @@ def listed(meter: Meter, graph: Graph, guard: int | None, part: Domain) -> Itera
         ids = np.array(part.tokens[position], np.int64)
         rows += len(prefixes) * len(ids)
         if rows > MOST:
-            raise Unsupported(f"given: more than {MOST} sequences and parts of some would have to be looked at")
+            raise Unsupported(
+                f"given: more than {MOST} sequences and parts of some would have to be looked at"
+            )
         meter.step(len(prefixes) * len(ids) * (position + 1), position + 4, STEP)
-        longer = np.concatenate([np.repeat(prefixes, len(ids), 0), np.tile(ids, len(prefixes))[:, None]], 1)
+        longer = np.concatenate(
+            [np.repeat(prefixes, len(ids), 0), np.tile(ids, len(prefixes))[:, None]], 1
+        )
         longer = longer[_true(meter, graph, asked[position], longer)]
         following = 1 if position + 1 == part.length else len(part.tokens[position + 1])
         width = min(BLOCK, max(1, ROOM // (numbers * following)))
-        todo += [longer[start : start + width] for start in range(0, len(longer), width)][::-1]
+        todo += [
+            longer[start : start + width] for start in range(0, len(longer), width)
+        ][::-1]
 
 
 def _by_position(graph: Graph, guard: int, length: int) -> list[list[int]]:
@@ -85,7 +100,11 @@ def _by_position(graph: Graph, guard: int, length: int) -> list[list[int]]:
             seen.update(fresh)
             todo += fresh
             continue
-        read = [graph.nodes[n].attr for n in graph.ancestors([node]) if graph.nodes[n].op == "value"]
+        read = [
+            graph.nodes[n].attr
+            for n in graph.ancestors([node])
+            if graph.nodes[n].op == "value"
+        ]
         found[max(read, default=0)].append(node)
     return found
 
@@ -95,7 +114,9 @@ def _true(meter: Meter, graph: Graph, nodes: list[int], rows: np.ndarray) -> np.
     known: dict[int, np.ndarray] = {}
     needed = graph.ancestors(nodes)
     reserve(len(rows), len(needed))
-    meter.step(len(rows) * sum(1 + len(graph.nodes[n].args) for n in needed), len(needed), STEP)
+    meter.step(
+        len(rows) * sum(1 + len(graph.nodes[n].args) for n in needed), len(needed), STEP
+    )
     for n in needed:
         node = graph.nodes[n]
         each, once = work(node.op, node.attr, len(node.args))

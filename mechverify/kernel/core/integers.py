@@ -16,7 +16,10 @@ from mechverify.kernel.core.operations import Span
 
 LIMIT = 2**62
 LONGEST = 2**16  # a table's entries
-SORTED, CONVERTED = 20, 20  # units of work for a number that is sorted, and for an entry of a table
+SORTED, CONVERTED = (
+    20,
+    20,
+)  # units of work for a number that is sorted, and for an entry of a table
 
 
 class Operation(NamedTuple):
@@ -35,13 +38,19 @@ class Operation(NamedTuple):
 
 def _sum(spans: list[Span], _: int) -> Span:
     size = sum(max(abs(lo), abs(hi)) for lo, hi in spans)
-    return (sum(lo for lo, _ in spans), sum(hi for _, hi in spans)) if size < LIMIT else (-LIMIT, LIMIT)
+    return (
+        (sum(lo for lo, _ in spans), sum(hi for _, hi in spans))
+        if size < LIMIT
+        else (-LIMIT, LIMIT)
+    )
 
 
 def _product(spans: list[Span], _: int) -> Span:
     size, ends = 1, (1, 1)
     for lo, hi in spans:
-        size = min(size * max(abs(lo), abs(hi), 1), LIMIT)  # no partial product may be larger
+        size = min(
+            size * max(abs(lo), abs(hi), 1), LIMIT
+        )  # no partial product may be larger
         corners = [a * b for a in ends for b in (lo, hi)]
         ends = min(corners), max(corners)
     return ends if size < LIMIT else (-LIMIT, LIMIT)
@@ -67,7 +76,9 @@ def _looked_up(spans: list[Span], table: tuple[int, ...]) -> Span:
     """Of the entries that the index can mean."""
     ((low, high),) = spans
     if not 0 <= low <= high < len(table):
-        raise Rejected(f"lookup: the index reaches from {low} to {high}, the table has {len(table)} entries")
+        raise Rejected(
+            f"lookup: the index reaches from {low} to {high}, the table has {len(table)} entries"
+        )
     return min(table[low : high + 1]), max(table[low : high + 1])
 
 
@@ -83,10 +94,24 @@ OPERATIONS = {
     "eq": Operation(2, _truth, lambda k, a, b: (a == b).astype(np.int64)),
     "lt": Operation(2, _truth, lambda k, a, b: (a < b).astype(np.int64)),
     "le": Operation(2, _truth, lambda k, a, b: (a <= b).astype(np.int64)),
-    "mod": Operation(1, lambda spans, k: (0, k - 1), lambda k, a: a % k, most=LIMIT - 1),
-    "floordiv": Operation(1, lambda spans, k: tuple(end // k for end in spans[0]), lambda k, a: a // k, most=LIMIT - 1),
-    "where": Operation(3, lambda spans, k: _hull(spans[1:], k), lambda k, c, a, b: np.where(c == 1, a, b), truths=1),
-    "lookup": Operation(1, _looked_up, lambda table, i: np.asarray(table, np.int64)[i], table=True),
+    "mod": Operation(
+        1, lambda spans, k: (0, k - 1), lambda k, a: a % k, most=LIMIT - 1
+    ),
+    "floordiv": Operation(
+        1,
+        lambda spans, k: tuple(end // k for end in spans[0]),
+        lambda k, a: a // k,
+        most=LIMIT - 1,
+    ),
+    "where": Operation(
+        3,
+        lambda spans, k: _hull(spans[1:], k),
+        lambda k, c, a, b: np.where(c == 1, a, b),
+        truths=1,
+    ),
+    "lookup": Operation(
+        1, _looked_up, lambda table, i: np.asarray(table, np.int64)[i], table=True
+    ),
 }
 FOLDS = {name for name, operation in OPERATIONS.items() if operation.apply is None}
 
@@ -98,7 +123,9 @@ def span(name: str, spans: list[Span], attribute: Any) -> Span:
     operation = OPERATIONS[name]
     if (len(spans) != operation.arity) if operation.arity else not spans:
         raise Rejected(f"{name!r} with {len(spans)} operands")
-    if not _belongs(operation, attribute, len(spans) if name == "kth_largest" else LIMIT):
+    if not _belongs(
+        operation, attribute, len(spans) if name == "kth_largest" else LIMIT
+    ):
         raise Rejected(f"{name!r} with attribute {str(attribute)[:80]}")
     if any(lo < 0 or hi > 1 for lo, hi in spans[: operation.truths]):
         raise Rejected(f"an operand of {name!r} should be a truth value")
@@ -117,7 +144,12 @@ def _belongs(operation: Operation, attribute: Any, most: int) -> bool:
     return type(attribute) is int and 1 <= attribute <= min(operation.most, most)
 
 
-def apply(name: str, attribute: Any, args: list[np.ndarray], token: Callable[[int], np.ndarray]) -> np.ndarray:
+def apply(
+    name: str,
+    attribute: Any,
+    args: list[np.ndarray],
+    token: Callable[[int], np.ndarray],
+) -> np.ndarray:
     """Elementwise over int64 arrays that broadcast; `token(i)` is the integer that the token at position i means."""
     if name == "value":
         return token(attribute)
@@ -137,7 +169,9 @@ def work(name: str, attribute: Any, operands: int) -> tuple[int, int]:
     return 0, CONVERTED * len(attribute) if name == "lookup" else 0
 
 
-def absorb(name: str, attribute: Any, state: np.ndarray | None, args: list[np.ndarray]) -> np.ndarray:
+def absorb(
+    name: str, attribute: Any, state: np.ndarray | None, args: list[np.ndarray]
+) -> np.ndarray:
     """The state of a fold after further operands, at least one if it has none yet: int64 [..., width], the result last.
 
     `kth_largest` keeps the k largest so far, in descending order, padded with -2^62 (below every value)."""
@@ -149,7 +183,9 @@ def absorb(name: str, attribute: Any, state: np.ndarray | None, args: list[np.nd
             continue
         state = np.full((1, attribute), -LIMIT) if state is None else state
         shape = np.broadcast_shapes(state.shape[:-1], column.shape[:-1])
-        both = np.concatenate([np.broadcast_to(a, (*shape, a.shape[-1])) for a in (state, column)], -1)
+        both = np.concatenate(
+            [np.broadcast_to(a, (*shape, a.shape[-1])) for a in (state, column)], -1
+        )
         state = -np.sort(-both, -1)[..., :attribute]
     assert state is not None  # `span` rejects a fold without operands
     return state

@@ -14,4 +14,6 @@ KINDS = {  # module, class
 def read_claim(entry: Reader, weights: bytes, meter: Meter | None = None) -> Claim:
     """What a certificate states about the weights (a safetensors file); rejects what isn't a claim."""
     module, kind = KINDS[entry["kind"].one_of(KINDS)]
-    return getattr(import_module(f"mechverify.kernel.core.{module}"), kind).read(entry, weights, meter)
+    return getattr(import_module(f"mechverify.kernel.core.{module}"), kind).read(
+        entry, weights, meter
+    )

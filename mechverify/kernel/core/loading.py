@@ -12,7 +12,11 @@ class Rows(Mapping[str, Row], Generic[Row]):
     row, whatever a module holds."""
 
     def __init__(self, package: str, groups: Mapping[str, tuple[str, ...]]):
-        self.modules = {name: f"{package}.{group}" for group, names in groups.items() for name in names}
+        self.modules = {
+            name: f"{package}.{group}"
+            for group, names in groups.items()
+            for name in names
+        }
         self.loaded: dict[str, Row] = {}
 
     def __getitem__(self, name: str) -> Row:

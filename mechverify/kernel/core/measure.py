@@ -14,7 +14,9 @@ from mechverify.kernel.core.arithmetic import Arithmetic, Ball
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 
-HALVINGS = 60  # of the whole to one unit: counts of units are integers, and add up exactly
+HALVINGS = (
+    60  # of the whole to one unit: counts of units are integers, and add up exactly
+)
 
 
 class Normal(NamedTuple):
@@ -37,7 +39,11 @@ class Measure:
     def read(entry: Reader | None, low: np.ndarray, high: np.ndarray) -> "Measure":
         """A list with null, or [mean, deviation], for each coordinate; None where there are no inputs."""
         rows = [] if entry is None else entry.items(len(low), len(low))
-        return Measure(low, high, tuple(None if row.value is None else _normal(row) for row in rows))
+        return Measure(
+            low,
+            high,
+            tuple(None if row.value is None else _normal(row) for row in rows),
+        )
 
     @property
     def total(self) -> int:
@@ -46,7 +52,10 @@ class Measure:
 
     def units(self, ar: Arithmetic, share: Ball) -> np.ndarray:
         """Integers [2, parts] between which that share of the whole lies, a number from 0 to 1."""
-        ends = (np.ldexp(np.clip(end, 0.0, 1.0), HALVINGS if len(self.low) else 0) for end in ar.ends(share))
+        ends = (
+            np.ldexp(np.clip(end, 0.0, 1.0), HALVINGS if len(self.low) else 0)
+            for end in ar.ends(share)
+        )
         low, high = ends
         return np.stack([np.floor(low), np.ceil(high)]).astype(np.int64)
 
@@ -54,17 +63,23 @@ class Measure:
         """The share of each coordinate's mass up to there, `at` [parts, coordinates, numbers] in the box; exactly 0 and
         1 at its corners. Rejects a box that is too wide, or of which a distribution gives too little, to tell."""
         sides = np.zeros(at.shape), np.zeros(at.shape)
-        for c, (a, b) in enumerate(zip(self.low.tolist(), self.high.tolist(), strict=True)):
+        for c, (a, b) in enumerate(
+            zip(self.low.tolist(), self.high.tolist(), strict=True)
+        ):
             here = np.concatenate([at[:, c].ravel(), [a, b]])
             whole = ar.exact(here) if self.normal[c] is None else self._erf(ar, c, here)
             first, last = (whole.map(lambda v, i=i: v[i]) for i in (-2, -1))
             size = ar.sub(last, first)
             if a < b and not ar.ends(size)[0] > 0:
-                raise Rejected(f"coordinate {c}: from {a} to {b} is more, or has less mass, than float64 can tell")
+                raise Rejected(
+                    f"coordinate {c}: from {a} to {b} is more, or has less mass, than float64 can tell"
+                )
             if a < b:
                 share = ar.div(ar.sub(whole.map(lambda v: v[:-2]), first), size)
                 known = (here[:-2] != a) & (here[:-2] != b)
-                for side, value, edge in zip(sides, share[:2], (here[:-2] == b, 0.0), strict=True):
+                for side, value, edge in zip(
+                    sides, share[:2], (here[:-2] == b, 0.0), strict=True
+                ):
                     side[:, c] = np.where(known, value, edge).reshape(side[:, c].shape)
         return Ball(*sides)
 
@@ -86,31 +101,50 @@ class Measure:
 
     def _erf(self, ar: Arithmetic, c: int, at: np.ndarray) -> Ball:
         """Twice the mass up to there, but for a constant."""
-        return elementary.erf(ar, ar.div(self._deviations(ar, c, at), ar.sqrt(ar.rational(Fraction(2)))))
+        return elementary.erf(
+            ar, ar.div(self._deviations(ar, c, at), ar.sqrt(ar.rational(Fraction(2))))
+        )
 
     def _deviations(self, ar: Arithmetic, c: int, at: np.ndarray) -> Ball:
         """How many standard deviations above the mean."""
         normal = self.normal[c]
         assert normal is not None
-        return ar.div(ar.sub(ar.exact(at), ar.rational(normal.mean)), ar.rational(normal.deviation))
+        return ar.div(
+            ar.sub(ar.exact(at), ar.rational(normal.mean)),
+            ar.rational(normal.deviation),
+        )
 
-    def bow(self, ar: Arithmetic, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def bow(
+        self, ar: Arithmetic, low: np.ndarray, high: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Two arrays [boxes, coordinates] between which t - u lies: t is how far along its interval a coordinate is,
         from 0 to 1, and u the share of the interval's mass up to there."""
         least, most = np.zeros(low.shape), np.zeros(low.shape)
         for c, normal in enumerate(self.normal):
             if normal is None:
                 continue
-            a, b = self._deviations(ar, c, low[:, c]), self._deviations(ar, c, high[:, c])
+            a, b = (
+                self._deviations(ar, c, low[:, c]),
+                self._deviations(ar, c, high[:, c]),
+            )
             (below, _), (_, above) = ar.ends(a), ar.ends(b)
             far = np.maximum(np.abs(below), np.abs(above))
             width, reach = ar.sub(b, a), ar.exact(far)
-            steep = ar.mul(width, reach)  # the slope of the density's logarithm, over the interval
+            steep = ar.mul(
+                width, reach
+            )  # the slope of the density's logarithm, over the interval
             small = ar.ends(steep)[1] < 0.5
             steep = ar.where(small, steep, ar.rational(Fraction(1, 2)))
-            bend = ar.div(steep, ar.mul(ar.rational(Fraction(8)), ar.sub(ar.rational(Fraction(1)), steep)))
+            bend = ar.div(
+                steep,
+                ar.mul(
+                    ar.rational(Fraction(8)), ar.sub(ar.rational(Fraction(1)), steep)
+                ),
+            )
             bend = np.where(small, ar.ends(bend)[1], 1.0)
-            least[:, c] = np.where(ar.ends(b)[1] <= 0, 0.0, -bend)  # the density rises: less than t lies below
+            least[:, c] = np.where(
+                ar.ends(b)[1] <= 0, 0.0, -bend
+            )  # the density rises: less than t lies below
             most[:, c] = np.where(ar.ends(a)[0] >= 0, 0.0, bend)
         return least, most
 
@@ -118,5 +152,7 @@ class Measure:
 def _normal(row: Reader) -> Normal:
     mean, deviation = (v.number() for v in row.items(2, 2))
     if not (Fraction(1, 2**500) < deviation < 2**500 and abs(mean) < 2**500):
-        raise Rejected(f"{row.where}: expected a mean and a deviation, of sizes between 2^-500 and 2^500")
+        raise Rejected(
+            f"{row.where}: expected a mean and a deviation, of sizes between 2^-500 and 2^500"
+        )
     return Normal(mean, deviation)

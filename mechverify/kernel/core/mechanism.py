@@ -18,5 +18,11 @@ def add_expression(graph: Graph, entry: Reader) -> int:
         args = operands.integers(2**12)
         if not all(0 <= a < len(ids) for a in args):
             raise Rejected(f"an operand of {name!r} doesn't refer to an earlier node")
-        ids.append(graph.add(name, *(ids[a] for a in args), attr=row_of(name).attribute.read(attribute)))
+        ids.append(
+            graph.add(
+                name,
+                *(ids[a] for a in args),
+                attr=row_of(name).attribute.read(attribute),
+            )
+        )
     return ids[-1]

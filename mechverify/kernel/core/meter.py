@@ -15,7 +15,9 @@ ROOM = 2**22  # numbers that one value may have
 GLANCE = 2e7  # units of work between two calls of `watch`: a few hundredths of a second
 CALL = 4_000  # units of work that a call costs by itself
 
-Watch = Callable[[int, float], None]  # units of work done, and allowed; may raise Stopped
+Watch = Callable[
+    [int, float], None
+]  # units of work done, and allowed; may raise Stopped
 
 
 class Meter:
@@ -44,7 +46,9 @@ class Meter:
     def look(self) -> None:
         if self.work > self.limit:
             said = f"it takes more than {self.limit:.3g} units of work"
-            raise OverLimit(f"{said}. What was checked until here is in order; --limit allows more")
+            raise OverLimit(
+                f"{said}. What was checked until here is in order; --limit allows more"
+            )
         if self.watch is not None:
             self.watch(self.work, self.limit)
         self._glance = min(self.limit, self.work + GLANCE)
@@ -53,4 +57,6 @@ class Meter:
 def reserve(*sizes: int) -> None:
     """Refuse an array before it is made."""
     if math.prod(sizes) > ROOM:
-        raise Unsupported(f"a value needs {math.prod(sizes)} numbers (limit {ROOM}): model or vocabulary too large")
+        raise Unsupported(
+            f"a value needs {math.prod(sizes)} numbers (limit {ROOM}): model or vocabulary too large"
+        )

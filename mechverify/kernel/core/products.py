@@ -14,10 +14,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-LEAST, LARGE = 2**3, 2**9  # a sum's terms, and the sums that a row is in, times them: less is faster term by term
+LEAST, LARGE = (
+    2**3,
+    2**9,
+)  # a sum's terms, and the sums that a row is in, times them: less is faster term by term
 SLICES = 3  # of a row, at most
 CACHED = 2**18  # numbers of a block
-FAR = 2.0**10  # times as far below a row's radii as digits are that get no further slice
+FAR = (
+    2.0**10
+)  # times as far below a row's radii as digits are that get no further slice
 NEAR = 400  # of exponents
 
 
@@ -27,27 +32,50 @@ class Layout:
 
     def __init__(self, spec: str, *shapes: tuple[int, ...]):
         *terms, result = spec.replace("->", ",").split(",")
-        batch = range(-max(len(shape) - len(term) for shape, term in zip(shapes, terms, strict=True)), 0)
+        batch = range(
+            -max(
+                len(shape) - len(term)
+                for shape, term in zip(shapes, terms, strict=True)
+            ),
+            0,
+        )
         sizes: list[dict] = []
         for shape, term in zip(shapes, terms, strict=True):
             axes = [*batch[len(batch) + len(term) - len(shape) :], *term]
-            sizes.append({a: n for a, n in zip(axes, shape, strict=True) if n != 1 or a not in batch})
+            sizes.append(
+                {
+                    a: n
+                    for a, n in zip(axes, shape, strict=True)
+                    if n != 1 or a not in batch
+                }
+            )
         first, second = self.operands = sizes
         self.result = [*batch, *result]
         self.sizes = dict.fromkeys(batch, 1) | first | second
         self.summed = [a for a in first if a in second and a not in self.result]
         self.kept = [a for a in first if a in second and a in self.result]
-        self.free = [a for a in self.sizes if a not in second], [a for a in second if a not in first]
+        self.free = (
+            [a for a in self.sizes if a not in second],
+            [a for a in second if a not in first],
+        )
         self.n = self._size(self.summed)
-        wide = max(self._size([a for a in free if a not in batch]) for free in self.free)
+        wide = max(
+            self._size([a for a in free if a not in batch]) for free in self.free
+        )
         self.large = min(self.n, wide) >= LEAST and self.n * wide >= LARGE
 
     def rows(self, a: np.ndarray, which: int) -> np.ndarray:
         """Of the first operand (0) or the second (1)."""
         axes = list(self.operands[which])
-        order = [axes.index(axis) for axis in (*self.kept, *self.free[which], *self.summed) if axis in axes]
+        order = [
+            axes.index(axis)
+            for axis in (*self.kept, *self.free[which], *self.summed)
+            if axis in axes
+        ]
         moved = a.reshape(list(self.operands[which].values())).transpose(order)
-        return moved.reshape(self._size(self.kept), self._size(self.free[which]), self.n)
+        return moved.reshape(
+            self._size(self.kept), self._size(self.free[which]), self.n
+        )
 
     def blocks(self) -> Iterator[tuple[slice, Iterator[slice]]]:
         """Parts of the kept axis, each with parts of the first operand's rows, to bound the memory."""
@@ -58,7 +86,9 @@ class Layout:
     def place(self, a: np.ndarray) -> np.ndarray:
         """[kept, m, k] to [batch.., result]."""
         order = [*self.kept, *self.free[0], *self.free[1]]
-        return a.reshape([self.sizes[axis] for axis in order]).transpose([order.index(axis) for axis in self.result])
+        return a.reshape([self.sizes[axis] for axis in order]).transpose(
+            [order.index(axis) for axis in self.result]
+        )
 
     def _size(self, axes: list) -> int:
         return math.prod(self.sizes[axis] for axis in axes)
@@ -77,18 +107,26 @@ class Rows(NamedTuple):
     step: int
 
 
-def sliced(a: np.ndarray, turn: int, rad: np.ndarray | None = None) -> tuple[Rows, np.ndarray]:
+def sliced(
+    a: np.ndarray, turn: int, rad: np.ndarray | None = None
+) -> tuple[Rows, np.ndarray]:
     """Rows near `a`, and the same as float64 numbers. Digits that are far below the radii `rad` of a row are left out.
     `turn`: slices are in order (1), or the last one first (-1)."""
     scaled, exponent, unknown, filled, step = _scaled(a)
     blurred = None if rad is None or not rad.any() else rad.max(-1, keepdims=True) / FAR
     rest, near, found = scaled, np.zeros(()), []
-    while len(found) < SLICES and (rest.any() or not found):  # a slice of zeros changes nothing
+    while len(found) < SLICES and (
+        rest.any() or not found
+    ):  # a slice of zeros changes nothing
         found.append(np.rint(rest))
-        near = near + found[-1] * 2.0 ** (step * (1 - len(found)))  # exact, as are these two
+        near = near + found[-1] * 2.0 ** (
+            step * (1 - len(found))
+        )  # exact, as are these two
         rest = (rest - found[-1]) * 2.0**step
         if blurred is not None and len(found) > 1:
-            left = _times(np.abs(rest).max(-1, keepdims=True), exponent - step * len(found))
+            left = _times(
+                np.abs(rest).max(-1, keepdims=True), exponent - step * len(found)
+            )
             rest = np.where(left <= blurred, 0.0, rest)
     return _rows(found, turn, exponent, unknown, filled, step), _times(near, exponent)
 
@@ -100,7 +138,9 @@ def raised(a: np.ndarray, turn: int) -> Rows:
     wide = (found[0] == 1).any(-1, keepdims=True)
     if wide.any():
         first = np.where(wide, np.rint(rest), found[0])
-        second = np.maximum(np.ceil((rest - first) * 2.0 ** rest_of[-1]), (a > 0) & (first == 0))
+        second = np.maximum(
+            np.ceil((rest - first) * 2.0 ** rest_of[-1]), (a > 0) & (first == 0)
+        )
         found = [first, np.where(wide, second, 0.0)]
     return _rows(found, turn, *rest_of)
 
@@ -140,9 +180,18 @@ def product(x: Rows, y: Rows) -> np.ndarray:
     The slices of `x` are in order, those of `y` are turned."""
     n, scale = x.slices.shape[-1] // x.many, 2.0**-x.step
     total = np.zeros(())
-    for order in reversed(range(x.many + y.many - 1)):  # products of slices i and order - i, the smallest first
-        low, high, turned = max(0, order - y.many + 1), min(order + 1, x.many), y.many - 1 - order
-        a, b = x.slices[..., low * n : high * n], y.slices[..., (low + turned) * n : (high + turned) * n]
+    for order in reversed(
+        range(x.many + y.many - 1)
+    ):  # products of slices i and order - i, the smallest first
+        low, high, turned = (
+            max(0, order - y.many + 1),
+            min(order + 1, x.many),
+            y.many - 1 - order,
+        )
+        a, b = (
+            x.slices[..., low * n : high * n],
+            y.slices[..., (low + turned) * n : (high + turned) * n],
+        )
         rest = total * scale
         total = a @ b.swapaxes(-1, -2)  # exact
         total += rest
@@ -166,13 +215,21 @@ def bits(n: int) -> int:
     return (53 - (SLICES * n - 1).bit_length()) // 2
 
 
-def _scaled(a: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
+def _scaled(
+    a: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
     """What the slices are to add up to, at most 2^(step - 1) in size; and `Rows` from `exponent` on."""
     size, width = np.abs(a).max(-1, keepdims=True, initial=0.0), bits(a.shape[-1])
     exponent = np.frexp(size)[1] - width
     if not np.isfinite(size).all():
         a = np.where(np.isfinite(size), a, 0.0)
-    return _times(a, -exponent), exponent, 0.0 * size, (size > 0).astype(np.float64), width + 1
+    return (
+        _times(a, -exponent),
+        exponent,
+        0.0 * size,
+        (size > 0).astype(np.float64),
+        width + 1,
+    )
 
 
 def _near(exponent: np.ndarray) -> bool:
@@ -192,7 +249,11 @@ def _times(a: np.ndarray, *exponents: np.ndarray) -> np.ndarray:
 
 
 def _rows(slices: list[np.ndarray], turn: int, *rest: Any) -> Rows:
-    return Rows(slices[0] if len(slices) == 1 else np.concatenate(slices[::turn], -1), len(slices), *rest)
+    return Rows(
+        slices[0] if len(slices) == 1 else np.concatenate(slices[::turn], -1),
+        len(slices),
+        *rest,
+    )
 
 
 def _steps(n: int, numbers: int) -> Iterator[slice]:

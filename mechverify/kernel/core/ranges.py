@@ -12,7 +12,15 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from mechverify.kernel.core import domain
-from mechverify.kernel.core.claim import Claim, Evidence, Job, Theorem, count_entries, read_weights, subject
+from mechverify.kernel.core.claim import (
+    Claim,
+    Evidence,
+    Job,
+    Theorem,
+    count_entries,
+    read_weights,
+    subject,
+)
 from mechverify.kernel.core.document import captured
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
@@ -67,15 +75,29 @@ class RangeClaim(Claim):
         graph = Graph(inputs.length, values, meter)
         sites = captured(graph, weights, entry["graph"], shapes)
         about = subject(entry, weights, inputs, graph, sites, shapes)
-        where, cases = (_conditions(graph, entry[name], sites) for name in ("where", "cases"))
+        where, cases = (
+            _conditions(graph, entry[name], sites) for name in ("where", "cases")
+        )
         outputs = count_entries(graph, about["output"])
-        least, most = (_thresholds(entry[name], outputs) for name in ("at_least", "at_most"))
+        least, most = (
+            _thresholds(entry[name], outputs) for name in ("at_least", "at_most")
+        )
         entry.close()
         return RangeClaim(**about, where=where, cases=cases, least=least, most=most)
 
-    def about(self, graph: Graph, output: int, part: Domain, shapes: Sequence[tuple[int, ...]]) -> "RangeClaim":
+    def about(
+        self, graph: Graph, output: int, part: Domain, shapes: Sequence[tuple[int, ...]]
+    ) -> "RangeClaim":
         """That another value of the model has some range."""
-        return replace(self, graph=graph, output=output, domain=part, shapes=shapes, least=None, most=None)
+        return replace(
+            self,
+            graph=graph,
+            output=output,
+            domain=part,
+            shapes=shapes,
+            least=None,
+            most=None,
+        )
 
     @property
     def everything(self) -> Range:
@@ -114,25 +136,42 @@ class RangeClaim(Claim):
             raise Rejected("no input satisfies the claim's conditions")
         stated = read_range(entry, self.outputs)
         entry.close()
-        if not ((stated.low <= proved.low).all() and (stated.high >= proved.high).all()):  # nor may a NaN pass
+        if not (
+            (stated.low <= proved.low).all() and (stated.high >= proved.high).all()
+        ):  # nor may a NaN pass
             raise Rejected("the bounds stated are tighter than those proved")
         if verdict != "BOUNDED" and self.least is None and self.most is None:
             raise Rejected(f"a claim without a threshold can't be {verdict}")
         least = self.least or []
         most = self.most or []
-        reached = _all_at_least(stated.low, least) and _all_at_least(-stated.high, [-t for t in most])
+        reached = _all_at_least(stated.low, least) and _all_at_least(
+            -stated.high, [-t for t in most]
+        )
         if verdict == "PROVED" and not reached:
             raise Rejected("the proved bounds don't reach the claim's thresholds")
         if verdict == "REFUTED" and not any(b.any() for b in job.found.broken):
-            raise Rejected("the claim is not refuted: no input was shown to break a threshold")
+            raise Rejected(
+                "the claim is not refuted: no input was shown to break a threshold"
+            )
         return stated
 
-    def theorem(self, common: dict[str, Any], stated: Range, found: Evidence) -> "RangeTheorem":
+    def theorem(
+        self, common: dict[str, Any], stated: Range, found: Evidence
+    ) -> "RangeTheorem":
         points = np.concatenate([np.zeros((0, len(self.domain.low))), *found.points])
-        attained = Range(*map(np.concatenate, zip(*found.attained, strict=True))) if found.attained else None
+        attained = (
+            Range(*map(np.concatenate, zip(*found.attained, strict=True)))
+            if found.attained
+            else None
+        )
         broken = np.concatenate([np.zeros(0, bool), *found.broken])
         return RangeTheorem(
-            **common, range=stated, points=points, attained=attained, broken=broken, lemmas=found.lemmas
+            **common,
+            range=stated,
+            points=points,
+            attained=attained,
+            broken=broken,
+            lemmas=found.lemmas,
         )
 
 
@@ -153,13 +192,18 @@ class RangeTheorem(Theorem):
 def read_range(entry: Reader, size: int) -> Range:
     """Lists `low` and `high` of `size` numbers, null where nothing is said."""
     ends = (
-        [nothing if v.value is None else v.float64() for v in entry[end].items(size, size)]
+        [
+            nothing if v.value is None else v.float64()
+            for v in entry[end].items(size, size)
+        ]
         for end, nothing in (("low", -np.inf), ("high", np.inf))
     )
     return Range(*map(np.array, ends))
 
 
-def enclose(job: Job, tokens: np.ndarray, points: np.ndarray) -> tuple[Range, np.ndarray]:
+def enclose(
+    job: Job, tokens: np.ndarray, points: np.ndarray
+) -> tuple[Range, np.ndarray]:
     """Bounds [inputs, entries] of the output at single inputs, and at which of them [inputs] an entry surely breaks its
     threshold: in float64, and in exact arithmetic where that rejects an input or leaves this open. Rejects an input
     that isn't shown to satisfy the claim's conditions."""
@@ -167,23 +211,35 @@ def enclose(job: Job, tokens: np.ndarray, points: np.ndarray) -> tuple[Range, np
         (low, high), broken, decided = enclosed(job, tokens, points, job.model)
     except Rejected:
         if len(tokens) > 1:
-            each = [enclose(job, tokens[i : i + 1], points[i : i + 1]) for i in range(len(tokens))]
+            each = [
+                enclose(job, tokens[i : i + 1], points[i : i + 1])
+                for i in range(len(tokens))
+            ]
             ranges, broken = zip(*each, strict=True)
-            return Range(*map(np.concatenate, zip(*ranges, strict=True))), np.concatenate(broken)
+            return Range(
+                *map(np.concatenate, zip(*ranges, strict=True))
+            ), np.concatenate(broken)
         low, high = np.zeros((2, 1, job.claim.outputs))
         broken = decided = np.zeros(1, bool)
     for i in np.flatnonzero(~decided):
         one = tokens[i : i + 1], points[i : i + 1]
         ends, *told = job.exactly(lambda model, one=one: enclosed(job, *one, model))
-        low[i], high[i] = (list(map(f, end[0])) for f, end in zip((float_below, float_above), ends, strict=True))
+        low[i], high[i] = (
+            list(map(f, end[0]))
+            for f, end in zip((float_below, float_above), ends, strict=True)
+        )
         broken[i] = told[0][0]
     return Range(low, high), broken
 
 
-def enclosed(job: Job, tokens: np.ndarray, points: np.ndarray, model: Real) -> tuple[Range, np.ndarray, np.ndarray]:
+def enclosed(
+    job: Job, tokens: np.ndarray, points: np.ndarray, model: Real
+) -> tuple[Range, np.ndarray, np.ndarray]:
     """The output's bounds, floats or Fractions [inputs, entries]; where one entry surely breaks its threshold; and
     where that is decided, one way or the other."""
-    from mechverify.kernel.core.evaluate import Evaluation  # only where a theorem needs it
+    from mechverify.kernel.core.evaluate import (
+        Evaluation,
+    )  # only where a theorem needs it
 
     claim, ar = job.claim, model.ar
     inputs, start = [], 0
@@ -194,7 +250,11 @@ def enclosed(job: Job, tokens: np.ndarray, points: np.ndarray, model: Real) -> t
     if not all((ar.lower(values[n]) >= 0).all() for n in claim.where):
         raise Rejected("a point is not shown to satisfy the claim's conditions")
     value = values[claim.output]
-    value = value.map(lambda a: np.broadcast_to(a, (len(tokens), *a.shape[1:])).reshape(len(tokens), -1))
+    value = value.map(
+        lambda a: np.broadcast_to(a, (len(tokens), *a.shape[1:])).reshape(
+            len(tokens), -1
+        )
+    )
     low = ar.lower(value)
     high = ar.upper(value)
     if ar.is_exact:
@@ -205,7 +265,11 @@ def enclosed(job: Job, tokens: np.ndarray, points: np.ndarray, model: Real) -> t
     else:
         least, most = job.once(_float_thresholds)
     broken = ((high < least) | (low > most)).astype(bool).any(1)
-    return Range(low, high), broken, broken | ((low >= least) & (high <= most)).astype(bool).all(1)
+    return (
+        Range(low, high),
+        broken,
+        broken | ((low >= least) & (high <= most)).astype(bool).all(1),
+    )
 
 
 def _exact_thresholds(job: Job) -> tuple[np.ndarray, np.ndarray]:
@@ -221,7 +285,9 @@ def _float_thresholds(job: Job) -> tuple[np.ndarray, np.ndarray]:
     """A float64 is below a threshold if and only if it is below the next float64."""
     job.ar.spend(job.claim.outputs, 1, 1_000)
     least, most = job.once(_exact_thresholds)
-    return np.array(list(map(float_above, least))), np.array(list(map(float_below, most)))
+    return np.array(list(map(float_above, least))), np.array(
+        list(map(float_below, most))
+    )
 
 
 def _conditions(graph: Graph, entry: Reader, sites: dict[str, int]) -> tuple[int, ...]:
@@ -243,4 +309,6 @@ def _thresholds(entry: Reader, n: int) -> list[Fraction] | None:
 
 def _all_at_least(values: np.ndarray, thresholds: list[Fraction]) -> bool:
     """Exactly; no thresholds are reached by all."""
-    return all(value >= t for value, t in zip(values.tolist(), thresholds, strict=False))
+    return all(
+        value >= t for value, t in zip(values.tolist(), thresholds, strict=False)
+    )

@@ -14,7 +14,10 @@ from mechverify.kernel.core.arithmetic import Arithmetic, Ball
 if TYPE_CHECKING:
     from mechverify.kernel.core.functions import Function
 
-SEMANTICS = {"real": ("semantics", "Real"), "float32": ("float32", "Float32")}  # module, class
+SEMANTICS = {
+    "real": ("semantics", "Real"),
+    "float32": ("float32", "Float32"),
+}  # module, class
 
 
 class Real:
@@ -42,7 +45,9 @@ class Real:
         return f.value(self.ar, x)
 
     def sqrt(self, x: Ball) -> Ball:
-        return self.rounded(self.ar.sqrt(x), 2)  # of the root, and of a constant that isn't a float32
+        return self.rounded(
+            self.ar.sqrt(x), 2
+        )  # of the root, and of a constant that isn't a float32
 
     def contract(self, spec: str, x: Ball, y: Ball) -> Ball:
         return self.ar.contract(spec, x, y)
@@ -69,7 +74,10 @@ class Real:
 
     def softmax(self, scores: Ball, kept: np.ndarray) -> Ball:
         """Softmax over the last axis; exactly zero where not kept."""
-        from mechverify.kernel.core.series import exp_parts, relative_exponentials  # only where a model has one
+        from mechverify.kernel.core.series import (
+            exp_parts,
+            relative_exponentials,
+        )  # only where a model has one
 
         ar = self.ar
         blank = self.ar.whole(np.zeros(1, np.int64))

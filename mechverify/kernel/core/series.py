@@ -17,9 +17,13 @@ from mechverify.kernel.core.errors import Rejected
 
 ZERO, ONE, HALF = Fraction(0), Fraction(1), Fraction(1, 2)
 LOG2_E = Fraction(1442695040888963407, 10**18)  # about: any would do
-RATIOS: dict[str, Callable[[int], Fraction]] = {  # a term of the series over the one before it, divided by y
+RATIOS: dict[
+    str, Callable[[int], Fraction]
+] = {  # a term of the series over the one before it, divided by y
     "exp": lambda k: Fraction(1, k),
-    "sinh": lambda k: Fraction(1, 2 * k * (2 * k + 1)),  # of sinh(sqrt y) / sqrt y; at -y: sin
+    "sinh": lambda k: Fraction(
+        1, 2 * k * (2 * k + 1)
+    ),  # of sinh(sqrt y) / sqrt y; at -y: sin
     "cosh": lambda k: Fraction(1, 2 * k * (2 * k - 1)),
     "atanh": lambda k: Fraction(2 * k - 1, 2 * k + 1),  # of atanh(sqrt y) / sqrt y
     "erf": lambda k: Fraction(2, 2 * k + 1),  # of erf(sqrt y) exp(y) sqrt(pi / y) / 2
@@ -38,7 +42,9 @@ def _terms(name: str, reach: Fraction, precision: int) -> tuple[int, Fraction]:
     return n, term
 
 
-def series(ar: Arithmetic, name: str, y: Ball, reach: Fraction, bits: int | None = None) -> Ball:
+def series(
+    ar: Arithmetic, name: str, y: Ball, reach: Fraction, bits: int | None = None
+) -> Ball:
     """The named series at y, to `bits` (the arithmetic's own precision if None). Precondition: |y| <= reach.
     Complexity: three operations a term."""
     n, tail = _terms(name, reach, bits or ar.precision)
@@ -73,7 +79,9 @@ def inside(ar: Arithmetic, x: Ball, limit: Fraction) -> np.ndarray:
     return ar.upper(x.size) <= ar.units(float(limit), x.exponent)
 
 
-def exp_parts(ar: Arithmetic, x: Ball, bits: int | None = None) -> tuple[Ball, np.ndarray]:
+def exp_parts(
+    ar: Arithmetic, x: Ball, bits: int | None = None
+) -> tuple[Ball, np.ndarray]:
     """(m, k) with e^x = m 2^k for every real in the balls; m is near 1 and k an integer.
 
     x = k ln 2 + r, any k that makes |r| <= 0.36; then e^(x + d) = e^x e^d for |d| <= rad: within rad + rad^2 of
@@ -88,7 +96,10 @@ def exp_parts(ar: Arithmetic, x: Ball, bits: int | None = None) -> tuple[Ball, n
 
 
 def relative_exponentials(
-    ar: Arithmetic, parts: tuple[Ball, np.ndarray], alive: np.ndarray, axes: int | tuple[int, ...]
+    ar: Arithmetic,
+    parts: tuple[Ball, np.ndarray],
+    alive: np.ndarray,
+    axes: int | tuple[int, ...],
 ) -> Ball:
     """e^x from its `exp_parts`, over the power of two at the largest `alive` one along `axes`: there nothing underflows
     that matters. Where not alive any positive number will do."""
@@ -103,7 +114,9 @@ def _exp_radius(ar: Arithmetic, x: Ball) -> Ball:
     rad = points(x.rad, x.exponent)
     wide = x.rad > ar.units(1.0, x.exponent)
     narrow = ar.where(wide, zero, rad)
-    spread = ar.widen(ar.rational(ONE), 1.0, of=ar.trim(ar.add(narrow, ar.mul(narrow, narrow))))
+    spread = ar.widen(
+        ar.rational(ONE), 1.0, of=ar.trim(ar.add(narrow, ar.mul(narrow, narrow)))
+    )
     if not np.any(wide):
         return spread
     m, k = _exp_point(ar, ar.where(wide, rad, zero))
@@ -112,7 +125,9 @@ def _exp_radius(ar: Arithmetic, x: Ball) -> Ball:
     return ar.where(wide, ar.widen(half, 1.0, of=half), spread)
 
 
-def _exp_point(ar: Arithmetic, x: Ball, bits: int | None = None) -> tuple[Ball, np.ndarray]:
+def _exp_point(
+    ar: Arithmetic, x: Ball, bits: int | None = None
+) -> tuple[Ball, np.ndarray]:
     x = ar.trim(x)
     inverse = ar.rational(LOG2_E)
     k = ar.nearest(ar.mul(x.point, inverse))

@@ -40,18 +40,33 @@ class ShareClaim(CountingClaim):
         entry["semantics"].one_of(["real"])
         entry["architecture"].one_of(["captured"])
         weights = read_weights(entry, weights_data)
-        inputs, values, shapes = domain.read(entry["domain"], real="measure" in entry.value)
-        measure = Measure.read(entry["measure"] if shapes else None, inputs.low, inputs.high)
+        inputs, values, shapes = domain.read(
+            entry["domain"], real="measure" in entry.value
+        )
+        measure = Measure.read(
+            entry["measure"] if shapes else None, inputs.low, inputs.high
+        )
         graph = Graph(inputs.length, values, meter)
         counted = read_counted(entry, inputs, graph)
         if shapes and counted["guard"] is not None:
             raise Rejected("a condition `given` is for token sequences alone")
         counted["total"] *= measure.total
-        about = subject(entry, weights, inputs, graph, captured(graph, weights, entry["graph"], shapes), shapes)
-        claim = ShareClaim(**about, **counted, strict=entry["strict"].flag(), measure=measure)
+        about = subject(
+            entry,
+            weights,
+            inputs,
+            graph,
+            captured(graph, weights, entry["graph"], shapes),
+            shapes,
+        )
+        claim = ShareClaim(
+            **about, **counted, strict=entry["strict"].flag(), measure=measure
+        )
         entry.close()
         if claim.outputs != 1:
-            raise Rejected(f"site {claim.site!r} has {claim.outputs} entries; a condition is one number")
+            raise Rejected(
+                f"site {claim.site!r} has {claim.outputs} entries; a condition is one number"
+            )
         return claim
 
     @property
@@ -71,10 +86,17 @@ class ShareClaim(CountingClaim):
         if not self.shapes or "position" in node.value:
             return domain.by_token(job.ar, part, node)
         if "node" in node.value:
-            raise Rejected(f"{node.where}: of a split at a value of the model nobody knows how much each half is")
-        halves, c = domain.by_coordinate(job.ar, part, node), node["coordinate"].an_integer()
+            raise Rejected(
+                f"{node.where}: of a split at a value of the model nobody knows how much each half is"
+            )
+        halves, c = (
+            domain.by_coordinate(job.ar, part, node),
+            node["coordinate"].an_integer(),
+        )
         if not part.low[c] < halves[0].high[c] < part.high[c]:
-            raise Rejected(f"{node.where}: coordinate {c} is not cut inside its interval")
+            raise Rejected(
+                f"{node.where}: coordinate {c} is not cut inside its interval"
+            )
         return halves
 
     @property
@@ -84,9 +106,15 @@ class ShareClaim(CountingClaim):
     def judge(self, inputs: np.ndarray, model: Real) -> tuple[np.ndarray, np.ndarray]:
         ar = model.ar
         value = Evaluation(self.graph, self.weights, model, inputs)[self.output]
-        value = value.map(lambda a: np.broadcast_to(a.reshape(len(a), -1), (len(inputs), 1))[:, 0])
+        value = value.map(
+            lambda a: np.broadcast_to(a.reshape(len(a), -1), (len(inputs), 1))[:, 0]
+        )
         ar.lower(value)  # rejects what isn't finite
         # |f - mid| <= rad, and numbers are compared as they are: a ball without radius is decided at zero as well
         if self.strict:
-            return (value.mid > value.rad).astype(bool), (value.mid <= -value.rad).astype(bool)
-        return (value.mid >= value.rad).astype(bool), (value.mid < -value.rad).astype(bool)
+            return (value.mid > value.rad).astype(bool), (
+                value.mid <= -value.rad
+            ).astype(bool)
+        return (value.mid >= value.rad).astype(bool), (value.mid < -value.rad).astype(
+            bool
+        )

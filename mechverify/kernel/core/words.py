@@ -16,7 +16,9 @@ LONG = 400  # characters of a list; of a longer one the first entries, and a has
 FIRST = 8  # entries that are shown of a list that is too long
 
 PRINTED = re.compile(r"[A-Za-z0-9_]+([.@-][A-Za-z0-9_]+)*")
-READS_AS_MORE = re.compile(r"(x|t|n|input|node|site)[0-9]*")  # tokens, shared parts, nodes, real inputs
+READS_AS_MORE = re.compile(
+    r"(x|t|n|input|node|site)[0-9]*"
+)  # tokens, shared parts, nodes, real inputs
 
 
 def number(value: Fraction | float) -> str:
@@ -31,7 +33,9 @@ def number(value: Fraction | float) -> str:
             fives, rest = fives + 1, rest // 5
         places = max(twos, fives)
         digits = f"{abs(p) * 10**places // q:0{places + 1}d}"
-        text = ("-" if p < 0 else "") + (f"{digits[:-places]}.{digits[-places:]}" if places else digits)
+        text = ("-" if p < 0 else "") + (
+            f"{digits[:-places]}.{digits[-places:]}" if places else digits
+        )
         if rest == 1 and len(text) <= DIGITS:
             return text
     if q == 1 << twos and p:
@@ -62,7 +66,11 @@ def about(value: Fraction | float, up: bool) -> str:
 def decimal(value: Fraction, places: int, up: bool) -> str:
     """`value` rounded up, or down, to so many decimal places."""
     scaled = value * 10**places
-    whole = -(-scaled.numerator // scaled.denominator) if up else scaled.numerator // scaled.denominator
+    whole = (
+        -(-scaled.numerator // scaled.denominator)
+        if up
+        else scaled.numerator // scaled.denominator
+    )
     digits = f"{abs(whole):0{places + 1}d}"
     return f"{'-' if whole < 0 else ''}{digits[:-places]}.{digits[-places:]}"
 
@@ -80,7 +88,9 @@ def share(part: int, total: int, up: bool) -> str:
 def scientific(value: int) -> str:
     """A natural number of any size to three digits, cut."""
     digits = str(value)
-    return digits if len(digits) <= 4 else f"{digits[0]}.{digits[1:3]}e{len(digits) - 1}"
+    return (
+        digits if len(digits) <= 4 else f"{digits[0]}.{digits[1:3]}e{len(digits) - 1}"
+    )
 
 
 def units(allowed: float) -> str:
@@ -88,7 +98,9 @@ def units(allowed: float) -> str:
     return f"{Context(prec=2, rounding=ROUND_CEILING).create_decimal_from_float(allowed):g}"
 
 
-def listed(entries: Sequence, write: Callable[..., str] = str, separator: str = ", ") -> str:
+def listed(
+    entries: Sequence, write: Callable[..., str] = str, separator: str = ", "
+) -> str:
     """The entries; of a list longer than 400 characters, the first eight, how many there are, and the SHA-256 of all
     (separated in the same way)."""
     if len(entries) <= LONG:
@@ -97,7 +109,12 @@ def listed(entries: Sequence, write: Callable[..., str] = str, separator: str = 
             return text
     digest, first = sha256(), [write(e) for e in entries[:FIRST]]
     for start in range(0, len(entries), 4_096):
-        digest.update((separator * (start > 0) + separator.join(map(write, entries[start : start + 4_096]))).encode())
+        digest.update(
+            (
+                separator * (start > 0)
+                + separator.join(map(write, entries[start : start + 4_096]))
+            ).encode()
+        )
     return f"{separator.join(first)}{separator}... ({len(entries)} in all, sha256 {digest.hexdigest()})"
 
 

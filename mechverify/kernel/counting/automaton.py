@@ -17,7 +17,9 @@ from mechverify.kernel.core.integers import FOLDS, absorb, apply
 from mechverify.kernel.core.meter import Meter, reserve
 
 STATE_LIMIT = 20_000  # states after any one token
-TABLE_LIMIT = 2**24  # half of states times tokens times operands of one step; entries of all steps
+TABLE_LIMIT = (
+    2**24
+)  # half of states times tokens times operands of one step; entries of all steps
 
 
 class Automaton(NamedTuple):
@@ -37,7 +39,9 @@ class Layer(NamedTuple):
     groups: list[tuple[np.ndarray, np.ndarray]]
 
 
-def derive(ar: Meter, graph: Graph, roots: list[int], domain: list[np.ndarray]) -> Automaton:
+def derive(
+    ar: Meter, graph: Graph, roots: list[int], domain: list[np.ndarray]
+) -> Automaton:
     """The automaton whose classes are the values of `roots`; `domain[i]` are the token ids at position i.
 
     Postcondition: every sequence of the domain ends in the class of its roots' values.
@@ -47,14 +51,19 @@ def derive(ar: Meter, graph: Graph, roots: list[int], domain: list[np.ndarray]) 
     state, step = np.zeros((1, 0), np.int64), []
     for position, tokens in enumerate(domain):
         work = len(state) * len(tokens) * reader.edges
-        if len(state) > STATE_LIMIT or max(work // 2, sum(t.size for t in step)) > TABLE_LIMIT:
+        if (
+            len(state) > STATE_LIMIT
+            or max(work // 2, sum(t.size for t in step)) > TABLE_LIMIT
+        ):
             what = f"{len(state)} states after {position} tokens (limit {STATE_LIMIT})"
             raise Unsupported(f"the mechanism is not a short fold: {what}")
         ar.step(2 * work, 2 * reader.edges)
         reserve(len(state), len(graph.values))
         table = np.full((len(state), len(graph.values)), -1, np.int32)
         rows = reader.read(state, position, tokens)
-        state, index = _unique_rows(rows.reshape(len(state) * len(tokens), rows.shape[-1]))
+        state, index = _unique_rows(
+            rows.reshape(len(state) * len(tokens), rows.shape[-1])
+        )
         table[:, tokens] = index.reshape(rows.shape[:2])
         step.append(table)
     classes, final = np.unique(reader.results(state), axis=0, return_inverse=True)
@@ -72,7 +81,9 @@ class _Reader:
         self.graph, self.roots = graph, roots
         self.order = graph.ancestors(roots)
         self.support: dict[int, int] = {}  # bit i: depends on token i
-        self.edges = sum(8 + len(graph.nodes[n].args) for n in self.order)  # a node holds up to 8 columns
+        self.edges = sum(
+            8 + len(graph.nodes[n].args) for n in self.order
+        )  # a node holds up to 8 columns
         self.parents: dict[int, list[int]] = {n: [] for n in self.order}
         for n in self.order:
             node = graph.nodes[n]
@@ -83,11 +94,20 @@ class _Reader:
         self.fixed: dict[int, np.ndarray] = {}  # constants
         for n in (n for n in self.order if not self.support[n]):
             self.fixed[n] = self._apply(n, self.fixed)
-        self.layout: list[tuple[str, int, int]] = []  # (what, node, width): the columns of the state
+        self.layout: list[
+            tuple[str, int, int]
+        ] = []  # (what, node, width): the columns of the state
 
-    def _apply(self, n: int, value: dict[int, np.ndarray], tokens: np.ndarray | None = None) -> np.ndarray:
+    def _apply(
+        self, n: int, value: dict[int, np.ndarray], tokens: np.ndarray | None = None
+    ) -> np.ndarray:
         node, values = self.graph.nodes[n], self.graph.meanings
-        return apply(node.op, node.attr, [value[a] for a in node.args], lambda _: values[tokens][None, :])
+        return apply(
+            node.op,
+            node.attr,
+            [value[a] for a in node.args],
+            lambda _: values[tokens][None, :],
+        )
 
     def _done(self, node: int, read: int) -> bool:
         return self.support[node] & ~((1 << read) - 1) == 0
@@ -109,7 +129,12 @@ class _Reader:
                 if done:
                     value[n] = self._apply(n, value, tokens)
                 continue
-            fresh = [a for a in node.args if self._done(a, position + 1) and not (position and self._done(a, position))]
+            fresh = [
+                a
+                for a in node.args
+                if self._done(a, position + 1)
+                and not (position and self._done(a, position))
+            ]
             known = held.get(("fold", n))
             if fresh or known is not None:
                 folds[n] = absorb(node.op, node.attr, known, [value[a] for a in fresh])
@@ -126,11 +151,15 @@ class _Reader:
             elif not done and n in folds:
                 self.layout.append(("fold", n, folds[n].shape[-1]))
                 columns.append(np.broadcast_to(folds[n], (*shape, folds[n].shape[-1])))
-        return np.concatenate(columns, -1) if columns else np.zeros((*shape, 0), np.int64)
+        return (
+            np.concatenate(columns, -1) if columns else np.zeros((*shape, 0), np.int64)
+        )
 
     def _needed(self, node: int, read: int) -> bool:
         waiting = (p for p in self.parents[node] if not self._done(p, read))
-        return node in self.roots or any(self.graph.nodes[p].op not in FOLDS for p in waiting)
+        return node in self.roots or any(
+            self.graph.nodes[p].op not in FOLDS for p in waiting
+        )
 
     def results(self, state: np.ndarray) -> np.ndarray:
         """The roots' values [states, n_roots] once every token is read."""
@@ -156,7 +185,12 @@ def towards(ar: Meter, automaton: Automaton, target: int | np.ndarray) -> list[L
         label[alive] = index
         tokens = np.flatnonzero((quotient >= 0).any(0))
         columns, group = _unique_rows(quotient[:, tokens].T)
-        layers.append(Layer(len(quotient), [(tokens[group == g], column) for g, column in enumerate(columns)]))
+        layers.append(
+            Layer(
+                len(quotient),
+                [(tokens[group == g], column) for g, column in enumerate(columns)],
+            )
+        )
     return layers[::-1]
 
 
@@ -164,6 +198,8 @@ def _unique_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """np.unique over rows of integers; comparing them as bytes is much faster and just as exact."""
     if not rows.shape[1]:  # rows without columns are all alike
         return rows[:1], np.zeros(len(rows), np.int64)
-    as_bytes = np.ascontiguousarray(rows).view(f"V{rows.shape[1] * rows.itemsize}").ravel()
+    as_bytes = (
+        np.ascontiguousarray(rows).view(f"V{rows.shape[1] * rows.itemsize}").ravel()
+    )
     _, first, index = np.unique(as_bytes, return_index=True, return_inverse=True)
     return rows[first], index.reshape(-1)

@@ -20,7 +20,9 @@ def size(meter: Meter, graph: Graph, guard: int, domain: Domain) -> int:
     Complexity: that of `derive`, or of `listed`.
     """
     try:
-        automaton = derive(meter, graph, [guard], [np.array(ids) for ids in domain.tokens])
+        automaton = derive(
+            meter, graph, [guard], [np.array(ids) for ids in domain.tokens]
+        )
     except Unsupported:
         return sum(map(len, guards.listed(meter, graph, guard, domain)))
     true = np.flatnonzero(automaton.classes[:, 0] == 1)

@@ -14,11 +14,15 @@ from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.counting.automaton import Layer
 from mechverify.kernel.counting.recursion import completions
 
-WINDOW_LIMIT = 2**21  # grid points kept after one token  # grid points kept after one token
+WINDOW_LIMIT = (
+    2**21
+)  # grid points kept after one token  # grid points kept after one token
 _NEVER = 2**100
 
 
-def count_nonpositive(ar: Arithmetic, layers: list[Layer], terms: np.ndarray, upwards: bool) -> int:
+def count_nonpositive(
+    ar: Arithmetic, layers: list[Layer], terms: np.ndarray, upwards: bool
+) -> int:
     """The number of accepted sequences whose sum of `terms` [positions, vocab] (integers from LOWEST to
     HIGHEST) is <= 0: exact in exact arithmetic and while the cell has fewer than 2^53 sequences, otherwise
     rounded upwards or downwards.
@@ -31,7 +35,9 @@ def count_nonpositive(ar: Arithmetic, layers: list[Layer], terms: np.ndarray, up
     remaining = completions(ar, layers)
     size = remaining[0][0]
     if len(layers) > 2**10 or size >= 2**1000:
-        raise Rejected(f"too many sequences to count: {len(layers)} positions, about 2^{size.bit_length()} inputs")
+        raise Rejected(
+            f"too many sequences to count: {len(layers)} positions, about 2^{size.bit_length()} inputs"
+        )
     if not size or (capped := _cap(layers, terms)) is None:
         return 0
     least, most = _suffix_extremes(layers, capped)
@@ -41,12 +47,17 @@ def count_nonpositive(ar: Arithmetic, layers: list[Layer], terms: np.ndarray, up
     @cache
     def distinct(position: int, group: int) -> tuple[np.ndarray, np.ndarray]:
         """The terms of a group of tokens, and how often each occurs."""
-        occurring = Counter(capped[position, layers[position].groups[group][0]].tolist())
+        occurring = Counter(
+            capped[position, layers[position].groups[group][0]].tolist()
+        )
         return np.array(list(occurring)), np.array(list(occurring.values()))
 
     depth, certain, rows = 1, 0, [_Row(np.ones(1, ar.dtype), 0)]
     for position, layer in enumerate(layers):
-        after, ways = _windows(ar, least[position + 1], most[position + 1]), remaining[position + 1]
+        after, ways = (
+            _windows(ar, least[position + 1], most[position + 1]),
+            remaining[position + 1],
+        )
         for state, row in enumerate(rows):
             if not len(row.counts):
                 continue
@@ -54,9 +65,15 @@ def count_nonpositive(ar: Arithmetic, layers: list[Layer], terms: np.ndarray, up
             for group, (_, following) in enumerate(layer.groups):
                 target = int(following[state])
                 if target >= 0 and ways[target]:
-                    failing = _add_terms(ar, row, below, *distinct(position, group), after[target])
+                    failing = _add_terms(
+                        ar, row, below, *distinct(position, group), after[target]
+                    )
                     certain += failing * ways[target]
-        depth += len(capped[0]) * (layer.states + 2) + max(len(row.counts) for row in rows) + 2
+        depth += (
+            len(capped[0]) * (layer.states + 2)
+            + max(len(row.counts) for row in rows)
+            + 2
+        )
         rows = after
     if size < 2**53 or ar.dtype is object:
         return certain
@@ -77,11 +94,23 @@ def _windows(ar: Arithmetic, least: list[int], most: list[int]) -> list[_Row]:
     fails whatever follows, one above -least passes."""
     widths = [max(high - low, 0) for low, high in zip(least, most, strict=True)]
     if sum(widths) > WINDOW_LIMIT:
-        raise Rejected(f"the counting grid needs windows of {sum(widths)} points (limit {WINDOW_LIMIT})")
-    return [_Row(np.zeros(width, ar.dtype), 1 - high) for width, high in zip(widths, most, strict=True)]
+        raise Rejected(
+            f"the counting grid needs windows of {sum(widths)} points (limit {WINDOW_LIMIT})"
+        )
+    return [
+        _Row(np.zeros(width, ar.dtype), 1 - high)
+        for width, high in zip(widths, most, strict=True)
+    ]
 
 
-def _add_terms(ar: Arithmetic, row: _Row, below: np.ndarray, values: np.ndarray, times: np.ndarray, into: _Row) -> int:
+def _add_terms(
+    ar: Arithmetic,
+    row: _Row,
+    below: np.ndarray,
+    values: np.ndarray,
+    times: np.ndarray,
+    into: _Row,
+) -> int:
     """Adds terms, `values[i]` as often as `times[i]`, to a row's sums. What stays open is counted in `into`; returned
     is how many now fail. `below[i]`: the first i counts together."""
     size = len(row.counts)
@@ -89,7 +118,9 @@ def _add_terms(ar: Arithmetic, row: _Row, below: np.ndarray, values: np.ndarray,
     cut = np.minimum(np.maximum(-shift, 0), size)
     stop = np.minimum(np.maximum(len(into.counts) - shift, 0), size)
     ar.spend(size + int((stop - cut).sum()), 2 + len(values) // 2, 1)
-    for often, to, start, end in zip(times.tolist(), shift.tolist(), cut.tolist(), stop.tolist(), strict=True):
+    for often, to, start, end in zip(
+        times.tolist(), shift.tolist(), cut.tolist(), stop.tolist(), strict=True
+    ):
         if end > start:
             kept = row.counts[start:end]
             into.counts[to + start : to + end] += kept if often == 1 else often * kept
@@ -109,7 +140,9 @@ def _cap(layers: list[Layer], terms: np.ndarray) -> np.ndarray | None:
     return np.maximum(capped, -(high.sum() - high)[:, None])
 
 
-def _suffix_extremes(layers: list[Layer], values: np.ndarray) -> tuple[list[list[int]], list[list[int]]]:
+def _suffix_extremes(
+    layers: list[Layer], values: np.ndarray
+) -> tuple[list[list[int]], list[list[int]]]:
     """For every layer and state, the least and the greatest sum of the terms still to come; for a state
     with no way to the end, a least sum above the greatest."""
     least, most = [[0]], [[0]]

@@ -13,7 +13,11 @@ from mechverify.kernel.counting.automaton import Layer
 def pin(layers: list[Layer], position: int, token: int) -> list[Layer]:
     """The automaton of the accepted sequences with `token` at `position`."""
     old = layers[position]
-    kept = [(np.array([token]), following) for tokens, following in old.groups if token in tokens]
+    kept = [
+        (np.array([token]), following)
+        for tokens, following in old.groups
+        if token in tokens
+    ]
     return [*layers[:position], Layer(old.states, kept), *layers[position + 1 :]]
 
 
@@ -30,9 +34,14 @@ def completions(ar: Meter, layers: list[Layer]) -> list[list[int]]:
     return [row.tolist() for row in counts[::-1]]
 
 
-def sizes_by_token(ar: Arithmetic, layers: list[Layer], position: int) -> dict[int, int]:
+def sizes_by_token(
+    ar: Arithmetic, layers: list[Layer], position: int
+) -> dict[int, int]:
     """How many accepted sequences have each token at `position`; tokens that none has are left out."""
-    rest, before = np.array(completions(ar, layers)[position + 1], object), np.ones(1, object)
+    rest, before = (
+        np.array(completions(ar, layers)[position + 1], object),
+        np.ones(1, object),
+    )
     ar.spend(10 * sum(layer.states * len(layer.groups) for layer in layers))
     for i, layer in enumerate(layers[:position]):
         after = np.zeros(targets(layers, i), object)

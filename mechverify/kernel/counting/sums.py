@@ -18,9 +18,16 @@ def sums(ar: Arithmetic, layers: list[Layer], terms: np.ndarray) -> np.ndarray:
         longer: list[list[np.ndarray]] = [[] for _ in range(targets(layers, position))]
         for tokens, following in layer.groups:
             for state, target in enumerate(following.tolist()):
-                if target >= 0 and alive[position + 1][target]:  # so no more prefixes than sequences
+                if (
+                    target >= 0 and alive[position + 1][target]
+                ):  # so no more prefixes than sequences
                     ar.spend(len(paths[state]) * len(tokens) * columns, 1, 4)
-                    longer[target].append(paths[state][:, None] + terms[position, tokens][None])
+                    longer[target].append(
+                        paths[state][:, None] + terms[position, tokens][None]
+                    )
         empty = np.zeros((0, columns), ar.dtype)
-        paths = [np.concatenate([empty, *(p.reshape(-1, columns) for p in parts)]) for parts in longer]
+        paths = [
+            np.concatenate([empty, *(p.reshape(-1, columns) for p in parts)])
+            for parts in longer
+        ]
     return paths[0]

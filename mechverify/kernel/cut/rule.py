@@ -28,7 +28,9 @@ class Lemma(NamedTuple):
     range: Range
 
 
-def check(job: Job, part: Domain, witness: Reader, prove: Callable) -> tuple[Range, dict[str, int]]:
+def check(
+    job: Job, part: Domain, witness: Reader, prove: Callable
+) -> tuple[Range, dict[str, int]]:
     """Precondition: nothing but its box and tokens is known of the part. Postcondition: every entry of the output is in
     the range, everywhere in the part: the input's own site - mechanism is one of the errors. The range is empty if a
     lemma's is: then no input of the part satisfies the claim's conditions. Complexity: that of the proofs."""
@@ -39,13 +41,25 @@ def check(job: Job, part: Domain, witness: Reader, prove: Callable) -> tuple[Ran
         about = lemma(job, part, sites[site], sites[mechanism])
         found, inside = prove(about, row["proof"])
         size = about.claim.outputs
-        stated = Range(*(np.array([v.float64() for v in row[end].items(size, size)]) for end in ("low", "high")))
+        stated = Range(
+            *(
+                np.array([v.float64() for v in row[end].items(size, size)])
+                for end in ("low", "high")
+            )
+        )
         row.close()
         vacuous |= found.empty
-        if not (found.empty or ((stated.low <= found.low).all() and (stated.high >= found.high).all())):
-            raise Rejected(f"{row.where}: the bounds stated are tighter than those proved")
+        if not (
+            found.empty
+            or ((stated.low <= found.low).all() and (stated.high >= found.high).all())
+        ):
+            raise Rejected(
+                f"{row.where}: the bounds stated are tighter than those proved"
+            )
         lemmas.append(Lemma(sites[site], sites[mechanism], stated))
-        job.found.lemmas.append(ProvedLemma(site, mechanism, None if found.empty else stated, part))
+        job.found.lemmas.append(
+            ProvedLemma(site, mechanism, None if found.empty else stated, part)
+        )
         used.update(inside)
     found, inside = prove(conclusion(job, part, lemmas), witness["proof"])
     witness.close()
@@ -60,9 +74,13 @@ def lemma(job: Job, part: Domain, site: int, mechanism: int) -> Job:
     graph = job.further()
     if part.facts:
         raise Rejected("a cut stands above splits at a model's values")
-    if any(graph.nodes[n].kind != "real" for n in (site, mechanism)) or _shape(graph, site) != _shape(graph, mechanism):
+    if any(graph.nodes[n].kind != "real" for n in (site, mechanism)) or _shape(
+        graph, site
+    ) != _shape(graph, mechanism):
         raise Rejected("a lemma compares two real values of one shape")
-    claim = job.claim.about(graph, graph.add("sub", site, mechanism), part, job.claim.shapes)
+    claim = job.claim.about(
+        graph, graph.add("sub", site, mechanism), part, job.claim.shapes
+    )
     return job.about(claim)
 
 
@@ -72,9 +90,13 @@ def conclusion(job: Job, part: Domain, lemmas: list[Lemma]) -> Job:
     shapes, low, high = list(job.claim.shapes), [part.low], [part.high]
     errors: dict[int, tuple[int, int]] = {}
     for site, mechanism, (least, most) in lemmas:
-        if site in errors or not (np.isfinite(least) & np.isfinite(most) & (least <= most)).all():
+        ranged = (np.isfinite(least) & np.isfinite(most) & (least <= most)).all()
+        if site in errors or not ranged:
             raise Rejected("a site is cut twice, or at a range that isn't one")
-        errors[site] = mechanism, graph.add("input", attr=(len(shapes), _shape(graph, site)))
+        errors[site] = (
+            mechanism,
+            graph.add("input", attr=(len(shapes), _shape(graph, site))),
+        )
         shapes, low, high = [*shapes, _shape(graph, site)], [*low, least], [*high, most]
     new = _substituted(graph, job.claim.output, errors)
     graph.listed, output = [new.get(n, n) for n in graph.listed], new[job.claim.output]
@@ -88,7 +110,9 @@ def _shape(graph: Graph, n: int) -> tuple[int, ...]:
     return graph.nodes[n].shape
 
 
-def _substituted(graph: Graph, root: int, errors: dict[int, tuple[int, int]]) -> dict[int, int]:
+def _substituted(
+    graph: Graph, root: int, errors: dict[int, tuple[int, int]]
+) -> dict[int, int]:
     """`root`, and what it needs, with every site in `errors` (also those that mechanisms speak of) as its mechanism
     plus its error."""
     new: dict[int, int] = {}
@@ -96,14 +120,18 @@ def _substituted(graph: Graph, root: int, errors: dict[int, tuple[int, int]]) ->
     while path:
         n = path[-1]
         node = graph.nodes[n]
-        missing = [a for a in ((errors[n][0],) if n in errors else node.args) if a not in new]
+        missing = [
+            a for a in ((errors[n][0],) if n in errors else node.args) if a not in new
+        ]
         if n in new or not missing:
             path.pop()
             if n in errors:
                 mechanism, error = errors[n]
                 new[n] = graph.add("add", new[mechanism], error)
             elif n not in new:
-                new[n] = graph.add(node.op, *(new[a] for a in node.args), attr=node.attr)
+                new[n] = graph.add(
+                    node.op, *(new[a] for a in node.args), attr=node.attr
+                )
             continue
         begun.add(n)
         if begun & set(missing):

@@ -34,7 +34,13 @@ class _Cells:
 
     def __init__(self, ar: Arithmetic, factors: Factors, automaton: Automaton, domain: tuple[tuple[int, ...], ...],
                  pin: int):  # fmt: skip
-        self.ar, self.factors, self.automaton, self.domain, self.pin = ar, factors, automaton, domain, pin
+        self.ar, self.factors, self.automaton, self.domain, self.pin = (
+            ar,
+            factors,
+            automaton,
+            domain,
+            pin,
+        )
         self.queries = np.array(domain[pin])
         masses = self.least(np.stack([factors.low, -factors.high], -1))
         light, heavy = masses[..., :1], -masses[..., 1:]
@@ -47,7 +53,9 @@ class _Cells:
     def least(self, terms: np.ndarray) -> np.ndarray:
         """Of the sum of terms [queries, vocab, attended, columns], in each cell: [classes, queries, columns]."""
         terms = terms.transpose(2, 1, 0, 3)
-        return smallest_by_class(self.ar, self.automaton, self.domain, terms, self.pin, self.queries)
+        return smallest_by_class(
+            self.ar, self.automaton, self.domain, terms, self.pin, self.queries
+        )
 
 
 def reach(
@@ -79,7 +87,10 @@ def _bounds(cells: _Cells, read: Ball, trials: int) -> tuple[Ball, Ball]:
     """Lower bounds of z, and of -z, in each cell [classes, queries], for a neuron that reads [queries, vocab,
     attended]. The trial values lie between the least and the greatest that it reads."""
     ar = cells.ar
-    least, greatest = _smallest_read(cells, ar.lower(read), read), _smallest_read(cells, -ar.upper(read), read)
+    least, greatest = (
+        _smallest_read(cells, ar.lower(read), read),
+        _smallest_read(cells, -ar.upper(read), read),
+    )
     first, last = ar.approximate(least)[:, None], -ar.approximate(greatest)[:, None]
     steps = (np.arange(trials) + 0.5) / trials
     at = ar.exact(first + (last - first) * steps)
@@ -95,7 +106,9 @@ def _smallest_read(cells: _Cells, side: np.ndarray, read: Ball) -> Ball:
     return points(np.where(alive, side, ar.infinity).min((1, 2)), read.exponent)
 
 
-def _by_trials(cells: _Cells, plain: Ball, at: Ball, w: np.ndarray, exponent: int) -> Ball:
+def _by_trials(
+    cells: _Cells, plain: Ball, at: Ball, w: np.ndarray, exponent: int
+) -> Ball:
     """The best lower bound of z [classes, queries]: a `plain` one, or for some trial value t of `at` [queries, trials]
 
         z >= t + (the least sum_i e^(s_i) w_i) / (sum_i e^(s_i)),
@@ -148,7 +161,9 @@ def _relu(ar: Arithmetic, z: Ball) -> Ball:
     return ar.where(z.mid > 0, z, ar.whole(np.zeros((1, 1), np.int64)))
 
 
-def replaced(ar: Arithmetic, neurons: Neurons, low: Ball, high: Ball, right: int, upper: bool) -> tuple[Ball, Ball]:
+def replaced(
+    ar: Arithmetic, neurons: Neurons, low: Ball, high: Ball, right: int, upper: bool
+) -> tuple[Ball, Ball]:
     """Base [q, out] and values [q, vocab, attended, out] of a form that, for every output t, is at most (upper: at
     least) sum_j (coefficient[j, right] - coefficient[j, t]) relu(z_j), where z lies between the points `low` and `high`
     [q, neurons].

@@ -32,7 +32,10 @@ def owners(graph: Graph, node: Node, args: list[Owners]) -> Owners:
             return args[0].ravel()[entries(node.attr)]
         case "gather":
             ids = args[1]
-            return np.broadcast_to(ids.reshape(*ids.shape, *(1,) * (len(node.shape) - ids.ndim)), node.shape)
+            return np.broadcast_to(
+                ids.reshape(*ids.shape, *(1,) * (len(node.shape) - ids.ndim)),
+                node.shape,
+            )
         case "concat":
             return np.concatenate(args, node.attr)
         case "add" | "sub" | "mul":
@@ -80,5 +83,9 @@ def _any(node: Node, x: Owners, axes: tuple[int, ...]) -> Owners:
 
 def _mixed(node: Node) -> Unsupported:
     if node.op == "softmax":
-        return Unsupported(f"rule fold needs one attention head read at one position; this pattern is {node.shape}")
-    return Unsupported(f"the result of {node.op!r} mixes the tokens of several positions before attention does")
+        return Unsupported(
+            f"rule fold needs one attention head read at one position; this pattern is {node.shape}"
+        )
+    return Unsupported(
+        f"the result of {node.op!r} mixes the tokens of several positions before attention does"
+    )

@@ -87,7 +87,9 @@ class _Scores(NamedTuple):
     score: Ball
 
 
-def ratio_form(graph: Graph, weights: dict[str, np.ndarray], model: Real, output: int) -> RatioForm:
+def ratio_form(
+    graph: Graph, weights: dict[str, np.ndarray], model: Real, output: int
+) -> RatioForm:
     """The ratio form of node `output`, with every table enclosed as `model` computes it.
 
     Precondition: none (Unsupported says what stands in the way). Postcondition: for every input and every
@@ -97,7 +99,9 @@ def ratio_form(graph: Graph, weights: dict[str, np.ndarray], model: Real, output
     nodes = [(n, graph.nodes[n]) for n in graph.ancestors([output])]
     pinned = {node.attr[1] for _, node in nodes if is_query(graph, node)}
     if len(pinned) != 1:
-        raise Unsupported(f"the output reads {len(pinned)} tokens by themselves; rule fold needs one (a query)")
+        raise Unsupported(
+            f"the output reads {len(pinned)} tokens by themselves; rule fold needs one (a query)"
+        )
     analysis, found = _Analysis(graph, weights, model), {}
     for n, node in nodes:
         found[n] = analysis.read(n, node, [found[a] for a in node.args])
@@ -129,7 +133,11 @@ class _Analysis:
 
     def read(self, n: int, node: Node, args: list[Any]) -> Any:
         kinds = {type(a) for a in args}
-        if node.op == "softmax" and kinds == {_Table} and math.prod(node.shape[:-1]) == 1:
+        if (
+            node.op == "softmax"
+            and kinds == {_Table}
+            and math.prod(node.shape[:-1]) == 1
+        ):
             self.rows[n] = args[0]
             return _Pattern(n, np.arange(node.shape[-1]).reshape(node.shape))
         if _Pattern in kinds:
@@ -139,40 +147,70 @@ class _Analysis:
         if _Mixture in kinds:
             return self._linear(node, args)
         self.model.ar.step(math.prod(node.shape), 1, 1)
-        return _Table(self.tables[n], owners(self.graph, node, [a.owners for a in args]))
+        return _Table(
+            self.tables[n], owners(self.graph, node, [a.owners for a in args])
+        )
 
     def _of_pattern(self, node: Node, args: list[Any]) -> Any:
         if node.op == "view" or node.op == "select":
             pattern = args[0]
-            at = pattern.at.ravel()[entries(node.attr)] if node.op == "view" else np.take(pattern.at, *node.attr[::-1])
+            at = (
+                pattern.at.ravel()[entries(node.attr)]
+                if node.op == "view"
+                else np.take(pattern.at, *node.attr[::-1])
+            )
             return pattern._replace(at=at)
         kinds, (first, second, result) = [type(a) for a in args], _terms(node)
         if node.op == "einsum" and kinds == [_Pattern, _Table]:
             return self._attend(node, args[0], args[1], first, second, result)
         if node.op == "einsum" and kinds == [_Table, _Pattern]:
             return self._attend(node, args[1], args[0], second, first, result)
-        raise Unsupported("an attention pattern is used for something else than attending")
+        raise Unsupported(
+            "an attention pattern is used for something else than attending"
+        )
 
-    def _attend(self, node: Node, pattern: _Pattern, values: _Table, first: str, second: str, result: str) -> _Mixture:
+    def _attend(
+        self,
+        node: Node,
+        pattern: _Pattern,
+        values: _Table,
+        first: str,
+        second: str,
+        result: str,
+    ) -> _Mixture:
         """pattern [.., i] times values over i: its ratio. All other letters of the pattern have one index."""
-        sizes = {c: size for c, size in zip(first, pattern.at.shape, strict=True) if c not in result}
+        sizes = {
+            c: size
+            for c, size in zip(first, pattern.at.shape, strict=True)
+            if c not in result
+        }
         term = max(sizes, key=lambda c: sizes[c], default="")
         if pattern.at.size != sizes.get(term, 0):
-            raise Unsupported(f"attention applied as {node.attr!r} is not a sum over positions")
+            raise Unsupported(
+                f"attention applied as {node.attr!r} is not a sum over positions"
+            )
         ones = [c for c in result if c not in second]  # letters of the pattern alone
         letters = second + "".join(ones)
-        alone = [c for c in second if c not in result and c != term]  # summed, and of one index
+        alone = [
+            c for c in second if c not in result and c != term
+        ]  # summed, and of one index
         order = [letters.index(c) for c in (term, *result, *alone)]
 
         def placed(a: np.ndarray) -> np.ndarray:
             """[.., term, *result]"""
             lead = a.ndim - len(second)
-            a = a.reshape(*a.shape, *(1,) * len(ones)).transpose([*range(lead), *(lead + i for i in order)])
+            a = a.reshape(*a.shape, *(1,) * len(ones)).transpose(
+                [*range(lead), *(lead + i for i in order)]
+            )
             return a.reshape(*a.shape[: lead + 1 + len(result)])
 
         at = pattern.at.ravel()
-        scores = self._scores(node, pattern.node, at, placed(values.owners).reshape(len(at), -1))
-        entry = np.argsort(at)[np.searchsorted(np.sort(at), scores.order)]  # of the term, by position
+        scores = self._scores(
+            node, pattern.node, at, placed(values.owners).reshape(len(at), -1)
+        )
+        entry = np.argsort(at)[
+            np.searchsorted(np.sort(at), scores.order)
+        ]  # of the term, by position
         moved = len(values.value.mid), self.vocab, len(entry), *node.shape
         reserve(*moved)
         self.model.ar.step(math.prod(moved), 1, MOVED)
@@ -181,45 +219,67 @@ class _Analysis:
         rows = self.graph.nodes[pattern.node].shape[-1]
         return _Mixture(pattern.node, zero, self.model.attended(value, rows), None)
 
-    def _scores(self, node: Node, softmax: int, at: np.ndarray, values: Owners) -> _Scores:
+    def _scores(
+        self, node: Node, softmax: int, at: np.ndarray, values: Owners
+    ) -> _Scores:
         """Which entry of the row reads which position, and the scores in that order. `at`: the row's entry of each term
         of the sum; `values` [terms, entries] are the owners of what it is multiplied by."""
         scores, row = self.rows[softmax], self.graph.nodes[softmax]
         self.model.ar.step(row.shape[-1] + values.size, 1, SORTED)
         here = np.flatnonzero(np.broadcast_to(kept(row), row.shape).ravel())
         if len({*at.tolist()}) != len(at):
-            raise Unsupported(f"attention applied as {node.attr!r} reads an entry of its pattern twice")
+            raise Unsupported(
+                f"attention applied as {node.attr!r} reads an entry of its pattern twice"
+            )
         owned = np.concatenate([scores.owners.reshape(-1, 1)[at], values], 1)
-        position = np.full(row.shape[-1], NONE)  # of what the mask keeps and no term reads, and refused below
+        position = np.full(
+            row.shape[-1], NONE
+        )  # of what the mask keeps and no term reads, and refused below
         position[at] = owned.max(1)
         known = (owned == NONE) | (owned == owned.max(1, keepdims=True))
         order = here[np.argsort(position[here])]
-        if not known[np.isin(at, here)].all() or not np.array_equal(position[order], np.arange(len(order))):
-            raise Unsupported("the attention's terms don't each depend on one token of their own, from the first on")
+        if not known[np.isin(at, here)].all() or not np.array_equal(
+            position[order], np.arange(len(order))
+        ):
+            raise Unsupported(
+                "the attention's terms don't each depend on one token of their own, from the first on"
+            )
         if softmax not in self.scores:
-            score = self._wide(scores.value.map(lambda a: a.reshape(*a.shape[:2], -1)[..., order]))
+            score = self._wide(
+                scores.value.map(lambda a: a.reshape(*a.shape[:2], -1)[..., order])
+            )
             self.scores[softmax] = _Scores(order, self.model.scores(score, (1, 2)))
         if not np.array_equal(self.scores[softmax].order, order):
-            raise Unsupported("one attention pattern reads values of different positions")
+            raise Unsupported(
+                "one attention pattern reads values of different positions"
+            )
         return self.scores[softmax]
 
     def _wide(self, x: Ball) -> Ball:
         """With the axis of the free token, which a constant lacks."""
-        return x.map(lambda a: np.broadcast_to(a, (a.shape[0], self.vocab, *a.shape[2:])))
+        return x.map(
+            lambda a: np.broadcast_to(a, (a.shape[0], self.vocab, *a.shape[2:]))
+        )
 
     def _linear(self, node: Node, args: list[Any]) -> _Mixture:
         """A linear operation: of one mixture; of two, and of one and a table of the query's token alone. A rounding
         error is a factor of the whole, so that each part may bear it."""
         if any(type(a) is _Table and (a.owners != NONE).any() for a in args):
-            raise Unsupported(f"{node.op!r} joins the result of attention and a value that reads other tokens")
+            raise Unsupported(
+                f"{node.op!r} joins the result of attention and a value that reads other tokens"
+            )
         self._reserve(node, args)
         match node.op:
             case "view":
                 at = entries(node.attr)
-                return self._each(args[0], lambda a, lead: a.reshape(*a.shape[:lead], -1)[..., at])
+                return self._each(
+                    args[0], lambda a, lead: a.reshape(*a.shape[:lead], -1)[..., at]
+                )
             case "select":
                 axis, index = node.attr
-                return self._each(args[0], lambda a, lead: np.take(a, index, lead + axis))
+                return self._each(
+                    args[0], lambda a, lead: np.take(a, index, lead + axis)
+                )
             case "add" | "sub":
                 return self._sum(node, args)
             case "einsum" if [type(a) for a in args].count(_Mixture) == 1:
@@ -228,19 +288,37 @@ class _Analysis:
                 return self._scaled(node, args)
             case "over_root":
                 root = self.model.ar.sqrt(self.model.ar.rational(Fraction(node.attr)))
-                return self._real(node, args[0], lambda a, lead: self.model.ar.div(a, root))
+                return self._real(
+                    node, args[0], lambda a, lead: self.model.ar.div(a, root)
+                )
         raise Unsupported(f"{node.op!r} on the result of attention is not linear")
 
     def _reserve(self, node: Node, args: list[Any]) -> None:
         """Room for the result's parts; what moves entries is no operation of the arithmetic, and is counted here."""
-        factors = [a.value.mid.shape[:2] for a in args if type(a) is _Table and node.op in ("einsum", "mul")]
-        for part in (part for a in args if type(a) is _Mixture for part in (a.value, a.neurons) if part is not None):
-            sizes = *np.broadcast_shapes(part.mid.shape[:2], *factors), part.mid.shape[2], *node.shape
+        factors = [
+            a.value.mid.shape[:2]
+            for a in args
+            if type(a) is _Table and node.op in ("einsum", "mul")
+        ]
+        for part in (
+            part
+            for a in args
+            if type(a) is _Mixture
+            for part in (a.value, a.neurons)
+            if part is not None
+        ):
+            sizes = (
+                *np.broadcast_shapes(part.mid.shape[:2], *factors),
+                part.mid.shape[2],
+                *node.shape,
+            )
             reserve(*sizes)
             if node.op in ("view", "select"):
                 self.model.ar.step(part.mid.size + math.prod(sizes), 1, MOVED)
 
-    def _each(self, x: _Mixture, move: Callable[[np.ndarray, int], np.ndarray]) -> _Mixture:
+    def _each(
+        self, x: _Mixture, move: Callable[[np.ndarray, int], np.ndarray]
+    ) -> _Mixture:
         """Entries moved, alike in all parts; `move` gets how many axes come before those of the value."""
         return self._parts(x, lambda ball, lead: ball.map(lambda a: move(a, lead)))
 
@@ -248,10 +326,14 @@ class _Analysis:
         neurons = None if x.neurons is None else change(x.neurons, 3)
         return _Mixture(x.attention, change(x.base, 2), change(x.value, 3), neurons)
 
-    def _real(self, node: Node, x: _Mixture, change: Callable[[Ball, int], Ball]) -> _Mixture:
+    def _real(
+        self, node: Node, x: _Mixture, change: Callable[[Ball, int], Ball]
+    ) -> _Mixture:
         """What is exact over the reals."""
         if type(self.model) is not Real:
-            raise Unsupported(f"{node.op!r} on the result of attention is for semantics real")
+            raise Unsupported(
+                f"{node.op!r} on the result of attention is for semantics real"
+            )
         return self._parts(x, change)
 
     def _spread(self, node: Node, x: _Mixture) -> _Mixture:
@@ -268,9 +350,15 @@ class _Analysis:
         model, (x, y) = self.model, args
         sums = products(self.graph, node)
         if node.op == "sub":
-            y = self._real(node, y, lambda a, lead: -a) if type(y) is _Mixture else y._replace(value=-y.value)
+            y = (
+                self._real(node, y, lambda a, lead: -a)
+                if type(y) is _Mixture
+                else y._replace(value=-y.value)
+            )
             if type(model) is not Real:
-                raise Unsupported("'sub' on the result of attention is for semantics real")
+                raise Unsupported(
+                    "'sub' on the result of attention is for semantics real"
+                )
         if type(x) is not _Mixture:
             x, y, sums = y, x, sums[::-1]
         x = self._spread(node, x)
@@ -278,8 +366,12 @@ class _Analysis:
             y = self._spread(node, y)
             if y.attention != x.attention:
                 raise Unsupported("two applications of attention are added")
-            base, value = (model.add(a, b, sums) for a, b in ((x.base, y.base), (x.value, y.value)))
-            return _Mixture(x.attention, base, value, _added(model, x.neurons, y.neurons, sums))
+            base, value = (
+                model.add(a, b, sums) for a, b in ((x.base, y.base), (x.value, y.value))
+            )
+            return _Mixture(
+                x.attention, base, value, _added(model, x.neurons, y.neurons, sums)
+            )
         base = model.add(x.base, self.tables.align(y.value, len(node.shape)), sums)
         value = model.alone(x.value, sums[1])
         return _Mixture(x.attention, base, value, _added(model, x.neurons, None, sums))
@@ -292,39 +384,58 @@ class _Analysis:
             (x, y), (first, second) = (y, x), (second, first)
         how, factor = f"{first},{second}->{result}", y.value
         wider = factor.map(lambda a: a[:, :, None])
-        return self._parts(x, lambda a, lead: self.model.contract(how, a, factor if lead == 2 else wider))
+        return self._parts(
+            x,
+            lambda a, lead: self.model.contract(how, a, factor if lead == 2 else wider),
+        )
 
     def _scaled(self, node: Node, args: list[Any]) -> _Mixture:
         x, y = args if type(args[0]) is _Mixture else args[::-1]
         factor = self.tables.align(y.value, len(node.shape))
         wider = factor.map(lambda a: a[:, :, None])
         ar = self.model.ar
-        return self._real(node, self._spread(node, x), lambda a, lead: ar.mul(a, factor if lead == 2 else wider))
+        return self._real(
+            node,
+            self._spread(node, x),
+            lambda a, lead: ar.mul(a, factor if lead == 2 else wider),
+        )
 
     def _neurons(self, node: Node, z: _Mixture) -> _Mixture:
         """relu of mixtures. The neurons are scaled by a power of two so that their sum is at most one, as that of
         attention's weights is: what a semantics says of the size of a value holds for their coefficients as well."""
         if z.neurons is not None or self.neurons is not None:
-            raise Unsupported("rule fold needs one layer of neurons, read at one position")
+            raise Unsupported(
+                "rule fold needs one layer of neurons, read at one position"
+            )
         ar, m = self.model.ar, math.prod(node.shape)
         reserve(m, m)
         z = self._each(z, lambda a, lead: a.reshape(*a.shape[:lead], m))
         size = ar.add(z.base.map(lambda a: a[:, :, None]), z.value).size
-        shift = int(ar.mantissa(ar.add(size, ar.rational(Fraction(1))))[1].max()) + 1 + m.bit_length()
+        shift = (
+            int(ar.mantissa(ar.add(size, ar.rational(Fraction(1))))[1].max())
+            + 1
+            + m.bit_length()
+        )
         down = np.array(-shift)
         eye = ar.exact(np.ldexp(np.eye(m), shift).reshape(1, 1, m, m))
         self.neurons = Neurons(ar.scale(z.base, down), ar.scale(z.value, down), eye)
-        flat = _Mixture(z.attention, z.base.map(np.zeros_like), z.value.map(np.zeros_like), eye)
+        flat = _Mixture(
+            z.attention, z.base.map(np.zeros_like), z.value.map(np.zeros_like), eye
+        )
         return self._each(flat, lambda a, lead: a.reshape(*a.shape[:lead], *node.shape))
 
 
 def _terms(node: Node) -> tuple[str, str, str]:
     """Letters of a contraction's operands and of its result; of another operation none."""
-    first, second, result = node.attr.replace("->", ",").split(",") if node.op == "einsum" else ("", "", "")
+    first, second, result = (
+        node.attr.replace("->", ",").split(",") if node.op == "einsum" else ("", "", "")
+    )
     return first, second, result
 
 
-def _added(model: Real, x: Ball | None, y: Ball | None, sums: tuple[int, ...]) -> Ball | None:
+def _added(
+    model: Real, x: Ball | None, y: Ball | None, sums: tuple[int, ...]
+) -> Ball | None:
     """A part of a sum (see Real.add); None is zero."""
     if x is not None and y is not None:
         return model.add(x, y, sums)

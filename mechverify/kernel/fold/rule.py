@@ -50,9 +50,15 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
     vocabulary x grid a counted group; for neurons see `reach`.
     """
     keys = [*witness["keys"].items(8)]
-    trials = witness["trials"].an_integer(1, 2**8) if "trials" in witness.value else None
+    trials = (
+        witness["trials"].an_integer(1, 2**8) if "trials" in witness.value else None
+    )
     only, n = witness["only"], 1 + len(keys)
-    only = None if only.value is None else {tuple(v.an_integer() for v in k.items(n, n)) for k in only.items()}
+    only = (
+        None
+        if only.value is None
+        else {tuple(v.an_integer() for v in k.items(n, n)) for k in only.items()}
+    )
     cells = _cells(witness["cells"])
     witness.close()
     right_min = right_max = covered = 0
@@ -63,13 +69,20 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
             wrong = cell.wrong(*cells.pop((cell.query, key), ((), None)))
             job.found.cells.append((cell.query, key, cell.size, wrong))
             covered += cell.size
-            right_min, right_max = right_min + cell.size - wrong.high, right_max + cell.size - wrong.low
+            right_min, right_max = (
+                right_min + cell.size - wrong.high,
+                right_max + cell.size - wrong.low,
+            )
     if cells:
         raise Rejected(f"the witness counts in {len(cells)} cells that don't exist")
     if only is None and covered + partition.unguarded != domain.size:
-        raise Rejected(f"the cells hold {covered} inputs, the domain {domain.size - partition.unguarded}")
+        raise Rejected(
+            f"the cells hold {covered} inputs, the domain {domain.size - partition.unguarded}"
+        )
     right_min += partition.unguarded
-    return Counts(right_min, right_max + domain.size - covered)  # `only`: nothing is said of other classes
+    return Counts(
+        right_min, right_max + domain.size - covered
+    )  # `only`: nothing is said of other classes
 
 
 def output_form(job: Job) -> RatioForm:
@@ -85,7 +98,11 @@ def _cells(entry: Reader) -> dict[tuple, tuple]:
     for row in entry.items(2**20):
         query, key, above, below = row.items(4, 4)
         where = query.an_integer(), tuple(key.integers())
-        groups = None if above.value is None else tuple(_group(g, 2**20) for g in above.items())
+        groups = (
+            None
+            if above.value is None
+            else tuple(_group(g, 2**20) for g in above.items())
+        )
         if where in result:
             raise Rejected(f"cell {where} is counted twice")
         result[where] = groups, None if below.value is None else _group(below, 1)
@@ -101,26 +118,47 @@ class Partition:
     """The domain cut into families of cells, one for each class of the mechanism and `keys`, further mechanisms; of the
     inputs that don't satisfy the claim's guard, there is only the number, `unguarded`."""
 
-    def __init__(self, job: Job, domain: Domain, keys: Sequence[Reader], trials: int | None = None):
+    def __init__(
+        self,
+        job: Job,
+        domain: Domain,
+        keys: Sequence[Reader],
+        trials: int | None = None,
+    ):
         self.domain, self.trials = domain, trials
         self.job, self.ar, claim = job, job.ar, job.claim
         self.form = job.once(output_form)
-        self.exponentials = exp_parts(self.ar, self.form.score)  # mantissas and exponents: nothing underflows yet
+        self.exponentials = exp_parts(
+            self.ar, self.form.score
+        )  # mantissas and exponents: nothing underflows yet
         self.queries = domain.tokens[self.form.pin]
         graph = job.further()
-        roots = [claim.target, *(add_expression(graph, key) for key in keys), *([claim.guard] if claim.guarded else [])]
-        self.automaton = derive(self.ar, graph, roots, [np.array(t) for t in domain.tokens])
+        roots = [
+            claim.target,
+            *(add_expression(graph, key) for key in keys),
+            *([claim.guard] if claim.guarded else []),
+        ]
+        self.automaton = derive(
+            self.ar, graph, roots, [np.array(t) for t in domain.tokens]
+        )
         classes = self.automaton.classes
         others = classes[:, -1] == 0 if claim.guarded else np.zeros(len(classes), bool)
         self.unguarded = self._sequences(np.flatnonzero(others)) if others.any() else 0
-        self.places = {tuple(classes[i, : 1 + len(keys)].tolist()): i for i in np.flatnonzero(~others).tolist()}
+        self.places = {
+            tuple(classes[i, : 1 + len(keys)].tolist()): i
+            for i in np.flatnonzero(~others).tolist()
+        }
         self.keys = list(self.places)
         if (trials is None) != (self.form.neurons is None):
-            raise Rejected("trials are needed where, and only where, the output goes through neurons")
+            raise Rejected(
+                "trials are needed where, and only where, the output goes through neurons"
+            )
 
     def _sequences(self, classes: np.ndarray) -> int:
         """How many inputs end in one of these classes."""
-        return recursion.completions(self.ar, towards(self.ar, self.automaton, classes))[0][0]
+        return recursion.completions(
+            self.ar, towards(self.ar, self.automaton, classes)
+        )[0][0]
 
     def factors(self, queries: np.ndarray, alive: np.ndarray) -> Factors:
         """Of query tokens; c is the largest exponent among the tokens `alive` [queries, vocab, attended]."""
@@ -144,20 +182,39 @@ class Partition:
             alive[:, list(here), i] = True
         alive[:, :, form.pin] = np.arange(vocab) == queries[:, None]
         factors = self.factors(queries, alive)
-        assert form.neurons is not None and self.trials is not None  # both or neither: see __init__
-        return reach(self.ar, form.neurons, factors, self.automaton, tokens, form.pin, self.trials)
+        assert (
+            form.neurons is not None and self.trials is not None
+        )  # both or neither: see __init__
+        return reach(
+            self.ar,
+            form.neurons,
+            factors,
+            self.automaton,
+            tokens,
+            form.pin,
+            self.trials,
+        )
 
 
 class Family:
     """The cells of one class, one for each query token. `key` are the values of the mechanism and of the witness's
     keys; `impossible`: no output decodes to the mechanism's value, so that every input is wrong."""
 
-    def __init__(self, partition: Partition, key: tuple[int, ...], margin: Fraction | None = None):
+    def __init__(
+        self, partition: Partition, key: tuple[int, ...], margin: Fraction | None = None
+    ):
         self.margin = partition.job.claim.margin if margin is None else margin
-        self.ar, self.form, self.partition, self.key = partition.ar, partition.form, partition, key
+        self.ar, self.form, self.partition, self.key = (
+            partition.ar,
+            partition.form,
+            partition,
+            key,
+        )
         self.index = partition.places[key]
         self.layers = towards(self.ar, partition.automaton, self.index)
-        self.sizes = recursion.sizes_by_token(self.ar, self.layers, self.form.pin)  # of the cells with an input
+        self.sizes = recursion.sizes_by_token(
+            self.ar, self.layers, self.form.pin
+        )  # of the cells with an input
         self.right, self.outputs = key[0], partition.job.claim.outputs
         self.impossible = not 0 <= self.right < self.outputs
 
@@ -174,14 +231,24 @@ class Family:
             from mechverify.kernel.fold.neurons import replaced
 
             start, stop = (b.at[self.index] for b in self.partition.reach)
-            lines = (replaced(ar, form.neurons, start, stop, right, upper) for upper in (False, True))
-            low, high = ([ar.add(x, y) for x, y in zip(low, line, strict=True)] for line in lines)
+            lines = (
+                replaced(ar, form.neurons, start, stop, right, upper)
+                for upper in (False, True)
+            )
+            low, high = (
+                [ar.add(x, y) for x, y in zip(low, line, strict=True)] for line in lines
+            )
         low_base, low_value, high_base, high_value = aligned(ar, *low, *high)
         bases = ar.lower(low_base), ar.upper(high_base)
         values = ar.lower(low_value), ar.upper(high_value)
         size = sum(max(np.abs(a).max(), np.abs(b).max()) for a, b in (bases, values))
         slack = ar.slack(2 * size, 1)  # rejects sizes near overflow
-        return ar.down(bases[0] - slack), ar.up(bases[1] + slack), *values, low_base.exponent
+        return (
+            ar.down(bases[0] - slack),
+            ar.up(bases[1] + slack),
+            *values,
+            low_base.exponent,
+        )
 
     def _lead(self, x: Ball) -> Ball:
         """The right output's entry [.., out] minus each."""
@@ -193,7 +260,13 @@ class Family:
         states = max(layer.states for layer in self.layers)
         reserve(states, self.outputs)
         vocab, attended = self.form.score.mid.shape[1:]
-        rows = max(1, min(self.ar.chunk // (self.outputs * (4 * vocab + states)), ROOM // (vocab * attended)))
+        rows = max(
+            1,
+            min(
+                self.ar.chunk // (self.outputs * (4 * vocab + states)),
+                ROOM // (vocab * attended),
+            ),
+        )
         for start in range(0, len(queries), rows):
             some = queries[start : start + rows]
             terms = None if self.impossible else Terms(self, np.array(some))
@@ -220,8 +293,12 @@ class Terms:
     def below(self, position: int, tokens: np.ndarray) -> np.ndarray:
         """Lower bounds [rows, tokens, out] of the terms, before the last rounding."""
         base, _, value, _, _ = self.family.weights
-        w = _rows(base, self.queries)[:, None] + _rows(value[:, tokens, position], self.queries)
-        small, large = (f[:, tokens, position, None] for f in (self.low_factor, self.high_factor))
+        w = _rows(base, self.queries)[:, None] + _rows(
+            value[:, tokens, position], self.queries
+        )
+        small, large = (
+            f[:, tokens, position, None] for f in (self.low_factor, self.high_factor)
+        )
         self.family.ar.spend(4 * w.size, 4, 2)
         return w * np.where(w >= 0, small, large)
 
@@ -285,7 +362,11 @@ class Cell:
     @cached_property
     def undecided(self) -> list[int]:
         """The rivals that may win somewhere in the cell."""
-        return [] if self._terms is None else np.flatnonzero(~(self.terms.minima[self.row] > 0)).tolist()
+        return (
+            []
+            if self._terms is None
+            else np.flatnonzero(~(self.terms.minima[self.row] > 0)).tolist()
+        )
 
     def wrong(self, groups: tuple[Group, ...] | None, certain: Group | None) -> Counts:
         """Bounds for the wrong inputs, counting for `groups` and the rival `certain`, or (None) input by input."""
@@ -319,23 +400,40 @@ class Cell:
 
         ar, rivals = self.family.ar, self.undecided
         if self.size * len(rivals) > LISTED:
-            raise Rejected(f"a cell of {self.size} inputs and {len(rivals)} rivals is too large to list")
+            raise Rejected(
+                f"a cell of {self.size} inputs and {len(rivals)} rivals is too large to list"
+            )
         certain, possible = np.zeros((2, self.size), bool)
-        for start in range(0, len(rivals), width := max(1, ar.chunk // max(self.size, self.terms.low_factor[0].size))):
+        for start in range(
+            0,
+            len(rivals),
+            width := max(1, ar.chunk // max(self.size, self.terms.low_factor[0].size)),
+        ):
             low, high = self.terms.of_rivals(self.row, rivals[start : start + width])
-            slack = ar.slack(np.maximum(np.abs(low), np.abs(high)).max((1, 2)).sum(), len(self.layers) + 1)
+            slack = ar.slack(
+                np.maximum(np.abs(low), np.abs(high)).max((1, 2)).sum(),
+                len(self.layers) + 1,
+            )
             possible |= (sums(ar, self.layers, low) <= slack).any(1)
             certain |= (sums(ar, self.layers, high) <= -slack).any(1)
         return Counts(int(certain.sum()), int(possible.sum()))
 
     def _rivals(self, group: tuple[int, ...]) -> list[int]:
         """A rival is an output other than the right one; counting the right one against itself is no proof."""
-        if not group or not all(0 <= t < self.family.outputs and t != self.family.right for t in group):
-            raise Rejected(f"{list(group)} are not rivals of output {self.family.right}")
+        if not group or not all(
+            0 <= t < self.family.outputs and t != self.family.right for t in group
+        ):
+            raise Rejected(
+                f"{list(group)} are not rivals of output {self.family.right}"
+            )
         return list(group)
 
     def _count(self, terms: np.ndarray, step: int, upwards: bool) -> int:
-        from mechverify.kernel.counting.nonpositive import count_nonpositive  # only where a cell is counted
+        from mechverify.kernel.counting.nonpositive import (
+            count_nonpositive,
+        )  # only where a cell is counted
 
-        integers = self.family.ar.to_grid(terms, self.terms.exponent, step, upwards=not upwards)
+        integers = self.family.ar.to_grid(
+            terms, self.terms.exponent, step, upwards=not upwards
+        )
         return count_nonpositive(self.family.ar, self.layers, integers, upwards)

@@ -70,7 +70,9 @@ class _Sum(NamedTuple):
     ratios: list[_Ratio]
 
 
-def sum_of_ratios(graph: Graph, weights: dict[str, np.ndarray], model: Real, output: int) -> SumOfRatios:
+def sum_of_ratios(
+    graph: Graph, weights: dict[str, np.ndarray], model: Real, output: int
+) -> SumOfRatios:
     """The form of node `output`, with every table enclosed as `model` computes it.
 
     Precondition: none (Unsupported says what stands in the way). Postcondition: for every input and every evaluation
@@ -91,16 +93,22 @@ def sum_of_ratios(graph: Graph, weights: dict[str, np.ndarray], model: Real, out
             found[n] = None  # what reads it, reads it as ids
         elif node.kind == "ids":
             found[n] = _Table(tables[n], None)
-        elif any(nodes[a].op == "softmax" for a in node.args):  # also a softmax: what was found there are scores
+        elif any(
+            nodes[a].op == "softmax" for a in node.args
+        ):  # also a softmax: what was found there are scores
             found[n] = _attend(tables, node, found)
         elif node.op == "softmax":
             if type(found[node.args[0]]) is not _Table:
-                raise Unsupported("attention reads the result of attention: one layer of it is known")
+                raise Unsupported(
+                    "attention reads the result of attention: one layer of it is known"
+                )
             found[n] = found[node.args[0]]  # its scores
         elif any(type(found[a]) is _Sum for a in node.args):
             found[n] = _linear(tables, node, [found[a] for a in node.args])
         else:
-            axis = _axis(graph, node, [found[a] for a in node.args])  # before it is computed for nothing
+            axis = _axis(
+                graph, node, [found[a] for a in node.args]
+            )  # before it is computed for nothing
             found[n] = _Table(tables[n], axis)
     if type(found[output]) is not _Sum:
         raise Unsupported("the output doesn't go through attention")
@@ -112,7 +120,9 @@ def _row_by_row(graph: Graph, output: int) -> int:
     made: dict[int, int] = {}
     for n in graph.ancestors([output]):
         node = graph.nodes[n]
-        made[n] = graph.narrowed(graph.add(node.op, *(made[a] for a in node.args), attr=node.attr))
+        made[n] = graph.narrowed(
+            graph.add(node.op, *(made[a] for a in node.args), attr=node.attr)
+        )
     return made[output]
 
 
@@ -122,13 +132,17 @@ def _query(graph: Graph, order: Sequence[int]) -> int:
     for n in order:
         node = graph.nodes[n]
         if node.kind == "int" or node.op == "input":
-            raise Unsupported(f"the output reads {node.op!r}, which is no table of tokens")
+            raise Unsupported(
+                f"the output reads {node.op!r}, which is no table of tokens"
+            )
         if node.kind == "ids" and node.op != "tokens":
             if node.op != "select" or graph.nodes[node.args[0]].op != "tokens":
                 raise Unsupported("tokens are read in another order than their own")
             pinned.add(node.attr[1])
     if len(pinned) != 1:
-        raise Unsupported(f"the output reads {len(pinned)} tokens by themselves; one (a query) is needed")
+        raise Unsupported(
+            f"the output reads {len(pinned)} tokens by themselves; one (a query) is needed"
+        )
     return pinned.pop()
 
 
@@ -141,26 +155,47 @@ def _axis(graph: Graph, node: Node, args: list[_Table | None]) -> int | None:
         return None
     shapes = [graph.nodes[a].shape for a in node.args]
     if node.op in ENTRYWISE or is_function(node):
-        places = {axis + len(node.shape) - len(s) for axis, s in zip(axes, shapes, strict=True) if axis is not None}
-        if len(places) == 1 and all(a is None or s[a] == graph.length for a, s in zip(axes, shapes, strict=True)):
+        places = {
+            axis + len(node.shape) - len(s)
+            for axis, s in zip(axes, shapes, strict=True)
+            if axis is not None
+        }
+        if len(places) == 1 and all(
+            a is None or s[a] == graph.length for a, s in zip(axes, shapes, strict=True)
+        ):
             return places.pop()
     elif node.op == "select" and axes[0] != node.attr[0]:
         return axes[0] - (axes[0] > node.attr[0])
-    elif node.op == "view" and axes[0] is not None and (axis := _viewed(shapes[0], axes[0], node.attr)) is not None:
+    elif (
+        node.op == "view"
+        and axes[0] is not None
+        and (axis := _viewed(shapes[0], axes[0], node.attr)) is not None
+    ):
         return axis
     elif node.op == "einsum":
         *terms, result = node.attr.replace("->", ",").split(",")
-        letters = {term[axis] for term, axis in zip(terms, axes, strict=True) if axis is not None}
+        letters = {
+            term[axis]
+            for term, axis in zip(terms, axes, strict=True)
+            if axis is not None
+        }
         if len(letters) == 1 and letters <= set(result):
             return result.index(letters.pop())
-    raise Unsupported(f"the result of {node.op!r} mixes the tokens of several positions before attention does")
+    raise Unsupported(
+        f"the result of {node.op!r} mixes the tokens of several positions before attention does"
+    )
 
 
 def _viewed(shape: tuple[int, ...], axis: int, view: tuple) -> int | None:
     """The axis of a view along which entry i is read from slice i of `axis`, and from no other."""
     position = entries(view) // prod(shape[axis + 1 :]) % shape[axis]
     for i, size in enumerate(position.shape):
-        if size == shape[axis] and (position == np.arange(size).reshape(-1, *(1,) * (position.ndim - i - 1))).all():
+        if (
+            size == shape[axis]
+            and (
+                position == np.arange(size).reshape(-1, *(1,) * (position.ndim - i - 1))
+            ).all()
+        ):
             return i
     return None
 
@@ -170,16 +205,26 @@ def _attend(tables: Evaluation, node: Node, found: dict[int, Any]) -> _Sum:
     graph, model = tables.graph, tables.model
     at = [graph.nodes[a].op == "softmax" for a in node.args]
     if node.op != "einsum" or sum(at) != 1:
-        raise Unsupported("an attention pattern is used for something else than attending")
+        raise Unsupported(
+            "an attention pattern is used for something else than attending"
+        )
     first, second, result = node.attr.replace("->", ",").split(",")
     first, second = (first, second) if at[0] else (second, first)
     pattern, other = (node.args[i] for i in ((0, 1) if at[0] else (1, 0)))
     scores, values, term = found[pattern], found[other], first[-1]
-    if type(values) is not _Table or term in result or scores.axis not in (None, len(first) - 1):
-        raise Unsupported(f"attention applied as {node.attr!r} is not a sum over positions")
+    if (
+        type(values) is not _Table
+        or term in result
+        or scores.axis not in (None, len(first) - 1)
+    ):
+        raise Unsupported(
+            f"attention applied as {node.attr!r} is not a sum over positions"
+        )
     shape = graph.nodes[pattern].shape
     if shape[-1] != graph.length or values.axis not in (None, second.index(term)):
-        raise Unsupported("the attention's terms don't each depend on one token of their own")
+        raise Unsupported(
+            "the attention's terms don't each depend on one token of their own"
+        )
     sizes = dict(zip(first + second, (*shape, *graph.nodes[other].shape), strict=True))
     summed = prod(size for letter, size in sizes.items() if letter not in result)
     heads = [*product(*map(range, shape[:-1]))]
@@ -194,8 +239,21 @@ def _attend(tables: Evaluation, node: Node, found: dict[int, Any]) -> _Sum:
     ratios = []
     for head in heads:
         where = dict(zip(first[:-1], head, strict=True))
-        score = _in_positions(model, scores.value.map(lambda a, head=head: a[:, :, *head]), vocab, masks[head])
-        place = partial(_placed, second=second, result=result, term=term, where=where, shape=node.shape, vocab=vocab)
+        score = _in_positions(
+            model,
+            scores.value.map(lambda a, head=head: a[:, :, *head]),
+            vocab,
+            masks[head],
+        )
+        place = partial(
+            _placed,
+            second=second,
+            result=result,
+            term=term,
+            where=where,
+            shape=node.shape,
+            vocab=vocab,
+        )
         ratios.append(_Ratio(score, whole.map(place), masks[head]))
     return _Sum(model.ar.whole(np.zeros((1, 1, *node.shape), np.int64)), ratios)
 
@@ -214,19 +272,39 @@ def _in_positions(model: Real, score: Ball, vocab: int, attends: np.ndarray) -> 
 
 
 def _placed(
-    a: np.ndarray, second: str, result: str, term: str, where: dict[str, int], shape: tuple[int, ...], vocab: int
+    a: np.ndarray,
+    second: str,
+    result: str,
+    term: str,
+    where: dict[str, int],
+    shape: tuple[int, ...],
+    vocab: int,
 ) -> np.ndarray:
     """One head's values [q or 1, vocab, length, *shape] from those of all, [q or 1, vocab or 1, *second]: zero in the
     places of the others. `where`: the head's index along each letter."""
-    mine = a[:, :, *(slice(where[c], where[c] + 1) if c in where else slice(None) for c in second)]
-    lost = [c for c in second if c in where and c not in result]  # of these the sum runs over heads
+    mine = a[
+        :,
+        :,
+        *(slice(where[c], where[c] + 1) if c in where else slice(None) for c in second),
+    ]
+    lost = [
+        c for c in second if c in where and c not in result
+    ]  # of these the sum runs over heads
     mine = mine.squeeze(tuple(2 + second.index(c) for c in lost))
     left = [c for c in second if c not in lost]
     present = [c for c in result if c in left]
     mine = mine.transpose(0, 1, *(2 + left.index(c) for c in (term, *present)))
-    mine = mine.reshape(*mine.shape[:3], *(mine.shape[3 + present.index(c)] if c in present else 1 for c in result))
+    mine = mine.reshape(
+        *mine.shape[:3],
+        *(mine.shape[3 + present.index(c)] if c in present else 1 for c in result),
+    )
     whole = np.zeros((len(a), vocab, mine.shape[2], *shape), a.dtype)
-    whole[:, :, :, *(slice(where[c], where[c] + 1) if c in where else slice(None) for c in result)] = mine
+    whole[
+        :,
+        :,
+        :,
+        *(slice(where[c], where[c] + 1) if c in where else slice(None) for c in result),
+    ] = mine
     return whole
 
 
@@ -237,35 +315,67 @@ def _linear(tables: Evaluation, node: Node, args: list[Any]) -> _Sum:
     sums = [a for a in args if type(a) is _Sum]
     others = [a.value for a in args if type(a) is _Table and a.axis is None]
     if len(sums) + len(others) != len(args):
-        raise Unsupported(f"{node.op!r} joins the result of attention with something else that reads tokens")
+        raise Unsupported(
+            f"{node.op!r} joins the result of attention with something else that reads tokens"
+        )
     (total, *more), first = sums, type(args[0]) is _Sum
-    same = all(graph.nodes[n].shape == node.shape for n, a in zip(node.args, args, strict=True) if type(a) is _Sum)
+    same = all(
+        graph.nodes[n].shape == node.shape
+        for n, a in zip(node.args, args, strict=True)
+        if type(a) is _Sum
+    )
     match node.op:
         case "add" | "sub" if same:
             minus = node.op == "sub"
-            left, right = (a if type(a) is _Sum else _Sum(tables.align(a.value, len(node.shape)), []) for a in args)
+            left, right = (
+                a
+                if type(a) is _Sum
+                else _Sum(tables.align(a.value, len(node.shape)), [])
+                for a in args
+            )
             right = _each(right, lambda x: -x, lambda x: -x) if minus else right
             terms = products(graph, node)
             base = model.add(left.base, right.base, terms)
             parts = [(left.ratios, terms[1]), (right.ratios, terms[0])]
-            return _Sum(base, [r._replace(value=model.alone(r.value, n)) for part, n in parts for r in part])
+            return _Sum(
+                base,
+                [
+                    r._replace(value=model.alone(r.value, n))
+                    for part, n in parts
+                    for r in part
+                ],
+            )
         case "einsum" if not more:
             factor, deep = others[0], others[0].map(lambda a: a[:, :, None])
             _reserve(graph, node, total, len(factor.mid))
             order = (lambda x, y: (x, y)) if first else (lambda x, y: (y, x))
             contract = partial(model.contract, node.attr)
-            return _each(total, lambda x: contract(*order(x, factor)), lambda x: contract(*order(x, deep)))
+            return _each(
+                total,
+                lambda x: contract(*order(x, factor)),
+                lambda x: contract(*order(x, deep)),
+            )
         case "mul" if not more and same:
             factor = tables.align(others[0], len(node.shape))
             _reserve(graph, node, total, len(factor.mid))
             deep = factor.map(lambda a: a[:, :, None])
-            return _each(total, lambda x: model.mul(x, factor), lambda x: model.mul(x, deep))
+            return _each(
+                total, lambda x: model.mul(x, factor), lambda x: model.mul(x, deep)
+            )
         case "view" | "select":
             shape = graph.nodes[node.args[0]].shape
             held = sum(r.value.mid.size for r in total.ratios)
-            model.ar.step(held + _reserve(graph, node, total, 1), len(total.ratios), MOVED)
-            return _each(total, lambda x: _moved(x, 2, shape, node), lambda x: _moved(x, 3, shape, node))
-    raise Unsupported(f"{node.op!r} on the result of attention is not linear, or its factor reads other tokens")
+            model.ar.step(
+                held + _reserve(graph, node, total, 1), len(total.ratios), MOVED
+            )
+            return _each(
+                total,
+                lambda x: _moved(x, 2, shape, node),
+                lambda x: _moved(x, 3, shape, node),
+            )
+    raise Unsupported(
+        f"{node.op!r} on the result of attention is not linear, or its factor reads other tokens"
+    )
 
 
 def _reserve(graph: Graph, node: Node, total: _Sum, rows: int) -> int:
@@ -277,8 +387,12 @@ def _reserve(graph: Graph, node: Node, total: _Sum, rows: int) -> int:
     return prod(sizes)
 
 
-def _each(total: _Sum, of_base: Callable[[Ball], Ball], of_value: Callable[[Ball], Ball]) -> _Sum:
-    return _Sum(of_base(total.base), [r._replace(value=of_value(r.value)) for r in total.ratios])
+def _each(
+    total: _Sum, of_base: Callable[[Ball], Ball], of_value: Callable[[Ball], Ball]
+) -> _Sum:
+    return _Sum(
+        of_base(total.base), [r._replace(value=of_value(r.value)) for r in total.ratios]
+    )
 
 
 def _moved(x: Ball, leading: int, shape: tuple[int, ...], node: Node) -> Ball:
@@ -289,7 +403,9 @@ def _moved(x: Ball, leading: int, shape: tuple[int, ...], node: Node) -> Ball:
     at = entries(node.attr)
 
     def read(a: np.ndarray) -> np.ndarray:
-        return np.broadcast_to(a, (*a.shape[:leading], *shape)).reshape(*a.shape[:leading], -1)[..., at]
+        return np.broadcast_to(a, (*a.shape[:leading], *shape)).reshape(
+            *a.shape[:leading], -1
+        )[..., at]
 
     return x.map(read)
 
@@ -298,12 +414,25 @@ def _stacked(ar: Arithmetic, pin: int, total: _Sum) -> SumOfRatios:
     """All heads side by side."""
     score, value = [r.score for r in total.ratios], [r.value for r in total.ratios]
     attends = np.array([r.attends for r in total.ratios])
-    return SumOfRatios(pin, total.base.map(lambda a: a[:, 0]), _stack(ar, score), _stack(ar, value), attends)
+    return SumOfRatios(
+        pin,
+        total.base.map(lambda a: a[:, 0]),
+        _stack(ar, score),
+        _stack(ar, value),
+        attends,
+    )
 
 
 def _stack(ar: Arithmetic, balls: list[Ball]) -> Ball:
     """Along a new first axis, rows of query tokens alike."""
     rows = max(len(b.mid) for b in balls)
     reserve(len(balls), rows, *balls[0].mid.shape[1:])
-    parts = [b.map(lambda a: np.broadcast_to(a, (rows, *a.shape[1:]))) for b in aligned(ar, *balls)]
-    return Ball(np.stack([p.mid for p in parts]), np.stack([p.rad for p in parts]), parts[0].exponent)
+    parts = [
+        b.map(lambda a: np.broadcast_to(a, (rows, *a.shape[1:])))
+        for b in aligned(ar, *balls)
+    ]
+    return Ball(
+        np.stack([p.mid for p in parts]),
+        np.stack([p.rad for p in parts]),
+        parts[0].exponent,
+    )

@@ -46,13 +46,28 @@ class Box:
     them, and `factor` [heads, tokens, length] the balls of 2^-c e^s, zero where a head doesn't attend. `light` and
     `heavy` [heads, 1] bound sum_i 2^-c e^(s_i), the former where `usable`: they exceed LIGHTEST."""
 
-    def __init__(self, ar: Arithmetic, layers: list[Layer], tokens: np.ndarray, factor: Ball, pin: int):
-        self.ar, self.layers, self.tokens, self.factor, self.pin = ar, layers, tokens, factor, pin
+    def __init__(
+        self,
+        ar: Arithmetic,
+        layers: list[Layer],
+        tokens: np.ndarray,
+        factor: Ball,
+        pin: int,
+    ):
+        self.ar, self.layers, self.tokens, self.factor, self.pin = (
+            ar,
+            layers,
+            tokens,
+            factor,
+            pin,
+        )
         self.index = np.full(int(tokens.max()) + 1, -1)
         self.index[tokens] = np.arange(len(tokens))
         low, high = ar.lower(factor), ar.upper(factor)
         masses = self.least(np.stack([np.maximum(low, 0), -high], -1))
-        self.usable = bool((masses[:, 0] > max(ar.units(LIGHTEST, factor.exponent), 0)).all())
+        self.usable = bool(
+            (masses[:, 0] > max(ar.units(LIGHTEST, factor.exponent), 0)).all()
+        )
         self.light = points(masses[:, :1], factor.exponent)
         self.heavy = points(-masses[:, 1:], factor.exponent)
 
@@ -84,33 +99,47 @@ class Expansion:
         away = ar.sub(lead.value, theta.map(lambda a: a[:, None, None]))
         self.rest = ar.mul(box.factor.map(lambda a: a[..., None]), away)
         self.base = _plus_all(ar, lead.base, theta)
-        ends = box.least(np.concatenate([ar.lower(self.rest), -ar.upper(self.rest)], -1))
+        ends = box.least(
+            np.concatenate([ar.lower(self.rest), -ar.upper(self.rest)], -1)
+        )
         self.low = points(ends[:, :rivals], self.rest.exponent)
         self.high = points(-ends[:, rivals:], self.rest.exponent)
         one = ar.whole(np.ones((1, 1), np.int64))
         self.few, self.many = ar.div(one, box.heavy), ar.div(one, box.light)
-        self.ratio = ar.bottom(ar.mul(self.low, ar.where(self.low.mid >= 0, self.few, self.many)))
+        self.ratio = ar.bottom(
+            ar.mul(self.low, ar.where(self.low.mid >= 0, self.few, self.many))
+        )
         self.total = _plus_all(ar, self.base, self.ratio)
         self.decided = ar.lower(self.total) > 0
 
     def linear(self, rivals: np.ndarray) -> Linear:
         """Of the rivals with these indices. Complexity: heads x tokens x length x rivals, and a recursion."""
         ar, box = self.ar, self.box
-        rest, base, low = (x.map(lambda a: a[..., rivals]) for x in (self.rest, self.base, self.low))
+        rest, base, low = (
+            x.map(lambda a: a[..., rivals]) for x in (self.rest, self.base, self.low)
+        )
         high = self._where_not_positive(rivals)
-        slope = ar.exact(_slopes(*(ar.approximate(x) for x in (low, high, self.few, self.many))))
-        constant = _plus_all(ar, base, _remainder(ar, low, high, self.few, self.many, slope))
+        slope = ar.exact(
+            _slopes(*(ar.approximate(x) for x in (low, high, self.few, self.many)))
+        )
+        constant = _plus_all(
+            ar, base, _remainder(ar, low, high, self.few, self.many, slope)
+        )
         terms = ar.contract("htlr,hr->tlr", rest, slope)
         here = (np.arange(terms.mid.shape[1]) == box.pin)[None, :, None]
         zero = ar.whole(np.zeros((1, 1, 1), np.int64))
-        terms = ar.add(terms, ar.where(here, constant.map(lambda a: a[None, None]), zero))
+        terms = ar.add(
+            terms, ar.where(here, constant.map(lambda a: a[None, None]), zero)
+        )
         return Linear(terms, box.least(ar.lower(terms)[None])[0])
 
     def _where_not_positive(self, rivals: np.ndarray) -> Ball:
         """Upper bounds of each R on inputs where the lead is not positive: there R / Z is at most -base less the lower
         bounds of the others."""
         ar, box = self.ar, self.box
-        total, ratio, high = (x.map(lambda a: a[..., rivals]) for x in (self.total, self.ratio, self.high))
+        total, ratio, high = (
+            x.map(lambda a: a[..., rivals]) for x in (self.total, self.ratio, self.high)
+        )
         most = ar.top(ar.sub(ratio, total))
         bound = ar.top(ar.mul(most, ar.where(most.mid > 0, box.heavy, box.light)))
         high, bound = ar.align(high, bound)
@@ -122,7 +151,9 @@ def _around(box: Box, lead: Lead, point: Sequence[int]) -> np.ndarray:
     ar, positions = box.ar, np.arange(len(point))
     inside = all(0 <= t < len(box.index) and box.index[t] >= 0 for t in point)
     if len(point) != len(box.layers) or not inside:
-        raise Rejected(f"a point is no sequence of tokens of its cell: {[*point]!s:.100}")
+        raise Rejected(
+            f"a point is no sequence of tokens of its cell: {[*point]!s:.100}"
+        )
     at = box.index[[*point]]
     weight = ar.approximate(box.factor.map(lambda a: a[:, at, positions]))
     value = ar.approximate(lead.value.map(lambda a: a[:, at, positions]))
@@ -146,14 +177,18 @@ def _plus_all(ar: Arithmetic, x: Ball, rows: Ball) -> Ball:
     return x
 
 
-def _slopes(low: np.ndarray, high: np.ndarray, few: np.ndarray, many: np.ndarray) -> np.ndarray:
+def _slopes(
+    low: np.ndarray, high: np.ndarray, few: np.ndarray, many: np.ndarray
+) -> np.ndarray:
     """a_h [heads, rivals] for which the remainder at the corners is least; any would do."""
     between = (low * many - high * few) / np.where(high > low, low - high, -1.0)
     slope = np.where(low >= 0, few, np.where(high <= 0, many, between))
     return np.clip(np.where(np.isfinite(slope), slope, few), few, many)
 
 
-def _remainder(ar: Arithmetic, low: Ball, high: Ball, few: Ball, many: Ball, slope: Ball) -> Ball:
+def _remainder(
+    ar: Arithmetic, low: Ball, high: Ball, few: Ball, many: Ball, slope: Ball
+) -> Ball:
     """-g_h: R w - a R is bilinear in R and w = 1 / Z, so least at a corner of their box."""
     corners = [ar.mul(r, ar.sub(w, slope)) for r in (low, high) for w in (few, many)]
     corners = aligned(ar, *(ar.bottom(x) for x in corners))

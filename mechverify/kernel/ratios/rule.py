@@ -81,7 +81,9 @@ class Partition:
         self.form, self.exponentials = job.once(_tables)
         graph = job.further()
         roots = [job.claim.target, *(add_expression(graph, key) for key in keys)]
-        self.automaton = derive(self.ar, graph, roots, [np.array(t) for t in domain.tokens])
+        self.automaton = derive(
+            self.ar, graph, roots, [np.array(t) for t in domain.tokens]
+        )
 
     def families(self) -> Iterator["Family"]:
         for i, key in enumerate(self.automaton.classes.tolist()):
@@ -100,9 +102,16 @@ class Family:
     keys; `impossible`: no output decodes to the mechanism's value, so that every input is wrong."""
 
     def __init__(self, partition: Partition, index: int, key: tuple[int, ...]):
-        self.partition, self.ar, self.form, self.key = partition, partition.ar, partition.form, key
+        self.partition, self.ar, self.form, self.key = (
+            partition,
+            partition.ar,
+            partition.form,
+            key,
+        )
         self.layers = towards(self.ar, partition.automaton, index)
-        self.sizes = recursion.sizes_by_token(self.ar, self.layers, self.form.pin)  # of the cells with an input
+        self.sizes = recursion.sizes_by_token(
+            self.ar, self.layers, self.form.pin
+        )  # of the cells with an input
         self.right, outputs = key[0], partition.job.claim.outputs
         self.impossible = not 0 <= self.right < outputs
         self.rivals = np.array([t for t in range(outputs) if t != self.right], int)
@@ -145,8 +154,14 @@ class Cell:
             return self.listed(undecided)
         counted = [self._group(g, forms, 2**20) for g in groups.items(2**20)]
         lost = sum(self.lost(*group) for group in counted)
-        low = 0 if certain.value is None else self.surely_lost(*self._group(certain, forms, 1))
-        covered = set(undecided.tolist()) <= {t for _, _, rivals in counted for t in rivals}
+        low = (
+            0
+            if certain.value is None
+            else self.surely_lost(*self._group(certain, forms, 1))
+        )
+        covered = set(undecided.tolist()) <= {
+            t for _, _, rivals in counted for t in rivals
+        }
         return Counts(low, min(lost, self.size) if covered else self.size)
 
     def _cut(self, node: Reader, depth: int) -> Counts:
@@ -155,26 +170,43 @@ class Cell:
             raise Rejected(f"a cell is cut more than {DEEPEST} times")
         cut, parts = node["cut"], node["parts"]
         node.close()
-        positions, tokens = (cut[name].integers(2**16) for name in ("positions", "tokens"))
+        positions, tokens = (
+            cut[name].integers(2**16) for name in ("positions", "tokens")
+        )
         cut.close()
-        if not positions or len(set(positions)) < len(positions) or not set(positions) <= set(range(len(self.layers))):
+        if (
+            not positions
+            or len(set(positions)) < len(positions)
+            or not set(positions) <= set(range(len(self.layers)))
+        ):
             raise Rejected(f"{positions!s:.100} are not positions to count tokens at")
         cells = self.parts(positions, tokens)
-        wrong = [c.wrong(p, depth + 1) for c, p in zip(cells, parts.items(len(cells), len(cells)), strict=True)]
+        wrong = [
+            c.wrong(p, depth + 1)
+            for c, p in zip(cells, parts.items(len(cells), len(cells)), strict=True)
+        ]
         return Counts(sum(w.low for w in wrong), sum(w.high for w in wrong))
 
     def parts(self, positions: Sequence[int], tokens: Sequence[int]) -> list["Cell"]:
         parts = by_count(self.ar, self.layers, positions, tokens)
         return [Cell(self.family, self.query, layers) for layers in parts]
 
-    def _group(self, entry: Reader, forms: list[tuple[int, ...]], most: int) -> tuple[tuple[int, ...], int, list[int]]:
+    def _group(
+        self, entry: Reader, forms: list[tuple[int, ...]], most: int
+    ) -> tuple[tuple[int, ...], int, list[int]]:
         """A point, the exponent of the grid's step, and rivals: other outputs than the right one, which loses to itself
         by nothing."""
         point, step, rivals = entry.items(3, 3)
         named = rivals.integers(most)
         if not named or not set(named) <= set(self.rivals.tolist()):
-            raise Rejected(f"{named!s:.100} are not rivals of output {self.family.right}")
-        return forms[point.an_integer(0, len(forms) - 1)], step.an_integer(-1_000, 1_000), named
+            raise Rejected(
+                f"{named!s:.100} are not rivals of output {self.family.right}"
+            )
+        return (
+            forms[point.an_integer(0, len(forms) - 1)],
+            step.an_integer(-1_000, 1_000),
+            named,
+        )
 
     @property
     def rivals(self) -> np.ndarray:
@@ -184,34 +216,55 @@ class Cell:
     def box(self) -> Box:
         """The tokens that occur, and the factors of the query's row, over the largest that can occur in the cell."""
         form, (mantissa, power) = self.family.form, self.family.partition.exponentials
-        occurring = [np.concatenate([tokens for tokens, _ in layer.groups]) for layer in self.layers]
+        occurring = [
+            np.concatenate([tokens for tokens, _ in layer.groups])
+            for layer in self.layers
+        ]
         tokens = np.unique(np.concatenate(occurring))
-        alive = np.stack([np.isin(tokens, here) for here in occurring], -1) & form.attends[:, None]
+        alive = (
+            np.stack([np.isin(tokens, here) for here in occurring], -1)
+            & form.attends[:, None]
+        )
         reserve(*alive.shape)
         row = self.query if power.shape[1] > 1 else 0
         parts = mantissa.map(lambda a: a[:, row, tokens]), power[:, row, tokens]
         factor = relative_exponentials(self.ar, parts, alive, (1, 2))
         zero = self.ar.whole(np.zeros((1, 1, 1), np.int64))
-        return Box(self.ar, self.layers, tokens, self.ar.where(alive, factor, zero), form.pin)
+        return Box(
+            self.ar, self.layers, tokens, self.ar.where(alive, factor, zero), form.pin
+        )
 
     def lead(self, rivals: Sequence[int] | np.ndarray) -> Lead:
         """Of the right output over each of the rivals."""
         ar, right, some = self.ar, self.family.right, np.asarray(rivals, int)
-        (base, value), tokens = (self.family.form.base, self.family.form.value), self.box.tokens
-        row, deep = (self.query if n > 1 else 0 for n in (len(base.mid), value.mid.shape[1]))
+        (base, value), tokens = (
+            (self.family.form.base, self.family.form.value),
+            self.box.tokens,
+        )
+        row, deep = (
+            self.query if n > 1 else 0 for n in (len(base.mid), value.mid.shape[1])
+        )
         base = base.map(lambda a: a[row])
         value = value.map(lambda a: a[:, deep, tokens])
         base, value = (
-            ar.sub(x.map(lambda a: a[..., right, None]), x.map(lambda a: a[..., some])) for x in (base, value)
+            ar.sub(x.map(lambda a: a[..., right, None]), x.map(lambda a: a[..., some]))
+            for x in (base, value)
         )
         margin = self.family.partition.job.claim.margin
         return Lead(ar.sub(base, ar.rational(margin)) if margin else base, value)
 
-    def expansion(self, point: Sequence[int], rivals: Sequence[int] | np.ndarray, upper: bool = False) -> Expansion:
+    def expansion(
+        self,
+        point: Sequence[int],
+        rivals: Sequence[int] | np.ndarray,
+        upper: bool = False,
+    ) -> Expansion:
         """Of the lead over some rivals; `upper`: of the negated one."""
         lead = self.lead(rivals)
         if not self.box.usable:
-            raise Rejected("the sum of a cell's exponentials is not known to be positive")
+            raise Rejected(
+                "the sum of a cell's exponentials is not known to be positive"
+            )
         return Expansion(self.box, -lead if upper else lead, point)
 
     def undecided(self, point: Sequence[int], rivals: np.ndarray) -> np.ndarray:
@@ -220,28 +273,42 @@ class Cell:
             return rivals
         around = self.expansion(point, rivals)
         left = np.flatnonzero(~around.decided)
-        return rivals[left[~(around.linear(left).least > 0)]] if len(left) else rivals[left]
+        if not len(left):
+            return rivals[left]
+        return rivals[left[~(around.linear(left).least > 0)]]
 
-    def linear(self, point: Sequence[int], rivals: Sequence[int], upper: bool) -> Linear:
+    def linear(
+        self, point: Sequence[int], rivals: Sequence[int], upper: bool
+    ) -> Linear:
         return self.expansion(point, rivals, upper).linear(np.arange(len(rivals)))
 
     def lost(self, point: Sequence[int], step: int, rivals: Sequence[int]) -> int:
         """At most this many inputs are lost to one of the rivals."""
         form = self.linear(point, rivals, upper=False)
-        return self._count(self.ar.lower(form.terms).min(-1), form.terms.exponent, step, upwards=True)
+        return self._count(
+            self.ar.lower(form.terms).min(-1), form.terms.exponent, step, upwards=True
+        )
 
-    def surely_lost(self, point: Sequence[int], step: int, rivals: Sequence[int]) -> int:
+    def surely_lost(
+        self, point: Sequence[int], step: int, rivals: Sequence[int]
+    ) -> int:
         """At least this many inputs are lost to the one rival (a tie is lost)."""
         form = self.linear(point, rivals, upper=True)
-        return self._count(-self.ar.lower(form.terms)[..., 0], form.terms.exponent, step, upwards=False)
+        return self._count(
+            -self.ar.lower(form.terms)[..., 0], form.terms.exponent, step, upwards=False
+        )
 
     def _count(self, terms: np.ndarray, exponent: int, step: int, upwards: bool) -> int:
         """Inputs whose sum of `terms` [tokens, length] is not positive."""
         vocab = len(self.family.partition.job.claim.graph.values)
         reserve(len(self.layers), vocab)
         integers = np.zeros((len(self.layers), vocab), np.int64)
-        integers[:, self.box.tokens] = self.ar.to_grid(terms, exponent, step, upwards=not upwards).T
-        from mechverify.kernel.counting.nonpositive import count_nonpositive  # only where some are counted
+        integers[:, self.box.tokens] = self.ar.to_grid(
+            terms, exponent, step, upwards=not upwards
+        ).T
+        from mechverify.kernel.counting.nonpositive import (
+            count_nonpositive,
+        )  # only where some are counted
 
         return count_nonpositive(self.ar, self.layers, integers, upwards)
 
@@ -249,11 +316,19 @@ class Cell:
         """Bounds for the wrong inputs by every input's own ratios; they differ where rounding leaves a lead open."""
         ar, heads = self.ar, len(self.box.factor.mid)
         if self.size * heads > LISTED:
-            raise Rejected(f"a cell of {self.size} inputs and {heads} heads is too large to list")
+            raise Rejected(
+                f"a cell of {self.size} inputs and {heads} heads is too large to list"
+            )
         reserve(self.size, heads)
         certain, possible = np.zeros((2, self.size), bool)
-        low, high = (self._sums(a[..., None]) for a in (ar.lower(self.box.factor), ar.upper(self.box.factor)))
-        masses = low[..., 0] - self._slack(self.box.factor), high[..., 0] + self._slack(self.box.factor)
+        low, high = (
+            self._sums(a[..., None])
+            for a in (ar.lower(self.box.factor), ar.upper(self.box.factor))
+        )
+        masses = (
+            low[..., 0] - self._slack(self.box.factor),
+            high[..., 0] + self._slack(self.box.factor),
+        )
         if not (masses[0] > 0).all():
             return Counts(0, self.size)
         width = max(1, ar.chunk // (self.size * heads))
@@ -263,7 +338,9 @@ class Cell:
             certain |= (most <= 0).any(0)
         return Counts(int(certain.sum()), int(possible.sum()))
 
-    def _leads(self, rivals: Sequence[int] | np.ndarray, masses: tuple) -> tuple[np.ndarray, np.ndarray]:
+    def _leads(
+        self, rivals: Sequence[int] | np.ndarray, masses: tuple
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper bounds [rivals, inputs] of the leads, signs alone counting; `masses` [heads, inputs]."""
         ar, lead, factor = self.ar, self.lead(rivals), self.box.factor
         reserve(self.size, len(factor.mid), len(rivals))
@@ -271,7 +348,10 @@ class Cell:
         slack = self._slack(terms)
         ends = []
         for sign in (1, -1):
-            sums = points(self._sums(ar.lower(terms if sign > 0 else -terms)) - slack, terms.exponent)
+            sums = points(
+                self._sums(ar.lower(terms if sign > 0 else -terms)) - slack,
+                terms.exponent,
+            )
             mass = [points(m[..., None], factor.exponent) for m in masses]
             ratios = ar.div(sums, ar.where(sums.mid >= 0, mass[1], mass[0]))
             total = lead.base if sign > 0 else -lead.base

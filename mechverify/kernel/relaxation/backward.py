@@ -57,7 +57,9 @@ class Relaxed(Intervals):
         super().__init__(ar, graph, weights, roots, cells, shared)
 
     def prepare(self) -> None:
-        self.depth = self._depths()  # how many functions and products lie on the way from the input
+        self.depth = (
+            self._depths()
+        )  # how many functions and products lie on the way from the input
         self._wanted = self._curved_operands()
 
     def refine(self, n: int) -> None:
@@ -76,8 +78,21 @@ class Relaxed(Intervals):
         """Linear bounds of every entry of a node: two raw arrays [cells, *shape], infinite where nothing is bounded."""
         ar, shape = self.ar, self.graph.nodes[node].shape
         size = prod(shape)
-        widest = max([size, *(prod(self.graph.nodes[n].shape) for n in self.order if n not in self.fixed)])
-        step = size if type(self.lines) is not Lines else max(1, FORMS // (2 * len(self.cells) * widest))
+        widest = max(
+            [
+                size,
+                *(
+                    prod(self.graph.nodes[n].shape)
+                    for n in self.order
+                    if n not in self.fixed
+                ),
+            ]
+        )
+        step = (
+            size
+            if type(self.lines) is not Lines
+            else max(1, FORMS // (2 * len(self.cells) * widest))
+        )
         ends: list[list] = [[], []]
         for start in range(0, size, step):
             eye = np.eye(min(step, size - start), size, start)
@@ -98,7 +113,10 @@ class Relaxed(Intervals):
         total, pending = ar.rational(Fraction(0)), {start: coefficients}
         for n in reversed(self.order[: self.place[start] + 1]):
             if n in self.cells.facts and (known := self._multiplied(start, n)):
-                total, pending[n] = ar.add(total, known[0]), ar.add(pending[n], known[1]) if n in pending else known[1]
+                total, pending[n] = (
+                    ar.add(total, known[0]),
+                    ar.add(pending[n], known[1]) if n in pending else known[1],
+                )
             if n not in pending:
                 continue
             k = pending.pop(n)
@@ -107,7 +125,9 @@ class Relaxed(Intervals):
             if rest is not None:
                 total = ar.add(total, rest)
             for operand, form in forms:
-                pending[operand] = ar.add(pending[operand], form) if operand in pending else form
+                pending[operand] = (
+                    ar.add(pending[operand], form) if operand in pending else form
+                )
         if ONE_HOT in pending:
             total = ar.add(total, self._least_of_tokens(pending.pop(ONE_HOT)))
         if pending:
@@ -141,7 +161,11 @@ class Relaxed(Intervals):
         depth: dict[int, int] = {}
         for n in self.order:
             node = self.graph.nodes[n]
-            depth[n] = 0 if n in self.fixed else max((depth[a] for a in node.args), default=0) + (n in self.curved)
+            depth[n] = (
+                0
+                if n in self.fixed
+                else max((depth[a] for a in node.args), default=0) + (n in self.curved)
+            )
         return depth
 
     def _curved_operands(self) -> dict[int, set[str]]:
@@ -155,7 +179,10 @@ class Relaxed(Intervals):
                     while self.graph.nodes[operand].op == "view":
                         self.ar.step(1, 0, 100)
                         (operand,) = self.graph.nodes[operand].args
-                    if not is_function(self.graph.nodes[operand]) and self.graph.nodes[operand].op != "input":
+                    if (
+                        not is_function(self.graph.nodes[operand])
+                        and self.graph.nodes[operand].op != "input"
+                    ):
                         wanted.setdefault(operand, set()).add(node.op)
         return {n: ops for n, ops in wanted.items() if n not in self.fixed}
 
@@ -179,7 +206,9 @@ class Relaxed(Intervals):
         (form,), total = self.bent(n, k, lines)
         return [(x, form)], total
 
-    def levelled(self, n: int, plane: list[Ball], upper: bool, use: Any) -> tuple[list[Ball], Any]:
+    def levelled(
+        self, n: int, plane: list[Ball], upper: bool, use: Any
+    ) -> tuple[list[Ball], Any]:
         """A plane below or above node n (slopes, constant), or where it is not to be used, or not finite, the end of
         the node's interval, which is a plane as well; and where there is none at all."""
         ar, xp = self.ar, self.ar.xp
@@ -213,19 +242,25 @@ class Relaxed(Intervals):
         if ar.rounds:
             known = self.known_balls(self.bounds[n])[:, None]
             at = self.bounds[n].at[:, None]
-            total = self.dot(k._replace(mid=0 * k.mid), ar.where(known, at, total), rows=True)
+            total = self.dot(
+                k._replace(mid=0 * k.mid), ar.where(known, at, total), rows=True
+            )
             nowhere = nowhere | ((k.rad > 0) & ~known)
         k = k.point
         size, bent = k._replace(mid=xp.abs(k.mid)), []
         for below, above in zip(lower, upper, strict=True):
-            mean, half_gap = (ar.mul(half, b) for b in (ar.add(below, above), ar.sub(below, above)))
+            mean, half_gap = (
+                ar.mul(half, b) for b in (ar.add(below, above), ar.sub(below, above))
+            )
             bent.append((mean, half_gap))
         *slopes, (mean, half_gap) = bent
         forms = [ar.add(ar.mul(k, m), ar.mul(size, g)) for m, g in slopes]
         for one, constant in ((k, mean), (size, half_gap)):
             total = ar.add(total, self.dot(one, constant, rows=True))
         if bool(nowhere.any()):
-            rows = xp.where(nowhere.reshape(*nowhere.shape[:2], -1).any(-1), np.inf, 0.0)
+            rows = xp.where(
+                nowhere.reshape(*nowhere.shape[:2], -1).any(-1), np.inf, 0.0
+            )
             total = ar.add(total, ar.point(rows))
         return forms, total
 

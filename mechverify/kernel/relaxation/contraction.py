@@ -18,10 +18,16 @@ def products(steps: "Steps", node: Node, args: list[int]) -> int:
     values v: sum_i p_i v_i = c + sum_i p_i (v_i - c) for any c, which keeps the products small."""
     first, second, result = node.attr.replace("->", ",").split(",")
     graph, pivot = steps.graph, None
-    if graph.nodes[node.args[0]].op == "softmax" and first[-1] not in result and set(first[:-1]) <= set(result):
+    if (
+        graph.nodes[node.args[0]].op == "softmax"
+        and first[-1] not in result
+        and set(first[:-1]) <= set(result)
+    ):
         pivot = steps.add("pivot", *args, attr=node.attr)
     summed = [c for c in dict.fromkeys(first + second) if c not in result]
-    sizes = dict(zip(first + second, sum((graph.nodes[a].shape for a in args), ()), strict=True))
+    sizes = dict(
+        zip(first + second, sum((graph.nodes[a].shape for a in args), ()), strict=True)
+    )
     letters = "".join([*result, *summed])
     shape = tuple(sizes[c] for c in letters)
     parts = [steps.add("view", a, attr=_repeated(shape, letters, term))
@@ -32,7 +38,9 @@ def products(steps: "Steps", node: Node, args: list[int]) -> int:
     value = steps.product(parts[0], parts[1], role="products")
     if summed:
         ones = steps.ones(*(sizes[c] for c in summed))
-        value = steps.add("einsum", value, ones, attr=f"{letters},{''.join(summed)}->{result}")
+        value = steps.add(
+            "einsum", value, ones, attr=f"{letters},{''.join(summed)}->{result}"
+        )
     return value if pivot is None else steps.add("add", value, pivot)
 
 
@@ -43,8 +51,16 @@ def average(graph: Graph, node: Node) -> tuple[int, tuple] | None:
     for at, (weights, values) in enumerate(zip(terms, terms[::-1], strict=True)):
         shapes = [graph.nodes[a].shape for a in node.args]
         summed = [c for c in weights if c not in result]
-        if graph.nodes[node.args[at]].op == "softmax" and summed == [weights[-1]] and weights[-1] in values:
-            sizes = {c: n for t, s in zip(terms, shapes, strict=True) for c, n in zip(t, s, strict=True)}
+        if (
+            graph.nodes[node.args[at]].op == "softmax"
+            and summed == [weights[-1]]
+            and weights[-1] in values
+        ):
+            sizes = {
+                c: n
+                for t, s in zip(terms, shapes, strict=True)
+                for c, n in zip(t, s, strict=True)
+            }
             letters = result + weights[-1]
             return 1 - at, _repeated(tuple(sizes[c] for c in letters), letters, values)
     return None

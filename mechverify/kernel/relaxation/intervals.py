@@ -49,13 +49,27 @@ class Intervals:
 
     def __init__(self, ar: Arithmetic, graph: Graph, weights: dict, roots: Rewritten, cells: Cells,
                  shared: bool = False):  # fmt: skip
-        self.ar, self.graph, self.weights, self.root, self.cells = ar, graph, weights, roots.output, cells
+        self.ar, self.graph, self.weights, self.root, self.cells = (
+            ar,
+            graph,
+            weights,
+            roots.output,
+            cells,
+        )
         self.roots = roots
-        self.other = dict(roots.shared) if shared else {}  # a softmax's second form, by the first
+        self.other = (
+            dict(roots.shared) if shared else {}
+        )  # a softmax's second form, by the first
         ancestors = graph.ancestors([roots.output, *self.other.values()])
-        self.order = list(dict.fromkeys([*graph.ancestors([*roots.conditions]), *ancestors]))
+        self.order = list(
+            dict.fromkeys([*graph.ancestors([*roots.conditions]), *ancestors])
+        )
         self.place = {n: i for i, n in enumerate(self.order)}
-        if not all(self.place[m] < self.place[n] for n, m in self.other.items() if n in self.place):
+        if not all(
+            self.place[m] < self.place[n]
+            for n, m in self.other.items()
+            if n in self.place
+        ):
             raise Rejected("a softmax's second form comes after the first")
         self.bounds: dict[int, Ball] = {}
         self.ends: dict[int, Ends] = {}
@@ -64,9 +78,13 @@ class Intervals:
         self.empty = ar.raw(np.zeros(len(cells), bool))
         self.dominated: dict[tuple[int, int], Any] = {}  # of norms.py
         self.differences = any(graph.nodes[n].op == "sub" for n in self.order)
-        self.quotients = any(graph.nodes[n].op in ("rsqrt", "reciprocal") for n in self.order)
+        self.quotients = any(
+            graph.nodes[n].op in ("rsqrt", "reciprocal") for n in self.order
+        )
         self.fixed = self._fixed()
-        self.curved = {n for n in self.order if n not in self.fixed and self._bends(n)}  # where a form needs lines
+        self.curved = {
+            n for n in self.order if n not in self.fixed and self._bends(n)
+        }  # where a form needs lines
         self.prepare()
         held = 0
         for n in self.order:
@@ -112,7 +130,10 @@ class Intervals:
         low, high = lines.meet(ar, ends, (low, high))
         nothing = low > high
         self.empty = self.empty | nothing.reshape(len(nothing), -1).any(1)
-        low, high = (ar.xp.where(nothing, old, new) for old, new in zip(ends, (low, high), strict=True))
+        low, high = (
+            ar.xp.where(nothing, old, new)
+            for old, new in zip(ends, (low, high), strict=True)
+        )
         self.ends[n] = low, high
         self.bounds[n] = lines.ball(ar, low, high)
 
@@ -129,7 +150,9 @@ class Intervals:
         low, high = self._known(n, lines.meet(ar, old, row.ends(self, n, old)))
         less = (high - low < (1 - MORE) * (old[1] - old[0])) & (n not in self.fixed)
         self.ends[n] = low, high
-        self.bounds[n] = ar.where(less, lines.ball(ar, low, high), x) if bool(less.any()) else x
+        self.bounds[n] = (
+            ar.where(less, lines.ball(ar, low, high), x) if bool(less.any()) else x
+        )
 
     def _known(self, n: int, ends: Ends) -> Ends:
         """Without what no value of the node can be (lemmas L2 and L3)."""
@@ -140,20 +163,32 @@ class Intervals:
             of, view = self.roots.means[n]
             low, high = (viewed(end, view) for end in self.ends[of])
             ends = lines.meet(ar, ends, (ar.xp.amin(low, -1), ar.xp.amax(high, -1)))
-        if nodes[n].op in ("add", "sub") and self.differences and (limit := self._smooth_maximum(n)) is not None:
+        if (
+            nodes[n].op in ("add", "sub")
+            and self.differences
+            and (limit := self._smooth_maximum(n)) is not None
+        ):
             ends = lines.meet(ar, ends, limit)
-        if nodes[n].op in ("mul", "einsum") and self.quotients and (size := self._normalised(n)) is not None:
+        if (
+            nodes[n].op in ("mul", "einsum")
+            and self.quotients
+            and (size := self._normalised(n)) is not None
+        ):
             ends = lines.meet(ar, ends, (-size, size))
         return ends
 
     def _normalised(self, n: int) -> Any | None:
         """What no entry of node n exceeds in size, as it is, or adds up, quotients by a norm."""
-        from mechverify.kernel.relaxation import norms  # only where a graph has quotients
+        from mechverify.kernel.relaxation import (
+            norms,
+        )  # only where a graph has quotients
 
         return norms.limit(self, n)
 
     def _smooth_maximum(self, n: int) -> Ends | None:
-        from mechverify.kernel.relaxation import maxima  # only where a graph has differences
+        from mechverify.kernel.relaxation import (
+            maxima,
+        )  # only where a graph has differences
 
         return maxima.ends(self, n)
 
@@ -161,7 +196,9 @@ class Intervals:
         fixed: set[int] = set()
         for n in self.order:
             node = self.graph.nodes[n]
-            if row_of(node.op).fixed or (node.args and all(a in fixed for a in node.args)):
+            if row_of(node.op).fixed or (
+                node.args and all(a in fixed for a in node.args)
+            ):
                 fixed.add(n)
         return fixed
 
@@ -191,7 +228,11 @@ class Intervals:
         if not slices or n not in self.roots.slices:
             return None
         whole, view = self.roots.slices[n]
-        return (whole, view) if self.place.get(whole, self.place[n]) < self.place[n] else None
+        return (
+            (whole, view)
+            if self.place.get(whole, self.place[n]) < self.place[n]
+            else None
+        )
 
     def dot(self, k: Ball, x: Ball, rows: bool = False) -> Ball:
         """Sums [cells, rows] of products of entries; x has a row axis or none."""

@@ -16,7 +16,9 @@ from mechverify.kernel.core.functions import Function
 
 STEEP = 2.0**-500  # below it, what bends without end at zero gets no lines
 PIECES = 8  # into which an interval is cut to bound a curved function
-Ends = tuple[Any, Any]  # raw arrays, of which some may be infinite: -inf below, inf above; never NaN (lemma L1)
+Ends = tuple[
+    Any, Any
+]  # raw arrays, of which some may be infinite: -inf below, inf above; never NaN (lemma L1)
 
 
 class Curve(NamedTuple):
@@ -38,7 +40,9 @@ def curve(ar: Arithmetic, f: Function, low: Any, high: Any) -> Curve:
     xp = ar.xp
     _defined(f, low)
     least, most = f.reach
-    known = (low >= max(least, STEEP if f.positive or f.root else least)) & (high <= most)
+    known = (low >= max(least, STEEP if f.positive or f.root else least)) & (
+        high <= most
+    )
     low, high = (xp.where(known, end, 1.0) for end in (low, high))
     points = ar.exact(_pieces(ar, f, low, high))
     values = ar.value(f, points)
@@ -47,7 +51,10 @@ def curve(ar: Arithmetic, f: Function, low: Any, high: Any) -> Curve:
     known = known & (xp.isfinite(sag) & xp.isfinite(rise)).all(0)
     known = known & (xp.isfinite(bottom) & xp.isfinite(top)).all(0)
     zero = ar.rational(Fraction(0))
-    points, values, sag, rise = (ar.where(known, b, zero) for b in (points, values, ar.point(sag), ar.point(rise)))
+    points, values, sag, rise = (
+        ar.where(known, b, zero)
+        for b in (points, values, ar.point(sag), ar.point(rise))
+    )
     return Curve(points, values, sag, rise, known)
 
 
@@ -62,7 +69,9 @@ def _pieces(ar: Arithmetic, f: Function, low: Any, high: Any) -> Any:
     return xp.stack([low, *inner, high])
 
 
-def _sagging(ar: Arithmetic, f: Function, points: Ball, values: Ball) -> tuple[Any, Any]:
+def _sagging(
+    ar: Arithmetic, f: Function, points: Ball, values: Ball
+) -> tuple[Any, Any]:
     """At least max f'' h^2 / 2, and max -f'' h^2 / 2, on each piece between two points."""
     p, q = _first(points), _last(points)
     lowest, highest = f.bend(ar, p, q, _first(values), _last(values))
@@ -176,17 +185,26 @@ def image(ar: Arithmetic, f: Function, low: Any, high: Any) -> Ends:
     if f.even:
         low, high = xp.clip(xp.maximum(low, -high), 0.0, None), xp.maximum(-low, high)
     if f.increasing or f.even:
-        first, last = (low, high) if f.increasing >= 0 else (high, low)  # where f is least, and greatest
-        bottom, top = (ar.ends(ar.value(f, ar.exact(xp.clip(end, least, most)))) for end in (first, last))
+        first, last = (
+            (low, high) if f.increasing >= 0 else (high, low)
+        )  # where f is least, and greatest
+        bottom, top = (
+            ar.ends(ar.value(f, ar.exact(xp.clip(end, least, most))))
+            for end in (first, last)
+        )
         bottom, top = bottom[0], top[1]
         if f.increasing >= 0:
-            bottom, top = xp.where(low < least, -np.inf, bottom), xp.where(high > most, np.inf, top)
+            bottom = xp.where(low < least, -np.inf, bottom)
+            top = xp.where(high > most, np.inf, top)
         else:
-            bottom, top = xp.where(high > most, -np.inf, bottom), xp.where(low < least, np.inf, top)
+            bottom = xp.where(high > most, -np.inf, bottom)
+            top = xp.where(low < least, np.inf, top)
     else:
         c = curve(ar, f, low, high)
         flat = ar.exact(0 * c.points.mid[0])
-        bottom, top = (ar.ends(offset(ar, c, flat, upper))[upper] for upper in (False, True))
+        bottom, top = (
+            ar.ends(offset(ar, c, flat, upper))[upper] for upper in (False, True)
+        )
         bottom, top = xp.where(c.known, bottom, -np.inf), xp.where(c.known, top, np.inf)
     return xp.clip(bottom, f.least, None), xp.clip(top, None, f.most)
 
@@ -194,4 +212,6 @@ def image(ar: Arithmetic, f: Function, low: Any, high: Any) -> Ends:
 def _defined(f: Function, low: Any) -> None:
     """What is not defined is refused, whatever is known of all values of f."""
     if (f.positive and not (low > 0).all()) or (f.root and not (low >= 0).all()):
-        raise Unsupported("a logarithm, root or quotient of a value that the bounds don't show to be positive")
+        raise Unsupported(
+            "a logarithm, root or quotient of a value that the bounds don't show to be positive"
+        )

@@ -32,7 +32,9 @@ def ends(known: "Intervals", n: int) -> Ends | None:
     return None
 
 
-def _at_ends(known: "Intervals", op: str, rest: int, x: int, other: int, side: int) -> Any:
+def _at_ends(
+    known: "Intervals", op: str, rest: int, x: int, other: int, side: int
+) -> Any:
     """The value's lower end (side 0), or its upper one, at those of x and of the other operand."""
     ar, xp = known.ar, known.ar.xp
     own, far = known.ends[x][side], known.ends[other][side]

@@ -17,10 +17,14 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.relaxation.rewriting import Rewriting
 
 NUMBER = r"(?:0|[1-9][0-9]{0,6})"
-NAME = re.compile(rf"({NUMBER})(?:\[((?:{NUMBER}|:)(?:,(?:{NUMBER}|:))*)\])?(?:\.([a-z]+))?", re.ASCII)
+NAME = re.compile(
+    rf"({NUMBER})(?:\[((?:{NUMBER}|:)(?:,(?:{NUMBER}|:))*)\])?(?:\.([a-z]+))?", re.ASCII
+)
 OUTPUT = "output"
 
-Index = tuple[int | None, ...]  # for each axis where a slice is taken, or None: all of it
+Index = tuple[
+    int | None, ...
+]  # for each axis where a slice is taken, or None: all of it
 
 
 class Names:
@@ -40,8 +44,14 @@ class Names:
             shape = self.graph.nodes[self.graph.listed[number]].shape
             listed = match[2].split(",") if match[2] else [":"] * len(shape)
             index = tuple(None if i == ":" else int(i) for i in listed)
-            for n, rest in self._slices(number, index) if len(index) == len(shape) else ():
-                found = self.roots.steps.get((n, match[3])) if match[3] else self.roots.of.get(n)
+            for n, rest in (
+                self._slices(number, index) if len(index) == len(shape) else ()
+            ):
+                found = (
+                    self.roots.steps.get((n, match[3]))
+                    if match[3]
+                    else self.roots.of.get(n)
+                )
                 if found is not None and set(rest) <= {None}:
                     return found
         raise Rejected(f"{entry.where}: nothing is relaxed that is called {text!r:.60}")
@@ -72,9 +82,14 @@ class Names:
                 continue
             seen.add(state)
             yield state
-            for axis in reversed(range(len(rest))):  # of several slices, that of the first axis comes first
+            for axis in reversed(
+                range(len(rest))
+            ):  # of several slices, that of the first axis comes first
                 at = rest[axis]
-                if at is not None and (part := graph.parts.get((n, axis, at))) is not None:
+                if (
+                    at is not None
+                    and (part := graph.parts.get((n, axis, at))) is not None
+                ):
                     todo.append((part, rest[:axis] + rest[axis + 1 :]))
             if n in standing:
                 todo.append((standing[n], rest))

@@ -31,7 +31,9 @@ def limit(known: "Intervals", n: int) -> Any | None:
         for quotient in (node.args, node.args[::-1]):
             if (found := _quotient(known, *quotient)) is not None:
                 c, at, row, factors = found
-                return _most(known, _centred(known, c, factors)[:, row, at]).reshape(-1, *node.shape)
+                return _most(known, _centred(known, c, factors)[:, row, at]).reshape(
+                    -1, *node.shape
+                )
     if node.op == "einsum":
         return _product(known, n)
     return None
@@ -89,9 +91,13 @@ def _derived(known: "Intervals", s: int, c: int) -> Any | None:
         else:
             continue
         share = None if inner is None else _share(known, part, s)
-        if share is not None:  # (sum_t k_t v_t)^2 >= sum_t k_t^2 v_t^2, as nothing is negative
+        if (
+            share is not None
+        ):  # (sum_t k_t v_t)^2 >= sum_t k_t^2 v_t^2, as nothing is negative
             share = ar.exact(_positive(known, ar.down(share * share)))
-            found = _positive(known, ar.ends(ar.contract("rt,tc->rc", share, ar.exact(inner)))[0])
+            found = _positive(
+                known, ar.ends(ar.contract("rt,tc->rc", share, ar.exact(inner)))[0]
+            )
             break
     return found
 
@@ -111,7 +117,11 @@ def _maxima(known: "Intervals", n: int) -> list[int]:
 
 def _parts(known: "Intervals", s: int) -> list[int]:
     """Absolute values and roots that node s is computed from."""
-    return [m for m in known.graph.ancestors([s]) if known.graph.nodes[m].op in ("abs", "sqrt") and m in known.ends]
+    return [
+        m
+        for m in known.graph.ancestors([s])
+        if known.graph.nodes[m].op in ("abs", "sqrt") and m in known.ends
+    ]
 
 
 def _squares(known: "Intervals", s: int, c: int) -> Any | None:
@@ -136,7 +146,10 @@ def _share(known: "Intervals", part: int, s: int) -> Any | None:
     negative: s is a sum of it and of what is not negative, with factors that are not negative."""
     ar, nodes = known.ar, known.graph.nodes
     size, found = prod(nodes[s].shape), None
-    if size * max(prod(nodes[m].shape) for m in known.order[: known.place[s] + 1]) > ROOM:
+    if (
+        size * max(prod(nodes[m].shape) for m in known.order[: known.place[s] + 1])
+        > ROOM
+    ):
         return None  # the forms would be too wide to hold
     ar.step(len(known.order), 1, 40)
     pending = {s: ar.exact(ar.raw(np.eye(size).reshape(1, size, *nodes[s].shape)))}
@@ -148,12 +161,16 @@ def _share(known: "Intervals", part: int, s: int) -> Any | None:
             found = k
         elif _adds_up(known, n):
             for operand, form in row_of(nodes[n].op).transposed(known, n, k):
-                pending[operand] = ar.add(pending[operand], form) if operand in pending else form
+                pending[operand] = (
+                    ar.add(pending[operand], form) if operand in pending else form
+                )
         elif not bool((known.ends[n][0] >= 0).all()):
             return None
     if found is None:
         return None
-    return ar.xp.clip(ar.ends(found)[0], 0.0, None).reshape(found.mid.shape[0], size, -1)
+    return ar.xp.clip(ar.ends(found)[0], 0.0, None).reshape(
+        found.mid.shape[0], size, -1
+    )
 
 
 def _adds_up(known: "Intervals", n: int) -> bool:
@@ -164,7 +181,9 @@ def _adds_up(known: "Intervals", n: int) -> bool:
     if node.op in ("view", "concat", "add", "over_root"):
         return True
     factors = [known.ends[a][0] for a in node.args if a in known.fixed]
-    return node.op in ("mul", "einsum") and all(bool((low >= 0).all()) for low in factors)
+    return node.op in ("mul", "einsum") and all(
+        bool((low >= 0).all()) for low in factors
+    )
 
 
 def _positive(known: "Intervals", a: Any) -> Any:
@@ -184,10 +203,17 @@ def _product(known: "Intervals", n: int) -> Any | None:
     and what other products are multiplied with, by rounding, on top."""
     ar, xp, nodes = known.ar, known.ar.xp, known.graph.nodes
     inner = [a for a in nodes[n].args if a not in known.fixed]
-    if len(inner) != 1 or nodes[inner[0]].op not in ("mul", "power") or nodes[inner[0]].attr not in (None, 2):
+    if (
+        len(inner) != 1
+        or nodes[inner[0]].op not in ("mul", "power")
+        or nodes[inner[0]].attr not in (None, 2)
+    ):
         return None
     operands = nodes[inner[0]].args
-    units = [_unit(known, operand) for operand in (operands if len(operands) == 2 else operands * 2)]
+    units = [
+        _unit(known, operand)
+        for operand in (operands if len(operands) == 2 else operands * 2)
+    ]
     vectors = [unit for unit in units if unit is not None]
     if len(vectors) < 2:
         return None
@@ -209,10 +235,14 @@ def _product(known: "Intervals", n: int) -> Any | None:
         largest = ar.up(ar.up(sizes[0] * sizes[1]) * xp.amax(k[:, r][:, at], -1))
         others = np.flatnonzero(~summed[r])
         if len(others):
-            each = [ar.point(_most(known, factors[:, others])) for *_, factors in vectors]
+            each = [
+                ar.point(_most(known, factors[:, others])) for *_, factors in vectors
+            ]
             traces = ar.sum(ar.mul(ar.mul(*each), ar.point(k[:, r][:, others])))
             largest = ar.ends(ar.add(ar.point(largest), traces))[1]
-        rows.append(xp.where(largest == largest, largest, np.inf))  # infinity times zero says nothing
+        rows.append(
+            xp.where(largest == largest, largest, np.inf)
+        )  # infinity times zero says nothing
     return xp.stack(rows, -1).reshape(-1, *nodes[n].shape)
 
 
@@ -249,7 +279,11 @@ def _centred(known: "Intervals", c: int, factors: Any) -> Any:
     zero &= somewhere.sum(-1) > 1
     if not zero.any():
         return factors
-    use = ar.raw(np.broadcast_to(zero[None, :, None], whole.shape).copy()) & groups & (factors > LEAST)
+    use = (
+        ar.raw(np.broadcast_to(zero[None, :, None], whole.shape).copy())
+        & groups
+        & (factors > LEAST)
+    )
     inverse = ar.where(use, ar.div(ar.rational(ONE), ar.exact(xp.where(use, factors, 1.0))),
                        ar.point(xp.where(groups, np.inf, 0.0)))  # fmt: skip
     others = ar.ends(ar.sub(ar.sum(inverse).at[..., None], inverse))[1]
@@ -262,10 +296,15 @@ def _add_up_to_zero(known: "Intervals", c: int, groups: np.ndarray) -> np.ndarra
     """For which rows the entries of node c in a group [rows, entries] add up to zero, whatever the input: the form that
     adds them is carried backwards in exact integers, up to a common factor, until nothing is left of it."""
     nodes, rows = known.graph.nodes, len(groups)
-    if rows * max(prod(nodes[m].shape) for m in known.order[: known.place[c] + 1]) > ROOM:
+    if (
+        rows * max(prod(nodes[m].shape) for m in known.order[: known.place[c] + 1])
+        > ROOM
+    ):
         return np.zeros(rows, bool)  # too wide to hold
     zero = np.ones(rows, bool)
-    pending: dict[int, np.ndarray] = {c: groups.astype(float).reshape(rows, *nodes[c].shape)}
+    pending: dict[int, np.ndarray] = {
+        c: groups.astype(float).reshape(rows, *nodes[c].shape)
+    }
     for n in reversed(known.order[: known.place[c] + 1]):
         if n not in pending:
             continue
@@ -281,7 +320,12 @@ def _add_up_to_zero(known: "Intervals", c: int, groups: np.ndarray) -> np.ndarra
         pending = {m: form * scale for m, form in pending.items()}
         if not all(_exact(form) for form in pending.values()):
             return np.zeros(rows, bool)
-        for operand, form in forms:  # checked one by one: what follows may cancel a sum that was rounded
+        for (
+            operand,
+            form,
+        ) in (
+            forms
+        ):  # checked one by one: what follows may cancel a sum that was rounded
             pending[operand] = pending[operand] + form if operand in pending else form
             if not _exact(pending[operand]):
                 return np.zeros(rows, bool)
@@ -293,7 +337,9 @@ def _exact(form: np.ndarray) -> bool:
     return bool(np.abs(form).sum() < EXACT)
 
 
-def _integral(known: "Intervals", n: int, k: np.ndarray) -> tuple[list[tuple[int, np.ndarray]], float] | None:
+def _integral(
+    known: "Intervals", n: int, k: np.ndarray
+) -> tuple[list[tuple[int, np.ndarray]], float] | None:
     """The forms of the operands of node n whose sum is `scale` times the form k, all of integers; None if there
     are none such. Sums of products whose absolute values add up to less than 2^53 are exact."""
     node, nodes = known.graph.nodes[n], known.graph.nodes
@@ -311,11 +357,17 @@ def _integral(known: "Intervals", n: int, k: np.ndarray) -> tuple[list[tuple[int
             return [(node.args[0], form.reshape(len(k), *shape))], 1.0
         case "over_root":
             root = isqrt(node.attr)
-            return ([(node.args[0], k)], float(root)) if root * root == node.attr and root < EXACT else None
+            return (
+                ([(node.args[0], k)], float(root))
+                if root * root == node.attr and root < EXACT
+                else None
+            )
         case "mul" | "einsum":
             at = 1 if node.args[0] in known.fixed else 0
             low, high = (_array(end) for end in known.ends[node.args[1 - at]])
-            if len(low) != 1 or not (low == high).all():  # numbers, and the same ones for every cell
+            if (
+                len(low) != 1 or not (low == high).all()
+            ):  # numbers, and the same ones for every cell
                 return None
             number, scale = _whole(low[0])
             if number is None:
@@ -325,7 +377,13 @@ def _integral(known: "Intervals", n: int, k: np.ndarray) -> tuple[list[tuple[int
                 size = np.abs(k).sum() * np.abs(number).max()
             else:
                 *terms, result = node.attr.replace("->", ",").split(",")
-                sizes = dict(zip(terms[at] + terms[1 - at], (*nodes[node.args[at]].shape, *number.shape), strict=True))
+                sizes = dict(
+                    zip(
+                        terms[at] + terms[1 - at],
+                        (*nodes[node.args[at]].shape, *number.shape),
+                        strict=True,
+                    )
+                )
                 known.ar.spend(len(k) * prod(sizes.values()), 1, 1)
                 form = np.einsum(f"Z{result},{terms[1 - at]}->Z{terms[at]}", k, number)
                 size = np.abs(k).sum() * np.abs(number).sum()

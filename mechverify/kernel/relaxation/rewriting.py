@@ -41,9 +41,13 @@ class Rewritten(NamedTuple):
     standing: Mapping[int, int] = MappingProxyType({})
     steps: Mapping[tuple[int, str], int] = MappingProxyType({})
     shares: frozenset[int] = frozenset()  # nodes whose entries are a softmax's
-    means: Mapping[int, tuple] = MappingProxyType({})  # nodes that are averages, with a softmax's weights: of the
+    means: Mapping[int, tuple] = MappingProxyType(
+        {}
+    )  # nodes that are averages, with a softmax's weights: of the
     # entries, along its last axis, of a view (a node and the view's attribute)
-    slices: Mapping[int, tuple] = MappingProxyType({})  # nodes whose value is a view of another's: that node, and the
+    slices: Mapping[int, tuple] = MappingProxyType(
+        {}
+    )  # nodes whose value is a view of another's: that node, and the
     # view's attribute
 
 
@@ -60,7 +64,9 @@ def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewr
         node = graph.nodes[n]
         reserve(*node.shape, node.shape[-1] if node.op == "softmax" else 1)
         new[n] = n if node.kind == "int" else steps.node(n)
-        if node.op == "einsum" and any(graph.nodes[a].op == "softmax" for a in node.args):
+        if node.op == "einsum" and any(
+            graph.nodes[a].op == "softmax" for a in node.args
+        ):
             means |= _means(graph, node, n, new)
     real = [n for n in order if graph.nodes[n].kind == "real"]
     slices = {}
@@ -109,11 +115,19 @@ class Steps:
         if node.op == "einsum" and not self.fixed & set(args):
             return self._products(node, args)
         if node.op == "select" and node.kind == "real":
-            return self.add("view", args[0], attr=_slice(self.graph.nodes[args[0]].shape, *node.attr))
-        return self.add(node.op, *args, attr=node.attr)  # the same operation on equal values
+            return self.add(
+                "view",
+                args[0],
+                attr=_slice(self.graph.nodes[args[0]].shape, *node.attr),
+            )
+        return self.add(
+            node.op, *args, attr=node.attr
+        )  # the same operation on equal values
 
     def _products(self, node: Node, args: list[int]) -> int:
-        from mechverify.kernel.relaxation import contraction  # only where two values that aren't fixed are contracted
+        from mechverify.kernel.relaxation import (
+            contraction,
+        )  # only where two values that aren't fixed are contracted
 
         return contraction.products(self, node, args)
 
@@ -140,11 +154,17 @@ class Steps:
         if old == shape:
             return n
         steps = [prod(old[i + 1 :]) if size > 1 else 0 for i, size in enumerate(old)]
-        return self.add("view", n, attr=(shape, 0, (0,) * (len(shape) - len(old)) + tuple(steps)))
+        return self.add(
+            "view", n, attr=(shape, 0, (0,) * (len(shape) - len(old)) + tuple(steps))
+        )
 
     def product(self, x: int, y: int, role: str = "") -> int:
         square = x == y and x not in self.fixed
-        return self.add("power", x, attr=2, role=role) if square else self.add("mul", x, y, role=role)
+        return (
+            self.add("power", x, attr=2, role=role)
+            if square
+            else self.add("mul", x, y, role=role)
+        )
 
 
 class Rewriting:
@@ -164,12 +184,16 @@ class Rewriting:
         graph, roots, claim = self.graph, self.roots, self.job.claim
         if not graph.length:
             return None
-        from mechverify.kernel.relaxation.tables import Tables  # only where there are tokens
+        from mechverify.kernel.relaxation.tables import (
+            Tables,
+        )  # only where there are tokens
 
         wanted = [n for n, m in roots.of.items() if m in roots.values]
         where, output = roots.narrowed[: len(claim.where)], roots.standing[claim.output]
         about = (output, *roots.narrowed)
-        return Tables(graph, claim.weights, self.job.model, wanted, claim.domain, about, where)
+        return Tables(
+            graph, claim.weights, self.job.model, wanted, claim.domain, about, where
+        )
 
 
 def _means(graph: Graph, node: Node, n: int, new: dict[int, int]) -> dict[int, tuple]:

@@ -24,9 +24,15 @@ from mechverify.kernel.relaxation.lines import hull
 from mechverify.kernel.relaxation.names import Names
 from mechverify.kernel.relaxation.rewriting import Rewriting
 
-OLD = {"interval": (), "linear": ("lines",), "farkas": ("lines", "multipliers")}  # rules before format version 5
+OLD = {
+    "interval": (),
+    "linear": ("lines",),
+    "farkas": ("lines", "multipliers"),
+}  # rules before format version 5
 FACTS = 2**8  # of a part
-ROOM = 2**21  # coefficients of the widest form, of all cells together: about what a cache holds
+ROOM = (
+    2**21
+)  # coefficients of the widest form, of all cells together: about what a cache holds
 
 Row = tuple[Reader, np.ndarray]  # where it stands, and its lists [lists, numbers]
 
@@ -36,7 +42,12 @@ class Given(Lines):
     node, exponent, multipliers]: integers times 2^exponent, one for each entry of the node, or for each entry and form
     of `start`. All must be used. `node`: reads what a row calls a node."""
 
-    def __init__(self, node: Callable[[Reader], int], lines: Reader, multipliers: Reader | None = None):
+    def __init__(
+        self,
+        node: Callable[[Reader], int],
+        lines: Reader,
+        multipliers: Reader | None = None,
+    ):
         self.lines = _rows(node, lines, 2) if lines.value is not None else {}
         self.factors = _rows(node, multipliers, 1) if multipliers is not None else {}
         self.unread = {*self.lines, *((*key, "multipliers") for key in self.factors)}
@@ -54,16 +65,28 @@ class Given(Lines):
         return _shaped(self.factors[start, n], relaxed, start, n)[0]
 
 
-def _rows(called: Callable[[Reader], int], entry: Reader, lists: int) -> dict[tuple[int, int], Row]:
+def _rows(
+    called: Callable[[Reader], int], entry: Reader, lists: int
+) -> dict[tuple[int, int], Row]:
     found: dict[tuple[int, int], Row] = {}
     for row in entry.items(2**16):
         start, node, exponent, *numbers = row.items(3 + lists, 3 + lists)
-        key, integers = (called(start), called(node)), [n.integers(2**22) for n in numbers]
+        key, integers = (
+            (called(start), called(node)),
+            [n.integers(2**22) for n in numbers],
+        )
         if key in found:
             raise Rejected(f"{row.where}: these lines are given twice")
-        if len({len(i) for i in integers}) > 1 or any(abs(v) >= 2**53 for i in integers for v in i):
-            raise Rejected(f"{row.where}: expected as many lower as upper lines, below 2^53")
-        found[key] = row, np.ldexp(np.array(integers, float), exponent.an_integer(-1_000, 900))
+        if len({len(i) for i in integers}) > 1 or any(
+            abs(v) >= 2**53 for i in integers for v in i
+        ):
+            raise Rejected(
+                f"{row.where}: expected as many lower as upper lines, below 2^53"
+            )
+        found[key] = (
+            row,
+            np.ldexp(np.array(integers, float), exponent.an_integer(-1_000, 900)),
+        )
     return found
 
 
@@ -73,7 +96,9 @@ def _shaped(given: Row, relaxed: Relaxed, start: int, n: int) -> np.ndarray:
     shape = relaxed.graph.nodes[n].shape
     rows, rest = divmod(numbers.shape[1], prod(shape))
     if rest or rows not in (1, relaxed.rows[start]):
-        raise Rejected(f"{row.where}: {numbers.shape[1]} lines don't fit {relaxed.rows[start]} forms of {shape}")
+        raise Rejected(
+            f"{row.where}: {numbers.shape[1]} lines don't fit {relaxed.rows[start]} forms of {shape}"
+        )
     return numbers.reshape(-1, 1, rows, *shape)
 
 
@@ -82,23 +107,33 @@ def check(job: Job, parts: list[Domain], witnesses: list[Reader]) -> list[Range]
     upside down where the part has no input. Complexity: without lines, one evaluation; with them, for every operand of
     a function or product, the cost of its graph times its entries."""
     if job.claim.semantics != "real" or job.ar.is_exact:
-        raise Rejected("bounds by relaxation are for semantics real, and are checked in float64")
+        raise Rejected(
+            "bounds by relaxation are for semantics real, and are checked in float64"
+        )
     results: list = [None] * len(parts)
     alike: dict[tuple[type, bool], list[int]] = {}
     for i, witness in enumerate(witnesses):
         lines, multipliers, shared = _fields(witness)
         if lines is None or (lines.value is None and multipliers is None):
-            alike.setdefault((Intervals if lines is None else Relaxed, shared), []).append(i)
+            alike.setdefault(
+                (Intervals if lines is None else Relaxed, shared), []
+            ).append(i)
             continue
         given = given_lines(job, lines, multipliers)
         (results[i],) = bounds(job, [parts[i]], shared=shared, lines=given)
         if given.unread:
-            raise Rejected(f"{witness.where}: lines or multipliers are given where none is used")
+            raise Rejected(
+                f"{witness.where}: lines or multipliers are given where none is used"
+            )
     step = side_by_side(job)
     for (kind, shared), places in alike.items():
         for start in range(0, len(places), step):
             some = places[start : start + step]
-            for i, found in zip(some, bounds(job, [parts[i] for i in some], shared=shared, kind=kind), strict=True):
+            for i, found in zip(
+                some,
+                bounds(job, [parts[i] for i in some], shared=shared, kind=kind),
+                strict=True,
+            ):
                 results[i] = found
     return results
 
@@ -107,16 +142,24 @@ def _fields(witness: Reader) -> tuple[Reader | None, Reader | None, bool]:
     """Lines, multipliers, and whether forms are `shared`."""
     present = [name for name in ("lines", "multipliers") if name in witness.value]
     fields = OLD.get(witness["rule"].text(), present)
-    lines, multipliers = (witness[name] if name in fields else None for name in ("lines", "multipliers"))
-    shared = lines is not None and "shared" in witness.value and witness["shared"].flag()
+    lines, multipliers = (
+        witness[name] if name in fields else None for name in ("lines", "multipliers")
+    )
+    shared = (
+        lines is not None and "shared" in witness.value and witness["shared"].flag()
+    )
     witness.close()
     if lines is None and multipliers is not None:
-        raise Rejected(f"{witness.where}: multipliers are given where there are no lines")
+        raise Rejected(
+            f"{witness.where}: multipliers are given where there are no lines"
+        )
     return lines, multipliers, shared
 
 
 def given_lines(job: Job, lines: Reader, multipliers: Reader | None) -> Given:
-    return Given(Reader.an_integer if job.old else job.once(Names).node, lines, multipliers)
+    return Given(
+        Reader.an_integer if job.old else job.once(Names).node, lines, multipliers
+    )
 
 
 def side_by_side(job: Job) -> int:
@@ -135,16 +178,28 @@ def bounds(job: Job, parts: list[Domain], *, shared: bool = False, kind: type[In
            lines: Lines | None = None) -> list[Range]:  # fmt: skip
     options: dict = {"shared": shared} | ({"lines": lines} if lines is not None else {})
     rewriting = job.once(Rewriting)
-    value = kind(job.ar, rewriting.graph, job.claim.weights, rewriting.roots, cells(job, parts), **options)
+    value = kind(
+        job.ar,
+        rewriting.graph,
+        job.claim.weights,
+        rewriting.roots,
+        cells(job, parts),
+        **options,
+    )
     output, shape = value.output(), (len(parts), job.claim.outputs)
     low, high = (np.broadcast_to(a, (len(parts), *a.shape[1:])).reshape(shape)
                  for a in output)  # fmt: skip
     if np.isnan(low).any() or np.isnan(high).any():
         raise Rejected("a bound is not a number")
     empty = np.broadcast_to(value.empty, len(parts))
-    if not job.claim.where and any(e and not part.facts for e, part in zip(empty, parts, strict=True)):
+    if not job.claim.where and any(
+        e and not part.facts for e, part in zip(empty, parts, strict=True)
+    ):
         raise Rejected("bounds of a part that has inputs contradict each other")
-    return [job.claim.nothing if e else Range(*ends) for e, *ends in zip(empty, low, high, strict=True)]
+    return [
+        job.claim.nothing if e else Range(*ends)
+        for e, *ends in zip(empty, low, high, strict=True)
+    ]
 
 
 def cells(job: Job, parts: list[Domain]) -> Cells:
@@ -162,17 +217,28 @@ def cells(job: Job, parts: list[Domain]) -> Cells:
     box, inputs, corners, start = hull(ar, ar.exact(low), ar.exact(high)), [], [], 0
     for shape in job.claim.shapes:
         size = prod(shape)
-        inputs.append(box.map(lambda a, s=start, n=size, t=shape: a[:, s : s + n].reshape(-1, *t)))
-        corners.append(tuple(end[:, start : start + size].reshape(-1, *shape) for end in (low, high)))
+        inputs.append(
+            box.map(lambda a, s=start, n=size, t=shape: a[:, s : s + n].reshape(-1, *t))
+        )
+        corners.append(
+            tuple(
+                end[:, start : start + size].reshape(-1, *shape) for end in (low, high)
+            )
+        )
         start += size
     facts: dict[int, np.ndarray] = {}  # [two ends, cells, entries]
     held = 0
-    for n in {*roots.conditions[: len(job.claim.where)], *(n for p in parts for n, *_ in p.facts)}:
+    for n in {
+        *roots.conditions[: len(job.claim.where)],
+        *(n for p in parts for n, *_ in p.facts),
+    }:
         size = prod(graph.nodes[n].shape)
         held += 2 * len(parts) * size
         reserve(held // 4)  # all of them together
         floor = 0.0 if n in roots.conditions[: len(job.claim.where)] else -np.inf
-        facts[n] = np.stack([np.full((len(parts), size), end) for end in (floor, np.inf)])
+        facts[n] = np.stack(
+            [np.full((len(parts), size), end) for end in (floor, np.inf)]
+        )
     for i, part in enumerate(parts):
         for n, entry, at, above in part.facts:
             end = facts[n][0 if above else 1]
@@ -181,7 +247,10 @@ def cells(job: Job, parts: list[Domain]) -> Cells:
         roots.of[n]: tables.ranges(ar, n, allowed) for n in tables.of
     }  # fmt: skip
     shaped = [
-        {n: tuple(end.reshape(len(parts), *graph.nodes[n].shape) for end in ends) for n, ends in known.items()}
+        {
+            n: tuple(end.reshape(len(parts), *graph.nodes[n].shape) for end in ends)
+            for n, ends in known.items()
+        }
         for known in (facts, tabled)
     ]
     return Cells(tuple(inputs), allowed, *shaped, corners=tuple(corners))
@@ -193,7 +262,9 @@ def sides(job: Job, part: Domain, node: Reader) -> tuple[Domain, Domain]:
     n, entry = node["node"].an_integer(), node["entry"].an_integer()
     places = _numbered(job, n, entry) if job.old else job.once(Names).places(n, entry)
     if not places:
-        raise Rejected(f"{node.where}: no value that the input decides is relaxed that is entry {entry} of node {n}")
+        raise Rejected(
+            f"{node.where}: no value that the input decides is relaxed that is entry {entry} of node {n}"
+        )
     if len(part.facts) + len(places) > FACTS:
         raise Rejected(f"{node.where}: more than {FACTS} facts are known in this part")
     job.ar.spend(len(part.facts))
@@ -203,5 +274,7 @@ def sides(job: Job, part: Domain, node: Reader) -> tuple[Domain, Domain]:
 def _numbered(job: Job, n: int, entry: int) -> list[tuple[int, int]]:
     """By the numbers of the rewritten graph, as before format version 5."""
     rewriting = job.once(Rewriting)
-    known = n in rewriting.roots.values and 0 <= entry < prod(rewriting.graph.nodes[n].shape)
+    known = n in rewriting.roots.values and 0 <= entry < prod(
+        rewriting.graph.nodes[n].shape
+    )
     return [(n, entry)] if known else []

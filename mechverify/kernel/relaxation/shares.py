@@ -37,7 +37,11 @@ STEPS = 2**7  # of a coordinate of a part, at most
 BLOCK = 2**18  # numbers of a block of cubes
 MAIN = 3  # coordinates of which a half-space is told exactly
 STEEP = 2.0**-26  # slopes that are smaller than the largest times this are left out
-TRUE, FALSE, SEVERAL = -1, -2, -3  # states of a condition on a cube; otherwise, it is as the atom of that number
+TRUE, FALSE, SEVERAL = (
+    -1,
+    -2,
+    -3,
+)  # states of a condition on a cube; otherwise, it is as the atom of that number
 
 
 class Condition:
@@ -49,7 +53,9 @@ class Condition:
         self.steps: list[int | tuple[bool, int, int]] = []
         atoms = self._taken_apart(graph, _bare(graph, job.claim.output))
         rows = [graph.add("view", n, attr=((1,), 0, (0,))) for n in atoms]
-        self.job = job.about(replace(job.claim, graph=graph, output=graph.add("concat", *rows, attr=0)))
+        self.job = job.about(
+            replace(job.claim, graph=graph, output=graph.add("concat", *rows, attr=0))
+        )
 
     def _taken_apart(self, graph: Graph, root: int) -> list[int]:
         atoms, place, todo = [], {}, [root]
@@ -81,14 +87,19 @@ class Condition:
                 continue
             decides, passes = (TRUE, FALSE) if step[0] else (FALSE, TRUE)
             a, b = rows[step[1]], rows[step[2]]
-            either = np.where(a == passes, b, np.where((b == passes) | (a == b), a, SEVERAL))
+            either = np.where(
+                a == passes, b, np.where((b == passes) | (a == b), a, SEVERAL)
+            )
             rows.append(np.where((a == decides) | (b == decides), decides, either))
         return rows[-1]
 
 
 def _bare(graph: Graph, n: int) -> int:
     """The node whose one number a node shows in another shape."""
-    while graph.nodes[n].op in ("view", "concat") and prod(graph.nodes[graph.nodes[n].args[0]].shape) == 1:
+    while (
+        graph.nodes[n].op in ("view", "concat")
+        and prod(graph.nodes[graph.nodes[n].args[0]].shape) == 1
+    ):
         if len(graph.nodes[n].args) > 1 or prod(graph.nodes[n].shape) != 1:
             break
         (n,) = graph.nodes[n].args
@@ -99,10 +110,18 @@ def _extremum(graph: Graph, n: int) -> tuple[bool, int, int] | None:
     """Of y + relu(x - y), the maximum, and of x - relu(x - y), the minimum: whether it is the maximum, and both."""
     nodes = graph.nodes
     op, operands = nodes[n].op, nodes[n].args
-    for own, rest in (operands, operands[::-1]) if op == "add" else (operands,) if op == "sub" else ():
+    for own, rest in (
+        (operands, operands[::-1])
+        if op == "add"
+        else (operands,)
+        if op == "sub"
+        else ()
+    ):
         if nodes[rest].op == "relu" and nodes[nodes[rest].args[0]].op == "sub":
             x, y = nodes[nodes[rest].args[0]].args
-            if own == (y if op == "add" else x) and all(prod(nodes[m].shape) == 1 for m in (n, x, y)):
+            if own == (y if op == "add" else x) and all(
+                prod(nodes[m].shape) == 1 for m in (n, x, y)
+            ):
                 return op == "add", _bare(graph, x), _bare(graph, y)
     return None
 
@@ -116,7 +135,11 @@ class Sloped(Relaxed):
     def output(self) -> Ends:
         shape = self.graph.nodes[self.root].shape
         eye = np.eye(prod(shape))
-        reserve(len(self.cells), 2 * len(eye), max(prod(self.graph.nodes[n].shape) for n in self.order))
+        reserve(
+            len(self.cells),
+            2 * len(eye),
+            max(prod(self.graph.nodes[n].shape) for n in self.order),
+        )
         self.slopes, both = {}, np.concatenate([eye, -eye]).reshape(1, -1, *shape)
         self.constants = self.form(self.root, self.ar.exact(both))
         return self.ends[self.root]
@@ -126,7 +149,9 @@ class Sloped(Relaxed):
         if self.slopes is None or node.op != "input":
             return super()._back(start, n, k)
         which, k = node.attr[0], k.map(lambda a: a.reshape(*a.shape[:2], -1))
-        self.slopes[which] = self.ar.add(self.slopes[which], k) if which in self.slopes else k
+        self.slopes[which] = (
+            self.ar.add(self.slopes[which], k) if which in self.slopes else k
+        )
         return [], self.ar.whole(np.zeros(k.mid.shape[:2]))
 
 
@@ -135,30 +160,45 @@ def check(job: Job, parts: list[Domain], witnesses: list[Reader]) -> list[Counts
     witness says down to which share of the whole, 2^-`to`, what is open is halved. Complexity: that of the same rule
     for ranges, and of the cubes."""
     if job.claim.semantics != "real" or job.ar.is_exact:
-        raise Rejected("parts are judged by relaxation for semantics real, and in float64")
+        raise Rejected(
+            "parts are judged by relaxation for semantics real, and in float64"
+        )
     job.claim.need_whole("relaxation")
     results: list = [None] * len(parts)
     to, alike = np.zeros(len(parts), np.int64), {}
     for i, witness in enumerate(witnesses):
         witness["rule"].text()
-        to[i], shared = witness["to"].an_integer(0, FINEST), "shared" in witness.value and witness["shared"].flag()
+        to[i], shared = (
+            witness["to"].an_integer(0, FINEST),
+            "shared" in witness.value and witness["shared"].flag(),
+        )
         witness.close()
         alike.setdefault(shared, []).append(i)
     for shared, places in alike.items():
-        for i, found in zip(places, counts(job, [parts[i] for i in places], to[places], shared), strict=True):
+        for i, found in zip(
+            places,
+            counts(job, [parts[i] for i in places], to[places], shared),
+            strict=True,
+        ):
             results[i] = found
     return results
 
 
-def counts(job: Job, parts: list[Domain], to: np.ndarray, shared: bool = False) -> list[Counts]:
+def counts(
+    job: Job, parts: list[Domain], to: np.ndarray, shared: bool = False
+) -> list[Counts]:
     """As `check` says; `to` [parts]."""
     found, step = [], side_by_side(job.once(Condition).job)
     for start in range(0, len(parts), step):
-        found += _counts(job, parts[start : start + step], to[start : start + step], shared)
+        found += _counts(
+            job, parts[start : start + step], to[start : start + step], shared
+        )
     return found
 
 
-def _counts(job: Job, parts: list[Domain], to: np.ndarray, shared: bool) -> list[Counts]:
+def _counts(
+    job: Job, parts: list[Domain], to: np.ndarray, shared: bool
+) -> list[Counts]:
     """Of parts that can be relaxed side by side."""
     ar, measure = job.ar, job.claim.measure
     bounds, found = bounds_of(job, parts, shared), np.zeros((2, len(parts)), np.int64)
@@ -175,7 +215,10 @@ def _counts(job: Job, parts: list[Domain], to: np.ndarray, shared: bool) -> list
         todo, most = [grid.cubes], max(1, BLOCK // prod(bounds.slopes.mid.shape[1:]))
         while todo:
             cubes = todo.pop()
-            todo += [cubes.some(slice(i, i + most)) for i in range(most, len(cubes.cell), most)]
+            todo += [
+                cubes.some(slice(i, i + most))
+                for i in range(most, len(cubes.cell), most)
+            ]
             cubes = cubes.some(slice(most))
             judged = _judge(job, bounds, grid, cubes)
             halves, cut = _halves(grid, cubes, judged)
@@ -184,7 +227,10 @@ def _counts(job: Job, parts: list[Domain], to: np.ndarray, shared: bool) -> list
             todo += [halves.some(np.tile(cut, 2))] if cut.any() else []
     most = measure.units(ar, measure.mass(ar, *whole.ends(whole.cubes)))[1]
     rows = zip(*found.tolist(), most.tolist(), parts, strict=True)
-    return [Counts(right * p.size, (all_ - wrong) * p.size) for right, wrong, all_, p in rows]
+    return [
+        Counts(right * p.size, (all_ - wrong) * p.size)
+        for right, wrong, all_, p in rows
+    ]
 
 
 class Bounds(NamedTuple):
@@ -223,18 +269,28 @@ class _Grid(NamedTuple):
         return _Cubes(np.arange(len(self.part)), first, first + self.at.shape[2] - 1)
 
     def take(self, a: np.ndarray, cubes: _Cubes, last: bool) -> np.ndarray:
-        return a[cubes.cell[:, None], np.arange(a.shape[1]), cubes.last if last else cubes.first]
+        return a[
+            cubes.cell[:, None],
+            np.arange(a.shape[1]),
+            cubes.last if last else cubes.first,
+        ]
 
     def corners(self, cubes: _Cubes) -> tuple[np.ndarray, np.ndarray]:
         return self.take(self.at, cubes, False), self.take(self.at, cubes, True)
 
     def ends(self, cubes: _Cubes) -> tuple[Ball, Ball]:
-        first, last = (self.below.map(lambda a, e=e: self.take(a, cubes, e)) for e in (False, True))
+        first, last = (
+            self.below.map(lambda a, e=e: self.take(a, cubes, e)) for e in (False, True)
+        )
         return first, last
 
 
-def _grid(ar: Arithmetic, measure: Measure, which: np.ndarray, parts: list[Domain], steps: int) -> _Grid:
-    low, high = (np.stack([getattr(p, end) for p in parts])[..., None] for end in ("low", "high"))
+def _grid(
+    ar: Arithmetic, measure: Measure, which: np.ndarray, parts: list[Domain], steps: int
+) -> _Grid:
+    low, high = (
+        np.stack([getattr(p, end) for p in parts])[..., None] for end in ("low", "high")
+    )
     reserve(*low.shape, steps + 1)
     along = np.arange(steps + 1) / steps
     at = np.clip(low * (1 - along) + high * along, low, high)
@@ -257,8 +313,18 @@ class _Judged(NamedTuple):
 def bounds_of(job: Job, parts: list[Domain], shared: bool) -> Bounds:
     about = job.once(Condition).job
     ar, claim, rewriting = job.ar, about.claim, about.once(Rewriting)
-    value = Sloped(ar, rewriting.graph, claim.weights, rewriting.roots, cells(about, parts), shared=shared)
-    low, high = (np.broadcast_to(end.reshape(len(end), -1), (len(parts), claim.outputs)) for end in value.output())
+    value = Sloped(
+        ar,
+        rewriting.graph,
+        claim.weights,
+        rewriting.roots,
+        cells(about, parts),
+        shared=shared,
+    )
+    low, high = (
+        np.broadcast_to(end.reshape(len(end), -1), (len(parts), claim.outputs))
+        for end in value.output()
+    )
     if np.broadcast_to(value.empty, len(parts)).any():
         raise Rejected("bounds of a part that has inputs contradict each other")
     shape = len(parts), 2 * claim.outputs
@@ -270,13 +336,17 @@ def bounds_of(job: Job, parts: list[Domain], shared: bool) -> Bounds:
         for side, a in zip(sides, np.broadcast_arrays(k.mid, k.rad), strict=True):
             side.append(np.broadcast_to(a, (*shape, size)))
     slopes = Ball(np.concatenate(sides[0], 2), np.concatenate(sides[1], 2))
-    return Bounds(value.constants, slopes, _holds(claim.strict, np.concatenate([low, -high], 1)))
+    return Bounds(
+        value.constants, slopes, _holds(claim.strict, np.concatenate([low, -high], 1))
+    )
 
 
 def _holds(strict: bool, least: np.ndarray) -> np.ndarray:
     """Whether lower bounds show that atoms are right, or, in the second half of the last axis, wrong."""
     right, wrong = np.split(least, 2, -1)
-    return np.concatenate([right > 0, wrong >= 0] if strict else [right >= 0, wrong > 0], -1)
+    return np.concatenate(
+        [right > 0, wrong >= 0] if strict else [right >= 0, wrong > 0], -1
+    )
 
 
 def _judge(job: Job, bounds: Bounds, grid: _Grid, cubes: _Cubes) -> _Judged:
@@ -295,7 +365,9 @@ def _judge(job: Job, bounds: Bounds, grid: _Grid, cubes: _Cubes) -> _Judged:
         share[side, one] = of_cube(ar, constants[one, row], slopes[one, row])
     mass = measure.mass(ar, *grid.ends(cubes))
     open_ = ar.ends(mass)[1] * (1 - share.sum(0))
-    return _Judged(share, open_, mass, part, np.abs(slopes[:, :m]) * (states >= 0)[..., None])
+    return _Judged(
+        share, open_, mass, part, np.abs(slopes[:, :m]) * (states >= 0)[..., None]
+    )
 
 
 def _add(job: Job, found: np.ndarray, judged: _Judged, which: np.ndarray) -> None:
@@ -314,10 +386,15 @@ def _halves(grid: _Grid, cubes: _Cubes, judged: _Judged) -> tuple[_Cubes, np.nda
         return cubes.some(np.tile(np.arange(n), 2)), np.zeros(n, bool)
     slopes = np.where(np.isfinite(judged.slopes), judged.slopes, 0.0)
     together = slopes.sum(-1, keepdims=True)
-    rows, c = np.arange(n), (slopes / np.where(together > 0, together, 1)).sum(1).argmax(-1)
+    rows, c = (
+        np.arange(n),
+        (slopes / np.where(together > 0, together, 1)).sum(1).argmax(-1),
+    )
     first, last = cubes.first.copy(), cubes.last.copy()
     middle = (first[rows, c] + last[rows, c]) // 2
-    low, at, high = (grid.at[cubes.cell, c, i] for i in (first[rows, c], middle, last[rows, c]))
+    low, at, high = (
+        grid.at[cubes.cell, c, i] for i in (first[rows, c], middle, last[rows, c])
+    )
     first[rows, c] = last[rows, c] = middle
     halves = zip(cubes._replace(last=last), cubes._replace(first=first), strict=True)
     return _Cubes(*map(np.concatenate, halves)), (low < at) & (at < high)
@@ -332,7 +409,9 @@ def _on_unit_cubes(ar: Arithmetic, measure: Measure, bounds: Bounds, part: np.nd
     at_corner, slope = (ar.mul(k, x.map(lambda a: a[:, None])) for x in (corner, width))
     least, most = (end[:, None] for end in measure.bow(ar, low, high))
     bent = ar.mul(slope.point, points(np.where(slope.mid > 0, least, most)))
-    rest = ar.sub(ar.add(at_corner, bent), points(slope.rad))  # none is further along its interval than 1
+    rest = ar.sub(
+        ar.add(at_corner, bent), points(slope.rad)
+    )  # none is further along its interval than 1
     constants = points(bounds.constants[part])
     if rest.mid.shape[-1]:
         constants = ar.add(constants, ar.sum(rest))
@@ -343,7 +422,9 @@ def _least(ar: Arithmetic, constants: np.ndarray, slopes: np.ndarray) -> np.ndar
     """Lower bounds [..] of constants [..] + slopes [.., coordinates] u, u from 0 to 1."""
     if not slopes.shape[-1]:
         return constants
-    return ar.ends(ar.add(points(constants), ar.sum(points(np.minimum(slopes, 0.0)))))[0]
+    return ar.ends(ar.add(points(constants), ar.sum(points(np.minimum(slopes, 0.0)))))[
+        0
+    ]
 
 
 def of_cube(ar: Arithmetic, constants: np.ndarray, slopes: np.ndarray) -> np.ndarray:
@@ -354,8 +435,15 @@ def of_cube(ar: Arithmetic, constants: np.ndarray, slopes: np.ndarray) -> np.nda
     known = np.isfinite(low) & np.isfinite(steep).all(-1)
     steep = np.where(known[:, None], steep, 0.0)
     best = np.where(known & (low > 0), 1.0, 0.0)
-    for k in range(1, min(MAIN, steep.shape[-1]) + 1):  # the others don't fall below zero
-        told = known & (low <= 0) & (steep[:, k - 1] > STEEP * steep[:, 0]) & (low > -steep[:, :k].sum(-1))
+    for k in range(
+        1, min(MAIN, steep.shape[-1]) + 1
+    ):  # the others don't fall below zero
+        told = (
+            known
+            & (low <= 0)
+            & (steep[:, k - 1] > STEEP * steep[:, 0])
+            & (low > -steep[:, :k].sum(-1))
+        )
         best[told] = np.maximum(best[told], _corner_sum(ar, low[told], steep[told, :k]))
     return best
 
@@ -364,8 +452,15 @@ def _corner_sum(ar: Arithmetic, low: np.ndarray, steep: np.ndarray) -> np.ndarra
     """Lower bounds of the share of the cube where low + sum_i steep_i u_i >= 0, all steep_i > 0: the sum over corners v
     of (-1)^(zeros of v) max(0, low + sum_i steep_i v_i)^k, divided by k! and by all steep_i."""
     k, first = steep.shape[1], ar.exact(steep[:, 0])
-    scaled = [ar.rational(Fraction(1)), *(ar.div(ar.exact(steep[:, i]), first) for i in range(1, k))]
-    start, total, below = ar.div(ar.exact(low), first), ar.rational(Fraction(0)), ar.rational(Fraction(factorial(k)))
+    scaled = [
+        ar.rational(Fraction(1)),
+        *(ar.div(ar.exact(steep[:, i]), first) for i in range(1, k)),
+    ]
+    start, total, below = (
+        ar.div(ar.exact(low), first),
+        ar.rational(Fraction(0)),
+        ar.rational(Fraction(factorial(k))),
+    )
     for corner in product((False, True), repeat=k):
         at = start
         for slope, here in zip(scaled, corner, strict=True):

@@ -52,15 +52,22 @@ class Tables:
                  roots: tuple[int, ...] = (), where: tuple[int, ...] = ()):  # fmt: skip
         self.of: dict[int, Table] = {}
         self.dropped: dict[int, int] = {}
-        self.barred: list[tuple[np.ndarray, np.ndarray]] = []  # rows that break a condition on the tokens it reads
-        many, reads = _number_of_rows(domain), _reads(graph, wanted, model.ar, self.dropped)
+        self.barred: list[
+            tuple[np.ndarray, np.ndarray]
+        ] = []  # rows that break a condition on the tokens it reads
+        many, reads = (
+            _number_of_rows(domain),
+            _reads(graph, wanted, model.ar, self.dropped),
+        )
         complete = many == domain.size
         candidates = {n: r for n in wanted if (r := reads[n]) is not None and r.any()
                       and (complete or r.sum(-1).max() <= 2)}  # fmt: skip
         last = _last(graph, wanted, {*candidates}, roots)
         cost = {n: many * _cost(graph, n, model.ar) for n in candidates}
         fits = many * graph.length <= ROOM
-        small = [n for n in candidates if fits and cost[n] <= (LAST if n in last else MOST)]
+        small = [
+            n for n in candidates if fits and cost[n] <= (LAST if n in last else MOST)
+        ]
         self.dropped |= {n: cost[n] for n in candidates if n in last and n not in small}
         if not small:
             return
@@ -69,22 +76,32 @@ class Tables:
         step, first = batch_size(graph, small), None
         for start in range(0, len(self.rows.ids), step):
             inputs = self.rows.ids[start : start + step]
-            values = first = Evaluation(graph, weights, model, inputs) if first is None else first.of(inputs)
+            values = first = (
+                Evaluation(graph, weights, model, inputs)
+                if first is None
+                else first.of(inputs)
+            )
             for n in small:
                 ends = (
                     end(values[n]).reshape(-1, math.prod(graph.nodes[n].shape))
                     for end in (model.ar.lower, model.ar.upper)
                 )
-                parts[n].append([np.broadcast_to(e, (len(inputs), e.shape[1])) for e in ends])
+                parts[n].append(
+                    [np.broadcast_to(e, (len(inputs), e.shape[1])) for e in ends]
+                )
         for n, part in parts.items():
             low, high = map(np.concatenate, zip(*part, strict=True))
             self.of[n] = Table(low, high, candidates[n].reshape(-1, graph.length))
         for n in where:
             if n in self.of:
                 ends = self.of[n].high.T, self.of[n].reads
-                self.barred += [(high < 0, reads) for high, reads in zip(*ends, strict=True)]
+                self.barred += [
+                    (high < 0, reads) for high, reads in zip(*ends, strict=True)
+                ]
 
-    def ranges(self, ar: Arithmetic, n: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def ranges(
+        self, ar: Arithmetic, n: int, allowed: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Least and greatest values [cells, entries] of a node, over the tokens allowed [cells, length, vocabulary]
         that satisfy the conditions; the other way round where there are none."""
         table, ends = self.of[n], [[], []]
@@ -94,7 +111,9 @@ class Tables:
             ar.spend(table.low.size, 10, 3)
             ar.step(table.low.size * (length + 3 * len(self.barred)), 1, 1)
             here = cell[np.arange(length), ids] & known
-            counts = ~(~here @ table.reads.T)  # the tokens that an entry reads are allowed: [rows, entries]
+            counts = ~(
+                ~here @ table.reads.T
+            )  # the tokens that an entry reads are allowed: [rows, entries]
             for rows, reads in self.barred:
                 counts &= ~(rows[:, None] & table.reads[:, reads].all(1))
             ends[0].append(np.where(counts, table.low, np.inf).min(0))
@@ -109,10 +128,17 @@ def _cost(graph: Graph, n: int, ar: Arithmetic) -> int:
     return sum(math.prod(graph.nodes[m].shape) for m in varying)
 
 
-def _last(graph: Graph, wanted: list[int], candidates: set[int], roots: tuple[int, ...]) -> set[int]:
+def _last(
+    graph: Graph, wanted: list[int], candidates: set[int], roots: tuple[int, ...]
+) -> set[int]:
     """The candidates that a node reads which is none, and the roots among them: with tables of these, those of what
     they depend on add nothing but where a part is known to be smaller by its facts."""
-    read = {a for n in graph.ancestors(wanted) if n not in candidates for a in graph.nodes[n].args}
+    read = {
+        a
+        for n in graph.ancestors(wanted)
+        if n not in candidates
+        for a in graph.nodes[n].args
+    }
     return candidates & (read | {*roots})
 
 
@@ -131,7 +157,10 @@ def _rows(domain: Domain, many: int) -> Rows:
     known = numbers < sizes
     pairs = known.sum(1) > 1
     numbers, known = numbers[pairs], known[pairs]
-    columns = [np.array(here)[np.where(known[:, p], numbers[:, p], 0)] for p, here in enumerate(domain.tokens)]
+    columns = [
+        np.array(here)[np.where(known[:, p], numbers[:, p], 0)]
+        for p, here in enumerate(domain.tokens)
+    ]
     return Rows(np.stack(columns, 1), known, False)
 
 
@@ -142,7 +171,9 @@ def _prime(least: int) -> int:
     return m
 
 
-def _reads(graph: Graph, wanted: list[int], ar: Arithmetic, dropped: dict[int, int]) -> dict[int, np.ndarray | None]:
+def _reads(
+    graph: Graph, wanted: list[int], ar: Arithmetic, dropped: dict[int, int]
+) -> dict[int, np.ndarray | None]:
     """Which positions' tokens each entry of a node may depend on, booleans [*shape, length]; None where the node
     depends on real inputs, or is too large (or all nodes together are), which is left in `dropped`."""
     reads: dict[int, np.ndarray | None] = {}
@@ -159,5 +190,7 @@ def _reads(graph: Graph, wanted: list[int], ar: Arithmetic, dropped: dict[int, i
             continue
         held += size
         ar.spend(size, 10, 1)
-        reads[n] = row_of(node.op).reads(graph, node, [a for a in args if a is not None])
+        reads[n] = row_of(node.op).reads(
+            graph, node, [a for a in args if a is not None]
+        )
     return reads

@@ -42,7 +42,9 @@ def counterexample(job: Job, domain: Domain, witness: Reader) -> Counts:
     listed = np.array(rows, np.int64)
     job.ar.spend(10 * listed.size + sum(map(len, domain.tokens)), 10 * domain.length)
     if len(set(map(tuple, rows))) != len(rows) or not domain.contains(listed):
-        raise Rejected("a counterexample is listed twice or lies outside its part of the domain")
+        raise Rejected(
+            "a counterexample is listed twice or lies outside its part of the domain"
+        )
     if not job.claim.satisfied(job.ar, listed).all():
         raise Rejected("a counterexample doesn't satisfy the claim's condition `given`")
     wrong = settle(job, listed)[1]

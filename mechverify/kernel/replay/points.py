@@ -31,12 +31,20 @@ def point(job: Job, domain: Domain, witness: Reader) -> Range:
     for row in witness["inputs"].items(2**12, 1):
         ids, numbers = row.items(2, 2)
         tokens.append(ids.integers(domain.length))
-        points.append([v.float64() for v in numbers.items(len(domain.low), len(domain.low))])
+        points.append(
+            [v.float64() for v in numbers.items(len(domain.low), len(domain.low))]
+        )
     witness.close()
     if any(len(row) != domain.length for row in tokens):
         raise Rejected("a point needs one token for each position")
-    ids, numbers = np.array(tokens, np.int64).reshape(len(tokens), -1), np.array(points).reshape(len(points), -1)
-    if not domain.contains(ids) or not ((domain.low <= numbers) & (numbers <= domain.high)).all():
+    ids, numbers = (
+        np.array(tokens, np.int64).reshape(len(tokens), -1),
+        np.array(points).reshape(len(points), -1),
+    )
+    if (
+        not domain.contains(ids)
+        or not ((domain.low <= numbers) & (numbers <= domain.high)).all()
+    ):
         raise Rejected("a point lies outside its part of the domain")
     job.found.tokens.append(ids)
     job.found.points.append(numbers)

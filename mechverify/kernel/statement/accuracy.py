@@ -12,7 +12,16 @@ from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.core.words import listed, number
 from mechverify.kernel.statement.assumed import ASSUMED
-from mechverify.kernel.statement.common import SHOWN, Statement, Value, common, defined, graph_of, near, values_at
+from mechverify.kernel.statement.common import (
+    SHOWN,
+    Statement,
+    Value,
+    common,
+    defined,
+    graph_of,
+    near,
+    values_at,
+)
 from mechverify.kernel.statement.counting import counted, given, of_them, threshold
 from mechverify.kernel.statement.formula import Formulas, Listing
 
@@ -34,7 +43,9 @@ def _own(claim: AccuracyClaim) -> list[int]:
 
 def state(theorem: CountingTheorem) -> Statement:
     claim = _claim(theorem)
-    subject, equals, shared, formulas, about_model = (_of_captured if claim.captured else _of_known)(theorem)
+    subject, equals, shared, formulas, about_model = (
+        _of_captured if claim.captured else _of_known
+    )(theorem)
     margin = f", by more than {number(claim.margin)}" if claim.margin else ""
     return Statement(
         **common(theorem),
@@ -54,7 +65,9 @@ def state(theorem: CountingTheorem) -> Statement:
 def _of_known(theorem: CountingTheorem) -> tuple[str, str, list[str], Formulas, dict]:
     """The output, the mechanism and the parts that both share; and what is said of the model."""
     claim = _claim(theorem)
-    nodes = Listing(claim.graph, _own(claim))  # the model's graph follows from architecture and weights
+    nodes = Listing(
+        claim.graph, _own(claim)
+    )  # the model's graph follows from architecture and weights
     formulas = Formulas(nodes, {})
     (equals,), shared = formulas.write([claim.target])
     if equals == nodes.name(claim.target):
@@ -64,7 +77,9 @@ def _of_known(theorem: CountingTheorem) -> tuple[str, str, list[str], Formulas, 
     return f"{claim.site}{_place(theorem)}", equals, shared, formulas, said
 
 
-def _of_captured(theorem: CountingTheorem) -> tuple[str, str, list[str], Formulas, dict]:
+def _of_captured(
+    theorem: CountingTheorem,
+) -> tuple[str, str, list[str], Formulas, dict]:
     """The same, of a graph that the file lists."""
     from mechverify.kernel.statement import captured  # only where a theorem needs it
 
@@ -105,7 +120,11 @@ def counterexamples(theorem: CountingTheorem) -> list[Counterexample]:
         (logits,) = values_at(claim, [claim.output], tokens, clear=_has_a_largest)
         best = logits.centre.index(max(logits.centre))
         sure = _has_a_largest(logits) and claim.semantics == "real"
-        lead = near(logits.centre[m] - max(_others(logits.centre, m))) if 0 <= m < claim.outputs > 1 else None
+        lead = (
+            near(logits.centre[m] - max(_others(logits.centre, m)))
+            if 0 <= m < claim.outputs > 1
+            else None
+        )
         found.append(Counterexample(tokens.tolist(), m, best, lead, sure))
     return found
 

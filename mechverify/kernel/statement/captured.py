@@ -14,7 +14,10 @@ def names(claim: Claim, nodes: Listing, own: set[int]) -> dict[int, str]:
     """How the model's own values are called: as the file calls them, or by their number. What was added for the claim,
     `own`, is taken apart instead."""
     found: dict[int, str] = {}
-    for text in (*claim.sites, claim.site):  # of several names the claim's, else the last without quotes
+    for text in (
+        *claim.sites,
+        claim.site,
+    ):  # of several names the claim's, else the last without quotes
         n, said = claim.sites[text], name(text, VOCABULARY)
         if n in nodes.number and n not in own and claim.graph.nodes[n].kind == "real":
             if said and not (said.startswith("'") and n in found):
@@ -46,12 +49,28 @@ def asserted(claim: Claim, formulas: Formulas, nodes: Listing) -> tuple[str, ...
     graph = claim.stated["graph"]
     replayed = graph["replayed"]
     times, difference = replayed["inputs"], Fraction(_rational(replayed["difference"]))
-    how = f"replayed on {times} inputs: within {about(difference, up=True)}" if times else "not replayed"
+    how = (
+        f"replayed on {times} inputs: within {about(difference, up=True)}"
+        if times
+        else "not replayed"
+    )
     others = [f"{printable(key, 40)}: {printable(str(value), 400)}" for key, value in graph.items()
               if key not in ("nodes", "sites", "replayed")]  # fmt: skip
-    named = [(n, text) for n, text in sorted(formulas.used.items()) if text != nodes.name(n)]
-    called = [f"nodes are called {listed([f'{nodes.name(n)}: {text}' for n, text in named])}"] if named else []
-    return (f"the graph is the module {quoted(printable(replayed['module'], 100))}, {how}", *others, *called)
+    named = [
+        (n, text) for n, text in sorted(formulas.used.items()) if text != nodes.name(n)
+    ]
+    called = (
+        [
+            f"nodes are called {listed([f'{nodes.name(n)}: {text}' for n, text in named])}"
+        ]
+        if named
+        else []
+    )
+    return (
+        f"the graph is the module {quoted(printable(replayed['module'], 100))}, {how}",
+        *others,
+        *called,
+    )
 
 
 def _rational(text: str) -> Fraction:

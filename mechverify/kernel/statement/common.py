@@ -106,7 +106,10 @@ def domain(claim: Claim) -> tuple[str, ...]:
         texts.append(_sequences(claim))
     start = 0
     for k, shape in enumerate(claim.shapes):
-        ends = zip(*(end[start : start + prod(shape)].tolist() for end in (d.low, d.high)), strict=True)
+        ends = zip(
+            *(end[start : start + prod(shape)].tolist() for end in (d.low, d.high)),
+            strict=True,
+        )
         box = listed(runs([interval(*e) for e in ends]), separator=" x ")
         texts.append(f"input{k} of shape {_shape(shape)} in {box}")
         start += prod(shape)
@@ -119,8 +122,14 @@ def _sequences(claim: Claim) -> str:
     full = all(len(t) == vocab for t in d.tokens)
     size = f"all {vocab}^{d.length} = {size}" if full else size
     symbols = f"x0 .. x{d.length - 1}" if d.length > 1 else "x0"
-    sets = "" if full else f", with ids {listed(runs([ids_of(t) for t in d.tokens]), separator=' x ')}"
-    meaning = "" if values == tuple(range(vocab)) else f"; ids from 0 mean [{listed(values)}]"
+    sets = (
+        ""
+        if full
+        else f", with ids {listed(runs([ids_of(t) for t in d.tokens]), separator=' x ')}"
+    )
+    meaning = (
+        "" if values == tuple(range(vocab)) else f"; ids from 0 mean [{listed(values)}]"
+    )
     return f"{size} sequences {symbols} over {vocab} tokens{sets}{meaning}"
 
 
@@ -129,8 +138,14 @@ def ids_of(tokens: tuple[int, ...]) -> str:
     ids = np.array(tokens)
     starts = np.flatnonzero(np.diff(ids, prepend=ids[0] - 2) != 1)
     parts: list[str] = []
-    for first, last in zip(ids[starts].tolist(), ids[[*(starts[1:] - 1), -1]].tolist(), strict=True):
-        parts += [f"{first}..{last}"] if last > first + 1 else map(str, dict.fromkeys((first, last)))
+    for first, last in zip(
+        ids[starts].tolist(), ids[[*(starts[1:] - 1), -1]].tolist(), strict=True
+    ):
+        parts += (
+            [f"{first}..{last}"]
+            if last > first + 1
+            else map(str, dict.fromkeys((first, last)))
+        )
     return f"{{{listed(parts, separator=',')}}}"
 
 
@@ -162,7 +177,11 @@ def values_at(
     with np.errstate(all="ignore"):
         try:
             rounded = _evaluated(claim, nodes, tokens, inputs, Float64())
-        except (Rejected, OverflowError, ValueError):  # the latter two: of what is no number
+        except (
+            Rejected,
+            OverflowError,
+            ValueError,
+        ):  # the latter two: of what is no number
             return _evaluated(claim, nodes, tokens, inputs, Exact())
         if all(map(clear, rounded)):
             return rounded
@@ -173,15 +192,24 @@ def values_at(
 
 
 def _evaluated(
-    claim: Claim, nodes: Sequence[int], tokens: np.ndarray, inputs: Sequence[np.ndarray], ar: Arithmetic
+    claim: Claim,
+    nodes: Sequence[int],
+    tokens: np.ndarray,
+    inputs: Sequence[np.ndarray],
+    ar: Arithmetic,
 ) -> list[Value]:
-    values, found = Evaluation(claim.graph, claim.weights, Real(ar), tokens[None], inputs=inputs), []
+    values, found = (
+        Evaluation(claim.graph, claim.weights, Real(ar), tokens[None], inputs=inputs),
+        [],
+    )
     for n in nodes:
         ball, size = values[n], prod(claim.graph.nodes[n].shape)
         unit = Fraction(2) ** ball.exponent
         ends = ball.map(np.ravel).mid, ar.lower(ball).ravel(), ar.upper(ball).ravel()
         lists = [np.broadcast_to(end, size).tolist() for end in ends]
-        found.append(Value(*([Fraction(v) * unit for v in numbers] for numbers in lists)))
+        found.append(
+            Value(*([Fraction(v) * unit for v in numbers] for numbers in lists))
+        )
     return found
 
 

@@ -7,7 +7,11 @@ from mechverify.kernel.statement.formula import Formulas
 
 
 def threshold(claim: CountingClaim) -> str:
-    return "" if claim.at_least is None else f"at least {claim.at_least.numerator}/{claim.at_least.denominator}"
+    return (
+        ""
+        if claim.at_least is None
+        else f"at least {claim.at_least.numerator}/{claim.at_least.denominator}"
+    )
 
 
 def of_them(claim: CountingClaim) -> str:
@@ -21,7 +25,9 @@ def given(claim: CountingClaim, formulas: Formulas) -> tuple[str, ...]:
     if claim.guard is None:
         return ()
     (text,), shared = formulas.write([claim.guard])
-    if text == formulas.listing.name(claim.guard) and not claim.captured:  # of a captured one, the graph is named
+    if (
+        text == formulas.listing.name(claim.guard) and not claim.captured
+    ):  # of a captured one, the graph is named
         text += f" of a {graph_of(formulas.listing)}"
     return (f"{text}: {claim.total:,} of these sequences{defined(shared)}",)
 
@@ -31,9 +37,16 @@ def counted(theorem: CountingTheorem, what: str) -> tuple[tuple[str, str], ...]:
     claim = theorem.claim
     rows: Rows = []
     of = "those given" if claim.guarded else "all"
-    for number, end, up in ((theorem.right.low, "least", False), (theorem.right.high, "most", True)):
+    for number, end, up in (
+        (theorem.right.low, "least", False),
+        (theorem.right.high, "most", True),
+    ):
         part = share(number, claim.total, up=up)
         rounded = f"rounded {'up' if up else 'down'}"
-        said = f"{number:,}  ({part} of {of}, {rounded})" if claim.by_example else f"{part} of the whole  ({rounded})"
+        said = (
+            f"{number:,}  ({part} of {of}, {rounded})"
+            if claim.by_example
+            else f"{part} of the whole  ({rounded})"
+        )
         rows.append((f"{what}, at {end}", said))
     return tuple(rows)

@@ -14,7 +14,9 @@ from mechverify.kernel.core.operations import OPERATIONS
 from mechverify.kernel.core.words import listed, number, quoted
 
 LONGEST = 2_000  # characters of a formula, with its shared parts
-WORK = 2**15  # nodes of all formulas of a claim: what comes after them is given by number
+WORK = (
+    2**15
+)  # nodes of all formulas of a claim: what comes after them is given by number
 ENTRIES = 32  # of a constant in a formula
 SHARED = 16  # characters: shorter parts are repeated, not named
 INFIX = {"add": "+", "sub": "-", "mul": "*", "sum": "+", "product": "*", "eq": "==", "lt": "<", "le": "<=",
@@ -84,7 +86,11 @@ class Formulas:
 
     def _operands(self, n: int) -> tuple[int, ...]:
         """What the text of a node is made of."""
-        if n in self.names or self._token(n) is not None or self._rational(n) is not None:
+        if (
+            n in self.names
+            or self._token(n) is not None
+            or self._rational(n) is not None
+        ):
             return ()
         return self.graph.nodes[n].args
 
@@ -100,8 +106,16 @@ class Formulas:
             return None
         table, ids = (self.graph.nodes[a] for a in operand.args)
         means = tuple(map(float, self.graph.values))
-        known = (ids.op, table.op, table.attr) == ("tokens", "constant", ((len(means),), means))
-        return node.attr[1] if known and tuple(map(int, means)) == self.graph.values else None  # none was rounded
+        known = (ids.op, table.op, table.attr) == (
+            "tokens",
+            "constant",
+            ((len(means),), means),
+        )
+        return (
+            node.attr[1]
+            if known and tuple(map(int, means)) == self.graph.values
+            else None
+        )  # none was rounded
 
     def _rational(self, n: int) -> Fraction | None:
         """A constant, also one that is written as p times 1/q since no float64 is it."""
@@ -160,7 +174,11 @@ class Formulas:
 
     def _negated(self, n: int, text: str) -> str | None:
         """a, where the text of a node is (-1 * a)."""
-        return text[6:-1] if self.graph.nodes[n].op == "mul" and text.startswith("(-1 * ") else None
+        return (
+            text[6:-1]
+            if self.graph.nodes[n].op == "mul" and text.startswith("(-1 * ")
+            else None
+        )
 
 
 def _call(node: Node, args: list[str]) -> str:
@@ -173,7 +191,11 @@ def _call(node: Node, args: list[str]) -> str:
         attributes = [_attribute(a) for a in attr]
     else:
         attributes = [_attribute(attr)]
-    return f"{node.op}({', '.join([*args, *attributes])})" if args or attributes else node.op
+    return (
+        f"{node.op}({', '.join([*args, *attributes])})"
+        if args or attributes
+        else node.op
+    )
 
 
 def _attribute(value: Any) -> str:

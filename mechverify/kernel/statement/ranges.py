@@ -57,7 +57,9 @@ def state(theorem: RangeTheorem) -> Statement:
         lemmas=lemmas,
         model=f"{graph_of(nodes)}, weights sha256 {claim.weights_sha256}",
         assumed=(),
-        asserted=captured.asserted(claim, formulas, nodes),  # once all that has names is written
+        asserted=captured.asserted(
+            claim, formulas, nodes
+        ),  # once all that has names is written
         proved=(*_satisfied(theorem), *_range(theorem)),
         examples=examples,
     )
@@ -72,11 +74,22 @@ def _coordinates(claim: Claim) -> list[str]:
 def _part(claim: Claim, part: Domain) -> str:
     """Where a part of the domain is smaller than all of it."""
     sets = enumerate(zip(part.tokens, claim.domain.tokens, strict=True))
-    here = [f"the id of x{i} in {ids_of(ids)}" for i, (ids, whole) in sets if ids != whole]
-    cut = np.flatnonzero((part.low != claim.domain.low) | (part.high != claim.domain.high)).tolist()
+    here = [
+        f"the id of x{i} in {ids_of(ids)}" for i, (ids, whole) in sets if ids != whole
+    ]
+    cut = np.flatnonzero(
+        (part.low != claim.domain.low) | (part.high != claim.domain.high)
+    ).tolist()
     names = _coordinates(claim) if cut else []
-    here += [f"{names[i]} in {interval(float(part.low[i]), float(part.high[i]))}" for i in cut]
-    return f"where {listed(here, separator=' and ')}" if here else "everywhere in the domain"
+    here += [
+        f"{names[i]} in {interval(float(part.low[i]), float(part.high[i]))}"
+        for i in cut
+    ]
+    return (
+        f"where {listed(here, separator=' and ')}"
+        if here
+        else "everywhere in the domain"
+    )
 
 
 def _subject(claim: RangeClaim, formulas: Formulas) -> tuple[str, list[str]]:
@@ -100,7 +113,9 @@ def _thresholds(claim: RangeClaim) -> str:
     for values, word in ((claim.least, "at least"), (claim.most, "at most")):
         if values is not None:
             alike = all(v == values[0] for v in values)
-            parts.append(f"{word} {number(values[0]) if alike else f'[{listed(values, number)}]'}")
+            parts.append(
+                f"{word} {number(values[0]) if alike else f'[{listed(values, number)}]'}"
+            )
     return " and ".join(parts)
 
 
@@ -115,22 +130,43 @@ def _satisfied(theorem: RangeTheorem) -> Rows:
         return []
     count = len(_different(theorem))
     some = f"satisfied by inputs that were replayed: {count}"
-    return [("conditions", some if count else "no input that satisfies them was replayed: there may be none")]
+    return [
+        (
+            "conditions",
+            some
+            if count
+            else "no input that satisfies them was replayed: there may be none",
+        )
+    ]
 
 
-def _lemma(claim: RangeClaim, formulas: Formulas, lemma: ProvedLemma) -> tuple[str, str]:
+def _lemma(
+    claim: RangeClaim, formulas: Formulas, lemma: ProvedLemma
+) -> tuple[str, str]:
     site, mechanism = claim.sites[lemma.site], claim.sites[lemma.mechanism]
     said = formulas.write([site])[0][0]
     node = claim.graph.nodes[mechanism]
     inner = node.args[0] if _only_reshapes(claim, mechanism) else mechanism
-    listing_ = captured.entries(claim, inner) if claim.graph.nodes[inner].op == "concat" else []
-    text, parts = _list(formulas, mechanism, listing_) if listing_ else _one(formulas, mechanism)
+    listing_ = (
+        captured.entries(claim, inner)
+        if claim.graph.nodes[inner].op == "concat"
+        else []
+    )
+    text, parts = (
+        _list(formulas, mechanism, listing_) if listing_ else _one(formulas, mechanism)
+    )
     where = _part(claim, lemma.part)
     if lemma.range is None:
         nothing = "no input satisfies the conditions, so nothing is said of"
         return said, f"{where}: {nothing} {said} - {text}{defined(parts)}"
-    low, high = about(float(lemma.range.low.min()), up=False), about(float(lemma.range.high.max()), up=True)
-    return said, f"{where}: each entry of {said} - {text} is from {low} to {high} (rounded outwards){defined(parts)}"
+    low, high = (
+        about(float(lemma.range.low.min()), up=False),
+        about(float(lemma.range.high.max()), up=True),
+    )
+    return (
+        said,
+        f"{where}: each entry of {said} - {text} is from {low} to {high} (rounded outwards){defined(parts)}",
+    )
 
 
 def _one(formulas: Formulas, n: int) -> tuple[str, list[str]]:
@@ -141,11 +177,16 @@ def _one(formulas: Formulas, n: int) -> tuple[str, list[str]]:
 def _only_reshapes(claim: RangeClaim, n: int) -> bool:
     """Whether a node shows all entries of its operand in their order."""
     node = claim.graph.nodes[n]
-    if node.op != "view" or node.kind != "real" or prod(node.shape) != prod(claim.graph.nodes[node.args[0]].shape):
+    if (
+        node.op != "view"
+        or node.kind != "real"
+        or prod(node.shape) != prod(claim.graph.nodes[node.args[0]].shape)
+    ):
         return False
     shape, offset, strides = node.attr
     return offset == 0 and all(
-        size == 1 or step == prod(shape[i + 1 :]) for i, (size, step) in enumerate(zip(shape, strides, strict=True))
+        size == 1 or step == prod(shape[i + 1 :])
+        for i, (size, step) in enumerate(zip(shape, strides, strict=True))
     )
 
 
@@ -163,7 +204,11 @@ def _range(theorem: RangeTheorem) -> Rows:
     for i in range(min(FIRST, claim.outputs)):
         if np.isfinite(low[i]) or np.isfinite(high[i]):
             ends = f"{_end(low[i], up=False)} to {_end(high[i], up=True)} (rounded outwards)"
-            reached = "" if attained is None else _reached(attained.low[:, i], attained.high[:, i])
+            reached = (
+                ""
+                if attained is None
+                else _reached(attained.low[:, i], attained.high[:, i])
+            )
             rows.append((f"entry {i}", f"{ends}{reached}"))
     if claim.outputs > FIRST:
         rows.append(("", f"and {claim.outputs - FIRST} more (--json has all)"))
@@ -193,14 +238,19 @@ def widths(theorem: RangeTheorem) -> tuple[list[Fraction], list[Fraction]]:
     if attained is None:
         return _apart(theorem.range), []
     least = attained.high.min(0)
-    return _apart(theorem.range), _apart(Range(least, np.maximum(attained.low.max(0), least)))
+    return _apart(theorem.range), _apart(
+        Range(least, np.maximum(attained.low.max(0), least))
+    )
 
 
 def _apart(ends: Range) -> list[Fraction]:
     """How far apart each entry's ends are; nothing where one of them is infinite."""
     if not np.isfinite(ends).all():
         return []
-    return [Fraction(b) - Fraction(a) for a, b in zip(ends.low.tolist(), ends.high.tolist(), strict=True)]
+    return [
+        Fraction(b) - Fraction(a)
+        for a, b in zip(ends.low.tolist(), ends.high.tolist(), strict=True)
+    ]
 
 
 def _different(theorem: RangeTheorem) -> list[int]:
@@ -242,20 +292,26 @@ def _told(theorem: RangeTheorem, formulas: Formulas) -> list[str]:
     texts, worst = [], broken(theorem)
     for b in worst[:SHOWN]:
         if b.entry is None:
-            texts.append(f"{_at(theorem, b.point)}: a threshold is broken, by less than float64 shows")
+            texts.append(
+                f"{_at(theorem, b.point)}: a threshold is broken, by less than float64 shows"
+            )
             continue
         low, high = (float(end[b.point, b.entry]) for end in attained)
         how = f"{'below' if b.short else 'above'} by at least {about(b.by, up=False)}"
         value = f"entry {b.entry} is from {about(low, up=False)} to {about(high, up=True)} (rounded outwards)"
         texts.append(f"{_at(theorem, b.point)}: {value}, {how}")
         texts += _seen(theorem, formulas, b.point, b.entry)
-    return texts + ([f"and {len(worst) - SHOWN} more, by no more"] if len(worst) > SHOWN else [])
+    return texts + (
+        [f"and {len(worst) - SHOWN} more, by no more"] if len(worst) > SHOWN else []
+    )
 
 
 def _at(theorem: RangeTheorem, k: int) -> str:
     ids, point = theorem.tokens[k].tolist(), theorem.points[k].tolist()
     box = f"inputs near [{', '.join(f'{v:.6g}' for v in point[:FIRST])}{', ...' if len(point) > FIRST else ''}]"
-    return " and ".join([*([f"ids [{listed(ids)}]"] if ids else []), *([box] if point else [])])
+    return " and ".join(
+        [*([f"ids [{listed(ids)}]"] if ids else []), *([box] if point else [])]
+    )
 
 
 def _seen(theorem: RangeTheorem, formulas: Formulas, k: int, entry: int) -> list[str]:
@@ -268,9 +324,15 @@ def _seen(theorem: RangeTheorem, formulas: Formulas, k: int, entry: int) -> list
         inputs.append(point[None, start : start + prod(shape)].reshape(1, *shape))
         start += prod(shape)
     spoken = dict(list(sites(claim, formulas, roots[entry]).items())[:FIRST])
-    values = values_at(claim, [*spoken.values()], theorem.tokens[k], inputs, clear=is_sharp)
+    values = values_at(
+        claim, [*spoken.values()], theorem.tokens[k], inputs, clear=is_sharp
+    )
     shown = (around(value.low[0], value.high[0]) for value in values)
-    return [f"there {text} is about {number}" for text, number in zip(spoken, shown, strict=True) if number]
+    return [
+        f"there {text} is about {number}"
+        for text, number in zip(spoken, shown, strict=True)
+        if number
+    ]
 
 
 def sites(claim: RangeClaim, formulas: Formulas, n: int) -> dict[str, int]:
@@ -280,7 +342,11 @@ def sites(claim: RangeClaim, formulas: Formulas, n: int) -> dict[str, int]:
     while stack and len(seen) < 1_000:
         m = stack.pop()
         node = claim.graph.nodes[m]
-        if node.op in ("view", "pick") and node.shape == () and set(node.args) & set(formulas.names):
+        if (
+            node.op in ("view", "pick")
+            and node.shape == ()
+            and set(node.args) & set(formulas.names)
+        ):
             (text,), shared = formulas.write([m])
             if not shared:
                 found[text] = m

@@ -20,7 +20,10 @@ from mechverify.kernel.statement.formula import Formulas, Listing
 
 def listing(theorem: CountingTheorem) -> Listing:
     claim = theorem.claim
-    return Listing(claim.graph, [claim.sites[claim.site], *([claim.guard] if claim.guard is not None else [])])
+    return Listing(
+        claim.graph,
+        [claim.sites[claim.site], *([claim.guard] if claim.guard is not None else [])],
+    )
 
 
 def state(theorem: CountingTheorem) -> Statement:
@@ -28,7 +31,9 @@ def state(theorem: CountingTheorem) -> Statement:
     assert isinstance(claim, ShareClaim)
     said["domain"] += _weights(claim)
     n = claim.sites[claim.site]
-    own = {n} if claim.graph.nodes[n].shape == () else set()  # one number: added for the claim
+    own = (
+        {n} if claim.graph.nodes[n].shape == () else set()
+    )  # one number: added for the claim
     formulas = Formulas(nodes, captured.names(claim, nodes, own))
     (text,), shared = formulas.write([n])
     subject = text if claim.position is None else f"{text}[{claim.position}]"
@@ -46,7 +51,10 @@ def state(theorem: CountingTheorem) -> Statement:
         assumed=(),
         asserted=captured.asserted(claim, formulas, nodes),
         proved=counted(theorem, "holds"),
-        examples=tuple(("fails on", _failing(theorem, i)) for i in range(min(SHOWN, len(theorem.wrong)))),
+        examples=tuple(
+            ("fails on", _failing(theorem, i))
+            for i in range(min(SHOWN, len(theorem.wrong)))
+        ),
     )
 
 
@@ -55,14 +63,19 @@ def _weights(claim: ShareClaim) -> tuple[str, ...]:
     if claim.by_example:
         return ()
     each = [
-        "uniform" if n is None else f"normal({number(n.mean)}, {number(n.deviation)})" for n in claim.measure.normal
+        "uniform" if n is None else f"normal({number(n.mean)}, {number(n.deviation)})"
+        for n in claim.measure.normal
     ]
     sequences = ", all sequences alike" if claim.domain.length else ""
-    return (f"weighed by {listed(runs(each), separator=' x ')} within these bounds{sequences}",)
+    return (
+        f"weighed by {listed(runs(each), separator=' x ')} within these bounds{sequences}",
+    )
 
 
 def _failing(theorem: CountingTheorem, i: int) -> str:
     tokens = theorem.wrong[i]
     (value,) = values_at(theorem.claim, [theorem.claim.output], tokens, clear=is_sharp)
     near = around(value.low[0], value.high[0])
-    return f"[{listed(tokens.tolist())}]" + (f": the left side is about {near}" if near else "")
+    return f"[{listed(tokens.tolist())}]" + (
+        f": the left side is about {near}" if near else ""
+    )

@@ -22,7 +22,10 @@ TRIAL = 2**7  # inputs on which the check is tried
 WIDE = 2.0**7  # times as wide as their widest enclosure: below it, the kernel is asked
 WHOLE = 2**18  # inputs that are run whatever it takes, where no time limit is given
 LONGEST = 60.0  # seconds that the check of a larger number may take, likewise
-OPEN, FEW = 2**10, 2**3  # inputs that are run in exact arithmetic, at most, and to begin with
+OPEN, FEW = (
+    2**10,
+    2**3,
+)  # inputs that are run in exact arithmetic, at most, and to begin with
 WORTH = Fraction(1, 20)  # share of the domain below which it isn't worth while
 RANKED = 2**8  # parts that are compared by samples before any is run
 SAMPLES = 32  # of each
@@ -40,27 +43,50 @@ class Enumerate:
         size = problem.claim.total
         if self.limit is not None and size > self.limit:
             return ""
-        proved = problem.known is not None and problem.known.low > 0  # of all inputs: some of them would add nothing
-        return f"{size:,} inputs are too many to run them all; restrict the domain" if size > WHOLE and proved else None
+        proved = (
+            problem.known is not None and problem.known.low > 0
+        )  # of all inputs: some of them would add nothing
+        return (
+            f"{size:,} inputs are too many to run them all; restrict the domain"
+            if size > WHOLE and proved
+            else None
+        )
 
-    def prove(self, problem: AccuracyProblem, evidence: Evidence, budget: Budget) -> Attempt:
+    def prove(
+        self, problem: AccuracyProblem, evidence: Evidence, budget: Budget
+    ) -> Attempt:
         """Raises Rejected, with the reason, where so few inputs could be run that it isn't worth while."""
         size, (each, near) = problem.claim.total, _tried(problem)
         most = size
         if budget.end < inf:
-            most = int(min(size, max(0.0, budget.deadline - time.monotonic() - budget.reserved) / each))
+            most = int(
+                min(
+                    size,
+                    max(0.0, budget.deadline - time.monotonic() - budget.reserved)
+                    / each,
+                )
+            )
         elif size > WHOLE:
             most = min(size, int(LONGEST / each))
         if most < WORTH * size:
-            raise Rejected(f"{size:,} inputs are too many to run, with time for about {most:,}; restrict the domain")
+            raise Rejected(
+                f"{size:,} inputs are too many to run, with time for about {most:,}; restrict the domain"
+            )
         return enumerated(problem, budget, most, each, near)
 
 
-def enumerated(problem: AccuracyProblem, budget: Budget, most: int, each: float, near: float) -> Attempt:
+def enumerated(
+    problem: AccuracyProblem, budget: Budget, most: int, each: float, near: float
+) -> Attempt:
     """Torch says which inputs are right, and the kernel of those that lead, or fall short, by no more than `near`;
     `each` is what its check of one takes, in seconds. It stops at `most` inputs, when the budget is spent, or when what
     was run settles the claim."""
-    domain, margins, size, whole = problem.domain, margins_of(problem), problem.claim.total, problem.domain.size
+    domain, margins, size, whole = (
+        problem.domain,
+        margins_of(problem),
+        problem.claim.total,
+        problem.domain.size,
+    )
     done: list[Domain] = []
     wrong_ones: list[np.ndarray] = []
     open_ones: list[np.ndarray] = []
@@ -75,25 +101,42 @@ def enumerated(problem: AccuracyProblem, budget: Budget, most: int, each: float,
             counts, some, unsure = counted(problem, margins, part, near)
         except Stopped:
             break
-        right, wrong, ran = right + counts.low, wrong + part.size - counts.high, ran + run
+        right, wrong, ran = (
+            right + counts.low,
+            wrong + part.size - counts.high,
+            ran + run,
+        )
         unguarded += part.size - run
         budget.reserved += each * run
         done.append(part)
         wrong_ones += [some] if sum(map(len, wrong_ones)) < KEEP else []
         open_ones.append(unsure)
     exactly = False
-    if not problem.settled(Counts(right, whole - wrong)) and (more := _settled(problem, open_ones, budget)) is not None:
-        right, wrong, exactly = right + int(more[0].sum()), wrong + int(more[1].sum()), True
+    if (
+        not problem.settled(Counts(right, whole - wrong))
+        and (more := _settled(problem, open_ones, budget)) is not None
+    ):
+        right, wrong, exactly = (
+            right + int(more[0].sum()),
+            wrong + int(more[1].sum()),
+            True,
+        )
         wrong_ones.append(np.concatenate(open_ones)[more[1]])
     found = np.concatenate([np.zeros((0, domain.length), np.int64), *wrong_ones])
     reasons = []
     if ran < size:
         reasons.append(f"{ran:,} of {size:,} inputs were run; --time-limit allows more")
     if unclear := ran + unguarded - right - wrong:
-        reasons.append(f"of {unclear:,} inputs enclosures don't show whether they are right")
-    leaf: Proof = {"rule": "enumerate", "exactly": True} if exactly else {"rule": "enumerate"}
+        reasons.append(
+            f"of {unclear:,} inputs enclosures don't show whether they are right"
+        )
+    leaf: Proof = (
+        {"rule": "enumerate", "exactly": True} if exactly else {"rule": "enumerate"}
+    )
     proof = _tree(domain, done, leaf) if done else None
-    return Attempt(proof, Counts(right, whole - wrong), "; ".join(reasons) or None, found)
+    return Attempt(
+        proof, Counts(right, whole - wrong), "; ".join(reasons) or None, found
+    )
 
 
 def counted(
@@ -106,7 +149,9 @@ def counted(
     for inputs in problem.inputs(part):
         run += len(inputs)
         margin = margins(inputs)
-        ask = ~(np.abs(margin) > near) | ~np.isfinite(margin)  # infinite: the mechanism's value is no output
+        ask = ~(np.abs(margin) > near) | ~np.isfinite(
+            margin
+        )  # infinite: the mechanism's value is no output
         sure = (margin > 0) & ~ask, (margin < 0) & ~ask
         if ask.any():
             with np.errstate(all="ignore"):
@@ -114,10 +159,16 @@ def counted(
         found.append(inputs[sure[1]])
         unsure.append(inputs[~(sure[0] | sure[1])])
         right, wrong = right + int(sure[0].sum()), wrong + len(found[-1])
-    return Counts(part.size - run + right, part.size - wrong), np.concatenate(found), np.concatenate(unsure)
+    return (
+        Counts(part.size - run + right, part.size - wrong),
+        np.concatenate(found),
+        np.concatenate(unsure),
+    )
 
 
-def _settled(problem: AccuracyProblem, parts: list[np.ndarray], budget: Budget) -> tuple[np.ndarray, np.ndarray] | None:
+def _settled(
+    problem: AccuracyProblem, parts: list[np.ndarray], budget: Budget
+) -> tuple[np.ndarray, np.ndarray] | None:
     """Which of the inputs that float64 leaves open are right, and which wrong, in exact arithmetic: booleans each. None
     where that shows nothing more, or takes too long: the first few say how long, and whether they are ties."""
     unsure = np.concatenate(parts) if parts else np.zeros((0, 0), np.int64)
@@ -128,8 +179,13 @@ def _settled(problem: AccuracyProblem, parts: list[np.ndarray], budget: Budget) 
     try:
         with np.errstate(all="ignore"), budget.rehearsing():
             for start, stop in ((0, few), (few, len(unsure))):
-                left = budget.deadline - time.monotonic() if budget.end < inf else LONGEST
-                if start and (time.monotonic() - began) / few * 2 * (stop - start) > left:
+                left = (
+                    budget.deadline - time.monotonic() if budget.end < inf else LONGEST
+                )
+                if (
+                    start
+                    and (time.monotonic() - began) / few * 2 * (stop - start) > left
+                ):
                     return None
                 if start < stop:
                     found.append(settle(problem.job, unsure[start:stop]))
@@ -149,9 +205,13 @@ def _tried(problem: AccuracyProblem) -> tuple[float, float]:
     some = Sampler(problem).draw(count, rng)
     began = time.monotonic()
     with np.errstate(all="ignore"):
-        value = Evaluation(claim.graph, claim.weights, problem.job.model, some)[claim.output]
+        value = Evaluation(claim.graph, claim.weights, problem.job.model, some)[
+            claim.output
+        ]
     width = float(np.max(value.rad))
-    return (time.monotonic() - began) / count, max(CLOSE, WIDE * width) if np.isfinite(width) else inf
+    return (time.monotonic() - began) / count, max(CLOSE, WIDE * width) if np.isfinite(
+        width
+    ) else inf
 
 
 def _parts(problem: AccuracyProblem, margins: Margins) -> Iterator[Domain]:
@@ -170,7 +230,10 @@ def _parts(problem: AccuracyProblem, margins: Margins) -> Iterator[Domain]:
         sizes = np.array([float(part.size) for part in first])
         accuracy = float(np.dot(share, sizes) / sizes.sum())
         rising = problem.at_least is not None and accuracy < problem.at_least
-        first = [first[i] for i in np.argsort(share if rising else -np.array(share), kind="stable")]
+        first = [
+            first[i]
+            for i in np.argsort(share if rising else -np.array(share), kind="stable")
+        ]
     for part in first:
         todo = [part]
         while todo:

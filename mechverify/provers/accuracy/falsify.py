@@ -16,11 +16,19 @@ from mechverify.provers.base import Budget
 
 SAMPLES, BATCH = 2**17, 2**12
 LISTED = 2**24  # inputs of a product of which all that satisfy a guard are looked at
-KEEP, WORST = 2**13, 64  # wrong inputs that are replayed: the worst first, the rest as they were drawn
+KEEP, WORST = (
+    2**13,
+    64,
+)  # wrong inputs that are replayed: the worst first, the rest as they were drawn
 STARTS, ROUNDS = 64, 12  # of the greedy search
-EXACTLY, REPLAY = 8, 2e9  # wrong inputs to replay in exact arithmetic, and units of work of each
+EXACTLY, REPLAY = (
+    8,
+    2e9,
+)  # wrong inputs to replay in exact arithmetic, and units of work of each
 GRID = 2.0**-24
-CLOSE = 2.0**-20  # a margin up to here is worth the kernel's look; torch's float64 errs by much less
+CLOSE = (
+    2.0**-20
+)  # a margin up to here is worth the kernel's look; torch's float64 errs by much less
 
 
 def falsify(problem: AccuracyProblem, budget: Budget, seed: int = 0) -> Evidence:
@@ -56,16 +64,22 @@ def falsify(problem: AccuracyProblem, budget: Budget, seed: int = 0) -> Evidence
     wrong = searched[candidates[np.sort(unique)[: _worth_replaying(problem, accuracy)]]]
     least, complete = float(searched_margin.min()), every and len(sampled) == total
     whole = sampled_margin if complete else None
-    return Evidence(*_replay(problem, margins, wrong), accuracy, len(sampled), least, whole)
+    return Evidence(
+        *_replay(problem, margins, wrong), accuracy, len(sampled), least, whole
+    )
 
 
 def _worth_replaying(problem: AccuracyProblem, accuracy: float) -> int:
     """How many of the wrong inputs that were found: more than a few only where the claim seems false, for the classes
     and rivals of its refutation are read from them."""
-    return KEEP if problem.at_least is not None and accuracy < problem.at_least else WORST
+    return (
+        KEEP if problem.at_least is not None and accuracy < problem.at_least else WORST
+    )
 
 
-def _replay(problem: AccuracyProblem, margins: "Margins", wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _replay(
+    problem: AccuracyProblem, margins: "Margins", wrong: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The inputs that are surely wrong, and the outputs that win there."""
     if not len(wrong):
         return wrong, np.zeros(0, np.int64)
@@ -77,7 +91,10 @@ def _replay(problem: AccuracyProblem, margins: "Margins", wrong: np.ndarray) -> 
         except Stopped:  # time is up: none was replayed
             return wrong[:0], np.zeros(0, np.int64)
         if not sure.any():  # ties, say: float64 can't tell
-            sure[:EXACTLY] = [_surely_wrong(problem, wrong[i : i + 1]) for i in range(min(EXACTLY, len(wrong)))]
+            sure[:EXACTLY] = [
+                _surely_wrong(problem, wrong[i : i + 1])
+                for i in range(min(EXACTLY, len(wrong)))
+            ]
     return wrong[sure], margins.winner(wrong[sure])
 
 
@@ -98,10 +115,14 @@ class Margins(ABC):
 
     def __init__(self, problem: AccuracyProblem):
         self.claim: Any = problem.claim
-        self.run = TorchRunner(problem.claim.graph, problem.claim.weights, torch.float64)
+        self.run = TorchRunner(
+            problem.claim.graph, problem.claim.weights, torch.float64
+        )
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
-        parts = [self._batch(inputs[i : i + BATCH]) for i in range(0, len(inputs), BATCH)]
+        parts = [
+            self._batch(inputs[i : i + BATCH]) for i in range(0, len(inputs), BATCH)
+        ]
         return np.concatenate(parts) if parts else np.zeros(0)
 
     @abstractmethod
@@ -134,19 +155,29 @@ class Leads(Margins):
 
     def _batch(self, inputs: np.ndarray) -> np.ndarray:
         others, right, possible = self._others(inputs)
-        margin = torch.round((right - others.amax(1) - float(self.claim.margin)) / GRID) * GRID
+        margin = (
+            torch.round((right - others.amax(1) - float(self.claim.margin)) / GRID)
+            * GRID
+        )
         return torch.where(possible, margin, -torch.inf).numpy()
 
     def winner(self, inputs: np.ndarray) -> np.ndarray:
-        parts = [self._others(inputs[i : i + BATCH])[0].argmax(1).numpy() for i in range(0, len(inputs), BATCH)]
+        parts = [
+            self._others(inputs[i : i + BATCH])[0].argmax(1).numpy()
+            for i in range(0, len(inputs), BATCH)
+        ]
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
 
 def margins_of(problem: AccuracyProblem) -> Margins:
-    return Leads(problem) if isinstance(problem.claim, AccuracyClaim) else Values(problem)
+    return (
+        Leads(problem) if isinstance(problem.claim, AccuracyClaim) else Values(problem)
+    )
 
 
-def _greedy(problem: AccuracyProblem, margins: Margins, best: np.ndarray, budget: Budget):
+def _greedy(
+    problem: AccuracyProblem, margins: Margins, best: np.ndarray, budget: Budget
+):
     """Change one token at a time, always to the smallest margin, from each row of `best`; what leaves the guard has an
     infinite one."""
     seen, seen_margin = [best], [margins(best)]

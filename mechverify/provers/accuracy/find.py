@@ -12,7 +12,13 @@ from mechverify.provers.accuracy.enumerate import Enumerate
 from mechverify.provers.accuracy.falsify import falsify, margins_of
 from mechverify.provers.accuracy.fold import Fold
 from mechverify.provers.accuracy.margin import enumerated_margin, largest_margin
-from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence, Findings, united
+from mechverify.provers.accuracy.problem import (
+    AccuracyProblem,
+    Attempt,
+    Evidence,
+    Findings,
+    united,
+)
 from mechverify.provers.accuracy.ratios import Ratios
 from mechverify.provers.accuracy.strategies import chosen
 from mechverify.provers.base import Budget, Prover, failure
@@ -21,14 +27,23 @@ FEW = 2**14  # inputs that are run before anything else is tried
 SHOWN = 16  # wrong inputs listed in a certificate, or as many as refute the claim
 
 # Enumeration decides a small domain; it is also the last resort, for as many inputs as there is time for.
-PROVERS: list[Prover[AccuracyProblem, Evidence, Attempt]] = [Enumerate(limit=FEW), Fold(), Ratios(), Enumerate()]
+PROVERS: list[Prover[AccuracyProblem, Evidence, Attempt]] = [
+    Enumerate(limit=FEW),
+    Fold(),
+    Ratios(),
+    Enumerate(),
+]
 
 
 def find_accuracy(claim: Accuracy | Share, semantics: str, budget: Budget) -> Findings:
     """Postcondition: nothing of it was checked."""
     problem = AccuracyProblem.of(claim, semantics, budget.watch)
     evidence = falsify(problem, budget)
-    if isinstance(claim, Accuracy) and claim.margin is None and (margin := _largest_margin(problem, evidence, budget)):
+    if (
+        isinstance(claim, Accuracy)
+        and claim.margin is None
+        and (margin := _largest_margin(problem, evidence, budget))
+    ):
         claim = claim.changed(margin=margin)
         problem = AccuracyProblem.of(claim, semantics, budget.watch)
     reasons: list[str] = []
@@ -47,8 +62,16 @@ def find_accuracy(claim: Accuracy | Share, semantics: str, budget: Budget) -> Fi
                 attempts.append(attempt)
                 untried |= budget.spent()
                 reason = attempt.reason
-                if attempts[0].proof is None and attempt.wrong is not None and len(attempt.wrong):
-                    evidence = replace(evidence, wrong=attempt.wrong, rivals=margins_of(problem).winner(attempt.wrong))
+                if (
+                    attempts[0].proof is None
+                    and attempt.wrong is not None
+                    and len(attempt.wrong)
+                ):
+                    evidence = replace(
+                        evidence,
+                        wrong=attempt.wrong,
+                        rivals=margins_of(problem).winner(attempt.wrong),
+                    )
                     attempts[0] = _listed(problem, evidence)
         except Stopped:
             untried = True
@@ -57,37 +80,56 @@ def find_accuracy(claim: Accuracy | Share, semantics: str, budget: Budget) -> Fi
             reason = failure(error)
         if not reason:
             continue
-        reasons = [*(r for r in reasons if r != f"{prover.name}: {reason}"), f"{prover.name}: {reason}"]
+        reasons = [
+            *(r for r in reasons if r != f"{prover.name}: {reason}"),
+            f"{prover.name}: {reason}",
+        ]
     if untried and not problem.settled(united(attempts).right):
         reasons.append(budget.why)
     return Findings(problem, claim.output.model.data, evidence, attempts, reasons)
 
 
-def followed(claim: Accuracy, strategy: str, semantics: str, budget: Budget) -> Findings:
+def followed(
+    claim: Accuracy, strategy: str, semantics: str, budget: Budget
+) -> Findings:
     """One strategy, and nothing else: nobody looks for wrong inputs, so that the proof is the strategy's alone."""
     problem, row = AccuracyProblem.of(claim, semantics, budget.watch), chosen(strategy)
     nothing = Attempt(None, Counts(0, problem.domain.size))
     try:
         found = row.find(problem, budget)
     except Unsupported as error:
-        raise ClaimError(f"--strategy {strategy}: {error} (it needs: {row.precondition})") from None
+        raise ClaimError(
+            f"--strategy {strategy}: {error} (it needs: {row.precondition})"
+        ) from None
     except Stopped:
         found = nothing
     reasons = [budget.why] if budget.spent() else []
     return Findings(problem, claim.output.model.data, None, [nothing, found], reasons)
 
 
-def _largest_margin(problem: AccuracyProblem, evidence: Evidence, budget: Budget) -> Fraction | None:
+def _largest_margin(
+    problem: AccuracyProblem, evidence: Evidence, budget: Budget
+) -> Fraction | None:
     """The margin to claim where any will do; zero, or None, where no better one was found. By enumeration where that
     comes first, by a fold where that says more than a few inputs do."""
     try:
-        if evidence.margins is not None and (problem.claim.total <= FEW or problem.at_least != 1):
+        if evidence.margins is not None and (
+            problem.claim.total <= FEW or problem.at_least != 1
+        ):
             return enumerated_margin(problem, evidence.margins)
-        return largest_margin(problem, evidence.least, budget) if problem.at_least == 1 else None
+        return (
+            largest_margin(problem, evidence.least, budget)
+            if problem.at_least == 1
+            else None
+        )
     except Stopped:
         return None
     except Rejected:  # no short fold
-        return None if evidence.margins is None else enumerated_margin(problem, evidence.margins)
+        return (
+            None
+            if evidence.margins is None
+            else enumerated_margin(problem, evidence.margins)
+        )
 
 
 def _listed(problem: AccuracyProblem, evidence: Evidence) -> Attempt:
@@ -95,7 +137,9 @@ def _listed(problem: AccuracyProblem, evidence: Evidence) -> Attempt:
     known, size, total = len(evidence.wrong), problem.domain.size, problem.claim.total
     if not known:
         return Attempt(None, Counts(0, size))
-    enough = 1 if problem.at_least is None else total - ceil(problem.at_least * total) + 1
+    enough = (
+        1 if problem.at_least is None else total - ceil(problem.at_least * total) + 1
+    )
     listed = enough if SHOWN < enough <= known else min(SHOWN, known)
     proof = {"rule": "counterexample", "inputs": evidence.wrong[:listed].tolist()}
     return Attempt(proof, Counts(0, size - listed))

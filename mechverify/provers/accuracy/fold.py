@@ -21,7 +21,9 @@ from mechverify.provers.base import Budget
 COARSE, FINE = 2**10, 2**13  # steps of a counting grid, at first and where it matters
 NEGLIGIBLE = 1e-5  # share of the domain in undecided cells that are too small to be worth counting
 TINY = 2**14  # inputs times rivals: a cell to list in any case
-CHEAP = 2**17  # inputs times rivals: listing such a cell costs no more than counting in it
+CHEAP = (
+    2**17
+)  # inputs times rivals: listing such a cell costs no more than counting in it
 DEAR = 2**20  # ... than refining the count there
 GAP = 1e-6  # share of the domain left between the bounds at which refining stops
 SHARPENED = 500  # cells counted again on the fine grid
@@ -46,8 +48,14 @@ class _Counted:
         return self.wrong.high - self.wrong.low
 
     def entry(self) -> list:
-        groups = None if self.groups is None else [[step, sorted(rivals)] for step, rivals in self.groups]
-        certain = None if self.certain is None else [self.certain[0], list(self.certain[1])]
+        groups = (
+            None
+            if self.groups is None
+            else [[step, sorted(rivals)] for step, rivals in self.groups]
+        )
+        certain = (
+            None if self.certain is None else [self.certain[0], list(self.certain[1])]
+        )
         return [self.query, list(self.family.key), groups, certain]
 
 
@@ -64,10 +72,15 @@ class Fold:
             return f"{error}{'' if problem.claim.captured else needs}"
         return None
 
-    def prove(self, problem: AccuracyProblem, evidence: Evidence, budget: Budget) -> Attempt:
+    def prove(
+        self, problem: AccuracyProblem, evidence: Evidence, budget: Budget
+    ) -> Attempt:
         with np.errstate(all="ignore"):
             if _aims_to_refute(problem, evidence):
-                for keys in (problem.keys, [*problem.keys, _largest_token(problem.domain.length)]):
+                for keys in (
+                    problem.keys,
+                    [*problem.keys, _largest_token(problem.domain.length)],
+                ):
                     attempt = _refute(problem, evidence, budget, keys)
                     if problem.settled(attempt.right):
                         return attempt
@@ -88,14 +101,19 @@ def listed(problem: AccuracyProblem, budget: Budget) -> Attempt:
     def bound(family: Family, cell: Cell, rivals: list[int]) -> _Counted | None:
         if cell.size * len(rivals) > LISTED:
             return None
-        return _Counted(family, cell.query, rivals, cell.size, None, None, cell.list_wrong())
+        return _Counted(
+            family, cell.query, rivals, cell.size, None, None, cell.list_wrong()
+        )
 
     with np.errstate(all="ignore"):
         families = (Family(problem.partition, key) for key in problem.partition.keys)
         counted, right, never, only = _pass(problem, budget, families, bound)
     right += problem.partition.unguarded + sum(c.size - c.wrong.high for c in counted)
     never += sum(c.wrong.low for c in counted)
-    return Attempt(_witness(problem, problem.keys, only, counted), Counts(right, problem.domain.size - never))
+    return Attempt(
+        _witness(problem, problem.keys, only, counted),
+        Counts(right, problem.domain.size - never),
+    )
 
 
 def _pass(
@@ -111,7 +129,9 @@ def _pass(
     try:
         with budget.rehearsing():
             for family in families:
-                budget.progress(f"cells of mechanism value {family.key[0]}", len(seen) / len(keys))
+                budget.progress(
+                    f"cells of mechanism value {family.key[0]}", len(seen) / len(keys)
+                )
                 some, good, bad = [], 0, 0
                 for cell in family.cells():
                     rivals = cell.undecided
@@ -130,24 +150,38 @@ def _pass(
     return counted, right, never, None
 
 
-def _witness(problem: AccuracyProblem, keys: list, only: list | None, counted: list[_Counted]) -> Proof:
+def _witness(
+    problem: AccuracyProblem, keys: list, only: list | None, counted: list[_Counted]
+) -> Proof:
     trials = {} if problem.trials is None else {"trials": problem.trials}
-    return {"rule": "fold", "keys": keys, "only": only, "cells": [c.entry() for c in counted]} | trials
+    return {
+        "rule": "fold",
+        "keys": keys,
+        "only": only,
+        "cells": [c.entry() for c in counted],
+    } | trials
 
 
 def _largest_token(length: int) -> list:
     """A key that makes cells finer: where a model attends to large tokens, one rival wins a whole cell."""
-    return [*(["value", [], i] for i in range(length)), ["max", list(range(length)), None]]
+    return [
+        *(["value", [], i] for i in range(length)),
+        ["max", list(range(length)), None],
+    ]
 
 
 def _aims_to_refute(problem: AccuracyProblem, evidence: Evidence) -> bool:
     if problem.at_least is None or not len(evidence.wrong):
         return False
-    deviation = (evidence.accuracy * (1 - evidence.accuracy) / max(evidence.samples, 1)) ** 0.5
+    deviation = (
+        evidence.accuracy * (1 - evidence.accuracy) / max(evidence.samples, 1)
+    ) ** 0.5
     return evidence.accuracy + 5 * deviation < problem.at_least
 
 
-def _refute(problem: AccuracyProblem, evidence: Evidence, budget: Budget, keys: list) -> Attempt:
+def _refute(
+    problem: AccuracyProblem, evidence: Evidence, budget: Budget, keys: list
+) -> Attempt:
     """Count surely wrong inputs, in the cells and for the rivals seen most often, until there are enough."""
     claim, at_least = problem.claim, problem.at_least
     assert at_least is not None and isinstance(claim, AccuracyClaim)
@@ -155,10 +189,16 @@ def _refute(problem: AccuracyProblem, evidence: Evidence, budget: Budget, keys: 
     roots = [add_expression(graph, Reader(rows, "keys")) for rows in keys]
     partition = problem.partition if keys == problem.keys else problem.partitioned(keys)
     run = TorchRunner(graph, claim.weights)
-    values = np.stack([run(root, evidence.wrong) for root in (claim.target, *roots)], -1).tolist()
+    values = np.stack(
+        [run(root, evidence.wrong) for root in (claim.target, *roots)], -1
+    ).tolist()
     seen: dict[tuple, Counter[int]] = {}
-    for tokens, key, rival in zip(evidence.wrong, values, evidence.rivals.tolist(), strict=True):
-        seen.setdefault((tuple(key), int(tokens[partition.form.pin])), Counter())[rival] += 1
+    for tokens, key, rival in zip(
+        evidence.wrong, values, evidence.rivals.tolist(), strict=True
+    ):
+        seen.setdefault((tuple(key), int(tokens[partition.form.pin])), Counter())[
+            rival
+        ] += 1
     families: dict[tuple[int, ...], Family] = {}
     counted, wrong = [], 0
     enough = problem.claim.total - int(at_least * problem.claim.total)
@@ -168,33 +208,56 @@ def _refute(problem: AccuracyProblem, evidence: Evidence, budget: Budget, keys: 
             break
         if key not in families:
             families[key] = Family(partition, key)
-            wrong += sum(families[key].sizes.values()) if families[key].impossible else 0
+            wrong += (
+                sum(families[key].sizes.values()) if families[key].impossible else 0
+            )
         if not families[key].impossible:
             cell = _cell(families[key], query)
             certain = _group(cell, (rivals.most_common(1)[0][0],), FINE, upper=True)
             low = cell.count_surely_wrong(*certain)
             wrong += low
-            counted.append(_Counted(families[key], query, [], cell.size, [], certain, Counts(low, cell.size)))
+            counted.append(
+                _Counted(
+                    families[key],
+                    query,
+                    [],
+                    cell.size,
+                    [],
+                    certain,
+                    Counts(low, cell.size),
+                )
+            )
     only = [list(key) for key in sorted(families)]
-    return Attempt(_witness(problem, keys, only, counted), Counts(0, problem.domain.size - wrong))
+    return Attempt(
+        _witness(problem, keys, only, counted), Counts(0, problem.domain.size - wrong)
+    )
 
 
-def _bound(problem: AccuracyProblem, budget: Budget) -> tuple[list[_Counted], Counts, list | None]:
+def _bound(
+    problem: AccuracyProblem, budget: Budget
+) -> tuple[list[_Counted], Counts, list | None]:
     """Both bounds as tight as patience allows: one pass over all cells, then the widest gaps again; and which families
     were seen, if not all."""
     families = [Family(problem.partition, key) for key in problem.partition.keys]
     sizes = sorted(size for family in families for size in family.sizes.values())
-    small = np.searchsorted(np.cumsum(np.array(sizes, float)), NEGLIGIBLE * problem.claim.total)
+    small = np.searchsorted(
+        np.cumsum(np.array(sizes, float)), NEGLIGIBLE * problem.claim.total
+    )
     worth = sizes[small] if small < len(sizes) else 0
 
     def bound(family: Family, cell: Cell, rivals: list[int]) -> _Counted | None:
         if cell.size < worth and cell.size * len(rivals) > TINY:
             return None
-        return _first_count(family, cell, rivals, NEGLIGIBLE * problem.claim.total / len(sizes))
+        return _first_count(
+            family, cell, rivals, NEGLIGIBLE * problem.claim.total / len(sizes)
+        )
 
     counted, right, never, only = _pass(problem, budget, families, bound)
     negligible = GAP * problem.claim.total
-    for turn, improve, patience in (("sharpening", _sharpen, 2 * SHARPENED), ("regrouping", _regroup, PATIENCE)):
+    for turn, improve, patience in (
+        ("sharpening", _sharpen, 2 * SHARPENED),
+        ("regrouping", _regroup, PATIENCE),
+    ):
         gap = sum(c.gap for c in counted)
         for c in sorted(counted, key=lambda c: -c.gap):
             budget.progress(f"{turn} the widest gaps", None)
@@ -210,11 +273,20 @@ def _bound(problem: AccuracyProblem, budget: Budget) -> tuple[list[_Counted], Co
             gap -= before - c.gap
     counted.sort(key=lambda c: (c.family.key, c.query))
     right += problem.partition.unguarded + sum(c.size - c.wrong.high for c in counted)
-    return counted, Counts(right, problem.domain.size - never - sum(c.wrong.low for c in counted)), only
+    return (
+        counted,
+        Counts(right, problem.domain.size - never - sum(c.wrong.low for c in counted)),
+        only,
+    )
 
 
 def _cell(family: Family, query: int) -> Cell:
-    return Cell(family, query, None if family.impossible else Terms(family, np.array([query])), 0)
+    return Cell(
+        family,
+        query,
+        None if family.impossible else Terms(family, np.array([query])),
+        0,
+    )
 
 
 def terms_of(cell: Cell) -> Terms:
@@ -223,31 +295,45 @@ def terms_of(cell: Cell) -> Terms:
     return cell.terms
 
 
-def _group(cell: Cell, rivals: tuple[int, ...], grid: int, upper: bool = False) -> Group:
+def _group(
+    cell: Cell, rivals: tuple[int, ...], grid: int, upper: bool = False
+) -> Group:
     """`rivals` with a step such that the sums that can still be undecided span about `grid` steps. Any step is
     sound; this choice is only about tightness."""
     low, high = terms_of(cell).of_rivals(cell.row, list(rivals))
     terms = high[..., 0] if upper else low.min(-1)
-    alive = [np.concatenate([tokens for tokens, _ in layer.groups]) for layer in cell.layers]
+    alive = [
+        np.concatenate([tokens for tokens, _ in layer.groups]) for layer in cell.layers
+    ]
     low = np.array([terms[i, tokens].min() for i, tokens in enumerate(alive)])
     high = np.array([terms[i, tokens].max() for i, tokens in enumerate(alive)])
-    reach = np.minimum(high, np.maximum(low, low - math.fsum(low)))  # fsum: the same on every machine
+    reach = np.minimum(
+        high, np.maximum(low, low - math.fsum(low))
+    )  # fsum: the same on every machine
     finest = max(float(-low.min()) * 2.0**-29, 2.0**-990)
     step = max(math.fsum(reach - low) / grid, finest)
     return math.frexp(step)[1] if math.isfinite(step) else 0, rivals
 
 
-def _first_count(family: Family, cell: Cell, rivals: list[int], small: float) -> _Counted:
+def _first_count(
+    family: Family, cell: Cell, rivals: list[int], small: float
+) -> _Counted:
     """A small cell input by input; else all rivals as one group; later (if more than `small` inputs can be wrong)
     the rival with the smallest minimum as well."""
     if cell.size * len(rivals) <= CHEAP:
-        return _Counted(family, cell.query, rivals, cell.size, None, None, cell.list_wrong())
+        return _Counted(
+            family, cell.query, rivals, cell.size, None, None, cell.list_wrong()
+        )
     group = _group(cell, tuple(rivals), COARSE)
     high = min(cell.size, cell.count_wrong(*group))
     if high <= small:
-        return _Counted(family, cell.query, rivals, cell.size, [group], None, Counts(0, high))
+        return _Counted(
+            family, cell.query, rivals, cell.size, [group], None, Counts(0, high)
+        )
     worst = int(np.argmin(terms_of(cell).minima[cell.row]))
-    return _Counted(family, cell.query, rivals, cell.size, [group], None, Counts(0, high), worst)
+    return _Counted(
+        family, cell.query, rivals, cell.size, [group], None, Counts(0, high), worst
+    )
 
 
 def _sharpen(c: _Counted) -> int:
@@ -289,7 +375,10 @@ def _regroup(c: _Counted) -> int:
 
     ranked = sorted(c.rivals, key=lambda t: -of((t,)))
     choices = [list(grids)[:1], [(t,) for t in ranked]]
-    choices += [[(t,) for t in ranked[:k]] + [tuple(ranked[k:])] for k in range(1, min(4, len(ranked) - 1))]
+    choices += [
+        [(t,) for t in ranked[:k]] + [tuple(ranked[k:])]
+        for k in range(1, min(4, len(ranked) - 1))
+    ]
     best = min(choices, key=total)
     for rival in ranked[1:6]:
         first = next(g for g in best if ranked[0] in g)

@@ -18,7 +18,9 @@ ROUNDS, CLOSE = 12, 1e-9  # of the secant; relative change at which it stops
 DIGITS = 9  # decimal places of the margin that is claimed
 
 
-def largest_margin(problem: AccuracyProblem, seen: float, budget: Budget) -> Fraction | None:
+def largest_margin(
+    problem: AccuracyProblem, seen: float, budget: Budget
+) -> Fraction | None:
     """A margin that rule fold should prove on every input, found below the least one `seen`; None if not even zero.
 
     A cell's least sum of terms is concave in the margin (a minimum of linear functions), so the secant through a
@@ -26,7 +28,9 @@ def largest_margin(problem: AccuracyProblem, seen: float, budget: Budget) -> Fra
     cells that bind. Raises Unsupported where the rule doesn't apply.
     """
     partition = problem.partition
-    if seen <= 0 or any(not 0 <= key[0] < problem.claim.outputs for key in partition.keys):
+    if seen <= 0 or any(
+        not 0 <= key[0] < problem.claim.outputs for key in partition.keys
+    ):
         return None
 
     def least(keys: list[tuple[int, ...]], margin: float) -> dict[tuple, float]:
@@ -42,7 +46,11 @@ def largest_margin(problem: AccuracyProblem, seen: float, budget: Budget) -> Fra
     with np.errstate(all="ignore"):
         try:
             high = seen * (1 + 1e-6)
-            beyond = {cell: value for cell, value in least(partition.keys, high).items() if not value > 0}
+            beyond = {
+                cell: value
+                for cell, value in least(partition.keys, high).items()
+                if not value > 0
+            }
             if not beyond:
                 proved = seen
             keys, margin = sorted({key for key, _ in beyond}), 0.0
@@ -51,7 +59,10 @@ def largest_margin(problem: AccuracyProblem, seen: float, budget: Budget) -> Fra
                 if budget.spent() or not all(reached[cell] > 0 for cell in beyond):
                     break
                 proved = margin
-                step = min((high - margin) * reached[c] / (reached[c] - beyond[c]) for c in beyond)
+                step = min(
+                    (high - margin) * reached[c] / (reached[c] - beyond[c])
+                    for c in beyond
+                )
                 if step <= CLOSE * high:
                     break
                 margin += step * (1 - CLOSE)
@@ -59,7 +70,11 @@ def largest_margin(problem: AccuracyProblem, seen: float, budget: Budget) -> Fra
             return None
         except Stopped:  # time is up: what is proved stands
             pass
-    return None if proved is None else Fraction(int(proved * (1 - CLOSE) * 10**DIGITS), 10**DIGITS)
+    return (
+        None
+        if proved is None
+        else Fraction(int(proved * (1 - CLOSE) * 10**DIGITS), 10**DIGITS)
+    )
 
 
 def enumerated_margin(problem: AccuracyProblem, margins: np.ndarray) -> Fraction | None:
@@ -69,7 +84,9 @@ def enumerated_margin(problem: AccuracyProblem, margins: np.ndarray) -> Fraction
     last = np.sort(margins)[-needed]
     close = np.abs(margins - last) <= NEAR
     surely = int((margins > last + NEAR).sum())
-    lows = np.sort(_leads(problem, np.concatenate([*problem.inputs(problem.domain)])[close]))
+    lows = np.sort(
+        _leads(problem, np.concatenate([*problem.inputs(problem.domain)])[close])
+    )
     least = float(lows[surely - needed])
     return _below(least) if least > 0 else None
 
@@ -77,15 +94,23 @@ def enumerated_margin(problem: AccuracyProblem, margins: np.ndarray) -> Fraction
 def _leads(problem: AccuracyProblem, inputs: np.ndarray) -> np.ndarray:
     """Lower ends of the right output's leads; -inf where the mechanism's value is no output."""
     step = batch_size(problem.claim.graph, problem.claim.judged)
-    return np.concatenate([_batch(problem, inputs[i : i + step]) for i in range(0, len(inputs), step)])
+    return np.concatenate(
+        [_batch(problem, inputs[i : i + step]) for i in range(0, len(inputs), step)]
+    )
 
 
 def _batch(problem: AccuracyProblem, inputs: np.ndarray) -> np.ndarray:
     claim, ar, rows = problem.claim, problem.job.ar, np.arange(len(inputs))
     assert isinstance(claim, AccuracyClaim)  # no other has a margin
     values = Evaluation(claim.graph, claim.weights, problem.job.model, inputs)
-    logits, target = values[claim.output], np.broadcast_to(values[claim.target], len(inputs))
-    low, high = (np.broadcast_to(end(logits), (len(inputs), claim.outputs)).copy() for end in (ar.lower, ar.upper))
+    logits, target = (
+        values[claim.output],
+        np.broadcast_to(values[claim.target], len(inputs)),
+    )
+    low, high = (
+        np.broadcast_to(end(logits), (len(inputs), claim.outputs)).copy()
+        for end in (ar.lower, ar.upper)
+    )
     possible = (target >= 0) & (target < claim.outputs)
     at = np.where(possible, target, 0)
     high[rows, at] = -inf

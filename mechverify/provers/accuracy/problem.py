@@ -51,7 +51,9 @@ class AccuracyProblem:
         return self.claim.at_least
 
     @staticmethod
-    def of(claim: Accuracy | Share, semantics: str, watch: Watch | None = None) -> "AccuracyProblem":
+    def of(
+        claim: Accuracy | Share, semantics: str, watch: Watch | None = None
+    ) -> "AccuracyProblem":
         """`watch` is told of the work that the search has the kernel's arithmetic do."""
         document = claim_document(claim, semantics)
         checked = read_claim(Reader(document, "claim"), claim.output.model.data)
@@ -69,7 +71,9 @@ class AccuracyProblem:
     def keys(self) -> list[list[Row]]:
         """What the cells of rule fold tell apart besides the mechanism's value. A neuron is nearly linear on a cell
         where it reads nearly the same: then, the folds that the mechanism is made of (the sum in its sign)."""
-        return [] if self.trials is None else inner_folds(self.document["equals"])[:KEYS]
+        return (
+            [] if self.trials is None else inner_folds(self.document["equals"])[:KEYS]
+        )
 
     @cached_property
     def partition(self) -> Partition:
@@ -78,7 +82,12 @@ class AccuracyProblem:
 
     def partitioned(self, keys: list[list[Row]]) -> Partition:
         with np.errstate(all="ignore"):
-            return Partition(self.job, self.domain, [Reader(rows, "keys") for rows in keys], self.trials)
+            return Partition(
+                self.job,
+                self.domain,
+                [Reader(rows, "keys") for rows in keys],
+                self.trials,
+            )
 
     def verdict(self, right: Counts, has_counterexample: bool) -> str | None:
         """What the bounds decide; None while the threshold lies between them."""
@@ -87,7 +96,9 @@ class AccuracyProblem:
         inside = self.claim.within(right)
         if inside.low >= self.at_least * self.claim.total:
             return "PROVED"
-        if inside.high < self.at_least * self.claim.total and (has_counterexample or not self.claim.by_example):
+        if inside.high < self.at_least * self.claim.total and (
+            has_counterexample or not self.claim.by_example
+        ):
             return "REFUTED"
         return None
 
@@ -154,8 +165,16 @@ def inner_folds(rows: list[Row]) -> list[list[Row]]:
     support: list[set[int]] = []
     found = []
     for i, (op, operands, attribute) in enumerate(rows):
-        support.append({attribute} if op == "value" else set().union(*(support[a] for a in operands)))
-        folded = op in FOLDS and len(support[i]) > 1 and all(len(support[a]) <= 1 for a in operands)
+        support.append(
+            {attribute}
+            if op == "value"
+            else set().union(*(support[a] for a in operands))
+        )
+        folded = (
+            op in FOLDS
+            and len(support[i]) > 1
+            and all(len(support[a]) <= 1 for a in operands)
+        )
         if folded and i < len(rows) - 1:
             found.append(_part(rows, i))
     return found
@@ -167,4 +186,6 @@ def _part(rows: list[Row], root: int) -> list[Row]:
     for i in range(root, -1, -1):
         needed |= set(rows[i][1]) if i in needed else set()
     place = {old: new for new, old in enumerate(sorted(needed))}
-    return [[rows[i][0], [place[a] for a in rows[i][1]], rows[i][2]] for i in sorted(needed)]
+    return [
+        [rows[i][0], [place[a] for a in rows[i][1]], rows[i][2]] for i in sorted(needed)
+    ]

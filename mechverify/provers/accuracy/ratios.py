@@ -37,7 +37,9 @@ class _Part:
     efforts: int = 0
     undecided: list[int] = field(default_factory=list)  # rivals
     points: list[list[int]] = field(default_factory=list)
-    around: dict[int, int] = field(default_factory=dict)  # the point of a rival's least lead
+    around: dict[int, int] = field(
+        default_factory=dict
+    )  # the point of a rival's least lead
     groups: list | None = field(default_factory=list)
     certain: list | None = None
     cut: dict[str, list[int]] | None = None
@@ -45,7 +47,9 @@ class _Part:
 
     @staticmethod
     def of(cell: Cell, depth: int = 0) -> "_Part":
-        return _Part(cell.family, cell.query, cell.layers, cell.size, depth, Counts(0, cell.size))
+        return _Part(
+            cell.family, cell.query, cell.layers, cell.size, depth, Counts(0, cell.size)
+        )
 
     @property
     def cell(self) -> Cell:
@@ -86,7 +90,9 @@ class Ratios:
             return str(error)
         return None
 
-    def prove(self, problem: AccuracyProblem, evidence: Evidence, budget: Budget) -> Attempt:
+    def prove(
+        self, problem: AccuracyProblem, evidence: Evidence, budget: Budget
+    ) -> Attempt:
         with np.errstate(all="ignore"):
             return bounded(problem, budget)
 
@@ -102,9 +108,16 @@ def bounded(problem: AccuracyProblem, budget: Budget) -> Attempt:
         else:
             cells += [_Part.of(family.cell(query)) for query in family.sizes]
     _narrow(cells, budget, GAP * size)
-    bounds = Counts(wrong + sum(c.bounds.low for c in cells), wrong + sum(c.bounds.high for c in cells))
+    bounds = Counts(
+        wrong + sum(c.bounds.low for c in cells),
+        wrong + sum(c.bounds.high for c in cells),
+    )
     rows = [[c.query, list(c.family.key), c.entry()] for c in cells]
-    proof = {"rule": "ratios", "keys": [], "cells": [row for row in rows if row[2] is not None]}
+    proof = {
+        "rule": "ratios",
+        "keys": [],
+        "cells": [row for row in rows if row[2] is not None],
+    }
     return Attempt(proof, Counts(size - bounds.high, size - bounds.low))
 
 
@@ -112,9 +125,16 @@ def _narrow(cells: list[_Part], budget: Budget, enough: float) -> None:
     """One effort after the other at the part with the widest gap, until all gaps together are at most `enough`."""
     waiting = [(-part.gap, i, part) for i, part in enumerate(cells)]
     heapq.heapify(waiting)
-    number, gap, whole = len(waiting), sum(part.gap for part in cells), max(sum(c.size for c in cells), 1)
+    number, gap, whole = (
+        len(waiting),
+        sum(part.gap for part in cells),
+        max(sum(c.size for c in cells), 1),
+    )
     while waiting and gap > enough and not budget.spent():
-        budget.progress(f"bounding {len(waiting):,} cells, {gap / whole:.2g} of the inputs open", 1 - gap / whole)
+        budget.progress(
+            f"bounding {len(waiting):,} cells, {gap / whole:.2g} of the inputs open",
+            1 - gap / whole,
+        )
         _, _, part = heapq.heappop(waiting)
         before = part.gap
         try:
@@ -138,7 +158,11 @@ def _effort(part: _Part, budget: Budget) -> list[_Part]:
             with budget.rehearsing():
                 return _expand(part, cell, *found)
         with budget.rehearsing():
-            if part.efforts == 2 and part.depth < DEEPEST and (cut := _near(part, cell)) is not None:
+            if (
+                part.efforts == 2
+                and part.depth < DEEPEST
+                and (cut := _near(part, cell)) is not None
+            ):
                 parts = [_Part.of(c, part.depth + 1) for c in cell.parts(**cut)]
                 left = [q for p in parts if p.size for q in _effort(p, budget)]
                 part.cut, part.parts = cut, parts
@@ -147,12 +171,21 @@ def _effort(part: _Part, budget: Budget) -> list[_Part]:
             _count(part, cell, FINE)
     except Stopped:
         raise
-    except Rejected:  # say, weights so large that enclosures overflow: nothing is said of the cell
-        part.points, part.groups, part.certain, part.wrong = [], [], None, Counts(0, part.size)
+    except (
+        Rejected
+    ):  # say, weights so large that enclosures overflow: nothing is said of the cell
+        part.points, part.groups, part.certain, part.wrong = (
+            [],
+            [],
+            None,
+            Counts(0, part.size),
+        )
     return []
 
 
-def _expand(part: _Part, cell: Cell, inputs: np.ndarray, leads: np.ndarray) -> list[_Part]:
+def _expand(
+    part: _Part, cell: Cell, inputs: np.ndarray, leads: np.ndarray
+) -> list[_Part]:
     """Expansions around the inputs [length, rivals] of the least `leads` [rivals], until all rivals are decided or
     nothing more is; then a list, of a cell that is small."""
     rivals = left = cell.rivals
@@ -170,7 +203,9 @@ def _expand(part: _Part, cell: Cell, inputs: np.ndarray, leads: np.ndarray) -> l
         part.groups, part.wrong = None, cell.listed(part.undecided)
         return []
     for t, point in zip(rivals.tolist(), inputs.T, strict=True):
-        if t in part.undecided and t not in part.around:  # each is counted around its own least lead
+        if (
+            t in part.undecided and t not in part.around
+        ):  # each is counted around its own least lead
             _point(part, t, point)
     return [part]
 
@@ -184,7 +219,11 @@ def _count(part: _Part, cell: Cell, grid: int) -> None:
     """Every undecided rival by itself, around its own point; and for sure, the one that most are lost to."""
     groups, counts = [], []
     for t in part.undecided:
-        group = [part.around[t], _step(cell, part.points[part.around[t]], t, grid, upper=False), [t]]
+        group = [
+            part.around[t],
+            _step(cell, part.points[part.around[t]], t, grid, upper=False),
+            [t],
+        ]
         counts.append(_lost(part, cell.lost, group))
         groups.append(group)
         if sum(counts) >= part.size:
@@ -192,13 +231,19 @@ def _count(part: _Part, cell: Cell, grid: int) -> None:
     if sum(counts) < part.wrong.high:
         part.groups, part.wrong = groups, Counts(part.wrong.low, sum(counts))
     worst = part.undecided[counts.index(max(counts))]
-    certain = [part.around[worst], _step(cell, part.points[part.around[worst]], worst, grid, upper=True), [worst]]
+    certain = [
+        part.around[worst],
+        _step(cell, part.points[part.around[worst]], worst, grid, upper=True),
+        [worst],
+    ]
     low = _lost(part, cell.surely_lost, certain)
     if low > part.wrong.low:
         part.certain, part.wrong = certain, Counts(low, part.wrong.high)
 
 
-def _lost(part: _Part, count: Callable[[Sequence[int], int, Sequence[int]], int], group: list) -> int:
+def _lost(
+    part: _Part, count: Callable[[Sequence[int], int, Sequence[int]], int], group: list
+) -> int:
     point, step, rivals = group
     return count(part.points[point], step, rivals)
 
@@ -207,7 +252,10 @@ def _step(cell: Cell, point: Sequence[int], rival: int, grid: int, upper: bool) 
     """The exponent of a step such that the sums that can still be undecided span about `grid` steps."""
     terms = cell.ar.approximate(cell.linear(point, [rival], upper).terms)[..., 0].T
     terms = -terms if upper else terms
-    alive = [cell.box.index[np.concatenate([tokens for tokens, _ in layer.groups])] for layer in cell.layers]
+    alive = [
+        cell.box.index[np.concatenate([tokens for tokens, _ in layer.groups])]
+        for layer in cell.layers
+    ]
     low = np.array([terms[i, tokens].min() for i, tokens in enumerate(alive)])
     high = np.array([terms[i, tokens].max() for i, tokens in enumerate(alive)])
     reach = np.minimum(high, np.maximum(low, low - math.fsum(low)))
@@ -231,14 +279,20 @@ def least_leads(box: Box, lead: Lead) -> tuple[np.ndarray, np.ndarray]:
     """For each rival an input with a small lead, [length, rivals], and that lead, [rivals]: the ratios linearised
     around an input, the least input of that, and so on."""
     ar = box.ar
-    factor, base, value = ar.approximate(box.factor), ar.approximate(lead.base), ar.approximate(lead.value)
+    factor, base, value = (
+        ar.approximate(box.factor),
+        ar.approximate(lead.base),
+        ar.approximate(lead.value),
+    )
     heads, _, length, rivals = value.shape
     ratio = (factor[..., None] * value).sum((1, 2)) / factor.sum((1, 2))[:, None]
     slope = np.broadcast_to(1 / factor.sum(2).mean(1)[:, None], (heads, rivals))
     best, found = np.full(rivals, np.inf), np.zeros((length, rivals), np.int64)
     each, places = np.arange(rivals), np.arange(length)[:, None]
     for _ in range(ROUNDS):
-        terms = np.einsum("hr,htl,htlr->tlr", slope, factor, value - ratio[:, None, None])
+        terms = np.einsum(
+            "hr,htl,htlr->tlr", slope, factor, value - ratio[:, None, None]
+        )
         at = _least_input(box, terms)
         weight = factor[:, at, places]
         mass = weight.sum(1)

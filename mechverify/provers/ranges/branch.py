@@ -23,14 +23,21 @@ from mechverify.kernel.relaxation.backward import Relaxed
 from mechverify.kernel.relaxation.rule import bounds, side_by_side
 from mechverify.provers.base import Budget
 from mechverify.provers.ranges.cases import Case, cases, following
-from mechverify.provers.ranges.cells import estimated_ends, middle_of, relaxed, tensor_cells
+from mechverify.provers.ranges.cells import (
+    estimated_ends,
+    middle_of,
+    relaxed,
+    tensor_cells,
+)
 from mechverify.provers.ranges.inputs import Inputs
 from mechverify.provers.ranges.known import Found, Known
 from mechverify.provers.ranges.leaves import optimised_leaves
 from mechverify.provers.ranges.problem import FEW, RangeProblem
 from mechverify.provers.ranges.refute import look, refuted
 
-DEPTH = 200  # cuts of a cell, one in another; the kernel knows at most 256 facts of a part
+DEPTH = (
+    200  # cuts of a cell, one in another; the kernel knows at most 256 facts of a part
+)
 BRANCHES, DEEP = 256, 16  # cells cut at a time; with optimised lines
 EASY = 6  # rounds
 STEPS = 32  # of optimising lines, in a cell
@@ -51,19 +58,33 @@ class Branching:
         self.problem, self.budget = problem, budget
         self.deep = len(problem.domain.low) > FEW
         known = np.concatenate([problem.least, problem.most])
-        self.slack = SLACK * max(1.0, np.abs(known[np.isfinite(known)]).max(initial=0.0))
+        self.slack = SLACK * max(
+            1.0, np.abs(known[np.isfinite(known)]).max(initial=0.0)
+        )
         self.open: list[tuple] = []
         self.stuck: list[Cell] = []
         self.count = itertools.count()
-        self.reached = Range(np.full(problem.claim.outputs, np.inf), np.full(problem.claim.outputs, -np.inf))
-        self.proved, self.total, self.leaves = 0.0, 0, 0  # of the domain; cells; those that are proved
+        self.reached = Range(
+            np.full(problem.claim.outputs, np.inf),
+            np.full(problem.claim.outputs, -np.inf),
+        )
+        self.proved, self.total, self.leaves = (
+            0.0,
+            0,
+            0,
+        )  # of the domain; cells; those that are proved
         self.cases = cases(problem)
-        self.before, self.price = budget.reserved, problem.seconds  # what is reserved; what checking a leaf takes
+        self.before, self.price = (
+            budget.reserved,
+            problem.seconds,
+        )  # what is reserved; what checking a leaf takes
         self.priced = budget.end == math.inf  # then nobody asks
 
     def reserve(self) -> None:
         """The time that checking the tree will take: a leaf for each cell that isn't cut."""
-        self.budget.reserved = self.before + self.price * (self.leaves + len(self.open) + len(self.stuck))
+        self.budget.reserved = self.before + self.price * (
+            self.leaves + len(self.open) + len(self.stuck)
+        )
 
     def relax(self, cells: list[tuple[Proof, Domain, float]]) -> None:
         """Bound new cells; those that don't reach the thresholds stay open."""
@@ -74,21 +95,35 @@ class Branching:
         missing = problem.missing(low - self.slack, high + self.slack)
         if not problem.asks:  # of the user's cases: as narrow as can be
             for start in range(0, len(cells), DEEP):
-                self._optimise(cells, range(len(cells))[start : start + DEEP], low, high)
+                self._optimise(
+                    cells, range(len(cells))[start : start + DEEP], low, high
+                )
             missing = problem.missing(low, high)
-        elif self.deep and (tough := [i for i in np.flatnonzero(missing > 0).tolist() if not self._case(cells[i][1])]):
+        elif self.deep and (
+            tough := [
+                i
+                for i in np.flatnonzero(missing > 0).tolist()
+                if not self._case(cells[i][1])
+            ]
+        ):
             for start in range(0, len(tough), DEEP):
                 self._optimise(cells, tough[start : start + DEEP], low, high)
             missing = problem.missing(low - self.slack, high + self.slack)
-        for (node, part, share), short, a, b in zip(cells, missing, low, high, strict=True):
+        for (node, part, share), short, a, b in zip(
+            cells, missing, low, high, strict=True
+        ):
             if short <= 0 or a[0] > b[0]:
                 self.proved += share
                 self.leaves += 1
                 self._reach(a, b)
-            elif self.problem.asks and (short <= 2 * self.slack or _single(part)):  # no cut will help
+            elif self.problem.asks and (
+                short <= 2 * self.slack or _single(part)
+            ):  # no cut will help
                 self.stuck.append(Cell(node, part, share, a, b))
             else:
-                heapq.heappush(self.open, (-short, next(self.count), Cell(node, part, share, a, b)))
+                heapq.heappush(
+                    self.open, (-short, next(self.count), Cell(node, part, share, a, b))
+                )
         self.total += len(cells)
         self.reserve()
 
@@ -101,18 +136,30 @@ class Branching:
             return
         self.price, self.priced = (time.monotonic() - begun) / len(some), True
 
-    def _optimise(self, cells: list, some: Sequence[int], low: np.ndarray, high: np.ndarray) -> None:
+    def _optimise(
+        self, cells: list, some: Sequence[int], low: np.ndarray, high: np.ndarray
+    ) -> None:
         """Optimised lines where they are better."""
         try:
             parts, before = [cells[i][1] for i in some], self.budget.reserved
-            leaves = optimised_leaves(self.problem, parts, self.budget, steps=STEPS, enough=self._enough)
+            leaves = optimised_leaves(
+                self.problem, parts, self.budget, steps=STEPS, enough=self._enough
+            )
         except (Rejected, Unsupported):
             return
         self.price = max(self.price, (self.budget.reserved - before) / len(parts))
         for i, (leaf, found) in zip(some, leaves, strict=True):
-            better = self.problem.missing(found.low, found.high) < self.problem.missing(low[i], high[i])
-            if better or (not self.problem.asks and np.sum(found.high - found.low) < np.sum(high[i] - low[i])):
-                low[i], high[i] = found.low + self.slack, found.high - self.slack  # these are the kernel's own
+            better = self.problem.missing(found.low, found.high) < self.problem.missing(
+                low[i], high[i]
+            )
+            if better or (
+                not self.problem.asks
+                and np.sum(found.high - found.low) < np.sum(high[i] - low[i])
+            ):
+                low[i], high[i] = (
+                    found.low + self.slack,
+                    found.high - self.slack,
+                )  # these are the kernel's own
                 cells[i][0].clear()
                 cells[i][0].update(leaf)
 
@@ -120,10 +167,14 @@ class Branching:
         """All cells' thresholds are clearly reached."""
         low, high = lows.cpu().numpy().reshape(len(lows), 2, -1).transpose(1, 0, 2)
         room = 1e-4 * np.abs(low - high)  # lines are rounded
-        return self.problem.asks and bool((self.problem.missing(low - room, -high + room) <= 0).all())
+        return self.problem.asks and bool(
+            (self.problem.missing(low - room, -high + room) <= 0).all()
+        )
 
     def _reach(self, low: np.ndarray, high: np.ndarray) -> None:
-        self.reached = Range(np.minimum(self.reached.low, low), np.maximum(self.reached.high, high))
+        self.reached = Range(
+            np.minimum(self.reached.low, low), np.maximum(self.reached.high, high)
+        )
 
     def cut(self, cells: list[Cell]) -> list[tuple[Proof, Domain, float]]:
         """Each cell in two."""
@@ -134,12 +185,20 @@ class Branching:
                 others.append(cell)
             else:
                 children += self._split(cell[:3], *case.halves(cell.part))
-        influences = self._influences([c.part for c in others]) if self.deep and others else [None] * len(others)
+        influences = (
+            self._influences([c.part for c in others])
+            if self.deep and others
+            else [None] * len(others)
+        )
         for cell, influence in zip(others, influences, strict=True):
-            children += self._split(cell[:3], *_halves(self.problem, cell.part, influence))
+            children += self._split(
+                cell[:3], *_halves(self.problem, cell.part, influence)
+            )
         return children
 
-    def told_apart(self, cells: list[tuple[Proof, Domain, float]]) -> list[tuple[Proof, Domain, float]]:
+    def told_apart(
+        self, cells: list[tuple[Proof, Domain, float]]
+    ) -> list[tuple[Proof, Domain, float]]:
         """The cells, cut by all of the user's cases."""
         done = []
         while cells:
@@ -154,13 +213,22 @@ class Branching:
     def _case(self, part: Domain) -> Case | None:
         return following(self.cases, part)
 
-    def _split(self, cell: tuple, halves: tuple[Domain, Domain], how: dict) -> list[tuple[Proof, Domain, float]]:
+    def _split(
+        self, cell: tuple, halves: tuple[Domain, Domain], how: dict
+    ) -> list[tuple[Proof, Domain, float]]:
         node, _, share = cell
         node.clear()
-        node.update(rule="split", **how, inside=self.problem.linear, outside=self.problem.linear)
-        return [(node[name], half, share / 2) for name, half in zip(("inside", "outside"), halves, strict=True)]
+        node.update(
+            rule="split", **how, inside=self.problem.linear, outside=self.problem.linear
+        )
+        return [
+            (node[name], half, share / 2)
+            for name, half in zip(("inside", "outside"), halves, strict=True)
+        ]
 
-    def _influences(self, parts: list[Domain]) -> list[tuple[float, int, int, float] | None]:
+    def _influences(
+        self, parts: list[Domain]
+    ) -> list[tuple[float, int, int, float] | None]:
         """For each part the entry of a function's operand (node, entry, where to cut it) that widens the output most:
         the output's width is differentiated by that of the operand's interval."""
         problem, ar, roots = self.problem, self.problem.ar, self.problem.rewriting.roots
@@ -170,13 +238,20 @@ class Branching:
         largest = np.zeros(len(parts))
         best: list[tuple[float, int, int, float] | None] = [None] * len(parts)
         for n, (x, more, bent) in watched.operands.items():
-            named = n in problem.called.held or problem.rewriting.graph.nodes[n].op == "input"
+            named = (
+                n in problem.called.held
+                or problem.rewriting.graph.nodes[n].op == "input"
+            )
             if more.grad is None or n not in roots.values or not named:
                 continue
             low, high, slope = (t.detach().expand(len(parts), *t.shape[1:]).reshape(len(parts), -1).cpu().numpy()
                                 for t in (ar.lower(x), ar.upper(x), more.grad))  # fmt: skip
             at = np.zeros_like(low) if bent else low / 2 + high / 2
-            gain = np.where((low < at) & (at < high), np.abs(slope) * np.minimum(high - at, at - low), 0.0)
+            gain = np.where(
+                (low < at) & (at < high),
+                np.abs(slope) * np.minimum(high - at, at - low),
+                0.0,
+            )
             for i, entry in enumerate(gain.argmax(1)):
                 if gain[i, entry] > largest[i]:
                     largest[i] = gain[i, entry]
@@ -186,7 +261,9 @@ class Branching:
     def broken(self, cells: list[Cell]) -> Found | None:
         """A threshold that is broken in the middle of a cell."""
         parts = [c.part for c in cells]
-        tokens = np.array([[t[len(t) // 2] for t in p.tokens] for p in parts], np.int64).reshape(len(parts), -1)
+        tokens = np.array(
+            [[t[len(t) // 2] for t in p.tokens] for p in parts], np.int64
+        ).reshape(len(parts), -1)
         points = np.stack([p.low + (p.high - p.low) / 2 for p in parts])
         seen = self.problem.values(tokens, torch.from_numpy(points))
         return refuted(self.problem, Inputs.allowed(tokens, points, *seen))
@@ -201,15 +278,26 @@ class _Watched(Relaxed):
         self.reads: dict[int, bool] = {}
         for n in self.curved:
             for operand in self.graph.nodes[n].args:
-                self.reads[self.source(operand)[0]] = self.graph.nodes[n].op in ("relu", "abs")
-        self.reads |= {n: False for n in self.order if self.graph.nodes[n].op == "input"}
+                self.reads[self.source(operand)[0]] = self.graph.nodes[n].op in (
+                    "relu",
+                    "abs",
+                )
+        self.reads |= {
+            n: False for n in self.order if self.graph.nodes[n].op == "input"
+        }
 
     def refine(self, n: int) -> None:
         super().refine(n)
         if n in self.reads and n not in self.fixed:
             ball = self.bounds[n]
-            more = (0 * ball.mid if ball.rad is None else 0 * ball.rad).detach().requires_grad_()
-            self.bounds[n] = type(ball)(ball.mid, more if ball.rad is None else ball.rad + more)
+            more = (
+                (0 * ball.mid if ball.rad is None else 0 * ball.rad)
+                .detach()
+                .requires_grad_()
+            )
+            self.bounds[n] = type(ball)(
+                ball.mid, more if ball.rad is None else ball.rad + more
+            )
             self.ends[n] = self.ends[n][0] - more, self.ends[n][1] + more
             self.operands[n] = self.bounds[n], more, self.reads[n]
 
@@ -219,7 +307,9 @@ def _single(part: Domain) -> bool:
     return part.size == 1 and bool((part.low == part.high).all())
 
 
-def _halves(problem: RangeProblem, part: Domain, influence: tuple | None) -> tuple[tuple[Domain, Domain], dict]:
+def _halves(
+    problem: RangeProblem, part: Domain, influence: tuple | None
+) -> tuple[tuple[Domain, Domain], dict]:
     """Cut the value of most influence; else the widest coordinate (relative to the domain's) in the middle, or the
     largest token set."""
     nodes = problem.rewriting.graph.nodes
@@ -234,12 +324,17 @@ def _halves(problem: RangeProblem, part: Domain, influence: tuple | None) -> tup
             coordinate = sum(map(prod, before)) + influence[2]
         else:
             whole = problem.domain.high - problem.domain.low
-            coordinate = int(np.argmax((part.high - part.low) / np.where(whole > 0, whole, 1)))
+            coordinate = int(
+                np.argmax((part.high - part.low) / np.where(whole > 0, whole, 1))
+            )
         at = middle_of(part, coordinate)
         return part.cut(coordinate, at), {"coordinate": coordinate, "at": at.hex()}
     position = int(np.argmax([len(t) for t in part.tokens]))
     first = part.tokens[position][: len(part.tokens[position]) // 2]
-    return part.split(position, set(first)), {"position": position, "first": list(first)}
+    return part.split(position, set(first)), {
+        "position": position,
+        "first": list(first),
+    }
 
 
 class Branch:
@@ -247,7 +342,9 @@ class Branch:
 
     def accepts(self, problem: RangeProblem, known: Known) -> str | None:
         by_cases = bool(problem.claim.cases) and known.cases
-        return None if known.method == "branching" and (problem.asks or by_cases) else ""
+        return (
+            None if known.method == "branching" and (problem.asks or by_cases) else ""
+        )
 
     def prove(self, problem: RangeProblem, known: Known, budget: Budget) -> Found:
         """What was found before, where time was up too soon."""
@@ -258,7 +355,9 @@ class Branch:
         return known.found
 
 
-def _branched(problem: RangeProblem, budget: Budget, seen: Callable[[], Found | None]) -> Found:
+def _branched(
+    problem: RangeProblem, budget: Budget, seen: Callable[[], Found | None]
+) -> Found:
     """Until all cells are proved, a threshold is broken in one, or nothing is left of the budget. `seen` is asked once
     easy claims are decided, for an input that breaks a threshold."""
     tree: Proof = problem.linear
@@ -271,11 +370,16 @@ def _branched(problem: RangeProblem, budget: Budget, seen: Callable[[], Found | 
     begun, rounds = time.monotonic(), 0
     while work.open and not budget.spent():
         if time.monotonic() - begun > 1:
-            budget.progress(f"{work.total:,} cells, {len(work.open):,} open", work.proved)
+            budget.progress(
+                f"{work.total:,} cells, {len(work.open):,} open", work.proved
+            )
         rounds += 1
         if rounds == EASY and (broken := seen()) is not None:
             return broken
-        some = [heapq.heappop(work.open) for _ in range(min(DEEP if work.deep else BRANCHES, len(work.open)))]
+        some = [
+            heapq.heappop(work.open)
+            for _ in range(min(DEEP if work.deep else BRANCHES, len(work.open)))
+        ]
         cells = [cell for *_, cell in some]
         if (broken := work.broken(cells)) is not None:
             return broken
@@ -291,8 +395,14 @@ def _branched(problem: RangeProblem, budget: Budget, seen: Callable[[], Found | 
         work._reach(cell.low, cell.high)
     reasons = []
     if work.open and problem.asks:
-        hint = budget.why if budget.spent() else f"cut {DEPTH} times, the most that there is"
-        reasons.append(f"{len(work.open):,} of {work.total:,} cells are still open: {hint}")
+        hint = (
+            budget.why
+            if budget.spent()
+            else f"cut {DEPTH} times, the most that there is"
+        )
+        reasons.append(
+            f"{len(work.open):,} of {work.total:,} cells are still open: {hint}"
+        )
     if work.stuck:
         what = f"{len(work.stuck):,} of {work.total:,} cells come within {2 * work.slack:.1g} of a threshold"
         reasons.append(f"{what}, where rounding decides; claim that much less")

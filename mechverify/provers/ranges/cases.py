@@ -32,7 +32,9 @@ class Case(NamedTuple):
             return bool(here & self.at) and not here <= self.at
         if kind == "coordinate":
             return bool(part.low[place[0]] < self.at < part.high[place[0]])
-        known = [(at, above) for n, entry, at, above in part.facts if [n, entry] == place]
+        known = [
+            (at, above) for n, entry, at, above in part.facts if [n, entry] == place
+        ]
         return all((at < self.at) if above else (self.at < at) for at, above in known)
 
     def halves(self, part: Domain) -> tuple[tuple[Domain, Domain], dict]:
@@ -40,9 +42,15 @@ class Case(NamedTuple):
         kind, *place = self.key
         if kind == "position":
             first = [t for t in part.tokens[place[0]] if t in self.at]
-            return part.split(place[0], set(first)), {"position": place[0], "first": first}
+            return part.split(place[0], set(first)), {
+                "position": place[0],
+                "first": first,
+            }
         if kind == "coordinate":
-            return part.cut(place[0], self.at), {"coordinate": place[0], "at": self.at.hex()}
+            return part.cut(place[0], self.at), {
+                "coordinate": place[0],
+                "at": self.at.hex(),
+            }
         assert self.called is not None
         return self.called.halves(part, self.at)
 
@@ -53,7 +61,10 @@ def cases(problem: RangeProblem) -> list[list[Case]]:
     for n in rewriting.roots.conditions[len(problem.claim.where) :]:
         for entry in range(prod(rewriting.graph.nodes[n].shape)):
             found.append(_of_token(problem, n) or _threshold(problem, n, entry))
-    return [list(group) for _, group in groupby(filter(None, found), key=lambda case: case.key)]
+    return [
+        list(group)
+        for _, group in groupby(filter(None, found), key=lambda case: case.key)
+    ]
 
 
 def following(groups: list[list[Case]], part: Domain) -> Case | None:
@@ -62,14 +73,23 @@ def following(groups: list[list[Case]], part: Domain) -> Case | None:
         if some := [case for case in group if case.splits(part)]:
             if some[0].key[0] == "position":
                 here = len(part.tokens[some[0].key[1]])
-                return min(some, key=lambda c: abs(2 * len(c.at & set(part.tokens[c.key[1]])) - here))
+                return min(
+                    some,
+                    key=lambda c: abs(
+                        2 * len(c.at & set(part.tokens[c.key[1]])) - here
+                    ),
+                )
             return sorted(some, key=lambda c: c.at)[len(some) // 2]
     return None
 
 
 def _of_token(problem: RangeProblem, n: int) -> Case | None:
     """A condition on one token, as the tokens that satisfy it."""
-    tables, graph, roots = problem.rewriting.tables, problem.rewriting.graph, problem.rewriting.roots
+    tables, graph, roots = (
+        problem.rewriting.tables,
+        problem.rewriting.graph,
+        problem.rewriting.roots,
+    )
     if tables is None:
         return None
     m = next((m for m in tables.of if roots.of[m] == n), None)
@@ -91,7 +111,11 @@ def _threshold(problem: RangeProblem, n: int, entry: int) -> Case | None:
         if node.op == "view":
             n, entry = node.args[0], _viewed(node, entry)
             continue
-        numbers = [_constant(graph, a, entry) for a in node.args] if node.op in ("add", "sub", "mul") else []
+        numbers = (
+            [_constant(graph, a, entry) for a in node.args]
+            if node.op in ("add", "sub", "mul")
+            else []
+        )
         if len(numbers) != 2 or numbers.count(None) != 1:
             break
         side = numbers.index(None)
@@ -105,7 +129,9 @@ def _threshold(problem: RangeProblem, n: int, entry: int) -> Case | None:
     at = -offset / scale if scale else 0.0
     linear = (n, entry) != condition and scale != 0 and bool(np.isfinite(at))
     if linear and graph.nodes[n].op == "input":
-        return Case(("coordinate", sum(map(prod, shapes[: graph.nodes[n].attr[0]])) + entry), at)
+        return Case(
+            ("coordinate", sum(map(prod, shapes[: graph.nodes[n].attr[0]])) + entry), at
+        )
     if linear and (called := problem.called.entry(n, entry)) is not None:
         return Case(("node", n, entry), at, called)
     called = problem.called.entry(*condition)

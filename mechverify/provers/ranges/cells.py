@@ -20,9 +20,15 @@ R = TypeVar("R", bound=Relaxed)
 def tensor_cells(problem: RangeProblem, parts: list[Domain]) -> Cells:
     """The parts as the search's tensors."""
     cells, ar = linear.cells(problem.job, parts), problem.ar
-    boxes = (TensorBall(ar.raw(b.mid.copy()), ar.raw(np.broadcast_to(b.rad, b.mid.shape).copy())) for b in cells.inputs)
+    boxes = (
+        TensorBall(
+            ar.raw(b.mid.copy()), ar.raw(np.broadcast_to(b.rad, b.mid.shape).copy())
+        )
+        for b in cells.inputs
+    )
     facts, tabled = (
-        {n: tuple(map(ar.raw, ends)) for n, ends in group.items()} for group in (cells.facts, cells.tabled)
+        {n: tuple(map(ar.raw, ends)) for n, ends in group.items()}
+        for group in (cells.facts, cells.tabled)
     )
     corners = tuple(tuple(ar.raw(end.copy()) for end in ends) for ends in cells.corners)
     return Cells(tuple(boxes), cells.allowed, facts, tabled, corners)
@@ -31,18 +37,29 @@ def tensor_cells(problem: RangeProblem, parts: list[Domain]) -> Cells:
 def relaxed(problem: RangeProblem, cells: Cells, kind: type[R] = Relaxed) -> R:
     """The claim's graph over the search's cells."""
     rewriting = problem.rewriting
-    return kind(problem.ar, rewriting.graph, problem.claim.weights, rewriting.roots, cells, shared=problem.shared)
+    return kind(
+        problem.ar,
+        rewriting.graph,
+        problem.claim.weights,
+        rewriting.roots,
+        cells,
+        shared=problem.shared,
+    )
 
 
 def kernel_ranges(problem: RangeProblem, parts: list[Domain]) -> list[Range]:
     """What the kernel proves of each part, with its own lines."""
     found, step = [], linear.side_by_side(problem.job)
     for start in range(0, len(parts), step):
-        found += linear.bounds(problem.job, parts[start : start + step], shared=problem.shared)
+        found += linear.bounds(
+            problem.job, parts[start : start + step], shared=problem.shared
+        )
     return found
 
 
-def estimated_ends(problem: RangeProblem, parts: list[Domain]) -> tuple[np.ndarray, np.ndarray]:
+def estimated_ends(
+    problem: RangeProblem, parts: list[Domain]
+) -> tuple[np.ndarray, np.ndarray]:
     """The search's bounds [parts, entries], with default lines; the other way round where a part is empty, which
     is the kernel's word alone: rounding makes neighbours contradict each other here."""
     ends, step = [], linear.side_by_side(problem.job)
@@ -51,7 +68,10 @@ def estimated_ends(problem: RangeProblem, parts: list[Domain]) -> tuple[np.ndarr
         with torch.no_grad():
             ends.append(_ends(relaxed(problem, cells), len(cells)))
     low, high, empty = (np.concatenate(end) for end in zip(*ends, strict=True))
-    low, high = np.where(np.isnan(low), -np.inf, low), np.where(np.isnan(high), np.inf, high)
+    low, high = (
+        np.where(np.isnan(low), -np.inf, low),
+        np.where(np.isnan(high), np.inf, high),
+    )
     for i in np.flatnonzero(empty):
         if problem.claim.where or parts[i].facts:
             low[i], high[i] = _kernels_word(problem, parts[i])
@@ -71,5 +91,8 @@ def _kernels_word(problem: RangeProblem, part: Domain) -> Range:
 
 
 def _ends(relaxed: Relaxed, cells: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    low, high = (end.expand(cells, *end.shape[1:]).reshape(cells, -1).cpu().numpy() for end in relaxed.output())
+    low, high = (
+        end.expand(cells, *end.shape[1:]).reshape(cells, -1).cpu().numpy()
+        for end in relaxed.output()
+    )
     return low, high, relaxed.empty.expand(cells).cpu().numpy()

@@ -20,26 +20,36 @@ from mechverify.provers.ranges.problem import RangeProblem
 ROUNDED = "corners that are no float64 numbers are rounded outwards: the theorem's domain contains yours"
 
 
-def confirm_range(problem: RangeProblem, claim: Bounds, known: Known, budget: Budget, start: float) -> Outcome:
+def confirm_range(
+    problem: RangeProblem, claim: Bounds, known: Known, budget: Budget, start: float
+) -> Outcome:
     """The outcome with what was found, or, where the kernel refuses that, with the whole domain's relaxation."""
     found, data, searched = known.found, claim.output.model.data, time.monotonic()
     for attempt in (found, known.kept):
         if attempt is None or attempt.proof is None:
             continue
         try:
-            theorem, certificate = _accept(problem, data, attempt, attempt.proof, budget)
+            theorem, certificate = _accept(
+                problem, data, attempt, attempt.proof, budget
+            )
         except Rejected as error:
             found.reasons.append(f"the kernel doesn't confirm what was found: {error}")
             continue
         except Stopped:
             verdict = _believed(problem, attempt, attempt.range)
-            unread = write(problem.claim.stated, data, attempt.proof, verdict, attempt.range)
-            return unchecked(unread, None, [*found.reasons, no_time(budget)], start, searched)
+            unread = write(
+                problem.claim.stated, data, attempt.proof, verdict, attempt.range
+            )
+            return unchecked(
+                unread, None, [*found.reasons, no_time(budget)], start, searched
+            )
         verdict, reasons = _verdict(problem, theorem, found.reasons)
         reasons = [*reasons, ROUNDED] if claim.over.inner is not None else reasons
         seconds = searched - start, time.monotonic() - searched
         return Outcome(verdict, theorem, certificate, None, reasons, *seconds)
-    return Outcome("UNKNOWN", None, None, None, found.reasons, time.monotonic() - start, 0.0)
+    return Outcome(
+        "UNKNOWN", None, None, None, found.reasons, time.monotonic() - start, 0.0
+    )
 
 
 def _accept(
@@ -50,14 +60,18 @@ def _accept(
     kernel shows that the claim is about no input."""
 
     def stating(range_: Range) -> bytes:
-        return write(problem.claim.stated, data, proof, _believed(problem, found, range_), range_)
+        return write(
+            problem.claim.stated, data, proof, _believed(problem, found, range_), range_
+        )
 
     try:
         return checked(stating(found.range), budget)
     except Rejected:
         range_ = derived(Job(problem.claim, Float64(watch=budget.watch_check)), proof)
     if range_.empty:
-        raise ClaimError("no input of the domain satisfies the claim's conditions: nothing is claimed")
+        raise ClaimError(
+            "no input of the domain satisfies the claim's conditions: nothing is claimed"
+        )
     return checked(stating(range_), budget)
 
 
@@ -67,7 +81,9 @@ def _believed(problem: RangeProblem, found: Found, range_: Range) -> str:
     return "PROVED" if problem.asks and problem.proves(range_) else "BOUNDED"
 
 
-def _verdict(problem: RangeProblem, theorem: kernel.Theorem, reasons: list[str]) -> tuple[str, list[str]]:
+def _verdict(
+    problem: RangeProblem, theorem: kernel.Theorem, reasons: list[str]
+) -> tuple[str, list[str]]:
     """The verdict that the user reads, and what stood in the way of another one: of a claim with thresholds, bounds
     alone decide nothing; nor do bounds that bound nothing, of one without."""
     if theorem.verdict != "BOUNDED":

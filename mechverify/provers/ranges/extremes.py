@@ -7,7 +7,11 @@ from mechverify.provers.base import Budget
 from mechverify.provers.ranges.inputs import CLEARLY, Inputs
 from mechverify.provers.ranges.problem import RangeProblem
 
-SAMPLES, STEPS, RESTARTS = 4_096, 60, 32  # inputs drawn at random; gradient steps, from how many of the best
+SAMPLES, STEPS, RESTARTS = (
+    4_096,
+    60,
+    32,
+)  # inputs drawn at random; gradient steps, from how many of the best
 
 
 def sample(problem: RangeProblem, budget: Budget, seed: int) -> Inputs:
@@ -21,23 +25,31 @@ def sample(problem: RangeProblem, budget: Budget, seed: int) -> Inputs:
     share = rng.random((batch, len(domain.low)))
     share[batch // 2 :] = np.round(share[batch // 2 :])
     low, high = problem.own
-    points = np.clip((1 - share) * low + share * high, low, high)  # it may round outside
+    points = np.clip(
+        (1 - share) * low + share * high, low, high
+    )  # it may round outside
     tokens = (
         np.stack([rng.choice(np.array(t), batch) for t in domain.tokens], -1)
         if domain.tokens
         else np.zeros((batch, 0), np.int64)
     )
-    return Inputs.allowed(tokens, points, *problem.values(tokens, torch.from_numpy(points)))
+    return Inputs.allowed(
+        tokens, points, *problem.values(tokens, torch.from_numpy(points))
+    )
 
 
-def climb(problem: RangeProblem, budget: Budget, inputs: Inputs, steps: int) -> Inputs | None:
+def climb(
+    problem: RangeProblem, budget: Budget, inputs: Inputs, steps: int
+) -> Inputs | None:
     """Where each entry is smallest, and then largest, [2 entries]: the best of `inputs`, moved by gradient steps."""
     n = problem.claim.outputs
     if not len(inputs.values):
         return None
     starts = max(1, min(RESTARTS, 512 // n, len(inputs.values)))
     order = np.argsort(inputs.values, 0)
-    start = np.concatenate([order[:starts], order[::-1][:starts]], 1).ravel()  # [starts, 2 entries]
+    start = np.concatenate(
+        [order[:starts], order[::-1][:starts]], 1
+    ).ravel()  # [starts, 2 entries]
     sign = np.tile(np.repeat([1.0, -1.0], n), starts)
     entry = np.tile(np.arange(n), 2 * starts)
     best = inputs.at(start)
@@ -61,6 +73,8 @@ def climb(problem: RangeProblem, budget: Budget, inputs: Inputs, steps: int) -> 
                 np.where(better[:, None], reached, best.values), np.where(better, least.numpy() > CLEARLY, best.clear),
             )  # fmt: skip
             rate = 0.5 * (1 - step / steps)
-            points = torch.clamp(points - rate * reach * torch.nan_to_num(slope).sign(), low, high)
+            points = torch.clamp(
+                points - rate * reach * torch.nan_to_num(slope).sign(), low, high
+            )
     score = (best.values[np.arange(len(entry)), entry] * sign).reshape(starts, 2 * n)
     return best.at(score.argmin(0) * 2 * n + np.arange(2 * n))

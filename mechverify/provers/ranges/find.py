@@ -18,10 +18,17 @@ FEW = 2**12  # integer inputs that are split one from another before a solver is
 
 
 def find_range(
-    problem: RangeProblem, lemmas: tuple[Lemma, ...], budget: Budget, method: str, slopes: Slopes, solver: Solver
+    problem: RangeProblem,
+    lemmas: tuple[Lemma, ...],
+    budget: Budget,
+    method: str,
+    slopes: Slopes,
+    solver: Solver,
 ) -> Known:
     """Postcondition: nothing of it was checked."""
-    integers = not problem.claim.weights and not len(problem.domain.low) and solver.enabled
+    integers = (
+        not problem.claim.weights and not len(problem.domain.low) and solver.enabled
+    )
     integers &= problem.domain.size > FEW
     first = "linear" if integers and not lemmas else method
     known = Known(Found(None, problem.claim.everything, False, []), first, slopes)
@@ -31,12 +38,22 @@ def find_range(
         _guarded(known, budget, lambda: search(problem, known, budget))
         if solver.accepts(problem, known) is None:
             _guarded(known, budget, lambda: solver.prove(problem, known, budget))
-        if problem.open(known.found) and integers and not budget.spent():  # cells are dear where nothing is relaxed
+        if (
+            problem.open(known.found) and integers and not budget.spent()
+        ):  # cells are dear where nothing is relaxed
             again = replace(known, method=method)
             _guarded(known, budget, lambda: search(problem, again, budget))
-    if not lemmas and known.found.proof is not None and (problem.open(known.found) or not problem.asks):
+    if (
+        not lemmas
+        and known.found.proof is not None
+        and (problem.open(known.found) or not problem.asks)
+    ):
         known.found.reasons.extend(problem.dropped())
-    if budget.spent() and problem.open(known.found) and budget.why not in "; ".join(known.found.reasons):
+    if (
+        budget.spent()
+        and problem.open(known.found)
+        and budget.why not in "; ".join(known.found.reasons)
+    ):
         known.found.reasons.append(budget.why)
     return known
 
@@ -50,4 +67,6 @@ def _guarded(known: Known, budget: Budget, step: Callable[[], Found]) -> None:
     except Stopped:
         known.found = replace(known.found, reasons=[*known.found.reasons, budget.why])
     except Exception as error:
-        known.found = replace(known.found, reasons=[*known.found.reasons, failure(error)])
+        known.found = replace(
+            known.found, reasons=[*known.found.reasons, failure(error)]
+        )

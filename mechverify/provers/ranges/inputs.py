@@ -22,14 +22,26 @@ class Inputs(NamedTuple):
     clear: np.ndarray
 
     @staticmethod
-    def allowed(tokens: np.ndarray, points: np.ndarray, values: torch.Tensor, least: torch.Tensor) -> Inputs:
+    def allowed(
+        tokens: np.ndarray,
+        points: np.ndarray,
+        values: torch.Tensor,
+        least: torch.Tensor,
+    ) -> Inputs:
         """Those that satisfy the conditions, whose least value is given, as far as torch can see."""
         margin = least.numpy()
-        return Inputs(tokens, points, values.detach().numpy(), margin > CLEARLY).at(margin >= 0)
+        return Inputs(tokens, points, values.detach().numpy(), margin > CLEARLY).at(
+            margin >= 0
+        )
 
     @staticmethod
     def none() -> Inputs:
-        return Inputs(np.zeros((0, 0), np.int64), np.zeros((0, 0)), np.zeros((0, 0)), np.zeros(0, bool))
+        return Inputs(
+            np.zeros((0, 0), np.int64),
+            np.zeros((0, 0)),
+            np.zeros((0, 0)),
+            np.zeros(0, bool),
+        )
 
     def at(self, rows: np.ndarray | list[int]) -> Inputs:
         return Inputs(*(a[rows] for a in self))

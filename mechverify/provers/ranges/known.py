@@ -25,7 +25,9 @@ class Found:
     def beside(self, proof: Proof, range_: Range) -> "Found":
         """Both proofs, or the new one alone if it is as good in every entry. The new one's leaves have lines of their
         own, so that the kernel relaxed each by itself."""
-        if not ((self.range.low > range_.low).any() or (self.range.high < range_.high).any()):
+        if not (
+            (self.range.low > range_.low).any() or (self.range.high < range_.high).any()
+        ):
             return Found(proof, range_, False, self.reasons, True)
         both = {"rule": "both", "first": self.proof, "second": proof}
         return Found(both, meet(self.range, range_), False, self.reasons, self.derived)
@@ -48,7 +50,9 @@ class Known:
 
 def unite(ranges: list[Range]) -> Range:
     """Of parts: bounds of all of them together."""
-    return Range(np.min([r.low for r in ranges], 0), np.max([r.high for r in ranges], 0))
+    return Range(
+        np.min([r.low for r in ranges], 0), np.max([r.high for r in ranges], 0)
+    )
 
 
 def meet(a: Range, b: Range) -> Range:

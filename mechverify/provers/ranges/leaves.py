@@ -20,7 +20,11 @@ BITS = 16  # of a slope
 
 
 def optimised_leaves(
-    problem: RangeProblem, parts: list[Domain], budget: Budget, seconds: float = math.inf, **options: Any
+    problem: RangeProblem,
+    parts: list[Domain],
+    budget: Budget,
+    seconds: float = math.inf,
+    **options: Any,
 ) -> list[tuple[Proof, Range]]:
     """For each part a leaf with optimised lines (and multipliers, where something is known of it beside its box), and
     the range that the kernel finds with them. `seconds`: for the gradient steps. Raises Stopped if time is up before
@@ -28,21 +32,33 @@ def optimised_leaves(
     rewriting, cells = problem.rewriting, tensor_cells(problem, parts)
     options |= {"ar": problem.ar, "shared": problem.shared, "spent": budget.spent}
     with budget.within(seconds):
-        kept, *_ = optimise(rewriting.graph, problem.claim.weights, rewriting.roots, cells, **options)
+        kept, *_ = optimise(
+            rewriting.graph, problem.claim.weights, rewriting.roots, cells, **options
+        )
     with budget.rehearsing():
-        return [checked_leaf(problem, kept, cell, part) for cell, part in enumerate(parts)]
+        return [
+            checked_leaf(problem, kept, cell, part) for cell, part in enumerate(parts)
+        ]
 
 
-def checked_leaf(problem: RangeProblem, kept: Kept, cell: int, part: Domain) -> tuple[Proof, Range]:
+def checked_leaf(
+    problem: RangeProblem, kept: Kept, cell: int, part: Domain
+) -> tuple[Proof, Range]:
     """A leaf with those of a cell's lines that the kernel uses, and the range that it finds."""
     leaf = _listed(problem, kept, cell)
-    multipliers = Reader(leaf["multipliers"], "multipliers") if "multipliers" in leaf else None
+    multipliers = (
+        Reader(leaf["multipliers"], "multipliers") if "multipliers" in leaf else None
+    )
     given = linear.given_lines(problem.job, Reader(leaf["lines"], "lines"), multipliers)
     (found,) = linear.bounds(problem.job, [part], shared=problem.shared, lines=given)
     of, unread = problem.called.of, given.unread  # a cell alone may need fewer
     for name in ("lines", "multipliers"):
         if name in leaf:
-            spare = {(of[key[0]], of[key[1]]) for key in unread if (len(key) > 2) == (name == "multipliers")}
+            spare = {
+                (of[key[0]], of[key[1]])
+                for key in unread
+                if (len(key) > 2) == (name == "multipliers")
+            }
             leaf[name] = [row for row in leaf[name] if tuple(row[:2]) not in spare]
     return leaf, found
 

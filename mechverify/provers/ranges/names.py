@@ -7,7 +7,13 @@ from typing import NamedTuple
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.fields import Reader
-from mechverify.kernel.relaxation.names import OUTPUT, Index, Names, ravelled, unravelled
+from mechverify.kernel.relaxation.names import (
+    OUTPUT,
+    Index,
+    Names,
+    ravelled,
+    unravelled,
+)
 from mechverify.kernel.relaxation.rewriting import Rewriting
 
 
@@ -20,7 +26,11 @@ class Entry(NamedTuple):
 
     def halves(self, part: Domain, at: float) -> tuple[tuple[Domain, Domain], dict]:
         """The inputs for which it is at most `at`, and at least; and how a certificate tells the split."""
-        return part.sides(self.places, at), {"node": self.node, "entry": self.entry, "at": at.hex()}
+        return part.sides(self.places, at), {
+            "node": self.node,
+            "entry": self.entry,
+            "at": at.hex(),
+        }
 
 
 class Called:
@@ -28,11 +38,20 @@ class Called:
 
     def __init__(self, job: Job):
         rewriting = job.once(Rewriting)
-        self.graph, self.roots, self.names = rewriting.graph, rewriting.roots, job.once(Names)
+        self.graph, self.roots, self.names = (
+            rewriting.graph,
+            rewriting.roots,
+            job.once(Names),
+        )
         self.of: dict[int, str] = {}
-        self.held: dict[int, tuple[int, Index]] = {}  # the document's node whose value a node has, or whose slice
+        self.held: dict[
+            int, tuple[int, Index]
+        ] = {}  # the document's node whose value a node has, or whose slice
         self._parts = {
-            n: list(parts) for n, parts in groupby(sorted(self.graph.parts.items()), key=lambda part: part[0][0])
+            n: list(parts)
+            for n, parts in groupby(
+                sorted(self.graph.parts.items()), key=lambda part: part[0][0]
+            )
         }
         self._roles: dict[int, list[tuple[str, int]]] = {}
         for (n, role), new in self.roots.steps.items():
@@ -40,7 +59,11 @@ class Called:
         for number, n in enumerate(self.graph.listed):
             self._call(number, n)
         self.of.setdefault(self.roots.output, OUTPUT)
-        self.of = {n: text for n, text in self.of.items() if self.names.node(Reader(text, text)) == n}
+        self.of = {
+            n: text
+            for n, text in self.of.items()
+            if self.names.node(Reader(text, text)) == n
+        }
 
     def entry(self, n: int, entry: int) -> Entry | None:
         """What the document calls an entry of a rewritten node; None if it is none of the model's."""
@@ -49,7 +72,10 @@ class Called:
         number, index = self.held[n]
         free = iter(unravelled(entry, self.graph.nodes[n].shape))
         shape = self.graph.nodes[self.graph.listed[number]].shape
-        place = number, ravelled(tuple(next(free) if i is None else i for i in index), shape)
+        place = (
+            number,
+            ravelled(tuple(next(free) if i is None else i for i in index), shape),
+        )
         places = self.names.places(*place)
         return Entry(*place, tuple(places)) if (n, entry) in places else None
 
@@ -66,7 +92,9 @@ class Called:
                 self.of.setdefault(new, text + role)
 
     def _slices(self, root: int) -> Iterator[tuple[int, Index]]:
-        todo: list[tuple[int, Index]] = [(root, (None,) * len(self.graph.nodes[root].shape))]
+        todo: list[tuple[int, Index]] = [
+            (root, (None,) * len(self.graph.nodes[root].shape))
+        ]
         seen = set()
         while todo:
             state = n, index = todo.pop(0)

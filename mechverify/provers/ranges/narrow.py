@@ -13,7 +13,11 @@ from mechverify.provers.ranges.leaves import optimised_leaves
 from mechverify.provers.ranges.problem import FEW, RangeProblem
 
 CELLS, CANDIDATES, WORTH = 256, 12, 0.995  # at most so many cells; a cut's least gain
-CHOOSING, CHECKING, OPTIMISING = 10.0, 40.0, 40.0  # seconds: for choosing cuts, relaxing cells, optimising lines
+CHOOSING, CHECKING, OPTIMISING = (
+    10.0,
+    40.0,
+    40.0,
+)  # seconds: for choosing cuts, relaxing cells, optimising lines
 OPTIMISED = 2  # halvings before slopes are optimised
 
 
@@ -24,7 +28,11 @@ class Lines:
 
     def accepts(self, problem: RangeProblem, known: Known) -> str | None:
         dear = problem.asks and len(problem.domain.low) > FEW  # cells are: these first
-        return None if known.method == "optimised" or (known.method == "branching" and dear) else ""
+        return (
+            None
+            if known.method == "optimised" or (known.method == "branching" and dear)
+            else ""
+        )
 
     def prove(self, problem: RangeProblem, known: Known, budget: Budget) -> Found:
         return _with_optimised_lines(problem, budget, known.found, [])
@@ -37,21 +45,32 @@ class Narrow:
 
     def accepts(self, problem: RangeProblem, known: Known) -> str | None:
         by_cases = problem.claim.cases and known.cases
-        return None if known.method == "branching" and not problem.asks and not by_cases else ""
+        return (
+            None
+            if known.method == "branching" and not problem.asks and not by_cases
+            else ""
+        )
 
     def prove(self, problem: RangeProblem, known: Known, budget: Budget) -> Found:
         found, cuts = known.found, list[int]()
         try:
             with budget.within(CHOOSING):
                 cuts = _cuts(problem, budget)
-            while 2 ** len(cuts) * problem.seconds > CHECKING:  # side by side, they take less
+            while (
+                2 ** len(cuts) * problem.seconds > CHECKING
+            ):  # side by side, they take less
                 cuts.pop()
             if cuts:
                 budget.progress(f"{2 ** len(cuts):,} cells", None)
                 parts = _parts(problem.domain, cuts)
                 with budget.within(CHECKING), budget.rehearsing():
                     range_ = meet(found.range, unite(kernel_ranges(problem, parts)))
-                found = Found(_tree(cuts, [problem.linear] * len(parts), problem.domain), range_, False, found.reasons)
+                found = Found(
+                    _tree(cuts, [problem.linear] * len(parts), problem.domain),
+                    range_,
+                    False,
+                    found.reasons,
+                )
         except (Rejected, Unsupported) as error:  # what is proved already stands
             found.reasons.append(f"{self.name}: {error}")
         except Stopped:
@@ -69,9 +88,15 @@ def _cuts(problem: RangeProblem, budget: Budget) -> list[int]:
         part = _parts(domain, cuts)[0]
         middle = torch.from_numpy((part.low + part.high) / 2)[None].requires_grad_()
         tokens = np.array([[t[0] for t in domain.tokens]], np.int64).reshape(1, -1)
-        (slope,) = torch.autograd.grad(problem.values(tokens, middle)[0].abs().sum(), middle)
+        (slope,) = torch.autograd.grad(
+            problem.values(tokens, middle)[0].abs().sum(), middle
+        )
         influence = slope[0].abs().numpy() * (part.high - part.low)
-        likely = [int(c) for c in np.argsort(-influence)[:CANDIDATES] if part.high[c] > part.low[c]]
+        likely = [
+            int(c)
+            for c in np.argsort(-influence)[:CANDIDATES]
+            if part.high[c] > part.low[c]
+        ]
         if not likely:
             break
         halves = [half for c in likely for half in part.cut(c, middle_of(part, c))]
@@ -88,7 +113,9 @@ def _cuts(problem: RangeProblem, budget: Budget) -> list[int]:
     return cuts
 
 
-def _with_optimised_lines(problem: RangeProblem, budget: Budget, found: Found, cuts: list[int]) -> Found:
+def _with_optimised_lines(
+    problem: RangeProblem, budget: Budget, found: Found, cuts: list[int]
+) -> Found:
     """With optimised lines on the parts that `cuts` make. What was found before stands beside it, unless it is worse
     in every entry."""
     if budget.spent():
@@ -101,12 +128,16 @@ def _with_optimised_lines(problem: RangeProblem, budget: Budget, found: Found, c
         leaves = optimised_leaves(problem, parts, budget, seconds=OPTIMISING)
         range_ = unite([found for _, found in leaves])
     except Stopped:
-        found.reasons.append(f"optimised lines: {budget.why if budget.spent() else f'not within {OPTIMISING:.0f} s'}")
+        found.reasons.append(
+            f"optimised lines: {budget.why if budget.spent() else f'not within {OPTIMISING:.0f} s'}"
+        )
         return found
     except (Rejected, Unsupported) as error:  # what the kernel's own lines prove stands
         found.reasons.append(f"optimised lines: {error}")
         return found
-    return found.beside(_tree(cuts, [leaf for leaf, _ in leaves], problem.domain), range_)
+    return found.beside(
+        _tree(cuts, [leaf for leaf, _ in leaves], problem.domain), range_
+    )
 
 
 def _parts(domain: Domain, cuts: list[int]) -> list[Domain]:

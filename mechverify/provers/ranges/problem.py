@@ -30,11 +30,19 @@ FEW = 16  # coordinates: cutting these alone is quick
 class RangeProblem:
     """A claim about ranges, read exactly as the kernel reads it."""
 
-    def __init__(self, job: Job, device: str = "cpu", own: tuple[np.ndarray, np.ndarray] | None = None):
+    def __init__(
+        self,
+        job: Job,
+        device: str = "cpu",
+        own: tuple[np.ndarray, np.ndarray] | None = None,
+    ):
         """`own`: the corners between which a point is one of the user's inputs, if these aren't the domain's."""
         self.job, self.claim, self.device = job, job.claim, device
         self.own = (self.domain.low, self.domain.high) if own is None else own
-        self.failed, self.unshown = 0, -np.inf  # inputs that the kernel didn't confirm, and the largest margin of one
+        self.failed, self.unshown = (
+            0,
+            -np.inf,
+        )  # inputs that the kernel didn't confirm, and the largest margin of one
         self.run = TorchRunner(self.claim.graph, self.claim.weights, torch.float64)
         try:
             self.ar = Tensors(device)
@@ -42,16 +50,23 @@ class RangeProblem:
             self.ar.raw(np.zeros(1))
         except (RuntimeError, AssertionError) as error:
             said = str(error).splitlines()[0]
-            raise ClaimError(f"device {device!r}: torch can't compute in float64 there ({said}); use cpu") from None
+            raise ClaimError(
+                f"device {device!r}: torch can't compute in float64 there ({said}); use cpu"
+            ) from None
         self.seconds = 0.0  # that the kernel's relaxation of the whole domain takes
         self.shared = False  # which form of a softmax narrower bounds go through
         n = self.claim.outputs
         least, most = self.claim.least or [-np.inf] * n, self.claim.most or [np.inf] * n
         # a float64 reaches a threshold exactly if it reaches the nearest float64 inside it
-        self.least, self.most = np.array(list(map(float_above, least))), np.array(list(map(float_below, most)))
+        self.least, self.most = (
+            np.array(list(map(float_above, least))),
+            np.array(list(map(float_below, most))),
+        )
 
     @staticmethod
-    def of(claim: Bounds, semantics: str, device: str = "cpu", watch: Watch | None = None) -> "RangeProblem":
+    def of(
+        claim: Bounds, semantics: str, device: str = "cpu", watch: Watch | None = None
+    ) -> "RangeProblem":
         document = claim_document(claim, semantics)
         read = read_claim(Reader(document, "claim"), claim.output.model.data)
         own = claim.over.own if claim.over.inner else None
@@ -72,7 +87,9 @@ class RangeProblem:
     @property
     def linear(self) -> Proof:
         """A leaf with the kernel's own lines."""
-        return {"rule": "relaxation", "lines": None} | ({"shared": True} if self.shared else {})
+        return {"rule": "relaxation", "lines": None} | (
+            {"shared": True} if self.shared else {}
+        )
 
     @property
     def asks(self) -> bool:
@@ -83,19 +100,32 @@ class RangeProblem:
     def tabulated(self) -> bool:
         """Every entry of the output is in a table, so that intervals give its range exactly."""
         roots, tables = self.rewriting.roots, self.rewriting.tables
-        return tables is not None and any(roots.of[n] == roots.output for n in tables.of)
+        return tables is not None and any(
+            roots.of[n] == roots.output for n in tables.of
+        )
 
     def dropped(self) -> list[str]:
         """What has no table for its size, where one would tell its range."""
         tables, roots = self.rewriting.tables, self.rewriting.roots
         if tables is None or not tables.dropped:
             return []
-        names = {roots.standing[n]: name for name, n in self.claim.sites.items() if n in roots.standing}
+        names = {
+            roots.standing[n]: name
+            for name, n in self.claim.sites.items()
+            if n in roots.standing
+        }
         shapes = {n: list(self.rewriting.graph.nodes[n].shape) for n in tables.dropped}
-        sizes = [f"{names.get(n, 'a value')} {shapes[n]} ({size:.1e} numbers)" for n, size in tables.dropped.items()]
-        return [f"tables of more than {LAST:.1e} numbers were not made, of: {listed(sizes[-SHOWN:])}"]
+        sizes = [
+            f"{names.get(n, 'a value')} {shapes[n]} ({size:.1e} numbers)"
+            for n, size in tables.dropped.items()
+        ]
+        return [
+            f"tables of more than {LAST:.1e} numbers were not made, of: {listed(sizes[-SHOWN:])}"
+        ]
 
-    def values(self, tokens: np.ndarray, points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def values(
+        self, tokens: np.ndarray, points: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The output [inputs, entries] in float64, differentiable in `points` [inputs, coordinates]; and the least
         value [inputs] of the claim's conditions, infinite without any, -inf where the input is none of the user's, or
         NaN comes out."""
@@ -108,14 +138,23 @@ class RangeProblem:
         output = values[self.claim.output].reshape(len(tokens), -1)
         least = torch.full((len(tokens),), torch.inf, dtype=torch.float64)
         for n in self.claim.where:
-            least = torch.minimum(least, values[n].detach().reshape(len(tokens), -1).amin(1))
-        own = ((torch.from_numpy(self.own[0]) <= points) & (points <= torch.from_numpy(self.own[1]))).all(1)
-        return output, torch.where(own & ~output.detach().isnan().any(1) & ~least.isnan(), least, -torch.inf)
+            least = torch.minimum(
+                least, values[n].detach().reshape(len(tokens), -1).amin(1)
+            )
+        own = (
+            (torch.from_numpy(self.own[0]) <= points)
+            & (points <= torch.from_numpy(self.own[1]))
+        ).all(1)
+        return output, torch.where(
+            own & ~output.detach().isnan().any(1) & ~least.isnan(), least, -torch.inf
+        )
 
     def missing(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         """By how much [...] bounds [..., entries] fail to reach the thresholds; not positive where they do, infinite
         where a bound is no number."""
-        with np.errstate(invalid="ignore", over="ignore"):  # an end that isn't asked for, of a range without ends
+        with np.errstate(
+            invalid="ignore", over="ignore"
+        ):  # an end that isn't asked for, of a range without ends
             below = np.where(self.least > -np.inf, self.least - low, -np.inf)
             above = np.where(self.most < np.inf, high - self.most, -np.inf)
         short = np.maximum(below, above)

@@ -11,7 +11,11 @@ from mechverify.provers.ranges.inputs import Inputs
 from mechverify.provers.ranges.known import Found, Known
 from mechverify.provers.ranges.problem import FEW, RangeProblem
 
-TRIED, REPLAYS, REPLAY = 2, 16, 2e9  # inputs of one search that the kernel looks at; of all; units of work of each
+TRIED, REPLAYS, REPLAY = (
+    2,
+    16,
+    2e9,
+)  # inputs of one search that the kernel looks at; of all; units of work of each
 NEAR = 1e-12  # relative: how near a threshold torch's value may be for the kernel to look whether it is broken
 
 
@@ -26,11 +30,16 @@ def refuted(problem: RangeProblem, inputs: Inputs) -> Found | None:
     tried = dict.fromkeys([*order[:TRIED], *order[inputs.clear[order]][:TRIED]])
     for i in tried:
         near = NEAR * max(1.0, np.abs(inputs.values[i]).max())
-        if not margin[i] > (-near if problem.failed < REPLAYS else max(0.0, problem.unshown)):
+        if not margin[i] > (
+            -near if problem.failed < REPLAYS else max(0.0, problem.unshown)
+        ):
             continue
         if replayed(problem, one := inputs.at([int(i)])):
             return Found(one.proof(), problem.claim.everything, True, [])
-        problem.failed, problem.unshown = problem.failed + 1, max(problem.unshown, float(margin[i]))
+        problem.failed, problem.unshown = (
+            problem.failed + 1,
+            max(problem.unshown, float(margin[i])),
+        )
     return None
 
 
@@ -40,7 +49,11 @@ def shown(problem: RangeProblem, inputs: Inputs | None) -> Proof | None:
         return None
     if replayed(problem, inputs) is None:
         inputs = inputs.at(
-            [i for i in np.flatnonzero(inputs.clear).tolist() if replayed(problem, inputs.at([i])) is not None]
+            [
+                i
+                for i in np.flatnonzero(inputs.clear).tolist()
+                if replayed(problem, inputs.at([i])) is not None
+            ]
         )
     return inputs.proof() if len(inputs.values) else None
 
@@ -64,7 +77,9 @@ class Look:
     name = "gradient steps"
 
     def accepts(self, problem: RangeProblem, known: Known) -> str | None:
-        dear = len(problem.domain.low) > FEW or known.method != "branching"  # cells are: look first
+        dear = (
+            len(problem.domain.low) > FEW or known.method != "branching"
+        )  # cells are: look first
         return None if problem.asks and dear else ""
 
     def prove(self, problem: RangeProblem, known: Known, budget: Budget) -> Found:

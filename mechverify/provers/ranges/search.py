@@ -35,7 +35,9 @@ def search(problem: RangeProblem, known: Known, budget: Budget) -> Found:
     return known.found
 
 
-def _try(provers: list[RangeProver], problem: RangeProblem, known: Known, budget: Budget) -> None:
+def _try(
+    provers: list[RangeProver], problem: RangeProblem, known: Known, budget: Budget
+) -> None:
     for prover in provers:
         if provers is PROVERS and problem.asks and not problem.open(known.found):
             return

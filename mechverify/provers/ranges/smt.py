@@ -33,7 +33,11 @@ class Solver:
     name: ClassVar[str] = "solver"
 
     def accepts(self, problem: RangeProblem, known: Known) -> str | None:
-        return None if (self.enabled or self.folder is not None) and problem.open(known.found) else ""
+        return (
+            None
+            if (self.enabled or self.folder is not None) and problem.open(known.found)
+            else ""
+        )
 
     def prove(self, problem: RangeProblem, known: Known, budget: Budget) -> Found:
         """What was found, with a proof or a counterexample of the solver's where it has one."""
@@ -41,16 +45,25 @@ class Solver:
         claim, n = problem.claim, problem.claim.outputs
         open_ = found.range.low < problem.least, found.range.high > problem.most
         sides = [*zip((claim.least, claim.most), open_, (-np.inf, np.inf), strict=True)]
-        exact = [[t if o else no for t, o in zip(known or [no] * n, here, strict=True)] for known, here, no in sides]
+        exact = [
+            [t if o else no for t, o in zip(known or [no] * n, here, strict=True)]
+            for known, here, no in sides
+        ]
         # a certificate states float64 numbers: the nearest ones inside the thresholds
-        ends = [np.where(open_[0], problem.least, -np.inf), np.where(open_[1], problem.most, np.inf)]
+        ends = [
+            np.where(open_[0], problem.least, -np.inf),
+            np.where(open_[1], problem.most, np.inf),
+        ]
         try:
             query = Query(claim, *exact)
         except Unsupported as error:
             found.reasons.append(f"solver: {error}")
             return found
         if self.folder is not None:
-            path = self.folder / f"{hashlib.sha256(query.text.encode()).hexdigest()[:16]}.smt2"
+            path = (
+                self.folder
+                / f"{hashlib.sha256(query.text.encode()).hexdigest()[:16]}.smt2"
+            )
             try:
                 path.write_text(query.text)
             except OSError as error:  # what is proved already must not be lost
@@ -63,12 +76,29 @@ class Solver:
             answer, _ = _asked(Query(claim, ends[0].tolist(), ends[1].tolist()), budget)
             answer = answer if answer == "unsat" else "inside"
         if answer == "unsat":
-            leaf = {"rule": "solver", "low": _hexadecimal(ends[0]), "high": _hexadecimal(ends[1])}
-            proof = leaf if found.proof is None else {"rule": "both", "first": found.proof, "second": leaf}
-            return Found(
-                proof, Range(np.maximum(found.range.low, ends[0]), np.minimum(found.range.high, ends[1])), False, []
+            leaf = {
+                "rule": "solver",
+                "low": _hexadecimal(ends[0]),
+                "high": _hexadecimal(ends[1]),
+            }
+            proof = (
+                leaf
+                if found.proof is None
+                else {"rule": "both", "first": found.proof, "second": leaf}
             )
-        if answer == "sat" and (broken := refuted(problem, _input(problem, query, values))) is not None:
+            return Found(
+                proof,
+                Range(
+                    np.maximum(found.range.low, ends[0]),
+                    np.minimum(found.range.high, ends[1]),
+                ),
+                False,
+                [],
+            )
+        if (
+            answer == "sat"
+            and (broken := refuted(problem, _input(problem, query, values))) is not None
+        ):
             return broken
         whose = "" if problem.own[0] is problem.domain.low else " of the rounded domain"
         says = {
@@ -82,18 +112,23 @@ class Solver:
 
 
 def _asked(query: Query, budget: Budget) -> tuple[str, dict[str, Fraction]]:
-    return ask(query.text, min(SECONDS, budget.deadline - time.monotonic()), budget.spent)
+    return ask(
+        query.text, min(SECONDS, budget.deadline - time.monotonic()), budget.spent
+    )
 
 
 def _input(problem: RangeProblem, query: Query, values: dict[str, Fraction]) -> Inputs:
     """The solver's input, in float64, and the value there."""
     domain, n = problem.domain, problem.domain.length
     tokens = [
-        int(values.get(str(name), Fraction(ids[0]))) for name, ids in zip(query.inputs, domain.tokens, strict=False)
+        int(values.get(str(name), Fraction(ids[0])))
+        for name, ids in zip(query.inputs, domain.tokens, strict=False)
     ]
     points = domain.low.copy()
     for i, name in enumerate(query.inputs[n:]):
-        points[i] = float(values.get(name, Fraction(domain.low[i]))) if name else points[i]
+        points[i] = (
+            float(values.get(name, Fraction(domain.low[i]))) if name else points[i]
+        )
     points = np.clip(points, *problem.own)[None]
     ids = np.array(tokens, np.int64).reshape(1, n)
     return Inputs.allowed(ids, points, *problem.values(ids, torch.from_numpy(points)))

@@ -34,24 +34,40 @@ class Affine:
         terms = dict(self.terms)
         for name, c in other.terms.items():
             terms[name] = terms.get(name, Fraction(0)) + c
-        return Affine(self.constant + other.constant, {n: c for n, c in terms.items() if c})
+        return Affine(
+            self.constant + other.constant, {n: c for n, c in terms.items() if c}
+        )
 
     def times(self, c: Fraction) -> "Affine":
-        return Affine(self.constant * c, {n: v * c for n, v in self.terms.items()} if c else {})
+        return Affine(
+            self.constant * c, {n: v * c for n, v in self.terms.items()} if c else {}
+        )
 
 
 class Query:
     """`text` is the query; `inputs` names its variables for the token ids and the real coordinates, in order."""
 
-    def __init__(self, claim: RangeClaim, low: Sequence[Fraction | float], high: Sequence[Fraction | float]):
+    def __init__(
+        self,
+        claim: RangeClaim,
+        low: Sequence[Fraction | float],
+        high: Sequence[Fraction | float],
+    ):
         """Precondition: `low` and `high` [entries] are the thresholds in question, exactly; infinite where there is
         none. Raises Unsupported with the operation at fault."""
         self.claim, self.lines, self.products = claim, ["(set-logic ALL)"], 0
         self.ranges: dict[str, tuple[Fraction, Fraction]] = {}
-        self.inputs: list[str | None] = [self._token(i, ids) for i, ids in enumerate(claim.domain.tokens)]
+        self.inputs: list[str | None] = [
+            self._token(i, ids) for i, ids in enumerate(claim.domain.tokens)
+        ]
         ends = zip(claim.domain.low.tolist(), claim.domain.high.tolist(), strict=True)
-        self.coordinates = [self._real(f"x{i}", Fraction(a), Fraction(b)) for i, (a, b) in enumerate(ends)]
-        self.values: dict[int, np.ndarray] = {}  # forms of real nodes, names of token ids
+        self.coordinates = [
+            self._real(f"x{i}", Fraction(a), Fraction(b))
+            for i, (a, b) in enumerate(ends)
+        ]
+        self.values: dict[
+            int, np.ndarray
+        ] = {}  # forms of real nodes, names of token ids
         self.names: dict[int, str] = {}  # of integer nodes
         for n in claim.graph.ancestors([claim.output, *claim.where]):
             node = claim.graph.nodes[n]
@@ -60,24 +76,42 @@ class Query:
             else:
                 self.values[n] = self._node(node)
         for n in claim.where:
-            self.lines += [f"(assert (>= {_text(v)} 0))" for v in self.values[n].ravel()]
+            self.lines += [
+                f"(assert (>= {_text(v)} 0))" for v in self.values[n].ravel()
+            ]
         broken = []
-        for value, least, most in zip(self.values[claim.output].ravel(), low, high, strict=True):
-            broken += [f"(< {_text(value)} {_rational(Fraction(least))})"] if least > -np.inf else []
-            broken += [f"(> {_text(value)} {_rational(Fraction(most))})"] if most < np.inf else []
+        for value, least, most in zip(
+            self.values[claim.output].ravel(), low, high, strict=True
+        ):
+            broken += (
+                [f"(< {_text(value)} {_rational(Fraction(least))})"]
+                if least > -np.inf
+                else []
+            )
+            broken += (
+                [f"(> {_text(value)} {_rational(Fraction(most))})"]
+                if most < np.inf
+                else []
+            )
         self.lines.append(f"(assert (or {' '.join(broken)} false))")
-        self.inputs += [next(iter(x.terms)) if x.terms else None for x in self.coordinates]
+        self.inputs += [
+            next(iter(x.terms)) if x.terms else None for x in self.coordinates
+        ]
 
     @property
     def text(self) -> str:
         names = " ".join(n for n in self.inputs if n)
-        values = [f"(get-value ({names}))"] if names else []  # of a point there is nothing to ask
+        values = (
+            [f"(get-value ({names}))"] if names else []
+        )  # of a point there is nothing to ask
         return "\n".join([*self.lines, "(check-sat)", *values, ""])
 
     def _token(self, position: int, ids: tuple[int, ...]) -> str:
         name = f"t{position}"
         self.lines.append(f"(declare-const {name} Int)")
-        self.lines.append(f"(assert (or {' '.join(f'(= {name} {v})' for v in ids)} false))")
+        self.lines.append(
+            f"(assert (or {' '.join(f'(= {name} {v})' for v in ids)} false))"
+        )
         return name
 
     def _real(self, name: str, low: Fraction, high: Fraction) -> Affine:
@@ -86,7 +120,9 @@ class Query:
             return Affine(low, {})
         self.ranges[name] = low, high
         self.lines.append(f"(declare-const {name} Real)")
-        self.lines.append(f"(assert (and (<= {_rational(low)} {name}) (<= {name} {_rational(high)})))")
+        self.lines.append(
+            f"(assert (and (<= {_rational(low)} {name}) (<= {name} {_rational(high)})))"
+        )
         return Affine(Fraction(0), {name: Fraction(1)})
 
     def _fresh(self, low: Fraction, high: Fraction) -> Affine:
@@ -104,16 +140,31 @@ class Query:
         if node.kind == "ids":
             return self._ids(node, args)
         if prod(node.shape) > MOST:
-            raise Unsupported(f"a value of {prod(node.shape)} entries is too much for a solver")
+            raise Unsupported(
+                f"a value of {prod(node.shape)} entries is too much for a solver"
+            )
         match node.op:
             case "weight" | "constant":
                 whole = table(self.claim.weights, node).astype(float)
-                return _array([Affine(Fraction(v), {}) for v in whole.ravel().tolist()], whole.shape)
+                return _array(
+                    [Affine(Fraction(v), {}) for v in whole.ravel().tolist()],
+                    whole.shape,
+                )
             case "input":
                 start = sum(prod(s) for s in self.claim.shapes[: node.attr[0]])
-                return _array(self.coordinates[start : start + prod(node.shape)], node.shape)
+                return _array(
+                    self.coordinates[start : start + prod(node.shape)], node.shape
+                )
             case "number":
-                return _array([self._as_real(self.names[node.args[0]], *self.claim.graph.nodes[node.args[0]].span)], ())
+                return _array(
+                    [
+                        self._as_real(
+                            self.names[node.args[0]],
+                            *self.claim.graph.nodes[node.args[0]].span,
+                        )
+                    ],
+                    (),
+                )
             case "view":
                 return args[0].ravel()[entries(node.attr).ravel()].reshape(node.shape)
             case "select":
@@ -124,7 +175,9 @@ class Query:
             case "add":
                 return _each(Affine.__add__, *np.broadcast_arrays(*args))
             case "sub":
-                return _each(lambda x, y: x + y.times(Fraction(-1)), *np.broadcast_arrays(*args))
+                return _each(
+                    lambda x, y: x + y.times(Fraction(-1)), *np.broadcast_arrays(*args)
+                )
             case "mul":
                 return _each(self._product, *np.broadcast_arrays(*args))
             case "power":
@@ -134,20 +187,31 @@ class Query:
             case "relu":
                 return _each(self._relu, args[0])
             case "abs":
-                return _each(lambda x: self._relu(x) + self._relu(x.times(Fraction(-1))), args[0])
-            case "reciprocal" if all(not x.terms and x.constant for x in args[0].ravel()):  # of a claim's own numbers
+                return _each(
+                    lambda x: self._relu(x) + self._relu(x.times(Fraction(-1))), args[0]
+                )
+            case "reciprocal" if all(
+                not x.terms and x.constant for x in args[0].ravel()
+            ):  # of a claim's own numbers
                 return _each(lambda x: Affine(1 / x.constant, {}), args[0])
             case "gather" | "pick":
                 index = node.args[1]
-                return self._chosen(args[0], self.names[index] if index in self.names else self.values[index])
+                return self._chosen(
+                    args[0],
+                    self.names[index] if index in self.names else self.values[index],
+                )
             case op:
-                raise Unsupported(f"{op!r} is not piecewise linear; a solver can't be asked")
+                raise Unsupported(
+                    f"{op!r} is not piecewise linear; a solver can't be asked"
+                )
 
     def _ids(self, node: Node, args: list[np.ndarray]) -> np.ndarray:
         if node.op == "tokens":
             return np.array(self.inputs[: self.claim.domain.length], object)
         return (
-            args[0].ravel()[entries(node.attr)] if node.op == "view" else np.take(args[0], node.attr[1], node.attr[0])
+            args[0].ravel()[entries(node.attr)]
+            if node.op == "view"
+            else np.take(args[0], node.attr[1], node.attr[0])
         )
 
     def _integer(self, node: Node, args: list[str]) -> str:
@@ -155,11 +219,18 @@ class Query:
         a = args[0] if args else ""
         match node.op:
             case "value":
-                term = _cases(str(self.inputs[node.attr]), [str(v) for v in map(_whole, self.claim.graph.values)])
+                term = _cases(
+                    str(self.inputs[node.attr]),
+                    [str(v) for v in map(_whole, self.claim.graph.values)],
+                )
             case "integer":
                 term = _whole(node.attr)
             case "sum" | "product":
-                term = f"({'+' if node.op == 'sum' else '*'} {' '.join(args)})" if len(args) > 1 else a
+                term = (
+                    f"({'+' if node.op == 'sum' else '*'} {' '.join(args)})"
+                    if len(args) > 1
+                    else a
+                )
             case "and" | "or" | "min" | "max":
                 less = "<=" if node.op in ("and", "min") else ">="
                 term = a
@@ -175,7 +246,9 @@ class Query:
                 term = f"(div {a} {node.attr})"
             case "lookup":
                 if len(node.attr) > TABLE:
-                    raise Unsupported(f"a table of {len(node.attr)} integers; a solver is asked up to {TABLE}")
+                    raise Unsupported(
+                        f"a table of {len(node.attr)} integers; a solver is asked up to {TABLE}"
+                    )
                 term = _cases(a, [_whole(v) for v in node.attr])
             case "where":
                 term = f"(ite (= {a} 1) {args[1]} {args[2]})"
@@ -201,7 +274,9 @@ class Query:
             return Affine(Fraction(0), {})
         y = self._fresh(Fraction(0), high)
         name, text = next(iter(y.terms)), _text(x)
-        self.lines.append(f"(assert (and (>= {name} {text}) (or (= {name} 0) (= {name} {text}))))")
+        self.lines.append(
+            f"(assert (and (>= {name} {text}) (or (= {name} 0) (= {name} {text}))))"
+        )
         return y
 
     def _product(self, x: Affine, y: Affine) -> Affine:
@@ -209,7 +284,9 @@ class Query:
             return x.times(y.constant) if not y.terms else y.times(x.constant)
         self.products += 1
         if self.products > PRODUCTS:
-            raise Unsupported(f"more than {PRODUCTS} products of values that depend on the input are too many")
+            raise Unsupported(
+                f"more than {PRODUCTS} products of values that depend on the input are too many"
+            )
         corners = [a * b for a in self._range(x) for b in self._range(y)]
         z = self._fresh(min(corners), max(corners))
         self.lines.append(f"(assert (= {_text(z)} (* {_text(x)} {_text(y)})))")
@@ -220,25 +297,41 @@ class Query:
         letters = result + "".join(c for c in first if c not in result)
         sizes = dict(zip(first + second, x.shape + y.shape, strict=True))
         if prod(sizes.values()) > MOST:
-            raise Unsupported(f"a contraction of {prod(sizes.values())} products is too much for a solver")
+            raise Unsupported(
+                f"a contraction of {prod(sizes.values())} products is too much for a solver"
+            )
         spread = []
         for a, term in ((x, first), (y, second)):
             order = [term.index(c) for c in letters if c in term]
-            spread.append(a.transpose(order).reshape([sizes[c] if c in term else 1 for c in letters]))
+            spread.append(
+                a.transpose(order).reshape(
+                    [sizes[c] if c in term else 1 for c in letters]
+                )
+            )
         products = _each(self._product, *np.broadcast_arrays(*spread))
         summed = tuple(range(len(result), len(letters)))
-        return np.add.reduce(products, axis=summed, keepdims=True).reshape(node.shape) if summed else products
+        return (
+            np.add.reduce(products, axis=summed, keepdims=True).reshape(node.shape)
+            if summed
+            else products
+        )
 
     def _chosen(self, rows: np.ndarray, index: np.ndarray | str) -> np.ndarray:
         """rows[index] for a token id, several, or an integer node."""
         if isinstance(index, np.ndarray) and index.ndim:
-            return np.stack([self._chosen(rows, i) for i in index.ravel()]).reshape(*index.shape, *rows.shape[1:])
+            return np.stack([self._chosen(rows, i) for i in index.ravel()]).reshape(
+                *index.shape, *rows.shape[1:]
+            )
         found = []
         for column in rows.reshape(len(rows), -1).T:
             ranges = [self._range(x) for x in column]
-            x = self._fresh(min(low for low, _ in ranges), max(high for _, high in ranges))
+            x = self._fresh(
+                min(low for low, _ in ranges), max(high for _, high in ranges)
+            )
             if x.terms:
-                self.lines.append(f"(assert (= {_text(x)} {_cases(str(index), [_text(v) for v in column])}))")
+                self.lines.append(
+                    f"(assert (= {_text(x)} {_cases(str(index), [_text(v) for v in column])}))"
+                )
             found.append(x)
         return _array(found, rows.shape[1:])
 
@@ -252,7 +345,10 @@ def _array(items: list, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _each(f: Callable[..., Any], *arrays: np.ndarray) -> np.ndarray:
-    flat = [f(*items) for items in zip(*(np.asarray(a, object).ravel() for a in arrays), strict=True)]
+    flat = [
+        f(*items)
+        for items in zip(*(np.asarray(a, object).ravel() for a in arrays), strict=True)
+    ]
     return _array(flat, np.shape(arrays[0]))
 
 
@@ -269,11 +365,17 @@ def _whole(value: int) -> str:
 
 def _rational(value: Fraction) -> str:
     sign, value = value < 0, abs(value)
-    text = f"{value.numerator}.0" if value.denominator == 1 else f"(/ {value.numerator}.0 {value.denominator}.0)"
+    text = (
+        f"{value.numerator}.0"
+        if value.denominator == 1
+        else f"(/ {value.numerator}.0 {value.denominator}.0)"
+    )
     return f"(- {text})" if sign else text
 
 
 def _text(x: Affine) -> str:
     parts = [_rational(x.constant)] if x.constant or not x.terms else []
-    parts += [name if c == 1 else f"(* {_rational(c)} {name})" for name, c in x.terms.items()]
+    parts += [
+        name if c == 1 else f"(* {_rational(c)} {name})" for name, c in x.terms.items()
+    ]
     return parts[0] if len(parts) == 1 else f"(+ {' '.join(parts)})"

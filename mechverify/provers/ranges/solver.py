@@ -12,18 +12,28 @@ from fractions import Fraction
 POLL = 0.2  # seconds between looks at the clock
 
 
-def ask(text: str, seconds: float, stop: Callable[[], bool] = lambda: False) -> tuple[str, dict[str, Fraction]]:
+def ask(
+    text: str, seconds: float, stop: Callable[[], bool] = lambda: False
+) -> tuple[str, dict[str, Fraction]]:
     """("unsat", {}), ("sat", the variables of get-value), ("unknown", {}) also when time is up, or `stop` says so, (why
     it failed, {})."""
-    command = [sys.executable, "-P", __file__]  # as a file: the package would import torch, which takes longer than z3
+    command = [
+        sys.executable,
+        "-P",
+        __file__,
+    ]  # as a file: the package would import torch, which takes longer than z3
     pipe, end, said = subprocess.PIPE, time.monotonic() + seconds, None
     try:
-        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        with subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+        ) as process:
             unsent: str | None = text
             try:
                 while said is None and time.monotonic() < end and not stop():
                     try:
-                        said = process.communicate(unsent, timeout=max(0.0, min(POLL, end - time.monotonic())))
+                        said = process.communicate(
+                            unsent, timeout=max(0.0, min(POLL, end - time.monotonic()))
+                        )
                     except subprocess.TimeoutExpired:
                         unsent = None  # what is left of it is sent on
             finally:

@@ -26,8 +26,13 @@ class Whole:
 
     def prove(self, problem: RangeProblem, known: Known, budget: Budget) -> Found:
         begun = time.monotonic()
-        found = _relaxed(problem, budget, Intervals if known.method == "interval" else Relaxed)
-        known.seconds, known.kept = time.monotonic() - begun, replace(found, reasons=[*found.reasons])
+        found = _relaxed(
+            problem, budget, Intervals if known.method == "interval" else Relaxed
+        )
+        known.seconds, known.kept = (
+            time.monotonic() - begun,
+            replace(found, reasons=[*found.reasons]),
+        )
         return found
 
 
@@ -35,7 +40,11 @@ def _relaxed(problem: RangeProblem, budget: Budget, kind: type[Intervals]) -> Fo
     """Of the whole domain, through the better form of a softmax. Intervals where linear bounds can't be had, or where
     the output has a table, and nothing where intervals can't."""
     best, reasons, begun = None, [], time.monotonic()
-    tries = [(Relaxed, False), (Relaxed, True), (Intervals, False)] if kind is Relaxed else [(Intervals, False)]
+    tries = (
+        [(Relaxed, False), (Relaxed, True), (Intervals, False)]
+        if kind is Relaxed
+        else [(Intervals, False)]
+    )
     try:
         with budget.rehearsing():
             tabulated = problem.tabulated
@@ -46,16 +55,19 @@ def _relaxed(problem: RangeProblem, budget: Budget, kind: type[Intervals]) -> Fo
     if tabulated:
         kind, tries = Intervals, tries[::-1]
     for rule, shared in tries:
-        if (shared and (not problem.rewriting.roots.shared or time.monotonic() - begun > SLOW)) or (
-            rule is not kind and best is not None
-        ):
+        if (
+            shared
+            and (not problem.rewriting.roots.shared or time.monotonic() - begun > SLOW)
+        ) or (rule is not kind and best is not None):
             continue
         name = "linear bounds" if rule is Relaxed else "intervals"
         budget.progress(name, None)
         started = time.monotonic()
         try:
             with budget.rehearsing():
-                (range_,) = linear.bounds(problem.job, [problem.domain], shared=shared, kind=rule)
+                (range_,) = linear.bounds(
+                    problem.job, [problem.domain], shared=shared, kind=rule
+                )
         except Stopped:
             reasons.append(f"{name}: {budget.why}")
             break
@@ -63,7 +75,15 @@ def _relaxed(problem: RangeProblem, budget: Budget, kind: type[Intervals]) -> Fo
             if not shared:
                 reasons.append(f"{name}: {error}")
             continue
-        if best is None or np.mean(range_.high - range_.low) < np.mean(best.range.high - best.range.low):
+        if best is None or np.mean(range_.high - range_.low) < np.mean(
+            best.range.high - best.range.low
+        ):
             problem.shared, problem.seconds = shared, time.monotonic() - started
-            best = Found(problem.linear if rule is Relaxed else INTERVAL, range_, False, reasons, True)
+            best = Found(
+                problem.linear if rule is Relaxed else INTERVAL,
+                range_,
+                False,
+                reasons,
+                True,
+            )
     return best or Found(None, problem.claim.everything, False, reasons)

@@ -24,8 +24,13 @@ from mechverify.provers.base import Budget, failure
 FINER = 3  # halvings of mass down to which a part is judged: at first, of its own, and more of them later
 TELLS = 0.7  # judging a part more finely must leave less open than that of what was
 WIDE = 0.05  # of how far an atom's bound reaches: linear bounds that are further apart tell no more by judging finely
-SLACK = 2.0**-36  # of the whole: bounds of parts judged beside others differ in their last bits
-AT_ONCE, MOST = 0.9, 2**8  # parts that are looked at in a round: those that hold so much of what is open, and so many
+SLACK = (
+    2.0**-36
+)  # of the whole: bounds of parts judged beside others differ in their last bits
+AT_ONCE, MOST = (
+    0.9,
+    2**8,
+)  # parts that are looked at in a round: those that hold so much of what is open, and so many
 
 
 class Part(NamedTuple):
@@ -62,7 +67,10 @@ def find_share(claim: Share, semantics: str, budget: Budget) -> Findings:
             reasons = search.run(claim.within)
     except (Rejected, Unsupported) as error:
         reasons = [failure(error)]
-    attempts = [Attempt(None, problem.claim.everything), Attempt(search.proof, search.right)]
+    attempts = [
+        Attempt(None, problem.claim.everything),
+        Attempt(search.proof, search.right),
+    ]
     return Findings(problem, claim.output.model.data, None, attempts, reasons)
 
 
@@ -82,10 +90,15 @@ class Parts:
     def right(self) -> Counts:
         if self.proof is None:
             return self.problem.claim.everything
-        low, high = (sum(end) for end in zip(*(part.right for part in self.parts), strict=True))
+        low, high = (
+            sum(end) for end in zip(*(part.right for part in self.parts), strict=True)
+        )
         total = self.problem.claim.total
         slack = int(SLACK * total)
-        return Counts(max(0, low - slack if low < total else low), min(total, high + slack if high else 0))
+        return Counts(
+            max(0, low - slack if low < total else low),
+            min(total, high + slack if high else 0),
+        )
 
     def run(self, within: Fraction) -> list[str]:
         """Until the claim is decided, or, without a threshold, its bounds are near enough; the reasons why it isn't."""
@@ -97,7 +110,10 @@ class Parts:
                 if time.monotonic() - begun > 1:
                     found = f"{right.low / total:.6f} to {right.high / total:.6f}"
                     self.budget.progress(f"{len(self.parts):,} parts: {found}", None)
-                near = problem.at_least is None and right.high - right.low <= within * total
+                near = (
+                    problem.at_least is None
+                    and right.high - right.low <= within * total
+                )
                 if near or problem.settled(right):
                     return []
                 if self.budget.spent():
@@ -116,7 +132,11 @@ class Parts:
 
     def _round(self) -> None:
         """The parts of which most is open: those that hold most of that, together."""
-        most, trials, popped = AT_ONCE * sum(part.open for *_, part in self.heap), [], []
+        most, trials, popped = (
+            AT_ONCE * sum(part.open for *_, part in self.heap),
+            [],
+            [],
+        )
         while self.heap and most > 0 and len(trials) < MOST:
             *_, part = heapq.heappop(self.heap)
             most -= part.open
@@ -128,7 +148,9 @@ class Parts:
                 trials.append(trial)
         domains = [domain for trial in trials for domain in trial.domains]
         try:
-            found, seconds = self._judged(domains, [trial.to for trial in trials for _ in trial.domains])
+            found, seconds = self._judged(
+                domains, [trial.to for trial in trials for _ in trial.domains]
+            )
             coarse = wide(self.job, domains)
         except (Stopped, Rejected, Unsupported):
             for part in popped:
@@ -136,10 +158,14 @@ class Parts:
             raise
         results = iter(zip(found, coarse, strict=True))
         for trial in trials:
-            self._replace(trial, [next(results) for _ in trial.domains], seconds / len(domains))
+            self._replace(
+                trial, [next(results) for _ in trial.domains], seconds / len(domains)
+            )
         self.budget.reserved = sum(part.seconds for part in self.parts)
 
-    def _judged(self, domains: list[Domain], to: list[int]) -> tuple[list[Counts], float]:
+    def _judged(
+        self, domains: list[Domain], to: list[int]
+    ) -> tuple[list[Counts], float]:
         begun = time.monotonic()
         found = counts(self.job, domains, np.array(to))
         return found, time.monotonic() - begun
@@ -154,7 +180,9 @@ class Parts:
         to = FINER + int(np.log2(self.problem.claim.total / max(1, part.open)))
         return None if cut is None else Trial(part, cut[0], min(to, FINEST), cut[1])
 
-    def _replace(self, trial: Trial, found: list[tuple[Counts, bool]], seconds: float) -> None:
+    def _replace(
+        self, trial: Trial, found: list[tuple[Counts, bool]], seconds: float
+    ) -> None:
         part, node = trial.part, trial.part.node
         if trial.how is None:
             node["to"] = trial.to
@@ -163,8 +191,14 @@ class Parts:
             return
         leaves: list[Proof] = [{"rule": "relaxation", "to": trial.to} for _ in found]
         node.clear()
-        node.update(rule="split", **trial.how, **dict(zip(("inside", "outside"), leaves, strict=True)))
-        for leaf, domain, (right, coarse) in zip(leaves, trial.domains, found, strict=True):
+        node.update(
+            rule="split",
+            **trial.how,
+            **dict(zip(("inside", "outside"), leaves, strict=True)),
+        )
+        for leaf, domain, (right, coarse) in zip(
+            leaves, trial.domains, found, strict=True
+        ):
             self._keep(Part(leaf, domain, trial.to, right, seconds, coarse))
 
 
@@ -174,22 +208,33 @@ def _cut(whole: Domain, part: Domain) -> tuple[tuple[Domain, Domain], dict] | No
     if part.size > 1:
         position = int(np.argmax([len(ids) for ids in part.tokens]))
         first = part.tokens[position][: len(part.tokens[position]) // 2]
-        return part.split(position, set(first)), {"position": position, "first": list(first)}
+        return part.split(position, set(first)), {
+            "position": position,
+            "first": list(first),
+        }
     if not len(part.low):
         return None
     middle = part.low / 2 + part.high / 2
-    width = np.where((part.low < middle) & (middle < part.high), part.high - part.low, 0.0)
+    width = np.where(
+        (part.low < middle) & (middle < part.high), part.high - part.low, 0.0
+    )
     c = int(np.argmax(width / np.where(width > 0, whole.high - whole.low, 1)))
     at = float(middle[c])
-    return (part.cut(c, at), {"coordinate": c, "at": at.hex()}) if width[c] > 0 else None
+    return (
+        (part.cut(c, at), {"coordinate": c, "at": at.hex()}) if width[c] > 0 else None
+    )
 
 
 def wide(job: Job, parts: list[Domain]) -> list[bool]:
     """Of which parts the linear bounds of an atom, neither of whose signs they exclude, are so far apart that they must
     be cut."""
     bounds = bounds_of(job, parts, False)
-    low, high = (np.stack([getattr(p, end) for p in parts])[:, None] for end in ("low", "high"))
-    (below, negated), (slopes, others) = (np.split(a, 2, 1) for a in (bounds.constants, bounds.slopes.mid))
+    low, high = (
+        np.stack([getattr(p, end) for p in parts])[:, None] for end in ("low", "high")
+    )
+    (below, negated), (slopes, others) = (
+        np.split(a, 2, 1) for a in (bounds.constants, bounds.slopes.mid)
+    )
     tilt = slopes + others
     apart = -(below + negated) - np.minimum(tilt * low, tilt * high).sum(-1)
     reach = (np.abs(slopes) * (high - low)).sum(-1)

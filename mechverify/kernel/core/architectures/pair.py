@@ -15,11 +15,15 @@ def pair_mlp(graph: Graph, weights: dict[str, np.ndarray]) -> dict[str, int]:
     shapes = {name: a.shape for name, a in weights.items()}
     matrices = all(len(s) == 2 and min(s) > 0 for s in shapes.values())
     if set(shapes) != {"W_x", "W_y", "W", "W_U"} or not matrices:
-        raise Rejected(f"weights don't fit the architecture: expected matrices W_x, W_y, W, W_U; got {shapes}")
+        raise Rejected(
+            f"weights don't fit the architecture: expected matrices W_x, W_y, W, W_U; got {shapes}"
+        )
     (v, d), (u, e) = shapes["W_x"], shapes["W_y"]
     (both, hidden), (inner, _) = shapes["W"], shapes["W_U"]
     if v != u or d + e != both or hidden != inner or graph.length != 2:
-        raise Rejected(f"weights don't fit the architecture, on {graph.length} tokens: {shapes}")
+        raise Rejected(
+            f"weights don't fit the architecture, on {graph.length} tokens: {shapes}"
+        )
 
     def weight(name: str) -> int:
         return graph.add("weight", attr=(name, shapes[name]))
@@ -31,7 +35,9 @@ def pair_mlp(graph: Graph, weights: dict[str, np.ndarray]) -> dict[str, int]:
     joint = graph.add("concat", sites["embed_x"], sites["embed_y"], attr=0)
     sites["pre"] = graph.add("einsum", joint, weight("W"), attr="d,dm->m")
     sites["hidden"] = graph.add("relu", sites["pre"])
-    sites["logits"] = graph.add("einsum", sites["hidden"], weight("W_U"), attr="m,mo->o")
+    sites["logits"] = graph.add(
+        "einsum", sites["hidden"], weight("W_U"), attr="m,mo->o"
+    )
     return sites
 
 

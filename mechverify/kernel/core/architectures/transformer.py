@@ -12,7 +12,9 @@ _BIASES = {**{f"b_{c}": "he" for c in "QKV"}, "b_O": "d"}
 _MLP, _MLP_BIASES = {"W_in": "dm", "W_out": "md"}, {"b_in": "m", "b_out": "d"}
 
 
-def transformer(graph: Graph, weights: dict[str, np.ndarray], mlp: bool = False) -> dict[str, int]:
+def transformer(
+    graph: Graph, weights: dict[str, np.ndarray], mlp: bool = False
+) -> dict[str, int]:
     """An attention-only transformer without layer norm; returns its sites, by name, as node ids.
 
     x = W_E[token] + W_pos[position]; per block: scores q.k / sqrt(d_head), causal softmax, x + (pattern v) W_O
@@ -21,7 +23,10 @@ def transformer(graph: Graph, weights: dict[str, np.ndarray], mlp: bool = False)
     `transformer_relu`; W_in [d, m], b_in [m], W_out [m, d], b_out [d].
     Raises Rejected, naming every missing, unexpected or wrongly shaped tensor.
     """
-    layers = 1 + max((int(m[1]) for k in weights if (m := re.match(r"blocks\.([0-9]{1,3})\.", k))), default=0)
+    layers = 1 + max(
+        (int(m[1]) for k in weights if (m := re.match(r"blocks\.([0-9]{1,3})\.", k))),
+        default=0,
+    )
     blocks = [f"blocks.{layer}." for layer in range(layers)]
     inside = [("attn", _BLOCK, _BIASES), *([("mlp", _MLP, _MLP_BIASES)] if mlp else [])]
     required = {"embed.W_E": "vd", "pos_embed.W_pos": "pd", "unembed.W_U": "do"}
@@ -31,22 +36,29 @@ def transformer(graph: Graph, weights: dict[str, np.ndarray], mlp: bool = False)
             required |= {f"{block}{part}.{name}": axes for name, axes in needed.items()}
             optional |= {f"{block}{part}.{name}": axes for name, axes in biases.items()}
     problems = [f"{name} is missing" for name in required if name not in weights]
-    what = "a transformer with ReLU MLPs and" if mlp else "an attention-only transformer"
+    what = (
+        "a transformer with ReLU MLPs and" if mlp else "an attention-only transformer"
+    )
     problems += [f"{name!r} is not part of {what} without layer norm"
                  for name in weights if name not in required | optional]  # fmt: skip
     sizes: dict[str, int] = {}
     for name, axes in (required | optional).items():
         shape = weights[name].shape if name in weights else (0,) * len(axes)
         if len(shape) != len(axes):
-            problems.append(f"{name} has shape {list(shape)}, expected {len(axes)} axes")
+            problems.append(
+                f"{name} has shape {list(shape)}, expected {len(axes)} axes"
+            )
         elif name in weights and any(
-            sizes.setdefault(c, size) != size or not size for c, size in zip(axes, shape, strict=True)
+            sizes.setdefault(c, size) != size or not size
+            for c, size in zip(axes, shape, strict=True)
         ):
             problems.append(
                 f"{name} has shape {list(shape)}, expected {[sizes[c] or 'not 0' for c in axes if c in sizes]}"
             )
     if graph.length > sizes.get("p", graph.length):
-        problems.append(f"sequences of length {graph.length} don't fit pos_embed.W_pos with {sizes['p']} positions")
+        problems.append(
+            f"sequences of length {graph.length} don't fit pos_embed.W_pos with {sizes['p']} positions"
+        )
     if problems:
         raise Rejected("weights don't fit the architecture: " + "; ".join(problems))
 
@@ -58,29 +70,64 @@ def transformer(graph: Graph, weights: dict[str, np.ndarray], mlp: bool = False)
 
     sites = {"tokens": graph.add("tokens")}
     sites["embed"] = graph.add("gather", weight("embed.W_E"), sites["tokens"])
-    sites["pos_embed"] = graph.add("weight", attr=("pos_embed.W_pos", (graph.length, sizes["d"])))
+    sites["pos_embed"] = graph.add(
+        "weight", attr=("pos_embed.W_pos", (graph.length, sizes["d"]))
+    )
     x = graph.add("add", sites["embed"], sites["pos_embed"])
     for layer, block in enumerate(blocks):
         attn = f"{block}attn."
         q, k, v = (
-            biased(graph.add("einsum", x, weight(f"{attn}W_{c}"), attr="nd,hde->nhe"), f"{attn}b_{c}") for c in "QKV"
+            biased(
+                graph.add("einsum", x, weight(f"{attn}W_{c}"), attr="nd,hde->nhe"),
+                f"{attn}b_{c}",
+            )
+            for c in "QKV"
         )
-        scores = graph.add("over_root", graph.add("einsum", q, k, attr="jhe,ihe->hji"), attr=sizes["e"])
+        scores = graph.add(
+            "over_root", graph.add("einsum", q, k, attr="jhe,ihe->hji"), attr=sizes["e"]
+        )
         pattern = graph.add("softmax", scores, attr="causal")
         z = graph.add("einsum", pattern, v, attr="hji,ihe->jhe")
-        out = biased(graph.add("einsum", z, weight(f"{attn}W_O"), attr="jhe,hed->jd"), f"{attn}b_O")
-        sites |= {f"blocks.{layer}.resid_pre": x, f"{attn}q": q, f"{attn}k": k, f"{attn}v": v}
-        sites |= {f"{attn}attn_scores": scores, f"{attn}pattern": pattern, f"{attn}z": z}
+        out = biased(
+            graph.add("einsum", z, weight(f"{attn}W_O"), attr="jhe,hed->jd"),
+            f"{attn}b_O",
+        )
+        sites |= {
+            f"blocks.{layer}.resid_pre": x,
+            f"{attn}q": q,
+            f"{attn}k": k,
+            f"{attn}v": v,
+        }
+        sites |= {
+            f"{attn}attn_scores": scores,
+            f"{attn}pattern": pattern,
+            f"{attn}z": z,
+        }
         x = graph.add("add", x, out)
         sites[f"{block}attn_out"] = out
         if mlp:
-            pre = biased(graph.add("einsum", x, weight(f"{block}mlp.W_in"), attr="jd,dm->jm"), f"{block}mlp.b_in")
+            pre = biased(
+                graph.add("einsum", x, weight(f"{block}mlp.W_in"), attr="jd,dm->jm"),
+                f"{block}mlp.b_in",
+            )
             post = graph.add("relu", pre)
-            out = biased(graph.add("einsum", post, weight(f"{block}mlp.W_out"), attr="jm,md->jd"), f"{block}mlp.b_out")
-            sites |= {f"{block}resid_mid": x, f"{block}mlp.pre": pre, f"{block}mlp.post": post, f"{block}mlp_out": out}
+            out = biased(
+                graph.add(
+                    "einsum", post, weight(f"{block}mlp.W_out"), attr="jm,md->jd"
+                ),
+                f"{block}mlp.b_out",
+            )
+            sites |= {
+                f"{block}resid_mid": x,
+                f"{block}mlp.pre": pre,
+                f"{block}mlp.post": post,
+                f"{block}mlp_out": out,
+            }
             x = graph.add("add", x, out)
         sites[f"{block}resid_post"] = x
-    sites["logits"] = biased(graph.add("einsum", x, weight("unembed.W_U"), attr="jd,dv->jv"), "unembed.b_U")
+    sites["logits"] = biased(
+        graph.add("einsum", x, weight("unembed.W_U"), attr="jd,dv->jv"), "unembed.b_U"
+    )
     return sites
 
 

@@ -8,7 +8,9 @@ from mechverify.kernel.core.functions import LEAST, MOST, Function, rational, wi
 from mechverify.kernel.core.functions.piecewise import absolute, relu
 
 
-def _bend_of_log(ar: Arithmetic, p: Ball, q: Ball, fp: Ball, fq: Ball) -> tuple[Ball, Ball]:
+def _bend_of_log(
+    ar: Arithmetic, p: Ball, q: Ball, fp: Ball, fq: Ball
+) -> tuple[Ball, Ball]:
     """f'' = -1 / x^2, which increases."""
     low, high = (-ar.div(rational(ar, 1), ar.mul(x, x)) for x in (p, q))
     return low, high

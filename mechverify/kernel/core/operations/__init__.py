@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from mechverify.kernel.core.graph import Graph
 
 Span = tuple[int, int]  # what holds an integer: least and greatest
-Slice = tuple[str, list, Any]  # operation, operands (nodes, or slices (node, axis, index) of earlier ones), attribute
-Legal = tuple[str, tuple[int, ...]] | tuple[str, tuple[int, ...], Span]  # kind, shape; an integer's span
+Slice = tuple[
+    str, list, Any
+]  # operation, operands (nodes, or slices (node, axis, index) of earlier ones), attribute
+Legal = (
+    tuple[str, tuple[int, ...]] | tuple[str, tuple[int, ...], Span]
+)  # kind, shape; an integer's span
 
 
 class Node(NamedTuple):
@@ -92,10 +96,17 @@ def of(name: str) -> dict[str, str]:
 
 
 def row(*entries: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "array", "minItems": len(entries), "items": False, "prefixItems": [*entries]}
+    return {
+        "type": "array",
+        "minItems": len(entries),
+        "items": False,
+        "prefixItems": [*entries],
+    }
 
 
-def pair(entry: Reader, first: Callable[[Reader], Any], second: Callable[[Reader], Any]) -> tuple:
+def pair(
+    entry: Reader, first: Callable[[Reader], Any], second: Callable[[Reader], Any]
+) -> tuple:
     a, b = entry.items(2, 2)
     return first(a), second(b)
 
@@ -130,7 +141,11 @@ class Elementwise(Operation):
 
     def slice(self, graph, node, axis, index):
         n = graph.nodes[node]
-        return n.op, [self._operand(graph, a, axis - len(n.shape), index) for a in n.args], n.attr
+        return (
+            n.op,
+            [self._operand(graph, a, axis - len(n.shape), index) for a in n.args],
+            n.attr,
+        )
 
     def _operand(self, graph: "Graph", node: int, from_right: int, index: int) -> Any:
         """The slice of an operand that broadcasts: axes aligned on the right, sizes 1 or equal."""

@@ -16,11 +16,16 @@ class OfTwo(Elementwise):
 
     def shape(self, graph, args, attr):
         first, second = args
-        need(first.kind == second.kind == "real", "an elementwise operation needs two real operands")
+        need(
+            first.kind == second.kind == "real",
+            "an elementwise operation needs two real operands",
+        )
         try:
             return "real", np.broadcast_shapes(first.shape, second.shape)
         except ValueError:
-            raise Rejected(f"shapes {first.shape} and {second.shape} don't fit") from None
+            raise Rejected(
+                f"shapes {first.shape} and {second.shape} don't fit"
+            ) from None
 
 
 class Add(OfTwo):

@@ -15,10 +15,17 @@ class Concat(Sliced):
     def shape(self, graph, args, attr):
         shapes = [a.shape for a in args]
         axes = {len(s) for s in shapes}
-        legal = len(args) > 0 and all(a.kind == "real" for a in args) and 0 <= attr < len(shapes[0])
+        legal = (
+            len(args) > 0
+            and all(a.kind == "real" for a in args)
+            and 0 <= attr < len(shapes[0])
+        )
         need(legal, "concat needs an axis")
         others = {(s[:attr], s[attr + 1 :]) for s in shapes if len(s) > attr}
-        need(len(others) == 1 and len(axes) == 1, f"concat along axis {attr} of shapes {shapes}")
+        need(
+            len(others) == 1 and len(axes) == 1,
+            f"concat along axis {attr} of shapes {shapes}",
+        )
         before, after = others.pop()
         joined = sum(s[attr] for s in shapes)
         return "real", (*before, joined, *after)

@@ -6,12 +6,22 @@ import numpy as np
 
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
-from mechverify.kernel.core.operations import Attribute, Fixed, Node, of, pair, row, sizes
+from mechverify.kernel.core.operations import (
+    Attribute,
+    Fixed,
+    Node,
+    of,
+    pair,
+    row,
+    sizes,
+)
 
 
 class Weight(Fixed):
     attribute = Attribute(
-        "`[tensor, shape]`", row({"type": "string"}, of("shape")), lambda entry: pair(entry, Reader.text, sizes)
+        "`[tensor, shape]`",
+        row({"type": "string"}, of("shape")),
+        lambda entry: pair(entry, Reader.text, sizes),
     )
     meaning = "the leading part, of that shape, of a tensor of the weights"
 
@@ -23,7 +33,9 @@ class Weight(Fixed):
         return known.model.ar.exact(value.reshape((1,) * known.batch + value.shape))
 
 
-def weight(weights: dict[str, np.ndarray], name: str, shape: tuple[int, ...]) -> np.ndarray:
+def weight(
+    weights: dict[str, np.ndarray], name: str, shape: tuple[int, ...]
+) -> np.ndarray:
     """The leading part of a weight tensor (a shorter sequence uses the first positions)."""
     return np.asarray(weights[name][tuple(slice(s) for s in shape)])
 
@@ -37,7 +49,9 @@ def _constant(entry: Reader) -> tuple:
 
 
 class Constant(Fixed):
-    attribute = Attribute("`[shape, entries]`", row(of("shape"), of("numbers")), _constant)
+    attribute = Attribute(
+        "`[shape, entries]`", row(of("shape"), of("numbers")), _constant
+    )
     meaning = "these numbers, row-major"
 
     def shape(self, graph, args, attr):
@@ -45,7 +59,9 @@ class Constant(Fixed):
 
     def value(self, known, node, args):
         shape, numbers = node.attr
-        return known.model.ar.exact(np.array(numbers, float).reshape((1,) * known.batch + shape))
+        return known.model.ar.exact(
+            np.array(numbers, float).reshape((1,) * known.batch + shape)
+        )
 
 
 def table(weights: dict[str, np.ndarray], node: Node) -> np.ndarray:

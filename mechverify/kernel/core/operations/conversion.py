@@ -6,11 +6,18 @@ from mechverify.kernel.core.operations import NOTHING, Elementwise, Sliced, need
 
 
 class Number(Elementwise):
-    operands, attribute, meaning = 1, NOTHING, "an integer as a real; its span is below 2^53"
+    operands, attribute, meaning = (
+        1,
+        NOTHING,
+        "an integer as a real; its span is below 2^53",
+    )
 
     def shape(self, graph, args, attr):
         need(len(args) == 1 and args[0].kind == "int", "number takes an integer")
-        need(max(map(abs, args[0].span)) < 2**53, "an integer of more than 53 bits as a real")
+        need(
+            max(map(abs, args[0].span)) < 2**53,
+            "an integer of more than 53 bits as a real",
+        )
         return "real", ()
 
     def value(self, known, node, args):
@@ -27,7 +34,10 @@ class Pick(Sliced):
         need(legal, "pick takes a real axis and an integer")
         low, high = args[1].span
         size = args[0].shape[0]
-        need(0 <= low <= high < size, f"pick: the index reaches from {low} to {high}, the axis has {size} entries")
+        need(
+            0 <= low <= high < size,
+            f"pick: the index reaches from {low} to {high}, the axis has {size} entries",
+        )
         return "real", args[0].shape[1:]
 
     def value(self, known, node, args):

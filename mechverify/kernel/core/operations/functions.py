@@ -12,7 +12,10 @@ class OfOne(Elementwise):
     operands = 1
 
     def shape(self, graph, args, attr):
-        need(len(args) == 1 and args[0].kind == "real", "a function takes one real operand")
+        need(
+            len(args) == 1 and args[0].kind == "real",
+            "a function takes one real operand",
+        )
         return "real", args[0].shape
 
     def value(self, known, node, args):
@@ -33,10 +36,15 @@ class OfEach(OfOne):
 
 
 class Power(OfOne):
-    attribute, meaning = whole(2, 16, "the exponent, 2 to 16"), "the power, of each entry"
+    attribute, meaning = (
+        whole(2, 16, "the exponent, 2 to 16"),
+        "the power, of each entry",
+    )
 
     def shape(self, graph, args, attr):
-        need(attr is not None and 2 <= attr <= 16, "power takes an exponent from 2 to 16")
+        need(
+            attr is not None and 2 <= attr <= 16, "power takes an exponent from 2 to 16"
+        )
         return super().shape(graph, args, attr)
 
     def function(self, node):

@@ -29,11 +29,17 @@ def _read_integer(entry: Reader) -> int | None:
 
 
 class Value(Whole):
-    operands, meaning = 0, "the integer that the token at position i means: an entry of `domain.values`"
+    operands, meaning = (
+        0,
+        "the integer that the token at position i means: an entry of `domain.values`",
+    )
     attribute = Attribute("i", of("position"), _read_integer)
 
     def shape(self, graph, args, attr):
-        need(attr is not None and 0 <= attr < graph.length, f"no token at position {attr!r}")
+        need(
+            attr is not None and 0 <= attr < graph.length,
+            f"no token at position {attr!r}",
+        )
         return "int", (), graph.span
 
 
@@ -57,15 +63,27 @@ class OfIntegers(Whole):
 
     def _attribute(self) -> Attribute:
         if self.row.table:
-            schema = {"type": "array", "minItems": 1, "maxItems": integers.LONGEST, "items": of("integer")}
-            return Attribute("integers", schema, lambda entry: tuple(entry.integers(integers.LONGEST)))
+            schema = {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": integers.LONGEST,
+                "items": of("integer"),
+            }
+            return Attribute(
+                "integers",
+                schema,
+                lambda entry: tuple(entry.integers(integers.LONGEST)),
+            )
         if self.row.most is None:
             return Attribute("null", {"type": "null"}, _read_integer)
         schema = {"type": "integer", "minimum": 1, "maximum": self.row.most}
         return Attribute(f"k, from 1 to {self.row.most}", schema, _read_integer)
 
     def shape(self, graph, args, attr):
-        need(all(n.kind == "int" for n in args), f"an operand of {self.name!r} is not an integer")
+        need(
+            all(n.kind == "int" for n in args),
+            f"an operand of {self.name!r} is not an integer",
+        )
         return "int", (), integers.span(self.name, [n.span for n in args], attr)
 
 

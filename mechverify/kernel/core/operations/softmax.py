@@ -11,7 +11,11 @@ from mechverify.kernel.core.operations import Attribute, Node, Operation, need
 def _read_mask(entry: Reader) -> Any:
     if type(entry.value) is int:
         return entry.an_integer(1)
-    return entry.one_of(["causal"]) if type(entry.value) is str else tuple(r.text() for r in entry.items(2**12, 1))
+    return (
+        entry.one_of(["causal"])
+        if type(entry.value) is str
+        else tuple(r.text() for r in entry.items(2**12, 1))
+    )
 
 
 class Softmax(Operation):
@@ -25,7 +29,11 @@ class Softmax(Operation):
             "oneOf": [
                 {"type": "integer", "minimum": 1},
                 {"const": "causal"},
-                {"type": "array", "minItems": 1, "items": {"type": "string", "pattern": "^[01]*1[01]*$"}},
+                {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {"type": "string", "pattern": "^[01]*1[01]*$"},
+                },
             ]
         },
         _read_mask,
@@ -35,13 +43,23 @@ class Softmax(Operation):
     def shape(self, graph, args, attr):
         shape = args[0].shape
         axes = len(args[0].shape)
-        need(args[0].kind == "real" and axes > 0, "softmax takes a real operand with an axis")
+        need(
+            args[0].kind == "real" and axes > 0,
+            "softmax takes a real operand with an axis",
+        )
         if type(attr) is tuple:
-            need(len(attr) == 1 or (axes > 1 and len(attr) == shape[-2]), f"a mask of {len(attr)} rows")
-            kept = all(len(r) == shape[-1] and set(r) <= {"0", "1"} and "1" in r for r in attr)
+            need(
+                len(attr) == 1 or (axes > 1 and len(attr) == shape[-2]),
+                f"a mask of {len(attr)} rows",
+            )
+            kept = all(
+                len(r) == shape[-1] and set(r) <= {"0", "1"} and "1" in r for r in attr
+            )
             need(kept, "softmax keeps no entry")
         else:
-            known = (attr == "causal" and axes > 1) or (attr != "causal" and 1 <= attr <= shape[-1])
+            known = (attr == "causal" and axes > 1) or (
+                attr != "causal" and 1 <= attr <= shape[-1]
+            )
             need(known, "softmax: mask")
         return "real", shape
 

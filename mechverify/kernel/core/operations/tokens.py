@@ -15,17 +15,26 @@ class Tokens(Sliced):
 
 
 class Gather(Operation):
-    operands, attribute, meaning = 2, NOTHING, "rows of a table (a `weight` or a `constant`) at token ids"
+    operands, attribute, meaning = (
+        2,
+        NOTHING,
+        "rows of a table (a `weight` or a `constant`) at token ids",
+    )
 
     def shape(self, graph, args, attr):
         rows, ids = args
-        need(rows.op in ("weight", "constant") and ids.kind == "ids", "gather needs a table and token ids")
+        need(
+            rows.op in ("weight", "constant") and ids.kind == "ids",
+            "gather needs a table and token ids",
+        )
         enough = len(rows.shape) > 0 and rows.shape[0] >= len(graph.values)
         need(enough, "the embedding has fewer rows than the vocabulary")
         return "real", ids.shape + rows.shape[1:]
 
     def value(self, known, node, args):
-        return known.model.ar.exact(table(known.weights, known.graph.nodes[node.args[0]])[args[1]])
+        return known.model.ar.exact(
+            table(known.weights, known.graph.nodes[node.args[0]])[args[1]]
+        )
 
     def slice(self, graph, node, axis, index):
         rows, ids = graph.nodes[node].args

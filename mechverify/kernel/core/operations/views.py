@@ -7,7 +7,17 @@ import numpy as np
 
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.meter import reserve
-from mechverify.kernel.core.operations import UNWRITTEN, Attribute, Operation, Slice, Sliced, need, of, row, sizes
+from mechverify.kernel.core.operations import (
+    UNWRITTEN,
+    Attribute,
+    Operation,
+    Slice,
+    Sliced,
+    need,
+    of,
+    row,
+    sizes,
+)
 
 if TYPE_CHECKING:
     from mechverify.kernel.core.graph import Graph
@@ -19,7 +29,9 @@ def entries(view: tuple) -> np.ndarray:
     reserve(*shape)
     index = np.full(shape, offset)
     for axis, (size, step) in enumerate(zip(shape, strides, strict=True)):
-        index = index + (np.arange(size) * step).reshape(size, *(1,) * (len(shape) - axis - 1))
+        index = index + (np.arange(size) * step).reshape(
+            size, *(1,) * (len(shape) - axis - 1)
+        )
     return index
 
 
@@ -45,8 +57,14 @@ class View(Operation):
         reach = [(size - 1) * step for size, step in zip(shape, strides, strict=True)]
         low = offset + sum(min(r, 0) for r in reach)
         high = offset + sum(max(r, 0) for r in reach)
-        need(operand.kind != "int" and all(size > 0 for size in shape), "view needs a tensor and an entry")
-        need(0 <= low <= high < math.prod(operand.shape), f"a view reads outside its operand of shape {operand.shape}")
+        need(
+            operand.kind != "int" and all(size > 0 for size in shape),
+            "view needs a tensor and an entry",
+        )
+        need(
+            0 <= low <= high < math.prod(operand.shape),
+            f"a view reads outside its operand of shape {operand.shape}",
+        )
         return operand.kind, shape
 
     def value(self, known, node, args):
@@ -63,7 +81,11 @@ class View(Operation):
         if n.kind == "ids":
             return "select", [node], (axis, index)
         shape, offset, strides = n.attr
-        rest = shape[:axis] + shape[axis + 1 :], offset + index * strides[axis], strides[:axis] + strides[axis + 1 :]
+        rest = (
+            shape[:axis] + shape[axis + 1 :],
+            offset + index * strides[axis],
+            strides[:axis] + strides[axis + 1 :],
+        )
         return self.narrowed(graph, n.args[0], rest)
 
     def narrowed(self, graph: "Graph", operand: int, view: tuple) -> Slice:
@@ -77,7 +99,12 @@ class View(Operation):
             if shape[axis] > 1 and (index == index.flat[0]).all():
                 moved = at // (block * shape[axis]) * block + at % block
                 steps = tuple(
-                    int(moved[tuple(int(i == a) for i in range(at.ndim))] - moved.flat[0]) if size > 1 else 0
+                    int(
+                        moved[tuple(int(i == a) for i in range(at.ndim))]
+                        - moved.flat[0]
+                    )
+                    if size > 1
+                    else 0
                     for a, size in enumerate(at.shape)
                 )
                 smaller = at.shape, int(moved.flat[0]), steps

@@ -32,7 +32,9 @@ Forms = list[tuple[int, Ball]]  # of nodes; those of one node are added
 class Row(ABC):
     """Of one operation; `known` has what was found of earlier nodes. Here everything but `reads` is refused."""
 
-    fixed = False  # whether the value is the same on all inputs, without operands that are
+    fixed = (
+        False  # whether the value is the same on all inputs, without operands that are
+    )
 
     def linear(self, known: "Intervals", n: int) -> bool:
         """Whether node n's interval is computed on balls."""
@@ -54,7 +56,9 @@ class Row(ABC):
         """Of a linear node: the forms of its operands whose sum is the form `k`."""
         raise self._refused(known, n)
 
-    def back(self, known: "Relaxed", start: int, n: int, k: Ball) -> tuple[Forms, Ball | None]:
+    def back(
+        self, known: "Relaxed", start: int, n: int, k: Ball
+    ) -> tuple[Forms, Ball | None]:
         """Forms and a number whose sum is not above the form `k` of node n, one of the forms of node `start`."""
         raise self._refused(known, n)
 
@@ -67,12 +71,16 @@ class Row(ABC):
         raise self._refused(known, n)
 
     @abstractmethod
-    def reads(self, graph: "Graph", node: Node, args: list[np.ndarray]) -> np.ndarray | None:
+    def reads(
+        self, graph: "Graph", node: Node, args: list[np.ndarray]
+    ) -> np.ndarray | None:
         """Which positions' tokens each entry may depend on, booleans [*shape, length], from the operands'; None: it
         isn't known."""
 
     def _refused(self, known: "Intervals", n: int) -> Unsupported:
-        return Unsupported(f"rule relaxation has no bound for {known.graph.nodes[n].op!r}")
+        return Unsupported(
+            f"rule relaxation has no bound for {known.graph.nodes[n].op!r}"
+        )
 
 
 def no_tokens(graph: "Graph", node: Node) -> np.ndarray:

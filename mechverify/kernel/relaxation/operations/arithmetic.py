@@ -7,7 +7,12 @@ import numpy as np
 
 from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.relaxation import lines
-from mechverify.kernel.relaxation.operations import Elementwise, Linear, balls, operand_ends
+from mechverify.kernel.relaxation.operations import (
+    Elementwise,
+    Linear,
+    balls,
+    operand_ends,
+)
 
 if TYPE_CHECKING:
     from mechverify.kernel.relaxation.intervals import Intervals
@@ -70,7 +75,9 @@ class Mul(Elementwise):
     def back(self, known, start, n, k):
         if self.linear(known, n):
             return self.transposed(known, n, k), None
-        from mechverify.kernel.relaxation import planes  # only where neither operand is fixed
+        from mechverify.kernel.relaxation import (
+            planes,
+        )  # only where neither operand is fixed
 
         return planes.through(known, start, n, k)
 
@@ -82,13 +89,17 @@ class OverRoot(Elementwise, Linear):
 
     def ends(self, known, n, found):
         (x,), ar = operand_ends(known, n), known.ar
-        return lines.product(ar, x, ar.ends(self._divided(known, n, ar.rational(Fraction(1)))))
+        return lines.product(
+            ar, x, ar.ends(self._divided(known, n, ar.rational(Fraction(1))))
+        )
 
     def transposed(self, known, n, k):
         return [(known.graph.nodes[n].args[0], self._divided(known, n, k))]
 
     def _divided(self, known: "Intervals", n: int, x: Ball) -> Ball:
-        return known.ar.div(x, known.ar.sqrt(known.ar.rational(Fraction(known.graph.nodes[n].attr))))
+        return known.ar.div(
+            x, known.ar.sqrt(known.ar.rational(Fraction(known.graph.nodes[n].attr)))
+        )
 
 
 ROWS = {"add": Add(), "sub": Sub(), "mul": Mul(), "over_root": OverRoot()}

@@ -23,10 +23,20 @@ class Concat(Linear):
         return whole
 
     def ends(self, known, n, found):
-        xp, operands, axis = known.ar.xp, operand_ends(known, n), known.graph.nodes[n].attr + 1
+        xp, operands, axis = (
+            known.ar.xp,
+            operand_ends(known, n),
+            known.graph.nodes[n].attr + 1,
+        )
         cells = max(end.shape[0] for ends in operands for end in ends)
         low, high = (
-            xp.concatenate([xp.broadcast_to(ends[side], (cells, *ends[side].shape[1:])) for ends in operands], axis)
+            xp.concatenate(
+                [
+                    xp.broadcast_to(ends[side], (cells, *ends[side].shape[1:]))
+                    for ends in operands
+                ],
+                axis,
+            )
             for side in (0, 1)
         )
         return low, high
@@ -36,7 +46,12 @@ class Concat(Linear):
         forms = []
         for operand, at in self._places(known, n):
             shape = *k.mid.shape[:2], *known.graph.nodes[operand].shape
-            forms.append((operand, flat.map(lambda v, at=at, shape=shape: v[..., at].reshape(shape))))
+            forms.append(
+                (
+                    operand,
+                    flat.map(lambda v, at=at, shape=shape: v[..., at].reshape(shape)),
+                )
+            )
         return forms
 
     def _places(self, known: "Intervals", n: int) -> Iterable[tuple[int, np.ndarray]]:
@@ -45,7 +60,10 @@ class Concat(Linear):
         here = np.arange(prod(node.shape)).reshape(node.shape)
         for operand in node.args:
             width = known.graph.nodes[operand].shape[node.attr]
-            yield operand, np.take(here, np.arange(start, start + width), node.attr).ravel()
+            yield (
+                operand,
+                np.take(here, np.arange(start, start + width), node.attr).ravel(),
+            )
             start += width
 
     def reads(self, graph, node, args):

@@ -16,7 +16,9 @@ class Exact(Fixed):
 
 class Weight(Exact):
     def ball(self, known, n):
-        return known.ar.exact(known.ar.raw(weight(known.weights, *known.graph.nodes[n].attr)[None]))
+        return known.ar.exact(
+            known.ar.raw(weight(known.weights, *known.graph.nodes[n].attr)[None])
+        )
 
 
 class Constant(Exact):

@@ -27,9 +27,13 @@ class Einsum(Linear):
         k, x = known.ends[args[at]], known.ends[args[1 - at]]
         if not all(bool(xp.isfinite(end).all()) for end in x):
             minus = -x[1], -x[0]
-            low, low_of_minus = (self._least(known, n, at, k, ends) for ends in (x, minus))
+            low, low_of_minus = (
+                self._least(known, n, at, k, ends) for ends in (x, minus)
+            )
             found = lines.meet(known.ar, found, (low, -low_of_minus))
-        signs = [bool((low >= 0).all()) - bool((high <= 0).all()) for low, high in (k, x)]
+        signs = [
+            bool((low >= 0).all()) - bool((high <= 0).all()) for low, high in (k, x)
+        ]
         sign = signs[0] * signs[1]
         low, high = found
         floor = 0.0 if sign > 0 else -np.inf
@@ -42,23 +46,44 @@ class Einsum(Linear):
         ar, xp, spec = known.ar, known.ar.xp, known.graph.nodes[n].attr
         one, zero = (ar.rational(Fraction(v)).mid for v in (1, 0))
         parts = []
-        for limits, factor, end in (((0.0, None), k[1] > 0, x[0]), ((None, 0.0), k[0] < 0, x[1])):
+        for limits, factor, end in (
+            ((0.0, None), k[1] > 0, x[0]),
+            ((None, 0.0), k[0] < 0, x[1]),
+        ):
             part = lines.ball(ar, *(xp.clip(e, *limits) for e in k))
             finite = xp.isfinite(end)
             pairs = (
                 (part, ar.point(xp.where(finite, end, zero))),
-                tuple(ar.point(xp.where(some, one, zero)) for some in (factor, ~finite)),
+                tuple(
+                    ar.point(xp.where(some, one, zero)) for some in (factor, ~finite)
+                ),
             )
-            parts.append([ar.contract(spec, *(pair if at == 0 else pair[::-1])) for pair in pairs])
+            parts.append(
+                [
+                    ar.contract(spec, *(pair if at == 0 else pair[::-1]))
+                    for pair in pairs
+                ]
+            )
         (first, missing), (second, more) = parts
-        return xp.where((missing.mid > 0) | (more.mid > 0), -np.inf, ar.ends(ar.add(first, second))[0])
+        return xp.where(
+            (missing.mid > 0) | (more.mid > 0),
+            -np.inf,
+            ar.ends(ar.add(first, second))[0],
+        )
 
     def transposed(self, known, n, k):
         node = known.graph.nodes[n]
         *terms, result = node.attr.replace("->", ",").split(",")
         at = 1 if node.args[0] in known.fixed else 0
         constant = known.bounds[node.args[1 - at]].at[:, None]
-        return [(node.args[at], known.ar.contract(f"{result},{terms[1 - at]}->{terms[at]}", k, constant))]
+        return [
+            (
+                node.args[at],
+                known.ar.contract(
+                    f"{result},{terms[1 - at]}->{terms[at]}", k, constant
+                ),
+            )
+        ]
 
     def reads(self, graph, node, args):
         """What is summed, whatever the weights."""
@@ -67,7 +92,9 @@ class Einsum(Linear):
         for term, x in zip(terms, args, strict=True):
             summed = tuple(i for i, c in enumerate(term) if c not in result)
             left = [c for c in term if c in result]
-            rest = np.any(x, summed).transpose([left.index(c) for c in result if c in left] + [len(left)])
+            rest = np.any(x, summed).transpose(
+                [left.index(c) for c in result if c in left] + [len(left)]
+            )
             shape = [found.shape[i] if c in left else 1 for i, c in enumerate(result)]
             found = found | rest.reshape(*shape, x.shape[-1])
         return found

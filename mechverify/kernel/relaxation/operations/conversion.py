@@ -20,7 +20,9 @@ class Pick(Ending):
         possible = (low <= at) & (at <= high)
         ones = (1,) * len(node.shape)
         inside = ar.raw(possible.reshape(len(low), -1, *ones))
-        least, most_of_minus = (xp.amin(xp.where(inside, end, np.inf), 1) for end in (least, -most))
+        least, most_of_minus = (
+            xp.amin(xp.where(inside, end, np.inf), 1) for end in (least, -most)
+        )
         return least, -most_of_minus
 
     def reads(self, graph, node, args):

@@ -19,7 +19,9 @@ class Value(Row):
 
 class Integer(Elementwise):
     def spans(self, known, n):
-        return [(known.graph.nodes[n].attr, known.graph.nodes[n].attr)] * len(known.cells)
+        return [(known.graph.nodes[n].attr, known.graph.nodes[n].attr)] * len(
+            known.cells
+        )
 
 
 class OfIntegers(Elementwise):
@@ -30,7 +32,12 @@ class OfIntegers(Elementwise):
         for s in zip(*(known.spans[a] for a in node.args), strict=True):
             low, high = integers.span(node.op, list(s), node.attr)
             if all(a == b for a, b in s):
-                value = integers.apply(node.op, node.attr, [np.array(a) for a, _ in s], lambda _: known.graph.meanings)
+                value = integers.apply(
+                    node.op,
+                    node.attr,
+                    [np.array(a) for a, _ in s],
+                    lambda _: known.graph.meanings,
+                )
                 low = high = int(value.item())
             found.append((low, high))
         return found

@@ -23,7 +23,9 @@ class Pivot(Fixed):
 
     def ball(self, known, n):
         points = (x.point for x in balls(known, n))
-        return known.ar.exact(known.finite(known.ar.contract(known.graph.nodes[n].attr, *points).mid))
+        return known.ar.exact(
+            known.finite(known.ar.contract(known.graph.nodes[n].attr, *points).mid)
+        )
 
     def reads(self, graph, node, args): ...
 

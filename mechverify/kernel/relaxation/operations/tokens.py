@@ -34,7 +34,11 @@ class Gather(Curved):
     def back(self, known, start, n, k):
         ar, rows = known.ar, self._table(known, n)
         ids = known.graph.nodes[n].args[1]
-        places, vocabulary, length = known.positions[ids].ravel(), len(rows), known.graph.length
+        places, vocabulary, length = (
+            known.positions[ids].ravel(),
+            len(rows),
+            known.graph.length,
+        )
         reserve(*k.mid.shape[:2], length, vocabulary)
         by_place = k.map(lambda a: a.reshape(*a.shape[:2], len(places), -1))
         by_token = ar.exact(rows.reshape(1, 1, len(rows), -1))
@@ -53,13 +57,19 @@ class Gather(Curved):
         places = known.positions[known.graph.nodes[n].args[1]]
         allowed = known.cells.allowed[:, places]
         reserve(*allowed.shape, *rows.shape[1:])
-        allowed = known.ar.raw(allowed.reshape(*allowed.shape, *(1,) * (len(rows.shape) - 1)))
-        return known.ar.xp.amin(known.ar.xp.where(allowed, rows, np.inf), 1 + places.ndim)
+        allowed = known.ar.raw(
+            allowed.reshape(*allowed.shape, *(1,) * (len(rows.shape) - 1))
+        )
+        return known.ar.xp.amin(
+            known.ar.xp.where(allowed, rows, np.inf), 1 + places.ndim
+        )
 
     def reads(self, graph, node, args):
         ids = args[1]
         rank = len(node.shape) - ids.ndim + 1
-        return no_tokens(graph, node) | ids.reshape(*ids.shape[:-1], *(1,) * rank, graph.length)
+        return no_tokens(graph, node) | ids.reshape(
+            *ids.shape[:-1], *(1,) * rank, graph.length
+        )
 
 
 ROWS = {"tokens": Tokens(), "gather": Gather()}

@@ -18,7 +18,11 @@ from mechverify.provers.accuracy.fold import folded, listed
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt
 from mechverify.provers.accuracy.strategies.brute import brute
 from mechverify.provers.accuracy.strategies.families import FAMILIES
-from mechverify.provers.accuracy.strategies.unexplained import outputs_of_inputs, parts, tables
+from mechverify.provers.accuracy.strategies.unexplained import (
+    outputs_of_inputs,
+    parts,
+    tables,
+)
 from mechverify.provers.base import Budget
 
 
@@ -36,10 +40,14 @@ class Strategy(NamedTuple):
 
 def _parts(find) -> Callable[[AccuracyProblem], int]:
     chosen = getattr(find, "keywords", {})
-    return partial(parts, remainder=chosen.get("remainder"), mean=chosen.get("mean", False))
+    return partial(
+        parts, remainder=chosen.get("remainder"), mean=chosen.get("mean", False)
+    )
 
 
-ONE_HEAD = "one layer, one head, read at one position; a mechanism that folds over the tokens"
+ONE_HEAD = (
+    "one layer, one head, read at one position; a mechanism that folds over the tokens"
+)
 
 STRATEGIES = {
     s.name: s
@@ -59,7 +67,9 @@ STRATEGIES = {
     )
 }  # fmt: skip
 
-DEFAULT = [name for name in STRATEGIES if name != "brute"]  # its bound is the accuracy, its cost is known beforehand
+DEFAULT = [
+    name for name in STRATEGIES if name != "brute"
+]  # its bound is the accuracy, its cost is known beforehand
 
 
 def chosen(name: str) -> Strategy:
@@ -69,7 +79,9 @@ def chosen(name: str) -> Strategy:
         return _own(name)
     if name not in STRATEGIES:
         near = difflib.get_close_matches(name, STRATEGIES, 1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(STRATEGIES)}"
+        hint = (
+            f"did you mean {near[0]}?" if near else f"there are {', '.join(STRATEGIES)}"
+        )
         raise ClaimError(
             f"--strategy {name}: unknown; {hint} (`mechverify strategies` says what each is; or a file, NAME.py)"
         )
@@ -89,7 +101,13 @@ def _own(path: str) -> Strategy:
         except Unsupported:
             raise
         except Exception as error:
-            lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
-            raise ClaimError(f"{path}, line {lines[-1] if lines else 1}: {type(error).__name__}: {error}") from None
+            lines = [
+                f.lineno
+                for f in traceback.extract_tb(error.__traceback__)
+                if f.filename == path
+            ]
+            raise ClaimError(
+                f"{path}, line {lines[-1] if lines else 1}: {type(error).__name__}: {error}"
+            ) from None
 
     return found._replace(name=Path(path).stem, find=find)

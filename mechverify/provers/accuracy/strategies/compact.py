@@ -53,7 +53,9 @@ def compact(problem: AccuracyProblem, budget: Budget, passes: list[Pass], peeled
             passes = [_better_order(problem, tables, leads, passes)]
         cells: list[list[list]] = [[] for _ in passes]
         for index, key in enumerate(partition.keys):
-            budget.progress(f"cells of mechanism value {key[0]}", index / len(partition.keys))
+            budget.progress(
+                f"cells of mechanism value {key[0]}", index / len(partition.keys)
+            )
             layers = towards(problem.job.ar, partition.automaton, index)
             sizes = sizes_by_token(problem.job.ar, layers, tables.form.pin)
             if budget.spent() or sum(sizes.values()) < NEGLIGIBLE * problem.domain.size:
@@ -61,27 +63,47 @@ def compact(problem: AccuracyProblem, budget: Budget, passes: list[Pass], peeled
             queries = np.array([q for q in sorted(sizes) if not tables.wide[q]], int)
             if not 0 <= key[0] < tables.outputs or not len(queries):
                 continue
-            found = [_search(Family(tables, layers, key[0], queries), leads, p) for p in passes]
+            found = [
+                _search(Family(tables, layers, key[0], queries), leads, p)
+                for p in passes
+            ]
             share = np.array([f.shown for f in found]) / float(problem.domain.size)
             for row, query in enumerate(queries.tolist()):
-                better = [i for i in range(len(passes)) if share[i + 1 :, row].max(initial=0) <= share[i, row] + gain]
+                better = [
+                    i
+                    for i in range(len(passes))
+                    if share[i + 1 :, row].max(initial=0) <= share[i, row] + gain
+                ]
                 if share[better[0], row] > 0:
                     entry = found[better[0]].thresholds[row].tolist()
-                    entry = [float(t).hex() if isinstance(t, float) else t for t in entry]
+                    entry = [
+                        float(t).hex() if isinstance(t, float) else t for t in entry
+                    ]
                     cells[better[0]].append([query, key[0], entry])
     rows = [{"rivals": p.rivals, "tokens": p.tokens, "loose": p.loose, "cells": c}
             for p, c in zip(passes, cells, strict=True) if c]  # fmt: skip
-    proof = {"rule": "compact", "scores": _witness(peeled), "base": "mean" if mean else "exact", "passes": rows}
+    proof = {
+        "rule": "compact",
+        "scores": _witness(peeled),
+        "base": "mean" if mean else "exact",
+        "passes": rows,
+    }
     return Attempt(proof, confirmed(problem, proof))
 
 
-def _better_order(problem: AccuracyProblem, tables: Enclosed, leads: Leads, passes: list[Pass]) -> Pass:
+def _better_order(
+    problem: AccuracyProblem, tables: Enclosed, leads: Leads, passes: list[Pass]
+) -> Pass:
     """The one that shows most of the class in the middle of those that are outputs."""
     partition = problem.partition
-    classes = [i for i, key in enumerate(partition.keys) if 0 <= key[0] < tables.outputs]
+    classes = [
+        i for i, key in enumerate(partition.keys) if 0 <= key[0] < tables.outputs
+    ]
     if not classes:
         return passes[0]
-    layers = towards(problem.job.ar, partition.automaton, index := classes[len(classes) // 2])
+    layers = towards(
+        problem.job.ar, partition.automaton, index := classes[len(classes) // 2]
+    )
     queries = np.array([q for q in sorted(sizes_by_token(problem.job.ar, layers, tables.form.pin))
                         if not tables.wide[q]], int)  # fmt: skip
     if not len(queries):
@@ -99,7 +121,10 @@ def confirmed(problem: AccuracyProblem, proof: Proof) -> Counts:
 def _witness(peeled: Peeled | None) -> dict | None:
     if peeled is None:
         return None
-    vectors = {name: [float(x).hex() for x in v] for name, v in (("left", peeled.left), ("right", peeled.right))}
+    vectors = {
+        name: [float(x).hex() for x in v]
+        for name, v in (("left", peeled.left), ("right", peeled.right))
+    }
     return {"remainder": peeled.remainder, **vectors}
 
 
@@ -107,21 +132,35 @@ def _search(family: Family, leads: Leads, how: Pass) -> Chosen:
     """For some numbers of tight tokens: the widest thresholds for each number of loose ones; then the best of these."""
     lead, n = family.lead(leads, how.rivals), len(family.queries)
     tokens = len(family.alive)
-    tight = np.unique(np.linspace(0, tokens, min(CANDIDATES, tokens + 1)).round().astype(int))
-    wide = Family(family.tables, family.layers, family.right, np.repeat(family.queries, len(tight)))
-    kept, limits = (_by_value if how.tokens == "each" else _by_order)(family, wide, lead, how, len(tight))
+    tight = np.unique(
+        np.linspace(0, tokens, min(CANDIDATES, tokens + 1)).round().astype(int)
+    )
+    wide = Family(
+        family.tables,
+        family.layers,
+        family.right,
+        np.repeat(family.queries, len(tight)),
+    )
+    kept, limits = (_by_value if how.tokens == "each" else _by_order)(
+        family, wide, lead, how, len(tight)
+    )
     start = np.tile(tight, n)
 
     def shown(ends: np.ndarray, loose: int) -> np.ndarray:
         """About how many inputs are shown right with `loose` tokens beyond the first `start`, among the first
         `ends`."""
         found = kept(limits(np.stack([start, ends], 1)))
-        least, number = wide.sums(*wide.terms(found), found.number.astype(float), 1 if loose else 0, loose)
+        least, number = wide.sums(
+            *wide.terms(found), found.number.astype(float), 1 if loose else 0, loose
+        )
         return np.where(least > 0, number, 0)
 
     total, chosen = shown(start, 0), [start]
     for loose in range(1, how.loose + 1):
-        low, high = start.copy(), np.full_like(start, tokens)  # the largest end that is shown lies in [low, high]
+        low, high = (
+            start.copy(),
+            np.full_like(start, tokens),
+        )  # the largest end that is shown lies in [low, high]
         while (low < high).any():
             middle = (low + high + 1) // 2
             good = shown(middle, loose) > 0
@@ -137,20 +176,30 @@ Keep = Callable[[np.ndarray], Kept]
 Limits = Callable[[np.ndarray], np.ndarray]  # thresholds, of how many tokens to keep
 
 
-def _by_value(family: Family, wide: Family, lead, how: Pass, times: int) -> tuple[Keep, Limits]:
+def _by_value(
+    family: Family, wide: Family, lead, how: Pass, times: int
+) -> tuple[Keep, Limits]:
     h = family.each(lead)
     ranked = _short(-np.sort(-h.mid, 1))
-    ranked = np.concatenate([np.nextafter(np.maximum(ranked[:, :1], 0), np.inf) + 1, ranked], 1)  # keeps none
+    ranked = np.concatenate(
+        [np.nextafter(np.maximum(ranked[:, :1], 0), np.inf) + 1, ranked], 1
+    )  # keeps none
     ranked, h = np.repeat(ranked, times, 0), h.map(lambda a: np.repeat(a, times, 0))
-    return lambda thresholds: wide.kept_above(h, thresholds), lambda ends: np.take_along_axis(ranked, ends, 1)
+    return lambda thresholds: wide.kept_above(
+        h, thresholds
+    ), lambda ends: np.take_along_axis(ranked, ends, 1)
 
 
-def _by_order(family: Family, wide: Family, lead, how: Pass, times: int) -> tuple[Keep, Limits]:
+def _by_order(
+    family: Family, wide: Family, lead, how: Pass, times: int
+) -> tuple[Keep, Limits]:
     descending, vocab = how.tokens == "descending", family.tables.vocab
     rank = np.sort(vocab - 1 - family.alive if descending else family.alive)
     ends_of = np.concatenate([[0], rank + 1])  # the first so many of the vocabulary
     lead = lead._replace(query=lead.query.map(lambda a: np.repeat(a, times)))
-    return lambda ends: wide.kept_in_order(lead, ends, descending), lambda ends: ends_of[ends]
+    return lambda ends: wide.kept_in_order(
+        lead, ends, descending
+    ), lambda ends: ends_of[ends]
 
 
 def _short(x: np.ndarray) -> np.ndarray:

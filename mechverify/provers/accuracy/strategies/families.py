@@ -14,7 +14,12 @@ from mechverify.provers.base import Budget
 
 
 def by_token(
-    problem: AccuracyProblem, budget: Budget, *, rivals: list[str], loose: int = 4, gain: float = 1e-7
+    problem: AccuracyProblem,
+    budget: Budget,
+    *,
+    rivals: list[str],
+    loose: int = 4,
+    gain: float = 1e-7,
 ) -> Attempt:
     """Every token's own term; exact scores. Rivals as named, from cheap to dear, each where it shows more."""
     return compact(problem, budget, [Pass(r, "each", loose) for r in rivals], gain=gain)
@@ -25,14 +30,25 @@ def by_gap(problem: AccuracyProblem, budget: Budget, *, remainder: str | None = 
     """Tokens up to some token (or from one on: the order that shows more), by running extremes; scores exact, or of
     rank one up to a remainder; the query's own part exact, or its mean row."""
     peeled = None if remainder is None else singular(problem, remainder)
-    return compact(problem, budget, [Pass(rivals, order, loose) for order in ("ascending", "descending")], peeled, mean)
+    return compact(
+        problem,
+        budget,
+        [Pass(rivals, order, loose) for order in ("ascending", "descending")],
+        peeled,
+        mean,
+    )
 
 
 def singular(problem: AccuracyProblem, remainder: str) -> Peeled:
     """The first singular vectors of the scores whose rows' means are taken off: softmax doesn't see those."""
     claim = problem.claim
     form = problem.job.once(output_parts)
-    matrix = np.linalg.multi_dot([np.eye(len(claim.graph.values)), *(m.mid for m in form.score["query", "token"])])
+    matrix = np.linalg.multi_dot(
+        [
+            np.eye(len(claim.graph.values)),
+            *(m.mid for m in form.score["query", "token"]),
+        ]
+    )
     left, _, right = np.linalg.svd(matrix - matrix.mean(1, keepdims=True))
     return Peeled(left[:, 0], right[0], remainder)
 

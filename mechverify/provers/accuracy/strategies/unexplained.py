@@ -25,15 +25,25 @@ def outputs_of_inputs(problem: AccuracyProblem) -> int:
 
 def tables(problem: AccuracyProblem) -> int:
     """Of rule fold: scores [query, token, position], values [token, position, output], base [query, output]."""
-    vocab, length, outputs = len(problem.claim.graph.values), problem.domain.length, problem.claim.outputs
+    vocab, length, outputs = (
+        len(problem.claim.graph.values),
+        problem.domain.length,
+        problem.claim.outputs,
+    )
     return vocab * (outputs + length * (vocab + outputs))
 
 
-def parts(problem: AccuracyProblem, remainder: str | None = None, mean: bool = False) -> int:
+def parts(
+    problem: AccuracyProblem, remainder: str | None = None, mean: bool = False
+) -> int:
     """Of rule compact: scores [query, token] and [query, position], values [token, output] and [position, output], base
     [query, output]; of scores of rank one, two vectors and what bounds the rest; of a mean row, it and a width each."""
     claim = problem.claim
-    vocab, length, outputs = len(claim.graph.values), problem.domain.length, claim.outputs
+    vocab, length, outputs = (
+        len(claim.graph.values),
+        problem.domain.length,
+        claim.outputs,
+    )
     scores = vocab * vocab
     if remainder is not None:
         form = problem.job.once(output_parts)
