@@ -21,7 +21,7 @@ from benchmarks.board import Board
 from benchmarks.campaigns.examples import Example
 from mechverify import Bounds, Holds, ball, box, capture, lookup, tokens
 from mechverify.claims.errors import ClaimError
-from mechverify.kernel.core.float64 import float_above, float_below
+from mechverify.kernel.core.neighbours import float_above, float_below
 from mechverify.provers import prove
 
 CLAIMS, QUICK, CLEAR = 4_000, 80, Fraction(1, 10_000)  # CLEAR: a gap that has to be decided

@@ -11,7 +11,7 @@ import sympy
 from mechverify.claims.domain import Tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.numbers import array, number
-from mechverify.kernel.core.float64 import float_above, float_below
+from mechverify.kernel.core.neighbours import float_above, float_below
 
 
 class Normal(NamedTuple):

@@ -35,8 +35,8 @@ from mechverify.claims.numbers import difference
 from mechverify.claims.numbers import number as exact
 from mechverify.graph.messages import short
 from mechverify.kernel.core.errors import Rejected
-from mechverify.kernel.core.float64 import float_below
 from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.core.neighbours import float_below
 
 FUNCTIONS = {sympy.exp: "exp", sympy.log: "log", sympy.sin: "sin", sympy.cos: "cos", sympy.tanh: "tanh",
              sympy.erf: "erf", sympy.Abs: "abs"}  # fmt: skip

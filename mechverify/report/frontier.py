@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from mechverify.kernel.core.float64 import float_below
+from mechverify.kernel.core.neighbours import float_below
 from mechverify.kernel.core.words import decimal, scientific
 from mechverify.provers.accuracy.strategies import chosen
 from mechverify.provers.frontier import Row

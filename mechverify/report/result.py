@@ -7,7 +7,7 @@ from typing import Any
 from mechverify.kernel import Theorem
 from mechverify.kernel.core.accuracy import AccuracyClaim
 from mechverify.kernel.core.counts import CountingTheorem
-from mechverify.kernel.core.float64 import float_below
+from mechverify.kernel.core.neighbours import float_below
 from mechverify.kernel.core.ranges import ProvedLemma, RangeTheorem
 from mechverify.kernel.statement.accuracy import counterexamples
 from mechverify.kernel.statement.common import Statement

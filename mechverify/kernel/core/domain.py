@@ -13,7 +13,6 @@ import numpy as np
 from mechverify.kernel.core.arithmetic import Arithmetic
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
-from mechverify.kernel.core.operations import sizes
 
 BLOCK = 2**13  # inputs that are listed at a time
 
@@ -106,18 +105,11 @@ def read(
             raise Rejected(
                 "a token set of the domain is empty, not ascending, or not within the vocabulary"
             )
-    shapes, corners = [], [[], []]
-    for row in inputs:
-        shape, *ends = row.items(3, 3)
-        shapes.append(sizes(shape))
-        for corner, end in zip(corners, ends, strict=True):
-            numbers = [v.float64() for v in end.items(2**20)]
-            if len(numbers) != prod(shapes[-1]):
-                raise Rejected(f"{end.where}: the entries don't fill the shape")
-            corner += numbers
-    low, high = np.array(corners, np.float64).reshape(2, -1)
-    if not (low <= high).all():
-        raise Rejected("a box of the domain is empty")
+    shapes, low, high = [], np.zeros(0), np.zeros(0)
+    if inputs:
+        from mechverify.kernel.core.boxes import corners
+
+        shapes, low, high = corners(inputs)
     domain = Domain(tokens, low, high)
     if domain.size >= 2**13_000:
         raise Rejected("the domain has more than 2^13000 inputs")
@@ -139,13 +131,3 @@ def by_token(ar: Arithmetic, part: Domain, node: Reader) -> tuple[Domain, Domain
     if not halves[0].size or not halves[1].size:
         raise Rejected("a split leaves one half empty")
     return halves
-
-
-def by_coordinate(ar: Arithmetic, part: Domain, node: Reader) -> tuple[Domain, Domain]:
-    """The halves of a split whose `coordinate` is up to `at`, and from there on."""
-    coordinate = node["coordinate"].an_integer(0, len(part.low) - 1)
-    at = node["at"].float64()
-    ar.spend(10 * len(part.low))
-    if not part.low[coordinate] <= at <= part.high[coordinate]:
-        raise Rejected(f"coordinate {coordinate} is cut outside its interval")
-    return part.cut(coordinate, at)

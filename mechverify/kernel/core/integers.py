@@ -56,16 +56,11 @@ def _product(spans: list[Span], _: int) -> Span:
     return ends if size < LIMIT else (-LIMIT, LIMIT)
 
 
-def _hull(spans: list[Span], _: int) -> Span:
-    return min(lo for lo, _ in spans), max(hi for _, hi in spans)
+def _ends(low: Callable, high: Callable) -> Callable[[list[Span], Any], Span]:
+    return lambda spans, _: (low(lo for lo, _ in spans), high(hi for _, hi in spans))
 
 
-def _largest(spans: list[Span], _: int) -> Span:
-    return max(lo for lo, _ in spans), max(hi for _, hi in spans)
-
-
-def _smallest(spans: list[Span], _: int) -> Span:
-    return min(lo for lo, _ in spans), min(hi for _, hi in spans)
+_hull = _ends(min, max)
 
 
 def _truth(spans: list[Span], _: int) -> Span:
@@ -85,8 +80,8 @@ def _looked_up(spans: list[Span], table: tuple[int, ...]) -> Span:
 OPERATIONS = {
     "sum": Operation(None, _sum, None, np.add),
     "product": Operation(None, _product, None, np.multiply),
-    "max": Operation(None, _largest, None, np.maximum),
-    "min": Operation(None, _smallest, None, np.minimum),
+    "max": Operation(None, _ends(max, max), None, np.maximum),
+    "min": Operation(None, _ends(min, min), None, np.minimum),
     "and": Operation(None, _truth, None, np.minimum, truths=LIMIT),
     "or": Operation(None, _truth, None, np.maximum, truths=LIMIT),
     "kth_largest": Operation(None, _hull, None, most=8),  # counted with repetition

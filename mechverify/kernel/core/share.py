@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mechverify.kernel.core import domain
+from mechverify.kernel.core import boxes, domain
 from mechverify.kernel.core.claim import Job, read_weights, subject
 from mechverify.kernel.core.counts import CountingClaim, read_counted
 from mechverify.kernel.core.document import captured
@@ -90,7 +90,7 @@ class ShareClaim(CountingClaim):
                 f"{node.where}: of a split at a value of the model nobody knows how much each half is"
             )
         halves, c = (
-            domain.by_coordinate(job.ar, part, node),
+            boxes.by_coordinate(job.ar, part, node),
             node["coordinate"].an_integer(),
         )
         if not part.low[c] < halves[0].high[c] < part.high[c]:

@@ -1,8 +1,10 @@
-"""The exponentials that a head weighs its tokens with."""
+"""What a ratio form is made of: the exponentials that a head weighs its tokens with, and neurons that read it."""
 
 from typing import NamedTuple
 
 import numpy as np
+
+from mechverify.kernel.core.arithmetic import Ball
 
 
 class Factors(NamedTuple):
@@ -13,3 +15,13 @@ class Factors(NamedTuple):
     high: np.ndarray
     exponent: int
     alive: np.ndarray
+
+
+class Neurons(NamedTuple):
+    """Added to the output: sum_j coefficient[q, j] relu(z_j), z_j = base[q, j] + sum_i e^(s_i) u_ij / sum_i e^(s_i),
+    with the same scores. Shapes: base [q or 1, 1, neurons], value [q or 1, vocab, attended, neurons], coefficient
+    [q or 1, 1, neurons, *shape]."""
+
+    base: Ball
+    value: Ball
+    coefficient: Ball

@@ -7,7 +7,7 @@ sum_i e^(s_i) it says how far z is from t.
 Lemma F7 (docs/soundness/fold.md).
 """
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,10 @@ from mechverify.kernel.core.arithmetic import Arithmetic, Ball, aligned, points
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.counting.automaton import Automaton
 from mechverify.kernel.counting.by_class import smallest_by_class
-from mechverify.kernel.fold.factors import Factors
-from mechverify.kernel.fold.ratio import Neurons
+from mechverify.kernel.fold.factors import Factors, Neurons
+
+if TYPE_CHECKING:
+    from mechverify.kernel.fold.rule import Partition
 
 
 class Reach(NamedTuple):
@@ -56,6 +58,22 @@ class _Cells:
         return smallest_by_class(
             self.ar, self.automaton, self.domain, terms, self.pin, self.queries
         )
+
+
+def in_cells(partition: "Partition") -> Reach:
+    """What the neurons of a partition's form read, in every cell."""
+    form, tokens, pin = partition.form, partition.domain.tokens, partition.form.pin
+    queries, vocab, attended = np.array(partition.queries), *form.score.mid.shape[1:]
+    reserve(len(queries), vocab, attended)
+    alive = np.zeros((len(queries), vocab, attended), bool)
+    for i, here in enumerate(tokens[:attended]):
+        alive[:, list(here), i] = True
+    alive[:, :, pin] = np.arange(vocab) == queries[:, None]
+    factors = partition.factors(queries, alive)
+    neurons, trials = form.neurons, partition.trials
+    assert neurons is not None and trials is not None  # both or neither
+    automaton = partition.automaton
+    return reach(partition.ar, neurons, factors, automaton, tokens, pin, trials)
 
 
 def reach(

@@ -15,7 +15,6 @@ Lemma F1 (docs/soundness/fold.md).
 
 import math
 from collections.abc import Callable
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,11 +22,12 @@ import numpy as np
 from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.evaluate import Evaluation
-from mechverify.kernel.core.graph import Graph, Node, entries
+from mechverify.kernel.core.graph import Graph, Node
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.core.operations.contraction import products
 from mechverify.kernel.core.operations.softmax import kept
 from mechverify.kernel.core.semantics import Real
+from mechverify.kernel.fold.factors import Neurons
 from mechverify.kernel.fold.owners import NONE, Owners, is_query, owners
 
 MOVED = 4  # units of work for a number of a ball that is only moved
@@ -44,17 +44,7 @@ class RatioForm(NamedTuple):
     base: Ball
     score: Ball
     value: Ball
-    neurons: "Neurons | None"
-
-
-class Neurons(NamedTuple):
-    """Added to the output: sum_j coefficient[q, j] relu(z_j), z_j = base[q, j] + sum_i e^(s_i) u_ij / sum_i e^(s_i),
-    with the same scores. Shapes: base [q or 1, 1, neurons], value [q or 1, vocab, attended, neurons], coefficient
-    [q or 1, 1, neurons, *shape]."""
-
-    base: Ball
-    value: Ball
-    coefficient: Ball
+    neurons: Neurons | None
 
 
 class _Table(NamedTuple):
@@ -102,7 +92,7 @@ def ratio_form(
         raise Unsupported(
             f"the output reads {len(pinned)} tokens by themselves; rule fold needs one (a query)"
         )
-    analysis, found = _Analysis(graph, weights, model), {}
+    analysis, found = Analysis(graph, weights, model), {}
     for n, node in nodes:
         found[n] = analysis.read(n, node, [found[a] for a in node.args])
     result, pin = found[output], pinned.pop()
@@ -118,7 +108,7 @@ def ratio_form(
     return RatioForm(pin, score.mid.shape[-1], result.base, score, result.value, read)
 
 
-class _Analysis:
+class Analysis:
     """`scores` of the rows of attention, by the softmax's number; `neurons`, once they are met, with the identity as
     coefficients."""
 
@@ -143,7 +133,9 @@ class _Analysis:
         if _Pattern in kinds:
             return self._of_pattern(node, args)
         if node.op == "relu" and kinds == {_Mixture}:
-            return self._neurons(node, args[0])
+            from mechverify.kernel.fold.hidden import neurons
+
+            return neurons(self, node, args[0])
         if _Mixture in kinds:
             return self._linear(node, args)
         self.model.ar.step(math.prod(node.shape), 1, 1)
@@ -152,14 +144,10 @@ class _Analysis:
         )
 
     def _of_pattern(self, node: Node, args: list[Any]) -> Any:
-        if node.op == "view" or node.op == "select":
-            pattern = args[0]
-            at = (
-                pattern.at.ravel()[entries(node.attr)]
-                if node.op == "view"
-                else np.take(pattern.at, *node.attr[::-1])
-            )
-            return pattern._replace(at=at)
+        if node.op in ("view", "select"):
+            from mechverify.kernel.fold.captured import moved
+
+            return args[0]._replace(at=moved(node)(args[0].at, 0))
         kinds, (first, second, result) = [type(a) for a in args], _terms(node)
         if node.op == "einsum" and kinds == [_Pattern, _Table]:
             return self._attend(node, args[0], args[1], first, second, result)
@@ -269,29 +257,13 @@ class _Analysis:
                 f"{node.op!r} joins the result of attention and a value that reads other tokens"
             )
         self._reserve(node, args)
-        match node.op:
-            case "view":
-                at = entries(node.attr)
-                return self._each(
-                    args[0], lambda a, lead: a.reshape(*a.shape[:lead], -1)[..., at]
-                )
-            case "select":
-                axis, index = node.attr
-                return self._each(
-                    args[0], lambda a, lead: np.take(a, index, lead + axis)
-                )
-            case "add" | "sub":
-                return self._sum(node, args)
-            case "einsum" if [type(a) for a in args].count(_Mixture) == 1:
-                return self._product(node, args)
-            case "mul" if [type(a) for a in args].count(_Mixture) == 1:
-                return self._scaled(node, args)
-            case "over_root":
-                root = self.model.ar.sqrt(self.model.ar.rational(Fraction(node.attr)))
-                return self._real(
-                    node, args[0], lambda a, lead: self.model.ar.div(a, root)
-                )
-        raise Unsupported(f"{node.op!r} on the result of attention is not linear")
+        if node.op == "add":
+            return self.sum(node, *args)
+        if node.op == "einsum" and [type(a) for a in args].count(_Mixture) == 1:
+            return self._product(node, args)
+        from mechverify.kernel.fold import captured  # operations of other graphs
+
+        return captured.linear(self, node, args)
 
     def _reserve(self, node: Node, args: list[Any]) -> None:
         """Room for the result's parts; what moves entries is no operation of the arithmetic, and is counted here."""
@@ -316,27 +288,17 @@ class _Analysis:
             if node.op in ("view", "select"):
                 self.model.ar.step(part.mid.size + math.prod(sizes), 1, MOVED)
 
-    def _each(
+    def each(
         self, x: _Mixture, move: Callable[[np.ndarray, int], np.ndarray]
     ) -> _Mixture:
         """Entries moved, alike in all parts; `move` gets how many axes come before those of the value."""
-        return self._parts(x, lambda ball, lead: ball.map(lambda a: move(a, lead)))
+        return self.parts(x, lambda ball, lead: ball.map(lambda a: move(a, lead)))
 
-    def _parts(self, x: _Mixture, change: Callable[[Ball, int], Ball]) -> _Mixture:
+    def parts(self, x: _Mixture, change: Callable[[Ball, int], Ball]) -> _Mixture:
         neurons = None if x.neurons is None else change(x.neurons, 3)
         return _Mixture(x.attention, change(x.base, 2), change(x.value, 3), neurons)
 
-    def _real(
-        self, node: Node, x: _Mixture, change: Callable[[Ball, int], Ball]
-    ) -> _Mixture:
-        """What is exact over the reals."""
-        if type(self.model) is not Real:
-            raise Unsupported(
-                f"{node.op!r} on the result of attention is for semantics real"
-            )
-        return self._parts(x, change)
-
-    def _spread(self, node: Node, x: _Mixture) -> _Mixture:
+    def spread(self, node: Node, x: _Mixture) -> _Mixture:
         """Broadcast on the right."""
 
         def wide(a: np.ndarray, lead: int) -> np.ndarray:
@@ -344,37 +306,26 @@ class _Analysis:
             a = a.reshape(*a.shape[:lead], *(1,) * missing, *a.shape[lead:])
             return np.broadcast_to(a, (*a.shape[:lead], *node.shape))
 
-        return self._each(x, wide)
+        return self.each(x, wide)
 
-    def _sum(self, node: Node, args: list[Any]) -> _Mixture:
-        model, (x, y) = self.model, args
-        sums = products(self.graph, node)
-        if node.op == "sub":
-            y = (
-                self._real(node, y, lambda a, lead: -a)
-                if type(y) is _Mixture
-                else y._replace(value=-y.value)
-            )
-            if type(model) is not Real:
-                raise Unsupported(
-                    "'sub' on the result of attention is for semantics real"
-                )
+    def sum(self, node: Node, x: Any, y: Any) -> _Mixture:
+        model, sums = self.model, products(self.graph, node)
         if type(x) is not _Mixture:
             x, y, sums = y, x, sums[::-1]
-        x = self._spread(node, x)
+        x = self.spread(node, x)
         if type(y) is _Mixture:
-            y = self._spread(node, y)
+            y = self.spread(node, y)
             if y.attention != x.attention:
                 raise Unsupported("two applications of attention are added")
             base, value = (
                 model.add(a, b, sums) for a, b in ((x.base, y.base), (x.value, y.value))
             )
-            return _Mixture(
-                x.attention, base, value, _added(model, x.neurons, y.neurons, sums)
-            )
-        base = model.add(x.base, self.tables.align(y.value, len(node.shape)), sums)
-        value = model.alone(x.value, sums[1])
-        return _Mixture(x.attention, base, value, _added(model, x.neurons, None, sums))
+            neurons = _added(model, x.neurons, y.neurons, sums)
+        else:
+            table = self.tables.align(y.value, len(node.shape))
+            base, value = model.add(x.base, table, sums), model.alone(x.value, sums[1])
+            neurons = _added(model, x.neurons, None, sums)
+        return _Mixture(x.attention, base, value, neurons)
 
     def _product(self, node: Node, args: list[Any]) -> _Mixture:
         """A contraction with a factor that the query decides."""
@@ -384,45 +335,10 @@ class _Analysis:
             (x, y), (first, second) = (y, x), (second, first)
         how, factor = f"{first},{second}->{result}", y.value
         wider = factor.map(lambda a: a[:, :, None])
-        return self._parts(
+        return self.parts(
             x,
             lambda a, lead: self.model.contract(how, a, factor if lead == 2 else wider),
         )
-
-    def _scaled(self, node: Node, args: list[Any]) -> _Mixture:
-        x, y = args if type(args[0]) is _Mixture else args[::-1]
-        factor = self.tables.align(y.value, len(node.shape))
-        wider = factor.map(lambda a: a[:, :, None])
-        ar = self.model.ar
-        return self._real(
-            node,
-            self._spread(node, x),
-            lambda a, lead: ar.mul(a, factor if lead == 2 else wider),
-        )
-
-    def _neurons(self, node: Node, z: _Mixture) -> _Mixture:
-        """relu of mixtures. The neurons are scaled by a power of two so that their sum is at most one, as that of
-        attention's weights is: what a semantics says of the size of a value holds for their coefficients as well."""
-        if z.neurons is not None or self.neurons is not None:
-            raise Unsupported(
-                "rule fold needs one layer of neurons, read at one position"
-            )
-        ar, m = self.model.ar, math.prod(node.shape)
-        reserve(m, m)
-        z = self._each(z, lambda a, lead: a.reshape(*a.shape[:lead], m))
-        size = ar.add(z.base.map(lambda a: a[:, :, None]), z.value).size
-        shift = (
-            int(ar.mantissa(ar.add(size, ar.rational(Fraction(1))))[1].max())
-            + 1
-            + m.bit_length()
-        )
-        down = np.array(-shift)
-        eye = ar.exact(np.ldexp(np.eye(m), shift).reshape(1, 1, m, m))
-        self.neurons = Neurons(ar.scale(z.base, down), ar.scale(z.value, down), eye)
-        flat = _Mixture(
-            z.attention, z.base.map(np.zeros_like), z.value.map(np.zeros_like), eye
-        )
-        return self._each(flat, lambda a, lead: a.reshape(*a.shape[:lead], *node.shape))
 
 
 def _terms(node: Node) -> tuple[str, str, str]:

@@ -172,28 +172,9 @@ class Partition:
     @cached_property
     def reach(self) -> "Reach":
         """What the neurons read, in every cell."""
-        from mechverify.kernel.fold.neurons import reach  # only where there are some
+        from mechverify.kernel.fold.neurons import in_cells  # only where there are some
 
-        form, tokens = self.form, self.domain.tokens
-        queries, vocab, attended = np.array(self.queries), *form.score.mid.shape[1:]
-        reserve(len(queries), vocab, attended)
-        alive = np.zeros((len(queries), vocab, attended), bool)
-        for i, here in enumerate(tokens[:attended]):
-            alive[:, list(here), i] = True
-        alive[:, :, form.pin] = np.arange(vocab) == queries[:, None]
-        factors = self.factors(queries, alive)
-        assert (
-            form.neurons is not None and self.trials is not None
-        )  # both or neither: see __init__
-        return reach(
-            self.ar,
-            form.neurons,
-            factors,
-            self.automaton,
-            tokens,
-            form.pin,
-            self.trials,
-        )
+        return in_cells(self)
 
 
 class Family:

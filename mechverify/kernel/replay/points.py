@@ -13,7 +13,7 @@ from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.fields import Reader
-from mechverify.kernel.core.float64 import float_above, float_below
+from mechverify.kernel.core.neighbours import float_above, float_below
 from mechverify.kernel.core.ranges import Range, read_range
 from mechverify.kernel.core.semantics import Real
 

@@ -16,7 +16,8 @@ from mechverify.kernel.core.claim import Claim, Theorem
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.exact import Exact
-from mechverify.kernel.core.float64 import Float64, float_below
+from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.neighbours import float_below
 from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.core.words import listed, number, runs
 from mechverify.kernel.statement.formula import Listing

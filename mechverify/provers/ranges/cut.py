@@ -8,7 +8,7 @@ import torch
 
 from mechverify.claims.claim import Lemma
 from mechverify.kernel.core.claim import Job
-from mechverify.kernel.core.float64 import float_below
+from mechverify.kernel.core.neighbours import float_below
 from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.cut import rule
 from mechverify.provers.base import Budget

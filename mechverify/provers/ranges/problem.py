@@ -12,9 +12,10 @@ from mechverify.graph.run import TorchRunner
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.fields import Reader
-from mechverify.kernel.core.float64 import Float64, float_above, float_below
+from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.kinds import read_claim
 from mechverify.kernel.core.meter import Watch
+from mechverify.kernel.core.neighbours import float_above, float_below
 from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.core.words import listed
 from mechverify.kernel.relaxation import rule as linear
