@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from mechverify.kernel.core import integers
 from mechverify.kernel.core.graph import Graph
-from mechverify.kernel.core.operations.constants import weight
 from mechverify.kernel.core.operations.softmax import kept
+from mechverify.kernel.core.operations.weights import weight
 
 FUNCTIONS = {
     **{f.__name__: f for f in (torch.relu, torch.abs, torch.exp, torch.log, torch.sqrt, torch.rsqrt, torch.reciprocal,

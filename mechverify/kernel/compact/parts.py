@@ -19,8 +19,8 @@ from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.graph import Graph, Node, entries
 from mechverify.kernel.core.meter import reserve
-from mechverify.kernel.core.operations.constants import table
 from mechverify.kernel.core.operations.softmax import kept
+from mechverify.kernel.core.operations.weights import table
 from mechverify.kernel.core.semantics import Real
 
 Parts = dict[

@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mechverify.kernel.core.errors import Unsupported
-from mechverify.kernel.core.meter import ROOM, Meter
+from mechverify.kernel.core.meter import Meter
 
 LOWEST, HIGHEST = (
     -(2**30),
@@ -235,22 +234,11 @@ class Arithmetic(Meter):
 
     def scatter(self, x: Ball, entries: np.ndarray, size: int) -> Ball:
         """[.., n] to [.., size]: entry i is added to entry entries[i]; the others are zero."""
-        order = np.argsort(entries, kind="stable")
-        turn = np.empty_like(order)  # the how-manieth with that target
-        turn[order] = np.arange(len(order)) - np.searchsorted(
-            entries[order], entries[order]
+        from mechverify.kernel.core.places import (
+            scatter,  # only where entries are moved
         )
-        turns = int(turn.max()) + 1
-        self.spend(len(order), 10, 10)
 
-        def spread(a: Array) -> Array:
-            if (numbers := math.prod(a.shape[:-1]) * size * turns) > 4 * ROOM:
-                raise Unsupported(f"a sum needs {numbers} numbers (limit {4 * ROOM})")
-            place = np.zeros((*a.shape[:-1], size * turns), a.dtype)
-            place[..., entries * turns + turn] = a
-            return place.reshape(*a.shape[:-1], size, turns)
-
-        return self.sum(x.map(spread))
+        return scatter(self, x, entries, size)
 
     def value(self, f: Any, x: Ball) -> Ball:
         return f.value(self, x)

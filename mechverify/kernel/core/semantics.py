@@ -71,23 +71,5 @@ class Real:
         """Values u such that sum_i p_i u_i, with exact p, holds the computed sum over n positions."""
         return x
 
-    def softmax(self, scores: Ball, kept: np.ndarray) -> Ball:
-        """Softmax over the last axis; exactly zero where not kept."""
-        from mechverify.kernel.core.series import (
-            exp_parts,
-            relative_exponentials,
-        )  # only where a model has one
-
-        ar = self.ar
-        blank = self.ar.whole(np.zeros(1, np.int64))
-        scores = self.scores(ar.where(kept, scores, blank), (-1,))
-        factors = relative_exponentials(ar, exp_parts(ar, scores), kept, -1)
-        factors = ar.where(kept, factors, blank)
-        ones = ar.whole(np.ones(factors.mid.shape[-1], np.int64))
-        total = ar.contract("i,i->", factors, ones)
-        result = ar.div(factors, total.at[..., None])
-        result = self.probabilities(result, kept.shape[-1])
-        return ar.where(kept, result, blank)
-
 
 ROWS = {"real": Real}

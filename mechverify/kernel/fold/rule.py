@@ -359,20 +359,11 @@ class Cell:
             if certain is not None:
                 raise Rejected("a listed cell is not counted for a rival as well")
             return self.list_wrong()
-        low = 0 if certain is None else self.count_surely_wrong(*certain)
-        lost = sum(self.count_wrong(*group) for group in groups)
-        covered = set(self.undecided) <= {t for _, rivals in groups for t in rivals}
-        return Counts(low, min(lost, self.size) if covered else self.size)
+        if not groups and certain is None:
+            return Counts(0, self.size)
+        from mechverify.kernel.fold.counted import wrong
 
-    def count_wrong(self, step: int, rivals: tuple[int, ...]) -> int:
-        """At most this many inputs of the cell are lost to one of `rivals`."""
-        low, _ = self.terms.of_rivals(self.row, self._rivals(rivals))
-        return self._count(low.min(-1), step, upwards=True)
-
-    def count_surely_wrong(self, step: int, rivals: tuple[int, ...]) -> int:
-        """At least this many inputs of the cell are lost to the one of `rivals` (a tie is lost: see Claim)."""
-        _, high = self.terms.of_rivals(self.row, self._rivals(rivals))
-        return self._count(high[..., 0], step, upwards=False)
+        return wrong(self, groups, certain)
 
     def list_wrong(self) -> Counts:
         """Bounds for the wrong inputs by adding up the terms of every input for the undecided rivals; they differ
@@ -398,23 +389,3 @@ class Cell:
             possible |= (sums(ar, self.layers, low) <= slack).any(1)
             certain |= (sums(ar, self.layers, high) <= -slack).any(1)
         return Counts(int(certain.sum()), int(possible.sum()))
-
-    def _rivals(self, group: tuple[int, ...]) -> list[int]:
-        """A rival is an output other than the right one; counting the right one against itself is no proof."""
-        if not group or not all(
-            0 <= t < self.family.outputs and t != self.family.right for t in group
-        ):
-            raise Rejected(
-                f"{list(group)} are not rivals of output {self.family.right}"
-            )
-        return list(group)
-
-    def _count(self, terms: np.ndarray, step: int, upwards: bool) -> int:
-        from mechverify.kernel.counting.nonpositive import (
-            count_nonpositive,
-        )  # only where a cell is counted
-
-        integers = self.family.ar.to_grid(
-            terms, self.terms.exponent, step, upwards=not upwards
-        )
-        return count_nonpositive(self.family.ar, self.layers, integers, upwards)

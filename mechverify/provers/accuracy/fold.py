@@ -14,6 +14,7 @@ from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.errors import Stopped, Unsupported
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.mechanism import add_expression
+from mechverify.kernel.fold.counted import maybe_wrong, surely_wrong
 from mechverify.kernel.fold.rule import LISTED, Cell, Family, Group, Terms
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence
 from mechverify.provers.base import Budget
@@ -214,7 +215,7 @@ def _refute(
         if not families[key].impossible:
             cell = _cell(families[key], query)
             certain = _group(cell, (rivals.most_common(1)[0][0],), FINE, upper=True)
-            low = cell.count_surely_wrong(*certain)
+            low = surely_wrong(cell, *certain)
             wrong += low
             counted.append(
                 _Counted(
@@ -325,7 +326,7 @@ def _first_count(
             family, cell.query, rivals, cell.size, None, None, cell.list_wrong()
         )
     group = _group(cell, tuple(rivals), COARSE)
-    high = min(cell.size, cell.count_wrong(*group))
+    high = min(cell.size, maybe_wrong(cell, *group))
     if high <= small:
         return _Counted(
             family, cell.query, rivals, cell.size, [group], None, Counts(0, high)
@@ -344,12 +345,12 @@ def _sharpen(c: _Counted) -> int:
         return 10
     assert c.groups is not None
     group = _group(cell, c.groups[0][1], FINE)
-    high = min(c.size, cell.count_wrong(*group))
+    high = min(c.size, maybe_wrong(cell, *group))
     if high < c.wrong.high:
         c.groups, c.wrong = [group], Counts(c.wrong.low, high)
     if c.worst is not None:
         certain = _group(cell, (c.worst,), FINE, upper=True)
-        low = cell.count_surely_wrong(*certain)
+        low = surely_wrong(cell, *certain)
         if low > c.wrong.low:
             c.certain, c.wrong = certain, Counts(low, c.wrong.high)
     return 2
@@ -367,7 +368,7 @@ def _regroup(c: _Counted) -> int:
         rivals = tuple(sorted(rivals))
         if rivals not in count:
             grids[rivals] = _group(cell, rivals, FINE)
-            count[rivals] = min(c.size, cell.count_wrong(*grids[rivals]))
+            count[rivals] = min(c.size, maybe_wrong(cell, *grids[rivals]))
         return count[rivals]
 
     def total(groups: list[tuple[int, ...]]) -> int:
@@ -391,7 +392,7 @@ def _regroup(c: _Counted) -> int:
     lows = []
     for t in ranked[:2]:
         certain = _group(cell, (t,), FINE, upper=True)
-        lows.append((cell.count_surely_wrong(*certain), certain))
+        lows.append((surely_wrong(cell, *certain), certain))
     low, certain = max(lows)
     if low > c.wrong.low:
         c.certain, c.wrong = certain, Counts(low, c.wrong.high)

@@ -15,7 +15,7 @@ import numpy as np
 
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.graph import Node, entries
-from mechverify.kernel.core.operations.constants import table
+from mechverify.kernel.core.operations.weights import table
 from mechverify.kernel.core.ranges import RangeClaim
 
 PRODUCTS = 16  # of two values that depend on the input: z3 gives up on more

@@ -43,14 +43,14 @@ def transformer(
                  for name in weights if name not in required | optional]  # fmt: skip
     sizes: dict[str, int] = {}
     for name, axes in (required | optional).items():
-        shape = weights[name].shape if name in weights else (0,) * len(axes)
-        if len(shape) != len(axes):
+        shape = weights[name].shape if name in weights else ()
+        if name in weights and len(shape) != len(axes):
             problems.append(
                 f"{name} has shape {list(shape)}, expected {len(axes)} axes"
             )
-        elif name in weights and any(
-            sizes.setdefault(c, size) != size or not size
-            for c, size in zip(axes, shape, strict=True)
+        elif not all(
+            sizes.setdefault(c, size) == size > 0
+            for c, size in zip(axes, shape, strict=False)
         ):
             problems.append(
                 f"{name} has shape {list(shape)}, expected {[sizes[c] or 'not 0' for c in axes if c in sizes]}"

@@ -160,7 +160,8 @@ class Elementwise(Operation):
 GROUPS = {
     "tokens": ("tokens", "gather"),
     "inputs": ("input",),
-    "constants": ("weight", "constant"),
+    "weights": ("weight",),
+    "constants": ("constant",),
     "pi": ("pi",),
     "views": ("view",),
     "slices": ("select",),

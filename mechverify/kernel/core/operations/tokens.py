@@ -1,7 +1,7 @@
 """The tokens, and rows of a table at them."""
 
 from mechverify.kernel.core.operations import NOTHING, Operation, Sliced, need
-from mechverify.kernel.core.operations.constants import table
+from mechverify.kernel.core.operations.weights import table
 
 
 class Tokens(Sliced):

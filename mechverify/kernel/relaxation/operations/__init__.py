@@ -145,6 +145,14 @@ class Fixed(Linear):
         return no_tokens(graph, node)
 
 
+class Exact(Fixed):
+    """Numbers, whose ends they are."""
+
+    def ends(self, known, n, found):
+        number = self.ball(known, n).mid
+        return number, number
+
+
 class Ending(Curved):
     """A form ends here, at the interval."""
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mechverify.kernel.core.meter import reserve
-from mechverify.kernel.core.operations.constants import table
+from mechverify.kernel.core.operations.weights import table
 from mechverify.kernel.relaxation.operations import ONE_HOT, Curved, Row, no_tokens
 
 if TYPE_CHECKING:
