@@ -16,7 +16,7 @@ from mechverify.kernel.check import FORMAT, VERSION
 from mechverify.kernel.core import container
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.ranges import Range
-from mechverify.kernel.core.semantics import semantics
+from mechverify.kernel.core.semantics import SEMANTICS
 
 Proof = dict[str, Any]
 
@@ -152,7 +152,7 @@ def write(
         "axioms": [
             "ieee754",
             *captured,
-            *semantics(claim["semantics"]).axioms,
+            *SEMANTICS[claim["semantics"]].axioms,
             *solver,
         ],
         "proof": proof,

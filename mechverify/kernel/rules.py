@@ -5,8 +5,9 @@ rejection. One that works on many parts side by side takes lists; one that holds
 """
 
 from collections.abc import Callable
-from importlib import import_module
 from typing import NamedTuple
+
+from mechverify.kernel.core.loading import late
 
 
 class Rule(NamedTuple):
@@ -17,7 +18,7 @@ class Rule(NamedTuple):
 
     @property
     def check(self) -> Callable:
-        return getattr(import_module(f"mechverify.kernel.{self.module}"), self.function)
+        return getattr(late(self.module), self.function)
 
 
 _RELAXATION = Rule("relaxation.rule", together=True)

@@ -6,10 +6,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from mechverify.kernel.core import products
+from mechverify.kernel.core import float64, products
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball
+from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.float64 import Float64
-from mechverify.kernel.core.products import Factor, bits, product, raised, sliced
+from mechverify.kernel.core.products import Factor, bits, check_matmul, product, raised, sliced
 from tests.kernel.test_arithmetic import SPECS, contracted, holds
 
 SPREADS = ((-1, 1), (-30, 30), (-540, 500), (-1074, -1020), (900, 1020), (-1000, 1000))
@@ -24,8 +25,8 @@ def quiet():
 @pytest.fixture
 def always(monkeypatch):
     """Also what is so small that it would be added up term by term."""
-    monkeypatch.setattr(products, "LEAST", 0)
-    monkeypatch.setattr(products, "LARGE", 0)
+    monkeypatch.setattr(float64, "LEAST", 0)
+    monkeypatch.setattr(float64, "LARGE", 0)
 
 
 def numbers(rng: np.random.Generator, shape: tuple[int, ...], integers: bool = False) -> np.ndarray:
@@ -191,3 +192,11 @@ def test_a_sum_without_terms_is_zero(always):
     empty = Ball(np.zeros((1, 2, 0)), np.zeros((1, 2, 0)))
     result = Float64().contract("ik,jk->ij", empty, empty)
     assert result.mid.shape == (1, 2, 2) and not result.mid.any()
+
+
+def test_a_matmul_that_rounds_is_refused():
+    check_matmul()
+    with pytest.raises(Rejected, match="not exact"):
+        check_matmul(lambda a, b: (a.astype(np.float32) @ b.astype(np.float32)).astype(float))
+    with pytest.raises(Rejected, match="not exact"):  # one part in 2^53
+        check_matmul(lambda a, b: np.nextafter(a @ b, np.inf))

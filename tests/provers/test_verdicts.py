@@ -18,7 +18,7 @@ from mechverify.claims.numbers import number
 from mechverify.cli import app
 from mechverify.kernel import Rejected, check
 from mechverify.kernel.core.float64 import float_above, float_below
-from mechverify.kernel.core.ranges import enclosed
+from mechverify.kernel.replay.points import enclosed
 from mechverify.provers import prove
 from mechverify.provers.ranges import find
 from mechverify.provers.ranges.narrow import Narrow

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from mechverify.kernel import Rejected, check
-from mechverify.kernel.compact.chains import REMAINDERS
 from mechverify.kernel.compact.enclosed import Enclosed
 from mechverify.kernel.compact.leads import RIVALS, Leads
-from mechverify.kernel.compact.rule import Family, _peeled
+from mechverify.kernel.compact.peeled import REMAINDERS, read
+from mechverify.kernel.compact.rule import Family
 from mechverify.kernel.core import container
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.exact import Exact
@@ -91,7 +91,9 @@ def widest(rng, job: Job, proof: dict) -> None:
     """Replace the thresholds by the widest that the search finds, and some of them by slightly wider ones: the witness
     that a wrong kernel would be most likely to be taken in by."""
     claim = job.claim
-    tables = Enclosed(job, claim.domain, _peeled(Reader(proof["scores"], "")), proof["base"] == "mean")
+    tables = Enclosed(
+        job, claim.domain, read(Reader(proof["scores"], "")) if proof["scores"] else None, proof["base"] == "mean"
+    )
     automaton = derive(job.ar, claim.graph, [claim.target], [np.array(t) for t in claim.domain.tokens])
     classes = {int(k[0]): i for i, k in enumerate(automaton.classes)}
     for entry in proof["passes"]:

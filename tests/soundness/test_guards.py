@@ -12,7 +12,6 @@ from mechverify.certificate.write import claim_document
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.language import compile_mechanism
 from mechverify.kernel import Rejected, check
-from mechverify.kernel.core import guard as guards
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import OverLimit, Unsupported
 from mechverify.kernel.core.evaluate import Evaluation
@@ -22,7 +21,7 @@ from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.mechanism import add_expression
 from mechverify.kernel.core.meter import Meter
 from mechverify.kernel.core.semantics import Real
-from mechverify.kernel.counting import guard as counting
+from mechverify.kernel.counting import guard as guards
 from tests.models import as_bytes, max_weights
 from tests.soundness import forge
 from tests.soundness.test_shares import ENUMERATE, INPUTS, LEAD, WEIGHTS, document
@@ -65,7 +64,7 @@ def test_what_is_given_is_listed_once_in_order_and_counted(what, values, monkeyp
     assert found.tolist() == inside
     everything = domain.inputs(0, domain.size)
     assert everything[guards.holds(Meter(), graph, node, everything)].tolist() == inside
-    assert counting.size(Meter(), graph, node, domain) == len(inside)
+    assert guards.size(Meter(), graph, node, domain) == len(inside)
     for width in (1, 3):  # blocks of any size
         monkeypatch.setattr(guards, "BLOCK", width)
         assert np.concatenate([*guards.listed(Meter(), graph, node, domain)]).tolist() == inside
@@ -73,8 +72,8 @@ def test_what_is_given_is_listed_once_in_order_and_counted(what, values, monkeyp
     def too_large(*_):
         raise Unsupported("")
 
-    monkeypatch.setattr(counting, "derive", too_large)
-    assert counting.size(Meter(), graph, node, domain) == len(inside)
+    monkeypatch.setattr(guards, "derive", too_large)
+    assert guards.size(Meter(), graph, node, domain) == len(inside)
 
 
 def test_a_prefix_that_breaks_a_condition_is_not_read_further():
@@ -97,7 +96,7 @@ def test_published_domains_have_their_sizes(length, vocab, condition, number):
     x = tokens("x", length=length, vocab=vocab, values=[1, -1] if vocab == 2 else None)
     graph = Graph(length, x.values)
     node = add_expression(graph, Reader(compile_mechanism(condition([*x]), x), "given"))
-    assert counting.size(Meter(), graph, node, Domain(x.allowed)) == number
+    assert guards.size(Meter(), graph, node, Domain(x.allowed)) == number
 
 
 def test_a_check_stops_where_listing_takes_more_than_it_may():

@@ -6,29 +6,22 @@ power of two near the largest of their row.
 Lemma K2 (docs/soundness/compact.md).
 """
 
-from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mechverify.kernel.compact.chains import (
-    Chain,
-    Peeled,
-    along_rows,
-    lengths,
-    longest,
-    magnitude,
-    mean_row,
-    product,
-)
+from mechverify.kernel.compact.chains import Chain, product
 from mechverify.kernel.compact.parts import PartsForm, output_parts
-from mechverify.kernel.core.arithmetic import Ball, points
+from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Unsupported
-from mechverify.kernel.core.series import exp, exp_parts, relative_exponentials
+from mechverify.kernel.core.series import exp_parts, relative_exponentials
+
+if TYPE_CHECKING:
+    from mechverify.kernel.compact.peeled import Peeled
 
 BITS = 24  # to which exponentials are summed: far less than a cell's sum depends on
-WIDEST = 500  # of a row of scores, whose exponentials float64 can hold
 
 
 class Enclosed:
@@ -36,7 +29,7 @@ class Enclosed:
     number for each query; `value` [token, out], `position` [position, out], `base` [query, out] up to `spread` [query]
     and `fixed` [1, out] as in PartsForm."""
 
-    def __init__(self, job: Job, domain: Domain, peeled: Peeled | None, mean: bool):
+    def __init__(self, job: Job, domain: Domain, peeled: "Peeled | None", mean: bool):
         claim, self.ar = job.claim, job.ar
         self.form: PartsForm = job.once(output_parts)
         self.values, self.outputs, self.margin = (
@@ -45,7 +38,7 @@ class Enclosed:
             claim.margin,
         )
         self.vocab = len(self.values)
-        self._running: dict[bool, Ball] = {}
+        self.running: dict[bool, Ball] = {}  # what order.py makes of `factor`
         if self.outputs < 2:
             raise Unsupported("rule compact needs an output that has rivals")
         self.allowed = np.zeros(self.vocab, bool)
@@ -66,34 +59,26 @@ class Enclosed:
             np.zeros((rows or self.form.attended, self.outputs), np.int64)
         )
 
-    def _factor(self, peeled: Peeled | None) -> Ball:
+    def _factor(self, peeled: "Peeled | None") -> Ball:
         ar, score = self.ar, self.form.score
         if ("query", "token") not in score:
             raise Unsupported(
                 "scores don't depend on the query's token and the token attended to"
             )
-        chain = score["query", "token"]
-        if peeled is not None and (
-            len(chain) < 2 or not len(peeled.left) == len(peeled.right) == self.vocab
-        ):
-            raise Rejected("vectors that don't fit the scores")
-        table, width = along_rows(ar, chain, peeled)
+        chain, blur = score["query", "token"], None
+        if peeled is None:
+            table = product(ar, chain)
+        else:
+            if len(chain) < 2 or {len(peeled.left), len(peeled.right)} != {self.vocab}:
+                raise Rejected("vectors that don't fit the scores")
+            from mechverify.kernel.compact.peeled import along_rows, factors
+
+            table, width = along_rows(ar, chain, peeled)
+            blur, self.wide = factors(ar, width)
         if ("fixed", "token") in score:
             table = ar.add(table, product(ar, score["fixed", "token"]))
         factor = relative_exponentials(ar, exp_parts(ar, table, BITS), self.allowed, 1)
-        if width is None:
-            return factor
-        half = ar.mul(magnitude(ar, width), ar.rational(Fraction(1, 2)))
-        self.wide = ~(ar.upper(half) < ar.units(WIDEST, half.exponent))[:, 0]
-        half = ar.where(self.wide[:, None], ar.rational(Fraction(0)), half)
-        low, high = exp(ar, -half), exp(ar, half)
-        return ar.mul(factor, self._hull(ar.bottom(low), ar.top(high)))
-
-    def _hull(self, low: Ball, high: Ball) -> Ball:
-        ar, half = self.ar, self.ar.rational(Fraction(1, 2))
-        return ar.widen(
-            ar.mul(ar.add(low, high), half), 1.0, of=ar.mul(ar.sub(high, low), half)
-        )
+        return factor if blur is None else ar.mul(factor, blur)
 
     def _place(self) -> Ball:
         ar, score, n = self.ar, self.form.score, self.form.attended
@@ -107,24 +92,14 @@ class Enclosed:
         )
 
     def _base(self, mean: bool) -> tuple[Ball, Ball | None]:
-        """All rows; or one near their mean, and by how much differences of two entries of another row may differ from
-        that row's: with x the difference of the rows and c any column, |x (w_a - w_b)| <= 2 |x| max_n |w_n - c|."""
+        """All rows; or one near their mean, and its spread."""
         ar, parts = self.ar, self.form.base
         if not mean or "query" not in parts:
             return self._table(parts, "query", 1), None
         rows, *rest = parts["query"]
         if not rest:
             raise Rejected("base is one table already: no row stands for all")
-        row, right = mean_row(ar, rows), product(ar, tuple(rest)).map(np.transpose)
-        reach = longest(ar, ar.sub(right, mean_row(ar, right)))
-        spread = ar.mul(ar.add(reach, reach), lengths(ar, ar.sub(rows, row)))
-        return product(ar, (row, right.map(np.transpose))), spread
+        from mechverify.kernel.compact.peeled import mean_row, spread
 
-    def running(self, descending: bool) -> Ball:
-        """The largest factor of a query over the first 1, 2, .. tokens in an order, upper bounds [query, vocab]."""
-        if descending not in self._running:
-            self.ar.spend(self.factor.mid.size)
-            high = np.where(self.allowed, self.ar.upper(self.factor), 0)
-            high = np.maximum.accumulate(high[:, ::-1] if descending else high, 1)
-            self._running[descending] = points(high, self.factor.exponent)
-        return self._running[descending]
+        row, right = mean_row(ar, rows), product(ar, tuple(rest))
+        return product(ar, (row, right)), spread(ar, rows, row, right.map(np.transpose))

@@ -4,15 +4,18 @@ Lemma K4 (docs/soundness/compact.md).
 """
 
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
+from mechverify.kernel.compact.chains import least
 from mechverify.kernel.compact.enclosed import Enclosed
-from mechverify.kernel.core.arithmetic import Arithmetic, Ball, points
+from mechverify.kernel.core.arithmetic import Arithmetic, Ball
+
+if TYPE_CHECKING:
+    from mechverify.kernel.compact.apart import Joint
 
 RIVALS = ("together", "scaled", "apart")
-BLOCK = 2**18  # leads over rivals that are held at a time
 
 
 class Parts(NamedTuple):
@@ -31,19 +34,7 @@ class Parts(NamedTuple):
         return ar.add(self.query.at[:, None], self.token.at[None])
 
 
-class Joint(NamedTuple):
-    """The same, as one table [queries, tokens]."""
-
-    joint: Ball
-
-    def of(self, ar: Arithmetic, at: np.ndarray) -> Ball:
-        return self.joint.at[np.arange(len(at)), at]
-
-    def table(self, ar: Arithmetic) -> Ball:
-        return self.joint
-
-
-Lead = Parts | Joint
+Lead: TypeAlias = "Parts | Joint"
 
 
 class Leads:
@@ -78,18 +69,11 @@ class Leads:
             query = least(self.ar, base, 1)
             query = query.map(lambda a: np.broadcast_to(a, len(queries)))
             return Parts(self._less(query, queries, largest), least(self.ar, token, 1))
-        joint = self._apart(base, token)
+        from mechverify.kernel.compact.apart import Joint, leads
+
+        joint = leads(self.ar, base, token)
         joint = joint.map(lambda a: np.broadcast_to(a, (len(queries), len(tokens))))
         return Joint(self._less(joint, queries, largest))
-
-    def _apart(self, base: Ball, token: Ball) -> Ball:
-        """The least over the rivals [query or 1, token] of the sum of both [.., rivals], some queries at a time."""
-        rows, found = max(1, BLOCK // token.mid.size), []
-        for start in range(0, len(base.mid), rows):
-            part = base.at[start : start + rows, None]
-            both = self.ar.add(part, token.at[None])
-            found.append(least(self.ar, both, 2))
-        return points(np.concatenate([b.mid for b in found]), found[0].exponent)
 
     def _less(self, x: Ball, queries: np.ndarray, largest: Ball | None = None) -> Ball:
         """Minus what the query's row may differ from the row that stands for all (see Enclosed), times the largest
@@ -105,22 +89,9 @@ class Leads:
     @cached_property
     def _together(self) -> tuple[Ball, Ball]:
         """For each right output the smallest lead, in each part by itself: [query or 1, out], [token, out]."""
-        ar, tables = self.ar, self.tables
-        place = least(ar, self._over_all(tables.position), 0).at[None]
-        base = ar.add(place, self._over_all(tables.fixed))
-        base = ar.add(
-            self._over_all(tables.base), ar.sub(base, ar.rational(tables.margin))
-        )
-        return base, self._over_all(tables.value)
+        from mechverify.kernel.compact.together import leads
 
-    def _over_all(self, x: Ball) -> Ball:
-        """[rows, out]: each entry minus the greatest of the others in its row."""
-        high = np.broadcast_to(self.ar.upper(x), x.mid.shape)
-        self.ar.spend(2 * high.size)
-        at, first = high.argmax(1)[:, None], high.max(1, keepdims=True)
-        is_first = np.arange(high.shape[1]) == at
-        second = np.where(is_first, high.min(), high).max(1, keepdims=True)
-        return self.ar.sub(x, points(np.where(is_first, second, first), x.exponent))
+        return leads(self.tables)
 
     def _scaled(
         self, right: int, queries: np.ndarray, tokens: np.ndarray, unit: int | None
@@ -162,9 +133,3 @@ def _inverse(size: np.ndarray) -> np.ndarray:
         return np.ones(len(size))
     fraction, power = np.frexp(1 / np.maximum(size, top / 64))
     return np.ldexp(np.rint(fraction * 2**12), power - 12)
-
-
-def least(ar: Arithmetic, x: Ball, axis: int) -> Ball:
-    """Lower bounds of the least along an axis, as points."""
-    ar.spend(x.mid.size)
-    return points(ar.lower(x).min(axis), x.exponent)

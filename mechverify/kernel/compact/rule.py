@@ -12,14 +12,12 @@ shows all sequences of kept tokens right, and these are counted. Everything else
 Lemmas K5, K6 (docs/soundness/compact.md).
 """
 
-from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
 
-from mechverify.kernel.compact.chains import REMAINDERS, Peeled
 from mechverify.kernel.compact.enclosed import Enclosed
-from mechverify.kernel.compact.leads import RIVALS, Joint, Lead, Leads
+from mechverify.kernel.compact.leads import RIVALS, Lead, Leads
 from mechverify.kernel.core.arithmetic import Ball, aligned, points
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.counts import Counts
@@ -43,12 +41,13 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
     (two a threshold in order), and positions x states x groups for each number of loose tokens.
     """
     job.claim.need_whole("compact")
-    tables = Enclosed(
-        job,
-        domain,
-        _peeled(witness["scores"]),
-        witness["base"].one_of(["exact", "mean"]) == "mean",
-    )
+    scores, peeled = witness["scores"], None
+    if scores.value is not None:
+        from mechverify.kernel.compact.peeled import read
+
+        peeled = read(scores)
+    mean = witness["base"].one_of(["exact", "mean"]) == "mean"
+    tables = Enclosed(job, domain, peeled, mean)
     passes = [_pass(entry) for entry in witness["passes"].items(8)]
     witness.close()
     claim, leads, seen, right = job.claim, Leads(tables), set(), 0
@@ -74,25 +73,15 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
             if tokens == "each":
                 kept = family.kept_above(family.each(lead), thresholds)
             else:
-                kept = family.kept_in_order(lead, thresholds, tokens == "descending")
+                from mechverify.kernel.compact.order import kept_in_order
+
+                kept = kept_in_order(family, lead, thresholds, tokens == "descending")
             found = family.shown(kept)
             right += sum(found.tolist())
             sizes = sizes_by_token(job.ar, family.layers, tables.form.pin)
             job.found.cells += [(q, (key,), sizes.get(q, 0), Counts(0, sizes.get(q, 0) - n))
                           for q, n in zip(queries.tolist(), found.tolist(), strict=True)]  # fmt: skip
     return Counts(right, domain.size)
-
-
-def _peeled(entry: Reader) -> Peeled | None:
-    if entry.value is None:
-        return None
-    left, right = (
-        np.array([v.float64() for v in entry[name].items(2**12, 1)])
-        for name in ("left", "right")
-    )
-    peeled = Peeled(left, right, entry["remainder"].one_of(REMAINDERS))
-    entry.close()
-    return peeled
 
 
 def _pass(entry: Reader) -> tuple[str, str, dict[int, dict[int, list]]]:
@@ -186,53 +175,16 @@ class Family:
         own = h.map(
             lambda a: a[np.arange(len(a)), np.searchsorted(self.alive, self.queries)]
         )
-        return self._stacked(least, count, own, thresholds.shape)
+        return self.stacked(least, count, own, thresholds.shape)
 
-    def kept_in_order(self, lead: Lead, ends: np.ndarray, descending: bool) -> Kept:
-        """The first `ends` [queries, levels] tokens of the vocabulary in an order. Over those, h is at least the least
-        lead times, where that is negative, the largest factor."""
-        ar, tables, at = self.ar, self.tables, np.arange(len(self.queries))
-        if isinstance(lead, Joint):
-            raise Rejected("tokens are kept in an order by leads in parts")
-        ends = np.minimum(ends, tables.vocab)
-        rank = tables.vocab - 1 - self.alive if descending else self.alive
-        order = np.argsort(rank)
-        ar.spend(len(order))
-        running = np.minimum.accumulate(ar.lower(lead.token)[order])
-        known = np.searchsorted(rank[order], ends)  # how many of the alive ones
-        token = points(running[np.maximum(known - 1, 0)], lead.token.exponent)
-        worst = ar.bottom(ar.add(lead.query.at[:, None], token))
-        largest = tables.running(descending).at[
-            self.queries[:, None], np.maximum(ends - 1, 0)
-        ]
-        product = ar.where(
-            worst.mid < 0, ar.mul(worst, largest), ar.rational(Fraction(0))
-        )
-        least, count = [], []
-        for tokens in self.groups:
-            if len(tokens) == 1:
-                least.append(
-                    self._own(lead, np.full(len(at), tokens[0])).map(
-                        lambda a: np.tile(a, (ends.shape[1], 1))
-                    )
-                )
-                count.append([np.full(len(at), c == 0) for c in range(ends.shape[1])])
-            else:
-                places = np.sort(tables.vocab - 1 - tokens if descending else tokens)
-                first, *more = np.searchsorted(places, ends).T
-                least.append(ar.bottom(product).map(np.transpose))
-                count.append([first, *(np.maximum(n - first, 0) for n in more)])
-        own, *least = aligned(ar, self._own(lead, self.queries), *least)
-        return self._stacked([b.mid for b in least], count, own, ends.shape)
-
-    def _stacked(
+    def stacked(
         self, least: list, count: list, own: Ball, shape: tuple[int, ...]
     ) -> Kept:
         shape = len(self.groups), *shape[::-1]
         bounds = points(np.array(least, self.ar.dtype).reshape(shape), own.exponent)
         return Kept(bounds, np.array(count, np.int64).reshape(shape), own)
 
-    def _own(self, lead: Lead, tokens: np.ndarray) -> Ball:
+    def own(self, lead: Lead, tokens: np.ndarray) -> Ball:
         """Lower bounds of h at one token for each query."""
         factor = self.tables.factor.at[self.queries, tokens]
         return self.ar.bottom(

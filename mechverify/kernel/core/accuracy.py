@@ -92,3 +92,6 @@ def _model(
     )  # only where a claim lists its graph
 
     return captured(graph, weights, entry["graph"], [])
+
+
+ROWS = {"accuracy": AccuracyClaim.read}

@@ -21,7 +21,7 @@ from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
-from mechverify.kernel.core.semantics import Real, semantics
+from mechverify.kernel.core.semantics import SEMANTICS, Real
 
 MOST_ENTRIES = 2**16  # of an output
 COPIED = 20  # units of work of a node that is copied
@@ -79,7 +79,7 @@ class Claim(ABC):
         return [
             "ieee754",
             *(["capture"] if self.captured else []),
-            *semantics(self.semantics).axioms,
+            *SEMANTICS[self.semantics].axioms,
         ]
 
     @property
@@ -155,7 +155,7 @@ class Job:
         old: bool = False,
     ):
         self.claim, self.ar, self.old = claim, arithmetic, old
-        self.model = semantics(claim.semantics)(arithmetic)
+        self.model = SEMANTICS[claim.semantics](arithmetic)
         self.model.accept(claim.weights)
         self.axioms = set() if axioms is None else axioms
         self.found = Evidence()
@@ -198,7 +198,7 @@ class Job:
         )
         ar = Exact((self.ar.limit - self.ar.work) / SLOWER, inner)
         try:
-            return evaluate(semantics(self.claim.semantics)(ar))
+            return evaluate(SEMANTICS[self.claim.semantics](ar))
         finally:
             self.ar.ops, self.ar.work = (
                 self.ar.ops + ar.ops,

@@ -1,8 +1,8 @@
 """Claims that count the inputs on which something is right: accuracy.py and share.py say what.
 
 A part of the domain is measured in units. Over token sequences a unit is one input, and bounds of its right inputs are
-exact integers. Of a guarded domain (guard.py) the rules count the whole product: inputs that don't satisfy the guard
-count as right. The conclusion takes them off, and speaks of the others alone.
+exact integers. Of a guarded domain (counting/guard.py) the rules count the whole product: inputs that don't satisfy the
+guard count as right. The conclusion takes them off, and speaks of the others alone.
 
 Lemmas C5, C7 (docs/soundness/core.md), S2 (docs/soundness/shares.md).
 """
@@ -12,12 +12,11 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from importlib import import_module
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from mechverify.kernel.core import domain, guard
+from mechverify.kernel.core import domain
 from mechverify.kernel.core.arithmetic import Arithmetic
 from mechverify.kernel.core.claim import Claim, Evidence, Job, Theorem
 from mechverify.kernel.core.domain import Domain
@@ -25,6 +24,7 @@ from mechverify.kernel.core.errors import OverLimit, Rejected, Unsupported
 from mechverify.kernel.core.evaluate import batch_size
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.core.loading import late
 from mechverify.kernel.core.semantics import Real
 
 TOGETHER = 2**3  # inputs of an exact evaluation, whose numbers are long
@@ -89,11 +89,16 @@ class CountingClaim(Claim):
 
     def inputs(self, ar: Arithmetic, part: Domain) -> Iterator[np.ndarray]:
         """Those of a part that satisfy the guard, ids [number, length], in blocks."""
-        return guard.listed(ar, self.graph, self.guard, part)
+        if self.guard is None:
+            return domain.listed(ar, part)
+        return late("counting.guard").listed(ar, self.graph, self.guard, part)
 
     def satisfied(self, ar: Arithmetic, inputs: np.ndarray) -> np.ndarray:
         """Booleans [inputs]."""
-        return guard.holds(ar, self.graph, self.guard, inputs)
+        if self.guard is None:
+            ar.step(len(inputs), 1, 1)
+            return np.ones(len(inputs), bool)
+        return late("counting.guard").holds(ar, self.graph, self.guard, inputs)
 
     def within(self, proved: Counts) -> Counts:
         """Of the right inputs of the whole domain, those that satisfy the guard."""
@@ -191,14 +196,11 @@ def settle(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def read_counted(entry: Reader, inputs: Domain, graph: Graph) -> dict[str, Any]:
     """What every claim that counts says of its domain, as arguments of its class."""
-    share, node = read_share(entry["at_least"]), guard.read(graph, entry)
-    total = inputs.size
-    if (
-        node is not None
-    ):  # counting/ stands above: it is loaded where a claim has a guard
-        total = import_module("mechverify.kernel.counting.guard").size(
-            graph.meter, graph, node, inputs
-        )
+    share, node, total = read_share(entry["at_least"]), None, inputs.size
+    if "given" in entry.value:
+        guard = late("counting.guard")
+        node = guard.read(graph, entry["given"])
+        total = guard.size(graph.meter, graph, node, inputs)
     if not total:
         raise Rejected("no input of the domain satisfies the condition in `given`")
     return {"at_least": share, "guard": node, "total": total}

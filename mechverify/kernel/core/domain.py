@@ -3,7 +3,7 @@
 Lemma L14 (docs/soundness/relaxation.md).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from math import prod
 from typing import NamedTuple
@@ -14,6 +14,8 @@ from mechverify.kernel.core.arithmetic import Arithmetic
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.operations import sizes
+
+BLOCK = 2**13  # inputs that are listed at a time
 
 
 class Domain(NamedTuple):
@@ -120,6 +122,13 @@ def read(
     if domain.size >= 2**13_000:
         raise Rejected("the domain has more than 2^13000 inputs")
     return domain, values, shapes
+
+
+def listed(ar: Arithmetic, part: Domain) -> Iterator[np.ndarray]:
+    """All inputs of a part, each once, in lexicographic order: ids [number, length], in blocks of at most BLOCK."""
+    for start in range(0, part.size, BLOCK):
+        ar.spend(BLOCK * part.length + sum(map(len, part.tokens)), 10 * part.length)
+        yield part.inputs(start, min(start + BLOCK, part.size))
 
 
 def by_token(ar: Arithmetic, part: Domain, node: Reader) -> tuple[Domain, Domain]:

@@ -107,3 +107,6 @@ class Float32(Real):
         if not np.all(top.mid < self.ar.units(LARGEST, top.exponent)):
             raise Rejected("a float32 value may overflow")
         return x
+
+
+ROWS = {"float32": Float32}

@@ -10,18 +10,21 @@ import numpy as np
 
 from mechverify.kernel.core.arithmetic import HIGHEST, LOWEST, Arithmetic, Array, Ball
 from mechverify.kernel.core.errors import Rejected
-from mechverify.kernel.core.products import Factor, Layout, bits
 
 LARGEST = float(np.finfo(np.float64).max)
 UNIT = (
     2.0**-53
 )  # |fl(x) - x| <= UNIT * |fl(x)| for one rounded operation that doesn't underflow
 ETA = 2.0**-1074  # ... + ETA where a product or a quotient underflows
+LEAST, LARGE = (
+    2**3,
+    2**9,
+)  # a sum's terms, and the sums that a row is in, times them: less is faster term by term
 
 
 def check_environment() -> None:
-    """Refuse to run where float64 doesn't round to nearest or flushes subnormal numbers to zero, or where `matmul`
-    doesn't add integers of at most 2^53 exactly: products of full slices, of either sign."""
+    """Refuse to run where float64 doesn't round to nearest or flushes subnormal numbers to zero. (What is asked of
+    `matmul`, products.py checks.)"""
     one, tiny = np.ones(3), np.full(3, ETA)
     nearest = (
         (one + UNIT == one) & (one + 3 * UNIT > one + 2 * UNIT) & (-one - UNIT == -one)
@@ -29,14 +32,6 @@ def check_environment() -> None:
     if not (nearest & (tiny * 1.0 > 0) & (2.0**-1022 * (one / 4) > 0)).all():
         raise Rejected(
             "this machine's float64 arithmetic is not IEEE 754 round-to-nearest with gradual underflow"
-        )
-    whole = np.arange(32 * 96, dtype=np.int64).reshape(32, 96) * 2_654_435_761 % 2 ** (
-        bits(96) + 1
-    ) - 2 ** bits(96)
-    rows = whole.astype(np.float64)
-    if not (rows @ rows.T == whole @ whole.T).all():
-        raise Rejected(
-            "this machine's matrix products of float64 integers below 2^53 are not exact"
         )
 
 
@@ -77,21 +72,11 @@ class Float64(Arithmetic):
     def contract(self, spec: str, x: Ball, y: Ball) -> Ball:
         """By matrix multiplication where that is faster. The sizes of the letters alone decide, not the batch: a cell's
         ball doesn't depend on the cells beside it."""
-        layout = Layout(spec, x.mid.shape, y.mid.shape)
-        if not layout.large:
+        if not _large(spec, x.mid.shape, y.mid.shape):
             return super().contract(spec, x, y)
-        a, wide = x.map(lambda v: layout.rows(v, 0))[:2]
-        b, blur = y.map(lambda v: layout.rows(v, 1))[:2]
-        mid = np.empty((len(a), a.shape[1], b.shape[1]))
-        rad = np.empty_like(mid)
-        self.spend((2 * layout.n - 1) * mid.size, 20, 1)
-        self.step(a.size + b.size, 0, 30)
-        for part, blocks in layout.blocks():
-            right = Factor(b[part], blur[part], -1)
-            for block in blocks:
-                near, off = Factor(a[part, block], wide[part, block], 1).times(right)
-                mid[part, block], rad[part, block], _ = self._ball(near, off, 0)
-        return Ball(layout.place(mid), layout.place(rad))
+        from mechverify.kernel.core import products  # only where sums are that long
+
+        return products.contract(self, spec, x, y)
 
     def align(self, x: Ball, y: Ball) -> tuple[Ball, Ball]:
         """The same balls with one exponent."""
@@ -223,6 +208,21 @@ class Float64(Arithmetic):
         if not (rounded >= LOWEST).all():
             raise Rejected("the counting grid is too fine for the terms of this cell")
         return np.minimum(rounded, HIGHEST).astype(np.int64)
+
+
+def _large(spec: str, *shapes: tuple[int, ...]) -> bool:
+    """Whether matrix multiplication is faster, by the sizes of the letters."""
+    *terms, result = spec.replace("->", ",").split(",")
+    first, second = (
+        dict(zip(term[::-1], shape[::-1], strict=False))
+        for term, shape in zip(terms, shapes, strict=True)
+    )
+    summed = {c: first[c] for c in first if c in second and c not in result}
+    n, *wide = (
+        math.prod(sizes[c] for c in sizes if c not in others)
+        for sizes, others in ((summed, ""), (first, second), (second, first))
+    )
+    return min(n, max(wide)) >= LEAST and n * max(wide) >= LARGE
 
 
 def float_below(value: Fraction | float) -> float:

@@ -1,10 +1,15 @@
-"""Tables whose rows stand in several modules of a package, each loaded where one of its rows is asked for."""
+"""What is loaded where a theorem needs it: modules, and tables whose rows stand in several modules of a package."""
 
 from collections.abc import Iterator, Mapping
 from importlib import import_module
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 Row = TypeVar("Row")
+
+
+def late(module: str) -> Any:
+    """A module of the kernel, by its name there: also one that stands above."""
+    return import_module(f"mechverify.kernel.{module}")
 
 
 class Rows(Mapping[str, Row], Generic[Row]):
@@ -21,7 +26,7 @@ class Rows(Mapping[str, Row], Generic[Row]):
 
     def __getitem__(self, name: str) -> Row:
         if name not in self.loaded:
-            self.loaded[name] = import_module(self.modules[name]).ROWS[name]
+            self.loaded[name] = late(self.modules[name]).ROWS[name]
         return self.loaded[name]
 
     def __iter__(self) -> Iterator[str]:

@@ -8,22 +8,53 @@ Lemma C12 (docs/soundness/core.md).
 """
 
 import math
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
-LEAST, LARGE = (
-    2**3,
-    2**9,
-)  # a sum's terms, and the sums that a row is in, times them: less is faster term by term
+from mechverify.kernel.core.arithmetic import Arithmetic, Ball
+from mechverify.kernel.core.errors import Rejected
+
 SLICES = 3  # of a row, at most
 CACHED = 2**18  # numbers of a block
 FAR = (
     2.0**10
 )  # times as far below a row's radii as digits are that get no further slice
 NEAR = 400  # of exponents
+
+
+@cache
+def check_matmul(multiply: Callable[..., np.ndarray] = np.matmul) -> None:
+    """Refuse to run where `matmul` doesn't add integers of at most 2^53 exactly: products of full slices, of either
+    sign."""
+    size = 2 ** bits(96)
+    whole = np.arange(32 * 96, dtype=np.int64).reshape(32, 96) * 2_654_435_761
+    whole = whole % (2 * size) - size
+    rows = whole.astype(np.float64)
+    if not (multiply(rows, rows.T) == whole @ whole.T).all():
+        raise Rejected(
+            "this machine's matrix products of float64 integers below 2^53 are not exact"
+        )
+
+
+def contract(ar: Arithmetic, spec: str, x: Ball, y: Ball) -> Ball:
+    """`Arithmetic.contract`, of float64 balls."""
+    check_matmul()
+    layout = Layout(spec, x.mid.shape, y.mid.shape)
+    a, wide = x.map(lambda v: layout.rows(v, 0))[:2]
+    b, blur = y.map(lambda v: layout.rows(v, 1))[:2]
+    mid = np.empty((len(a), a.shape[1], b.shape[1]))
+    rad = np.empty_like(mid)
+    ar.spend((2 * layout.n - 1) * mid.size, 20, 1)
+    ar.step(a.size + b.size, 0, 30)
+    for part, blocks in layout.blocks():
+        right = Factor(b[part], blur[part], -1)
+        for block in blocks:
+            near, off = Factor(a[part, block], wide[part, block], 1).times(right)
+            mid[part, block], rad[part, block], _ = ar._ball(near, off, 0)
+    return Ball(layout.place(mid), layout.place(rad))
 
 
 class Layout:
@@ -59,10 +90,6 @@ class Layout:
             [a for a in second if a not in first],
         )
         self.n = self._size(self.summed)
-        wide = max(
-            self._size([a for a in free if a not in batch]) for free in self.free
-        )
-        self.large = min(self.n, wide) >= LEAST and self.n * wide >= LARGE
 
     def rows(self, a: np.ndarray, which: int) -> np.ndarray:
         """Of the first operand (0) or the second (1)."""

@@ -4,20 +4,19 @@
 operations. Each method returns balls that hold every value that an evaluation can have.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball
+from mechverify.kernel.core.loading import Rows
 
 if TYPE_CHECKING:
     from mechverify.kernel.core.functions import Function
 
-SEMANTICS = {
-    "real": ("semantics", "Real"),
-    "float32": ("float32", "Float32"),
-}  # module, class
+
+GROUPS = {"semantics": ("real",), "float32": ("float32",)}
+SEMANTICS: "Rows[type[Real]]" = Rows("core", GROUPS)
 
 
 class Real:
@@ -91,7 +90,4 @@ class Real:
         return ar.where(kept, result, blank)
 
 
-def semantics(name: str) -> type[Real]:
-    """The semantics of that name, loaded when it is asked for."""
-    module, kind = SEMANTICS[name]
-    return getattr(import_module(f"mechverify.kernel.core.{module}"), kind)
+ROWS = {"real": Real}

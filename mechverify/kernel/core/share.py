@@ -118,3 +118,6 @@ class ShareClaim(CountingClaim):
         return (value.mid >= value.rad).astype(bool), (value.mid < -value.rad).astype(
             bool
         )
+
+
+ROWS = {"share": ShareClaim.read}

@@ -9,6 +9,7 @@ Lemmas L11, L15 (docs/soundness/relaxation.md).
 
 from collections.abc import Callable
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,8 +22,10 @@ from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.relaxation.backward import Lines, Relaxed
 from mechverify.kernel.relaxation.intervals import Cells, Intervals
 from mechverify.kernel.relaxation.lines import hull
-from mechverify.kernel.relaxation.names import Names
 from mechverify.kernel.relaxation.rewriting import Rewriting
+
+if TYPE_CHECKING:
+    from mechverify.kernel.relaxation.names import Names
 
 OLD = {
     "interval": (),
@@ -157,9 +160,13 @@ def _fields(witness: Reader) -> tuple[Reader | None, Reader | None, bool]:
 
 
 def given_lines(job: Job, lines: Reader, multipliers: Reader | None) -> Given:
-    return Given(
-        Reader.an_integer if job.old else job.once(Names).node, lines, multipliers
-    )
+    return Given(Reader.an_integer if job.old else _names(job).node, lines, multipliers)
+
+
+def _names(job: Job) -> "Names":
+    from mechverify.kernel.relaxation.names import Names  # only where a file has some
+
+    return job.once(Names)
 
 
 def side_by_side(job: Job) -> int:
@@ -260,7 +267,7 @@ def sides(job: Job, part: Domain, node: Reader) -> tuple[Domain, Domain]:
     """The halves of a split at a value of the model: an entry of one of the document's nodes is at most `at`, or at
     least."""
     n, entry = node["node"].an_integer(), node["entry"].an_integer()
-    places = _numbered(job, n, entry) if job.old else job.once(Names).places(n, entry)
+    places = _numbered(job, n, entry) if job.old else _names(job).places(n, entry)
     if not places:
         raise Rejected(
             f"{node.where}: no value that the input decides is relaxed that is entry {entry} of node {n}"

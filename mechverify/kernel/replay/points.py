@@ -3,13 +3,19 @@
 Lemmas C9 (docs/soundness/core.md); O3 (docs/soundness/options.md).
 """
 
+from fractions import Fraction
+from math import prod
+
 import numpy as np
 
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.fields import Reader
-from mechverify.kernel.core.ranges import Range, enclose, read_range
+from mechverify.kernel.core.float64 import float_above, float_below
+from mechverify.kernel.core.ranges import Range, read_range
+from mechverify.kernel.core.semantics import Real
 
 
 def solver(job: Job, domain: Domain, witness: Reader) -> Range:
@@ -52,3 +58,88 @@ def point(job: Job, domain: Domain, witness: Reader) -> Range:
     job.found.attained.append(attained)
     job.found.broken.append(broken)
     return job.claim.everything
+
+
+def enclose(
+    job: Job, tokens: np.ndarray, points: np.ndarray
+) -> tuple[Range, np.ndarray]:
+    """Bounds [inputs, entries] of the output at single inputs, and at which of them [inputs] an entry surely breaks its
+    threshold: in float64, and in exact arithmetic where that rejects an input or leaves this open. Rejects an input
+    that isn't shown to satisfy the claim's conditions."""
+    try:
+        (low, high), broken, decided = enclosed(job, tokens, points, job.model)
+    except Rejected:
+        if len(tokens) > 1:
+            each = [
+                enclose(job, tokens[i : i + 1], points[i : i + 1])
+                for i in range(len(tokens))
+            ]
+            ranges, broken = zip(*each, strict=True)
+            return Range(
+                *map(np.concatenate, zip(*ranges, strict=True))
+            ), np.concatenate(broken)
+        low, high = np.zeros((2, 1, job.claim.outputs))
+        broken = decided = np.zeros(1, bool)
+    for i in np.flatnonzero(~decided):
+        one = tokens[i : i + 1], points[i : i + 1]
+        ends, *told = job.exactly(lambda model, one=one: enclosed(job, *one, model))
+        low[i], high[i] = (
+            list(map(f, end[0]))
+            for f, end in zip((float_below, float_above), ends, strict=True)
+        )
+        broken[i] = told[0][0]
+    return Range(low, high), broken
+
+
+def enclosed(
+    job: Job, tokens: np.ndarray, points: np.ndarray, model: Real
+) -> tuple[Range, np.ndarray, np.ndarray]:
+    """The output's bounds, floats or Fractions [inputs, entries]; where one entry surely breaks its threshold; and
+    where that is decided, one way or the other."""
+    claim, ar = job.claim, model.ar
+    inputs, start = [], 0
+    for shape in claim.shapes:
+        inputs.append(points[:, start : start + prod(shape)].reshape(-1, *shape))
+        start += prod(shape)
+    values = Evaluation(claim.graph, claim.weights, model, tokens, inputs=inputs)
+    if not all((ar.lower(values[n]) >= 0).all() for n in claim.where):
+        raise Rejected("a point is not shown to satisfy the claim's conditions")
+    value = values[claim.output]
+    value = value.map(
+        lambda a: np.broadcast_to(a, (len(tokens), *a.shape[1:])).reshape(
+            len(tokens), -1
+        )
+    )
+    low = ar.lower(value)
+    high = ar.upper(value)
+    if ar.is_exact:
+        ar.spend(claim.outputs, 1, 100)
+        unit = Fraction(2) ** value.exponent
+        low, high = low * unit, high * unit
+        least, most = job.once(_exact_thresholds)
+    else:
+        least, most = job.once(_float_thresholds)
+    broken = ((high < least) | (low > most)).astype(bool).any(1)
+    return (
+        Range(low, high),
+        broken,
+        broken | ((low >= least) & (high <= most)).astype(bool).all(1),
+    )
+
+
+def _exact_thresholds(job: Job) -> tuple[np.ndarray, np.ndarray]:
+    """[entries]; infinite where there are none."""
+    claim = job.claim
+    job.ar.spend(claim.outputs, 1, 100)
+    least = claim.least or [-np.inf] * claim.outputs
+    most = claim.most or [np.inf] * claim.outputs
+    return np.array(least, object), np.array(most, object)
+
+
+def _float_thresholds(job: Job) -> tuple[np.ndarray, np.ndarray]:
+    """A float64 is below a threshold if and only if it is below the next float64."""
+    job.ar.spend(job.claim.outputs, 1, 1_000)
+    least, most = job.once(_exact_thresholds)
+    return np.array(list(map(float_above, least))), np.array(
+        list(map(float_below, most))
+    )

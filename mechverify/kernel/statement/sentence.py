@@ -5,11 +5,11 @@ file merely asserts stands apart. Nothing that a file calls itself or its parts 
 common.py has what both kinds of claims say, accuracy.py and ranges.py the rest: one is loaded when a theorem is of it.
 """
 
-from importlib import import_module
 from types import ModuleType
 
 from mechverify.kernel.core.claim import Theorem
 from mechverify.kernel.core.kinds import KINDS
+from mechverify.kernel.core.loading import late
 from mechverify.kernel.statement.common import Statement
 from mechverify.kernel.statement.formula import Listing
 
@@ -25,5 +25,5 @@ def listing(theorem: Theorem) -> Listing:
 
 def _worded(theorem: Theorem) -> ModuleType:
     """The module of the same name as the one that the kind of its claim has in core/."""
-    name, _ = KINDS[theorem.claim.kind]
-    return import_module(f"mechverify.kernel.statement.{name}")
+    name = KINDS.modules[theorem.claim.kind].rsplit(".", 1)[-1]
+    return late(f"statement.{name}")

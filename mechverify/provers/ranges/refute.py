@@ -4,7 +4,7 @@ import numpy as np
 
 from mechverify.certificate.write import Proof
 from mechverify.kernel.core.errors import Rejected
-from mechverify.kernel.core.ranges import enclose
+from mechverify.kernel.replay.points import enclose
 from mechverify.provers.base import Budget
 from mechverify.provers.ranges.extremes import STEPS, climb
 from mechverify.provers.ranges.inputs import Inputs

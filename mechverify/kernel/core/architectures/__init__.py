@@ -8,6 +8,4 @@ from mechverify.kernel.core.loading import Rows
 
 GROUPS = {"transformer": ("transformer", "transformer_relu"), "pair": ("pair_mlp",)}
 # Of a graph without nodes and of the weights: adds the nodes, and returns the sites, by name.
-ARCHITECTURES: Rows[Callable[..., dict[str, int]]] = Rows(
-    "mechverify.kernel.core.architectures", GROUPS
-)
+ARCHITECTURES: Rows[Callable[..., dict[str, int]]] = Rows("core.architectures", GROUPS)

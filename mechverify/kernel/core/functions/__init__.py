@@ -67,4 +67,4 @@ GROUPS = {
     "sigmoids": ("tanh", "sigmoid", "erf", "gelu", "gelu_tanh", "silu"),
     "waves": ("sin", "cos"),
 }
-FUNCTIONS: Rows[Function] = Rows("mechverify.kernel.core.functions", GROUPS)
+FUNCTIONS: Rows[Function] = Rows("core.functions", GROUPS)

@@ -180,7 +180,7 @@ GROUPS = {
 }  # fmt: skip
 UNNAMED = ("select", *GROUPS["internal"])  # by any file
 INTEGERS = GROUPS["integers"]  # what a mechanism is made of
-OPERATIONS: Rows[Operation] = Rows("mechverify.kernel.core.operations", GROUPS)
+OPERATIONS: Rows[Operation] = Rows("core.operations", GROUPS)
 LISTED = [name for name in OPERATIONS if name not in UNNAMED]  # what a file may name
 
 

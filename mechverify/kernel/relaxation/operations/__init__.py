@@ -163,7 +163,7 @@ def operand_ends(known: "Intervals", n: int) -> list[Ends]:
     return [known.ends[a] for a in known.graph.nodes[n].args]
 
 
-OPERATIONS: Rows[Row] = Rows("mechverify.kernel.relaxation.operations", GROUPS)
+OPERATIONS: Rows[Row] = Rows("relaxation.operations", GROUPS)
 
 
 def row_of(name: str) -> Row:

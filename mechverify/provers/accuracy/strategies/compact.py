@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from mechverify.certificate.write import Proof
-from mechverify.kernel.compact.chains import Peeled
 from mechverify.kernel.compact.enclosed import Enclosed
 from mechverify.kernel.compact.leads import Leads
+from mechverify.kernel.compact.order import kept_in_order
+from mechverify.kernel.compact.peeled import Peeled
 from mechverify.kernel.compact.rule import Family, Kept
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.fields import Reader
@@ -197,8 +198,8 @@ def _by_order(
     rank = np.sort(vocab - 1 - family.alive if descending else family.alive)
     ends_of = np.concatenate([[0], rank + 1])  # the first so many of the vocabulary
     lead = lead._replace(query=lead.query.map(lambda a: np.repeat(a, times)))
-    return lambda ends: wide.kept_in_order(
-        lead, ends, descending
+    return lambda ends: kept_in_order(
+        wide, lead, ends, descending
     ), lambda ends: ends_of[ends]
 
 

@@ -6,8 +6,8 @@ from functools import partial
 
 import numpy as np
 
-from mechverify.kernel.compact.chains import Peeled
 from mechverify.kernel.compact.parts import output_parts
+from mechverify.kernel.compact.peeled import Peeled
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt
 from mechverify.provers.accuracy.strategies.compact import Pass, compact
 from mechverify.provers.base import Budget
