@@ -133,7 +133,7 @@ FAULTS = [
           "Counts(right + domain.size - run, run - wrong)", GUARDS),
     Fault("guard", "replay/inputs.py", "if not job.claim.satisfied(job.ar, listed).all():", "if False:", GUARDS),
     Fault("guard", "check.py", "kind = GUARDED if", "kind = kind if", GUARDS),
-    Fault("guard", "counting/classes.py", "values[:, -1] == 1 if claim.guarded", "values[:, -1] == 0 if claim.guarded", GUARDS),
+    Fault("guard", "counting/classes.py", "(values[:, -1] == 1)", "(values[:, -1] == 0)", GUARDS),
     Fault("guard", "ratios/rule.py", "covered += partition.unguarded", "pass", PROVED),
     Fault("guard", "ratios/rule.py", "low + partition.unguarded, high + partition.unguarded", "low, high", PROVED),
     Fault("guard", "fold/rule.py", "right_min += partition.unguarded", "right_min += domain.size - covered", GUARDS),

@@ -29,7 +29,7 @@ class Classes:
             self.ar, graph, roots, [np.array(t) for t in domain.tokens]
         )
         values = self.automaton.classes
-        inside = values[:, -1] == 1 if claim.guarded else np.ones(len(values), bool)
+        inside = (values[:, -1] == 1) | (not claim.guarded)
         self.places = {
             tuple(values[i, : 1 + len(keys)].tolist()): i
             for i in np.flatnonzero(inside).tolist()
