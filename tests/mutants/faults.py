@@ -238,7 +238,7 @@ FAULTS = [
     Fault("recursion", "counting/nonpositive.py", "np.maximum(-shift, 0)", "np.maximum(-shift - 1, 0)", RECURSION),
     Fault("recursion", "core/float64.py", "np.maximum(np.ceil(scaled), 1.0)", "np.ceil(scaled)", REG),
     # automaton.py, integers.py
-    Fault("automaton", "counting/automaton.py", " and not (position and self._done(a, position))", "", "tests/kernel/test_automaton.py"),
+    Fault("automaton", "counting/automaton.py", "if not (position and self._done(a, position))", "if True", "tests/kernel/test_automaton.py"),
     Fault("automaton", "counting/automaton.py", "return node in self.roots or any(", "return node in self.roots or all(",
           "tests/kernel/test_automaton.py"),
     Fault("automaton", "counting/automaton.py", "np.isin(automaton.final, target)",
