@@ -13,6 +13,7 @@ from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.core.narrowing import narrowed
 from mechverify.kernel.core.semantics import Real
 
 WIDTH = 3
@@ -113,7 +114,7 @@ class Maker:
         return self.one_of(
             0.7,
             query=lambda: g.add("gather", self.table, token),
-            sliced=lambda: g.narrowed(self.row(self.rows, self.place)),
+            sliced=lambda: narrowed(g, self.row(self.rows, self.place)),
             row=lambda: self.row(self.rows, self.place),  # read like any other position
             fixed=lambda: self.weight(WIDTH),
             two=lambda: g.add("add", g.add("gather", self.table, token), g.add("gather", self.table, other)),

@@ -50,9 +50,9 @@ def test_rows_are_loaded_where_they_are_asked_for():
 import sys
 from mechverify.kernel.core.operations import LISTED, row_of
 inside = lambda: {m.rpartition(".")[2] for m in sys.modules if m.startswith("mechverify.kernel.core.operations.")}
-assert "softmax" in LISTED and inside() == {"views"}, inside()  # the graph makes views itself
+assert "softmax" in LISTED and inside() == set(), inside()
 row_of("input")
-assert inside() == {"views", "inputs"}, inside()
+assert inside() == {"inputs"}, inside()
 """
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
 

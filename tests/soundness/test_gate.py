@@ -104,7 +104,7 @@ ALLOWED = {
     "counting/recursion.completions": "one number",
     "counting/recursion.sizes_by_token": "as many as a layer has states, which derive bounds",
     "counting/smallest.smallest": "states times outputs, which Family.cells asks for",
-    "counting/smallest.smallest_by_class": RULE,
+    "counting/by_class.smallest_by_class": RULE,
     "counting/sums.sums": RULE,
     "relaxation/rewriting._slice": "as many as a node has axes",
     "relaxation/softmax._differences": ASKED,

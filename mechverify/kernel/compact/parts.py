@@ -17,11 +17,10 @@ from mechverify.kernel.compact.chains import Chain, product, transposed
 from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.errors import Unsupported
-from mechverify.kernel.core.graph import Graph, Node
+from mechverify.kernel.core.graph import Graph, Node, entries
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.core.operations.constants import table
 from mechverify.kernel.core.operations.softmax import kept
-from mechverify.kernel.core.operations.views import entries
 from mechverify.kernel.core.semantics import Real
 
 Parts = dict[

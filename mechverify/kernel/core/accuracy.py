@@ -14,7 +14,6 @@ from mechverify.kernel.core.architectures import ARCHITECTURES
 from mechverify.kernel.core.claim import read_weights, subject
 from mechverify.kernel.core.counts import CountingClaim, read_counted
 from mechverify.kernel.core.errors import Rejected
-from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.mechanism import add_expression
@@ -62,6 +61,10 @@ class AccuracyClaim(CountingClaim):
         return [self.output, self.target]
 
     def judge(self, inputs: np.ndarray, model: Real) -> tuple[np.ndarray, np.ndarray]:
+        from mechverify.kernel.core.evaluate import (
+            Evaluation,  # only where some are run
+        )
+
         ar = model.ar
         values = Evaluation(self.graph, self.weights, model, inputs)
         logits, target = (

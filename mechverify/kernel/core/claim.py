@@ -175,8 +175,10 @@ class Job:
         graph, output = self.claim.graph, self.claim.output
         if not any(graph.nodes[n].op == "view" for n in graph.ancestors([output])):
             return graph, output
+        from mechverify.kernel.core.narrowing import slim  # only where there are views
+
         graph = self.further()
-        return graph, graph.slim([output])[output]
+        return graph, slim(graph, [output])[output]
 
     def once(self, make: "Callable[[Job], T]") -> T:
         """What a family of rules makes of this job, made once."""

@@ -21,7 +21,6 @@ from mechverify.kernel.core.arithmetic import Arithmetic
 from mechverify.kernel.core.claim import Claim, Evidence, Job, Theorem
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import OverLimit, Rejected, Unsupported
-from mechverify.kernel.core.evaluate import batch_size
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.loading import late
@@ -167,6 +166,8 @@ class CountingTheorem(Theorem):
 
 def decide(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Two boolean arrays [inputs]: surely right, surely wrong. Neither where rounding leaves it open."""
+    from mechverify.kernel.core.evaluate import batch_size  # only where inputs are run
+
     step = batch_size(job.claim.graph, job.claim.judged)
     parts = [
         job.claim.judge(inputs[i : i + step], job.model)

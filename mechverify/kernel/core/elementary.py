@@ -17,6 +17,26 @@ BANDS = [
 ]  # of erf: up to where a number of terms is enough
 
 
+def _sinh(k: int) -> Fraction:
+    """The series of sinh(sqrt y) / sqrt y; at -y: of sin."""
+    return Fraction(1, 2 * k * (2 * k + 1))
+
+
+def _cosh(k: int) -> Fraction:
+    """Of cosh(sqrt y); at -y: of cos."""
+    return Fraction(1, 2 * k * (2 * k - 1))
+
+
+def _atanh(k: int) -> Fraction:
+    """Of atanh(sqrt y) / sqrt y."""
+    return Fraction(2 * k - 1, 2 * k + 1)
+
+
+def _erf(k: int) -> Fraction:
+    """Of erf(sqrt y) exp(y) sqrt(pi / y) / 2."""
+    return Fraction(2, 2 * k + 1)
+
+
 def pi(ar: Arithmetic) -> Ball:
     """Machin's formula."""
     first = 16 * arc(Fraction(1, 5), -1)
@@ -61,8 +81,8 @@ def tanh(ar: Arithmetic, x: Ball) -> Ball:
 def _tanh_near(ar: Arithmetic, x: Ball) -> Ball:
     t = _clamped(ar, x, ZERO, ONE)
     y = ar.mul(t, t)
-    sinh = ar.mul(t, series(ar, "sinh", y, ONE))
-    cosh = series(ar, "cosh", y, ONE)
+    sinh = ar.mul(t, series(ar, _sinh, y, ONE))
+    cosh = series(ar, _cosh, y, ONE)
     return ar.div(sinh, cosh)
 
 
@@ -85,7 +105,7 @@ def _erf_up_to(ar: Arithmetic, x: Ball, end: Fraction) -> Ball:
     y = ar.mul(t, t)
     factor = ar.mul(t, exp(ar, -y))
     value = ar.mul(
-        factor, series(ar, "erf", y, end**2 * Fraction(43, 42))
+        factor, series(ar, _erf, y, end**2 * Fraction(43, 42))
     )  # y may be rounded beyond end^2
     scale = ar.div(ar.rational(Fraction(2)), ar.sqrt(pi(ar)))
     return ar.mul(value, scale)
@@ -134,8 +154,8 @@ def _circular(ar: Arithmetic, x: Ball, quarter: int) -> Ball:
     known = inside(ar, r, reach)
     r = ar.where(known, r, zero)
     y = -ar.mul(r, r)
-    cos_r = series(ar, "cosh", y, reach)
-    sin_r = ar.mul(r, series(ar, "sinh", y, reach))
+    cos_r = series(ar, _cosh, y, reach)
+    sin_r = ar.mul(r, series(ar, _sinh, y, reach))
     turn = np.where(known, k, 0) + quarter
     value = ar.where(turn % 2 != 0, cos_r, sin_r)
     value = _signed(value, turn % 4 >= 2)
@@ -155,7 +175,7 @@ def log(ar: Arithmetic, x: Ball) -> Ball:
     rad = points(x.rad, x.exponent)
     f, k = ar.mantissa(x.point)
     s = ar.div(ar.sub(f, one), ar.add(f, one))
-    atanh = ar.mul(s, series(ar, "atanh", ar.mul(s, s), Fraction(1, 25)))
+    atanh = ar.mul(s, series(ar, _atanh, ar.mul(s, s), Fraction(1, 25)))
     power = ar.mul(ar.whole(k), ln2(ar))
     value = ar.add(power, ar.add(atanh, atanh))
     slope = ar.div(rad, ar.sub(x.point, rad))

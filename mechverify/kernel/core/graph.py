@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from mechverify.kernel.core.meter import Meter
+from mechverify.kernel.core.meter import Meter, reserve
 from mechverify.kernel.core.operations import Node, Slice, Span, need, row_of
-from mechverify.kernel.core.operations.views import View, entries
 
 __all__ = ["MOST", "Graph", "Node", "entries"]
 
@@ -132,28 +131,14 @@ class Graph:
         )
         return row_of(n.op).slice(self, node, axis, index)
 
-    def narrowed(self, node: int) -> int:
-        """A node of equal value that computes less, if `node` is a view of one slice of its operand."""
-        n = self.nodes[node]
-        row = row_of(self.nodes[node].op)
-        if not isinstance(row, View) or n.kind != "real":
-            return node
-        _, (operand,), attr = row.narrowed(self, n.args[0], n.attr)
-        return self.add(
-            "view",
-            self.select(*operand) if type(operand) is tuple else operand,
-            attr=attr,
-        )
 
-    def slim(self, roots: list[int]) -> dict[int, int]:
-        """For `roots` and all that they depend on, nodes of equal values, in which views of one slice of a value
-        compute that slice alone."""
-        new: dict[int, int] = {}
-        for n in self.ancestors(roots):
-            node = self.nodes[n]
-            new[n] = self.add(node.op, *(new[a] for a in node.args), attr=node.attr)
-            while (slimmer := self.narrowed(new[n])) != new[
-                n
-            ]:  # one axis after another
-                new[n] = slimmer
-        return new
+def entries(view: tuple) -> np.ndarray:
+    """The flat indices that a view (shape, offset, strides) reads."""
+    shape, offset, strides = view
+    reserve(*shape)
+    index = np.full(shape, offset)
+    for axis, (size, step) in enumerate(zip(shape, strides, strict=True)):
+        index = index + (np.arange(size) * step).reshape(
+            size, *(1,) * (len(shape) - axis - 1)
+        )
+    return index

@@ -13,12 +13,12 @@ def late(module: str) -> Any:
 
 
 class Rows(Mapping[str, Row], Generic[Row]):
-    """The rows by name; `groups` says which names each module of the package has in its `ROWS`. Other names have no
-    row, whatever a module holds."""
+    """The rows by name; `groups` says which names each module of a package of the kernel has in its `ROWS`. Other names
+    have no row, whatever a module holds."""
 
     def __init__(self, package: str, groups: Mapping[str, tuple[str, ...]]):
         self.modules = {
-            name: f"{package}.{group}"
+            name: f"mechverify.kernel.{package}.{group}"
             for group, names in groups.items()
             for name in names
         }
@@ -26,7 +26,7 @@ class Rows(Mapping[str, Row], Generic[Row]):
 
     def __getitem__(self, name: str) -> Row:
         if name not in self.loaded:
-            self.loaded[name] = late(self.modules[name]).ROWS[name]
+            self.loaded[name] = import_module(self.modules[name]).ROWS[name]
         return self.loaded[name]
 
     def __iter__(self) -> Iterator[str]:

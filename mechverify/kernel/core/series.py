@@ -17,41 +17,37 @@ from mechverify.kernel.core.errors import Rejected
 
 ZERO, ONE, HALF = Fraction(0), Fraction(1), Fraction(1, 2)
 LOG2_E = Fraction(1442695040888963407, 10**18)  # about: any would do
-RATIOS: dict[
-    str, Callable[[int], Fraction]
-] = {  # a term of the series over the one before it, divided by y
-    "exp": lambda k: Fraction(1, k),
-    "sinh": lambda k: Fraction(
-        1, 2 * k * (2 * k + 1)
-    ),  # of sinh(sqrt y) / sqrt y; at -y: sin
-    "cosh": lambda k: Fraction(1, 2 * k * (2 * k - 1)),
-    "atanh": lambda k: Fraction(2 * k - 1, 2 * k + 1),  # of atanh(sqrt y) / sqrt y
-    "erf": lambda k: Fraction(2, 2 * k + 1),  # of erf(sqrt y) exp(y) sqrt(pi / y) / 2
-}
+Ratio = Callable[
+    [int], Fraction
+]  # a term of a series over the one before it, divided by y
+
+
+def exponential(k: int) -> Fraction:
+    return Fraction(1, k)
 
 
 @cache
-def _terms(name: str, reach: Fraction, precision: int) -> tuple[int, Fraction]:
+def _terms(ratio: Ratio, reach: Fraction, precision: int) -> tuple[int, Fraction]:
     """(n, tail): the terms after the n-th add up to at most `tail` < 2^-precision for |y| <= reach.
 
     From n on a term is at most half of the one before, so the tail is at most the n-th term."""
     n, term = 0, ONE
-    while term >= Fraction(1, 2**precision) or reach * RATIOS[name](n + 1) > HALF:
+    while term >= Fraction(1, 2**precision) or reach * ratio(n + 1) > HALF:
         n += 1
-        term *= reach * RATIOS[name](n)
+        term *= reach * ratio(n)
     return n, term
 
 
 def series(
-    ar: Arithmetic, name: str, y: Ball, reach: Fraction, bits: int | None = None
+    ar: Arithmetic, ratio: Ratio, y: Ball, reach: Fraction, bits: int | None = None
 ) -> Ball:
-    """The named series at y, to `bits` (the arithmetic's own precision if None). Precondition: |y| <= reach.
+    """1 + q1 y (1 + q2 y (1 + ...)) at y, of those ratios, to `bits` (the arithmetic's own precision if None).
+    Precondition: |y| <= reach.
     Complexity: three operations a term."""
-    n, tail = _terms(name, reach, bits or ar.precision)
+    n, tail = _terms(ratio, reach, bits or ar.precision)
     value = one = ar.rational(ONE)
     for k in range(n, 0, -1):
-        ratio = ar.rational(RATIOS[name](k))
-        term = ar.mul(ar.mul(value, y), ratio)
+        term = ar.mul(ar.mul(value, y), ar.rational(ratio(k)))
         value = ar.trim(ar.add(one, term))
     return ar.widen(value, 0.0, float(tail) * (1 + 2.0**-50))
 
@@ -136,7 +132,7 @@ def _exp_point(
     reach = Fraction(36, 100)
     if not np.all(inside(ar, r, reach)):
         raise Rejected("exp of a number too large to be reduced")
-    return series(ar, "exp", r, reach, bits), k
+    return series(ar, exponential, r, reach, bits), k
 
 
 def exp(ar: Arithmetic, x: Ball) -> Ball:

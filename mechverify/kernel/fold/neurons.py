@@ -14,7 +14,7 @@ import numpy as np
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball, aligned, points
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.counting.automaton import Automaton
-from mechverify.kernel.counting.smallest import smallest_by_class
+from mechverify.kernel.counting.by_class import smallest_by_class
 from mechverify.kernel.fold.factors import Factors
 from mechverify.kernel.fold.ratio import Neurons
 

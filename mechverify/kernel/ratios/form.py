@@ -22,12 +22,12 @@ import numpy as np
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball, aligned
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.evaluate import Evaluation
-from mechverify.kernel.core.graph import Graph, Node
+from mechverify.kernel.core.graph import Graph, Node, entries
 from mechverify.kernel.core.meter import reserve
+from mechverify.kernel.core.narrowing import narrowed
 from mechverify.kernel.core.operations import is_function
 from mechverify.kernel.core.operations.contraction import products
 from mechverify.kernel.core.operations.softmax import kept
-from mechverify.kernel.core.operations.views import entries
 from mechverify.kernel.core.semantics import Real
 
 HEADS = 64  # ratios of one sum
@@ -120,8 +120,8 @@ def _row_by_row(graph: Graph, output: int) -> int:
     made: dict[int, int] = {}
     for n in graph.ancestors([output]):
         node = graph.nodes[n]
-        made[n] = graph.narrowed(
-            graph.add(node.op, *(made[a] for a in node.args), attr=node.attr)
+        made[n] = narrowed(
+            graph, graph.add(node.op, *(made[a] for a in node.args), attr=node.attr)
         )
     return made[output]
 

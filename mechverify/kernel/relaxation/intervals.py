@@ -12,10 +12,9 @@ import numpy as np
 
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball
 from mechverify.kernel.core.errors import Rejected
-from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.core.graph import Graph, entries
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.core.operations import Span
-from mechverify.kernel.core.operations.views import entries
 from mechverify.kernel.relaxation import lines
 from mechverify.kernel.relaxation.lines import Ends
 from mechverify.kernel.relaxation.operations import row_of

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mechverify.kernel.core.graph import entries
 from mechverify.kernel.core.meter import ROOM
-from mechverify.kernel.core.operations.views import entries
 from mechverify.kernel.relaxation.operations import row_of
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.graph import Graph, Node
 from mechverify.kernel.core.meter import reserve
+from mechverify.kernel.core.narrowing import slim
 from mechverify.kernel.relaxation.operations import row_of
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def rewritten(graph: Graph, root: int, conditions: tuple[int, ...] = ()) -> Rewr
     """Nodes with the same values over the reals, made of: input, tokens, weight, constant, pi, gather, number, pick,
     view, concat, add, sub, mul, over_root, einsum with a fixed operand, power, functions, pivot (any constants), and
     integers. Operands of add, sub and mul have the same shape."""
-    standing = graph.slim([root, *conditions])
+    standing = slim(graph, [root, *conditions])
     root, *narrowed = (standing[n] for n in (root, *conditions))
     order, steps = graph.ancestors([root, *narrowed]), Steps(graph)
     new = steps.new

@@ -1,38 +1,20 @@
 """Moving entries: reshaping, transposing, slicing, expanding, unfolding."""
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mechverify.kernel.core.fields import Reader
-from mechverify.kernel.core.meter import reserve
+from mechverify.kernel.core.graph import Graph, entries
 from mechverify.kernel.core.operations import (
-    UNWRITTEN,
     Attribute,
     Operation,
     Slice,
-    Sliced,
     need,
     of,
     row,
     sizes,
 )
-
-if TYPE_CHECKING:
-    from mechverify.kernel.core.graph import Graph
-
-
-def entries(view: tuple) -> np.ndarray:
-    """The flat indices that a view (shape, offset, strides) reads."""
-    shape, offset, strides = view
-    reserve(*shape)
-    index = np.full(shape, offset)
-    for axis, (size, step) in enumerate(zip(shape, strides, strict=True)):
-        index = index + (np.arange(size) * step).reshape(
-            size, *(1,) * (len(shape) - axis - 1)
-        )
-    return index
 
 
 def _read_view(entry: Reader) -> tuple:
@@ -86,49 +68,29 @@ class View(Operation):
             offset + index * strides[axis],
             strides[:axis] + strides[axis + 1 :],
         )
-        return self.narrowed(graph, n.args[0], rest)
-
-    def narrowed(self, graph: "Graph", operand: int, view: tuple) -> Slice:
-        """A view, read from a slice of its operand if all that it reads lies in one."""
-        shape = graph.nodes[operand].shape
-        graph.meter.step(math.prod(view[0]) * (1 + len(view[0]) + len(shape)), 10)
-        at = entries(view)
-        for axis in range(len(shape)):
-            block = math.prod(shape[axis + 1 :])
-            index = at // block % shape[axis]
-            if shape[axis] > 1 and (index == index.flat[0]).all():
-                moved = at // (block * shape[axis]) * block + at % block
-                steps = tuple(
-                    int(
-                        moved[tuple(int(i == a) for i in range(at.ndim))]
-                        - moved.flat[0]
-                    )
-                    if size > 1
-                    else 0
-                    for a, size in enumerate(at.shape)
-                )
-                smaller = at.shape, int(moved.flat[0]), steps
-                if np.array_equal(entries(smaller), moved):
-                    return "view", [(operand, axis, int(index.flat[0]))], smaller
-        return "view", [operand], view
+        return narrowed(graph, n.args[0], rest)
 
 
-class Select(Sliced):
-    """The slice at an index along an axis: attr = axis, index. `Graph.select` makes it where nothing else will do."""
+def narrowed(graph: Graph, operand: int, view: tuple) -> Slice:
+    """A view, read from a slice of its operand if all that it reads lies in one."""
+    shape = graph.nodes[operand].shape
+    graph.meter.step(math.prod(view[0]) * (1 + len(view[0]) + len(shape)), 10)
+    at = entries(view)
+    for axis in range(len(shape)):
+        block = math.prod(shape[axis + 1 :])
+        index = at // block % shape[axis]
+        if shape[axis] > 1 and (index == index.flat[0]).all():
+            moved = at // (block * shape[axis]) * block + at % block
+            steps = tuple(
+                int(moved[tuple(int(i == a) for i in range(at.ndim))] - moved.flat[0])
+                if size > 1
+                else 0
+                for a, size in enumerate(at.shape)
+            )
+            smaller = at.shape, int(moved.flat[0]), steps
+            if np.array_equal(entries(smaller), moved):
+                return "view", [(operand, axis, int(index.flat[0]))], smaller
+    return "view", [operand], view
 
-    operands, attribute, meaning = 1, UNWRITTEN, "a slice"
 
-    def shape(self, graph, args, attr):
-        axis, _ = attr
-        return args[0].kind, args[0].shape[:axis] + args[0].shape[axis + 1 :]
-
-    def value(self, known, node, args):
-        axis, index = node.attr
-        if node.kind == "ids" and known.graph.nodes[node.args[0]].op == "tokens":
-            return known.selected(index)
-        if node.kind == "ids":
-            return np.take(args[0], index, axis + known.batch)
-        return args[0].map(lambda a: np.take(a, index, axis + known.batch))
-
-
-ROWS = {"view": View(), "select": Select()}
+ROWS = {"view": View()}

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from mechverify.kernel.core.operations.views import entries
-from mechverify.kernel.relaxation.operations import Linear, Row, balls, operand_ends
+from mechverify.kernel.core.graph import entries
+from mechverify.kernel.relaxation.operations import Linear, balls, operand_ends
 
 
 class View(Linear):
@@ -40,17 +40,4 @@ def viewed(a: Any, view: tuple) -> Any:
     return a.reshape(a.shape[0], -1)[:, entries(view)]
 
 
-class Select(Row):
-    """Of ids; slices of real values are rewritten to views."""
-
-    def positions(self, known, n):
-        node = known.graph.nodes[n]
-        axis, index = node.attr
-        return np.take(known.positions[node.args[0]], index, axis)
-
-    def reads(self, graph, node, args):
-        axis, index = node.attr
-        return np.take(args[0], index, axis)
-
-
-ROWS = {"view": View(), "select": Select()}
+ROWS = {"view": View()}
