@@ -1,15 +1,16 @@
 """The shipped claims about the inside of networks: their certificates are made again, and say what brute force says."""
 
+from itertools import pairwise, permutations
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from sympy import Mod
+from sympy import Eq, Mod, Piecewise
 
 from benchmarks.mechanisms import SUM, VOTES, all_logits, false_sums, false_votes, falsify_all, kept, pairs
-from mechverify import Accuracy, kernel, pair_mlp, prove, tokens, transformer
+from mechverify import Accuracy, count, distinct, kernel, pair_mlp, prove, tokens, transformer
 from mechverify.claims import ClaimError
 from mechverify.graph.adapters import load
 from mechverify.graph.run import TorchRunner
@@ -20,6 +21,7 @@ from mechverify.provers.accuracy.margin import largest_margin
 from mechverify.provers.accuracy.problem import AccuracyProblem
 from mechverify.provers.base import Budget
 from proofs import (
+    induction,
     majority,
     max_of_k_inside,
     modular_addition,
@@ -30,6 +32,7 @@ from proofs import (
     superposition,
 )
 from toy_models import at_every_position
+from toy_models import induction as repetitions
 from toy_models import majority as votes
 from toy_models import modular_addition as addition
 from toy_models import running_sum as sums
@@ -49,10 +52,28 @@ def theorem(claim, verdict: str = "BOUNDED", method: str = "branching") -> kerne
 
 
 @pytest.mark.parametrize(
-    "family", ["max_of_k", "running_sum", "majority", "modular_addition", "sorted_list", "superposition"]
+    "family", ["induction", "max_of_k", "running_sum", "majority", "modular_addition", "sorted_list", "superposition"]
 )
 def test_a_claim_to_copy_is_short(family):
     assert len((ROOT / "proofs" / f"{family}.py").read_text().splitlines()) < 40
+
+
+def test_every_repetition_is_completed():
+    """Two layers, on the sequences that have one; the network by itself says so too, and a wrong neighbour is refuted."""
+    net = repetitions.model()
+    net.load_state_dict(load_file(repetitions.WEIGHTS))
+    inputs = [(*rest, rest[i]) for rest in permutations(range(8), 5) for i in range(4)]
+    answers = [rest[i + 1] for rest in permutations(range(8), 5) for i in range(4)]
+    with torch.no_grad():
+        right = net(torch.tensor(inputs))[:, -1].argmax(-1) == torch.tensor(answers)
+    found = theorem(induction.claim(str(repetitions.WEIGHTS)), "PROVED")
+    assert found.right == (right.sum(), right.sum()) == (26_880, 26_880) and found.claim.total == 8 * 7 * 6 * 5 * 4 * 4
+    claim = induction.claim(str(repetitions.WEIGHTS))
+    *rest, last = claim.over
+    before = Piecewise(*((a, Eq(b, last)) for a, b in pairwise(rest)), (0, True))
+    given = [distinct(*rest), Eq(count(last, *rest[1:]), 1)]
+    false = Accuracy(claim.output, equals=before, over=claim.over, given=given, at_least="1/2")
+    assert prove(false).verdict == "REFUTED"
 
 
 def test_addition_is_right_on_all_pairs_by_the_margin():

@@ -6,13 +6,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from sympy import Max
+from sympy import Eq, Max
 
 from mechverify import Accuracy, capture, prove, tokens, transformer
 from mechverify.kernel import NotACertificate, Rejected, check
 from mechverify.kernel.core import container
 from mechverify.kernel.core.container import pack
-from mechverify.kernel.core.errors import Unsupported
+from mechverify.kernel.core.counts import decide
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.proof import prove as prove_part
 from mechverify.provers.accuracy.fold import folded
@@ -138,15 +138,22 @@ def test_a_captured_module_is_counted(tmp_path):
     assert bounds.low == right == bounds.high
 
 
-def test_a_guarded_domain_is_refused(tmp_path):
-    """Inputs outside a guard count as right, of which the rule knows nothing."""
+@pytest.mark.parametrize("given", [lambda x: x[0] > x[1], lambda x: Eq(x[3], 2), lambda x: sum(x) <= 6])
+def test_a_guarded_domain_is_counted(given, tmp_path):
+    """Of the inputs that satisfy the guard alone; those of other classes count as right until the conclusion."""
     plain = claimed(WEIGHTS, tmp_path)
     x = tokens("x", length=4, vocab=5)
-    guarded = Accuracy(plain.output, equals=Max(*x), over=x, at_least="best", given=x[0] > x[1])
-    found = problem(guarded)
-    assert "leave out given=" in Ratios().accepts(found, None)
-    with pytest.raises(Unsupported, match="given="):
-        prove_part(found.job, Reader({"rule": "ratios", "keys": [], "cells": []}, "proof"))
+    found = problem(Accuracy(plain.output, equals=Max(*x), over=x, at_least="best", given=given(x)))
+    inside = np.concatenate([*found.inputs(found.domain)])
+    right = int(decide(found.job, inside)[0].sum())
+    assert 0 < right < len(inside) == found.claim.total < 5**4
+    assert Ratios().accepts(found, None) is None
+    attempt = bounded(found, Budget())
+    assert found.claim.within(attempt.right) == (right, right)
+    proved, _ = prove_part(found.job, Reader(json.loads(json.dumps(attempt.proof)), "proof"))
+    assert found.claim.within(proved) == (right, right)
+    nothing = {"rule": "ratios", "keys": [], "cells": []}
+    assert found.claim.within(prove_part(found.job, Reader(nothing, "proof"))[0]) == (0, len(inside))
 
 
 def certificate(folder, monkeypatch):

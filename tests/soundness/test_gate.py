@@ -113,7 +113,6 @@ ALLOWED = {
     "compact/order.kept_in_order": TABLES,
     "compact/rule.Family.shown": TABLES,
     "compact/rule.Family.sums": RULE,
-    "fold/rule.Partition.__init__": "as many as there are classes, which derive bounds",
     "fold/rule.Terms.minima": ASKED,
     "fold/rule.Cell.list_wrong": RULE,
     "relaxation/rule.check": "as many as the file has leaves",

@@ -127,6 +127,12 @@ def test_long_tables_and_sorts_count_as_work(op, attributes, least):
     assert all(long - short >= 10 * least for short, long in zip(*spent, strict=True))
 
 
+def test_a_condition_that_nothing_satisfies_is_an_error_of_the_claim():
+    x = tokens("x", length=2, vocab=3)
+    with pytest.raises(ClaimError, match="no input of the domain satisfies"):
+        prove(Share(x[0] < x[1], over=x, given=[x[0] < x[1], x[1] < x[0]]))
+
+
 def test_ranges_take_the_same_conditions():
     """The range of x0 - x1 where tokens are distinct, the second one is larger, or they sum to at most one."""
     x = tokens("x", length=2, vocab=4)

@@ -13,7 +13,7 @@ import numpy as np
 
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.graph import Graph
-from mechverify.kernel.core.integers import FOLDS, absorb, apply
+from mechverify.kernel.core.integers import FOLDS, absorb, apply, work
 from mechverify.kernel.core.meter import Meter, reserve
 
 STATE_LIMIT = 20_000  # states after any one token
@@ -50,14 +50,15 @@ def derive(
     reader = _Reader(graph, roots)
     state, step = np.zeros((1, 0), np.int64), []
     for position, tokens in enumerate(domain):
-        work = len(state) * len(tokens) * reader.edges
+        entries = len(state) * len(tokens) * reader.edges
         if (
             len(state) > STATE_LIMIT
-            or max(work // 2, sum(t.size for t in step)) > TABLE_LIMIT
+            or max(entries // 2, sum(t.size for t in step)) > TABLE_LIMIT
         ):
             what = f"{len(state)} states after {position} tokens (limit {STATE_LIMIT})"
             raise Unsupported(f"the mechanism is not a short fold: {what}")
-        ar.step(2 * work, 2 * reader.edges)
+        ar.step(2 * entries, 2 * reader.edges)
+        ar.step(len(state) * len(tokens) * reader.sorted(position), 0, 1)
         reserve(len(state), len(graph.values))
         table = np.full((len(state), len(graph.values)), -1, np.int32)
         rows = reader.read(state, position, tokens)
@@ -112,6 +113,21 @@ class _Reader:
     def _done(self, node: int, read: int) -> bool:
         return self.support[node] & ~((1 << read) - 1) == 0
 
+    def _fresh(self, n: int, position: int) -> list[int]:
+        """The operands that are done with the token at `position`."""
+        args = self.graph.nodes[n].args
+        done = [a for a in args if self._done(a, position + 1)]
+        return [a for a in done if not (position and self._done(a, position))]
+
+    def sorted(self, position: int) -> int:
+        """Units of work for each row, beside those of `edges`."""
+        nodes = ((n, self.graph.nodes[n]) for n in self.order)
+        return sum(
+            work(node.op, node.attr, len(self._fresh(n, position)))[0]
+            for n, node in nodes
+            if node.op in FOLDS
+        )
+
     def read(self, state: np.ndarray, position: int, tokens: np.ndarray) -> np.ndarray:
         """State rows [states, columns] to the next ones [states, tokens, columns']."""
         held, column = {}, 0
@@ -129,12 +145,7 @@ class _Reader:
                 if done:
                     value[n] = self._apply(n, value, tokens)
                 continue
-            fresh = [
-                a
-                for a in node.args
-                if self._done(a, position + 1)
-                and not (position and self._done(a, position))
-            ]
+            fresh = self._fresh(n, position)
             known = held.get(("fold", n))
             if fresh or known is not None:
                 folds[n] = absorb(node.op, node.attr, known, [value[a] for a in fresh])

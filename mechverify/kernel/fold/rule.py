@@ -26,11 +26,11 @@ from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
-from mechverify.kernel.core.mechanism import add_expression
 from mechverify.kernel.core.meter import ROOM, reserve
 from mechverify.kernel.core.series import exp_parts, relative_exponentials
 from mechverify.kernel.counting import recursion
-from mechverify.kernel.counting.automaton import derive, towards
+from mechverify.kernel.counting.automaton import towards
+from mechverify.kernel.counting.classes import Classes
 from mechverify.kernel.counting.smallest import smallest
 from mechverify.kernel.fold.factors import Factors
 from mechverify.kernel.fold.ratio import RatioForm, ratio_form
@@ -114,9 +114,8 @@ def _group(entry: Reader, most: int) -> Group:
     return step.an_integer(-1_000, 1_000), tuple(rivals.integers(most))
 
 
-class Partition:
-    """The domain cut into families of cells, one for each class of the mechanism and `keys`, further mechanisms; of the
-    inputs that don't satisfy the claim's guard, there is only the number, `unguarded`."""
+class Partition(Classes):
+    """The domain cut into families of cells, one for each class of the mechanism and `keys`, further mechanisms."""
 
     def __init__(
         self,
@@ -125,40 +124,17 @@ class Partition:
         keys: Sequence[Reader],
         trials: int | None = None,
     ):
-        self.domain, self.trials = domain, trials
-        self.job, self.ar, claim = job, job.ar, job.claim
+        self.trials = trials
         self.form = job.once(output_form)
         self.exponentials = exp_parts(
-            self.ar, self.form.score
+            job.ar, self.form.score
         )  # mantissas and exponents: nothing underflows yet
         self.queries = domain.tokens[self.form.pin]
-        graph = job.further()
-        roots = [
-            claim.target,
-            *(add_expression(graph, key) for key in keys),
-            *([claim.guard] if claim.guarded else []),
-        ]
-        self.automaton = derive(
-            self.ar, graph, roots, [np.array(t) for t in domain.tokens]
-        )
-        classes = self.automaton.classes
-        others = classes[:, -1] == 0 if claim.guarded else np.zeros(len(classes), bool)
-        self.unguarded = self._sequences(np.flatnonzero(others)) if others.any() else 0
-        self.places = {
-            tuple(classes[i, : 1 + len(keys)].tolist()): i
-            for i in np.flatnonzero(~others).tolist()
-        }
-        self.keys = list(self.places)
+        super().__init__(job, domain, keys)
         if (trials is None) != (self.form.neurons is None):
             raise Rejected(
                 "trials are needed where, and only where, the output goes through neurons"
             )
-
-    def _sequences(self, classes: np.ndarray) -> int:
-        """How many inputs end in one of these classes."""
-        return recursion.completions(
-            self.ar, towards(self.ar, self.automaton, classes)
-        )[0][0]
 
     def factors(self, queries: np.ndarray, alive: np.ndarray) -> Factors:
         """Of query tokens; c is the largest exponent among the tokens `alive` [queries, vocab, attended]."""

@@ -21,11 +21,11 @@ from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
-from mechverify.kernel.core.mechanism import add_expression
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.core.series import exp_parts, relative_exponentials
 from mechverify.kernel.counting import recursion
-from mechverify.kernel.counting.automaton import Layer, derive, towards
+from mechverify.kernel.counting.automaton import Layer, towards
+from mechverify.kernel.counting.classes import Classes
 from mechverify.kernel.counting.split import by_count
 from mechverify.kernel.ratios.form import SumOfRatios, sum_of_ratios
 from mechverify.kernel.ratios.linear import Box, Expansion, Lead, Linear
@@ -55,9 +55,10 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
             low, high = low + size - wrong.high, high + size - wrong.low
     if cells:
         raise Rejected(f"the witness speaks of {len(cells)} cells that don't exist")
+    covered += partition.unguarded
     if covered != domain.size:
         raise Rejected(f"the cells hold {covered} inputs, the domain {domain.size}")
-    return Counts(low, high)
+    return Counts(low + partition.unguarded, high + partition.unguarded)
 
 
 def _cells(entry: Reader) -> dict[tuple, Reader]:
@@ -72,22 +73,16 @@ def _cells(entry: Reader) -> dict[tuple, Reader]:
     return result
 
 
-class Partition:
+class Partition(Classes):
     """The domain cut into families of cells, one for each class of the mechanism and `keys`, further mechanisms."""
 
     def __init__(self, job: Job, domain: Domain, keys: Sequence[Reader]):
-        self.job, self.ar, self.domain = job, job.ar, domain
-        job.claim.need_whole("ratios")
         self.form, self.exponentials = job.once(_tables)
-        graph = job.further()
-        roots = [job.claim.target, *(add_expression(graph, key) for key in keys)]
-        self.automaton = derive(
-            self.ar, graph, roots, [np.array(t) for t in domain.tokens]
-        )
+        super().__init__(job, domain, keys)
 
     def families(self) -> Iterator["Family"]:
-        for i, key in enumerate(self.automaton.classes.tolist()):
-            yield Family(self, i, tuple(key))
+        for key, i in self.places.items():
+            yield Family(self, i, key)
 
 
 def _tables(job: Job) -> tuple[SumOfRatios, tuple[Ball, np.ndarray]]:

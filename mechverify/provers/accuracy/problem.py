@@ -10,10 +10,12 @@ import numpy as np
 
 from mechverify.certificate.write import Proof, claim_document
 from mechverify.claims.claim import Accuracy, Share
+from mechverify.claims.errors import ClaimError
 from mechverify.claims.language import Row
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.counts import CountingClaim, Counts
 from mechverify.kernel.core.domain import Domain
+from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.integers import FOLDS
@@ -54,9 +56,13 @@ class AccuracyProblem:
     def of(
         claim: Accuracy | Share, semantics: str, watch: Watch | None = None
     ) -> "AccuracyProblem":
-        """`watch` is told of the work that the search has the kernel's arithmetic do."""
+        """`watch` is told of the work that the search has the kernel's arithmetic do. Raises ClaimError where no input
+        satisfies the claim's conditions, or it can't be told how many do."""
         document = claim_document(claim, semantics)
-        checked = read_claim(Reader(document, "claim"), claim.output.model.data)
+        try:
+            checked = read_claim(Reader(document, "claim"), claim.output.model.data)
+        except Rejected as error:
+            raise ClaimError(str(error)) from None
         assert isinstance(checked, CountingClaim)
         return AccuracyProblem(document, checked, Job(checked, Float64(watch=watch)))
 

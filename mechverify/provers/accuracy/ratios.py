@@ -107,7 +107,7 @@ def bounded(problem: AccuracyProblem, budget: Budget) -> Attempt:
             wrong += sum(family.sizes.values())
         else:
             cells += [_Part.of(family.cell(query)) for query in family.sizes]
-    _narrow(cells, budget, GAP * size)
+    _narrow(cells, budget, GAP * problem.claim.total)
     bounds = Counts(
         wrong + sum(c.bounds.low for c in cells),
         wrong + sum(c.bounds.high for c in cells),

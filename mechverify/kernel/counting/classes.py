@@ -1,0 +1,43 @@
+"""The classes of a mechanism: a domain, cut by its value, and those of further mechanisms.
+
+Lemmas F2 (docs/soundness/fold.md), S2 (docs/soundness/shares.md).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.domain import Domain
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.mechanism import add_expression
+from mechverify.kernel.counting.automaton import derive, towards
+from mechverify.kernel.counting.recursion import completions
+
+
+class Classes:
+    """`keys` lists the classes' values, of the claim's mechanism and of the expressions that are given, for inputs that
+    satisfy the claim's guard; `places` where they stand in `automaton`. Of the other inputs there is only the number,
+    `unguarded`."""
+
+    def __init__(self, job: Job, domain: Domain, keys: Sequence[Reader]):
+        self.job, self.ar, self.domain = job, job.ar, domain
+        claim, graph = job.claim, job.further()
+        roots = [claim.target, *(add_expression(graph, key) for key in keys)]
+        roots += [claim.guard] if claim.guarded else []
+        self.automaton = derive(
+            self.ar, graph, roots, [np.array(t) for t in domain.tokens]
+        )
+        values = self.automaton.classes
+        inside = (values[:, -1] == 1) | (not claim.guarded)
+        self.places = {
+            tuple(values[i, : 1 + len(keys)].tolist()): i
+            for i in np.flatnonzero(inside).tolist()
+        }
+        self.keys = list(self.places)
+        self.unguarded = 0 if inside.all() else self._size(np.flatnonzero(~inside))
+
+    def _size(self, classes: np.ndarray) -> int:
+        """How many inputs end in one of these classes."""
+        layers = towards(self.ar, self.automaton, classes)
+        return completions(self.ar, layers)[0][0]
