@@ -466,7 +466,7 @@ FAULTS = [
           LINEAR),
     Fault("split", "core/domain.py", "return self._replace(high=high), self._replace(low=low)", "return self._replace(high=high), self._replace(high=high)",
           LINEAR),
-    Fault("split", "core/boxes.py", "if not part.low[coordinate] <= at <= part.high[coordinate]:", "if False:", LINEAR),
+    Fault("split", "core/splits.py", "if not part.low[coordinate] <= at <= part.high[coordinate]:", "if False:", LINEAR),
     Fault("split", "core/ranges.py", "Range(np.minimum(a.low, b.low), np.maximum(a.high, b.high))",
           "Range(np.maximum(a.low, b.low), np.maximum(a.high, b.high))", LINEAR),
     Fault("both", "core/ranges.py", "Range(np.maximum(a.low, b.low), np.minimum(a.high, b.high))",

@@ -1,21 +1,16 @@
-"""Boxes of real inputs in a file: their corners, and how they are cut.
+"""Boxes of real inputs in a file: their corners.
 
 Lemma L14 (docs/soundness/relaxation.md).
 """
 
 from collections.abc import Iterable
 from math import prod
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mechverify.kernel.core.arithmetic import Arithmetic
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.operations import sizes
-
-if TYPE_CHECKING:
-    from mechverify.kernel.core.domain import Domain
 
 
 def corners(
@@ -35,15 +30,3 @@ def corners(
     if not (low <= high).all():
         raise Rejected("a box of the domain is empty")
     return shapes, low, high
-
-
-def by_coordinate(
-    ar: Arithmetic, part: "Domain", node: Reader
-) -> tuple["Domain", "Domain"]:
-    """The halves of a split whose `coordinate` is up to `at`, and from there on."""
-    coordinate = node["coordinate"].an_integer(0, len(part.low) - 1)
-    at = node["at"].float64()
-    ar.spend(10 * len(part.low))
-    if not part.low[coordinate] <= at <= part.high[coordinate]:
-        raise Rejected(f"coordinate {coordinate} is cut outside its interval")
-    return part.cut(coordinate, at)

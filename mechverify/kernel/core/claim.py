@@ -25,7 +25,6 @@ from mechverify.kernel.core.semantics import SEMANTICS, Real
 
 MOST_ENTRIES = 2**16  # of an output
 COPIED = 20  # units of work of a node that is copied
-SLOWER = 16  # units of work of an exact evaluation, for each of a float64 one
 
 T = TypeVar("T")
 
@@ -188,24 +187,9 @@ class Job:
 
     def exactly(self, evaluate: Callable[[Real], T]) -> T:
         """What is evaluated with the model in exact arithmetic; its work counts as this job's."""
-        from mechverify.kernel.core.exact import Exact  # only where a theorem needs it
+        from mechverify.kernel.core.replaying import exactly  # only where one needs it
 
-        outer = self.ar.watch
-        inner = (
-            None
-            if outer is None
-            else lambda work, allowed: outer(
-                self.ar.work + SLOWER * work, self.ar.limit
-            )
-        )
-        ar = Exact((self.ar.limit - self.ar.work) / SLOWER, inner)
-        try:
-            return evaluate(SEMANTICS[self.claim.semantics](ar))
-        finally:
-            self.ar.ops, self.ar.work = (
-                self.ar.ops + ar.ops,
-                self.ar.work + SLOWER * ar.work,
-            )
+        return exactly(self, evaluate)
 
 
 def read_weights(entry: Reader, data: bytes) -> dict[str, np.ndarray]:

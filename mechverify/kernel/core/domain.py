@@ -121,13 +121,3 @@ def listed(ar: Arithmetic, part: Domain) -> Iterator[np.ndarray]:
     for start in range(0, part.size, BLOCK):
         ar.spend(BLOCK * part.length + sum(map(len, part.tokens)), 10 * part.length)
         yield part.inputs(start, min(start + BLOCK, part.size))
-
-
-def by_token(ar: Arithmetic, part: Domain, node: Reader) -> tuple[Domain, Domain]:
-    """The halves of a split whose token at `position` is in `first`, or not; neither is empty."""
-    position = node["position"].an_integer(0, part.length - 1)
-    ar.spend(20 * len(part.tokens[position]) + 100 * part.length)
-    halves = part.split(position, set(node["first"].integers()))
-    if not halves[0].size or not halves[1].size:
-        raise Rejected("a split leaves one half empty")
-    return halves

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from mechverify.kernel.core import boxes, domain
+from mechverify.kernel.core import domain, splits
 from mechverify.kernel.core.claim import (
     Claim,
     Evidence,
@@ -124,8 +124,8 @@ class RangeClaim(Claim):
 
     def halves(self, job: Job, part: Domain, node: Reader) -> tuple[Domain, Domain]:
         if "position" in node.value:  # halves of a box hold the same token sequences
-            return domain.by_token(job.ar, part, node)
-        return boxes.by_coordinate(job.ar, part, node)
+            return splits.by_token(job.ar, part, node)
+        return splits.by_coordinate(job.ar, part, node)
 
     def conclude(self, entry: Reader, verdict: str, job: Job, proved: Range) -> Range:
         """Ends that aren't stated are null; thresholds are compared as rational numbers."""

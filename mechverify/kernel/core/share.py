@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mechverify.kernel.core import boxes, domain
+from mechverify.kernel.core import domain, splits
 from mechverify.kernel.core.claim import Job, read_weights, subject
 from mechverify.kernel.core.counts import CountingClaim, read_counted
 from mechverify.kernel.core.document import captured
@@ -84,13 +84,13 @@ class ShareClaim(CountingClaim):
     def halves(self, job: Job, part: Domain, node: Reader) -> tuple[Domain, Domain]:
         """Those of a box share what has no mass."""
         if not self.shapes or "position" in node.value:
-            return domain.by_token(job.ar, part, node)
+            return splits.by_token(job.ar, part, node)
         if "node" in node.value:
             raise Rejected(
                 f"{node.where}: of a split at a value of the model nobody knows how much each half is"
             )
         halves, c = (
-            boxes.by_coordinate(job.ar, part, node),
+            splits.by_coordinate(job.ar, part, node),
             node["coordinate"].an_integer(),
         )
         if not part.low[c] < halves[0].high[c] < part.high[c]:

@@ -112,11 +112,9 @@ def _kernels(about: Job, found: Found) -> Range:
 def _searched(
     problem: RangeProblem, budget: Budget, method: str, cases: bool = True
 ) -> Found:
-    return search(
-        problem,
-        Known(Found(None, problem.claim.everything, False, []), method, cases=cases),
-        budget,
-    )
+    """What inputs reach stands beside the whole proof: within it nobody would read it."""
+    nothing = Found(None, problem.claim.everything, False, [])
+    return search(problem, Known(nothing, method, cases=cases, reached=False), budget)
 
 
 def _falsehood(problem: RangeProblem, found: Found) -> str:

@@ -53,28 +53,29 @@ def climb(
     sign = np.tile(np.repeat([1.0, -1.0], n), starts)
     entry = np.tile(np.arange(n), 2 * starts)
     best = inputs.at(start)
-    tokens, points = best.tokens, torch.from_numpy(best.points)
-    if points.shape[1]:
-        low, high = map(torch.from_numpy, problem.own)
-        reach = torch.nan_to_num(high - low)
-        rows, signs = torch.arange(len(entry)), torch.from_numpy(sign)
-        for step in range(steps):
-            if budget.spent():
-                break
-            budget.progress("gradient steps", step / steps)
-            moving = points.clone().requires_grad_()
-            values, least = problem.values(tokens, moving)
-            (slope,) = torch.autograd.grad((values[rows, entry] * signs).sum(), moving)
-            reached = values.detach().numpy()
-            better = (reached[rows, entry] - best.values[rows, entry]) * sign < 0
-            better &= least.numpy() >= 0
-            best = Inputs(
-                tokens, np.where(better[:, None], points.numpy(), best.points),
-                np.where(better[:, None], reached, best.values), np.where(better, least.numpy() > CLEARLY, best.clear),
-            )  # fmt: skip
-            rate = 0.5 * (1 - step / steps)
-            points = torch.clamp(
-                points - rate * reach * torch.nan_to_num(slope).sign(), low, high
-            )
+    low, high = map(torch.from_numpy, problem.own)
+    reach = torch.nan_to_num(high - low)
+    points = torch.tensor(best.points)
+    live = np.arange(len(entry) if len(low) else 0)  # rows that still move
+    for step in range(steps):
+        if not len(live) or budget.spent():
+            break
+        budget.progress("gradient steps", step / steps)
+        moving = points.clone().requires_grad_()
+        values, least = problem.values(best.tokens[live], moving)
+        of, signs = entry[live], sign[live]
+        aim = values[np.arange(len(live)), of] * torch.from_numpy(signs)
+        (slope,) = torch.autograd.grad(aim.sum(), moving)
+        old = best.values[live, of] * signs
+        better = (aim.detach().numpy() < old) & (least.numpy() >= 0)
+        best.points[live[better]] = points.numpy()[better]
+        best.values[live[better]] = values.detach().numpy()[better]
+        best.clear[live[better]] = least.numpy()[better] > CLEARLY
+        rate = 0.5 * (1 - step / steps)
+        after = points - rate * reach * torch.nan_to_num(slope).sign()
+        after = torch.clamp(after, low, high)
+        # what a step doesn't move stays where it is, as later steps are shorter
+        moved = (after != points).any(1)
+        points, live = after[moved], live[moved.numpy()]
     score = (best.values[np.arange(len(entry)), entry] * sign).reshape(starts, 2 * n)
     return best.at(score.argmin(0) * 2 * n + np.arange(2 * n))

@@ -43,6 +43,8 @@ class Known:
     method: str = "branching"
     slopes: Slopes = field(default_factory=dict)
     cases: bool = True
+    reached: bool = True  # whether a proof says what inputs reach as well
+    looked: bool = False  # whether gradient steps have looked for a broken threshold
     seen: Inputs = field(default_factory=Inputs.none)
     kept: Found | None = None
     seconds: float = 0.0  # that the whole domain's relaxation took

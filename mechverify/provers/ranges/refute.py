@@ -92,7 +92,7 @@ class Reached:
     name = "points"
 
     def accepts(self, problem: RangeProblem, known: Known) -> str | None:
-        return "" if problem.asks else None
+        return "" if problem.asks or not known.reached else None
 
     def prove(self, problem: RangeProblem, known: Known, budget: Budget) -> Found:
         found, steps = known.found, STEPS if known.method == "branching" else 0
@@ -104,5 +104,9 @@ class Reached:
 
 
 def look(problem: RangeProblem, known: Known, budget: Budget) -> Found | None:
+    """Once: a second look would take the same steps."""
+    if known.looked:
+        return None
+    known.looked = True
     best = climb(problem, budget, known.seen, STEPS)
     return None if best is None else refuted(problem, best)
