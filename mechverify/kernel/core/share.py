@@ -19,7 +19,6 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.measure import Measure
 from mechverify.kernel.core.meter import Meter
-from mechverify.kernel.core.semantics import Real
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,11 +102,10 @@ class ShareClaim(CountingClaim):
     def judged(self) -> list[int]:
         return [self.output]
 
-    def judge(self, inputs: np.ndarray, model: Real) -> tuple[np.ndarray, np.ndarray]:
-        ar = model.ar
-        value = Evaluation(self.graph, self.weights, model, inputs)[self.output]
-        value = value.map(
-            lambda a: np.broadcast_to(a.reshape(len(a), -1), (len(inputs), 1))[:, 0]
+    def judge(self, values: Evaluation) -> tuple[np.ndarray, np.ndarray]:
+        ar, number = values.model.ar, len(values.tokens)
+        value = values[self.output].map(
+            lambda a: np.broadcast_to(a.reshape(len(a), -1), (number, 1))[:, 0]
         )
         ar.lower(value)  # rejects what isn't finite
         # |f - mid| <= rad, and numbers are compared as they are: a ball without radius is decided at zero as well
