@@ -17,6 +17,7 @@ REG = "tests/soundness/test_regressions.py"
 RULES = "tests/soundness/test_rules.py"
 FLOAT32 = "tests/soundness/test_float32.py"
 ARITHMETIC = "tests/kernel/test_arithmetic.py"
+PREFIXES = "tests/kernel/test_prefixes.py"
 PRODUCTS = "tests/kernel/test_products.py"
 ELEMENTARY = "tests/kernel/test_elementary.py"
 FOLD = "tests/kernel/test_fold.py"
@@ -85,6 +86,17 @@ FAULTS = [
     Fault("cut by a count", "counting/split.py", "(seen == width - 1)", "(seen <= width - 1)", RATIOS),
     Fault("cut by a count", "counting/split.py", "if i in positions else", "if True else", RATIOS),
     Fault("cut by a count", "counting/split.py", "range(len(set(positions)) + 1)", "range(len(set(positions)))", RATIOS),
+    # core/prefixes.py
+    Fault("prefixes", "core/prefixes.py", "np.where((a == ZERO) | (b == ZERO), 0,", "np.where((a == 0) | (b == 0), 0,", PREFIXES),
+    Fault("prefixes", "core/prefixes.py", "known = [np.asarray(a & ~ZERO) for a in args]", "known = [np.asarray(a) for a in args]", PREFIXES),
+    Fault("prefixes", "core/prefixes.py", "np.bitwise_or.reduce(np.where(keep, known[0], 0), -1, keepdims=True)", "known[0]", PREFIXES),
+    Fault("prefixes", "core/prefixes.py", "        return np.array(_bit(node.attr), np.int64)", "        return np.array(0, np.int64)", PREFIXES),
+    Fault("prefixes", "core/prefixes.py", "for position in range(inputs.shape[1]):", "for position in range(inputs.shape[1] - 1):", PREFIXES),
+    Fault("prefixes", "core/prefixes.py", "together = reduce(np.bitwise_or, map(_all, args)) if args else EVERYTHING",
+          "together = _all(args[0]) if args else EVERYTHING", PREFIXES),
+    Fault("prefixes", "core/prefixes.py", "whole.reshape(-1)[entries(node.attr)]", "whole.reshape(-1)[entries(node.attr) * 0]", PREFIXES),
+    Fault("prefixes", "core/prefixes.py", "return 1 << min(position, LAST)", "return 1 << position if position <= LAST else 0", PREFIXES),
+    Fault("prefixes", "core/prefixes.py", "np.searchsorted(self.rows[node], first)", "np.searchsorted(self.rows[node], rows) % len(self.rows[node])", PREFIXES),
     # replay/inputs.py and core/accuracy.py
     Fault("enumerate", "replay/inputs.py", "Counts(right + domain.size - run, domain.size - wrong)",
           "Counts(domain.size - wrong, domain.size - wrong)", RULES),
@@ -94,7 +106,7 @@ FAULTS = [
     Fault("enumerate", "replay/inputs.py", "judge = settle if exactly else decide", "judge = settle", RULES),
     Fault("enumerate", "replay/inputs.py", "exactly = not job.old and ", "exactly = ", RULES),
     Fault("enumerate", "core/counts.py", "right[some], wrong[some] = job.exactly(", "wrong[some], right[some] = job.exactly(", RULES),
-    Fault("enumerate", "core/counts.py", "job.claim.judge(inputs[some], model)", "job.claim.judge(inputs[: len(some)], model)", RULES),
+    Fault("enumerate", "core/counts.py", "_decided(job, inputs[some], model)", "_decided(job, inputs[: len(some)], model)", RULES),
     Fault("counterexample", "replay/inputs.py", "if not wrong.all():", "if not wrong.any():", RULES),
     Fault("counterexample", "replay/inputs.py", "len(set(map(tuple, rows))) != len(rows) or ", "", RULES),
     Fault("counterexample", "replay/inputs.py", " or not domain.contains(listed)", "", RULES),
@@ -583,6 +595,7 @@ LEMMAS = {
     "open": ("C5",),
     "point": ("C9",),
     "range of a ratio": ("R2",),
+    "prefixes": ("C13",),
     "products": ("C12",),
     "ranges": ("L2", "L3"),
     "ratio form": ("F1",),

@@ -5,7 +5,7 @@ Lemma C5 (docs/soundness/core.md).
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -18,7 +18,10 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.mechanism import add_expression
 from mechverify.kernel.core.meter import Meter
-from mechverify.kernel.core.semantics import SEMANTICS, Real
+from mechverify.kernel.core.semantics import SEMANTICS
+
+if TYPE_CHECKING:
+    from mechverify.kernel.core.evaluate import Evaluation
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,18 +63,11 @@ class AccuracyClaim(CountingClaim):
     def judged(self) -> list[int]:
         return [self.output, self.target]
 
-    def judge(self, inputs: np.ndarray, model: Real) -> tuple[np.ndarray, np.ndarray]:
-        from mechverify.kernel.core.evaluate import (
-            Evaluation,  # only where some are run
-        )
-
-        ar = model.ar
-        values = Evaluation(self.graph, self.weights, model, inputs)
-        logits, target = (
-            values[self.output],
-            np.broadcast_to(values[self.target], len(inputs)),
-        )
-        logits = logits.map(lambda a: np.broadcast_to(a, (len(inputs), self.outputs)))
+    def judge(self, values: "Evaluation") -> tuple[np.ndarray, np.ndarray]:
+        ar, number = values.model.ar, len(values.tokens)
+        target = np.broadcast_to(values[self.target], number)
+        logits = values[self.output]
+        logits = logits.map(lambda a: np.broadcast_to(a, (number, self.outputs)))
         possible = (target >= 0) & (target < self.outputs)
         at = np.where(possible, target, 0)[:, None]
         margin = ar.sub(logits.map(lambda a: np.take_along_axis(a, at, 1)), logits)

@@ -12,7 +12,8 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, ClassVar, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -26,6 +27,11 @@ from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.loading import late
 from mechverify.kernel.core.semantics import Real
 
+if TYPE_CHECKING:
+    from mechverify.kernel.core.evaluate import Evaluation
+    from mechverify.kernel.core.prefixes import Prefixes
+
+MANY = 2**6  # inputs that are looked through for what they share
 TOGETHER = 2**3  # inputs of an exact evaluation, whose numbers are long
 
 
@@ -48,9 +54,9 @@ class CountingClaim(Claim):
     in_exact: ClassVar[bool] = True
 
     @abstractmethod
-    def judge(self, inputs: np.ndarray, model: Real) -> tuple[np.ndarray, np.ndarray]:
-        """Of inputs [number, length], two boolean arrays [number]: surely right, surely wrong (in every evaluation that
-        the semantics speaks of). Neither where rounding leaves it open."""
+    def judge(self, values: "Evaluation") -> tuple[np.ndarray, np.ndarray]:
+        """Of the inputs [number, length] of an evaluation of `judged`, two boolean arrays [number]: surely right,
+        surely wrong (in every evaluation that the semantics speaks of). Neither where rounding leaves it open."""
 
     @property
     @abstractmethod
@@ -66,6 +72,27 @@ class CountingClaim(Claim):
     def by_example(self) -> bool:
         """Inputs can be run one by one; a claim is refuted with one."""
         return True
+
+    def evaluations(self, inputs: np.ndarray, model: Real) -> Iterator["Evaluation"]:
+        """Of `judged`, of as many inputs at a time as bounded memory allows, one after another. A theorem about float32
+        speaks of sums in any order, zeros among them: there, nothing is shared."""
+        from mechverify.kernel.core.evaluate import Evaluation, batch_size
+
+        if len(inputs) < MANY or type(model) is not Real or model.ar.is_exact:
+            step = batch_size(self.graph, self.judged)
+            for i in range(0, len(inputs), step):
+                some = inputs[i : i + step]
+                yield Evaluation(self.graph, self.weights, model, some)
+            return
+        from mechverify.kernel.core.prefixes import shared  # only where there are many
+
+        yield from shared(self.prefixes, self.weights, model, inputs)
+
+    @cached_property
+    def prefixes(self) -> "Prefixes":
+        from mechverify.kernel.core.prefixes import Prefixes  # likewise
+
+        return Prefixes(self.graph, self.judged)
 
     def most(self, job: Job, part: Domain) -> int:
         """Units of a part, at most."""
@@ -168,13 +195,13 @@ class CountingTheorem(Theorem):
 
 def decide(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Two boolean arrays [inputs]: surely right, surely wrong. Neither where rounding leaves it open."""
-    from mechverify.kernel.core.evaluate import batch_size  # only where inputs are run
+    return _decided(job, inputs, job.model)
 
-    step = batch_size(job.claim.graph, job.claim.judged)
-    parts = [
-        job.claim.judge(inputs[i : i + step], job.model)
-        for i in range(0, len(inputs), step)
-    ]
+
+def _decided(
+    job: Job, inputs: np.ndarray, model: Real
+) -> tuple[np.ndarray, np.ndarray]:
+    parts = [job.claim.judge(v) for v in job.claim.evaluations(inputs, model)]
     right, wrong = zip(*parts, strict=True)
     return np.concatenate(right), np.concatenate(wrong)
 
@@ -192,7 +219,7 @@ def settle(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         for start in range(0, len(still_open), TOGETHER):
             some = still_open[start : start + TOGETHER]
             right[some], wrong[some] = job.exactly(
-                lambda model, some=some: job.claim.judge(inputs[some], model)
+                lambda model, some=some: _decided(job, inputs[some], model)
             )
     return right, wrong
 

@@ -4,7 +4,7 @@ Lemma S1 (docs/soundness/shares.md).
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -14,12 +14,13 @@ from mechverify.kernel.core.counts import CountingClaim, read_counted
 from mechverify.kernel.core.document import captured
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
-from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.measure import Measure
 from mechverify.kernel.core.meter import Meter
-from mechverify.kernel.core.semantics import Real
+
+if TYPE_CHECKING:
+    from mechverify.kernel.core.evaluate import Evaluation
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,11 +104,10 @@ class ShareClaim(CountingClaim):
     def judged(self) -> list[int]:
         return [self.output]
 
-    def judge(self, inputs: np.ndarray, model: Real) -> tuple[np.ndarray, np.ndarray]:
-        ar = model.ar
-        value = Evaluation(self.graph, self.weights, model, inputs)[self.output]
-        value = value.map(
-            lambda a: np.broadcast_to(a.reshape(len(a), -1), (len(inputs), 1))[:, 0]
+    def judge(self, values: "Evaluation") -> tuple[np.ndarray, np.ndarray]:
+        ar, number = values.model.ar, len(values.tokens)
+        value = values[self.output].map(
+            lambda a: np.broadcast_to(a.reshape(len(a), -1), (number, 1))[:, 0]
         )
         ar.lower(value)  # rejects what isn't finite
         # |f - mid| <= rad, and numbers are compared as they are: a ball without radius is decided at zero as well

@@ -1,10 +1,8 @@
 """Values one after another."""
 
-import math
-from functools import reduce
-
 import numpy as np
 
+from mechverify.kernel.core.arithmetic import Ball, aligned
 from mechverify.kernel.core.operations import Sliced, need, whole
 
 
@@ -31,18 +29,20 @@ class Concat(Sliced):
         return "real", (*before, joined, *after)
 
     def value(self, known, node, args):
-        """Each operand in its place of an array of zeros, added up: exact, and their exponents may differ."""
-        here = np.arange(math.prod(node.shape)).reshape(node.shape)
-        start = 0
-        parts = []
-        for a in args:
-            width = a.mid.shape[known.batch + node.attr]
-            places = np.take(here, np.arange(start, start + width), node.attr).ravel()
-            flat = a.map(lambda v: v.reshape(*v.shape[: known.batch], -1))
-            parts.append(known.model.ar.scatter(flat, places, here.size))
-            start += width
-        total = reduce(known.model.ar.add, parts)
-        return total.map(lambda v: v.reshape(*v.shape[: known.batch], *node.shape))
+        parts = aligned(known.model.ar, *args)
+        axis = known.batch + node.attr
+        batch = np.broadcast_shapes(*(a.mid.shape[: known.batch] for a in parts))
+
+        def joined(arrays: list[np.ndarray]) -> np.ndarray:
+            own = [a.mid.shape[known.batch :] for a in parts]
+            whole = [
+                np.broadcast_to(a, (*batch, *shape))
+                for a, shape in zip(arrays, own, strict=True)
+            ]
+            return np.concatenate(whole, axis)
+
+        mid, rad = joined([a.mid for a in parts]), joined([a.rad for a in parts])
+        return Ball(mid, rad, parts[0].exponent)
 
 
 ROWS = {"concat": Concat()}

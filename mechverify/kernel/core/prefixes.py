@@ -1,0 +1,275 @@
+"""The values of many inputs, each computed once for all inputs that agree in the tokens it is a function of.
+
+At a position of a causal model these are the tokens up to it: the inputs form a tree over prefixes, and most values are
+needed once a prefix. Nothing here knows of positions or order: what a value reads follows from the operations alone.
+
+Lemma C13 (docs/soundness/core.md).
+"""
+
+from collections.abc import Iterator
+from functools import reduce
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from mechverify.kernel.core.arithmetic import Ball
+from mechverify.kernel.core.evaluate import Evaluation
+from mechverify.kernel.core.graph import MOST, Graph, entries
+from mechverify.kernel.core.meter import ROOM
+from mechverify.kernel.core.operations import Elementwise, Node, row_of
+from mechverify.kernel.core.operations.softmax import kept
+from mechverify.kernel.core.semantics import Real
+
+LAST = 61  # the bit of this position, and of all that follow it
+EVERYTHING = 2 ** (LAST + 1) - 1
+ZERO = 2 ** (LAST + 1)  # of an entry that is zero whatever the tokens
+SPREAD = 2**12  # nodes of a graph whose slices stand alone, at most
+
+Part = tuple[int, int, int]  # a node's slice along an axis, at an index
+
+
+class Prefixes:
+    """A graph of equal values in which slices that read different tokens are nodes of their own, and what each node
+    reads. `roots[n]` is the node that equals node n of the given graph."""
+
+    def __init__(self, graph: Graph, roots: list[int]):
+        self.graph, self.roots = graph, {n: n for n in roots}
+        reads = reading(graph, roots)
+        slices = sum(max(reads[n].shape, default=1) for n in reads)
+        if slices < min(SPREAD, MOST - len(graph.nodes)):
+            self.graph, new = spread(graph, reads)
+            self.roots = {n: new[n] for n in roots}
+            reads = reading(self.graph, [*self.roots.values()])
+        self.reads = {n: _all(bits) for n, bits in reads.items()}
+
+
+def reading(graph: Graph, roots: list[int]) -> dict[int, np.ndarray]:
+    """Of `roots` and what they depend on, the positions that each entry is a function of, as bits: int64 of the node's
+    shape, but of size one along axes that make no difference. ZERO: it is zero."""
+    found: dict[int, np.ndarray] = {}
+    for n in graph.ancestors(roots):
+        node = graph.nodes[n]
+        args = [found[a] for a in node.args]
+        bits = np.asarray(_read(graph, node, args))
+        graph.meter.step(bits.size, 5)
+        found[n] = _narrow(bits)
+    return found
+
+
+def _read(graph: Graph, node: Node, args: list[np.ndarray]) -> np.ndarray:
+    """A superset of what the entries are a function of, for every operation: the union over all operands, unless the
+    operation is known to do with less."""
+    if node.op == "tokens":
+        return np.array([_bit(i) for i in range(graph.length)], np.int64)
+    if node.op == "value":
+        return np.array(_bit(node.attr), np.int64)
+    if node.op in ("weight", "constant", "pi", "integer"):
+        return np.zeros((1,) * len(node.shape), np.int64)
+    if node.op == "view":
+        whole = np.broadcast_to(args[0], graph.nodes[node.args[0]].shape)
+        return whole.reshape(-1)[entries(node.attr)]
+    if node.op == "select":
+        axis, index = node.attr
+        return np.take(args[0], index if args[0].shape[axis] > 1 else 0, axis)
+    if node.op == "concat":
+        shapes = [graph.nodes[a].shape for a in node.args]
+        whole = [np.broadcast_to(a, s) for a, s in zip(args, shapes, strict=True)]
+        return np.concatenate(whole, node.attr)
+    if node.op == "einsum":
+        return _contracted(graph, node, *args)
+    known = [np.asarray(a & ~ZERO) for a in args]
+    if node.op == "softmax":
+        keep = kept(node)
+        row = np.bitwise_or.reduce(np.where(keep, known[0], 0), -1, keepdims=True)
+        return np.where(keep, row, ZERO)
+    if node.op == "gather":
+        ids = known[1]
+        return ids.reshape((*ids.shape, *(1,) * (len(node.shape) - ids.ndim)))
+    if isinstance(row_of(node.op), Elementwise) and args:
+        return reduce(np.bitwise_or, known)
+    together = reduce(np.bitwise_or, map(_all, args)) if args else EVERYTHING
+    return np.full((1,) * len(node.shape), together, np.int64)
+
+
+def _contracted(
+    graph: Graph, node: Node, first: np.ndarray, second: np.ndarray
+) -> np.ndarray:
+    """A product with a factor that is always zero reads nothing."""
+    *terms, result = node.attr.replace("->", ",").split(",")
+    letters = [*result, *(c for c in terms[0] if c not in result)]
+    a, b = (
+        bits.transpose([term.index(c) for c in letters if c in term]).reshape(
+            [bits.shape[term.index(c)] if c in term else 1 for c in letters]
+        )
+        for bits, term in zip((first, second), terms, strict=True)
+    )
+    size = prod(np.broadcast_shapes(a.shape, b.shape))
+    if size > ROOM:
+        return np.full((1,) * len(node.shape), _all(first) | _all(second), np.int64)
+    graph.meter.step(size, 5)
+    products = np.where((a == ZERO) | (b == ZERO), 0, (a | b) & ~ZERO)
+    return np.bitwise_or.reduce(products, tuple(range(len(result), len(letters))))
+
+
+def spread(graph: Graph, reads: dict[int, np.ndarray]) -> tuple[Graph, dict[int, int]]:
+    """A copy of the graph to which, for each node, one of equal value is added, and which that is. What reads different
+    tokens along an axis is put together from its slices, each of which computes only what it needs."""
+    new, whole, parts = graph.copy(), {}, {}
+
+    def plain(n: int) -> int:
+        node = graph.nodes[n]
+        return new.add(node.op, *(whole[a] for a in node.args), attr=node.attr)
+
+    def slice_of(part: Part) -> tuple[str, list, Any]:
+        """Where it makes no difference, or the operation has no better, a slice of the whole value."""
+        n, axis, index = part
+        if reads[n].shape[axis] > 1:
+            return row_of(graph.nodes[n].op).slice(graph, n, axis, index)
+        return "select", [n], (axis, index)
+
+    def part_of(root: Part) -> int:
+        needed, todo = {}, [root]
+        while todo:
+            part = todo.pop()
+            if part not in parts and part not in needed:
+                needed[part] = slice_of(part)
+                todo += [o for o in needed[part][1] if type(o) is tuple]
+        for part in sorted(needed):  # a slice needs slices of earlier nodes alone
+            op, operands, attr = needed[part]
+            built = [
+                parts[o] if type(o) is tuple else whole[o] if o in whole else plain(o)
+                for o in operands
+            ]
+            parts[part] = new.add(op, *built, attr=attr)
+        return parts[root]
+
+    for n in reads:
+        node, axis = graph.nodes[n], _axis(reads[n])
+        if node.kind != "real" or axis is None or slice_of((n, axis, 0))[1] == [n]:
+            whole[n] = plain(n)
+            continue
+        shape = (*node.shape[:axis], 1, *node.shape[axis + 1 :])
+        strides = tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
+        stack = [part_of((n, axis, i)) for i in range(node.shape[axis])]
+        stack = [new.add("view", part, attr=(shape, 0, strides)) for part in stack]
+        whole[n] = new.add("concat", *stack, attr=axis)
+    return new, whole
+
+
+def shared(
+    prefixes: Prefixes,
+    weights: dict[str, np.ndarray],
+    model: Real,
+    inputs: np.ndarray,
+) -> Iterator["Shared"]:
+    """Of as many inputs at a time as bounded memory allows, one after another."""
+    todo = [inputs]
+    while todo:
+        values = Shared(prefixes, weights, model, todo.pop())
+        pieces = min(len(values.tokens), -(-values.numbers // (4 * ROOM)))
+        if pieces > 1:
+            todo += np.array_split(values.tokens, pieces)[::-1]
+        else:
+            yield values
+
+
+class Shared(Evaluation):
+    """Values of `roots` on inputs [number, length]. A node is evaluated on the first of the inputs that agree in what
+    it reads, on those alone that another node, or a root, asks for: `rows[node]`, ascending. `numbers`: of them all."""
+
+    def __init__(
+        self,
+        prefixes: Prefixes,
+        weights: dict[str, np.ndarray],
+        model: Real,
+        inputs: np.ndarray,
+    ):
+        super().__init__(
+            prefixes.graph, weights, model, inputs, lambda j: self.tokens[:, j]
+        )
+        self.prefixes, self.rows, number = prefixes, {}, len(inputs)
+        self._first: dict[int, np.ndarray] = {}
+        nodes = self.graph.ancestors([*prefixes.roots.values()])
+        self.model.ar.step(len(nodes) * number, 2 * len(nodes), 1)
+        asked = {n: [np.arange(number)] for n in prefixes.roots.values()}
+        for n in reversed(nodes):
+            first = self._agreeing(prefixes.reads[n], inputs)
+            wanted = np.zeros(number, bool)
+            for rows in asked.pop(n):
+                wanted[first[rows]] = True
+            self.rows[n] = np.flatnonzero(wanted)
+            for a in self.graph.nodes[n].args:
+                asked.setdefault(a, []).append(self.rows[n])
+        self.numbers = sum(
+            len(self.rows[n]) * prod(self.graph.nodes[n].shape) for n in nodes
+        )
+
+    def __getitem__(self, node: int) -> Any:
+        """As of an Evaluation, of a root."""
+        inputs, root = self.tokens, self.prefixes.roots[node]
+        for n in self.graph.ancestors([root]):
+            if n not in self._values:
+                rows = self.rows[n]
+                self.tokens = inputs[rows]
+                args = [self._at(a, rows) for a in self.graph.nodes[n].args]
+                self._values[n] = self._compute(self.graph.nodes[n], args)
+        self.tokens = inputs
+        return self._at(root, np.arange(len(inputs)))
+
+    def _agreeing(self, bits: int, inputs: np.ndarray) -> np.ndarray:
+        """Of each input, the first that has the same tokens at those positions."""
+        if bits not in self._first:
+            number = len(inputs)
+            self.model.ar.step(inputs.size, inputs.shape[1])
+            group = np.zeros(number, np.int64)
+            for position in range(inputs.shape[1]):
+                if bits & _bit(position):
+                    ids = inputs[:, position]
+                    pairs = group * (int(ids.max()) + 1) + ids
+                    group = np.unique(pairs, return_inverse=True)[1].reshape(-1)
+            _, first = np.unique(group, return_index=True)
+            self._first[bits] = first[group]
+        return self._first[bits]
+
+    def _at(self, node: int, rows: np.ndarray) -> Any:
+        """The value of a node on these inputs: that of the inputs that agree with them."""
+        self.model.ar.step(len(rows) * prod(self.graph.nodes[node].shape), 2, 1)
+        first = self._first[self.prefixes.reads[node]][rows]
+        at = np.searchsorted(self.rows[node], first)
+        if np.array_equal(at, np.arange(len(self.rows[node]))):
+            return self._values[node]
+
+        def taken(a: np.ndarray) -> np.ndarray:
+            return a if a.ndim == 0 or len(a) == 1 else a[at]
+
+        value = self._values[node]
+        return value.map(taken) if isinstance(value, Ball) else taken(value)
+
+
+def _axis(bits: np.ndarray) -> int | None:
+    """Along which entries differ most in what they read."""
+
+    def differing(axis: int) -> int:
+        others = tuple(i for i in range(bits.ndim) if i != axis)
+        return len(np.unique(np.bitwise_or.reduce(bits & ~ZERO, others)))
+
+    axes = [axis for axis, size in enumerate(bits.shape) if size > 1]
+    return max(axes, key=differing, default=None)
+
+
+def _narrow(bits: np.ndarray) -> np.ndarray:
+    """Of size one along the axes that make no difference."""
+    for axis in range(bits.ndim):
+        one = bits.take([0], axis)
+        if bits.shape[axis] > 1 and (bits == one).all():
+            bits = one
+    return bits
+
+
+def _all(bits: np.ndarray) -> int:
+    return int(np.bitwise_or.reduce(bits & ~ZERO, None))
+
+
+def _bit(position: int) -> int:
+    return 1 << min(position, LAST)

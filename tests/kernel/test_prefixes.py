@@ -1,0 +1,222 @@
+"""Lemma C13: values shared by inputs that agree in what is read are those that each input has by itself."""
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.shares import SHAPES, Transformer
+from mechverify import capture
+from mechverify.claims.errors import ClaimError
+from mechverify.kernel.core.evaluate import Evaluation
+from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.core.prefixes import LAST, ZERO, Prefixes, Shared, reading, shared
+from mechverify.kernel.core.semantics import Real
+from tests.graph.generator import random_module
+
+VOCAB, LENGTH, WIDTH = 3, 4, 5
+Weights = dict[str, np.ndarray]
+
+
+class Built:
+    """A graph on `length` tokens that has an embedding, and weights drawn from a seed."""
+
+    def __init__(self, length: int = LENGTH):
+        self.graph, rng = Graph(length, tuple(range(VOCAB))), np.random.default_rng(length)
+        self.weights: Weights = {"E": rng.normal(size=(VOCAB, WIDTH)), "W": rng.normal(size=(WIDTH, WIDTH))}
+        self.add = self.graph.add
+        self.x = self.add("gather", self.add("weight", attr=("E", (VOCAB, WIDTH))), self.add("tokens"))
+        self.mixed = self.add("einsum", self.x, self.add("weight", attr=("W", (WIDTH, WIDTH))), attr="jd,de->je")
+        self.scores = self.add("einsum", self.mixed, self.x, attr="je,ie->ji")
+
+    def attention(self, mask, move: Callable[[int], int] = lambda pattern: pattern) -> int:
+        return self.add("einsum", move(self.add("softmax", self.scores, attr=mask)), self.mixed, attr="ji,ie->je")
+
+    def constant(self, *shape: int, entries: list[float]) -> int:
+        return self.add("constant", attr=(shape, tuple(entries)))
+
+
+def causal(g: Built) -> int:
+    return g.attention("causal")
+
+
+def later_tokens(g: Built) -> int:
+    """A causal head, and a sum over all positions beside it."""
+    everything = g.add("einsum", g.mixed, g.constant(LENGTH, entries=[1.0] * LENGTH), attr="ie,i->e")
+    return g.add("add", g.attention("causal"), everything)
+
+
+def mask_as_data(g: Built) -> int:
+    """Zeros that a table brings are products like others."""
+    triangle = g.constant(LENGTH, LENGTH, entries=list(np.tri(LENGTH).ravel()))
+    return g.attention(LENGTH, lambda pattern: g.add("mul", pattern, triangle))
+
+
+def mask_of_tokens(g: Built) -> int:
+    """A score is lower where the last token is 0."""
+    zero = g.add("eq", g.add("value", attr=LENGTH - 1), g.add("integer", attr=0))
+    g.scores = g.add("sub", g.scores, g.add("number", zero))
+    return g.attention("causal")
+
+
+def windows(g: Built) -> int:
+    return g.attention(("1000", "1100", "0110", "0011"))
+
+
+def one_row(g: Built) -> int:
+    return g.attention(("0101",))
+
+
+def exponentials(g: Built) -> int:
+    """What a mask leaves out is zero, and its exponential is one."""
+    return g.attention("causal", lambda pattern: g.add("exp", pattern))
+
+
+def summed(g: Built) -> int:
+    """Zeros of a pattern to which something is added."""
+    return g.attention("causal", lambda pattern: g.add("add", pattern, g.scores))
+
+
+def swapped(g: Built) -> int:
+    """Positions in reverse order, before a causal head."""
+    g.mixed = g.add("view", g.mixed, attr=((LENGTH, WIDTH), (LENGTH - 1) * WIDTH, (-WIDTH, 1)))
+    return g.attention("causal")
+
+
+def transposed(g: Built) -> int:
+    turned = g.add("view", g.attention("causal"), attr=((WIDTH, LENGTH), 0, (1, WIDTH)))
+    return g.add("relu", turned)
+
+
+def read_twice(g: Built) -> int:
+    """The first token by its embedding and as a number, at every position."""
+    return g.add("mul", g.attention("causal"), g.add("number", g.add("value", attr=0)))
+
+
+def later_number(g: Built) -> int:
+    return g.add("mul", g.attention("causal"), g.add("number", g.add("value", attr=LENGTH - 1)))
+
+
+def picked(g: Built) -> int:
+    """The row that the last token says, of a causal head."""
+    return g.add("pick", g.attention("causal"), g.add("value", attr=LENGTH - 1))
+
+
+def picked_of_a_table(g: Built) -> int:
+    """A row of a table, which reads nothing, that the last token says."""
+    table = g.add("weight", attr=("W", (WIDTH, WIDTH)))
+    return g.add("mul", g.attention("causal"), g.add("pick", table, g.add("value", attr=LENGTH - 1)))
+
+
+def two_layers(g: Built) -> int:
+    g.x = g.attention("causal")
+    g.mixed = g.add("relu", g.x)
+    g.scores = g.add("over_root", g.add("einsum", g.mixed, g.x, attr="je,ie->ji"), attr=WIDTH)
+    return g.add("concat", g.attention("causal"), g.x, attr=1)
+
+
+HEADS = [causal, later_tokens, mask_as_data, mask_of_tokens, windows, one_row, exponentials, summed, swapped, transposed,
+         read_twice, later_number, picked, picked_of_a_table, two_layers]  # fmt: skip
+
+
+def every(length: int = LENGTH, vocab: int = VOCAB) -> np.ndarray:
+    return np.array([*itertools.product(range(vocab), repeat=length)])
+
+
+def plain(graph: Graph, weights: Weights, root: int, inputs: np.ndarray):
+    """Centre and radius of each input by itself."""
+    ball = Evaluation(graph, weights, Real(Float64()), inputs)[root]
+    return [np.broadcast_to(a, (len(inputs), *graph.nodes[root].shape)) for a in ball[:2]]
+
+
+def attack(graph: Graph, weights: Weights, root: int, inputs: np.ndarray) -> Shared:
+    """The shared value holds what each input's own ball holds, up to that ball's width; and no entry changes with
+    tokens that it is said not to read."""
+    values = Shared(Prefixes(graph, [root]), weights, Real(Float64()), inputs)
+    ball = values[root]
+    mid, rad = plain(graph, weights, root, inputs)
+    assert (np.abs(ball.mid - mid) <= ball.rad + rad).all()
+    assert (ball.rad <= 4 * rad + 1e-300).all()
+    bits = np.broadcast_to(reading(graph, [root])[root], graph.nodes[root].shape)
+    for position in range(inputs.shape[1]):
+        changed = inputs.copy()
+        changed[:, position] = np.roll(changed[:, position], 1)
+        other, wide = plain(graph, weights, root, changed)
+        deaf = (bits & 1 << min(position, LAST)) == 0
+        assert (np.abs(other - mid) <= rad + wide)[:, deaf].all()
+    return values
+
+
+@pytest.mark.parametrize("head", HEADS, ids=lambda head: head.__name__)
+def test_a_graph_whose_nodes_read_what_one_may_overlook(head):
+    g = Built()
+    root = head(g)
+    attack(g.graph, g.weights, root, every())
+    for position in range(g.graph.nodes[root].shape[0]):
+        row = g.graph.select(root, 0, position)
+        attack(g.graph, g.weights, row, np.random.default_rng(position).permutation(every())[:50])
+
+
+@pytest.mark.parametrize("shape", SHAPES[::7], ids=str)
+def test_transformers(shape):
+    torch.manual_seed(1)
+    module = Transformer(shape, VOCAB, LENGTH, width=8).eval()
+    model = capture(module, torch.zeros(1, LENGTH, dtype=torch.long)).captured
+    root = model.graph.select(model.sites["output"], 0, LENGTH - 2)
+    attack(model.graph, model.weights, root, every())
+
+
+def test_random_modules():
+    taken = 0
+    for seed in range(60):
+        made = random_module(seed)
+        if made.vocab is None or len(made.inputs) > 1:
+            continue
+        try:
+            model = capture(made.module, *made.inputs, vocab=made.vocab).captured
+        except ClaimError:
+            continue
+        inputs = np.random.default_rng(seed).integers(0, made.vocab, (70, model.tokens_length))
+        attack(model.graph, model.weights, model.sites["output"], inputs)
+        taken += 1
+    assert taken > 10
+
+
+def test_what_a_position_reads():
+    g = Built()
+    of_causal = reading(g.graph, [causal(g)])
+    pattern = of_causal[g.graph.add("softmax", g.scores, attr="causal")]
+    assert of_causal[causal(g)].ravel().tolist() == [0b1, 0b11, 0b111, 0b1111]
+    assert (pattern[0] == [1, ZERO, ZERO, ZERO]).all()
+    assert reading(g.graph, [root := swapped(g)])[root].ravel().tolist() == [0b1001, 0b1111, 0b1111, 0b1111]
+
+
+def test_positions_that_share_a_bit():
+    length = LAST + 4
+    g = Built(length)
+    inputs = np.random.default_rng(0).integers(0, VOCAB, (90, length))
+    inputs[:, : length - 2] = inputs[0, : length - 2]
+    attack(g.graph, g.weights, g.graph.select(causal(g), 0, length - 1), inputs)
+
+
+def test_a_prefix_is_evaluated_once():
+    g = Built()
+    inputs = every()
+    values = attack(g.graph, g.weights, g.graph.select(two_layers(g), 0, LENGTH - 1), inputs)
+    assert values.numbers < len(inputs) * sum(np.prod(node.shape) for node in g.graph.nodes)
+    for n, rows in values.rows.items():
+        positions = [j for j in range(LENGTH) if values.prefixes.reads[n] >> j & 1]
+        assert len(np.unique(inputs[rows][:, positions], axis=0)) == len(rows) <= VOCAB ** len(positions)
+    assert {len(rows) for rows in values.rows.values()} == {1, VOCAB, VOCAB**2, VOCAB**3, VOCAB**4}
+
+
+def test_blocks_are_the_whole():
+    g, inputs = Built(), every()
+    g.add("softmax", g.scores, attr="causal")
+    root = g.add("einsum", causal(g), g.constant(2**14, entries=[1.0] * 2**14), attr="je,f->jef")
+    parts = [*shared(Prefixes(g.graph, [root]), g.weights, Real(Float64()), inputs)]
+    assert len(parts) > 1
+    assert np.array_equal(np.concatenate([part.tokens for part in parts]), inputs)
