@@ -279,6 +279,37 @@ def test_contraction_holds_the_exact_sums(kind, spec):
 
 
 @both
+def test_sums_in_pairs_hold_the_exact_sums(kind):
+    """Over the last axis, of numbers and of products: cancellation, subnormal products, overflow and wide ranges."""
+    rng = np.random.default_rng(7)
+    for round_ in range(200):
+        ar, n = kind(), int(rng.integers(1, 12))
+        x, y = rng.normal(size=(2, 2, n)) * 2.0 ** rng.integers(*((-540, 500) if round_ % 2 else (-9, 9)), (2, 2, n))
+        if n % 2 == 0 and round_ % 3 == 0:
+            x[:, ::2], y[:, ::2] = x[:, 1::2], -y[:, 1::2]
+        wide = rng.choice([[0, 0], [0, 1], [1, 0], [1, 1]])
+        rx, ry = (np.abs(v) * rng.choice([0.0, 1e-9, 3.0], v.shape) * on for v, on in zip((x, y), wide, strict=True))
+        x, y = ball(ar, x, rx), ball(ar, y, ry)
+        ones = ball(ar, np.ones((2, n)), np.zeros((2, n)))
+        assert holds(ar, ar.dot(x, y), contracted("i,i->", x, y))
+        assert holds(ar, ar.sum(x), contracted("i,i->", x, ones))
+
+
+def test_the_sign_of_a_number_decides_what_it_meets():
+    """Numbers and balls of every scale, the same where a share of a small one underflows before it meets a large one."""
+    ar, rng = Float64(), np.random.default_rng(8)
+    for _ in range(300):
+        k = np.array(rng.choice([0.0, 1.0, -1.0, ETA, 1e300, -1e300, 1 / 3], 5)) * rng.choice([1.0, rng.normal()], 5)
+        lower, upper = (
+            ball(ar, rng.normal(size=5) * scale, np.abs(rng.normal(size=5) * scale) * rng.choice([0.0, 1e-9, 1.0], 5))
+            for scale in 2.0 ** rng.choice([-1072, -1020, 0, 20], 2)
+        )
+        chosen = [x if v > 0 else y for v, x, y in zip(k, members(lower), members(upper), strict=True)]
+        exact = [[Fraction(v) * p for p in reals] for v, reals in zip(k, chosen, strict=True)]
+        assert holds(ar, ar.by_sign(k, lower, upper), exact)
+
+
+@both
 def test_contraction_whose_error_bound_underflows(kind):
     """2 n u |y| may be smaller than any float64 number, and count after all: it meets an |x| of 2^1000."""
     rng = np.random.default_rng(1)
@@ -290,6 +321,7 @@ def test_contraction_whose_error_bound_underflows(kind):
         if rng.random() < 0.5:
             x, y = y, x
         assert holds(ar, ar.contract("i,i->", x, y), contracted("i,i->", x, y))
+        assert holds(ar, ar.dot(x, y), contracted("i,i->", x, y))
 
 
 @both

@@ -12,6 +12,7 @@ import pytest
 
 from mechverify.kernel import Rejected, check
 from mechverify.kernel.core.arithmetic import Arithmetic
+from mechverify.kernel.core.attention import softmax
 from mechverify.kernel.core.claim import Claim, Job
 from mechverify.kernel.core.counts import decide
 from mechverify.kernel.core.evaluate import Evaluation
@@ -307,7 +308,7 @@ def test_a_softmax_by_itself(scores):
     """Of exact scores: what remains is the error of exp, of the sum and of the quotient."""
     exact = np.array(scores, np.float32)
     model = Float32(Float64())
-    ball = model.softmax(model.ar.exact(exact.astype(float)), np.ones(len(scores), bool))
+    ball = softmax(model, model.ar.exact(exact.astype(float)), np.ones(len(scores), bool))
     low, high = model.ar.lower(ball), model.ar.upper(ball)
     rng, reached = np.random.default_rng(7), 0.0
     for _ in range(300):

@@ -228,9 +228,24 @@ class Arithmetic(Meter):
         while (n := x.mid.shape[-1]) > 1:
             if n % 2:
                 last = x.at[..., -1:]
-                rest = last if rest is None else self.add(rest, last)
-            x = self.add(*_halves(x))
-        return (x if rest is None else self.add(x, rest)).at[..., 0]
+                rest = last if rest is None else self.join(rest, last)
+            x = self.join(*_halves(x))
+        return (x if rest is None else self.join(x, rest)).at[..., 0]
+
+    def join(self, x: Ball, y: Ball) -> Ball:
+        """One of the additions of a sum."""
+        return self.add(x, y)
+
+    def by_sign(self, k: Array, lower: Ball, upper: Ball) -> Ball:
+        """Raw numbers times `lower` where they are positive, and times `upper` where they are negative."""
+        rising, falling = self.xp.clip(k, 0.0, None), self.xp.clip(k, None, 0.0)
+        return self.add(
+            self.mul(self.point(rising), lower), self.mul(self.point(falling), upper)
+        )
+
+    def dot(self, x: Ball, y: Ball) -> Ball:
+        """Sums of products over the last axis."""
+        return self.sum(self.mul(x, y))
 
     def scatter(self, x: Ball, entries: np.ndarray, size: int) -> Ball:
         """[.., n] to [.., size]: entry i is added to entry entries[i]; the others are zero."""

@@ -139,23 +139,24 @@ def sliced(
 ) -> tuple[Rows, np.ndarray]:
     """Rows near `a`, and the same as float64 numbers. Digits that are far below the radii `rad` of a row are left out.
     `turn`: slices are in order (1), or the last one first (-1)."""
-    scaled, exponent, unknown, filled, step = _scaled(a)
+    rest, exponent, unknown, filled, step = _scaled(a)
     blurred = None if rad is None or not rad.any() else rad.max(-1, keepdims=True) / FAR
-    rest, near, found = scaled, np.zeros(()), []
-    while len(found) < SLICES and (
-        rest.any() or not found
+    near, n, many = np.zeros(()), a.shape[-1], 0
+    slices = np.empty((*a.shape[:-1], SLICES * n))
+    while many < SLICES and (
+        rest.any() or not many
     ):  # a slice of zeros changes nothing
-        found.append(np.rint(rest))
-        near = near + found[-1] * 2.0 ** (
-            step * (1 - len(found))
-        )  # exact, as are these two
-        rest = (rest - found[-1]) * 2.0**step
-        if blurred is not None and len(found) > 1:
-            left = _times(
-                np.abs(rest).max(-1, keepdims=True), exponent - step * len(found)
-            )
+        start = (many if turn == 1 else SLICES - 1 - many) * n
+        found = np.rint(rest, out=slices[..., start : start + n])
+        near = near + found * 2.0 ** (-step * many)  # exact, as are these two
+        rest -= found
+        rest *= 2.0**step
+        many += 1
+        if blurred is not None and many > 1:
+            left = _times(np.abs(rest).max(-1, keepdims=True), exponent - step * many)
             rest = np.where(left <= blurred, 0.0, rest)
-    return _rows(found, turn, exponent, unknown, filled, step), _times(near, exponent)
+    used = slices[..., : many * n] if turn == 1 else slices[..., (SLICES - many) * n :]
+    return Rows(used, many, exponent, unknown, filled, step), _times(near, exponent)
 
 
 def raised(a: np.ndarray, turn: int) -> Rows:

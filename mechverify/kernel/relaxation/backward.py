@@ -26,6 +26,7 @@ from mechverify.kernel.relaxation.lines import Curve, Ends
 from mechverify.kernel.relaxation.operations import ONE_HOT, Forms, row_of
 from mechverify.kernel.relaxation.rewriting import Rewritten
 
+KINKED = {"relu", "abs"}  # linear on either side of zero
 FORMS = 2**21  # coefficients of the forms that are carried at a time
 
 
@@ -64,44 +65,53 @@ class Relaxed(Intervals):
 
     def refine(self, n: int) -> None:
         if n in self._wanted and not self._stable(n, self._wanted[n]):
-            self._refine(n)
+            self._refine(n, self._open(n))
 
     def output(self) -> Ends:
         """The root's interval, narrowed by its own linear bounds."""
         self._refine(self.root)
         return self.ends[self.root]
 
-    def _refine(self, n: int) -> None:
-        self.narrow(n, *self.range(n))
+    def _refine(self, n: int, wanted: Array | None = None) -> None:
+        self.narrow(n, *self.range(n, wanted))
 
-    def range(self, node: int) -> Ends:
-        """Linear bounds of every entry of a node: two raw arrays [cells, *shape], infinite where nothing is bounded."""
-        ar, shape = self.ar, self.graph.nodes[node].shape
-        size = prod(shape)
-        widest = max(
-            [
-                size,
-                *(
-                    prod(self.graph.nodes[n].shape)
-                    for n in self.order
-                    if n not in self.fixed
-                ),
-            ]
+    def _open(self, n: int) -> Array | None:
+        """Which entries' intervals a line needs, where no others do: those whose sign is open, if only functions that
+        are linear on either side read them. None: all, as where a witness has lines for each."""
+        if type(self.lines) is not Lines or not self._wanted[n] <= KINKED:
+            return None
+        low, high = self.ends[n]
+        return (low <= 0) & (high >= 0)
+
+    def range(self, node: int, wanted: Array | None = None) -> Ends:
+        """Linear bounds of the entries of a node that are `wanted`, booleans [cells or 1, *shape] (None: of all): two
+        raw arrays [cells, *shape], infinite where nothing is bounded."""
+        ar, xp, shape = self.ar, self.ar.xp, self.graph.nodes[node].shape
+        some = ar.raw(np.ones((1, *shape), bool)) if wanted is None else wanted
+        some = some.reshape(len(some), -1)
+        rank = xp.cumsum(some, 1)  # of a wanted entry, among those of its cell
+        rows = int(rank.max())
+        values = [node, *(n for n in self.order if n not in self.fixed)]
+        room = (
+            len(self.cells) * 2 * max(prod(self.graph.nodes[n].shape) for n in values)
         )
-        step = (
-            size
-            if type(self.lines) is not Lines
-            else max(1, FORMS // (2 * len(self.cells) * widest))
+        step = rows if type(self.lines) is not Lines else max(1, FORMS // room)
+        reserve(room, min(step, rows))
+        one, zero = (ar.rational(Fraction(v)).mid for v in (1, 0))
+        nothing = ar.raw(np.full((len(self.cells), 1), -np.inf))
+        ends: list[list] = [[nothing], [-nothing]]
+        for start in range(0, rows, step):
+            ranks = ar.raw(np.arange(start, min(start + step, rows))[:, None] + 1)
+            eye = xp.where(some[:, None] & (rank[:, None] == ranks), one, zero)
+            eye = eye.reshape(len(some), -1, *shape)
+            low = self.form(node, ar.exact(xp.concatenate([eye, -eye], 1)))
+            ends[0].append(low[:, : len(ranks)])
+            ends[1].append(-low[:, len(ranks) :])
+        cells = ar.raw(np.arange(len(self.cells)))[:, None]
+        place = xp.where(some, rank, 0)
+        low, high = (
+            xp.concatenate(end, 1)[cells, place].reshape(-1, *shape) for end in ends
         )
-        ends: list[list] = [[], []]
-        for start in range(0, size, step):
-            eye = np.eye(min(step, size - start), size, start)
-            reserve(len(self.cells), 2 * len(eye), widest)
-            both = np.concatenate([eye, -eye]).reshape(1, 2 * len(eye), *shape)
-            low = self.form(node, ar.exact(ar.raw(both)))
-            ends[0].append(low[:, : len(eye)])
-            ends[1].append(-low[:, len(eye) :])
-        low, high = (ar.xp.concatenate(end, 1).reshape(-1, *shape) for end in ends)
         return low, high
 
     def form(self, start: int, coefficients: Ball):
@@ -119,11 +129,11 @@ class Relaxed(Intervals):
                 )
             if n not in pending:
                 continue
-            k = pending.pop(n)
+            k, loss = self._centred(n, pending.pop(n))
             ar.spend(prod(k.mid.shape), 10, 1)
             forms, rest = self._back(start, n, k)
-            if rest is not None:
-                total = ar.add(total, rest)
+            for constant in (loss, rest):
+                total = total if constant is None else ar.add(total, constant)
             for operand, form in forms:
                 pending[operand] = (
                     ar.add(pending[operand], form) if operand in pending else form
@@ -134,6 +144,19 @@ class Relaxed(Intervals):
             raise Rejected(f"forms of nodes {sorted(pending)} were left behind")
         low, _ = ar.ends(total)
         return ar.xp.broadcast_to(low, (len(self.cells), low.shape[-1]))
+
+    def _centred(self, n: int, k: Ball) -> tuple[Ball, Ball | None]:
+        """The form's centres, and a number that is not above what the radii add to it: minus the sum of these, each
+        times the largest size of its entry. A coefficient of an entry that has no bound stays as it is."""
+        ar, xp = self.ar, self.ar.xp
+        if not (ar.rounds and np.any(k.rad)):
+            return k, None
+        size = xp.maximum(-self.ends[n][0], self.ends[n][1])
+        known, size = xp.isfinite(size)[:, None], ar.point(self.finite(size))
+        if known.all():
+            return k.point, -self.dot(ar.point(k.rad), size)
+        radii = ar.point(xp.where(known, k.rad, 0.0))
+        return ar.where(known, k.point, k), -self.dot(radii, size)
 
     def _back(self, start: int, n: int, k: Ball) -> tuple[Forms, Ball | None]:
         """Forms of earlier nodes and a number that are together not above a form of node n."""
@@ -189,7 +212,7 @@ class Relaxed(Intervals):
     def _stable(self, n: int, ops: set[str]) -> bool:
         """The interval already decides the sign of every argument, and only functions that are linear then read it."""
         low, high = self.ends[n]
-        return ops <= {"relu", "abs"} and bool(((low > 0) | (high < 0)).all())
+        return ops <= KINKED and bool(((low > 0) | (high < 0)).all())
 
     def through_function(self, start: int, n: int, k: Ball) -> tuple[Forms, Ball]:
         """By the lines of a witness, or the default ones."""
@@ -232,31 +255,17 @@ class Relaxed(Intervals):
 
     def bent(self, n: int, k: Ball, planes: list) -> tuple[list[Ball], Ball]:
         """A form of node n as forms of its operands and a constant, by planes [lower, upper] of slopes and constant,
-        and where these are missing: k+ lower + k- upper, where k is the sum of k+ >= 0 and k- <= 0, is
-        k (lower + upper) / 2 + |k| (lower - upper) / 2: fewer passes over the coefficients. A form whose coefficient
-        needs a plane that is missing has no bound."""
-        ar, xp, half = self.ar, self.ar.xp, self.ar.rational(Fraction(1, 2))
+        and where these are missing: k+ lower + k- upper, where k is the sum of k+ >= 0 and k- <= 0. A form whose
+        coefficient needs a plane that is missing, or is no point, has no bound."""
+        ar, xp = self.ar, self.ar.xp
         (lower, no_lower), (upper, no_upper) = planes
         nowhere = ((k.mid > 0) & no_lower) | ((k.mid < 0) & no_upper)
-        total = ar.rational(Fraction(0))
-        if ar.rounds:
-            known = self.known_balls(self.bounds[n])[:, None]
-            at = self.bounds[n].at[:, None]
-            total = self.dot(
-                k._replace(mid=0 * k.mid), ar.where(known, at, total), rows=True
-            )
-            nowhere = nowhere | ((k.rad > 0) & ~known)
-        k = k.point
-        size, bent = k._replace(mid=xp.abs(k.mid)), []
-        for below, above in zip(lower, upper, strict=True):
-            mean, half_gap = (
-                ar.mul(half, b) for b in (ar.add(below, above), ar.sub(below, above))
-            )
-            bent.append((mean, half_gap))
-        *slopes, (mean, half_gap) = bent
-        forms = [ar.add(ar.mul(k, m), ar.mul(size, g)) for m, g in slopes]
-        for one, constant in ((k, mean), (size, half_gap)):
-            total = ar.add(total, self.dot(one, constant, rows=True))
+        if ar.rounds and np.any(k.rad):
+            nowhere = nowhere | (k.rad > 0)
+        *forms, constants = (
+            ar.by_sign(k.mid, *pair) for pair in zip(lower, upper, strict=True)
+        )
+        total = ar.sum(constants.map(lambda a: a.reshape(*a.shape[:2], -1)))
         if bool(nowhere.any()):
             rows = xp.where(
                 nowhere.reshape(*nowhere.shape[:2], -1).any(-1), np.inf, 0.0

@@ -235,7 +235,7 @@ class Intervals:
 
     def dot(self, k: Ball, x: Ball, rows: bool = False) -> Ball:
         """Sums [cells, rows] of products of entries; x has a row axis or none."""
-        products = self.ar.mul(k, x if rows else x.at[:, None])
-        if k.mid.ndim == 2:  # of a node without axes
-            return self.ar.sum(products.at[..., None])
-        return self.ar.sum(products.map(lambda a: a.reshape(*a.shape[:2], -1)))
+        x = x if rows else x.at[:, None]
+        if k.mid.ndim != 3:
+            k, x = (b.map(lambda a: a.reshape(*a.shape[:2], -1)) for b in (k, x))
+        return self.ar.dot(k, x)
