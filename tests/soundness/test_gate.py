@@ -68,6 +68,7 @@ ALLOWED = {
     "core/products.sliced": "as many slices as a value has: at most three",
     "core/products.product": "as many as two rows have slices: at most five",
     "core/products._steps": "as many as there are rows",
+    "core/products.sliced": "SLICES times rows that are there",
     "core/integers.absorb": "at most eight columns of what derive or an evaluation has asked for",
     "relaxation/intervals.Intervals.__init__": "as many as there are cells, which relaxation/rule.cells asks for",
     "relaxation/intervals.Intervals.source": ASKED,

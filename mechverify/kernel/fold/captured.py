@@ -3,6 +3,7 @@
 Lemma F1 (docs/soundness/fold.md).
 """
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import numpy as np
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.graph import Node, entries
 from mechverify.kernel.core.semantics import Real
+from mechverify.kernel.fold.factors import MOVED
 
 if TYPE_CHECKING:
     from mechverify.kernel.fold.ratio import Analysis
@@ -21,7 +23,11 @@ def linear(analysis: "Analysis", node: Node, args: list[Any]) -> Any:
     """Of one mixture; of two, and of one and a table of the query's token alone. The others are mixtures, or tables."""
     ar, mixed = analysis.model.ar, [hasattr(a, "attention") for a in args]
     match node.op:
-        case "view" | "select":
+        case "view" | "select":  # moving is no operation of the arithmetic
+            for part in (args[0].value, args[0].neurons):
+                if part is not None:
+                    after = math.prod((*part.mid.shape[:3], *node.shape))
+                    ar.step(part.mid.size + after, 1, MOVED)
             return analysis.each(args[0], moved(node))
         case "sub":
             x, y = args

@@ -6,6 +6,8 @@ import numpy as np
 
 from mechverify.kernel.core.arithmetic import Ball
 
+MOVED = 4  # units of work for a number of a ball that is only moved
+
 
 class Factors(NamedTuple):
     """Raw numbers `low` and `high` [queries, vocab, attended], times 2^exponent: bounds of 2^-c e^s, c depending on the

@@ -27,10 +27,9 @@ from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.core.operations.contraction import products
 from mechverify.kernel.core.operations.softmax import kept
 from mechverify.kernel.core.semantics import Real
-from mechverify.kernel.fold.factors import Neurons
+from mechverify.kernel.fold.factors import MOVED, Neurons
 from mechverify.kernel.fold.owners import NONE, Owners, is_query, owners
 
-MOVED = 4  # units of work for a number of a ball that is only moved
 SORTED = 100  # and for an entry of a pattern that is put in the order of positions
 
 
@@ -266,7 +265,7 @@ class Analysis:
         return captured.linear(self, node, args)
 
     def _reserve(self, node: Node, args: list[Any]) -> None:
-        """Room for the result's parts; what moves entries is no operation of the arithmetic, and is counted here."""
+        """Room for the result's parts."""
         factors = [
             a.value.mid.shape[:2]
             for a in args
@@ -285,8 +284,6 @@ class Analysis:
                 *node.shape,
             )
             reserve(*sizes)
-            if node.op in ("view", "select"):
-                self.model.ar.step(part.mid.size + math.prod(sizes), 1, MOVED)
 
     def each(
         self, x: _Mixture, move: Callable[[np.ndarray, int], np.ndarray]

@@ -65,6 +65,9 @@ def transformer(
     def weight(name: str) -> int:
         return graph.add("weight", attr=(name, weights[name].shape))
 
+    def dot(x: int, y: int, spec: str) -> int:
+        return graph.add("einsum", x, y, attr=spec)
+
     def biased(x: int, name: str) -> int:
         return graph.add("add", x, weight(name)) if name in weights else x
 
@@ -77,21 +80,13 @@ def transformer(
     for layer, block in enumerate(blocks):
         attn = f"{block}attn."
         q, k, v = (
-            biased(
-                graph.add("einsum", x, weight(f"{attn}W_{c}"), attr="nd,hde->nhe"),
-                f"{attn}b_{c}",
-            )
+            biased(dot(x, weight(f"{attn}W_{c}"), "nd,hde->nhe"), f"{attn}b_{c}")
             for c in "QKV"
         )
-        scores = graph.add(
-            "over_root", graph.add("einsum", q, k, attr="jhe,ihe->hji"), attr=sizes["e"]
-        )
+        scores = graph.add("over_root", dot(q, k, "jhe,ihe->hji"), attr=sizes["e"])
         pattern = graph.add("softmax", scores, attr="causal")
-        z = graph.add("einsum", pattern, v, attr="hji,ihe->jhe")
-        out = biased(
-            graph.add("einsum", z, weight(f"{attn}W_O"), attr="jhe,hed->jd"),
-            f"{attn}b_O",
-        )
+        z = dot(pattern, v, "hji,ihe->jhe")
+        out = biased(dot(z, weight(f"{attn}W_O"), "jhe,hed->jd"), f"{attn}b_O")
         sites |= {
             f"blocks.{layer}.resid_pre": x,
             f"{attn}q": q,
@@ -107,15 +102,11 @@ def transformer(
         sites[f"{block}attn_out"] = out
         if mlp:
             pre = biased(
-                graph.add("einsum", x, weight(f"{block}mlp.W_in"), attr="jd,dm->jm"),
-                f"{block}mlp.b_in",
+                dot(x, weight(f"{block}mlp.W_in"), "jd,dm->jm"), f"{block}mlp.b_in"
             )
             post = graph.add("relu", pre)
             out = biased(
-                graph.add(
-                    "einsum", post, weight(f"{block}mlp.W_out"), attr="jm,md->jd"
-                ),
-                f"{block}mlp.b_out",
+                dot(post, weight(f"{block}mlp.W_out"), "jm,md->jd"), f"{block}mlp.b_out"
             )
             sites |= {
                 f"{block}resid_mid": x,
@@ -125,9 +116,7 @@ def transformer(
             }
             x = graph.add("add", x, out)
         sites[f"{block}resid_post"] = x
-    sites["logits"] = biased(
-        graph.add("einsum", x, weight("unembed.W_U"), attr="jd,dv->jv"), "unembed.b_U"
-    )
+    sites["logits"] = biased(dot(x, weight("unembed.W_U"), "jd,dv->jv"), "unembed.b_U")
     return sites
 
 

@@ -1,0 +1,36 @@
+"""What is evaluated in another arithmetic than a job's own.
+
+Lemma C9 (docs/soundness/core.md).
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from mechverify.kernel.core.arithmetic import Arithmetic
+from mechverify.kernel.core.semantics import SEMANTICS, Real
+
+if TYPE_CHECKING:
+    from mechverify.kernel.core.claim import Job
+
+T = TypeVar("T")
+
+
+def elsewhere(
+    job: "Job",
+    arithmetic: type[Arithmetic],
+    slower: int,
+    evaluate: Callable[[Real], T],
+) -> T:
+    """What is evaluated with the model there. `slower`: units of the job's work for each of the other arithmetic's."""
+    own, outer = job.ar, job.ar.watch
+
+    def watched(work: int, _: float) -> None:
+        if outer is not None:
+            outer(own.work + slower * work, own.limit)
+
+    ar = arithmetic((own.limit - own.work) / slower, watched if outer else None)
+    try:
+        return evaluate(SEMANTICS[job.claim.semantics](ar))
+    finally:
+        own.ops += ar.ops
+        own.work += slower * ar.work
