@@ -19,9 +19,10 @@ from mechverify.provers.base import Budget
 
 LEAF = 2**12  # inputs that are run at a time
 TRIAL = 2**7  # inputs on which the check is tried
+SIDE = 2**10  # that stand side by side, of a large domain, likewise
 WIDE = 2.0**7  # times as wide as their widest enclosure: below it, the kernel is asked
 WHOLE = 2**18  # inputs that are run whatever it takes, where no time limit is given
-LONGEST = 60.0  # seconds that the check of a larger number may take, likewise
+LONGEST = 180.0  # seconds that the check of a larger number may take, likewise
 OPEN, FEW = (
     2**10,
     2**3,
@@ -200,18 +201,19 @@ def _settled(
 def _tried(problem: AccuracyProblem) -> tuple[float, float]:
     """How many seconds the kernel takes for one input, about, and how large a lead is far more than its enclosures are
     wide, by some inputs. Raises Rejected where it can't run the model."""
-    claim, rng = problem.claim, np.random.default_rng(0)
+    claim, rng, model = problem.claim, np.random.default_rng(0), problem.job.model
     count = min(TRIAL, batch_size(claim.graph, claim.judged))
     some = Sampler(problem).draw(count, rng)
     began = time.monotonic()
     with np.errstate(all="ignore"):
-        value = Evaluation(claim.graph, claim.weights, problem.job.model, some)[
-            claim.output
-        ]
-    width = float(np.max(value.rad))
-    return (time.monotonic() - began) / count, max(CLOSE, WIDE * width) if np.isfinite(
-        width
-    ) else inf
+        value = Evaluation(claim.graph, claim.weights, model, some)[claim.output]
+        width = float(np.max(value.rad))
+        if claim.total > WHOLE:  # neighbours share values: they take less than samples
+            some = next(problem.inputs(problem.domain))[:SIDE]
+            began = time.monotonic()
+            decide(problem.job, some)
+    near = max(CLOSE, WIDE * width) if np.isfinite(width) else inf
+    return (time.monotonic() - began) / len(some), near
 
 
 def _parts(problem: AccuracyProblem, margins: Margins) -> Iterator[Domain]:
