@@ -1,7 +1,7 @@
 """Run every input, or as many as there is time for: part by part, what promises most first."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from math import inf
 
@@ -12,7 +12,7 @@ from mechverify.kernel.core.counts import Counts, decide, settle
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.core.evaluate import Evaluation, batch_size
-from mechverify.provers.accuracy.falsify import CLOSE, KEEP, Margins, margins_of
+from mechverify.provers.accuracy.falsify import CLOSE, KEEP, margins_of
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence
 from mechverify.provers.accuracy.sampling import Sampler, uniform
 from mechverify.provers.base import Budget
@@ -30,6 +30,8 @@ OPEN, FEW = (
 WORTH = Fraction(1, 20)  # share of the domain below which it isn't worth while
 RANKED = 2**8  # parts that are compared by samples before any is run
 SAMPLES = 32  # of each
+
+Margins = Callable[[np.ndarray], np.ndarray]  # of inputs [number, length]: [number]
 
 
 class Enumerate:
@@ -73,18 +75,23 @@ class Enumerate:
             raise Rejected(
                 f"{size:,} inputs are too many to run, with time for about {most:,}; restrict the domain"
             )
-        return enumerated(problem, budget, most, each, near)
+        return enumerated(problem, budget, most, each, near, evidence.margins)
 
 
 def enumerated(
-    problem: AccuracyProblem, budget: Budget, most: int, each: float, near: float
+    problem: AccuracyProblem,
+    budget: Budget,
+    most: int,
+    each: float,
+    near: float,
+    known: np.ndarray | None = None,
 ) -> Attempt:
     """Torch says which inputs are right, and the kernel of those that lead, or fall short, by no more than `near`;
-    `each` is what its check of one takes, in seconds. It stops at `most` inputs, when the budget is spent, or when what
-    was run settles the claim."""
+    `known` are the margins of them all, if they are; `each` is what its check of one takes, in seconds. It stops at
+    `most` inputs, when the budget is spent, or when what was run settles the claim."""
     domain, margins, size, whole = (
         problem.domain,
-        margins_of(problem),
+        _margins(problem, known),
         problem.claim.total,
         problem.domain.size,
     )
@@ -94,9 +101,9 @@ def enumerated(
     right = wrong = ran = unguarded = 0
     for part in _parts(problem, margins):
         budget.progress(f"running {size:,} inputs", ran / size)
-        known = Counts(right, whole - wrong)
+        so_far = Counts(right, whole - wrong)
         run = problem.size(part)
-        if budget.spent() or ran + run > most or problem.settled(known):
+        if budget.spent() or ran + run > most or problem.settled(so_far):
             break
         try:
             counts, some, unsure = counted(problem, margins, part, near)
@@ -138,6 +145,20 @@ def enumerated(
     return Attempt(
         proof, Counts(right, whole - wrong), "; ".join(reasons) or None, found
     )
+
+
+def _margins(problem: AccuracyProblem, known: np.ndarray | None) -> Margins:
+    """Of any inputs: those known of the whole domain, in its order, or torch's."""
+    if known is None or problem.claim.guarded:
+        return margins_of(problem)
+
+    def looked_up(inputs: np.ndarray) -> np.ndarray:
+        index = np.zeros(len(inputs), np.int64)
+        for position, ids in enumerate(problem.domain.tokens):
+            index = index * len(ids) + np.searchsorted(ids, inputs[:, position])
+        return known[index]
+
+    return looked_up
 
 
 def counted(
