@@ -1,7 +1,7 @@
 """Run every input, or as many as there is time for: part by part, what promises most first."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from math import inf
 
@@ -12,16 +12,17 @@ from mechverify.kernel.core.counts import Counts, decide, settle
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.core.evaluate import Evaluation, batch_size
-from mechverify.provers.accuracy.falsify import CLOSE, KEEP, Margins, margins_of
+from mechverify.provers.accuracy.falsify import CLOSE, KEEP, margins_of
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence
 from mechverify.provers.accuracy.sampling import Sampler, uniform
 from mechverify.provers.base import Budget
 
 LEAF = 2**12  # inputs that are run at a time
 TRIAL = 2**7  # inputs on which the check is tried
+SIDE = 2**10  # that stand side by side, of a large domain, likewise
 WIDE = 2.0**7  # times as wide as their widest enclosure: below it, the kernel is asked
 WHOLE = 2**18  # inputs that are run whatever it takes, where no time limit is given
-LONGEST = 60.0  # seconds that the check of a larger number may take, likewise
+LONGEST = 180.0  # seconds that the check of a larger number may take, likewise
 OPEN, FEW = (
     2**10,
     2**3,
@@ -29,6 +30,8 @@ OPEN, FEW = (
 WORTH = Fraction(1, 20)  # share of the domain below which it isn't worth while
 RANKED = 2**8  # parts that are compared by samples before any is run
 SAMPLES = 32  # of each
+
+Margins = Callable[[np.ndarray], np.ndarray]  # of inputs [number, length]: [number]
 
 
 class Enumerate:
@@ -72,18 +75,23 @@ class Enumerate:
             raise Rejected(
                 f"{size:,} inputs are too many to run, with time for about {most:,}; restrict the domain"
             )
-        return enumerated(problem, budget, most, each, near)
+        return enumerated(problem, budget, most, each, near, evidence.margins)
 
 
 def enumerated(
-    problem: AccuracyProblem, budget: Budget, most: int, each: float, near: float
+    problem: AccuracyProblem,
+    budget: Budget,
+    most: int,
+    each: float,
+    near: float,
+    known: np.ndarray | None = None,
 ) -> Attempt:
     """Torch says which inputs are right, and the kernel of those that lead, or fall short, by no more than `near`;
-    `each` is what its check of one takes, in seconds. It stops at `most` inputs, when the budget is spent, or when what
-    was run settles the claim."""
+    `known` are the margins of them all, if they are; `each` is what its check of one takes, in seconds. It stops at
+    `most` inputs, when the budget is spent, or when what was run settles the claim."""
     domain, margins, size, whole = (
         problem.domain,
-        margins_of(problem),
+        _margins(problem, known),
         problem.claim.total,
         problem.domain.size,
     )
@@ -93,9 +101,9 @@ def enumerated(
     right = wrong = ran = unguarded = 0
     for part in _parts(problem, margins):
         budget.progress(f"running {size:,} inputs", ran / size)
-        known = Counts(right, whole - wrong)
+        so_far = Counts(right, whole - wrong)
         run = problem.size(part)
-        if budget.spent() or ran + run > most or problem.settled(known):
+        if budget.spent() or ran + run > most or problem.settled(so_far):
             break
         try:
             counts, some, unsure = counted(problem, margins, part, near)
@@ -137,6 +145,20 @@ def enumerated(
     return Attempt(
         proof, Counts(right, whole - wrong), "; ".join(reasons) or None, found
     )
+
+
+def _margins(problem: AccuracyProblem, known: np.ndarray | None) -> Margins:
+    """Of any inputs: those known of the whole domain, in its order, or torch's."""
+    if known is None or problem.claim.guarded:
+        return margins_of(problem)
+
+    def looked_up(inputs: np.ndarray) -> np.ndarray:
+        index = np.zeros(len(inputs), np.int64)
+        for position, ids in enumerate(problem.domain.tokens):
+            index = index * len(ids) + np.searchsorted(ids, inputs[:, position])
+        return known[index]
+
+    return looked_up
 
 
 def counted(
@@ -200,18 +222,19 @@ def _settled(
 def _tried(problem: AccuracyProblem) -> tuple[float, float]:
     """How many seconds the kernel takes for one input, about, and how large a lead is far more than its enclosures are
     wide, by some inputs. Raises Rejected where it can't run the model."""
-    claim, rng = problem.claim, np.random.default_rng(0)
+    claim, rng, model = problem.claim, np.random.default_rng(0), problem.job.model
     count = min(TRIAL, batch_size(claim.graph, claim.judged))
     some = Sampler(problem).draw(count, rng)
     began = time.monotonic()
     with np.errstate(all="ignore"):
-        value = Evaluation(claim.graph, claim.weights, problem.job.model, some)[
-            claim.output
-        ]
-    width = float(np.max(value.rad))
-    return (time.monotonic() - began) / count, max(CLOSE, WIDE * width) if np.isfinite(
-        width
-    ) else inf
+        value = Evaluation(claim.graph, claim.weights, model, some)[claim.output]
+        width = float(np.max(value.rad))
+        if claim.total > WHOLE:  # neighbours share values: they take less than samples
+            some = next(problem.inputs(problem.domain))[:SIDE]
+            began = time.monotonic()
+            decide(problem.job, some)
+    near = max(CLOSE, WIDE * width) if np.isfinite(width) else inf
+    return (time.monotonic() - began) / len(some), near
 
 
 def _parts(problem: AccuracyProblem, margins: Margins) -> Iterator[Domain]:
