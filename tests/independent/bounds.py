@@ -746,10 +746,11 @@ class Claim:
 
     def _witness(self, leaf: dict, names: list[str]) -> None:
         """Of its lines and multipliers no more is read than that they are some."""
-        shared = ["shared"] if "shared" in leaf and "lines" in names else []
-        _, *witness = fields(leaf, "rule", *names, *shared)
+        known = ("shared",) if leaf["rule"] in ("linear", "farkas") else ("shared", "whole")
+        flags = [name for name in known if name in leaf and "lines" in names]
+        _, *witness = fields(leaf, "rule", *names, *flags)
         need("lines" in names or not names, "multipliers without lines")
-        need(not shared or type(witness[-1]) is bool, "shared")
+        need(all(type(leaf[name]) is bool for name in flags), "flags")
         for name, given, lists in zip(names, witness, (2, 1), strict=False):
             for row in [] if given is None and name == "lines" else items(given):
                 start, node, exponent, *numbers = items(row, 3 + lists)

@@ -81,7 +81,7 @@ def test_samples_on_a_side_lie_in_its_range():
         slack = 1e-9 * np.maximum(1, np.abs(output))
         for shared, lines in product((False, True), (None, Multiplied(rng))):
             try:
-                found = linear.bounds(job, [part for part, _ in parts], shared=shared, lines=lines)
+                found = linear.bounds(job, [part for part, _ in parts], linear.Flags(shared), lines=lines)
             except Rejected as error:
                 assert "contradict" not in str(error) and "left behind" not in str(error)
                 continue
@@ -157,6 +157,8 @@ def test_a_split_at_a_sign_decides_a_relu():
     ("multipliers twice", lambda proof: proof.update(inside={
         "rule": "relaxation", "lines": [], "multipliers": [["3", "2", 0, [-1, -1]]] * 2})),
     ("shared is no truth value", lambda proof: proof["inside"].update(shared=1)),
+    ("whole is no truth value", lambda proof: proof["inside"].update(whole=1)),
+    ("the whole domain's intervals without lines", lambda proof: proof.update(inside={"rule": "relaxation", "whole": True})),
 ])  # fmt: skip
 def test_what_is_not_known_is_refused(name, change):
     doc, data = relu(LINEAR)

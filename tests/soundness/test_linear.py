@@ -116,7 +116,8 @@ def test_every_interval_holds_every_sample(group):
         chosen_lines = Any(rng) if rng.random() < 0.6 else None
         pieces = parts(claim.domain, rng)
         try:
-            relaxed = Relaxed(job.ar, graph, claim.weights, roots, linear.cells(job, pieces), chosen_lines)
+            cells = linear.cells(job, pieces, whole=bool(rng.integers(2)))
+            relaxed = Relaxed(job.ar, graph, claim.weights, roots, cells, chosen_lines)
             final = lines.meet(job.ar, relaxed.ends[root], relaxed.range(root))
         except Rejected:
             refused += 1
@@ -274,6 +275,34 @@ def test_a_form_holds_for_all_coefficients_that_it_may_have(function):
         y = np.array([networks.FUNCTIONS[function][0](v) for v in x])
         least = (mid[:, 0] * y - rad[:, 0] * np.abs(y)).sum(-1)  # over all coefficients
         assert (low[0] <= least + 1e-12).all()
+
+
+def test_a_coefficient_that_may_be_negative_of_an_entry_without_end_bounds_nothing():
+    """exp(x) on [0, 2000] has no end above: 0.1 e^x is at least 0.1, but (0.1 - 0.5) e^x is anything below zero."""
+    net = Network([given(1), ["exp", [0], None]], {}, [(np.zeros(1), np.full(1, 2000.0))], [], 0)
+    found, root = relaxed(net)
+    assert np.isinf(found.ends[root][1]).all()
+    mid, rad = np.full((1, 2, 1), 0.1), np.array([[[0.0], [0.5]]])
+    low = found.form(root, Ball(mid, rad))
+    assert 0.09 < low[0, 0] <= 0.1 and low[0, 1] == -np.inf
+
+
+def test_entries_that_are_bounded_beside_others_get_the_same_bounds():
+    """Of each cell other entries, side by side, in rows of their own: as when all are bounded; of the rest nothing."""
+    rng = np.random.default_rng(11)
+    rows = [given(3), constant(rng.normal(size=(3, 6))), ["einsum", [0, 1], "a,ab->b"], ["relu", [2], None],
+            constant(rng.normal(size=(6, 5))), ["einsum", [3, 4], "a,ab->b"]]  # fmt: skip
+    claim = networks.claim(Network(rows, {}, [(-np.ones(3), np.ones(3))], [], 0))
+    job = Job(claim, Float64())
+    rewriting = job.once(linear.Rewriting)
+    pieces = [half for c in range(2) for half in claim.domain.cut(c, 0.25)]
+    cells, root = linear.cells(job, pieces), rewriting.roots.output
+    found = Relaxed(job.ar, rewriting.graph, claim.weights, rewriting.roots, cells)
+    everything = found.range(root)
+    for _ in range(20):
+        wanted = rng.random((len(pieces), 5)) < rng.random()
+        for all_, some, none in zip(everything, found.range(root, wanted), (-np.inf, np.inf), strict=True):
+            assert np.array_equal(some, np.where(wanted, all_, none))
 
 
 @pytest.mark.parametrize("shift", [-0.9, 1e-5, 0.5])
@@ -677,7 +706,7 @@ def test_a_bound_that_is_no_number_is_refused(monkeypatch, value):
     doc, data = document(Network([given(1)], {}, [(np.zeros(1), np.ones(1))], [], 0))
     doc["conclusion"] |= {"low": [(0.0).hex()], "high": [(0.0).hex()]}
     found = Range(np.full(1, value), np.full(1, value))
-    monkeypatch.setattr(linear, "bounds", lambda job, parts, **_: [found] * len(parts))
+    monkeypatch.setattr(linear, "bounds", lambda job, parts, *_, **__: [found] * len(parts))
     if np.isnan(value):
         with pytest.raises(Rejected, match=r"tighter than those proved|contradict"):
             check(file(doc, data))

@@ -61,10 +61,14 @@ class Relaxed(Intervals):
         self.depth = (
             self._depths()
         )  # how many functions and products lie on the way from the input
-        self._wanted = self._curved_operands()
+        self.wanted = self._curved_operands()
 
     def refine(self, n: int) -> None:
-        if n in self._wanted and not self._stable(n, self._wanted[n]):
+        if n not in self.wanted or self._stable(n, self.wanted[n]):
+            return
+        if n in self.cells.whole:
+            self.narrow(n, *self.cells.whole[n])
+        else:
             self._refine(n, self._open(n))
 
     def output(self) -> Ends:
@@ -78,7 +82,7 @@ class Relaxed(Intervals):
     def _open(self, n: int) -> Array | None:
         """Which entries' intervals a line needs, where no others do: those whose sign is open, if only functions that
         are linear on either side read them. None: all, as where a witness has lines for each."""
-        if type(self.lines) is not Lines or not self._wanted[n] <= KINKED:
+        if type(self.lines) is not Lines or not self.wanted[n] <= KINKED:
             return None
         low, high = self.ends[n]
         return (low <= 0) & (high >= 0)

@@ -28,13 +28,15 @@ class Cells(NamedTuple):
     """Parts of a domain, side by side: the real inputs' boxes, balls [cells, *shape]; which tokens may stand at each
     position, booleans [cells, length, vocabulary]; and, by node, what is known of its value beside: between `facts[n]`,
     and between `tabled[n]`, two raw arrays [cells, *shape], infinite where nothing is. `corners`: the boxes' own, two
-    raw arrays for each input, which a ball may exceed."""
+    raw arrays for each input, which a ball may exceed. `whole`: by node, what holds on the whole domain, and stands for
+    linear bounds in each part: two raw arrays [1, *shape]."""
 
     inputs: tuple[Ball, ...]
     allowed: np.ndarray
     facts: Mapping[int, tuple] = MappingProxyType({})
     tabled: Mapping[int, tuple] = MappingProxyType({})
     corners: tuple[tuple, ...] = ()
+    whole: Mapping[int, tuple] = MappingProxyType({})
 
     def __len__(self) -> int:
         return len(self.allowed)

@@ -2,14 +2,15 @@
 
 Without `lines`, by intervals alone. With them, by linear bounds: where a witness lists lines, they are used, and any
 are sound; otherwise the kernel takes its own. `multipliers` are of what is known in the part beside its box. `shared`:
-forms go through the second form of a softmax.
+forms go through the second form of a softmax. `whole`: of what functions and products read, the interval on the whole
+domain is taken, which is found once, and linear bounds are those of the output alone.
 
 Lemmas L11, L15 (docs/soundness/relaxation.md).
 """
 
 from collections.abc import Callable
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -37,6 +38,7 @@ ROOM = (
     2**21
 )  # coefficients of the widest form, of all cells together: about what a cache holds
 
+K = TypeVar("K", bound=Intervals)
 Row = tuple[Reader, np.ndarray]  # where it stands, and its lists [lists, numbers]
 
 
@@ -114,49 +116,64 @@ def check(job: Job, parts: list[Domain], witnesses: list[Reader]) -> list[Range]
             "bounds by relaxation are for semantics real, and are checked in float64"
         )
     results: list = [None] * len(parts)
-    alike: dict[tuple[type, bool], list[int]] = {}
+    alike: dict[tuple, list[int]] = {}
     for i, witness in enumerate(witnesses):
-        lines, multipliers, shared = _fields(witness)
+        lines, multipliers, flags = _fields(witness)
         if lines is None or (lines.value is None and multipliers is None):
             alike.setdefault(
-                (Intervals if lines is None else Relaxed, shared), []
+                (Intervals if lines is None else Relaxed, *flags), []
             ).append(i)
             continue
         given = given_lines(job, lines, multipliers)
-        (results[i],) = bounds(job, [parts[i]], shared=shared, lines=given)
+        (results[i],) = bounds(job, [parts[i]], flags, lines=given)
         if given.unread:
             raise Rejected(
                 f"{witness.where}: lines or multipliers are given where none is used"
             )
-    step = side_by_side(job)
-    for (kind, shared), places in alike.items():
+    for (kind, *switched), places in alike.items():
+        flags = Flags(*switched)
+        step = side_by_side(job, flags.whole)
         for start in range(0, len(places), step):
             some = places[start : start + step]
             for i, found in zip(
                 some,
-                bounds(job, [parts[i] for i in some], shared=shared, kind=kind),
+                bounds(job, [parts[i] for i in some], flags, kind=kind),
                 strict=True,
             ):
                 results[i] = found
     return results
 
 
-def _fields(witness: Reader) -> tuple[Reader | None, Reader | None, bool]:
-    """Lines, multipliers, and whether forms are `shared`."""
+class Flags(NamedTuple):
+    """Of a leaf with lines."""
+
+    shared: bool = False
+    whole: bool = False
+
+
+PLAIN = Flags()
+
+
+def _fields(witness: Reader) -> tuple[Reader | None, Reader | None, Flags]:
+    """Lines, multipliers, and what is switched on."""
     present = [name for name in ("lines", "multipliers") if name in witness.value]
     fields = OLD.get(witness["rule"].text(), present)
     lines, multipliers = (
         witness[name] if name in fields else None for name in ("lines", "multipliers")
     )
-    shared = (
-        lines is not None and "shared" in witness.value and witness["shared"].flag()
+    named = Flags._fields[:1] if witness["rule"].text() in OLD else Flags._fields
+    flags = Flags(
+        *(
+            lines is not None and name in witness.value and witness[name].flag()
+            for name in named
+        )
     )
     witness.close()
     if lines is None and multipliers is not None:
         raise Rejected(
             f"{witness.where}: multipliers are given where there are no lines"
         )
-    return lines, multipliers, shared
+    return lines, multipliers, flags
 
 
 def given_lines(job: Job, lines: Reader, multipliers: Reader | None) -> Given:
@@ -169,30 +186,45 @@ def _names(job: Job) -> "Names":
     return job.once(Names)
 
 
-def side_by_side(job: Job) -> int:
+class Whole:
+    """Intervals on the whole domain, with the kernel's own lines, of what functions and products read: of the nodes
+    that stand for a value of the model, as the others may depend on constants that each part chooses."""
+
+    def __init__(self, job: Job):
+        value = _value(job, [job.claim.domain], Relaxed)
+        known = value.roots.values.intersection(value.wanted)
+        self.ends = {n: value.ends[n] for n in known}
+
+
+def side_by_side(job: Job, whole: bool = False) -> int:
     """How many parts can be relaxed at a time in bounded memory."""
     rewriting = job.once(Rewriting)
-    graph, varying, widest = rewriting.graph, set(), 1
+    graph, varying, widest, largest = rewriting.graph, set(), 1, 1
     for n in graph.ancestors([rewriting.roots.output, *rewriting.roots.conditions]):
         node = graph.nodes[n]
+        largest = max(largest, prod(node.shape))
         if node.op in ("input", "tokens", "value") or varying & set(node.args):
             varying.add(n)
             widest = max(widest, prod(node.shape))
-    return max(1, ROOM // (2 * widest**2))
+    rows = 2 * (job.claim.outputs if whole else widest)
+    return max(1, ROOM // max(rows * widest, largest))
 
 
-def bounds(job: Job, parts: list[Domain], *, shared: bool = False, kind: type[Intervals] = Relaxed,
+def _value(
+    job: Job, parts: list[Domain], kind: type[K], whole: bool = False, **options: Any
+) -> K:
+    """The claim's graph on parts of the domain."""
+    rewriting, boxes = job.once(Rewriting), cells(job, parts, whole)
+    graph, roots = rewriting.graph, rewriting.roots
+    return kind(job.ar, graph, job.claim.weights, roots, boxes, **options)
+
+
+def bounds(job: Job, parts: list[Domain], flags: Flags = PLAIN, *, kind: type[Intervals] = Relaxed,
            lines: Lines | None = None) -> list[Range]:  # fmt: skip
-    options: dict = {"shared": shared} | ({"lines": lines} if lines is not None else {})
-    rewriting = job.once(Rewriting)
-    value = kind(
-        job.ar,
-        rewriting.graph,
-        job.claim.weights,
-        rewriting.roots,
-        cells(job, parts),
-        **options,
+    options: dict = {"shared": flags.shared} | (
+        {"lines": lines} if lines is not None else {}
     )
+    value = _value(job, parts, kind, flags.whole, **options)
     output, shape = value.output(), (len(parts), job.claim.outputs)
     low, high = (np.broadcast_to(a, (len(parts), *a.shape[1:])).reshape(shape)
                  for a in output)  # fmt: skip
@@ -209,8 +241,9 @@ def bounds(job: Job, parts: list[Domain], *, shared: bool = False, kind: type[In
     ]
 
 
-def cells(job: Job, parts: list[Domain]) -> Cells:
-    """The parts as boxes of balls, as allowed tokens, and as facts; of all parts, the claim's conditions."""
+def cells(job: Job, parts: list[Domain], whole: bool = False) -> Cells:
+    """The parts as boxes of balls, as allowed tokens, and as facts; of all parts, the claim's conditions, and, if it is
+    asked for, what holds on the whole domain."""
     ar, rewriting = job.ar, job.once(Rewriting)
     graph, roots, tables = rewriting.graph, rewriting.roots, rewriting.tables
     shape = len(parts), job.claim.domain.length, len(graph.values)
@@ -260,7 +293,8 @@ def cells(job: Job, parts: list[Domain]) -> Cells:
         }
         for known in (facts, tabled)
     ]
-    return Cells(tuple(inputs), allowed, *shaped, corners=tuple(corners))
+    common = job.once(Whole).ends if whole else {}
+    return Cells(tuple(inputs), allowed, *shaped, corners=tuple(corners), whole=common)
 
 
 def sides(job: Job, part: Domain, node: Reader) -> tuple[Domain, Domain]:

@@ -57,6 +57,7 @@ class Branching:
     def __init__(self, problem: RangeProblem, budget: Budget):
         self.problem, self.budget = problem, budget
         self.deep = len(problem.domain.low) > FEW
+        problem.whole = self.deep and problem.asks and side_by_side(problem.job) == 1
         known = np.concatenate([problem.least, problem.most])
         self.slack = SLACK * max(
             1.0, np.abs(known[np.isfinite(known)]).max(initial=0.0)
@@ -129,9 +130,10 @@ class Branching:
 
     def _set_price(self, parts: list[Domain]) -> None:
         """From what the kernel takes for some of them, side by side."""
-        begun, some = time.monotonic(), parts[: side_by_side(self.problem.job)]
+        problem, begun = self.problem, time.monotonic()
+        some = parts[: side_by_side(problem.job, problem.whole)]
         try:
-            bounds(self.problem.job, some, shared=self.problem.shared)
+            bounds(problem.job, some, problem.flags)
         except (Rejected, Unsupported):
             return
         self.price, self.priced = (time.monotonic() - begun) / len(some), True

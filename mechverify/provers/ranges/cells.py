@@ -19,19 +19,19 @@ R = TypeVar("R", bound=Relaxed)
 
 def tensor_cells(problem: RangeProblem, parts: list[Domain]) -> Cells:
     """The parts as the search's tensors."""
-    cells, ar = linear.cells(problem.job, parts), problem.ar
+    cells, ar = linear.cells(problem.job, parts, problem.whole), problem.ar
     boxes = (
         TensorBall(
             ar.raw(b.mid.copy()), ar.raw(np.broadcast_to(b.rad, b.mid.shape).copy())
         )
         for b in cells.inputs
     )
-    facts, tabled = (
+    facts, tabled, whole = (
         {n: tuple(map(ar.raw, ends)) for n, ends in group.items()}
-        for group in (cells.facts, cells.tabled)
+        for group in (cells.facts, cells.tabled, cells.whole)
     )
     corners = tuple(tuple(ar.raw(end.copy()) for end in ends) for ends in cells.corners)
-    return Cells(tuple(boxes), cells.allowed, facts, tabled, corners)
+    return Cells(tuple(boxes), cells.allowed, facts, tabled, corners, whole)
 
 
 def relaxed(problem: RangeProblem, cells: Cells, kind: type[R] = Relaxed) -> R:
@@ -49,11 +49,9 @@ def relaxed(problem: RangeProblem, cells: Cells, kind: type[R] = Relaxed) -> R:
 
 def kernel_ranges(problem: RangeProblem, parts: list[Domain]) -> list[Range]:
     """What the kernel proves of each part, with its own lines."""
-    found, step = [], linear.side_by_side(problem.job)
+    found, step = [], linear.side_by_side(problem.job, problem.whole)
     for start in range(0, len(parts), step):
-        found += linear.bounds(
-            problem.job, parts[start : start + step], shared=problem.shared
-        )
+        found += linear.bounds(problem.job, parts[start : start + step], problem.flags)
     return found
 
 
@@ -62,7 +60,7 @@ def estimated_ends(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The search's bounds [parts, entries], with default lines; the other way round where a part is empty, which
     is the kernel's word alone: rounding makes neighbours contradict each other here."""
-    ends, step = [], linear.side_by_side(problem.job)
+    ends, step = [], linear.side_by_side(problem.job, problem.whole)
     for start in range(0, len(parts), step):
         cells = tensor_cells(problem, parts[start : start + step])
         with torch.no_grad():

@@ -19,6 +19,7 @@ from mechverify.kernel.core.neighbours import float_above, float_below
 from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.core.words import listed
 from mechverify.kernel.relaxation import rule as linear
+from mechverify.kernel.relaxation.rule import Flags
 from mechverify.kernel.relaxation.tables import LAST
 from mechverify.provers.ranges.known import Found
 from mechverify.provers.ranges.names import Called
@@ -56,6 +57,9 @@ class RangeProblem:
             ) from None
         self.seconds = 0.0  # that the kernel's relaxation of the whole domain takes
         self.shared = False  # which form of a softmax narrower bounds go through
+        self.whole = (
+            False  # whether what functions read is bounded once, on the whole domain
+        )
         n = self.claim.outputs
         least, most = self.claim.least or [-np.inf] * n, self.claim.most or [np.inf] * n
         # a float64 reaches a threshold exactly if it reaches the nearest float64 inside it
@@ -88,9 +92,12 @@ class RangeProblem:
     @property
     def linear(self) -> Proof:
         """A leaf with the kernel's own lines."""
-        return {"rule": "relaxation", "lines": None} | (
-            {"shared": True} if self.shared else {}
-        )
+        switched = {name: True for name, on in self.flags._asdict().items() if on}
+        return {"rule": "relaxation", "lines": None} | switched
+
+    @property
+    def flags(self) -> Flags:
+        return Flags(self.shared, self.whole)
 
     @property
     def asks(self) -> bool:

@@ -66,7 +66,7 @@ def _relaxed(problem: RangeProblem, budget: Budget, kind: type[Intervals]) -> Fo
         try:
             with budget.rehearsing():
                 (range_,) = linear.bounds(
-                    problem.job, [problem.domain], shared=shared, kind=rule
+                    problem.job, [problem.domain], linear.Flags(shared), kind=rule
                 )
         except Stopped:
             reasons.append(f"{name}: {budget.why}")
