@@ -15,7 +15,7 @@ CONSTANT = [["integer", [], 0]]
 
 def near_tie(difference: float) -> bytes:
     """Two tokens, two positions, two outputs: y = [1 + difference, 1] on every input. Float64 can't see a
-    difference of 1e-20, so there it is open who wins."""
+    difference of 1e-20, nor one of 1e-45 with twice the digits, so there it is open who wins."""
     zero = np.zeros((1, 1, 1))
     return as_bytes({
         "embed.W_E": np.ones((2, 1)), "pos_embed.W_pos": np.zeros((2, 1)), "unembed.W_U": np.array([[difference, 0.0]]),
@@ -49,8 +49,8 @@ LISTED = forge.fold([[q, [m], None, None] for q in (0, 1) for m in (0,)])
 
 
 @pytest.mark.parametrize("proof", [ENUMERATE, FOLD, LISTED], ids=["enumerate", "fold", "listed"])
-@pytest.mark.parametrize(("difference", "right"), [(1e-20, 4), (-1e-20, 0), (0.0, 0)])
-def test_what_float64_cannot_see_stays_open(proof, difference, right):
+@pytest.mark.parametrize(("difference", "right"), [(1e-45, 4), (-1e-45, 0), (0.0, 0)])
+def test_what_no_digits_show_stays_open(proof, difference, right):
     data = near_tie(difference)
     if proof is LISTED:
         assert accepted(data, proof, (right, right), exact=True)
@@ -60,6 +60,13 @@ def test_what_float64_cannot_see_stays_open(proof, difference, right):
     for wrong in ((right + 1, 4), (0, right - 1)):
         if 0 <= wrong[0] <= wrong[1] <= 4:
             assert not accepted(data, proof, wrong, exact=True)
+
+
+@pytest.mark.parametrize(("difference", "right"), [(1e-20, 4), (-1e-20, 0)])
+def test_what_float64_cannot_see_is_run_with_twice_its_digits(difference, right):
+    data = near_tie(difference)
+    assert accepted(data, ENUMERATE, (right, right)) and not accepted(data, FOLD, (right, right))
+    assert not accepted(data, ENUMERATE, (4 - right, 4 - right))
 
 
 def test_a_counterexample_must_be_surely_wrong():

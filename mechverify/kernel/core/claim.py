@@ -190,21 +190,38 @@ class Job:
         """What is evaluated with the model in exact arithmetic; its work counts as this job's."""
         from mechverify.kernel.core.exact import Exact  # only where a theorem needs it
 
+        return self._elsewhere(Exact, SLOWER, evaluate)
+
+    def doubled(self, evaluate: Callable[[Real], T]) -> T:
+        """The same with twice float64's digits."""
+        from mechverify.kernel.core.double import (
+            Double,
+        )  # only where a theorem needs it
+
+        return self._elsewhere(Double, 1, evaluate)
+
+    def _elsewhere(
+        self,
+        arithmetic: type[Arithmetic],
+        slower: int,
+        evaluate: Callable[[Real], T],
+    ) -> T:
+        """`slower`: units of this job's work for each of the other arithmetic's."""
         outer = self.ar.watch
         inner = (
             None
             if outer is None
             else lambda work, allowed: outer(
-                self.ar.work + SLOWER * work, self.ar.limit
+                self.ar.work + slower * work, self.ar.limit
             )
         )
-        ar = Exact((self.ar.limit - self.ar.work) / SLOWER, inner)
+        ar = arithmetic((self.ar.limit - self.ar.work) / slower, inner)
         try:
             return evaluate(SEMANTICS[self.claim.semantics](ar))
         finally:
             self.ar.ops, self.ar.work = (
                 self.ar.ops + ar.ops,
-                self.ar.work + SLOWER * ar.work,
+                self.ar.work + slower * ar.work,
             )
 
 

@@ -9,7 +9,7 @@ Lemmas C5, C7 (docs/soundness/core.md), S2 (docs/soundness/shares.md).
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, ClassVar, NamedTuple
@@ -165,34 +165,48 @@ class CountingTheorem(Theorem):
 
 
 def decide(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two boolean arrays [inputs]: surely right, surely wrong. Neither where rounding leaves it open."""
+    """Two boolean arrays [inputs]: surely right, surely wrong; where float64 leaves it open, or overflows, with twice
+    its digits. Neither where rounding leaves it open still."""
     from mechverify.kernel.core.evaluate import batch_size  # only where inputs are run
 
     step = batch_size(job.claim.graph, job.claim.judged)
-    parts = [
-        job.claim.judge(inputs[i : i + step], job.model)
-        for i in range(0, len(inputs), step)
-    ]
-    right, wrong = zip(*parts, strict=True)
-    return np.concatenate(right), np.concatenate(wrong)
+    sure = np.zeros(len(inputs), bool), np.zeros(len(inputs), bool)
+    _refine(sure, inputs, step, lambda some: job.claim.judge(some, job.model))
+    if not job.ar.is_exact:
+        _refine(sure, inputs, step, _judge(job, job.doubled))
+    return sure
 
 
 def settle(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As `decide` says; in exact arithmetic where float64 leaves it open, or overflows."""
-    try:
-        right, wrong = decide(job, inputs)
-    except OverLimit:
-        raise
-    except Rejected:  # an overflow, of any of them
-        right, wrong = np.zeros((2, len(inputs)), bool)
+    """As `decide` says; in exact arithmetic where that leaves it open."""
+    sure = decide(job, inputs)
     if not job.ar.is_exact:
-        still_open = np.flatnonzero(~(right | wrong))
-        for start in range(0, len(still_open), TOGETHER):
-            some = still_open[start : start + TOGETHER]
-            right[some], wrong[some] = job.exactly(
-                lambda model, some=some: job.claim.judge(inputs[some], model)
-            )
-    return right, wrong
+        _refine(sure, inputs, TOGETHER, _judge(job, job.exactly))
+    return sure
+
+
+Sure = tuple[np.ndarray, np.ndarray]  # booleans [inputs]: right, wrong
+
+
+def _judge(job: Job, arithmetic: Callable) -> Callable[[np.ndarray], Sure]:
+    """In one of the job's other arithmetics."""
+    return lambda some: arithmetic(lambda model: job.claim.judge(some, model))
+
+
+def _refine(
+    sure: Sure, inputs: np.ndarray, step: int, judge: Callable[[np.ndarray], Sure]
+) -> None:
+    """Judge those that are open, `step` at a time; they stay so where that is rejected: an overflow of any of them."""
+    right, wrong = sure
+    still_open = np.flatnonzero(~(right | wrong))
+    for start in range(0, len(still_open), step):
+        some = still_open[start : start + step]
+        try:
+            right[some], wrong[some] = judge(inputs[some])
+        except (OverLimit, Unsupported):
+            raise
+        except Rejected:
+            continue
 
 
 def read_counted(entry: Reader, inputs: Domain, graph: Graph) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from mechverify.kernel.core.counts import Counts, decide, settle
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.core.evaluate import Evaluation, batch_size
+from mechverify.kernel.core.semantics import Real
 from mechverify.provers.accuracy.falsify import CLOSE, KEEP, Margins, margins_of
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence
 from mechverify.provers.accuracy.sampling import Sampler, uniform
@@ -20,6 +21,7 @@ from mechverify.provers.base import Budget
 LEAF = 2**12  # inputs that are run at a time
 TRIAL = 2**7  # inputs on which the check is tried
 WIDE = 2.0**7  # times as wide as their widest enclosure: below it, the kernel is asked
+BLURRED = 1e-4  # an enclosure as wide leaves many inputs open
 WHOLE = 2**18  # inputs that are run whatever it takes, where no time limit is given
 LONGEST = 60.0  # seconds that the check of a larger number may take, likewise
 OPEN, FEW = (
@@ -204,14 +206,20 @@ def _tried(problem: AccuracyProblem) -> tuple[float, float]:
     count = min(TRIAL, batch_size(claim.graph, claim.judged))
     some = Sampler(problem).draw(count, rng)
     began = time.monotonic()
+
+    def width(model: Real) -> float:
+        value = Evaluation(claim.graph, claim.weights, model, some)[claim.output]
+        return float(np.max(value.rad))
+
     with np.errstate(all="ignore"):
-        value = Evaluation(claim.graph, claim.weights, problem.job.model, some)[
-            claim.output
-        ]
-    width = float(np.max(value.rad))
-    return (time.monotonic() - began) / count, max(CLOSE, WIDE * width) if np.isfinite(
-        width
-    ) else inf
+        try:
+            wide = width(problem.job.model)
+        except Rejected:
+            wide = inf
+        if not wide <= BLURRED:  # then the kernel asks for more digits
+            wide = problem.job.doubled(width)
+    near = max(CLOSE, WIDE * wide) if np.isfinite(wide) else inf
+    return (time.monotonic() - began) / count, near
 
 
 def _parts(problem: AccuracyProblem, margins: Margins) -> Iterator[Domain]:
