@@ -14,12 +14,13 @@ CONSTANT = [["integer", [], 0]]
 
 
 def near_tie(difference: float) -> bytes:
-    """Two tokens, two positions, two outputs: y = [1 + difference, 1] on every input. Float64 can't see a
-    difference of 1e-20, nor one of 1e-45 with twice the digits, so there it is open who wins."""
-    zero = np.zeros((1, 1, 1))
+    """Two tokens, two positions, two outputs: y = [1 + 2^-70 + difference, 1 + 2^-70] on every input. Float64 can't see
+    a difference of 1e-20, nor one of 1e-45 with twice its digits, so there it is open who wins."""
+    zero = np.zeros((1, 2, 1))
     return as_bytes({
-        "embed.W_E": np.ones((2, 1)), "pos_embed.W_pos": np.zeros((2, 1)), "unembed.W_U": np.array([[difference, 0.0]]),
-        "unembed.b_U": np.ones(2), **{f"blocks.0.attn.W_{c}": zero for c in "QKVO"},
+        "embed.W_E": np.ones((2, 2)), "pos_embed.W_pos": np.zeros((2, 2)),
+        "unembed.W_U": np.array([[difference, 0.0], [2.0**-70, 2.0**-70]]), "unembed.b_U": np.ones(2),
+        **{f"blocks.0.attn.W_{c}": zero for c in "QKV"}, "blocks.0.attn.W_O": np.zeros((1, 1, 2)),
     })  # fmt: skip
 
 
