@@ -16,6 +16,7 @@ DIFF = "tests/soundness/test_differential.py"
 REG = "tests/soundness/test_regressions.py"
 RULES = "tests/soundness/test_rules.py"
 FLOAT32 = "tests/soundness/test_float32.py"
+DOUBLE = "tests/kernel/test_double.py"
 ARITHMETIC = "tests/kernel/test_arithmetic.py"
 PREFIXES = "tests/kernel/test_prefixes.py"
 PRODUCTS = "tests/kernel/test_products.py"
@@ -337,6 +338,19 @@ FAULTS = [
     Fault("float64", "core/float64.py", "return rad + (2 * n * UNIT * size + ETA)", "return rad + ETA", ARITHMETIC),
     Fault("float64", "core/float64.py", "room = self.down(np.abs(y.mid) - y.rad)", "room = np.abs(y.mid)", ARITHMETIC),
     Fault("float64", "core/arithmetic.py", "x.rad * (np.abs(y.mid) + y.rad)", "x.rad * np.abs(y.mid)", ARITHMETIC),
+    Fault("double", "core/double.py", "x.rad + y.rad + rounding", "x.rad + y.rad", DOUBLE),
+    Fault("double", "core/double.py", "rad + 8 * UNIT * size", "rad", DOUBLE),
+    Fault("double", "core/double.py", "_size(x) * y.rad + x.rad * (_size(y) + y.rad)", "_size(x) * y.rad + x.rad * _size(y)", DOUBLE),
+    Fault("double", "core/double.py", "left = self.sub(x, self.mul(quotient, y))", "left = self.sub(x.point, self.mul(quotient, y))", DOUBLE),
+    Fault("double", "core/double.py", "left = self.sub(x, self.mul(root, root))", "left = x._replace(mid=0.0 * x.mid)", DOUBLE),
+    Fault("double", "core/double.py", "room = np.abs(divisor) - self.up(np.abs(_parts(y)[1]) + y.rad)", "room = np.abs(divisor)", DOUBLE),
+    Fault("double", "core/double.py", "self.rad = rad if not left.any() else outward(rad + left)", "self.rad = rad", DOUBLE),
+    Fault("double", "core/double.py", "left = left + lost[0] + lost[1]", "left = left + 0.0", DOUBLE),
+    Fault("double", "core/double.py", "return (53 - (SLICES", "return (57 - (SLICES", DOUBLE),
+    Fault("double", "core/double.py", "rad = total.rad + unknown", "rad = total.rad", DOUBLE),
+    Fault("double", "core/double.py", "raised(y.size + y.rad, -1)", "raised(y.size, -1)", DOUBLE),
+    Fault("double", "core/double.py", "else np.asarray(outward(UNIT * np.abs(low)))", "else np.zeros(())", DOUBLE),
+    Fault("double", "core/double.py", "self.up(finite(high + self.up(low + x.rad)))", "finite(high + (low + x.rad))", DOUBLE),
     Fault("products", "core/products.py", "return (53 - (SLICES", "return (55 - (SLICES", PRODUCTS),
     Fault("products", "core/products.py", "rad + np.abs(mid - near)", "rad + 0 * np.abs(mid)", PRODUCTS),
     Fault("products", "core/products.py", "2.0 ** (1 - x.step) * x.filled", "2.0 ** (-60 - x.step) * x.filled", PRODUCTS),
@@ -574,6 +588,7 @@ LEMMAS = {
     "counterexample": ("C5",),
     "cut": ("O2",),
     "cut by a count": ("R6",),
+    "double": ("C14",),
     "ends": ("L1",),
     "enumerate": ("C5",),
     "exact": ("C1",),

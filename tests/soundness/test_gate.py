@@ -65,7 +65,6 @@ ALLOWED = {
     "core/products.check_matmul": "small matrices",
     "core/products.contract": "the result is a node's value, or a form that was asked for",
     "core/products.Layout.__init__": AXES,
-    "core/products.sliced": "as many slices as a value has: at most three",
     "core/products.product": "as many as two rows have slices: at most five",
     "core/products._steps": "as many as there are rows",
     "core/products.sliced": "SLICES times rows that are there",

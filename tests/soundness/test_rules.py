@@ -14,12 +14,13 @@ CONSTANT = [["integer", [], 0]]
 
 
 def near_tie(difference: float) -> bytes:
-    """Two tokens, two positions, two outputs: y = [1 + difference, 1] on every input. Float64 can't see a
-    difference of 1e-20, so there it is open who wins."""
-    zero = np.zeros((1, 1, 1))
+    """Two tokens, two positions, two outputs: y = [1 + 2^-70 + difference, 1 + 2^-70] on every input. Float64 can't see
+    a difference of 1e-20, nor one of 1e-45 with twice its digits, so there it is open who wins."""
+    zero = np.zeros((1, 2, 1))
     return as_bytes({
-        "embed.W_E": np.ones((2, 1)), "pos_embed.W_pos": np.zeros((2, 1)), "unembed.W_U": np.array([[difference, 0.0]]),
-        "unembed.b_U": np.ones(2), **{f"blocks.0.attn.W_{c}": zero for c in "QKVO"},
+        "embed.W_E": np.ones((2, 2)), "pos_embed.W_pos": np.zeros((2, 2)),
+        "unembed.W_U": np.array([[difference, 0.0], [2.0**-70, 2.0**-70]]), "unembed.b_U": np.ones(2),
+        **{f"blocks.0.attn.W_{c}": zero for c in "QKV"}, "blocks.0.attn.W_O": np.zeros((1, 1, 2)),
     })  # fmt: skip
 
 
@@ -49,8 +50,8 @@ LISTED = forge.fold([[q, [m], None, None] for q in (0, 1) for m in (0,)])
 
 
 @pytest.mark.parametrize("proof", [ENUMERATE, FOLD, LISTED], ids=["enumerate", "fold", "listed"])
-@pytest.mark.parametrize(("difference", "right"), [(1e-20, 4), (-1e-20, 0), (0.0, 0)])
-def test_what_float64_cannot_see_stays_open(proof, difference, right):
+@pytest.mark.parametrize(("difference", "right"), [(1e-45, 4), (-1e-45, 0), (0.0, 0)])
+def test_what_no_digits_show_stays_open(proof, difference, right):
     data = near_tie(difference)
     if proof is LISTED:
         assert accepted(data, proof, (right, right), exact=True)
@@ -60,6 +61,13 @@ def test_what_float64_cannot_see_stays_open(proof, difference, right):
     for wrong in ((right + 1, 4), (0, right - 1)):
         if 0 <= wrong[0] <= wrong[1] <= 4:
             assert not accepted(data, proof, wrong, exact=True)
+
+
+@pytest.mark.parametrize(("difference", "right"), [(1e-20, 4), (-1e-20, 0)])
+def test_what_float64_cannot_see_is_run_with_twice_its_digits(difference, right):
+    data = near_tie(difference)
+    assert accepted(data, ENUMERATE, (right, right)) and not accepted(data, FOLD, (right, right))
+    assert not accepted(data, ENUMERATE, (4 - right, 4 - right))
 
 
 def test_a_counterexample_must_be_surely_wrong():
@@ -105,8 +113,8 @@ def version_5(document: dict) -> None:
     document |= {"version": 5, "cost": None}
 
 
-@pytest.mark.parametrize(("difference", "right"), [(1e-20, 4), (-1e-20, 0), (0.0, 0)])
-def test_what_float64_leaves_open_is_decided_in_exact_arithmetic_where_the_file_says_so(difference, right):
+@pytest.mark.parametrize(("difference", "right"), [(1e-45, 4), (-1e-45, 0), (0.0, 0)])
+def test_what_is_left_open_is_decided_in_exact_arithmetic_where_the_file_says_so(difference, right):
     data, exactly = near_tie(difference), {**ENUMERATE, "exactly": True}
     assert accepted(data, exactly, (right, right), change=version_5)
     assert accepted(data, exactly, (right, right), change=version_5, exact=True)
@@ -122,10 +130,10 @@ def test_what_float64_leaves_open_is_decided_in_exact_arithmetic_where_the_file_
         assert not accepted(data, {**ENUMERATE, "exactly": other}, (0, 4), change=version_5)
 
 
-def test_only_what_float64_leaves_open_is_run_again():
-    """The output is [1 + 1, 1] where the last token is 0, and [1 - 1e-20, 1] where it is 1."""
-    weights = near_tie(1e-20)
-    data = weights.replace(np.ones((2, 1)).tobytes(), np.array([[1e20], [-1.0]]).tobytes(), 1)
+def test_only_what_is_left_open_is_run_in_exact_arithmetic():
+    """The output is [1 + 1, 1] where the last token is 0, and [1 - 1e-45, 1] where it is 1, and 2^-70 more."""
+    weights = near_tie(1e-45)
+    data = weights.replace(np.ones((2, 2)).tobytes(), np.array([[1e45, 1.0], [-1.0, 1.0]]).tobytes(), 1)
     assert data != weights
     exactly = {**ENUMERATE, "exactly": True}
     assert accepted(data, ENUMERATE, (2, 4), change=version_5) and accepted(data, exactly, (2, 2), change=version_5)
@@ -142,22 +150,24 @@ def test_what_overflows_in_float64_is_decided_in_exact_arithmetic():
         "embed.W_E": np.ones((2, 1)), "pos_embed.W_pos": np.ones((2, 1)), "unembed.W_U": np.array([[1e308, 0.0]]),
         "unembed.b_U": np.ones(2), **{f"blocks.0.attn.W_{c}": zero for c in "QKVO"},
     })  # fmt: skip
-    assert not accepted(data, ENUMERATE, (0, 4), change=version_5)
+    assert accepted(data, ENUMERATE, (0, 4), change=version_5)
+    assert not accepted(data, ENUMERATE, (1, 4), change=version_5)
+    assert not accepted(data, ENUMERATE, (0, 3), change=version_5)
     assert accepted(data, {**ENUMERATE, "exactly": True}, (4, 4), change=version_5)
     assert not accepted(data, {**ENUMERATE, "exactly": True}, (0, 3), change=version_5)
 
 
 def test_the_work_of_exact_arithmetic_is_counted():
-    document = forge.document(near_tie(1e-20), {**ENUMERATE, "exactly": True}, equals=CONSTANT, vocab=2, length=2,
+    document = forge.document(near_tie(1e-45), {**ENUMERATE, "exactly": True}, equals=CONSTANT, vocab=2, length=2,
                               position=1, right=(4, 4))  # fmt: skip
     version_5(document)
     plain = forge.document(near_tie(1.0), {**ENUMERATE, "exactly": True}, equals=CONSTANT, vocab=2, length=2,
                            position=1, right=(4, 4))  # fmt: skip
     version_5(plain)
-    dear, cheap = (check(forge.file(d, w)).work for d, w in ((document, near_tie(1e-20)), (plain, near_tie(1.0))))
+    dear, cheap = (check(forge.file(d, w)).work for d, w in ((document, near_tie(1e-45)), (plain, near_tie(1.0))))
     assert dear > 3 * cheap
     with pytest.raises(OverLimit):
-        check(forge.file(document, near_tie(1e-20)), limit=(dear + cheap) // 2)
+        check(forge.file(document, near_tie(1e-45)), limit=(dear + cheap) // 2)
 
 
 def test_a_part_that_is_left_open_bounds_nothing():

@@ -54,7 +54,7 @@ class Ball(NamedTuple):
     def size(self) -> "Ball":
         """|mid| + rad as a ball of radius zero (in float64: up to a rounding that `widen` covers)."""
         return Ball(
-            np.asarray(np.abs(self.mid) + self.rad, self.mid.dtype),
+            np.asarray(magnitude(self.mid) + self.rad, self.mid.dtype),
             self.rad,
             self.exponent,
         ).point
@@ -286,7 +286,15 @@ class Arithmetic(Meter):
 
 def points(raw: Array, exponent: int = 0) -> Ball:
     """Raw numbers, times 2^exponent, as balls of radius zero."""
-    return Ball(raw, np.zeros((1,) * np.ndim(raw), np.asarray(raw).dtype), exponent)
+    kind = (
+        np.float64 if np.iscomplexobj(raw) else np.asarray(raw).dtype
+    )  # radii of core/double.py
+    return Ball(raw, np.zeros((1,) * np.ndim(raw), kind), exponent)
+
+
+def magnitude(mid: Array) -> Array:
+    """|mid|; numpy's own is the length of a complex number, which here stands for the sum of its parts."""
+    return np.where(mid < 0, -mid, mid) if np.iscomplexobj(mid) else np.abs(mid)
 
 
 def aligned(ar: Arithmetic, *balls: Ball) -> list[Ball]:

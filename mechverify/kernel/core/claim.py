@@ -195,6 +195,13 @@ class Job:
 
         return elsewhere(self, Exact, SLOWER, evaluate)
 
+    def doubled(self, evaluate: Callable[[Real], T]) -> T:
+        """The same with twice float64's digits."""
+        from mechverify.kernel.core.double import Double
+        from mechverify.kernel.core.elsewhere import elsewhere
+
+        return elsewhere(self, Double, 1, evaluate)
+
 
 def read_weights(entry: Reader, data: bytes) -> dict[str, np.ndarray]:
     """Those of a safetensors file that the claim names."""

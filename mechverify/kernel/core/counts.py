@@ -9,7 +9,7 @@ Lemmas C5, C7 (docs/soundness/core.md), S2 (docs/soundness/shares.md).
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from mechverify.kernel.core.prefixes import Prefixes
 
 MANY = 2**6  # inputs that are looked through for what they share
+BLOCK = (
+    2**13
+)  # inputs that are judged together: those that agree in some tokens share values
 TOGETHER = 2**3  # inputs of an exact evaluation, whose numbers are long
 
 
@@ -194,34 +197,51 @@ class CountingTheorem(Theorem):
 
 
 def decide(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two boolean arrays [inputs]: surely right, surely wrong. Neither where rounding leaves it open."""
-    return _decided(job, inputs, job.model)
+    """Two boolean arrays [inputs]: surely right, surely wrong; where float64 leaves it open, or overflows, with twice
+    its digits. Neither where rounding leaves it open still."""
+    sure = np.zeros(len(inputs), bool), np.zeros(len(inputs), bool)
+    _refine(sure, inputs, BLOCK, lambda some: _judged(job, some, job.model))
+    if not job.ar.is_exact:
+        _refine(sure, inputs, BLOCK, _in(job, job.doubled))
+    return sure
 
 
-def _decided(
-    job: Job, inputs: np.ndarray, model: Real
-) -> tuple[np.ndarray, np.ndarray]:
+def settle(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `decide` says; in exact arithmetic where that leaves it open."""
+    sure = decide(job, inputs)
+    if not job.ar.is_exact:
+        _refine(sure, inputs, TOGETHER, _in(job, job.exactly))
+    return sure
+
+
+Sure = tuple[np.ndarray, np.ndarray]  # booleans [inputs]: right, wrong
+
+
+def _judged(job: Job, inputs: np.ndarray, model: Real) -> Sure:
     parts = [job.claim.judge(v) for v in job.claim.evaluations(inputs, model)]
     right, wrong = zip(*parts, strict=True)
     return np.concatenate(right), np.concatenate(wrong)
 
 
-def settle(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As `decide` says; in exact arithmetic where float64 leaves it open, or overflows."""
-    try:
-        right, wrong = decide(job, inputs)
-    except OverLimit:
-        raise
-    except Rejected:  # an overflow, of any of them
-        right, wrong = np.zeros((2, len(inputs)), bool)
-    if not job.ar.is_exact:
-        still_open = np.flatnonzero(~(right | wrong))
-        for start in range(0, len(still_open), TOGETHER):
-            some = still_open[start : start + TOGETHER]
-            right[some], wrong[some] = job.exactly(
-                lambda model, some=some: _decided(job, inputs[some], model)
-            )
-    return right, wrong
+def _in(job: Job, arithmetic: Callable) -> Callable[[np.ndarray], Sure]:
+    """One of the job's other arithmetics."""
+    return lambda some: arithmetic(lambda model: _judged(job, some, model))
+
+
+def _refine(
+    sure: Sure, inputs: np.ndarray, step: int, judge: Callable[[np.ndarray], Sure]
+) -> None:
+    """Judge those that are open, `step` at a time; they stay so where that is rejected: an overflow of any of them."""
+    right, wrong = sure
+    still_open = np.flatnonzero(~(right | wrong))
+    for start in range(0, len(still_open), step):
+        some = still_open[start : start + step]
+        try:
+            right[some], wrong[some] = judge(inputs[some])
+        except (OverLimit, Unsupported):
+            raise
+        except Rejected:
+            continue
 
 
 def read_counted(entry: Reader, inputs: Domain, graph: Graph) -> dict[str, Any]:

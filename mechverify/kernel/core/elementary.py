@@ -8,7 +8,14 @@ from functools import partial
 
 import numpy as np
 
-from mechverify.kernel.core.arithmetic import CACHED, Arithmetic, Ball, aligned, points
+from mechverify.kernel.core.arithmetic import (
+    CACHED,
+    Arithmetic,
+    Ball,
+    aligned,
+    magnitude,
+    points,
+)
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.series import HALF, ONE, ZERO, arc, exp, inside, ln2, series
 
@@ -62,7 +69,7 @@ def _signed(value: Ball, negative: np.ndarray) -> Ball:
 
 def _clamped(ar: Arithmetic, x: Ball, low: Fraction, high: Fraction) -> Ball:
     """The centre's absolute value, moved to between low and high."""
-    mid = np.asarray(np.abs(x.mid), x.mid.dtype)
+    mid = np.asarray(magnitude(x.mid), x.mid.dtype)
     size = x._replace(mid=mid).point
     for bound, beyond in ((low, np.less), (high, np.greater)):
         a, b = ar.align(size, ar.rational(bound))
@@ -73,7 +80,7 @@ def _clamped(ar: Arithmetic, x: Ball, low: Fraction, high: Fraction) -> Ball:
 
 def tanh(ar: Arithmetic, x: Ball) -> Ball:
     """sinh / cosh up to 1; 1 - 2 / (e^(2t) + 1) beyond, and within 2^-114 of 1 from 40 on."""
-    inner = np.abs(x.mid) <= ar.units(1.0, x.exponent)
+    inner = magnitude(x.mid) <= ar.units(1.0, x.exponent)
     value = ar.where(inner, _tanh_near(ar, x), _tanh_far(ar, x))
     return _lipschitz(ar, _signed(value, x.mid < 0), x, 1.0, 1.0)
 
@@ -128,7 +135,7 @@ def erf(ar: Arithmetic, x: Ball) -> Ball:
     flat = x.point.map(np.ravel)
     ends = [ar.units(float(end), x.exponent) for end in BANDS[:-1]]
     band = np.sum(
-        [np.abs(flat.mid) > end for end in ends], 0
+        [magnitude(flat.mid) > end for end in ends], 0
     )  # whichever it is: `_clamped` moves what is beyond
     places = [
         some for i in range(len(BANDS)) for some in _blocks(np.flatnonzero(band == i))
@@ -136,7 +143,7 @@ def erf(ar: Arithmetic, x: Ball) -> Ball:
     parts = [_erf_up_to(ar, flat.at[some], BANDS[band[some[0]]]) for some in places]
     value = _in_order(aligned(ar, *parts), places) if parts else flat
     value = value.map(lambda a: a.reshape(np.shape(x.mid)))
-    beyond = np.abs(x.mid) > ar.units(6.5, x.exponent)
+    beyond = magnitude(x.mid) > ar.units(6.5, x.exponent)
     nearly_one = ar.widen(ar.rational(ONE), 0.0, 2.0**-60)
     value = ar.where(beyond, nearly_one, value)
     return _lipschitz(ar, _signed(value, x.mid < 0), x, 1.13, 1.0)

@@ -12,6 +12,7 @@ from mechverify.kernel.core.counts import Counts, decide, settle
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.core.evaluate import Evaluation, batch_size
+from mechverify.kernel.core.semantics import Real
 from mechverify.provers.accuracy.falsify import CLOSE, KEEP, margins_of
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence
 from mechverify.provers.accuracy.sampling import Sampler, uniform
@@ -21,6 +22,7 @@ LEAF = 2**12  # inputs that are run at a time
 TRIAL = 2**7  # inputs on which the check is tried
 SIDE = 2**10  # that stand side by side, of a large domain, likewise
 WIDE = 2.0**7  # times as wide as their widest enclosure: below it, the kernel is asked
+BLURRED = 1e-4  # an enclosure as wide leaves many inputs open
 WHOLE = 2**18  # inputs that are run whatever it takes, where no time limit is given
 LONGEST = 180.0  # seconds that the check of a larger number may take, likewise
 OPEN, FEW = (
@@ -222,18 +224,27 @@ def _settled(
 def _tried(problem: AccuracyProblem) -> tuple[float, float]:
     """How many seconds the kernel takes for one input, about, and how large a lead is far more than its enclosures are
     wide, by some inputs. Raises Rejected where it can't run the model."""
-    claim, rng, model = problem.claim, np.random.default_rng(0), problem.job.model
+    claim, rng = problem.claim, np.random.default_rng(0)
     count = min(TRIAL, batch_size(claim.graph, claim.judged))
     some = Sampler(problem).draw(count, rng)
     began = time.monotonic()
-    with np.errstate(all="ignore"):
+
+    def width(model: Real) -> float:
         value = Evaluation(claim.graph, claim.weights, model, some)[claim.output]
-        width = float(np.max(value.rad))
+        return float(np.max(value.rad))
+
+    with np.errstate(all="ignore"):
+        try:
+            wide = width(problem.job.model)
+        except Rejected:
+            wide = inf
+        if not wide <= BLURRED:  # then the kernel asks for more digits
+            wide = problem.job.doubled(width)
         if claim.total > WHOLE:  # neighbours share values: they take less than samples
             some = next(problem.inputs(problem.domain))[:SIDE]
             began = time.monotonic()
             decide(problem.job, some)
-    near = max(CLOSE, WIDE * width) if np.isfinite(width) else inf
+    near = max(CLOSE, WIDE * wide) if np.isfinite(wide) else inf
     return (time.monotonic() - began) / len(some), near
 
 

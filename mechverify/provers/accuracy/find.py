@@ -112,24 +112,18 @@ def _largest_margin(
 ) -> Fraction | None:
     """The margin to claim where any will do; zero, or None, where no better one was found. By enumeration where that
     comes first, by a fold where that says more than a few inputs do."""
+    margins = evidence.margins
+    if problem.at_least == 1 and (margins is None or problem.claim.total > FEW):
+        try:
+            return largest_margin(problem, evidence.least, budget)
+        except Stopped:
+            return None
+        except Rejected:  # no short fold
+            pass
     try:
-        if evidence.margins is not None and (
-            problem.claim.total <= FEW or problem.at_least != 1
-        ):
-            return enumerated_margin(problem, evidence.margins)
-        return (
-            largest_margin(problem, evidence.least, budget)
-            if problem.at_least == 1
-            else None
-        )
-    except Stopped:
+        return None if margins is None else enumerated_margin(problem, margins)
+    except (Rejected, Stopped):  # no input's value is known: then none is claimed
         return None
-    except Rejected:  # no short fold
-        return (
-            None
-            if evidence.margins is None
-            else enumerated_margin(problem, evidence.margins)
-        )
 
 
 def _listed(problem: AccuracyProblem, evidence: Evidence) -> Attempt:

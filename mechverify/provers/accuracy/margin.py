@@ -6,8 +6,10 @@ from math import ceil, inf
 import numpy as np
 
 from mechverify.kernel.core.accuracy import AccuracyClaim
+from mechverify.kernel.core.counts import CountingClaim
 from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.core.evaluate import Evaluation, batch_size
+from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.fold.rule import Family
 from mechverify.provers.accuracy.falsify import CLOSE as NEAR
 from mechverify.provers.accuracy.fold import terms_of
@@ -92,7 +94,7 @@ def enumerated_margin(problem: AccuracyProblem, margins: np.ndarray) -> Fraction
 
 
 def _leads(problem: AccuracyProblem, inputs: np.ndarray) -> np.ndarray:
-    """Lower ends of the right output's leads; -inf where the mechanism's value is no output."""
+    """Lower ends of the right output's leads, with twice float64's digits; -inf where the mechanism's value is none."""
     step = batch_size(problem.claim.graph, problem.claim.judged)
     return np.concatenate(
         [_batch(problem, inputs[i : i + step]) for i in range(0, len(inputs), step)]
@@ -100,21 +102,20 @@ def _leads(problem: AccuracyProblem, inputs: np.ndarray) -> np.ndarray:
 
 
 def _batch(problem: AccuracyProblem, inputs: np.ndarray) -> np.ndarray:
-    claim, ar, rows = problem.claim, problem.job.ar, np.arange(len(inputs))
+    return problem.job.doubled(lambda model: _lows(problem.claim, model, inputs))
+
+
+def _lows(claim: CountingClaim, model: Real, inputs: np.ndarray) -> np.ndarray:
     assert isinstance(claim, AccuracyClaim)  # no other has a margin
-    values = Evaluation(claim.graph, claim.weights, problem.job.model, inputs)
-    logits, target = (
-        values[claim.output],
-        np.broadcast_to(values[claim.target], len(inputs)),
-    )
-    low, high = (
-        np.broadcast_to(end(logits), (len(inputs), claim.outputs)).copy()
-        for end in (ar.lower, ar.upper)
-    )
+    ar, values = model.ar, Evaluation(claim.graph, claim.weights, model, inputs)
+    shape = (len(inputs), claim.outputs)
+    logits = values[claim.output].map(lambda a: np.broadcast_to(a, shape))
+    target = np.broadcast_to(values[claim.target], len(inputs))
     possible = (target >= 0) & (target < claim.outputs)
-    at = np.where(possible, target, 0)
-    high[rows, at] = -inf
-    return np.where(possible, np.nextafter(low[rows, at] - high.max(1), -inf), -inf)
+    at = np.where(possible, target, 0)[:, None]
+    leads = ar.sub(logits.map(lambda a: np.take_along_axis(a, at, 1)), logits)
+    rival = np.arange(claim.outputs) != at
+    return np.where(possible, np.where(rival, ar.lower(leads), inf).min(1), -inf)
 
 
 def _below(lead: float) -> Fraction:
