@@ -12,6 +12,7 @@ from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.double import Double
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.exact import Exact
+from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.functions.sigmoids import gelu
 from mechverify.kernel.core.series import exp
 
@@ -228,3 +229,13 @@ def test_functions_against_mpmath(name):
                 assert off <= mpmath.mpf(float(result.rad[i])) * (1 + mpmath.mpf(2) ** -200)
     near = (rad == 0) & (np.abs(high) < 5)
     assert (result.rad[near] <= 2.0**-90 * np.maximum(1, np.abs(result.mid.real[near]))).all()
+
+
+def test_what_it_takes_over_from_float64_does_not_round_centres():
+    """A method that Float64 gains is either written for two parts, or named here: it doesn't compute with centres."""
+    own = {name for name, what in vars(Double).items() if callable(what)}
+    taken = {name for name, what in vars(Float64).items() if callable(what)} - own
+    raw = {"down", "up", "slack", "to_grid", "units"}  # of bounds, which are float64
+    moved = {"align", "exact", "point", "trim"}
+    assert taken == raw | moved | {"_ball", "slop"}  # of Arithmetic's add, mul and contract, which aren't taken over
+    assert {"add", "mul", "contract"} <= own

@@ -201,7 +201,7 @@ def decide(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     its digits. Neither where rounding leaves it open still."""
     sure = np.zeros(len(inputs), bool), np.zeros(len(inputs), bool)
     _refine(sure, inputs, BLOCK, lambda some: _judged(job, some, job.model))
-    if not job.ar.is_exact:
+    if type(job.model) is Real and not job.ar.is_exact:
         _refine(sure, inputs, BLOCK, _in(job, job.doubled))
     return sure
 
