@@ -15,9 +15,9 @@ import torch
 from safetensors.numpy import load_file
 
 from mechverify.kernel.core.claim import Job
-from mechverify.kernel.core.counts import decide
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.judging import decide
 from mechverify.kernel.core.kinds import read_claim
 from tests.soundness import float32, forge
 from toy_models.max_of_k import model, path

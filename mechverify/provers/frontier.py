@@ -27,8 +27,9 @@ from mechverify.claims.claim import Accuracy
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.load import load_claim
 from mechverify.kernel.core.claim import Job
-from mechverify.kernel.core.counts import CountingTheorem, decide
+from mechverify.kernel.core.counts import CountingTheorem
 from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.judging import decide
 from mechverify.provers import chain
 from mechverify.provers.accuracy.falsify import margins_of
 from mechverify.provers.accuracy.problem import AccuracyProblem

@@ -5,9 +5,10 @@ from contextlib import suppress
 import numpy as np
 
 from mechverify.kernel.core.claim import Job, Theorem
-from mechverify.kernel.core.counts import CountingTheorem, decide
+from mechverify.kernel.core.counts import CountingTheorem
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.judging import decide
 from mechverify.kernel.core.words import scientific
 from mechverify.kernel.statement.sentence import state
 

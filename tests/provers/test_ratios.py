@@ -12,8 +12,8 @@ from mechverify import Accuracy, capture, prove, tokens, transformer
 from mechverify.kernel import NotACertificate, Rejected, check
 from mechverify.kernel.core import container
 from mechverify.kernel.core.container import pack
-from mechverify.kernel.core.counts import decide
 from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.judging import decide
 from mechverify.kernel.proof import prove as prove_part
 from mechverify.provers.accuracy.fold import folded
 from mechverify.provers.accuracy.problem import AccuracyProblem

@@ -14,12 +14,12 @@ from mechverify.kernel import Rejected, check
 from mechverify.kernel.core.arithmetic import Arithmetic
 from mechverify.kernel.core.attention import softmax
 from mechverify.kernel.core.claim import Claim, Job
-from mechverify.kernel.core.counts import decide
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.exact import Exact
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float32 import Float32
 from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.judging import decide
 from mechverify.kernel.core.kinds import read_claim
 from mechverify.kernel.proof import prove
 from tests import oracle

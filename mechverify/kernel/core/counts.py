@@ -9,10 +9,9 @@ Lemmas C5, C7 (docs/soundness/core.md), S2 (docs/soundness/shares.md).
 
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -21,21 +20,13 @@ from mechverify.kernel.core import domain
 from mechverify.kernel.core.arithmetic import Arithmetic
 from mechverify.kernel.core.claim import Claim, Evidence, Job, Theorem
 from mechverify.kernel.core.domain import Domain
-from mechverify.kernel.core.errors import OverLimit, Rejected, Unsupported
+from mechverify.kernel.core.errors import Rejected, Unsupported
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.loading import late
-from mechverify.kernel.core.semantics import Real
 
 if TYPE_CHECKING:
     from mechverify.kernel.core.evaluate import Evaluation
-    from mechverify.kernel.core.prefixes import Prefixes
-
-MANY = 2**6  # inputs that are looked through for what they share
-BLOCK = (
-    2**13
-)  # inputs that are judged together: those that agree in some tokens share values
-TOGETHER = 2**3  # inputs of an exact evaluation, whose numbers are long
 
 
 class Counts(NamedTuple):
@@ -75,27 +66,6 @@ class CountingClaim(Claim):
     def by_example(self) -> bool:
         """Inputs can be run one by one; a claim is refuted with one."""
         return True
-
-    def evaluations(self, inputs: np.ndarray, model: Real) -> Iterator["Evaluation"]:
-        """Of `judged`, of as many inputs at a time as bounded memory allows, one after another. A theorem about float32
-        speaks of sums in any order, zeros among them: there, nothing is shared."""
-        from mechverify.kernel.core.evaluate import Evaluation, batch_size
-
-        if len(inputs) < MANY or type(model) is not Real or model.ar.is_exact:
-            step = batch_size(self.graph, self.judged)
-            for i in range(0, len(inputs), step):
-                some = inputs[i : i + step]
-                yield Evaluation(self.graph, self.weights, model, some)
-            return
-        from mechverify.kernel.core.prefixes import shared  # only where there are many
-
-        yield from shared(self.prefixes, self.weights, model, inputs)
-
-    @cached_property
-    def prefixes(self) -> "Prefixes":
-        from mechverify.kernel.core.prefixes import Prefixes  # likewise
-
-        return Prefixes(self.graph, self.judged)
 
     def most(self, job: Job, part: Domain) -> int:
         """Units of a part, at most."""
@@ -194,54 +164,6 @@ class CountingTheorem(Theorem):
     def wrong(self) -> np.ndarray:
         """Inputs [number, length] that were shown to be wrong."""
         return self.tokens
-
-
-def decide(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two boolean arrays [inputs]: surely right, surely wrong; where float64 leaves it open, or overflows, with twice
-    its digits. Neither where rounding leaves it open still."""
-    sure = np.zeros(len(inputs), bool), np.zeros(len(inputs), bool)
-    _refine(sure, inputs, BLOCK, lambda some: _judged(job, some, job.model))
-    if type(job.model) is Real and not job.ar.is_exact:
-        _refine(sure, inputs, BLOCK, _in(job, job.doubled))
-    return sure
-
-
-def settle(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """As `decide` says; in exact arithmetic where that leaves it open."""
-    sure = decide(job, inputs)
-    if not job.ar.is_exact:
-        _refine(sure, inputs, TOGETHER, _in(job, job.exactly))
-    return sure
-
-
-Sure = tuple[np.ndarray, np.ndarray]  # booleans [inputs]: right, wrong
-
-
-def _judged(job: Job, inputs: np.ndarray, model: Real) -> Sure:
-    parts = [job.claim.judge(v) for v in job.claim.evaluations(inputs, model)]
-    right, wrong = zip(*parts, strict=True)
-    return np.concatenate(right), np.concatenate(wrong)
-
-
-def _in(job: Job, arithmetic: Callable) -> Callable[[np.ndarray], Sure]:
-    """One of the job's other arithmetics."""
-    return lambda some: arithmetic(lambda model: _judged(job, some, model))
-
-
-def _refine(
-    sure: Sure, inputs: np.ndarray, step: int, judge: Callable[[np.ndarray], Sure]
-) -> None:
-    """Judge those that are open, `step` at a time; they stay so where that is rejected: an overflow of any of them."""
-    right, wrong = sure
-    still_open = np.flatnonzero(~(right | wrong))
-    for start in range(0, len(still_open), step):
-        some = still_open[start : start + step]
-        try:
-            right[some], wrong[some] = judge(inputs[some])
-        except (OverLimit, Unsupported):
-            raise
-        except Rejected:
-            continue
 
 
 def read_counted(entry: Reader, inputs: Domain, graph: Graph) -> dict[str, Any]:

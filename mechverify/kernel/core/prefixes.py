@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mechverify.kernel.core.arithmetic import Ball
+from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.graph import MOST, Graph, entries
 from mechverify.kernel.core.meter import ROOM
@@ -155,6 +156,11 @@ def spread(graph: Graph, reads: dict[int, np.ndarray]) -> tuple[Graph, dict[int,
         stack = [new.add("view", part, attr=(shape, 0, strides)) for part in stack]
         whole[n] = new.add("concat", *stack, attr=axis)
     return new, whole
+
+
+def sharing(job: Job) -> Prefixes:
+    """Of what the job's claim judges by."""
+    return Prefixes(job.claim.graph, job.claim.judged)
 
 
 def shared(

@@ -7,10 +7,11 @@ Lemma C5 (docs/soundness/core.md).
 import numpy as np
 
 from mechverify.kernel.core.claim import Job
-from mechverify.kernel.core.counts import Counts, decide, settle
+from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.judging import decide, settle
 
 
 def enumerate(job: Job, domain: Domain, witness: Reader) -> Counts:

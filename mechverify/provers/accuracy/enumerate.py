@@ -8,10 +8,11 @@ from math import inf
 import numpy as np
 
 from mechverify.certificate.write import Proof
-from mechverify.kernel.core.counts import Counts, decide, settle
+from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.core.evaluate import Evaluation, batch_size
+from mechverify.kernel.core.judging import decide, settle
 from mechverify.kernel.core.semantics import Real
 from mechverify.provers.accuracy.falsify import CLOSE, KEEP, margins_of
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence

@@ -8,8 +8,8 @@ import torch
 
 from mechverify.graph.run import TorchRunner
 from mechverify.kernel.core.accuracy import AccuracyClaim
-from mechverify.kernel.core.counts import decide, settle
 from mechverify.kernel.core.errors import Rejected, Stopped
+from mechverify.kernel.core.judging import decide, settle
 from mechverify.provers.accuracy.problem import AccuracyProblem, Evidence
 from mechverify.provers.accuracy.sampling import Sampler
 from mechverify.provers.base import Budget

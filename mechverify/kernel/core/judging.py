@@ -1,0 +1,78 @@
+"""Inputs are judged: claims that count say of each whether it is right.
+
+Lemmas C5, C13 (docs/soundness/core.md).
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.errors import OverLimit, Rejected, Unsupported
+from mechverify.kernel.core.evaluate import Evaluation, batch_size
+from mechverify.kernel.core.semantics import Real
+
+MANY = 2**6  # inputs that are looked through for what they share
+BLOCK = 2**13  # inputs that are judged together
+TOGETHER = 2**3  # inputs of an exact evaluation, whose numbers are long
+
+Sure = tuple[np.ndarray, np.ndarray]  # booleans [inputs]: surely right, surely wrong
+
+
+def decide(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two boolean arrays [inputs]: surely right, surely wrong; where float64 leaves it open, or overflows, with twice
+    its digits. Neither where rounding leaves it open still."""
+    sure = np.zeros(len(inputs), bool), np.zeros(len(inputs), bool)
+    _refine(sure, inputs, BLOCK, lambda some: _judged(job, some, job.model))
+    if type(job.model) is Real and not job.ar.is_exact:
+        _refine(sure, inputs, BLOCK, _in(job, job.doubled))
+    return sure
+
+
+def settle(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `decide` says; in exact arithmetic where that leaves it open."""
+    sure = decide(job, inputs)
+    if not job.ar.is_exact:
+        _refine(sure, inputs, TOGETHER, _in(job, job.exactly))
+    return sure
+
+
+def _judged(job: Job, inputs: np.ndarray, model: Real) -> Sure:
+    parts = [job.claim.judge(v) for v in evaluations(job, inputs, model)]
+    right, wrong = zip(*parts, strict=True)
+    return np.concatenate(right), np.concatenate(wrong)
+
+
+def _in(job: Job, arithmetic: Callable) -> Callable[[np.ndarray], Sure]:
+    """One of the job's other arithmetics."""
+    return lambda some: arithmetic(lambda model: _judged(job, some, model))
+
+
+def _refine(
+    sure: Sure, inputs: np.ndarray, step: int, judge: Callable[[np.ndarray], Sure]
+) -> None:
+    """Judge those that are open, `step` at a time; they stay so where that is rejected: an overflow of any of them."""
+    right, wrong = sure
+    still_open = np.flatnonzero(~(right | wrong))
+    for start in range(0, len(still_open), step):
+        some = still_open[start : start + step]
+        try:
+            right[some], wrong[some] = judge(inputs[some])
+        except (OverLimit, Unsupported):
+            raise
+        except Rejected:
+            continue
+
+
+def evaluations(job: Job, inputs: np.ndarray, model: Real) -> Iterator[Evaluation]:
+    """Of what the claim judges by, of as many inputs at a time as bounded memory allows, one after another. A theorem
+    about float32 speaks of sums in any order, zeros among them: there, nothing is shared."""
+    claim = job.claim
+    if len(inputs) >= MANY and type(model) is Real and not model.ar.is_exact:
+        from mechverify.kernel.core.prefixes import shared, sharing
+
+        yield from shared(job.once(sharing), claim.weights, model, inputs)
+        return
+    step = batch_size(claim.graph, claim.judged)
+    for i in range(0, len(inputs), step):
+        yield Evaluation(claim.graph, claim.weights, model, inputs[i : i + step])
