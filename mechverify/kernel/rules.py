@@ -27,9 +27,9 @@ SPLITS: dict[str, dict[str, Rule]] = {
     "accuracy": {}, "share": {}, "bounds": {"node": Rule("relaxation.rule", "sides")},
 }  # fmt: skip
 _COUNTING = {
-    "enumerate": Rule("replay.inputs", "enumerate"),
-    "counterexample": Rule("replay.inputs", "counterexample"),
-    "open": Rule("replay.inputs", "leave_open"),
+    "enumerate": Rule("replay.enumerate"),
+    "counterexample": Rule("replay.counterexample"),
+    "open": Rule("replay.open"),
 }
 RULES: dict[str, dict[str, Rule]] = {
     "accuracy": {

@@ -14,6 +14,7 @@ from mechverify import Accuracy, capture, prove, tokens, transformer
 from mechverify.certificate.write import write
 from mechverify.claims.errors import ClaimError
 from mechverify.kernel import check
+from mechverify.kernel.core.elsewhere import exactly
 from mechverify.provers.accuracy import enumerate as running
 from mechverify.provers.accuracy.falsify import Evidence
 from mechverify.provers.base import Budget
@@ -189,7 +190,7 @@ def test_deep_models_are_replayed_in_exact_arithmetic(shape):
     def evaluate(model):
         return running.Evaluation(job.claim.graph, job.claim.weights, model, some)[job.claim.output]
 
-    wide, fine = evaluate(job.model), job.exactly(evaluate)
+    wide, fine = evaluate(job.model), exactly(job, evaluate)
     unit = Fraction(2) ** fine.exponent
     for entry in np.ndindex(wide.mid.shape):
         near, off = (Fraction(a[entry]) * unit for a in np.broadcast_arrays(fine.mid, fine.rad))

@@ -17,6 +17,7 @@ from mechverify.claims.errors import ClaimError
 from mechverify.claims.numbers import number
 from mechverify.cli import app
 from mechverify.kernel import Rejected, check
+from mechverify.kernel.core.elsewhere import exactly
 from mechverify.kernel.core.neighbours import float_above, float_below
 from mechverify.kernel.replay.points import enclosed
 from mechverify.provers import prove
@@ -110,7 +111,7 @@ def test_sums_of_floats_and_fractions_are_not_rounded():
     x = box([0], [1])
     claim = Holds(x[0] + 0.3 <= Rational(1, 3), over=x)
     problem = RangeProblem.of(claim, "real")
-    exact = problem.job.exactly(lambda model: enclosed(problem.job, np.zeros((1, 0), int), np.zeros((1, 1)), model))[0]
+    exact = exactly(problem.job, lambda model: enclosed(problem.job, np.zeros((1, 0), int), np.zeros((1, 1)), model))[0]
     assert abs(exact.low[0, 0] - (Fraction(1, 3) - Fraction(0.3))) < Fraction(1, 10**30)
 
 

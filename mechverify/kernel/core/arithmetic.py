@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mechverify.kernel.core.loading import late
 from mechverify.kernel.core.meter import Meter
 
 LOWEST, HIGHEST = (
@@ -223,29 +224,16 @@ class Arithmetic(Meter):
         return self._ball(mid, rad, x.exponent + y.exponent, 3 * n)
 
     def sum(self, x: Ball) -> Ball:
-        """Over the last axis, added in pairs: log2 n rounds."""
-        rest = None
-        while (n := x.mid.shape[-1]) > 1:
-            if n % 2:
-                last = x.at[..., -1:]
-                rest = last if rest is None else self.join(rest, last)
-            x = self.join(*_halves(x))
-        return (x if rest is None else self.join(x, rest)).at[..., 0]
-
-    def join(self, x: Ball, y: Ball) -> Ball:
-        """One of the additions of a sum."""
-        return self.add(x, y)
-
-    def by_sign(self, k: Array, lower: Ball, upper: Ball) -> Ball:
-        """Raw numbers times `lower` where they are positive, and times `upper` where they are negative."""
-        rising, falling = self.xp.clip(k, 0.0, None), self.xp.clip(k, None, 0.0)
-        return self.add(
-            self.mul(self.point(rising), lower), self.mul(self.point(falling), upper)
-        )
+        """Over the last axis."""
+        return late("core.sums").total(self, x)
 
     def dot(self, x: Ball, y: Ball) -> Ball:
         """Sums of products over the last axis."""
-        return self.sum(self.mul(x, y))
+        return late("core.sums").dot(self, x, y)
+
+    def by_sign(self, k: Array, lower: Ball, upper: Ball) -> Ball:
+        """Raw numbers times `lower` where they are positive, and times `upper` where they are negative."""
+        return late("core.sums").by_sign(self, k, lower, upper)
 
     def scatter(self, x: Ball, entries: np.ndarray, size: int) -> Ball:
         """[.., n] to [.., size]: entry i is added to entry entries[i]; the others are zero."""
@@ -301,12 +289,6 @@ def aligned(ar: Arithmetic, *balls: Ball) -> list[Ball]:
     """The same balls with one exponent."""
     lowest = min(balls, key=lambda b: b.exponent)
     return [ar.align(b, lowest)[0] for b in balls]
-
-
-def _halves(x: Ball) -> tuple[Ball, Ball]:
-    """Of the last axis, but for an odd entry at its end."""
-    half = x.mid.shape[-1] // 2
-    return x.at[..., :half], x.at[..., half : 2 * half]
 
 
 def _parts(shape: tuple[int, ...]) -> list[tuple[slice, ...]]:

@@ -21,10 +21,9 @@ from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
-from mechverify.kernel.core.semantics import SEMANTICS, Real
+from mechverify.kernel.core.semantics import SEMANTICS
 
 MOST_ENTRIES = 2**16  # of an output
-SLOWER = 16  # units of work of an exact evaluation, for each of a float64 one
 COPIED = 20  # units of work of a node that is copied
 
 T = TypeVar("T")
@@ -185,22 +184,6 @@ class Job:
         if make not in self._made:
             self._made[make] = make(self)
         return self._made[make]
-
-    def exactly(self, evaluate: Callable[[Real], T]) -> T:
-        """What is evaluated with the model in exact arithmetic; its work counts as this job's."""
-        from mechverify.kernel.core.elsewhere import (
-            elsewhere,  # where a theorem needs it
-        )
-        from mechverify.kernel.core.exact import Exact
-
-        return elsewhere(self, Exact, SLOWER, evaluate)
-
-    def doubled(self, evaluate: Callable[[Real], T]) -> T:
-        """The same with twice float64's digits."""
-        from mechverify.kernel.core.double import Double
-        from mechverify.kernel.core.elsewhere import elsewhere
-
-        return elsewhere(self, Double, 1, evaluate)
 
 
 def read_weights(entry: Reader, data: bytes) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from math import prod
 
 import numpy as np
 
-from mechverify.kernel.core.arithmetic import Arithmetic, Array, Ball
+from mechverify.kernel.core.arithmetic import Array, Ball
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.float64 import UNIT, Float64, finite, outward
 from mechverify.kernel.core.products import Layout, product, raised
@@ -29,13 +29,6 @@ class Double(Float64):
     """Postconditions hold where the result is finite, as in float64."""
 
     dtype, precision = np.complex128, 106
-    # what Float64 does in fewer roundings rounds centres itself
-    sum, join, dot, by_sign = (
-        Arithmetic.sum,
-        Arithmetic.join,
-        Arithmetic.dot,
-        Arithmetic.by_sign,
-    )
 
     def whole(self, values: np.ndarray) -> Ball:
         mid = np.asarray(np.asarray(values), self.dtype)

@@ -12,10 +12,25 @@ from mechverify.kernel.core.semantics import SEMANTICS, Real
 if TYPE_CHECKING:
     from mechverify.kernel.core.claim import Job
 
+SLOWER = 16  # units of work of an exact evaluation, for each of a float64 one
 T = TypeVar("T")
 
 
-def elsewhere(
+def exactly(job: "Job", evaluate: Callable[[Real], T]) -> T:
+    """What is evaluated with the model in exact arithmetic; its work counts as the job's."""
+    from mechverify.kernel.core.exact import Exact
+
+    return _elsewhere(job, Exact, SLOWER, evaluate)
+
+
+def doubled(job: "Job", evaluate: Callable[[Real], T]) -> T:
+    """The same with twice float64's digits."""
+    from mechverify.kernel.core.double import Double
+
+    return _elsewhere(job, Double, 1, evaluate)
+
+
+def _elsewhere(
     job: "Job",
     arithmetic: type[Arithmetic],
     slower: int,

@@ -63,34 +63,6 @@ class Float64(Arithmetic):
             rad = np.abs(x.mid) * y.rad + rad
         return self._ball(x.mid * y.mid, rad, 0)
 
-    def by_sign(self, k: np.ndarray, lower: Ball, upper: Ball) -> Ball:
-        rising, falling = np.maximum(k, 0.0), np.minimum(k, 0.0)
-        self.spend(2 * k.size)
-        mid = rising * lower.mid + falling * upper.mid  # one of them is zero
-        rad = rising * _off(lower) - falling * _off(upper)
-        return Ball(mid, outward(rad))
-
-    def dot(self, x: Ball, y: Ball) -> Ball:
-        rad = np.abs(x.mid) * _off(y)
-        if np.any(x.rad):
-            rad = rad + x.rad * (np.abs(y.mid) + y.rad)
-        self.spend(np.size(rad))
-        return self.sum(Ball(x.mid * y.mid, rad))
-
-    def sum(self, x: Ball) -> Ball:
-        """Of numbers whose radii need not be rounded outwards yet."""
-        mid, rad, _ = super().sum(x)
-        return Ball(mid, outward(rad, 3 * x.mid.shape[-1]))
-
-    def join(self, x: Ball, y: Ball) -> Ball:
-        mid = x.mid + y.mid
-        self.spend(mid.size)
-        rad = np.abs(mid)
-        rad *= UNIT
-        rad += x.rad
-        rad += y.rad
-        return Ball(mid, rad)
-
     def slop(self, rad: np.ndarray, size: np.ndarray, n: int) -> np.ndarray:
         """`rad` plus the share of `size` by which the rounding of a sum of n products may err."""
         return rad + (
@@ -251,12 +223,6 @@ def _large(spec: str, *shapes: tuple[int, ...]) -> bool:
         for sizes, others in ((summed, ""), (first, second), (second, first))
     )
     return min(n, max(wide)) >= LEAST and n * max(wide) >= LARGE
-
-
-def _off(x: Ball) -> np.ndarray:
-    """How far k times a number in the ball may be from what k times its centre is rounded to, for |k| = 1. ETA: a share
-    of it may underflow before it meets a large k."""
-    return x.rad + 2 * UNIT * (np.abs(x.mid) + x.rad) + ETA
 
 
 def finite(x: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.errors import OverLimit, Rejected, Unsupported
 from mechverify.kernel.core.evaluate import Evaluation, batch_size
+from mechverify.kernel.core.loading import late
 from mechverify.kernel.core.semantics import Real
 
 MANY = 2**6  # inputs that are looked through for what they share
@@ -25,7 +26,7 @@ def decide(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     sure = np.zeros(len(inputs), bool), np.zeros(len(inputs), bool)
     _refine(sure, inputs, BLOCK, lambda some: _judged(job, some, job.model))
     if type(job.model) is Real and not job.ar.is_exact:
-        _refine(sure, inputs, BLOCK, _in(job, job.doubled))
+        _refine(sure, inputs, BLOCK, _in(job, "doubled"))
     return sure
 
 
@@ -33,7 +34,7 @@ def settle(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """As `decide` says; in exact arithmetic where that leaves it open."""
     sure = decide(job, inputs)
     if not job.ar.is_exact:
-        _refine(sure, inputs, TOGETHER, _in(job, job.exactly))
+        _refine(sure, inputs, TOGETHER, _in(job, "exactly"))
     return sure
 
 
@@ -43,9 +44,11 @@ def _judged(job: Job, inputs: np.ndarray, model: Real) -> Sure:
     return np.concatenate(right), np.concatenate(wrong)
 
 
-def _in(job: Job, arithmetic: Callable) -> Callable[[np.ndarray], Sure]:
-    """One of the job's other arithmetics."""
-    return lambda some: arithmetic(lambda model: _judged(job, some, model))
+def _in(job: Job, arithmetic: str) -> Callable[[np.ndarray], Sure]:
+    """Another arithmetic than the job's."""
+    return lambda some: getattr(late("core.elsewhere"), arithmetic)(
+        job, lambda model: _judged(job, some, model)
+    )
 
 
 def _refine(
@@ -62,6 +65,11 @@ def _refine(
             raise
         except Rejected:
             continue
+
+
+def need_inputs(job: Job) -> None:
+    if not job.claim.by_example:
+        raise Rejected("of a box, no inputs can be run one by one")
 
 
 def evaluations(job: Job, inputs: np.ndarray, model: Real) -> Iterator[Evaluation]:

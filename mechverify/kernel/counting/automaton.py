@@ -115,17 +115,15 @@ class _Reader:
 
     def _fresh(self, n: int, position: int) -> list[int]:
         """The operands that are done with the token at `position`."""
-        args = self.graph.nodes[n].args
-        done = [a for a in args if self._done(a, position + 1)]
+        done = [a for a in self.graph.nodes[n].args if self._done(a, position + 1)]
         return [a for a in done if not (position and self._done(a, position))]
 
     def sorted(self, position: int) -> int:
         """Units of work for each row, beside those of `edges`."""
-        nodes = ((n, self.graph.nodes[n]) for n in self.order)
+        nodes = self.graph.nodes
         return sum(
-            work(node.op, node.attr, len(self._fresh(n, position)))[0]
-            for n, node in nodes
-            if node.op in FOLDS
+            work(nodes[n].op, nodes[n].attr, len(self._fresh(n, position)))[0]
+            for n in self.order
         )
 
     def read(self, state: np.ndarray, position: int, tokens: np.ndarray) -> np.ndarray:

@@ -35,9 +35,7 @@ class Classes:
             for i in np.flatnonzero(inside).tolist()
         }
         self.keys = list(self.places)
-        self.unguarded = 0 if inside.all() else self._size(np.flatnonzero(~inside))
-
-    def _size(self, classes: np.ndarray) -> int:
-        """How many inputs end in one of these classes."""
-        layers = towards(self.ar, self.automaton, classes)
-        return completions(self.ar, layers)[0][0]
+        self.unguarded = 0
+        if not inside.all():
+            layers = towards(self.ar, self.automaton, np.flatnonzero(~inside))
+            self.unguarded = completions(self.ar, layers)[0][0]

@@ -61,25 +61,21 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
     )
     cells = _cells(witness["cells"])
     witness.close()
-    right_min = right_max = covered = 0
     partition = Partition(job, domain, keys, trials)
+    right_min = right_max = covered = partition.unguarded
     for key in partition.keys:
-        family = Family(partition, key) if only is None or key in only else None
-        for cell in family.cells() if family else ():
+        if only is not None and key not in only:
+            continue
+        for cell in Family(partition, key).cells():
             wrong = cell.wrong(*cells.pop((cell.query, key), ((), None)))
             job.found.cells.append((cell.query, key, cell.size, wrong))
             covered += cell.size
-            right_min, right_max = (
-                right_min + cell.size - wrong.high,
-                right_max + cell.size - wrong.low,
-            )
+            right_min += cell.size - wrong.high
+            right_max += cell.size - wrong.low
     if cells:
         raise Rejected(f"the witness counts in {len(cells)} cells that don't exist")
-    if only is None and covered + partition.unguarded != domain.size:
-        raise Rejected(
-            f"the cells hold {covered} inputs, the domain {domain.size - partition.unguarded}"
-        )
-    right_min += partition.unguarded
+    if only is None and covered != domain.size:
+        raise Rejected(f"the cells hold {covered} inputs, the domain {domain.size}")
     return Counts(
         right_min, right_max + domain.size - covered
     )  # `only`: nothing is said of other classes

@@ -44,8 +44,8 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
     keys = [*witness["keys"].items(8)]
     cells = _cells(witness["cells"])
     witness.close()
-    low = high = covered = 0
     partition = Partition(job, domain, keys)
+    low = high = covered = partition.unguarded
     for family in partition.families():
         for query, size in family.sizes.items():
             node = cells.pop((query, family.key), None)
@@ -55,10 +55,9 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
             low, high = low + size - wrong.high, high + size - wrong.low
     if cells:
         raise Rejected(f"the witness speaks of {len(cells)} cells that don't exist")
-    covered += partition.unguarded
     if covered != domain.size:
         raise Rejected(f"the cells hold {covered} inputs, the domain {domain.size}")
-    return Counts(low + partition.unguarded, high + partition.unguarded)
+    return Counts(low, high)
 
 
 def _cells(entry: Reader) -> dict[tuple, Reader]:

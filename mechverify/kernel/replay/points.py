@@ -81,8 +81,10 @@ def enclose(
         low, high = np.zeros((2, 1, job.claim.outputs))
         broken = decided = np.zeros(1, bool)
     for i in np.flatnonzero(~decided):
+        from mechverify.kernel.core.elsewhere import exactly  # only where it is needed
+
         one = tokens[i : i + 1], points[i : i + 1]
-        ends, *told = job.exactly(lambda model, one=one: enclosed(job, *one, model))
+        ends, *told = exactly(job, lambda model, one=one: enclosed(job, *one, model))
         low[i], high[i] = (
             list(map(f, end[0]))
             for f, end in zip((float_below, float_above), ends, strict=True)

@@ -10,6 +10,7 @@ import numpy as np
 from mechverify.certificate.write import Proof
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.domain import Domain
+from mechverify.kernel.core.elsewhere import doubled
 from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.core.evaluate import Evaluation, batch_size
 from mechverify.kernel.core.judging import decide, settle
@@ -240,7 +241,7 @@ def _tried(problem: AccuracyProblem) -> tuple[float, float]:
         except Rejected:
             wide = inf
         if not wide <= BLURRED:  # then the kernel asks for more digits
-            wide = problem.job.doubled(width)
+            wide = doubled(problem.job, width)
         if claim.total > WHOLE:  # neighbours share values: they take less than samples
             some = next(problem.inputs(problem.domain))[:SIDE]
             began = time.monotonic()

@@ -7,6 +7,7 @@ import numpy as np
 
 from mechverify.kernel.core.accuracy import AccuracyClaim
 from mechverify.kernel.core.counts import CountingClaim
+from mechverify.kernel.core.elsewhere import doubled
 from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.core.evaluate import Evaluation, batch_size
 from mechverify.kernel.core.semantics import Real
@@ -102,7 +103,7 @@ def _leads(problem: AccuracyProblem, inputs: np.ndarray) -> np.ndarray:
 
 
 def _batch(problem: AccuracyProblem, inputs: np.ndarray) -> np.ndarray:
-    return problem.job.doubled(lambda model: _lows(problem.claim, model, inputs))
+    return doubled(problem.job, lambda model: _lows(problem.claim, model, inputs))
 
 
 def _lows(claim: CountingClaim, model: Real, inputs: np.ndarray) -> np.ndarray:
