@@ -12,7 +12,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
-from sympy import And, Ne, Or
+from sympy import And, Eq, Ne, Or
 from torch import nn
 
 from mechverify import Share, box, capture, normal, prove, tokens, uniform
@@ -176,6 +176,80 @@ def test_token_sequences_weigh_alike():
     x = box([-1, -1], [1, 1]).with_tokens(ids)
     low, high = bounds(prove(Share(And(model["output"][0] > 0, Ne(ids[0], 1)), over=x)))
     assert low <= Fraction(1, 3) <= high < low + Fraction(1, 10_000)
+
+
+class Mixed(nn.Module):
+    """Two tokens turn and move what two numbers are compared with."""
+
+    def __init__(self):
+        super().__init__()
+        self.turn = nn.Embedding.from_pretrained(torch.tensor([[1.0], [-1.0], [0.25]], dtype=torch.float64))
+        self.move = nn.Embedding.from_pretrained(torch.tensor([[0.0], [0.5], [-0.75]], dtype=torch.float64))
+
+    def forward(self, ids: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        h = torch.relu(self.turn(ids[:, 0]) * x[:, :1] + self.move(ids[:, 1]) - x[:, 1:])
+        return torch.cat([h, 0.5 - h], 1)
+
+
+MIXED = capture(Mixed().eval(), torch.zeros(1, 2, dtype=torch.long), torch.zeros(1, 2, dtype=torch.float64))
+
+
+def mixed(within: str = "1/1000"):
+    """That the first output is larger, or the tokens are alike and the second number is positive."""
+    ids = tokens("t", length=2, vocab=3)
+    x = box([-2, -1], [2, 1], distribution=[normal("1/4", 1), uniform])
+    out, alike = MIXED["output"], Or(*(And(Eq(ids[0], v), Eq(ids[1], v)) for v in range(3)))
+    return prove(Share(Or(out[0] > out[1], And(alike, x[1] > 0)), over=x.with_tokens(ids), within=within))
+
+
+def test_bounds_hold_what_samples_of_tokens_and_numbers_find():
+    low, high = bounds(mixed())
+    assert high - low <= Fraction(1, 1_000)
+    rng, n = np.random.default_rng(0), 1_000_000
+    first = rng.normal(0.25, 1, 2 * n)
+    first = first[np.abs(first) <= 2][:n]
+    points = np.stack([first, rng.uniform(-1, 1, n)], 1)
+    ids = rng.integers(0, 3, (n, 2))
+    with torch.no_grad():
+        y = Mixed()(torch.from_numpy(ids), torch.from_numpy(points)).numpy()
+    share = ((y[:, 0] > y[:, 1]) | ((ids[:, 0] == ids[:, 1]) & (points[:, 1] > 0))).mean()
+    assert low - 5 / n**0.5 <= share <= high + 5 / n**0.5
+
+
+def test_shares_of_tokens_and_numbers_are_of_that_domain_alone():
+    """Its bounds don't pass for a domain with a token less, another box or another distribution: what is claimed is
+    then another share, which differs by more than the bounds are wide."""
+    contents = container.unpack(mixed().certificate)
+    document, weights = json.loads(contents["certificate.json"]) | {"cost": None}, contents["weights.safetensors"]
+    assert accepted(document, weights)
+
+    def fewer(claim):
+        claim["domain"]["tokens"][1] = [0, 1]
+
+    def larger(claim):
+        claim["domain"]["inputs"][0][2][1] = (1.25).hex()
+
+    def steeper(claim):
+        claim["measure"][0] = ["1/4", "1/2"]
+
+    def flat(claim):
+        claim["measure"] = [None, None]
+
+    def off(claim):
+        claim["measure"][0] = ["-1/4", "1/1"]
+
+    for change in (fewer, larger, steeper, flat, off):
+        doc = copy.deepcopy(document)
+        change(doc["claim"])
+        assert not accepted(doc, weights), change.__name__
+        doc["conclusion"] |= {"right_at_least": "0", "right_at_most": str(9 * 2**HALVINGS)}
+        if change is not fewer:  # of a token less, a split has no halves; of the rest, only the numbers are refused
+            assert accepted(doc, weights), change.__name__
+    total = 9 * 2**HALVINGS
+    for end, sign in (("right_at_least", 1), ("right_at_most", -1)):
+        doc = copy.deepcopy(document)
+        doc["conclusion"][end] = str(int(doc["conclusion"][end]) + sign * total // 10**6)
+        assert not accepted(doc, weights), end
 
 
 def test_a_box_that_would_be_rounded_is_refused():
