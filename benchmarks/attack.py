@@ -214,7 +214,8 @@ class Case:
         if kind == "optimised":
             turns = iter(range(4))
             problem = RangeProblem.__new__(RangeProblem)
-            problem.claim, problem.job, problem.ar, problem.shared = claim, self.job, Tensors(), False
+            problem.claim, problem.job, problem.ar = claim, self.job, Tensors()
+            problem.shared = problem.whole = False
             budget = Budget()
             budget.spent = lambda: next(turns, None) is None
             ((leaf, _),) = optimised_leaves(problem, whole, budget)

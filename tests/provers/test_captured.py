@@ -155,7 +155,7 @@ class Curved(nn.Module):
         return torch.tanh(row * 0 + 1) + row
 
 
-@pytest.mark.parametrize(("gap", "count"), [(1e-18, 64), (-1e-18, 0), (0.0, None)])
+@pytest.mark.parametrize(("gap", "count"), [(1e-18, 64), (-1e-18, 0), (1e-36, 64), (-1e-36, 0), (0.0, None)])
 def test_what_float64_leaves_open_is_run_in_exact_arithmetic_if_that_tells(x, gap, count):
     """Two values of tanh that are equal have balls around them even there: that tie stays open, and is not tried twice."""
     outcome = prove(Accuracy(captured(Curved(gap).eval())["output"], equals=0, over=x))
@@ -171,7 +171,7 @@ def test_a_few_open_inputs_are_run_at_once():
 
 
 def test_more_open_inputs_than_there_is_time_for_stay_open(x, monkeypatch):
-    claim = Accuracy(captured(Curved(1e-18).eval())["output"], equals=0, over=x)
+    claim = Accuracy(captured(Curved(1e-36).eval())["output"], equals=0, over=x)
     monkeypatch.setattr(running, "OPEN", 63)
     assert prove(claim).theorem.right == (0, 64)
     monkeypatch.setattr(running, "OPEN", 64)
