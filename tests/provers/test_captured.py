@@ -14,7 +14,7 @@ from mechverify import Accuracy, capture, prove, tokens, transformer
 from mechverify.certificate.write import write
 from mechverify.claims.errors import ClaimError
 from mechverify.kernel import check
-from mechverify.kernel.core.elsewhere import exactly
+from mechverify.kernel.core.elsewhere import doubled, exactly
 from mechverify.provers.accuracy import enumerate as running
 from mechverify.provers.accuracy.falsify import Evidence
 from mechverify.provers.base import Budget
@@ -190,12 +190,14 @@ def test_deep_models_are_replayed_in_exact_arithmetic(shape):
     def evaluate(model):
         return running.Evaluation(job.claim.graph, job.claim.weights, model, some)[job.claim.output]
 
-    wide, fine = evaluate(job.model), exactly(job, evaluate)
+    wide, twice, fine = evaluate(job.model), doubled(job, evaluate), exactly(job, evaluate)
     unit = Fraction(2) ** fine.exponent
     for entry in np.ndindex(wide.mid.shape):
         near, off = (Fraction(a[entry]) * unit for a in np.broadcast_arrays(fine.mid, fine.rad))
         assert off < Fraction(1, 2**80)
         assert abs(near - Fraction(wide.mid[entry])) <= Fraction(wide.rad[entry])
+        centre = Fraction(twice.mid[entry].real) + Fraction(twice.mid[entry].imag)
+        assert abs(near - centre) <= Fraction(twice.rad[entry]) + off < Fraction(wide.rad[entry]) / 2**40
 
 
 @pytest.mark.parametrize("semantics", ["real", "float32"])
