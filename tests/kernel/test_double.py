@@ -231,6 +231,24 @@ def test_functions_against_mpmath(name):
     assert (result.rad[near] <= 2.0**-90 * np.maximum(1, np.abs(result.mid.real[near]))).all()
 
 
+@pytest.mark.parametrize("name", ["sin", "cos"])
+def test_waves_of_numbers_whose_quarter_turns_float64_cannot_count(name):
+    """From 2^53 quarter turns on the next one is no float64; twice the digits still tell where in a turn a number is."""
+    f, truth = FUNCTIONS[name]
+    x = 2.0 ** np.random.default_rng(8).uniform(50, 60, 1_000) * np.tile([-1, 1], 500)
+    result, told = f(AR, AR.exact(x)), 0
+    with mpmath.workprec(300):
+        for i in range(1_000):
+            assert holds(result, i, _fraction(truth(mpmath.mpf(float(x[i])))))
+            told += abs(x[i]) > 2.0**54 and result.rad[i] < 2.0**-30
+    assert told > 50
+
+
+def _fraction(value: mpmath.mpf) -> Fraction:
+    """To 2^-200."""
+    return Fraction(int(mpmath.nint(mpmath.ldexp(value, 200))), 2**200)
+
+
 def test_what_it_takes_over_from_float64_does_not_round_centres():
     """A method that Float64 gains is either written for two parts, or named here: it doesn't compute with centres."""
     own = {name for name, what in vars(Double).items() if callable(what)}

@@ -346,6 +346,7 @@ FAULTS = [
     Fault("double", "core/double.py", "room = np.abs(divisor) - self.up(np.abs(_parts(y)[1]) + y.rad)", "room = np.abs(divisor)", DOUBLE),
     Fault("double", "core/double.py", "self.rad = rad if not left.any() else outward(rad + left)", "self.rad = rad", DOUBLE),
     Fault("double", "core/double.py", "left = left + lost[0] + lost[1]", "left = left + 0.0", DOUBLE),
+    Fault("double", "core/elementary.py", "np.where(known, k % 4, 0) + quarter", "np.where(known, k, 0) + quarter", DOUBLE),
     Fault("double", "core/double.py", "return (53 - (SLICES", "return (57 - (SLICES", DOUBLE),
     Fault("double", "core/double.py", "rad = total.rad + unknown", "rad = total.rad", DOUBLE),
     Fault("double", "core/double.py", "raised(y.size + y.rad, -1)", "raised(y.size, -1)", DOUBLE),

@@ -97,6 +97,16 @@ def test_an_overflow_is_no_positive_number():
     assert checked(nodes, right=(0, 0), exact=True).right == (0, 0)
 
 
+@pytest.mark.parametrize("proof", [ENUMERATE, {"rule": "enumerate", "exactly": True}])
+def test_a_cosine_of_more_turns_than_float64_counts(proof):
+    """cos(-2.17e16) = -0.81, whose sine is 0.58: float64 knows neither, and twice its digits took one for the other."""
+    nodes = [["constant", [], [[], [(-2.169798470157704e16).hex()]]], ["cos", [0], None]]
+    for exact in (False, True):
+        assert checked(nodes, proof, right=(0, 0), exact=exact).right == (0, 0)
+        with pytest.raises(Rejected, match="right inputs stated"):
+            checked(nodes, proof, right=(9, 9), verdict="PROVED", at_least="1/1", exact=exact)
+
+
 def _changed(*path_and_value):
     *path, last, value = path_and_value
 

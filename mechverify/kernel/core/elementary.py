@@ -163,7 +163,7 @@ def _circular(ar: Arithmetic, x: Ball, quarter: int) -> Ball:
     y = -ar.mul(r, r)
     cos_r = series(ar, _cosh, y, reach)
     sin_r = ar.mul(r, series(ar, _sinh, y, reach))
-    turn = np.where(known, k, 0) + quarter
+    turn = np.where(known, k % 4, 0) + quarter  # k + 1 may be no float64
     value = ar.where(turn % 2 != 0, cos_r, sin_r)
     value = _signed(value, turn % 4 >= 2)
     anything = ar.widen(zero, 0.0, 1.0)
