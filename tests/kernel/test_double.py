@@ -141,6 +141,8 @@ def rows(rng: np.random.Generator, *shape: int) -> Ball:
         high = high * 2.0 ** rng.choice([0, -700, 300], n)
     if rng.random() < 0.3:
         high = np.full(n, 2.0 - 2.0**-52) * rng.choice([-1, 1])  # every slice is full
+    if rng.random() < 0.3:
+        high = rng.uniform(1.9, 2, n)  # sums of first slices are as large as they get, and odd
     low = np.spacing(np.abs(high)) / 4 * rng.uniform(-1, 1, n) * rng.choice([0, 1], n)
     rad = np.abs(high) * rng.choice(WIDTHS) * rng.uniform(0.5, 1, n)
     return Ball((high + 1j * low).reshape(shape), rad.reshape(shape))
