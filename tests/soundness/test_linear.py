@@ -287,6 +287,21 @@ def test_a_coefficient_that_may_be_negative_of_an_entry_without_end_bounds_nothi
     assert 0.09 < low[0, 0] <= 0.1 and low[0, 1] == -np.inf
 
 
+def test_a_coefficient_whose_radius_is_no_number_bounds_nothing():
+    """-e^x / 2, whose coefficient is rounded to 1/2, beside zeros whose radii overflow, so that its own is NaN."""
+    sums = np.array([[-(2.0**54), -1, 2.0**54, 0.5, 1e300, -1e300, 1e300, -1e300]])
+    copies = np.repeat(np.eye(3), [4, 2, 2], 0)
+    rows: list = [given(3), ["exp", [0], None]]
+    for matrix in (np.eye(3), np.diag([1.0, 1e30, 1e30]), copies, sums):
+        rows += [constant(matrix), ["einsum", [len(rows), len(rows) - 1], "ab,b->a"]]
+    net = Network(rows, {}, [(np.full(3, 700.0), np.full(3, 720.0))], [], 0)
+    found, _ = relaxed(net)
+    assert [end.tolist() for end in found.output()] == [[[-np.inf]], [[np.inf]]]
+    doc, data = document(net, LINEAR, low=[0.0], verdict="PROVED", at_least=["0x0.0p+0"])
+    with pytest.raises(Rejected, match="bounds"):
+        check(file(doc, data))
+
+
 def test_entries_that_are_bounded_beside_others_get_the_same_bounds():
     """Of each cell other entries, side by side, in rows of their own: as when all are bounded; of the rest nothing."""
     rng = np.random.default_rng(11)

@@ -265,7 +265,7 @@ class Relaxed(Intervals):
         (lower, no_lower), (upper, no_upper) = planes
         nowhere = ((k.mid > 0) & no_lower) | ((k.mid < 0) & no_upper)
         if ar.rounds and np.any(k.rad):
-            nowhere = nowhere | (k.rad > 0)
+            nowhere = nowhere | (k.rad != 0)  # a NaN is no point
         *forms, constants = (
             ar.by_sign(k.mid, *pair) for pair in zip(lower, upper, strict=True)
         )
