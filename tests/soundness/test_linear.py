@@ -302,6 +302,24 @@ def test_a_coefficient_whose_radius_is_no_number_bounds_nothing():
         check(file(doc, data))
 
 
+def test_what_is_no_number_in_a_form_bounds_nothing():
+    """One coefficient's radius is NaN, of forms of every value of random networks, many of whose values have no end."""
+    tried = 0
+    for seed in range(80):
+        rng = np.random.default_rng([56, seed])
+        try:
+            found, _ = relaxed(Maker(rng, radius=float(rng.choice([0.3, 800.0, 1e200]))).network(5))
+        except Rejected:
+            continue
+        for start in found.roots.values.intersection(found.order):
+            mid = rng.normal(size=(1, 4, *found.graph.nodes[start].shape))
+            rad = np.zeros_like(mid)
+            rad.reshape(4, -1)[:, int(rng.integers(mid[0, 0].size))] = np.nan
+            tried += 1
+            assert (found.form(start, Ball(mid, rad)) == -np.inf).all(), (seed, start)
+    assert tried > 200
+
+
 def test_entries_that_are_bounded_beside_others_get_the_same_bounds():
     """Of each cell other entries, side by side, in rows of their own: as when all are bounded; of the rest nothing."""
     rng = np.random.default_rng(11)
