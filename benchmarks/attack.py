@@ -227,7 +227,7 @@ class Case:
             relaxed = Relaxed(ar, self.graph, claim.weights, self.roots, cells, lines, "shared" in kind)
         relaxed.output()
         self.nan |= bool(np.any(relaxed.empty))  # nor may bounds contradict each other
-        bounds = dict(relaxed.bounds)
+        bounds = dict(relaxed.balls)
         ends = {}
         for n, (low, high) in relaxed.ends.items():
             low, high = np.broadcast_arrays(low, high)

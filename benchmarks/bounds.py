@@ -60,10 +60,10 @@ def relaxed(problem: RangeProblem, refine: bool) -> Range:
     """What the kernel proves of the whole domain without a witness: by intervals alone, or backwards."""
     with np.errstate(all="ignore"):
         if not refine:
-            return linear.bounds(problem.job, [problem.domain], kind=Intervals)[0]
-        forms = [linear.bounds(problem.job, [problem.domain])[0]]
+            return linear.ranges(problem.job, [problem.domain], kind=Intervals)[0]
+        forms = [linear.ranges(problem.job, [problem.domain])[0]]
         with suppress(Rejected, Unsupported):  # the second form of a softmax may divide by zero
-            forms += linear.bounds(problem.job, [problem.domain], shared=True)
+            forms += linear.ranges(problem.job, [problem.domain], shared=True)
         return min(forms, key=width)
 
 

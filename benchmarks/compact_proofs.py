@@ -26,7 +26,7 @@ import torch
 from safetensors.numpy import load_file, save
 
 from benchmarks.board import Board
-from benchmarks.published import FAMILIES, cubic_cost, family_of, marks
+from benchmarks.published import PUBLISHED, cubic_cost, marks, published_of
 from mechverify import kernel
 from mechverify.certificate.write import write
 from mechverify.claims.load import load_claim
@@ -93,17 +93,17 @@ def accepted(board: Board, measured: Measured) -> None:
     failed = [f"{r.strategy} on {Path(r.weights).stem}: {r.reason}" for r in measured.rows if r.reason is not None]
     board.row(f"{len(measured.rows)} proofs, each accepted by the kernel under real semantics", "all",
               "; ".join(failed[:3]) or "all", not failed)  # fmt: skip
-    have = {f.name for n in STRATEGIES if (f := family_of(n)) is not None}
-    missing = [f.name for f in FAMILIES if f.name not in have]
-    board.row("families of the paper with a strategy, beside brute force", f"{len(FAMILIES)}",
+    have = {f.name for n in STRATEGIES if (f := published_of(n)) is not None}
+    missing = [f.name for f in PUBLISHED if f.name not in have]
+    board.row("families of the paper with a strategy, beside brute force", f"{len(PUBLISHED)}",
               f"{len(have)}" + (f" (not {', '.join(missing)})" if missing else ""), not missing)  # fmt: skip
 
 
 def families(board: Board, measured: Measured, ks: list[int]) -> None:
     """The best strategy of each family, by its mean."""
     for k in ks:
-        for family in FAMILIES:
-            ours = [p for p in of(measured, k) if family_of(p.strategy) is family]
+        for family in PUBLISHED:
+            ours = [p for p in of(measured, k) if published_of(p.strategy) is family]
             if ours:
                 best = max(ours, key=lambda p: p.ratio.mean)
                 figure = f"{best.ratio.mean:.4f} ± {best.ratio.deviation:.4f}"
@@ -118,7 +118,7 @@ def best_within(points: list[Point], cost: float) -> Point | None:
 def domination(board: Board, measured: Measured, ks: list[int]) -> None:
     """At no more than the published cost, at least the bound."""
     for k in ks:
-        for family in FAMILIES:
+        for family in PUBLISHED:
             found = best_within(of(measured, k), family.flops)
             figure = "none at this cost" if found is None else f"{found.ratio.mean:.4f} by {found.strategy}"
             figure += "" if found is None else f" at {found.ops.mean:.3g}"

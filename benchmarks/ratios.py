@@ -79,8 +79,8 @@ def certified(board: Board, what: str, file: Path, samples: int | None, limit: f
 def cell() -> None:
     """Of the shipped model with two heads: last token 10, maximum 12, rival 17."""
     problem = AccuracyProblem.of(claim(str(path(4, 0, 2)), at_least="best"), "real")
-    family = next(f for f in Partition(problem.job, problem.domain, []).families() if f.key == (12,))
-    here, ar = family.cell(10), problem.job.ar
+    input_class = next(f for f in Partition(problem.job, problem.domain, []).classes() if f.key == (12,))
+    here, ar = input_class.cell(10), problem.job.ar
     lead, factor = here.lead([17]), here.box.factor
     around = here.expansion((11, 12, 11, 10), [17])
 

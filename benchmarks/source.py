@@ -7,7 +7,7 @@ from pathlib import Path
 KERNEL = Path(__file__).parent.parent / "mechverify" / "kernel"
 FORBIDDEN = {"eval", "exec", "compile", "__import__", "breakpoint", "input"}
 MODULES = {"pickle", "importlib", "marshal", "ctypes", "subprocess", "shelve", "runpy", "code"}
-FAMILIES = {"ar": "Arithmetic", "model": "Real"}  # what these names hold, wherever the kernel uses them
+RECEIVERS = {"ar": "Arithmetic", "semantics": "Real"}  # what these names hold, wherever the kernel uses them
 Function = tuple[str, str]  # module, qualified name
 
 
@@ -43,7 +43,7 @@ def forbidden_calls() -> list[str]:
 
 def recursive_functions() -> list[str]:
     """Functions from which a chain of calls leads back to themselves. An attribute's method is looked up by name in
-    every class of the kernel, but for `self`, modules and FAMILIES, where the class is known."""
+    every class of the kernel, but for `self`, modules and RECEIVERS, where the class is known."""
     graph = _Calls(trees()).graph
     found = []
     for start in graph:
@@ -123,8 +123,8 @@ class _Calls:
             return {target} if target else set()
         if receiver == "self" and owner:
             classes = self._related(owner)
-        elif receiver in FAMILIES:
-            classes = self._related(FAMILIES[receiver])
+        elif receiver in RECEIVERS:
+            classes = self._related(RECEIVERS[receiver])
         elif receiver in {"np", "json", "re", "math", "struct", "hashlib", "zlib"}:
             return set()
         else:

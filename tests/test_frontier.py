@@ -235,7 +235,7 @@ def test_strategies_are_listed():
 
 def test_the_benchmark_counts_every_input_and_reads_complexities(models):
     from benchmarks.compact_proofs import enumerated, stated
-    from benchmarks.published import FAMILIES, cubic_cost, family_of
+    from benchmarks.published import PUBLISHED, cubic_cost, published_of
 
     for weights in models.iterdir():
         right, unsure = enumerated(weights)
@@ -244,5 +244,5 @@ def test_the_benchmark_counts_every_input_and_reads_complexities(models):
     assert [stated(c, "v") for c in ("k v^3 + n k v, n inputs", "v^2 d + v^3 o", "v d + d^3", "k")] == [3, 4, 1, 0]
     assert [stated(c, "k") for c in ("v^2 d + k v^2", "v^2 d", "k^2 v")] == [1, 0, 2]
     named = {"lowrank-qk-svd": "low-rank QK", "lowrank-qk-eu": "low-rank QK and EU", "cubic": "cubic", "fold": None}
-    assert {n: f and f.name for n in named for f in [family_of(n)]} == named
-    assert cubic_cost(4) == FAMILIES[0].flops and cubic_cost(20) == 25 * cubic_cost(4)
+    assert {n: f and f.name for n in named for f in [published_of(n)]} == named
+    assert cubic_cost(4) == PUBLISHED[0].flops and cubic_cost(20) == 25 * cubic_cost(4)

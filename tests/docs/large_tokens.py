@@ -1,7 +1,7 @@
 """Strategy: wherever a sequence has a large token, the model names its largest one."""
 
 from mechverify.kernel.core.counts import Counts
-from mechverify.kernel.fold.rule import Family
+from mechverify.kernel.fold.rule import InputClass
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt
 from mechverify.provers.accuracy.strategies import Strategy
 from mechverify.provers.base import Budget
@@ -16,7 +16,7 @@ def large_tokens(problem: AccuracyProblem, budget: Budget) -> Attempt:
     right = 0
     for key in only:
         budget.progress(f"inputs whose largest token is {key[0]}", None)
-        for cell in Family(partition, tuple(key)).cells():
+        for cell in InputClass(partition, tuple(key)).cells():
             right += 0 if cell.undecided else cell.size  # no rival can win: every input of the cell is right
     proof = {"rule": "fold", "keys": [], "only": only, "cells": []}
     return Attempt(proof, Counts(right, problem.domain.size))

@@ -10,7 +10,7 @@ from mechverify.kernel.core.exact import Exact
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.kinds import read_claim
-from mechverify.kernel.fold.rule import Family, Partition
+from mechverify.kernel.fold.rule import InputClass, Partition
 from tests.models import as_bytes, max_weights, random_weights
 from tests.soundness import forge
 
@@ -20,7 +20,7 @@ def families(data, semantics="real"):
     claim = read_claim(Reader(document["claim"], "claim"), data)
     partitions = [Partition(Job(claim, ar), claim.domain, []) for ar in (Float64(), Exact())]
     for key in partitions[0].keys:
-        yield key, *(Family(p, key) for p in partitions)
+        yield key, *(InputClass(p, key) for p in partitions)
 
 
 def value(number, exponent: int) -> Fraction:

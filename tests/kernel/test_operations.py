@@ -107,7 +107,7 @@ def test_an_operation_without_a_row_is_refused(monkeypatch):
     monkeypatch.setattr(document, "LISTED", [*core.LISTED, "unheard_of"])
     job = Job(claim(Network([given(2), ["unheard_of", [0], 0]], {}, [(np.zeros(2), np.ones(2))], [], 0)), Float64())
     with pytest.raises(Unsupported, match="no bound for 'unheard_of'"):
-        rule.bounds(job, [job.claim.domain])
+        rule.ranges(job, [job.claim.domain])
 
 
 def test_the_number_of_operands_is_checked_for_every_row():

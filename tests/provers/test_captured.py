@@ -190,7 +190,7 @@ def test_deep_models_are_replayed_in_exact_arithmetic(shape):
     def evaluate(model):
         return running.Evaluation(job.claim.graph, job.claim.weights, model, some)[job.claim.output]
 
-    wide, twice, fine = evaluate(job.model), doubled(job, evaluate), exactly(job, evaluate)
+    wide, twice, fine = evaluate(job.semantics), doubled(job, evaluate), exactly(job, evaluate)
     unit = Fraction(2) ** fine.exponent
     for entry in np.ndindex(wide.mid.shape):
         near, off = (Fraction(a[entry]) * unit for a in np.broadcast_arrays(fine.mid, fine.rad))

@@ -11,7 +11,7 @@ from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.provers.accuracy.problem import AccuracyProblem
 from mechverify.provers.accuracy.strategies import chosen
-from mechverify.provers.accuracy.strategies.families import FAMILIES
+from mechverify.provers.accuracy.strategies.compact_proofs import COMPACT_PROOFS
 from mechverify.provers.base import Budget
 from tests.models import as_bytes, max_weights, random_mlp
 
@@ -22,7 +22,7 @@ def problem(path, mechanism=Max, semantics="real") -> AccuracyProblem:
     return AccuracyProblem.of(Accuracy(model.logits[-1], equals=mechanism(*x), over=x, at_least="best"), semantics)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", COMPACT_PROOFS)
 def test_a_strategy_states_what_the_kernel_proves(name, small_model):
     task = problem(small_model)
     attempt, exact = chosen(name).find(task, Budget()), chosen("fold").find(task, Budget()).right

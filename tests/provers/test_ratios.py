@@ -104,10 +104,12 @@ def test_one_head_is_no_looser_than_rule_fold(tmp_path):
         claim = claimed(heads(1, noise=0.25, seed=seed), tmp_path)
         assert folded(problem(claim), Budget()).right == bounded(problem(claim), Budget()).right
     partition = problem(claim).partition
-    from mechverify.kernel.fold.rule import Family as Folded
+    from mechverify.kernel.fold.rule import InputClass as Folded
     from mechverify.kernel.ratios.rule import Partition
 
-    other = {family.key: family for family in Partition(problem(claim).job, partition.domain, []).families()}
+    other = {
+        input_class.key: input_class for input_class in Partition(problem(claim).job, partition.domain, []).classes()
+    }
     for key in partition.keys:
         for cell in Folded(partition, key).cells():
             mine = other[key].cell(cell.query)

@@ -308,7 +308,7 @@ def test_a_point_that_float64_encloses_widely_is_replayed_in_exact_arithmetic():
     x = tokens("x", length=64, vocab=8, allowed=[[int(i)] for i in ids[0]])
     claim = Bounds(capture(net, ids)["output"], over=x, at_most=value - 0.1)
     problem = RangeProblem.of(claim, "real")
-    (low, high), broken, _ = enclosed(problem.job, ids.numpy(), np.zeros((1, 0)), problem.job.model)
+    (low, high), broken, _ = enclosed(problem.job, ids.numpy(), np.zeros((1, 0)), problem.job.semantics)
     assert high - low > 0.2 and not broken.any()  # float64 leaves it open
     outcome = prove(claim)
     assert outcome.verdict == "REFUTED"

@@ -311,5 +311,5 @@ def _proved(claim: Any, pieces: list, kind: str, rng: np.random.Generator) -> Pr
         assert "internal" not in str(error), error
         return None
     assert not known.empty.any(), ("bounds contradict each other", kind, claim)
-    pivots = {n: b.mid for n, b in known.bounds.items() if graph.nodes[n].op == "pivot"}
+    pivots = {n: b.mid for n, b in known.balls.items() if graph.nodes[n].op == "pivot"}
     return Proved(kind, graph, ends, pivots)

@@ -12,7 +12,7 @@ from mechverify.kernel import Rejected, check
 from mechverify.kernel.compact.enclosed import Enclosed
 from mechverify.kernel.compact.leads import RIVALS, Leads
 from mechverify.kernel.compact.peeled import REMAINDERS, read
-from mechverify.kernel.compact.rule import Family
+from mechverify.kernel.compact.rule import InputClass
 from mechverify.kernel.core import container
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.exact import Exact
@@ -102,8 +102,8 @@ def widest(rng, job: Job, proof: dict) -> None:
             queries = np.array(sorted({c[0] for c in entry["cells"] if c[1] == key and not tables.wide[c[0]]}), int)
             if not len(queries):
                 continue
-            family = Family(tables, towards(job.ar, automaton, classes[key]), key, queries)
-            found = _search(family, Leads(tables), Pass(entry["rivals"], entry["tokens"], entry["loose"]))
+            input_class = InputClass(tables, towards(job.ar, automaton, classes[key]), key, queries)
+            found = _search(input_class, Leads(tables), Pass(entry["rivals"], entry["tokens"], entry["loose"]))
             for query, row in zip(queries.tolist(), found.thresholds.tolist(), strict=True):
                 row = [_wider(rng, t) if rng.random() < 0.3 else t for t in row]
                 cells.append([query, key, [t.hex() if isinstance(t, float) else t for t in row]])

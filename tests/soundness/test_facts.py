@@ -81,7 +81,7 @@ def test_samples_on_a_side_lie_in_its_range():
         slack = 1e-9 * np.maximum(1, np.abs(output))
         for shared, lines in product((False, True), (None, Multiplied(rng))):
             try:
-                found = linear.bounds(job, [part for part, _ in parts], linear.Flags(shared), lines=lines)
+                found = linear.ranges(job, [part for part, _ in parts], linear.Flags(shared), lines=lines)
             except Rejected as error:
                 assert "contradict" not in str(error) and "left behind" not in str(error)
                 continue
@@ -224,7 +224,7 @@ def test_tables_hold_every_input_and_are_exact(kind):
         values = evaluate(graph, claim.weights, list(roots.of), every, [])
         for n, table in rewriting.tables.of.items():
             value = values[n].reshape(len(every), -1)
-            if roots.of[n] not in relaxed.bounds:  # a softmax of one entry doesn't need its score
+            if roots.of[n] not in relaxed.balls:  # a softmax of one entry doesn't need its score
                 continue
             low, high = (np.broadcast_to(end, (1, *graph.nodes[n].shape)).ravel()
                          for end in relaxed.ends[roots.of[n]])  # fmt: skip
@@ -305,7 +305,7 @@ def test_a_large_vocabulary_has_no_tables():
     claim = networks.claim(net)
     job = Job(claim, Float64())
     assert job.once(linear.Rewriting).tables.of == {}
-    (found,) = linear.bounds(job, [claim.domain])
+    (found,) = linear.ranges(job, [claim.domain])
     assert (found.low <= np.tile(table.min(0), 2)).all() and (found.high >= np.tile(table.max(0), 2)).all()
 
 

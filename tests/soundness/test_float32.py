@@ -46,7 +46,7 @@ def enclosure(claim: Claim, arithmetic: Arithmetic, inputs: np.ndarray) -> tuple
     """Lower and upper bounds of the logits, [inputs, out], as fractions (exact) or float64."""
     job = Job(claim, arithmetic)
     with np.errstate(all="ignore"):
-        ball = Evaluation(claim.graph, claim.weights, job.model, inputs)[claim.output]
+        ball = Evaluation(claim.graph, claim.weights, job.semantics, inputs)[claim.output]
         low, high = job.ar.lower(ball), job.ar.upper(ball)
     unit = Fraction(2) ** ball.exponent if low.dtype == object else 1.0
     return tuple(np.broadcast_to(a * unit, (len(inputs), claim.outputs)) for a in (low, high))

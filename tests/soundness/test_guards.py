@@ -123,7 +123,7 @@ def test_long_tables_and_sorts_count_as_work(op, attributes, least):
         assert guards.holds(meter, graph, node, ids).all()
         values = Evaluation(graph, {}, Real(Float64()), ids)
         assert (values[node] == 1).all()
-        spent.append((meter.work, values.model.ar.work))
+        spent.append((meter.work, values.semantics.ar.work))
     assert all(long - short >= 10 * least for short, long in zip(*spent, strict=True))
 
 

@@ -122,7 +122,7 @@ def test_every_interval_holds_every_sample(group):
         except Rejected:
             refused += 1
             continue
-        balls = relaxed.bounds
+        balls = relaxed.balls
         ends = relaxed.ends | {root: final}
         for i, piece in enumerate(pieces):
             here = {n: tuple(e[[i if len(e) > 1 else 0]] for e in both) for n, both in ends.items()}
@@ -144,7 +144,7 @@ def test_a_corner_of_a_linear_network_is_reached():
                        ["view", [2], [[4, 2], 7, [-1, -4]]], constant(rng.normal(size=2)), ["mul", [3, 4], None]],
                       {}, [(low, low + rng.random((2, 3)))], [], 0)  # fmt: skip
         claim = networks.claim(net)
-        (found,) = linear.bounds(Job(claim, Float64()), [claim.domain])
+        (found,) = linear.ranges(Job(claim, Float64()), [claim.domain])
         corners = np.array(list(np.ndindex(*(2,) * 6))).reshape(64, 2, 3)
         values = evaluate(
             claim.graph, {}, [claim.output], np.zeros((64, 0), int), [low + corners * (net.inputs[0][1] - low)]
@@ -164,7 +164,7 @@ def test_relu_network_bounds_are_below_the_optimum_of_a_descent():
                        constant(rng.normal(size=width)), ["einsum", [5, 6], "a,a->"]],
                       {}, [(-np.ones(3), np.ones(3))], [], 0)  # fmt: skip
         claim = networks.claim(net)
-        (found,) = linear.bounds(Job(claim, Float64()), [claim.domain])
+        (found,) = linear.ranges(Job(claim, Float64()), [claim.domain])
         x, best = rng.uniform(-1, 1, (2_000, 3)), []
         for step in range(12):
             value = evaluate(claim.graph, {}, [claim.output], np.zeros((len(x), 0), int), [x])[claim.output]
@@ -395,8 +395,8 @@ def test_a_norm_narrower_than_its_planes_is_held():
         ["mul", [0, 4], None],
     ]
     found, root = relaxed(Network(rows, {}, [(-3 * np.ones(1), 3 * np.ones(1))], [], 0))
-    x, y = (found.bounds[a].rad.item() for a in found.graph.nodes[root].args)
-    assert found.bounds[root].rad.item() < x * y  # which is when it does
+    x, y = (found.balls[a].rad.item() for a in found.graph.nodes[root].args)
+    assert found.balls[root].rad.item() < x * y  # which is when it does
     value = 3 / np.sqrt(9.1)
     for low, high in (found.ends[root], found.range(root)):
         assert low.item() <= -value and value <= high.item()
@@ -433,7 +433,7 @@ def test_smooth_maxima_are_held(function, form, scale):
         values = evaluate(claim.graph, {}, [claim.output], np.zeros((len(points), 0), int), [points], exact=True)
         values = values[claim.output].ravel()
         for kind in (Intervals, Relaxed):
-            (found,) = linear.bounds(Job(claim, Float64()), [claim.domain], kind=kind)
+            (found,) = linear.ranges(Job(claim, Float64()), [claim.domain], kind=kind)
             low, high = found.low.item(), found.high.item()
             assert all(arb(low) <= v <= arb(high) for v in values)
             if joint and function in ("relu", "softplus"):
@@ -449,7 +449,7 @@ def test_capped_probabilities_are_held(gap, width):
     net = Network([constant([[1.0], [0.0]]), given(1), ["einsum", [0, 1], "ab,b->a"], ["softmax", [2], 2]], {},
                   [(np.array([gap]), np.array([gap + width]))], [], 0)  # fmt: skip
     claim = networks.claim(net)
-    (found,) = linear.bounds(Job(claim, Float64()), [claim.domain])
+    (found,) = linear.ranges(Job(claim, Float64()), [claim.domain])
     for x in (gap, gap + width):
         with ctx.workprec(600):  # 1 - e^-100 is less than 1 by far more than 53 bits show
             share = 1 / (1 + arb(x).exp())
@@ -650,7 +650,7 @@ def listed(net: Network, rng: np.random.Generator, scale: float) -> list:
             seen[start, n] = relaxed.rows[start], relaxed.graph.nodes[n]
 
     job = Job(claim, Float64())
-    linear.bounds(job, [claim.domain], lines=Recorder())
+    linear.ranges(job, [claim.domain], lines=Recorder())
     of, rows = job.once(Called).of, []
     for (start, n), (forms, node) in seen.items():
         count = int(np.prod(node.shape)) * int(rng.choice([1, forms]))

@@ -23,7 +23,7 @@ from mechverify.kernel.core.exact import Exact
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.kinds import read_claim
-from mechverify.kernel.fold.rule import Family, Partition
+from mechverify.kernel.fold.rule import InputClass, Partition
 from mechverify.kernel.proof import prove
 from tests import oracle
 from tests.models import as_bytes, as_float64, random_weights
@@ -235,7 +235,7 @@ class Case:
         partition = Partition(job, domain, [Reader(k, "key") for k in keys], trials)
         cells, listed = [], rng.random()
         for key in partition.keys:
-            for q in Family(partition, key).sizes:
+            for q in InputClass(partition, key).sizes:
                 rivals = [t for t in range(job.claim.outputs) if t != key[0]]
                 if rng.random() < listed or not rivals:
                     cells.append([q, list(key), None, None])
@@ -337,8 +337,8 @@ def neuron_by_neuron(case: Case, exact: bool) -> int:
         if exact or not 0 <= target < len(y):
             continue
         with np.errstate(all="ignore"):
-            family = families.setdefault(key, Family(partition, key))
-            base_low, base_high, value_low, value_high, _ = family.weights
+            input_class = families.setdefault(key, InputClass(partition, key))
+            base_low, base_high, value_low, value_high, _ = input_class.weights
         scores = np.array([partition.form.score.mid[min(query, len(partition.form.score.mid) - 1), t, i]
                            for i, t in enumerate(prefix)])  # fmt: skip
         p = np.exp(scores - scores.max()) / np.exp(scores - scores.max()).sum()

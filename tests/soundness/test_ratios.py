@@ -105,9 +105,9 @@ def random_proof(rng, job, domain):
     keys = [[["value", [], 0]]] if rng.random() < 0.2 else []
     partition = Partition(job, domain, [Reader(rows, "keys") for rows in keys])
     cells = []
-    for family in partition.families():
-        if not family.impossible:
-            cells += [[q, list(family.key), random_node(rng, family.cell(q))] for q in family.sizes]
+    for input_class in partition.classes():
+        if not input_class.impossible:
+            cells += [[q, list(input_class.key), random_node(rng, input_class.cell(q))] for q in input_class.sizes]
     return {"rule": "ratios", "keys": keys, "cells": cells}
 
 
@@ -146,12 +146,14 @@ def cells(rng, style):
     job = Job(claim, Float64())
     inputs = [*product(*claim.domain.tokens)]
     values = [oracle.evaluate(doc["claim"]["equals"], x, claim.domain.tokens and [*range(9)]) for x in inputs]
-    for family in Partition(job, claim.domain, []).families():
-        if family.impossible:
+    for input_class in Partition(job, claim.domain, []).classes():
+        if input_class.impossible:
             continue
-        for query in family.sizes:
-            cell = family.cell(query)
-            here = [x for x, m in zip(inputs, values, strict=True) if m == family.key[0] and x[claim.position] == query]
+        for query in input_class.sizes:
+            cell = input_class.cell(query)
+            here = [
+                x for x, m in zip(inputs, values, strict=True) if m == input_class.key[0] and x[claim.position] == query
+            ]
             assert len(here) == cell.size
             yield cell, here
             if rng.random() < 0.5:
@@ -183,9 +185,9 @@ def test_every_enclosure_of_a_cell_holds_on_every_input(seed, style):
         for cell, inputs in cells(rng, style):
             if not len(cell.rivals) or not cell.box.usable:
                 continue
-            box, lead, form = cell.box, cell.lead(cell.rivals), cell.family.form
+            box, lead, form = cell.box, cell.lead(cell.rivals), cell.input_class.form
             for x in inputs:
-                score, value, base = exact_ratios(form, cell.family.right, np.array(x))
+                score, value, base = exact_ratios(form, cell.input_class.right, np.array(x))
                 at = box.index[[*x]], np.arange(len(x))
                 weight, exact = box.factor.mid[:, *at], np.exp(score - score.max(1, keepdims=True))
                 np.testing.assert_allclose(

@@ -216,7 +216,7 @@ class Block(nn.Module):
         return self.resid_post(x)
 
 
-class Transformer(nn.Module):
+class Rebuilt(nn.Module):
     """`state` with TransformerLens names; `settings`: normalization, eps, act_fn, attention, attn_scale; `masks`: the
     file's own, by its names."""
 

@@ -12,7 +12,7 @@ from mechverify.graph.adapters.modules import (
     ACTIVATIONS,
     NORMALIZATIONS,
     Adapted,
-    Transformer,
+    Rebuilt,
 )
 from mechverify.graph.source import CaptureError
 
@@ -119,7 +119,7 @@ def adapt(
     settings: dict[str, Any] = {
         "normalization": normalization, "eps": eps, "act_fn": act_fn, "attention": attention, "attn_scale": attn_scale,
     }  # fmt: skip
-    module = Transformer(tensors, layers, settings, masks)
+    module = Rebuilt(tensors, layers, settings, masks)
     query = tensors["blocks.0.attn.W_Q"]
     vocab, longest = (
         len(tensors["embed.W_E"]),

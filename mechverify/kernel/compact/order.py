@@ -14,19 +14,23 @@ from mechverify.kernel.core.errors import Rejected
 
 if TYPE_CHECKING:
     from mechverify.kernel.compact.enclosed import Enclosed
-    from mechverify.kernel.compact.rule import Family, Kept
+    from mechverify.kernel.compact.rule import InputClass, Kept
 
 
 def kept_in_order(
-    family: "Family", lead: Lead, ends: np.ndarray, descending: bool
+    input_class: "InputClass", lead: Lead, ends: np.ndarray, descending: bool
 ) -> "Kept":
     """The first `ends` [queries, levels] tokens of the vocabulary in an order. Over those, h is at least the least
     lead times, where that is negative, the largest factor."""
-    ar, tables, at = family.ar, family.tables, np.arange(len(family.queries))
+    ar, tables, at = (
+        input_class.ar,
+        input_class.tables,
+        np.arange(len(input_class.queries)),
+    )
     if not isinstance(lead, Parts):
         raise Rejected("tokens are kept in an order by leads in parts")
     ends = np.minimum(ends, tables.vocab)
-    rank = tables.vocab - 1 - family.alive if descending else family.alive
+    rank = tables.vocab - 1 - input_class.alive if descending else input_class.alive
     order = np.argsort(rank)
     ar.spend(len(order))
     running = np.minimum.accumulate(ar.lower(lead.token)[order])
@@ -34,13 +38,13 @@ def kept_in_order(
     token = points(running[np.maximum(known - 1, 0)], lead.token.exponent)
     worst = ar.bottom(ar.add(lead.query.at[:, None], token))
     largest = _running(tables, descending).at[
-        family.queries[:, None], np.maximum(ends - 1, 0)
+        input_class.queries[:, None], np.maximum(ends - 1, 0)
     ]
     product = ar.where(worst.mid < 0, ar.mul(worst, largest), ar.rational(Fraction(0)))
     least, count = [], []
-    for tokens in family.groups:
+    for tokens in input_class.groups:
         if len(tokens) == 1:
-            one = family.own(lead, np.full(len(at), tokens[0]))
+            one = input_class.own(lead, np.full(len(at), tokens[0]))
             least.append(one.map(lambda a: np.tile(a, (ends.shape[1], 1))))
             count.append([np.full(len(at), c == 0) for c in range(ends.shape[1])])
         else:
@@ -48,8 +52,8 @@ def kept_in_order(
             first, *more = np.searchsorted(places, ends).T
             least.append(ar.bottom(product).map(np.transpose))
             count.append([first, *(np.maximum(n - first, 0) for n in more)])
-    own, *least = aligned(ar, family.own(lead, family.queries), *least)
-    return family.stacked([b.mid for b in least], count, own, ends.shape)
+    own, *least = aligned(ar, input_class.own(lead, input_class.queries), *least)
+    return input_class.stacked([b.mid for b in least], count, own, ends.shape)
 
 
 def _running(tables: "Enclosed", descending: bool) -> Ball:

@@ -60,7 +60,7 @@ class _Mixture(NamedTuple):
 
 
 def parts_form(
-    graph: Graph, weights: dict[str, np.ndarray], model: Real, output: int
+    graph: Graph, weights: dict[str, np.ndarray], semantics: Real, output: int
 ) -> PartsForm:
     """The output of a model of one layer and one head, in parts.
 
@@ -68,7 +68,7 @@ def parts_form(
     output has the form above, for reals within the balls. Complexity: sums of embeddings and biases; nothing is
     multiplied.
     """
-    if type(model) is not Real:
+    if type(semantics) is not Real:
         raise Unsupported("rule compact is about real arithmetic")
     order, nodes = graph.ancestors([output]), graph.nodes
     pinned = {
@@ -82,7 +82,7 @@ def parts_form(
         raise Unsupported(
             "rule compact needs one query token, and tokens in their own order"
         )
-    reader, found = _Reader(graph, weights, model), {}
+    reader, found = _Reader(graph, weights, semantics), {}
     for n in order:
         found[n] = reader.read(nodes[n], [found[a] for a in nodes[n].args])
     result = found[output]
@@ -97,12 +97,12 @@ def parts_form(
 def output_parts(job: Job) -> PartsForm:
     """The claim's output in parts."""
     graph, output = job.slim()
-    return parts_form(graph, job.claim.weights, job.model, output)
+    return parts_form(graph, job.claim.weights, job.semantics, output)
 
 
 class _Reader:
-    def __init__(self, graph: Graph, weights: dict[str, np.ndarray], model: Real):
-        self.graph, self.weights, self.ar = graph, weights, model.ar
+    def __init__(self, graph: Graph, weights: dict[str, np.ndarray], semantics: Real):
+        self.graph, self.weights, self.ar = graph, weights, semantics.ar
 
     def read(self, node: Node, args: list) -> Any:
         """A Ball (a weight), _Value, _Scores, _Mixture; of tokens and of an attention pattern what says which."""

@@ -63,22 +63,24 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
                 raise Rejected(f"cell {min(seen & here)} is listed twice")
             seen |= here
             queries = np.array(sorted(listed))
-            family = Family(
+            input_class = InputClass(
                 tables, towards(job.ar, automaton, places[key]), key, queries
             )
             thresholds, lead = (
                 np.array([listed[q] for q in queries.tolist()]),
-                family.lead(leads, rivals),
+                input_class.lead(leads, rivals),
             )
             if tokens == "each":
-                kept = family.kept_above(family.each(lead), thresholds)
+                kept = input_class.kept_above(input_class.each(lead), thresholds)
             else:
                 from mechverify.kernel.compact.order import kept_in_order
 
-                kept = kept_in_order(family, lead, thresholds, tokens == "descending")
-            found = family.shown(kept)
+                kept = kept_in_order(
+                    input_class, lead, thresholds, tokens == "descending"
+                )
+            found = input_class.shown(kept)
             right += sum(found.tolist())
-            sizes = sizes_by_token(job.ar, family.layers, tables.form.pin)
+            sizes = sizes_by_token(job.ar, input_class.layers, tables.form.pin)
             job.found.cells += [(q, (key,), sizes.get(q, 0), Counts(0, sizes.get(q, 0) - n))
                           for q, n in zip(queries.tolist(), found.tolist(), strict=True)]  # fmt: skip
     return Counts(right, domain.size)
@@ -95,10 +97,10 @@ def _pass(entry: Reader) -> tuple[str, str, dict[int, dict[int, list]]]:
         numbers = [
             t.float64() if tokens == "each" else t.an_integer(0, 2**20) for t in limits
         ]
-        family = cells.setdefault(key.an_integer(), {})
-        if query.an_integer(0, 2**20) in family:
+        input_class = cells.setdefault(key.an_integer(), {})
+        if query.an_integer(0, 2**20) in input_class:
             raise Rejected(f"cell {[query.value, key.value]} is listed twice")
-        family[query.value] = numbers
+        input_class[query.value] = numbers
     entry.close()
     return rivals, tokens, cells
 
@@ -113,7 +115,7 @@ class Kept(NamedTuple):
     own: Ball
 
 
-class Family:
+class InputClass:
     """Cells of one class. `groups` are the sets of tokens that act alike at some position before the query's, by name;
     `alive` all of their tokens and the queries. A token that is a group by itself is kept in any case."""
 

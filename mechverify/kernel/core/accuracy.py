@@ -64,7 +64,7 @@ class AccuracyClaim(CountingClaim):
         return [self.output, self.target]
 
     def judge(self, values: "Evaluation") -> tuple[np.ndarray, np.ndarray]:
-        ar, number = values.model.ar, len(values.tokens)
+        ar, number = values.semantics.ar, len(values.tokens)
         target = np.broadcast_to(values[self.target], number)
         logits = values[self.output]
         logits = logits.map(lambda a: np.broadcast_to(a, (number, self.outputs)))

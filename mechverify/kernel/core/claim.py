@@ -154,8 +154,8 @@ class Job:
         old: bool = False,
     ):
         self.claim, self.ar, self.old = claim, arithmetic, old
-        self.model = SEMANTICS[claim.semantics](arithmetic)
-        self.model.accept(claim.weights)
+        self.semantics = SEMANTICS[claim.semantics](arithmetic)
+        self.semantics.accept(claim.weights)
         self.axioms = set() if axioms is None else axioms
         self.found = Evidence()
         self._made: dict[Callable, Any] = {}

@@ -28,16 +28,16 @@ class Evaluation:
         self,
         graph: Graph,
         weights: dict[str, np.ndarray],
-        model: Real,
+        semantics: Real,
         tokens: np.ndarray,
         selected: Callable[[int], np.ndarray] | None = None,
         inputs: Sequence[np.ndarray] = (),
     ):
         self.inputs = inputs
-        self.graph, self.weights, self.model, self.tokens = (
+        self.graph, self.weights, self.semantics, self.tokens = (
             graph,
             weights,
-            model,
+            semantics,
             tokens,
         )
         self.selected = selected or (lambda j: tokens[..., j])
@@ -54,7 +54,7 @@ class Evaluation:
 
     def of(self, tokens: np.ndarray) -> "Evaluation":
         """On other tokens, as many axes, what depends on none being computed already."""
-        other = Evaluation(self.graph, self.weights, self.model, tokens)
+        other = Evaluation(self.graph, self.weights, self.semantics, tokens)
         varying = {*self.graph.varying([*self._values])}
         other._values = {
             n: value for n, value in self._values.items() if n not in varying
@@ -78,7 +78,7 @@ class Evaluation:
             self.held += math.prod(sizes)
             reserve(*sizes)
             reserve(self.held // 4)  # all values together
-            self.model.ar.spend(math.prod(sizes), 4, 1)
+            self.semantics.ar.spend(math.prod(sizes), 4, 1)
         return row_of(node.op).value(self, node, args)
 
     def of_batch(self, value: np.ndarray) -> np.ndarray:

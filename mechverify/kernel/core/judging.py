@@ -24,8 +24,8 @@ def decide(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Two boolean arrays [inputs]: surely right, surely wrong; where float64 leaves it open, or overflows, with twice
     its digits. Neither where rounding leaves it open still."""
     sure = np.zeros(len(inputs), bool), np.zeros(len(inputs), bool)
-    _refine(sure, inputs, BLOCK, lambda some: _judged(job, some, job.model))
-    if type(job.model) is Real and not job.ar.is_exact:
+    _refine(sure, inputs, BLOCK, lambda some: _judged(job, some, job.semantics))
+    if type(job.semantics) is Real and not job.ar.is_exact:
         _refine(sure, inputs, BLOCK, _in(job, "doubled"))
     return sure
 
@@ -38,8 +38,8 @@ def settle(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return sure
 
 
-def _judged(job: Job, inputs: np.ndarray, model: Real) -> Sure:
-    parts = [job.claim.judge(v) for v in evaluations(job, inputs, model)]
+def _judged(job: Job, inputs: np.ndarray, semantics: Real) -> Sure:
+    parts = [job.claim.judge(v) for v in evaluations(job, inputs, semantics)]
     right, wrong = zip(*parts, strict=True)
     return np.concatenate(right), np.concatenate(wrong)
 
@@ -47,7 +47,7 @@ def _judged(job: Job, inputs: np.ndarray, model: Real) -> Sure:
 def _in(job: Job, arithmetic: str) -> Callable[[np.ndarray], Sure]:
     """Another arithmetic than the job's."""
     return lambda some: getattr(late("core.elsewhere"), arithmetic)(
-        job, lambda model: _judged(job, some, model)
+        job, lambda semantics: _judged(job, some, semantics)
     )
 
 
@@ -72,15 +72,15 @@ def need_inputs(job: Job) -> None:
         raise Rejected("of a box, no inputs can be run one by one")
 
 
-def evaluations(job: Job, inputs: np.ndarray, model: Real) -> Iterator[Evaluation]:
+def evaluations(job: Job, inputs: np.ndarray, semantics: Real) -> Iterator[Evaluation]:
     """Of what the claim judges by, of as many inputs at a time as bounded memory allows, one after another. A theorem
     about float32 speaks of sums in any order, zeros among them: there, nothing is shared."""
     claim = job.claim
-    if len(inputs) >= MANY and type(model) is Real and not model.ar.is_exact:
+    if len(inputs) >= MANY and type(semantics) is Real and not semantics.ar.is_exact:
         from mechverify.kernel.core.prefixes import shared, sharing
 
-        yield from shared(job.once(sharing), claim.weights, model, inputs)
+        yield from shared(job.once(sharing), claim.weights, semantics, inputs)
         return
     step = batch_size(claim.graph, claim.judged)
     for i in range(0, len(inputs), step):
-        yield Evaluation(claim.graph, claim.weights, model, inputs[i : i + step])
+        yield Evaluation(claim.graph, claim.weights, semantics, inputs[i : i + step])

@@ -166,13 +166,13 @@ def sharing(job: Job) -> Prefixes:
 def shared(
     prefixes: Prefixes,
     weights: dict[str, np.ndarray],
-    model: Real,
+    semantics: Real,
     inputs: np.ndarray,
 ) -> Iterator["Shared"]:
     """Of as many inputs at a time as bounded memory allows, one after another."""
     todo = [inputs]
     while todo:
-        values = Shared(prefixes, weights, model, todo.pop())
+        values = Shared(prefixes, weights, semantics, todo.pop())
         pieces = min(len(values.tokens), -(-values.numbers // (4 * ROOM)))
         if pieces > 1:
             todo += np.array_split(values.tokens, pieces)[::-1]
@@ -188,16 +188,16 @@ class Shared(Evaluation):
         self,
         prefixes: Prefixes,
         weights: dict[str, np.ndarray],
-        model: Real,
+        semantics: Real,
         inputs: np.ndarray,
     ):
         super().__init__(
-            prefixes.graph, weights, model, inputs, lambda j: self.tokens[:, j]
+            prefixes.graph, weights, semantics, inputs, lambda j: self.tokens[:, j]
         )
         self.prefixes, self.rows, number = prefixes, {}, len(inputs)
         self._first: dict[int, np.ndarray] = {}
         nodes = self.graph.ancestors([*prefixes.roots.values()])
-        self.model.ar.step(len(nodes) * number, 2 * len(nodes), 1)
+        self.semantics.ar.step(len(nodes) * number, 2 * len(nodes), 1)
         asked = {n: [np.arange(number)] for n in prefixes.roots.values()}
         for n in reversed(nodes):
             first = self._agreeing(prefixes.reads[n], inputs)
@@ -227,7 +227,7 @@ class Shared(Evaluation):
         """Of each input, the first that has the same tokens at those positions."""
         if bits not in self._first:
             number = len(inputs)
-            self.model.ar.step(inputs.size, inputs.shape[1])
+            self.semantics.ar.step(inputs.size, inputs.shape[1])
             group = np.zeros(number, np.int64)
             for position in range(inputs.shape[1]):
                 if bits & _bit(position):
@@ -240,7 +240,7 @@ class Shared(Evaluation):
 
     def _at(self, node: int, rows: np.ndarray) -> Any:
         """The value of a node on these inputs: that of the inputs that agree with them."""
-        self.model.ar.step(len(rows) * prod(self.graph.nodes[node].shape), 2, 1)
+        self.semantics.ar.step(len(rows) * prod(self.graph.nodes[node].shape), 2, 1)
         first = self._first[self.prefixes.reads[node]][rows]
         at = np.searchsorted(self.rows[node], first)
         if np.array_equal(at, np.arange(len(self.rows[node]))):

@@ -105,7 +105,7 @@ class ShareClaim(CountingClaim):
         return [self.output]
 
     def judge(self, values: "Evaluation") -> tuple[np.ndarray, np.ndarray]:
-        ar, number = values.model.ar, len(values.tokens)
+        ar, number = values.semantics.ar, len(values.tokens)
         value = values[self.output].map(
             lambda a: np.broadcast_to(a.reshape(len(a), -1), (number, 1))[:, 0]
         )

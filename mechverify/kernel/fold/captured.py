@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def linear(analysis: "Analysis", node: Node, args: list[Any]) -> Any:
     """Of one mixture; of two, and of one and a table of the query's token alone. The others are mixtures, or tables."""
-    ar, mixed = analysis.model.ar, [hasattr(a, "attention") for a in args]
+    ar, mixed = analysis.semantics.ar, [hasattr(a, "attention") for a in args]
     match node.op:
         case "view" | "select":  # moving is no operation of the arithmetic
             for part in (args[0].value, args[0].neurons):
@@ -62,7 +62,7 @@ def moved(node: Node) -> Callable[[np.ndarray, int], np.ndarray]:
 
 def _need_real(analysis: "Analysis", node: Node) -> None:
     """What is exact over the reals."""
-    if type(analysis.model) is not Real:
+    if type(analysis.semantics) is not Real:
         raise Unsupported(
             f"{node.op!r} on the result of attention is for semantics real"
         )

@@ -37,13 +37,13 @@ def surely_wrong(cell: "Cell", step: int, rivals: tuple[int, ...]) -> int:
 
 def _rivals(cell: "Cell", group: tuple[int, ...]) -> list[int]:
     """A rival is an output other than the right one; counting the right one against itself is no proof."""
-    right, outputs = cell.family.right, cell.family.outputs
+    right, outputs = cell.input_class.right, cell.input_class.outputs
     if not group or not all(0 <= t < outputs and t != right for t in group):
         raise Rejected(f"{list(group)} are not rivals of output {right}")
     return list(group)
 
 
 def _count(cell: "Cell", terms: np.ndarray, step: int, upwards: bool) -> int:
-    ar = cell.family.ar
+    ar = cell.input_class.ar
     integers = ar.to_grid(terms, cell.terms.exponent, step, upwards=not upwards)
     return count_nonpositive(ar, cell.layers, integers, upwards)

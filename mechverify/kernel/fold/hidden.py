@@ -23,7 +23,7 @@ def neurons(analysis: "Analysis", node: Node, z: Any) -> Any:
     attention's weights is: what a semantics says of the size of a value holds for their coefficients as well."""
     if z.neurons is not None or analysis.neurons is not None:
         raise Unsupported("rule fold needs one layer of neurons, read at one position")
-    ar, m = analysis.model.ar, math.prod(node.shape)
+    ar, m = analysis.semantics.ar, math.prod(node.shape)
     reserve(m, m)
     z = analysis.each(z, lambda a, lead: a.reshape(*a.shape[:lead], m))
     size = ar.add(z.base.map(lambda a: a[:, :, None]), z.value).size

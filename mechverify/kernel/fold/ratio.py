@@ -77,7 +77,7 @@ class _Scores(NamedTuple):
 
 
 def ratio_form(
-    graph: Graph, weights: dict[str, np.ndarray], model: Real, output: int
+    graph: Graph, weights: dict[str, np.ndarray], semantics: Real, output: int
 ) -> RatioForm:
     """The ratio form of node `output`, with every table enclosed as `model` computes it.
 
@@ -91,7 +91,7 @@ def ratio_form(
         raise Unsupported(
             f"the output reads {len(pinned)} tokens by themselves; rule fold needs one (a query)"
         )
-    analysis, found = Analysis(graph, weights, model), {}
+    analysis, found = Analysis(graph, weights, semantics), {}
     for n, node in nodes:
         found[n] = analysis.read(n, node, [found[a] for a in node.args])
     result, pin = found[output], pinned.pop()
@@ -111,11 +111,13 @@ class Analysis:
     """`scores` of the rows of attention, by the softmax's number; `neurons`, once they are met, with the identity as
     coefficients."""
 
-    def __init__(self, graph: Graph, weights: dict[str, np.ndarray], model: Real):
-        self.graph, self.model, self.vocab = graph, model, len(graph.values)
+    def __init__(self, graph: Graph, weights: dict[str, np.ndarray], semantics: Real):
+        self.graph, self.semantics, self.vocab = graph, semantics, len(graph.values)
         ids = np.arange(self.vocab)
         free = np.broadcast_to(ids[None, :, None], (1, self.vocab, graph.length))
-        self.tables = Evaluation(graph, weights, model, free, lambda _: ids[:, None])
+        self.tables = Evaluation(
+            graph, weights, semantics, free, lambda _: ids[:, None]
+        )
         self.rows: dict[int, _Table] = {}  # the scores of each row of attention
         self.scores: dict[int, _Scores] = {}
         self.neurons: Neurons | None = None
@@ -137,7 +139,7 @@ class Analysis:
             return neurons(self, node, args[0])
         if _Mixture in kinds:
             return self._linear(node, args)
-        self.model.ar.step(math.prod(node.shape), 1, 1)
+        self.semantics.ar.step(math.prod(node.shape), 1, 1)
         return _Table(
             self.tables[n], owners(self.graph, node, [a.owners for a in args])
         )
@@ -200,11 +202,11 @@ class Analysis:
         ]  # of the term, by position
         moved = len(values.value.mid), self.vocab, len(entry), *node.shape
         reserve(*moved)
-        self.model.ar.step(math.prod(moved), 1, MOVED)
+        self.semantics.ar.step(math.prod(moved), 1, MOVED)
         value = self._wide(values.value.map(lambda a: placed(a)[:, :, entry]))
-        zero = self.model.ar.whole(np.zeros((1, 1, *node.shape), np.int64))
+        zero = self.semantics.ar.whole(np.zeros((1, 1, *node.shape), np.int64))
         rows = self.graph.nodes[pattern.node].shape[-1]
-        return _Mixture(pattern.node, zero, self.model.attended(value, rows), None)
+        return _Mixture(pattern.node, zero, self.semantics.attended(value, rows), None)
 
     def _scores(
         self, node: Node, softmax: int, at: np.ndarray, values: Owners
@@ -212,7 +214,7 @@ class Analysis:
         """Which entry of the row reads which position, and the scores in that order. `at`: the row's entry of each term
         of the sum; `values` [terms, entries] are the owners of what it is multiplied by."""
         scores, row = self.rows[softmax], self.graph.nodes[softmax]
-        self.model.ar.step(row.shape[-1] + values.size, 1, SORTED)
+        self.semantics.ar.step(row.shape[-1] + values.size, 1, SORTED)
         here = np.flatnonzero(np.broadcast_to(kept(row), row.shape).ravel())
         if len({*at.tolist()}) != len(at):
             raise Unsupported(
@@ -235,7 +237,7 @@ class Analysis:
             score = self._wide(
                 scores.value.map(lambda a: a.reshape(*a.shape[:2], -1)[..., order])
             )
-            self.scores[softmax] = _Scores(order, self.model.scores(score, (1, 2)))
+            self.scores[softmax] = _Scores(order, self.semantics.scores(score, (1, 2)))
         if not np.array_equal(self.scores[softmax].order, order):
             raise Unsupported(
                 "one attention pattern reads values of different positions"
@@ -306,7 +308,7 @@ class Analysis:
         return self.each(x, wide)
 
     def sum(self, node: Node, x: Any, y: Any) -> _Mixture:
-        model, sums = self.model, products(self.graph, node)
+        semantics, sums = self.semantics, products(self.graph, node)
         if type(x) is not _Mixture:
             x, y, sums = y, x, sums[::-1]
         x = self.spread(node, x)
@@ -315,13 +317,17 @@ class Analysis:
             if y.attention != x.attention:
                 raise Unsupported("two applications of attention are added")
             base, value = (
-                model.add(a, b, sums) for a, b in ((x.base, y.base), (x.value, y.value))
+                semantics.add(a, b, sums)
+                for a, b in ((x.base, y.base), (x.value, y.value))
             )
-            neurons = _added(model, x.neurons, y.neurons, sums)
+            neurons = _added(semantics, x.neurons, y.neurons, sums)
         else:
             table = self.tables.align(y.value, len(node.shape))
-            base, value = model.add(x.base, table, sums), model.alone(x.value, sums[1])
-            neurons = _added(model, x.neurons, None, sums)
+            base, value = (
+                semantics.add(x.base, table, sums),
+                semantics.alone(x.value, sums[1]),
+            )
+            neurons = _added(semantics, x.neurons, None, sums)
         return _Mixture(x.attention, base, value, neurons)
 
     def _product(self, node: Node, args: list[Any]) -> _Mixture:
@@ -334,7 +340,9 @@ class Analysis:
         wider = factor.map(lambda a: a[:, :, None])
         return self.parts(
             x,
-            lambda a, lead: self.model.contract(how, a, factor if lead == 2 else wider),
+            lambda a, lead: self.semantics.contract(
+                how, a, factor if lead == 2 else wider
+            ),
         )
 
 
@@ -347,11 +355,11 @@ def _terms(node: Node) -> tuple[str, str, str]:
 
 
 def _added(
-    model: Real, x: Ball | None, y: Ball | None, sums: tuple[int, ...]
+    semantics: Real, x: Ball | None, y: Ball | None, sums: tuple[int, ...]
 ) -> Ball | None:
     """A part of a sum (see Real.add); None is zero."""
     if x is not None and y is not None:
-        return model.add(x, y, sums)
+        return semantics.add(x, y, sums)
     if x is not None:
-        return model.alone(x, sums[1])
-    return None if y is None else model.alone(y, sums[0])
+        return semantics.alone(x, sums[1])
+    return None if y is None else semantics.alone(y, sums[0])

@@ -66,7 +66,7 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
     for key in partition.keys:
         if only is not None and key not in only:
             continue
-        for cell in Family(partition, key).cells():
+        for cell in InputClass(partition, key).cells():
             wrong = cell.wrong(*cells.pop((cell.query, key), ((), None)))
             job.found.cells.append((cell.query, key, cell.size, wrong))
             covered += cell.size
@@ -84,7 +84,7 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
 def output_form(job: Job) -> RatioForm:
     """The claim's output as a ratio form."""
     graph, output = job.slim()
-    return ratio_form(graph, job.claim.weights, job.model, output)
+    return ratio_form(graph, job.claim.weights, job.semantics, output)
 
 
 def _cells(entry: Reader) -> dict[tuple, tuple]:
@@ -149,7 +149,7 @@ class Partition(Classes):
         return in_cells(self)
 
 
-class Family:
+class InputClass:
     """The cells of one class, one for each query token. `key` are the values of the mechanism and of the witness's
     keys; `impossible`: no output decodes to the mechanism's value, so that every input is wrong."""
 
@@ -230,61 +230,66 @@ class Family:
 class Terms:
     """The one-token terms 2^-c e^s w of some cells of a family; `factors` are those of the tokens that can occur."""
 
-    def __init__(self, family: Family, queries: np.ndarray):
-        form, self.family, self.queries = family.form, family, queries
+    def __init__(self, input_class: InputClass, queries: np.ndarray):
+        form, self.input_class, self.queries = input_class.form, input_class, queries
         vocab, attended = form.score.mid.shape[1:]
         reserve(len(queries), vocab, attended)
         alive = np.zeros((len(queries), vocab, attended), bool)
-        for i, layer in enumerate(family.layers[:attended]):
+        for i, layer in enumerate(input_class.layers[:attended]):
             for tokens, _ in layer.groups:
                 alive[:, tokens, i] = True
         alive[:, :, form.pin] &= np.arange(vocab) == queries[:, None]
-        factors = family.partition.factors(queries, alive)
+        factors = input_class.partition.factors(queries, alive)
         self.low_factor, self.high_factor = factors.low, factors.high
-        self.exponent = factors.exponent + family.weights[4]
+        self.exponent = factors.exponent + input_class.weights[4]
 
     def below(self, position: int, tokens: np.ndarray) -> np.ndarray:
         """Lower bounds [rows, tokens, out] of the terms, before the last rounding."""
-        base, _, value, _, _ = self.family.weights
+        base, _, value, _, _ = self.input_class.weights
         w = _rows(base, self.queries)[:, None] + _rows(
             value[:, tokens, position], self.queries
         )
         small, large = (
             f[:, tokens, position, None] for f in (self.low_factor, self.high_factor)
         )
-        self.family.ar.spend(4 * w.size, 4, 2)
+        self.input_class.ar.spend(4 * w.size, 4, 2)
         return w * np.where(w >= 0, small, large)
 
     @cached_property
     def minima(self) -> np.ndarray:
         """Lower bounds [rows, out] over each cell of the sum of terms; the right output has no minimum."""
-        family, ar = self.family, self.family.ar
+        input_class, ar = self.input_class, self.input_class.ar
 
         def term(position: int, tokens: np.ndarray) -> np.ndarray:
             if position >= self.low_factor.shape[2]:
                 return np.zeros((1, len(tokens), 1), ar.dtype)
             terms = self.below(position, tokens)
-            if position == family.form.pin:
+            if position == input_class.form.pin:
                 other = tokens[None, :] != self.queries[:, None]
                 terms = np.where(other[..., None], ar.infinity, terms)
             return terms
 
-        result = smallest(ar, family.layers, term, (len(self.queries), family.outputs))
-        result[:, family.right] = ar.infinity
+        result = smallest(
+            ar, input_class.layers, term, (len(self.queries), input_class.outputs)
+        )
+        result[:, input_class.right] = ar.infinity
         return result
 
     def of_rivals(self, row: int, rivals: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper bounds [length, vocab, rivals] of the terms of some rivals in one cell."""
-        ar, query = self.family.ar, int(self.queries[row])
-        reserve(len(self.family.layers), len(self.low_factor[row]), len(rivals))
+        ar, query = self.input_class.ar, int(self.queries[row])
+        reserve(len(self.input_class.layers), len(self.low_factor[row]), len(rivals))
         low_base, high_base, low_value, high_value = (
-            a[query if len(a) > 1 else 0][..., rivals] for a in self.family.weights[:4]
+            a[query if len(a) > 1 else 0][..., rivals]
+            for a in self.input_class.weights[:4]
         )
         small, large = self.low_factor[row, ..., None], self.high_factor[row, ..., None]
         low, high = low_base + low_value, high_base + high_value
         low = ar.down(low * np.where(low >= 0, small, large))
         high = ar.up(high * np.where(high >= 0, large, small))
-        both = np.zeros((2, len(self.family.layers), len(low), len(rivals)), ar.dtype)
+        both = np.zeros(
+            (2, len(self.input_class.layers), len(low), len(rivals)), ar.dtype
+        )
         both[:, : low.shape[1]] = low.swapaxes(0, 1), high.swapaxes(0, 1)
         ar.spend(8 * both.size, 10, 2)
         return both[0], both[1]
@@ -298,9 +303,16 @@ def _rows(a: np.ndarray, queries: np.ndarray) -> np.ndarray:
 class Cell:
     """The inputs of a class with a given query token."""
 
-    def __init__(self, family: Family, query: int, terms: Terms | None, row: int):
-        self.family, self.query, self._terms, self.row = family, query, terms, row
-        self.size = family.sizes[query]
+    def __init__(
+        self, input_class: InputClass, query: int, terms: Terms | None, row: int
+    ):
+        self.input_class, self.query, self._terms, self.row = (
+            input_class,
+            query,
+            terms,
+            row,
+        )
+        self.size = input_class.sizes[query]
 
     @property
     def terms(self) -> Terms:
@@ -310,7 +322,9 @@ class Cell:
 
     @cached_property
     def layers(self) -> list:
-        return recursion.pin(self.family.layers, self.family.form.pin, self.query)
+        return recursion.pin(
+            self.input_class.layers, self.input_class.form.pin, self.query
+        )
 
     @cached_property
     def undecided(self) -> list[int]:
@@ -323,7 +337,7 @@ class Cell:
 
     def wrong(self, groups: tuple[Group, ...] | None, certain: Group | None) -> Counts:
         """Bounds for the wrong inputs, counting for `groups` and the rival `certain`, or (None) input by input."""
-        if self.family.impossible:
+        if self.input_class.impossible:
             return Counts(self.size, self.size)
         if not self.undecided:
             return Counts(0, 0)
@@ -342,7 +356,7 @@ class Cell:
         only where rounding leaves a margin open."""
         from mechverify.kernel.counting.sums import sums  # only where a cell is listed
 
-        ar, rivals = self.family.ar, self.undecided
+        ar, rivals = self.input_class.ar, self.undecided
         if self.size * len(rivals) > LISTED:
             raise Rejected(
                 f"a cell of {self.size} inputs and {len(rivals)} rivals is too large to list"

@@ -71,7 +71,7 @@ class _Sum(NamedTuple):
 
 
 def sum_of_ratios(
-    graph: Graph, weights: dict[str, np.ndarray], model: Real, output: int
+    graph: Graph, weights: dict[str, np.ndarray], semantics: Real, output: int
 ) -> SumOfRatios:
     """The form of node `output`, with every table enclosed as `model` computes it.
 
@@ -85,7 +85,7 @@ def sum_of_ratios(
     pin = _query(graph, order)
     vocab = np.arange(len(graph.values))
     free = np.broadcast_to(vocab[None, :, None], (1, len(vocab), graph.length))
-    tables = Evaluation(graph, weights, model, free, lambda _: vocab[:, None])
+    tables = Evaluation(graph, weights, semantics, free, lambda _: vocab[:, None])
     found: dict[int, Any] = {}
     for n in order:
         node = nodes[n]
@@ -112,7 +112,7 @@ def sum_of_ratios(
             found[n] = _Table(tables[n], axis)
     if type(found[output]) is not _Sum:
         raise Unsupported("the output doesn't go through attention")
-    return _stacked(model.ar, pin, found[output])
+    return _stacked(semantics.ar, pin, found[output])
 
 
 def _row_by_row(graph: Graph, output: int) -> int:
@@ -202,7 +202,7 @@ def _viewed(shape: tuple[int, ...], axis: int, view: tuple) -> int | None:
 
 def _attend(tables: Evaluation, node: Node, found: dict[int, Any]) -> _Sum:
     """A contraction of a pattern with values over its last axis: a ratio for each place in the pattern's other axes."""
-    graph, model = tables.graph, tables.model
+    graph, semantics = tables.graph, tables.semantics
     at = [graph.nodes[a].op == "softmax" for a in node.args]
     if node.op != "einsum" or sum(at) != 1:
         raise Unsupported(
@@ -233,14 +233,14 @@ def _attend(tables: Evaluation, node: Node, found: dict[int, Any]) -> _Sum:
         raise Unsupported(f"{len(heads)} heads, or rows of a pattern (limit {HEADS})")
     held = len(heads), rows, vocab, graph.length, *node.shape
     reserve(*held)
-    model.ar.step(prod(held), len(heads), MOVED)
-    whole = model.attended(values.value, summed)
+    semantics.ar.step(prod(held), len(heads), MOVED)
+    whole = semantics.attended(values.value, summed)
     masks = np.broadcast_to(kept(graph.nodes[pattern]), shape)
     ratios = []
     for head in heads:
         where = dict(zip(first[:-1], head, strict=True))
         score = _in_positions(
-            model,
+            semantics,
             scores.value.map(lambda a, head=head: a[:, :, *head]),
             vocab,
             masks[head],
@@ -255,13 +255,15 @@ def _attend(tables: Evaluation, node: Node, found: dict[int, Any]) -> _Sum:
             vocab=vocab,
         )
         ratios.append(_Ratio(score, whole.map(place), masks[head]))
-    return _Sum(model.ar.whole(np.zeros((1, 1, *node.shape), np.int64)), ratios)
+    return _Sum(semantics.ar.whole(np.zeros((1, 1, *node.shape), np.int64)), ratios)
 
 
-def _in_positions(model: Real, score: Ball, vocab: int, attends: np.ndarray) -> Ball:
+def _in_positions(
+    semantics: Real, score: Ball, vocab: int, attends: np.ndarray
+) -> Ball:
     """Scores [q or 1, vocab or 1, length] of the positions that are attended to, as softmax reads them; others zero."""
     at = np.flatnonzero(attends)
-    read = model.scores(score.map(lambda a: a[..., at]), (1, 2))
+    read = semantics.scores(score.map(lambda a: a[..., at]), (1, 2))
 
     def spread(a: np.ndarray) -> np.ndarray:
         wide = np.zeros((len(a), vocab, len(attends)), a.dtype)
@@ -311,7 +313,7 @@ def _placed(
 def _linear(tables: Evaluation, node: Node, args: list[Any]) -> _Sum:
     """An operation that is linear in sums of ratios, the other operand depending on the pinned token alone. A rounding
     error is a factor of the whole, so that each part may bear it."""
-    graph, model = tables.graph, tables.model
+    graph, semantics = tables.graph, tables.semantics
     sums = [a for a in args if type(a) is _Sum]
     others = [a.value for a in args if type(a) is _Table and a.axis is None]
     if len(sums) + len(others) != len(args):
@@ -335,12 +337,12 @@ def _linear(tables: Evaluation, node: Node, args: list[Any]) -> _Sum:
             )
             right = _each(right, lambda x: -x, lambda x: -x) if minus else right
             terms = products(graph, node)
-            base = model.add(left.base, right.base, terms)
+            base = semantics.add(left.base, right.base, terms)
             parts = [(left.ratios, terms[1]), (right.ratios, terms[0])]
             return _Sum(
                 base,
                 [
-                    r._replace(value=model.alone(r.value, n))
+                    r._replace(value=semantics.alone(r.value, n))
                     for part, n in parts
                     for r in part
                 ],
@@ -349,7 +351,7 @@ def _linear(tables: Evaluation, node: Node, args: list[Any]) -> _Sum:
             factor, deep = others[0], others[0].map(lambda a: a[:, :, None])
             _reserve(graph, node, total, len(factor.mid))
             order = (lambda x, y: (x, y)) if first else (lambda x, y: (y, x))
-            contract = partial(model.contract, node.attr)
+            contract = partial(semantics.contract, node.attr)
             return _each(
                 total,
                 lambda x: contract(*order(x, factor)),
@@ -360,12 +362,14 @@ def _linear(tables: Evaluation, node: Node, args: list[Any]) -> _Sum:
             _reserve(graph, node, total, len(factor.mid))
             deep = factor.map(lambda a: a[:, :, None])
             return _each(
-                total, lambda x: model.mul(x, factor), lambda x: model.mul(x, deep)
+                total,
+                lambda x: semantics.mul(x, factor),
+                lambda x: semantics.mul(x, deep),
             )
         case "view" | "select":
             shape = graph.nodes[node.args[0]].shape
             held = sum(r.value.mid.size for r in total.ratios)
-            model.ar.step(
+            semantics.ar.step(
                 held + _reserve(graph, node, total, 1), len(total.ratios), MOVED
             )
             return _each(

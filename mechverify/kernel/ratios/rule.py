@@ -46,11 +46,11 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
     witness.close()
     partition = Partition(job, domain, keys)
     low = high = covered = partition.unguarded
-    for family in partition.families():
-        for query, size in family.sizes.items():
-            node = cells.pop((query, family.key), None)
-            wrong = family.wrong(query, node)
-            job.found.cells.append((query, family.key, size, wrong))
+    for input_class in partition.classes():
+        for query, size in input_class.sizes.items():
+            node = cells.pop((query, input_class.key), None)
+            wrong = input_class.wrong(query, node)
+            job.found.cells.append((query, input_class.key, size, wrong))
             covered += size
             low, high = low + size - wrong.high, high + size - wrong.low
     if cells:
@@ -79,19 +79,19 @@ class Partition(Classes):
         self.form, self.exponentials = job.once(_tables)
         super().__init__(job, domain, keys)
 
-    def families(self) -> Iterator["Family"]:
+    def classes(self) -> Iterator["InputClass"]:
         for key, i in self.places.items():
-            yield Family(self, i, key)
+            yield InputClass(self, i, key)
 
 
 def _tables(job: Job) -> tuple[SumOfRatios, tuple[Ball, np.ndarray]]:
     """The form of the claim's output, and mantissas and exponents of e^s: nothing underflows yet."""
     claim = job.claim
-    form = sum_of_ratios(claim.graph, claim.weights, job.model, claim.output)
+    form = sum_of_ratios(claim.graph, claim.weights, job.semantics, claim.output)
     return form, exp_parts(job.ar, form.score)
 
 
-class Family:
+class InputClass:
     """The cells of one class, one for each query token. `key` are the values of the mechanism and of the witness's
     keys; `impossible`: no output decodes to the mechanism's value, so that every input is wrong."""
 
@@ -123,8 +123,13 @@ class Family:
 class Cell:
     """Inputs of a class with one query token: those that `layers` accept."""
 
-    def __init__(self, family: Family, query: int, layers: list[Layer]):
-        self.family, self.query, self.layers, self.ar = family, query, layers, family.ar
+    def __init__(self, input_class: InputClass, query: int, layers: list[Layer]):
+        self.input_class, self.query, self.layers, self.ar = (
+            input_class,
+            query,
+            layers,
+            input_class.ar,
+        )
         self.size = recursion.completions(self.ar, layers)[0][0]
 
     def wrong(self, node: Reader | None, depth: int = 0) -> Counts:
@@ -183,7 +188,7 @@ class Cell:
 
     def parts(self, positions: Sequence[int], tokens: Sequence[int]) -> list["Cell"]:
         parts = by_count(self.ar, self.layers, positions, tokens)
-        return [Cell(self.family, self.query, layers) for layers in parts]
+        return [Cell(self.input_class, self.query, layers) for layers in parts]
 
     def _group(
         self, entry: Reader, forms: list[tuple[int, ...]], most: int
@@ -194,7 +199,7 @@ class Cell:
         named = rivals.integers(most)
         if not named or not set(named) <= set(self.rivals.tolist()):
             raise Rejected(
-                f"{named!s:.100} are not rivals of output {self.family.right}"
+                f"{named!s:.100} are not rivals of output {self.input_class.right}"
             )
         return (
             forms[point.an_integer(0, len(forms) - 1)],
@@ -204,12 +209,15 @@ class Cell:
 
     @property
     def rivals(self) -> np.ndarray:
-        return self.family.rivals
+        return self.input_class.rivals
 
     @cached_property
     def box(self) -> Box:
         """The tokens that occur, and the factors of the query's row, over the largest that can occur in the cell."""
-        form, (mantissa, power) = self.family.form, self.family.partition.exponentials
+        form, (mantissa, power) = (
+            self.input_class.form,
+            self.input_class.partition.exponentials,
+        )
         occurring = [
             np.concatenate([tokens for tokens, _ in layer.groups])
             for layer in self.layers
@@ -230,9 +238,9 @@ class Cell:
 
     def lead(self, rivals: Sequence[int] | np.ndarray) -> Lead:
         """Of the right output over each of the rivals."""
-        ar, right, some = self.ar, self.family.right, np.asarray(rivals, int)
+        ar, right, some = self.ar, self.input_class.right, np.asarray(rivals, int)
         (base, value), tokens = (
-            (self.family.form.base, self.family.form.value),
+            (self.input_class.form.base, self.input_class.form.value),
             self.box.tokens,
         )
         row, deep = (
@@ -244,7 +252,7 @@ class Cell:
             ar.sub(x.map(lambda a: a[..., right, None]), x.map(lambda a: a[..., some]))
             for x in (base, value)
         )
-        margin = self.family.partition.job.claim.margin
+        margin = self.input_class.partition.job.claim.margin
         return Lead(ar.sub(base, ar.rational(margin)) if margin else base, value)
 
     def expansion(
@@ -294,7 +302,7 @@ class Cell:
 
     def _count(self, terms: np.ndarray, exponent: int, step: int, upwards: bool) -> int:
         """Inputs whose sum of `terms` [tokens, length] is not positive."""
-        vocab = len(self.family.partition.job.claim.graph.values)
+        vocab = len(self.input_class.partition.job.claim.graph.values)
         reserve(len(self.layers), vocab)
         integers = np.zeros((len(self.layers), vocab), np.int64)
         integers[:, self.box.tokens] = self.ar.to_grid(
@@ -356,7 +364,7 @@ class Cell:
 
     def _sums(self, terms: np.ndarray) -> np.ndarray:
         """Of terms [heads, tokens, length, columns], along every input: [heads, inputs, columns]."""
-        vocab = len(self.family.partition.job.claim.graph.values)
+        vocab = len(self.input_class.partition.job.claim.graph.values)
         reserve(len(self.layers), vocab, terms.shape[-1])
         from mechverify.kernel.counting.sums import sums  # only where a cell is listed
 

@@ -167,7 +167,7 @@ class Relaxed(Intervals):
         if n in self.other and n != start:
             return [(self.other[n], k)], None
         if n in self.fixed:
-            return [], self.dot(k, self.bounds[n])
+            return [], self.dot(k, self.balls[n])
         return row_of(self.graph.nodes[n].op).back(self, start, n, k)
 
     def _multiplied(self, start: int, n: int) -> tuple[Ball, Ball] | None:

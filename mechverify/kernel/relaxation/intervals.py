@@ -72,7 +72,7 @@ class Intervals:
             if n in self.place
         ):
             raise Rejected("a softmax's second form comes after the first")
-        self.bounds: dict[int, Ball] = {}
+        self.balls: dict[int, Ball] = {}
         self.ends: dict[int, Ends] = {}
         self.positions: dict[int, np.ndarray] = {}  # of ids: which token stands there
         self.spans: dict[int, list[Span]] = {}  # of integers, cell by cell
@@ -136,7 +136,7 @@ class Intervals:
             for old, new in zip(ends, (low, high), strict=True)
         )
         self.ends[n] = low, high
-        self.bounds[n] = lines.ball(ar, low, high)
+        self.balls[n] = lines.ball(ar, low, high)
 
     def _bound(self, n: int) -> None:
         """The node's ball and its ends, from those of its operands. Linear operations are done on balls; what is known
@@ -144,14 +144,14 @@ class Intervals:
         ar, row = self.ar, row_of(self.graph.nodes[n].op)
         if not row.linear(self, n):
             self.ends[n] = self._known(n, row.ends(self, n, (-np.inf, np.inf)))
-            self.bounds[n] = lines.ball(ar, *self.ends[n])
+            self.balls[n] = lines.ball(ar, *self.ends[n])
             return
         x = row.ball(self, n)
         old = ar.ends(x)
         low, high = self._known(n, lines.meet(ar, old, row.ends(self, n, old)))
         less = (high - low < (1 - MORE) * (old[1] - old[0])) & (n not in self.fixed)
         self.ends[n] = low, high
-        self.bounds[n] = (
+        self.balls[n] = (
             ar.where(less, lines.ball(ar, low, high), x) if bool(less.any()) else x
         )
 

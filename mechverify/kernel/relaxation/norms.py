@@ -129,7 +129,7 @@ def _squares(known: "Intervals", s: int, c: int) -> Any | None:
     s, row = _source(known, s)
     nodes = known.graph.nodes
     known.ar.step(len(known.order), 0, 40)
-    squares = [m for m in known.order if nodes[m].op == "power" and nodes[m].attr == 2 and m in known.bounds
+    squares = [m for m in known.order if nodes[m].op == "power" and nodes[m].attr == 2 and m in known.balls
                and _source(known, nodes[m].args[0])[0] == c]  # fmt: skip
     for square in squares:
         share, at = None, _source(known, nodes[square].args[0])[1]

@@ -42,7 +42,7 @@ def plane(
 def through(known: "Relaxed", start: int, n: int, k: Ball) -> tuple[Forms, Ball]:
     """By mixtures of planes of a witness, or the default ones."""
     ar, operands = known.ar, known.graph.nodes[n].args
-    balls = [known.bounds[a].at[:, None] for a in operands]
+    balls = [known.balls[a].at[:, None] for a in operands]
     finite = known.known_balls(*balls)
     x, y = (ar.where(finite, b, ar.rational(Fraction(0))) for b in balls)
     given = known.lines.choose(known, start, n)
@@ -52,7 +52,7 @@ def through(known: "Relaxed", start: int, n: int, k: Ball) -> tuple[Forms, Ball]
         else [ar.exact(a) for a in given]
     )
     narrow = (
-        known.bounds[n].rad[:, None] < x.rad * y.rad
+        known.balls[n].rad[:, None] < x.rad * y.rad
     )  # then it beats a plane over a wide box
     planes = [
         known.levelled(n, list(plane(ar, x, y, mix, upper)), upper, finite & ~narrow)

@@ -193,7 +193,7 @@ class Rewriting:
         where, output = roots.narrowed[: len(claim.where)], roots.standing[claim.output]
         about = (output, *roots.narrowed)
         return Tables(
-            graph, claim.weights, self.job.model, wanted, claim.domain, about, where
+            graph, claim.weights, self.job.semantics, wanted, claim.domain, about, where
         )
 
 

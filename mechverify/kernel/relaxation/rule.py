@@ -125,7 +125,7 @@ def check(job: Job, parts: list[Domain], witnesses: list[Reader]) -> list[Range]
             ).append(i)
             continue
         given = given_lines(job, lines, multipliers)
-        (results[i],) = bounds(job, [parts[i]], flags, lines=given)
+        (results[i],) = ranges(job, [parts[i]], flags, lines=given)
         if given.unread:
             raise Rejected(
                 f"{witness.where}: lines or multipliers are given where none is used"
@@ -137,7 +137,7 @@ def check(job: Job, parts: list[Domain], witnesses: list[Reader]) -> list[Range]
             some = places[start : start + step]
             for i, found in zip(
                 some,
-                bounds(job, [parts[i] for i in some], flags, kind=kind),
+                ranges(job, [parts[i] for i in some], flags, kind=kind),
                 strict=True,
             ):
                 results[i] = found
@@ -219,7 +219,7 @@ def _value(
     return kind(job.ar, graph, job.claim.weights, roots, boxes, **options)
 
 
-def bounds(job: Job, parts: list[Domain], flags: Flags = PLAIN, *, kind: type[Intervals] = Relaxed,
+def ranges(job: Job, parts: list[Domain], flags: Flags = PLAIN, *, kind: type[Intervals] = Relaxed,
            lines: Lines | None = None) -> list[Range]:  # fmt: skip
     options: dict = {"shared": flags.shared} | (
         {"lines": lines} if lines is not None else {}

@@ -201,7 +201,10 @@ def _counts(
 ) -> list[Counts]:
     """Of parts that can be relaxed side by side."""
     ar, measure = job.ar, job.claim.measure
-    bounds, found = bounds_of(job, parts, shared), np.zeros((2, len(parts)), np.int64)
+    bounds, found = (
+        linear_bounds(job, parts, shared),
+        np.zeros((2, len(parts)), np.int64),
+    )
     whole = _grid(ar, measure, np.arange(len(parts)), parts, 1)
     judged = _judge(job, bounds, whole, whole.cubes)
     enough = np.ldexp(1.0, -to)  # any choice is sound
@@ -233,7 +236,7 @@ def _counts(
     ]
 
 
-class Bounds(NamedTuple):
+class LinearBounds(NamedTuple):
     """Of parts and atoms: lower bounds of these and of their negations, `constants` [parts, 2 atoms] (raw) + `slopes`
     [parts, 2 atoms, coordinates] x; and which of them are known to be `sure` on the whole part."""
 
@@ -310,7 +313,7 @@ class _Judged(NamedTuple):
     slopes: np.ndarray
 
 
-def bounds_of(job: Job, parts: list[Domain], shared: bool) -> Bounds:
+def linear_bounds(job: Job, parts: list[Domain], shared: bool) -> LinearBounds:
     about = job.once(Condition).job
     ar, claim, rewriting = job.ar, about.claim, about.once(Rewriting)
     value = Sloped(
@@ -336,7 +339,7 @@ def bounds_of(job: Job, parts: list[Domain], shared: bool) -> Bounds:
         for side, a in zip(sides, np.broadcast_arrays(k.mid, k.rad), strict=True):
             side.append(np.broadcast_to(a, (*shape, size)))
     slopes = Ball(np.concatenate(sides[0], 2), np.concatenate(sides[1], 2))
-    return Bounds(
+    return LinearBounds(
         value.constants, slopes, _holds(claim.strict, np.concatenate([low, -high], 1))
     )
 
@@ -349,7 +352,7 @@ def _holds(strict: bool, least: np.ndarray) -> np.ndarray:
     )
 
 
-def _judge(job: Job, bounds: Bounds, grid: _Grid, cubes: _Cubes) -> _Judged:
+def _judge(job: Job, bounds: LinearBounds, grid: _Grid, cubes: _Cubes) -> _Judged:
     ar, measure, part = job.ar, job.claim.measure, grid.part[cubes.cell]
     low, high = grid.corners(cubes)
     constants, slopes = _on_unit_cubes(ar, measure, bounds, part, low, high)
@@ -400,7 +403,7 @@ def _halves(grid: _Grid, cubes: _Cubes, judged: _Judged) -> tuple[_Cubes, np.nda
     return _Cubes(*map(np.concatenate, halves)), (low < at) & (at < high)
 
 
-def _on_unit_cubes(ar: Arithmetic, measure: Measure, bounds: Bounds, part: np.ndarray, low: np.ndarray,
+def _on_unit_cubes(ar: Arithmetic, measure: Measure, bounds: LinearBounds, part: np.ndarray, low: np.ndarray,
                    high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """The bounds as forms of how much of each interval's mass lies up to a coordinate, from 0 to 1: raw constants
     [cubes, 2 atoms], rounded down, and slopes [cubes, 2 atoms, coordinates]."""

@@ -48,7 +48,7 @@ class Tables:
     rows are all inputs) and on nothing else; `dropped`: those of them that would cost too much and would be of use, and
     how many numbers they take. Complexity: an evaluation of the rows."""
 
-    def __init__(self, graph: Graph, weights: dict, model: Real, wanted: list[int], domain: Domain,
+    def __init__(self, graph: Graph, weights: dict, semantics: Real, wanted: list[int], domain: Domain,
                  roots: tuple[int, ...] = (), where: tuple[int, ...] = ()):  # fmt: skip
         self.of: dict[int, Table] = {}
         self.dropped: dict[int, int] = {}
@@ -57,13 +57,13 @@ class Tables:
         ] = []  # rows that break a condition on the tokens it reads
         many, reads = (
             _number_of_rows(domain),
-            _reads(graph, wanted, model.ar, self.dropped),
+            _reads(graph, wanted, semantics.ar, self.dropped),
         )
         complete = many == domain.size
         candidates = {n: r for n in wanted if (r := reads[n]) is not None and r.any()
                       and (complete or r.sum(-1).max() <= 2)}  # fmt: skip
         last = _last(graph, wanted, {*candidates}, roots)
-        cost = {n: many * _cost(graph, n, model.ar) for n in candidates}
+        cost = {n: many * _cost(graph, n, semantics.ar) for n in candidates}
         fits = many * graph.length <= ROOM
         small = [
             n for n in candidates if fits and cost[n] <= (LAST if n in last else MOST)
@@ -77,14 +77,14 @@ class Tables:
         for start in range(0, len(self.rows.ids), step):
             inputs = self.rows.ids[start : start + step]
             values = first = (
-                Evaluation(graph, weights, model, inputs)
+                Evaluation(graph, weights, semantics, inputs)
                 if first is None
                 else first.of(inputs)
             )
             for n in small:
                 ends = (
                     end(values[n]).reshape(-1, math.prod(graph.nodes[n].shape))
-                    for end in (model.ar.lower, model.ar.upper)
+                    for end in (semantics.ar.lower, semantics.ar.upper)
                 )
                 parts[n].append(
                     [np.broadcast_to(e, (len(inputs), e.shape[1])) for e in ends]

@@ -67,7 +67,7 @@ def enclose(
     threshold: in float64, and in exact arithmetic where that rejects an input or leaves this open. Rejects an input
     that isn't shown to satisfy the claim's conditions."""
     try:
-        (low, high), broken, decided = enclosed(job, tokens, points, job.model)
+        (low, high), broken, decided = enclosed(job, tokens, points, job.semantics)
     except Rejected:
         if len(tokens) > 1:
             each = [
@@ -84,7 +84,9 @@ def enclose(
         from mechverify.kernel.core.elsewhere import exactly  # only where it is needed
 
         one = tokens[i : i + 1], points[i : i + 1]
-        ends, *told = exactly(job, lambda model, one=one: enclosed(job, *one, model))
+        ends, *told = exactly(
+            job, lambda semantics, one=one: enclosed(job, *one, semantics)
+        )
         low[i], high[i] = (
             list(map(f, end[0]))
             for f, end in zip((float_below, float_above), ends, strict=True)
@@ -94,16 +96,16 @@ def enclose(
 
 
 def enclosed(
-    job: Job, tokens: np.ndarray, points: np.ndarray, model: Real
+    job: Job, tokens: np.ndarray, points: np.ndarray, semantics: Real
 ) -> tuple[Range, np.ndarray, np.ndarray]:
     """The output's bounds, floats or Fractions [inputs, entries]; where one entry surely breaks its threshold; and
     where that is decided, one way or the other."""
-    claim, ar = job.claim, model.ar
+    claim, ar = job.claim, semantics.ar
     inputs, start = [], 0
     for shape in claim.shapes:
         inputs.append(points[:, start : start + prod(shape)].reshape(-1, *shape))
         start += prod(shape)
-    values = Evaluation(claim.graph, claim.weights, model, tokens, inputs=inputs)
+    values = Evaluation(claim.graph, claim.weights, semantics, tokens, inputs=inputs)
     if not all((ar.lower(values[n]) >= 0).all() for n in claim.where):
         raise Rejected("a point is not shown to satisfy the claim's conditions")
     value = values[claim.output]

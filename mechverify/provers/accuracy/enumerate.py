@@ -237,7 +237,7 @@ def _tried(problem: AccuracyProblem) -> tuple[float, float]:
 
     with np.errstate(all="ignore"):
         try:
-            wide = width(problem.job.model)
+            wide = width(problem.job.semantics)
         except Rejected:
             wide = inf
         if not wide <= BLURRED:  # then the kernel asks for more digits

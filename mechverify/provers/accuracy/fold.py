@@ -15,7 +15,7 @@ from mechverify.kernel.core.errors import Stopped, Unsupported
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.mechanism import add_expression
 from mechverify.kernel.fold.counted import maybe_wrong, surely_wrong
-from mechverify.kernel.fold.rule import LISTED, Cell, Family, Group, Terms
+from mechverify.kernel.fold.rule import LISTED, Cell, Group, InputClass, Terms
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence
 from mechverify.provers.base import Budget
 
@@ -35,7 +35,7 @@ PATIENCE = 1_200  # counts spent on regrouping rivals
 class _Counted:
     """What is known of one undecided cell: the witness so far and the bounds that it gives."""
 
-    family: Family
+    input_class: InputClass
     query: int
     rivals: list[int]
     size: int
@@ -57,7 +57,7 @@ class _Counted:
         certain = (
             None if self.certain is None else [self.certain[0], list(self.certain[1])]
         )
-        return [self.query, list(self.family.key), groups, certain]
+        return [self.query, list(self.input_class.key), groups, certain]
 
 
 class Fold:
@@ -99,16 +99,18 @@ def listed(problem: AccuracyProblem, budget: Budget) -> Attempt:
     """Every cell that its minima leave open, input by input; those that are too large for that stay open. Raises
     Unsupported where there is no fold."""
 
-    def bound(family: Family, cell: Cell, rivals: list[int]) -> _Counted | None:
+    def bound(
+        input_class: InputClass, cell: Cell, rivals: list[int]
+    ) -> _Counted | None:
         if cell.size * len(rivals) > LISTED:
             return None
         return _Counted(
-            family, cell.query, rivals, cell.size, None, None, cell.list_wrong()
+            input_class, cell.query, rivals, cell.size, None, None, cell.list_wrong()
         )
 
     with np.errstate(all="ignore"):
-        families = (Family(problem.partition, key) for key in problem.partition.keys)
-        counted, right, never, only = _pass(problem, budget, families, bound)
+        classes = (InputClass(problem.partition, key) for key in problem.partition.keys)
+        counted, right, never, only = _pass(problem, budget, classes, bound)
     right += problem.partition.unguarded + sum(c.size - c.wrong.high for c in counted)
     never += sum(c.wrong.low for c in counted)
     return Attempt(
@@ -118,8 +120,8 @@ def listed(problem: AccuracyProblem, budget: Budget) -> Attempt:
 
 
 def _pass(
-    problem: AccuracyProblem, budget: Budget, families: Iterable[Family],
-    bound: Callable[[Family, Cell, list[int]], _Counted | None],
+    problem: AccuracyProblem, budget: Budget, classes: Iterable[InputClass],
+    bound: Callable[[InputClass, Cell, list[int]], _Counted | None],
 ) -> tuple[list[_Counted], int, int, list | None]:  # fmt: skip
     """Once over all cells: those that `bound` counts, how many inputs of the others are right, and wrong, for sure; and
     which families were seen, if time was up before all were."""
@@ -129,23 +131,24 @@ def _pass(
     keys = problem.partition.keys
     try:
         with budget.rehearsing():
-            for family in families:
+            for input_class in classes:
                 budget.progress(
-                    f"cells of mechanism value {family.key[0]}", len(seen) / len(keys)
+                    f"cells of mechanism value {input_class.key[0]}",
+                    len(seen) / len(keys),
                 )
                 some, good, bad = [], 0, 0
-                for cell in family.cells():
+                for cell in input_class.cells():
                     rivals = cell.undecided
                     if budget.spent():
                         raise Stopped
-                    if family.impossible:
+                    if input_class.impossible:
                         bad += cell.size
                     elif not rivals:
                         good += cell.size
-                    elif (found := bound(family, cell, rivals)) is not None:
+                    elif (found := bound(input_class, cell, rivals)) is not None:
                         some.append(found)
                 counted, right, never = counted + some, right + good, never + bad
-                seen.append(list(family.key))
+                seen.append(list(input_class.key))
     except Stopped:
         return counted, right, never, seen
     return counted, right, never, None
@@ -200,26 +203,24 @@ def _refute(
         seen.setdefault((tuple(key), int(tokens[partition.form.pin])), Counter())[
             rival
         ] += 1
-    families: dict[tuple[int, ...], Family] = {}
+    classes: dict[tuple[int, ...], InputClass] = {}
     counted, wrong = [], 0
     enough = problem.claim.total - int(at_least * problem.claim.total)
     for (key, query), rivals in sorted(seen.items(), key=lambda kv: -kv[1].total()):
         budget.progress("counting wrong inputs", min(1.0, wrong / enough))
         if wrong > enough or budget.spent():
             break
-        if key not in families:
-            families[key] = Family(partition, key)
-            wrong += (
-                sum(families[key].sizes.values()) if families[key].impossible else 0
-            )
-        if not families[key].impossible:
-            cell = _cell(families[key], query)
+        if key not in classes:
+            classes[key] = InputClass(partition, key)
+            wrong += sum(classes[key].sizes.values()) if classes[key].impossible else 0
+        if not classes[key].impossible:
+            cell = _cell(classes[key], query)
             certain = _group(cell, (rivals.most_common(1)[0][0],), FINE, upper=True)
             low = surely_wrong(cell, *certain)
             wrong += low
             counted.append(
                 _Counted(
-                    families[key],
+                    classes[key],
                     query,
                     [],
                     cell.size,
@@ -228,7 +229,7 @@ def _refute(
                     Counts(low, cell.size),
                 )
             )
-    only = [list(key) for key in sorted(families)]
+    only = [list(key) for key in sorted(classes)]
     return Attempt(
         _witness(problem, keys, only, counted), Counts(0, problem.domain.size - wrong)
     )
@@ -239,21 +240,25 @@ def _bound(
 ) -> tuple[list[_Counted], Counts, list | None]:
     """Both bounds as tight as patience allows: one pass over all cells, then the widest gaps again; and which families
     were seen, if not all."""
-    families = [Family(problem.partition, key) for key in problem.partition.keys]
-    sizes = sorted(size for family in families for size in family.sizes.values())
+    classes = [InputClass(problem.partition, key) for key in problem.partition.keys]
+    sizes = sorted(
+        size for input_class in classes for size in input_class.sizes.values()
+    )
     small = np.searchsorted(
         np.cumsum(np.array(sizes, float)), NEGLIGIBLE * problem.claim.total
     )
     worth = sizes[small] if small < len(sizes) else 0
 
-    def bound(family: Family, cell: Cell, rivals: list[int]) -> _Counted | None:
+    def bound(
+        input_class: InputClass, cell: Cell, rivals: list[int]
+    ) -> _Counted | None:
         if cell.size < worth and cell.size * len(rivals) > TINY:
             return None
         return _first_count(
-            family, cell, rivals, NEGLIGIBLE * problem.claim.total / len(sizes)
+            input_class, cell, rivals, NEGLIGIBLE * problem.claim.total / len(sizes)
         )
 
-    counted, right, never, only = _pass(problem, budget, families, bound)
+    counted, right, never, only = _pass(problem, budget, classes, bound)
     negligible = GAP * problem.claim.total
     for turn, improve, patience in (
         ("sharpening", _sharpen, 2 * SHARPENED),
@@ -272,7 +277,7 @@ def _bound(
             except Stopped:  # what is known of it stands
                 break
             gap -= before - c.gap
-    counted.sort(key=lambda c: (c.family.key, c.query))
+    counted.sort(key=lambda c: (c.input_class.key, c.query))
     right += problem.partition.unguarded + sum(c.size - c.wrong.high for c in counted)
     return (
         counted,
@@ -281,11 +286,11 @@ def _bound(
     )
 
 
-def _cell(family: Family, query: int) -> Cell:
+def _cell(input_class: InputClass, query: int) -> Cell:
     return Cell(
-        family,
+        input_class,
         query,
-        None if family.impossible else Terms(family, np.array([query])),
+        None if input_class.impossible else Terms(input_class, np.array([query])),
         0,
     )
 
@@ -317,29 +322,36 @@ def _group(
 
 
 def _first_count(
-    family: Family, cell: Cell, rivals: list[int], small: float
+    input_class: InputClass, cell: Cell, rivals: list[int], small: float
 ) -> _Counted:
     """A small cell input by input; else all rivals as one group; later (if more than `small` inputs can be wrong)
     the rival with the smallest minimum as well."""
     if cell.size * len(rivals) <= CHEAP:
         return _Counted(
-            family, cell.query, rivals, cell.size, None, None, cell.list_wrong()
+            input_class, cell.query, rivals, cell.size, None, None, cell.list_wrong()
         )
     group = _group(cell, tuple(rivals), COARSE)
     high = min(cell.size, maybe_wrong(cell, *group))
     if high <= small:
         return _Counted(
-            family, cell.query, rivals, cell.size, [group], None, Counts(0, high)
+            input_class, cell.query, rivals, cell.size, [group], None, Counts(0, high)
         )
     worst = int(np.argmin(terms_of(cell).minima[cell.row]))
     return _Counted(
-        family, cell.query, rivals, cell.size, [group], None, Counts(0, high), worst
+        input_class,
+        cell.query,
+        rivals,
+        cell.size,
+        [group],
+        None,
+        Counts(0, high),
+        worst,
     )
 
 
 def _sharpen(c: _Counted) -> int:
     """Count the same again on a finer grid, or list a cell that is not too dear. Returns the counts spent."""
-    cell = _cell(c.family, c.query)
+    cell = _cell(c.input_class, c.query)
     if c.size * len(c.rivals) <= DEAR:
         c.groups, c.certain, c.wrong = None, None, cell.list_wrong()
         return 10
@@ -360,7 +372,7 @@ def _regroup(c: _Counted) -> int:
     """Try other groupings: single rivals, the worst few apart from the rest, and merging again what is
     smaller together. Returns the number of counts spent."""
     assert c.groups is not None
-    cell = _cell(c.family, c.query)
+    cell = _cell(c.input_class, c.query)
     grids: dict[tuple[int, ...], Group] = {tuple(sorted(c.groups[0][1])): c.groups[0]}
     count: dict[tuple[int, ...], int] = dict.fromkeys(grids, c.wrong.high)
 

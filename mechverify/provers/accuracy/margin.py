@@ -11,7 +11,7 @@ from mechverify.kernel.core.elsewhere import doubled
 from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.core.evaluate import Evaluation, batch_size
 from mechverify.kernel.core.semantics import Real
-from mechverify.kernel.fold.rule import Family
+from mechverify.kernel.fold.rule import InputClass
 from mechverify.provers.accuracy.falsify import CLOSE as NEAR
 from mechverify.provers.accuracy.fold import terms_of
 from mechverify.provers.accuracy.problem import AccuracyProblem
@@ -41,7 +41,7 @@ def largest_margin(
         found = {}
         for i, key in enumerate(keys):
             budget.progress(f"the largest margin: {margin:.6g}?", i / len(keys))
-            for cell in Family(partition, key, Fraction(margin)).cells():
+            for cell in InputClass(partition, key, Fraction(margin)).cells():
                 found[key, cell.query] = float(terms_of(cell).minima[cell.row].min())
         return found
 

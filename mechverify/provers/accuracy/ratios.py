@@ -12,7 +12,7 @@ from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
 from mechverify.kernel.counting.automaton import Layer
 from mechverify.kernel.ratios.linear import Box, Lead
-from mechverify.kernel.ratios.rule import LISTED, Cell, Family, Partition
+from mechverify.kernel.ratios.rule import LISTED, Cell, InputClass, Partition
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence
 from mechverify.provers.base import Budget
 
@@ -28,7 +28,7 @@ DEEPEST = 2  # cuts within each other
 class _Part:
     """A cell, or a part of one, and what is known of it: the witness so far and the bounds that it gives."""
 
-    family: Family
+    input_class: InputClass
     query: int
     layers: list[Layer]
     size: int
@@ -48,13 +48,18 @@ class _Part:
     @staticmethod
     def of(cell: Cell, depth: int = 0) -> "_Part":
         return _Part(
-            cell.family, cell.query, cell.layers, cell.size, depth, Counts(0, cell.size)
+            cell.input_class,
+            cell.query,
+            cell.layers,
+            cell.size,
+            depth,
+            Counts(0, cell.size),
         )
 
     @property
     def cell(self) -> Cell:
         """Made anew: its tables are large."""
-        return Cell(self.family, self.query, self.layers)
+        return Cell(self.input_class, self.query, self.layers)
 
     @property
     def bounds(self) -> Counts:
@@ -102,17 +107,17 @@ def bounded(problem: AccuracyProblem, budget: Budget) -> Attempt:
     is no sum of ratios."""
     size, wrong = problem.domain.size, 0  # of classes that are no output
     cells: list[_Part] = []
-    for family in Partition(problem.job, problem.domain, []).families():
-        if family.impossible:
-            wrong += sum(family.sizes.values())
+    for input_class in Partition(problem.job, problem.domain, []).classes():
+        if input_class.impossible:
+            wrong += sum(input_class.sizes.values())
         else:
-            cells += [_Part.of(family.cell(query)) for query in family.sizes]
+            cells += [_Part.of(input_class.cell(query)) for query in input_class.sizes]
     _narrow(cells, budget, GAP * problem.claim.total)
     bounds = Counts(
         wrong + sum(c.bounds.low for c in cells),
         wrong + sum(c.bounds.high for c in cells),
     )
-    rows = [[c.query, list(c.family.key), c.entry()] for c in cells]
+    rows = [[c.query, list(c.input_class.key), c.entry()] for c in cells]
     proof = {
         "rule": "ratios",
         "keys": [],

@@ -20,7 +20,7 @@ from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
 from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.relaxation.backward import Relaxed
-from mechverify.kernel.relaxation.rule import bounds, side_by_side
+from mechverify.kernel.relaxation.rule import ranges, side_by_side
 from mechverify.provers.base import Budget
 from mechverify.provers.ranges.cases import Case, cases, following
 from mechverify.provers.ranges.cells import (
@@ -133,7 +133,7 @@ class Branching:
         problem, begun = self.problem, time.monotonic()
         some = parts[: side_by_side(problem.job, problem.whole)]
         try:
-            bounds(problem.job, some, problem.flags)
+            ranges(problem.job, some, problem.flags)
         except (Rejected, Unsupported):
             return
         self.price, self.priced = (time.monotonic() - begun) / len(some), True
@@ -291,17 +291,17 @@ class _Watched(Relaxed):
     def refine(self, n: int) -> None:
         super().refine(n)
         if n in self.reads and n not in self.fixed:
-            ball = self.bounds[n]
+            ball = self.balls[n]
             more = (
                 (0 * ball.mid if ball.rad is None else 0 * ball.rad)
                 .detach()
                 .requires_grad_()
             )
-            self.bounds[n] = type(ball)(
+            self.balls[n] = type(ball)(
                 ball.mid, more if ball.rad is None else ball.rad + more
             )
             self.ends[n] = self.ends[n][0] - more, self.ends[n][1] + more
-            self.operands[n] = self.bounds[n], more, self.reads[n]
+            self.operands[n] = self.balls[n], more, self.reads[n]
 
 
 def _single(part: Domain) -> bool:

@@ -51,7 +51,7 @@ def kernel_ranges(problem: RangeProblem, parts: list[Domain]) -> list[Range]:
     """What the kernel proves of each part, with its own lines."""
     found, step = [], linear.side_by_side(problem.job, problem.whole)
     for start in range(0, len(parts), step):
-        found += linear.bounds(problem.job, parts[start : start + step], problem.flags)
+        found += linear.ranges(problem.job, parts[start : start + step], problem.flags)
     return found
 
 

@@ -50,7 +50,7 @@ def checked_leaf(
         Reader(leaf["multipliers"], "multipliers") if "multipliers" in leaf else None
     )
     given = linear.given_lines(problem.job, Reader(leaf["lines"], "lines"), multipliers)
-    (found,) = linear.bounds(problem.job, [part], problem.flags, lines=given)
+    (found,) = linear.ranges(problem.job, [part], problem.flags, lines=given)
     of, unread = problem.called.of, given.unread  # a cell alone may need fewer
     for name in ("lines", "multipliers"):
         if name in leaf:

@@ -65,7 +65,7 @@ def _relaxed(problem: RangeProblem, budget: Budget, kind: type[Intervals]) -> Fo
         started = time.monotonic()
         try:
             with budget.rehearsing():
-                (range_,) = linear.bounds(
+                (range_,) = linear.ranges(
                     problem.job, [problem.domain], linear.Flags(shared), kind=rule
                 )
         except Stopped:

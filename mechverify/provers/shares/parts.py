@@ -17,7 +17,7 @@ from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
-from mechverify.kernel.relaxation.shares import FINEST, bounds_of, counts
+from mechverify.kernel.relaxation.shares import FINEST, counts, linear_bounds
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Findings
 from mechverify.provers.base import Budget, failure
 
@@ -228,7 +228,7 @@ def _cut(whole: Domain, part: Domain) -> tuple[tuple[Domain, Domain], dict] | No
 def wide(job: Job, parts: list[Domain]) -> list[bool]:
     """Of which parts the linear bounds of an atom, neither of whose signs they exclude, are so far apart that they must
     be cut."""
-    bounds = bounds_of(job, parts, False)
+    bounds = linear_bounds(job, parts, False)
     low, high = (
         np.stack([getattr(p, end) for p in parts])[:, None] for end in ("low", "high")
     )

@@ -33,21 +33,21 @@ class Add(OfTwo):
 
     def value(self, known, node, args):
         first, second = (known.align(a, len(node.shape)) for a in args)
-        return known.model.add(first, second, products(known.graph, node))
+        return known.semantics.add(first, second, products(known.graph, node))
 
 
 class Sub(OfTwo):
     meaning = "the difference; likewise"
 
     def value(self, known, node, args):
-        return known.model.sub(*(known.align(a, len(node.shape)) for a in args))
+        return known.semantics.sub(*(known.align(a, len(node.shape)) for a in args))
 
 
 class Mul(OfTwo):
     meaning = "the product; likewise"
 
     def value(self, known, node, args):
-        return known.model.mul(*(known.align(a, len(node.shape)) for a in args))
+        return known.semantics.mul(*(known.align(a, len(node.shape)) for a in args))
 
 
 class OverRoot(Elementwise):
@@ -59,8 +59,10 @@ class OverRoot(Elementwise):
         return "real", args[0].shape
 
     def value(self, known, node, args):
-        model = known.model
-        return model.div(args[0], model.sqrt(model.ar.rational(Fraction(node.attr))))
+        semantics = known.semantics
+        return semantics.div(
+            args[0], semantics.sqrt(semantics.ar.rational(Fraction(node.attr)))
+        )
 
 
 ROWS = {"add": Add(), "sub": Sub(), "mul": Mul(), "over_root": OverRoot()}

@@ -29,7 +29,7 @@ class Concat(Sliced):
         return "real", (*before, joined, *after)
 
     def value(self, known, node, args):
-        parts = aligned(known.model.ar, *args)
+        parts = aligned(known.semantics.ar, *args)
         axis = known.batch + node.attr
         batch = np.broadcast_shapes(*(a.mid.shape[: known.batch] for a in parts))
 

@@ -28,7 +28,7 @@ class Constant(Fixed):
 
     def value(self, known, node, args):
         shape, numbers = node.attr
-        return known.model.ar.exact(
+        return known.semantics.ar.exact(
             np.array(numbers, float).reshape((1,) * known.batch + shape)
         )
 

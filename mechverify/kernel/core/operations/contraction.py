@@ -54,7 +54,7 @@ class Einsum(Operation):
         return "real", tuple(sizes[c] for c in result)
 
     def value(self, known, node, args):
-        return known.model.contract(node.attr, args[0], args[1])
+        return known.semantics.contract(node.attr, args[0], args[1])
 
     def slice(self, graph, node, axis, index):
         n = graph.nodes[node]

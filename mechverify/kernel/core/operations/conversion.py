@@ -21,7 +21,7 @@ class Number(Elementwise):
         return "real", ()
 
     def value(self, known, node, args):
-        return known.model.ar.whole(known.of_batch(args[0]))
+        return known.semantics.ar.whole(known.of_batch(args[0]))
 
 
 class Pick(Sliced):

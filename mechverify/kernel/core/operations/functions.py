@@ -19,7 +19,7 @@ class OfOne(Elementwise):
         return "real", args[0].shape
 
     def value(self, known, node, args):
-        return known.model.function(node.op, self.function(node), args[0])
+        return known.semantics.function(node.op, self.function(node), args[0])
 
     @abstractmethod
     def function(self, node: Node) -> Function:

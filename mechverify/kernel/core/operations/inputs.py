@@ -15,7 +15,7 @@ class Input(Sliced):
         return "real", attr[1]
 
     def value(self, known, node, args):
-        return known.model.ar.exact(known.inputs[node.attr[0]])
+        return known.semantics.ar.exact(known.inputs[node.attr[0]])
 
 
 ROWS = {"input": Input()}

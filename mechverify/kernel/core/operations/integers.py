@@ -14,9 +14,9 @@ class Whole(Elementwise):
 
     def value(self, known, node, args):
         shape = np.broadcast_shapes(*(a.shape for a in args))
-        known.model.ar.spend(len(args) * math.prod(shape), 1 + len(args))
+        known.semantics.ar.spend(len(args) * math.prod(shape), 1 + len(args))
         each, once = integers.work(node.op, node.attr, len(args))
-        known.model.ar.step(each * math.prod(shape) + once, 0, 1)
+        known.semantics.ar.step(each * math.prod(shape) + once, 0, 1)
 
         def token(position: int) -> np.ndarray:
             return known.graph.meanings[known.selected(position)]

@@ -11,7 +11,7 @@ class Pi(Fixed):
         return "real", ()
 
     def value(self, known, node, args):
-        return pi(known.model.ar).map(lambda a: a.reshape((1,) * known.batch))
+        return pi(known.semantics.ar).map(lambda a: a.reshape((1,) * known.batch))
 
 
 ROWS = {"pi": Pi()}

@@ -66,7 +66,7 @@ class Softmax(Operation):
     def value(self, known, node, args):
         from mechverify.kernel.core.attention import softmax  # not where rows are forms
 
-        return softmax(known.model, args[0], kept(node))
+        return softmax(known.semantics, args[0], kept(node))
 
     def slice(self, graph, node, axis, index):
         n = graph.nodes[node]

@@ -32,7 +32,7 @@ class Gather(Operation):
         return "real", ids.shape + rows.shape[1:]
 
     def value(self, known, node, args):
-        return known.model.ar.exact(
+        return known.semantics.ar.exact(
             table(known.weights, known.graph.nodes[node.args[0]])[args[1]]
         )
 

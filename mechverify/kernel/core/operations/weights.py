@@ -27,7 +27,7 @@ class Weight(Fixed):
 
     def value(self, known, node, args):
         value = weight(known.weights, *node.attr)
-        return known.model.ar.exact(value.reshape((1,) * known.batch + value.shape))
+        return known.semantics.ar.exact(value.reshape((1,) * known.batch + value.shape))
 
 
 def weight(

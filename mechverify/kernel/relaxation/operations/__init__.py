@@ -139,7 +139,7 @@ class Fixed(Linear):
         raise self._refused(known, n)  # a form ends before, at the value
 
     def back(self, known, start, n, k):
-        return [], known.dot(k, known.bounds[n])
+        return [], known.dot(k, known.balls[n])
 
     def reads(self, graph, node, args) -> np.ndarray | None:
         return no_tokens(graph, node)
@@ -160,11 +160,11 @@ class Ending(Curved):
         return False
 
     def back(self, known, start, n, k):
-        return [], known.dot(k, known.bounds[n])
+        return [], known.dot(k, known.balls[n])
 
 
 def balls(known: "Intervals", n: int) -> list[Ball]:
-    return [known.bounds[a] for a in known.graph.nodes[n].args]
+    return [known.balls[a] for a in known.graph.nodes[n].args]
 
 
 def operand_ends(known: "Intervals", n: int) -> list[Ends]:

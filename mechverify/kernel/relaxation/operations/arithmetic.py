@@ -70,7 +70,7 @@ class Mul(Elementwise):
     def transposed(self, known, n, k):
         args = known.graph.nodes[n].args
         one, other = args if args[1] in known.fixed else args[::-1]
-        return [(one, known.ar.mul(k, known.bounds[other].at[:, None]))]
+        return [(one, known.ar.mul(k, known.balls[other].at[:, None]))]
 
     def back(self, known, start, n, k):
         if self.linear(known, n):

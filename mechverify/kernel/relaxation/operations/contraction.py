@@ -75,7 +75,7 @@ class Einsum(Linear):
         node = known.graph.nodes[n]
         *terms, result = node.attr.replace("->", ",").split(",")
         at = 1 if node.args[0] in known.fixed else 0
-        constant = known.bounds[node.args[1 - at]].at[:, None]
+        constant = known.balls[node.args[1 - at]].at[:, None]
         return [
             (
                 node.args[at],

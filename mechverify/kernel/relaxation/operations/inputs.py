@@ -17,7 +17,7 @@ class Input(Linear):
         raise self._refused(known, n)
 
     def back(self, known, start, n, k):
-        return [], known.dot(k, known.bounds[n])
+        return [], known.dot(k, known.balls[n])
 
     def reads(self, graph, node, args):
         """What depends on a real input depends on more than tokens."""

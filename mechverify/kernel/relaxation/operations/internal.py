@@ -11,7 +11,7 @@ class Slack(Ending):
 
     def ends(self, known, n, found):
         room = known.graph.nodes[n].args[0]
-        zero = 0 * known.finite(known.bounds[room].point.mid).sum(-1)
+        zero = 0 * known.finite(known.balls[room].point.mid).sum(-1)
         inactive = bool((known.ends[room][0] >= 0).all())
         return (zero if inactive else zero - SLACK), zero
 

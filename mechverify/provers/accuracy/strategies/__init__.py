@@ -17,7 +17,7 @@ from mechverify.kernel.core.errors import Unsupported
 from mechverify.provers.accuracy.fold import folded, listed
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt
 from mechverify.provers.accuracy.strategies.brute import brute
-from mechverify.provers.accuracy.strategies.families import FAMILIES
+from mechverify.provers.accuracy.strategies.compact_proofs import COMPACT_PROOFS
 from mechverify.provers.accuracy.strategies.unexplained import (
     outputs_of_inputs,
     parts,
@@ -63,7 +63,7 @@ STRATEGIES = {
             "fold", "k v^3 o + c k v, c steps in counted cells", ONE_HEAD, "both bounds, often exact", folded, tables
         ),
         *(Strategy(name, cost, f"{ONE_HEAD}; no neurons; semantics real", f"a lower bound: {what}", find, _parts(find))
-          for name, (cost, what, find) in FAMILIES.items()),
+          for name, (cost, what, find) in COMPACT_PROOFS.items()),
     )
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ from mechverify.kernel.compact.enclosed import Enclosed
 from mechverify.kernel.compact.leads import Leads
 from mechverify.kernel.compact.order import kept_in_order
 from mechverify.kernel.compact.peeled import Peeled
-from mechverify.kernel.compact.rule import Family, Kept
+from mechverify.kernel.compact.rule import InputClass, Kept
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.counting.automaton import towards
@@ -65,7 +65,7 @@ def compact(problem: AccuracyProblem, budget: Budget, passes: list[Pass], peeled
             if not 0 <= key[0] < tables.outputs or not len(queries):
                 continue
             found = [
-                _search(Family(tables, layers, key[0], queries), leads, p)
+                _search(InputClass(tables, layers, key[0], queries), leads, p)
                 for p in passes
             ]
             share = np.array([f.shown for f in found]) / float(problem.domain.size)
@@ -109,8 +109,8 @@ def _better_order(
                         if not tables.wide[q]], int)  # fmt: skip
     if not len(queries):
         return passes[0]
-    family = Family(tables, layers, partition.keys[index][0], queries)
-    return max(passes, key=lambda p: _search(family, leads, p).shown.sum())
+    input_class = InputClass(tables, layers, partition.keys[index][0], queries)
+    return max(passes, key=lambda p: _search(input_class, leads, p).shown.sum())
 
 
 def confirmed(problem: AccuracyProblem, proof: Proof) -> Counts:
@@ -129,21 +129,21 @@ def _witness(peeled: Peeled | None) -> dict | None:
     return {"remainder": peeled.remainder, **vectors}
 
 
-def _search(family: Family, leads: Leads, how: Pass) -> Chosen:
+def _search(input_class: InputClass, leads: Leads, how: Pass) -> Chosen:
     """For some numbers of tight tokens: the widest thresholds for each number of loose ones; then the best of these."""
-    lead, n = family.lead(leads, how.rivals), len(family.queries)
-    tokens = len(family.alive)
+    lead, n = input_class.lead(leads, how.rivals), len(input_class.queries)
+    tokens = len(input_class.alive)
     tight = np.unique(
         np.linspace(0, tokens, min(CANDIDATES, tokens + 1)).round().astype(int)
     )
-    wide = Family(
-        family.tables,
-        family.layers,
-        family.right,
-        np.repeat(family.queries, len(tight)),
+    wide = InputClass(
+        input_class.tables,
+        input_class.layers,
+        input_class.right,
+        np.repeat(input_class.queries, len(tight)),
     )
     kept, limits = (_by_value if how.tokens == "each" else _by_order)(
-        family, wide, lead, how, len(tight)
+        input_class, wide, lead, how, len(tight)
     )
     start = np.tile(tight, n)
 
@@ -170,7 +170,7 @@ def _search(family: Family, leads: Leads, how: Pass) -> Chosen:
         chosen.append(low)
     best = total.reshape(n, -1).argmax(1) + np.arange(n) * len(tight)
     thresholds = limits(np.stack(chosen, 1))[best]
-    return Chosen(family.right, family.queries, thresholds, total[best])
+    return Chosen(input_class.right, input_class.queries, thresholds, total[best])
 
 
 Keep = Callable[[np.ndarray], Kept]
@@ -178,9 +178,9 @@ Limits = Callable[[np.ndarray], np.ndarray]  # thresholds, of how many tokens to
 
 
 def _by_value(
-    family: Family, wide: Family, lead, how: Pass, times: int
+    input_class: InputClass, wide: InputClass, lead, how: Pass, times: int
 ) -> tuple[Keep, Limits]:
-    h = family.each(lead)
+    h = input_class.each(lead)
     ranked = _short(-np.sort(-h.mid, 1))
     ranked = np.concatenate(
         [np.nextafter(np.maximum(ranked[:, :1], 0), np.inf) + 1, ranked], 1
@@ -192,10 +192,10 @@ def _by_value(
 
 
 def _by_order(
-    family: Family, wide: Family, lead, how: Pass, times: int
+    input_class: InputClass, wide: InputClass, lead, how: Pass, times: int
 ) -> tuple[Keep, Limits]:
-    descending, vocab = how.tokens == "descending", family.tables.vocab
-    rank = np.sort(vocab - 1 - family.alive if descending else family.alive)
+    descending, vocab = how.tokens == "descending", input_class.tables.vocab
+    rank = np.sort(vocab - 1 - input_class.alive if descending else input_class.alive)
     ends_of = np.concatenate([[0], rank + 1])  # the first so many of the vocabulary
     lead = lead._replace(query=lead.query.map(lambda a: np.repeat(a, times)))
     return lambda ends: kept_in_order(

@@ -53,7 +53,7 @@ def singular(problem: AccuracyProblem, remainder: str) -> Peeled:
     return Peeled(left[:, 0], right[0], remainder)
 
 
-FAMILIES: dict[str, tuple[str, str, Callable[[AccuracyProblem, Budget], Attempt]]] = {
+COMPACT_PROOFS: dict[str, tuple[str, str, Callable[[AccuracyProblem, Budget], Attempt]]] = {
     # name: complexity of the check (d: width of the model, o: outputs, k: length), what it proves, how it is found
     "rivals": ("v^2 d + v^3 o + k v^2", "cells by every rival's own lead", partial(by_token, rivals=["apart"])),
     "refined": ("v^2 d + v^2 o + c v o + k v^2, c cells", "as rivals, and as cubic where that shows as much",
