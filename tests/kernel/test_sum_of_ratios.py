@@ -16,6 +16,8 @@ from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.ratios.form import sum_of_ratios
 from tests import oracle
+from tests.kernel.attention import WIDTH, Maker
+from tests.kernel.test_forms import head
 from tests.models import as_float64, random_weights
 
 SHAPES = [
@@ -152,3 +154,39 @@ def test_all_rows_of_a_pattern_together_are_refused():
     rows = graph.add("einsum", sites["logits"], row, attr="jd,j->d")
     with pytest.raises(Unsupported, match="mixes the tokens"):
         sum_of_ratios(graph, weights, Real(Float64()), graph.add("add", output, rows))
+
+
+@pytest.mark.parametrize("start", range(0, 2_000, 500))
+def test_a_random_graph_is_refused_or_right_on_every_input(start):
+    read = 0
+    for seed in range(start, start + 500):
+        made = Maker(seed).made()
+        try:
+            form = sum_of_ratios(made.graph, made.weights, Real(Float64()), made.output)
+        except Unsupported:
+            continue
+        read += 1
+        for ids, value in zip(*made.values(), strict=True):
+            assert outputs(form, np.asarray(ids)) == pytest.approx(value, rel=1e-9, abs=1e-9), (seed, made.parts)
+    assert read > 50
+
+
+def test_each_term_reads_the_token_of_its_own_position():
+    """Neither scores nor values of other positions, nor another position's row beside the result."""
+    backwards = (3, WIDTH), 2 * WIDTH, (-WIDTH, 1)
+    graph, weights, output = head()
+    (pattern,) = (n for n in graph.ancestors([output]) if graph.nodes[n].op == "softmax")
+    (rows,) = (
+        n for n in graph.ancestors([output]) if graph.nodes[n].op == "gather" and graph.nodes[n].shape == (3, WIDTH)
+    )
+    turned = graph.add("view", rows, attr=backwards)
+    scores = graph.add("softmax", graph.add("einsum", graph.select(rows, 0, 0), turned, attr="d,id->i"), attr=3)
+    column = graph.add("view", rows, attr=((WIDTH,), 0, (WIDTH,)))
+    assert sum_of_ratios(graph, weights, Real(Float64()), output)
+    for wrong, why in (
+        (graph.add("einsum", pattern, turned, attr="i,id->d"), "one token of their own"),
+        (graph.add("einsum", scores, rows, attr="i,id->d"), "sum over positions"),
+        (graph.add("add", output, column), "something else that reads tokens"),
+    ):
+        with pytest.raises(Unsupported, match=why):
+            sum_of_ratios(graph, weights, Real(Float64()), wrong)

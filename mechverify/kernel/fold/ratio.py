@@ -27,8 +27,8 @@ from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.core.operations.contraction import products
 from mechverify.kernel.core.operations.softmax import kept
 from mechverify.kernel.core.semantics import Real
+from mechverify.kernel.counting.owners import NONE, Owners, owners, query
 from mechverify.kernel.fold.factors import MOVED, Neurons
-from mechverify.kernel.fold.owners import NONE, Owners, is_query, owners
 
 SORTED = 100  # and for an entry of a pattern that is put in the order of positions
 
@@ -85,16 +85,13 @@ def ratio_form(
     evaluation that `model` speaks of, the output has the form above for reals within the balls.
     Complexity: one evaluation of the graph on vocab^2 inputs, row by row.
     """
-    nodes = [(n, graph.nodes[n]) for n in graph.ancestors([output])]
-    pinned = {node.attr[1] for _, node in nodes if is_query(graph, node)}
-    if len(pinned) != 1:
-        raise Unsupported(
-            f"the output reads {len(pinned)} tokens by themselves; rule fold needs one (a query)"
-        )
+    order = graph.ancestors([output])
+    pin = query(graph, order)
     analysis, found = Analysis(graph, weights, semantics), {}
-    for n, node in nodes:
+    for n in order:
+        node = graph.nodes[n]
         found[n] = analysis.read(n, node, [found[a] for a in node.args])
-    result, pin = found[output], pinned.pop()
+    result = found[output]
     if type(result) is not _Mixture:
         raise Unsupported("the output doesn't go through attention")
     score, neurons = analysis.scores[result.attention].score, analysis.neurons
@@ -149,14 +146,11 @@ class Analysis:
             from mechverify.kernel.fold.captured import moved
 
             return args[0]._replace(at=moved(node)(args[0].at, 0))
-        kinds, (first, second, result) = [type(a) for a in args], _terms(node)
-        if node.op == "einsum" and kinds == [_Pattern, _Table]:
-            return self._attend(node, args[0], args[1], first, second, result)
-        if node.op == "einsum" and kinds == [_Table, _Pattern]:
-            return self._attend(node, args[1], args[0], second, first, result)
-        raise Unsupported(
-            "an attention pattern is used for something else than attending"
-        )
+        if node.op != "einsum" or [type(a) for a in args].count(_Table) != 1:
+            raise Unsupported(
+                "an attention pattern is used for something else than attending"
+            )
+        return self._attend(node, *_operands(node, args, _Pattern))
 
     def _attend(
         self,
@@ -332,10 +326,7 @@ class Analysis:
 
     def _product(self, node: Node, args: list[Any]) -> _Mixture:
         """A contraction with a factor that the query decides."""
-        first, second, result = _terms(node)
-        x, y = args
-        if type(x) is not _Mixture:
-            (x, y), (first, second) = (y, x), (second, first)
+        x, y, first, second, result = _operands(node, args, _Mixture)
         how, factor = f"{first},{second}->{result}", y.value
         wider = factor.map(lambda a: a[:, :, None])
         return self.parts(
@@ -346,12 +337,15 @@ class Analysis:
         )
 
 
-def _terms(node: Node) -> tuple[str, str, str]:
-    """Letters of a contraction's operands and of its result; of another operation none."""
-    first, second, result = (
-        node.attr.replace("->", ",").split(",") if node.op == "einsum" else ("", "", "")
+def _operands(node: Node, args: list[Any], kind: type) -> tuple:
+    """Of a contraction: the operand of that kind and the other, their letters, and the result's."""
+    first, second, result = node.attr.replace("->", ",").split(",")
+    x, y = args
+    return (
+        (x, y, first, second, result)
+        if type(x) is kind
+        else (y, x, second, first, result)
     )
-    return first, second, result
 
 
 def _added(

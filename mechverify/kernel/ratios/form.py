@@ -11,7 +11,7 @@ is assumed of the graph: it may be a known architecture's or a captured module's
 Lemma R1 (docs/soundness/ratios.md).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from itertools import product
 from math import prod
@@ -25,14 +25,13 @@ from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.graph import Graph, Node, entries
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.core.narrowing import narrowed
-from mechverify.kernel.core.operations import is_function
 from mechverify.kernel.core.operations.contraction import products
 from mechverify.kernel.core.operations.softmax import kept
 from mechverify.kernel.core.semantics import Real
+from mechverify.kernel.counting.owners import NONE, Owners, owners, query
 
 HEADS = 64  # ratios of one sum
 MOVED = 4  # units of work for a number of a ball that is only moved
-ENTRYWISE = {"add", "sub", "mul", "over_root", "power"}  # and functions of one number
 
 
 class SumOfRatios(NamedTuple):
@@ -49,10 +48,10 @@ class SumOfRatios(NamedTuple):
 
 
 class _Table(NamedTuple):
-    """A value that is read off a table; `axis` is the one whose i-th slice depends on token i (None: no axis)."""
+    """A value that is read off a table; `owners` as in owners.py."""
 
     value: Ball
-    axis: int | None
+    owners: Owners
 
 
 class _Ratio(NamedTuple):
@@ -82,34 +81,28 @@ def sum_of_ratios(
     graph = graph.copy()
     output = _row_by_row(graph, output)
     order, nodes = graph.ancestors([output]), graph.nodes
-    pin = _query(graph, order)
+    pin = query(graph, order)
     vocab = np.arange(len(graph.values))
     free = np.broadcast_to(vocab[None, :, None], (1, len(vocab), graph.length))
     tables = Evaluation(graph, weights, semantics, free, lambda _: vocab[:, None])
     found: dict[int, Any] = {}
     for n in order:
         node = nodes[n]
-        if node.op == "tokens":
-            found[n] = None  # what reads it, reads it as ids
-        elif node.kind == "ids":
-            found[n] = _Table(tables[n], None)
-        elif any(
-            nodes[a].op == "softmax" for a in node.args
-        ):  # also a softmax: what was found there are scores
-            found[n] = _attend(tables, node, found)
+        args = [found[a] for a in node.args]
+        if any(nodes[a].op == "softmax" for a in node.args):
+            found[n] = _attend(tables, node, found)  # also a softmax: these are scores
         elif node.op == "softmax":
-            if type(found[node.args[0]]) is not _Table:
+            if type(args[0]) is not _Table:
                 raise Unsupported(
                     "attention reads the result of attention: one layer of it is known"
                 )
-            found[n] = found[node.args[0]]  # its scores
-        elif any(type(found[a]) is _Sum for a in node.args):
-            found[n] = _linear(tables, node, [found[a] for a in node.args])
+            found[n] = args[0]  # its scores
+        elif any(type(a) is _Sum for a in args):
+            found[n] = _linear(tables, node, args)
         else:
-            axis = _axis(
-                graph, node, [found[a] for a in node.args]
-            )  # before it is computed for nothing
-            found[n] = _Table(tables[n], axis)
+            semantics.ar.step(prod(node.shape), 1, 1)
+            owned = owners(graph, node, [a.owners for a in args])
+            found[n] = _Table(tables[n], owned)  # not before: it may be refused
     if type(found[output]) is not _Sum:
         raise Unsupported("the output doesn't go through attention")
     return _stacked(semantics.ar, pin, found[output])
@@ -124,80 +117,6 @@ def _row_by_row(graph: Graph, output: int) -> int:
             graph, graph.add(node.op, *(made[a] for a in node.args), attr=node.attr)
         )
     return made[output]
-
-
-def _query(graph: Graph, order: Sequence[int]) -> int:
-    """The one position whose token is read by itself; refuses other ways to read tokens than that and all in order."""
-    pinned = set()
-    for n in order:
-        node = graph.nodes[n]
-        if node.kind == "int" or node.op == "input":
-            raise Unsupported(
-                f"the output reads {node.op!r}, which is no table of tokens"
-            )
-        if node.kind == "ids" and node.op != "tokens":
-            if node.op != "select" or graph.nodes[node.args[0]].op != "tokens":
-                raise Unsupported("tokens are read in another order than their own")
-            pinned.add(node.attr[1])
-    if len(pinned) != 1:
-        raise Unsupported(
-            f"the output reads {len(pinned)} tokens by themselves; one (a query) is needed"
-        )
-    return pinned.pop()
-
-
-def _axis(graph: Graph, node: Node, args: list[_Table | None]) -> int | None:
-    """The axis along which a table depends on each position's token, given those of the operands."""
-    if node.op == "gather":
-        return 0 if args[1] is None else None  # of all tokens, or of the pinned one
-    axes = [a.axis for a in args if a is not None]
-    if all(axis is None for axis in axes):
-        return None
-    shapes = [graph.nodes[a].shape for a in node.args]
-    if node.op in ENTRYWISE or is_function(node):
-        places = {
-            axis + len(node.shape) - len(s)
-            for axis, s in zip(axes, shapes, strict=True)
-            if axis is not None
-        }
-        if len(places) == 1 and all(
-            a is None or s[a] == graph.length for a, s in zip(axes, shapes, strict=True)
-        ):
-            return places.pop()
-    elif node.op == "select" and axes[0] != node.attr[0]:
-        return axes[0] - (axes[0] > node.attr[0])
-    elif (
-        node.op == "view"
-        and axes[0] is not None
-        and (axis := _viewed(shapes[0], axes[0], node.attr)) is not None
-    ):
-        return axis
-    elif node.op == "einsum":
-        *terms, result = node.attr.replace("->", ",").split(",")
-        letters = {
-            term[axis]
-            for term, axis in zip(terms, axes, strict=True)
-            if axis is not None
-        }
-        if len(letters) == 1 and letters <= set(result):
-            return result.index(letters.pop())
-    raise Unsupported(
-        f"the result of {node.op!r} mixes the tokens of several positions before attention does"
-    )
-
-
-def _viewed(shape: tuple[int, ...], axis: int, view: tuple) -> int | None:
-    """The axis of a view along which entry i is read from slice i of `axis`, and from no other."""
-    position = entries(view) // prod(shape[axis + 1 :]) % shape[axis]
-    for i, size in enumerate(position.shape):
-        if (
-            size == shape[axis]
-            and (
-                position == np.arange(size).reshape(-1, *(1,) * (position.ndim - i - 1))
-            ).all()
-        ):
-            return i
-    return None
 
 
 def _attend(tables: Evaluation, node: Node, found: dict[int, Any]) -> _Sum:
@@ -215,13 +134,13 @@ def _attend(tables: Evaluation, node: Node, found: dict[int, Any]) -> _Sum:
     if (
         type(values) is not _Table
         or term in result
-        or scores.axis not in (None, len(first) - 1)
+        or not _own(scores.owners, len(first) - 1)
     ):
         raise Unsupported(
             f"attention applied as {node.attr!r} is not a sum over positions"
         )
     shape = graph.nodes[pattern].shape
-    if shape[-1] != graph.length or values.axis not in (None, second.index(term)):
+    if shape[-1] != graph.length or not _own(values.owners, second.index(term)):
         raise Unsupported(
             "the attention's terms don't each depend on one token of their own"
         )
@@ -256,6 +175,12 @@ def _attend(tables: Evaluation, node: Node, found: dict[int, Any]) -> _Sum:
         )
         ratios.append(_Ratio(score, whole.map(place), masks[head]))
     return _Sum(semantics.ar.whole(np.zeros((1, 1, *node.shape), np.int64)), ratios)
+
+
+def _own(owners: Owners, axis: int) -> bool:
+    """The i-th slice along the axis depends on no token but that of position i."""
+    place = np.arange(owners.shape[axis]).reshape(-1, *(1,) * (owners.ndim - axis - 1))
+    return bool(((owners == NONE) | (owners == place)).all())
 
 
 def _in_positions(
@@ -315,7 +240,7 @@ def _linear(tables: Evaluation, node: Node, args: list[Any]) -> _Sum:
     error is a factor of the whole, so that each part may bear it."""
     graph, semantics = tables.graph, tables.semantics
     sums = [a for a in args if type(a) is _Sum]
-    others = [a.value for a in args if type(a) is _Table and a.axis is None]
+    others = [a.value for a in args if type(a) is _Table and (a.owners == NONE).all()]
     if len(sums) + len(others) != len(args):
         raise Unsupported(
             f"{node.op!r} joins the result of attention with something else that reads tokens"

@@ -2,8 +2,10 @@
 
 Total over the operations: what no case names is refused.
 
-Lemma F1 (docs/soundness/fold.md).
+Lemmas F1 (docs/soundness/fold.md), R1 (docs/soundness/ratios.md).
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -49,6 +51,16 @@ def owners(graph: Graph, node: Node, args: list[Owners]) -> Owners:
     raise Unsupported(f"the result of {node.op!r} is no table of tokens")
 
 
+def query(graph: Graph, order: Sequence[int]) -> int:
+    """The one position whose token these nodes read by itself; Unsupported if there are others, or none."""
+    pinned = {graph.nodes[n].attr[1] for n in order if is_query(graph, graph.nodes[n])}
+    if len(pinned) != 1:
+        raise Unsupported(
+            f"the output reads {len(pinned)} tokens by themselves; one (a query) is needed"
+        )
+    return pinned.pop()
+
+
 def is_query(graph: Graph, node: Node) -> bool:
     """A token that the graph reads by itself."""
     return node.op == "select" and graph.nodes[node.args[0]].op == "tokens"
@@ -84,7 +96,7 @@ def _any(node: Node, x: Owners, axes: tuple[int, ...]) -> Owners:
 def _mixed(node: Node) -> Unsupported:
     if node.op == "softmax":
         return Unsupported(
-            f"rule fold needs one attention head read at one position; this pattern is {node.shape}"
+            f"one attention head read at one position is needed; this pattern is {node.shape}"
         )
     return Unsupported(
         f"the result of {node.op!r} mixes the tokens of several positions before attention does"
