@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from mechverify import Bounds, capture, kernel, prove, tokens
+from mechverify.kernel.core import elsewhere
 from mechverify.kernel.relaxation import tables
 from mechverify.provers.ranges.problem import RangeProblem
 
@@ -81,3 +82,80 @@ def test_a_table_that_is_too_large_is_said(monkeypatch):
 def test_more_than_two_tokens_need_all_inputs():
     claim, _ = asked("linear", [range(6)] * 3)
     assert not tabulated(claim)
+
+
+class Turned(nn.Module):
+    """A vector that is turned many times before a layer norm: turning adds up rounding errors of terms that cancel,
+    three times as large each time, and leaves the length as it is."""
+
+    def __init__(self, times: int):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.norm, self.times = nn.Embedding(VOCAB, 16), nn.LayerNorm(16), times
+        self.turn = nn.Parameter(torch.linalg.qr(torch.randn(16, 16)).Q)
+
+    def forward(self, ids):
+        x = self.embed(ids).prod(1)
+        for _ in range(self.times):
+            x = x @ self.turn
+        return self.norm(x)
+
+
+def turned(times: int) -> tuple[Bounds, np.ndarray]:
+    module = Turned(times).eval()
+    every = torch.cartesian_prod(torch.arange(VOCAB), torch.arange(VOCAB))
+    model = capture(module, every[:1], vocab=VOCAB)
+    with torch.no_grad():
+        values = module.double()(every).numpy()
+    return Bounds(model["output"], over=tokens("x", length=2, vocab=VOCAB)), values
+
+
+@pytest.mark.parametrize("times", [2, 15, 40])
+def test_what_float64_leaves_open_is_tabulated_with_twice_its_digits(times):
+    claim, values = turned(times)
+    found = prove(claim)
+    range_ = kernel.check(found.certificate).range
+    assert range_.low == pytest.approx(values.min(0), abs=1e-9) and (range_.low <= values.min(0) + 1e-12).all()
+    assert range_.high == pytest.approx(values.max(0), abs=1e-9) and (range_.high >= values.max(0) - 1e-12).all()
+
+
+def test_what_no_arithmetic_encloses_has_no_table_which_is_said():
+    claim, _ = turned(100)
+    assert not tabulated(claim)
+    found = prove(claim)  # rejected while it looked for reasons, once
+    assert any("rounding errors are too large" in r and "output [16]" in r for r in found.reasons)
+
+
+def test_a_table_encloses_every_value_whatever_arithmetic_it_is_from(monkeypatch):
+    """Also of rows that are not run again, since they can't hold an end of the range."""
+    for times, share in ((15, tables.FINE), (15, 2.0**-60), (20, tables.FINE)):
+        monkeypatch.setattr(tables, "FINE", share)
+        claim, values = turned(times)
+        rewriting = RangeProblem.of(claim, "real").rewriting
+        (table,) = [t for n, t in rewriting.tables.of.items() if rewriting.roots.of[n] == rewriting.roots.output]
+        assert (table.low <= values + 1e-9).all() and (values - 1e-9 <= table.high).all()
+        assert (table.low <= table.high).all()
+
+
+def test_a_table_is_the_same_whatever_is_evaluated_at_a_time(monkeypatch):
+    tabled = []
+    for step in (36, 18, 7):
+        monkeypatch.setattr(tables, "batch_size", lambda *_, step=step: step)
+        found = RangeProblem.of(turned(15)[0], "real").rewriting.tables.of
+        tabled.append([*found.values()])
+    for other in tabled[1:]:
+        for a, b in zip(tabled[0], other, strict=True):
+            assert (a.low == b.low).all() and (a.high == b.high).all()
+
+
+def test_thresholds_are_decided_with_twice_the_digits(monkeypatch):
+    """Where float64 rejects every input, and nobody asks for exact arithmetic."""
+
+    def refused(*_):
+        raise AssertionError("exact arithmetic was asked for")
+
+    monkeypatch.setattr(elsewhere, "exactly", refused)
+    claim, values = turned(40)
+    for more, verdict in ((1e-6, "PROVED"), (-1e-6, "REFUTED")):
+        found = prove(Bounds(claim.output, over=claim.over, at_most=(values.max(0) + more).tolist()))
+        assert found.verdict == verdict == kernel.check(found.certificate).verdict

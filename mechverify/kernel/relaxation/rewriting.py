@@ -192,9 +192,7 @@ class Rewriting:
         wanted = [n for n, m in roots.of.items() if m in roots.values]
         where, output = roots.narrowed[: len(claim.where)], roots.standing[claim.output]
         about = (output, *roots.narrowed)
-        return Tables(
-            graph, claim.weights, self.job.semantics, wanted, claim.domain, about, where
-        )
+        return Tables(self.job, graph, wanted, about, where)
 
 
 def _means(graph: Graph, node: Node, n: int, new: dict[int, int]) -> dict[int, tuple]:

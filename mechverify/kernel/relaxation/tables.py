@@ -13,15 +13,21 @@ from typing import NamedTuple
 import numpy as np
 
 from mechverify.kernel.core.arithmetic import Arithmetic
+from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.domain import Domain
+from mechverify.kernel.core.errors import OverLimit, Rejected
 from mechverify.kernel.core.evaluate import Evaluation, batch_size
 from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.core.loading import late
 from mechverify.kernel.core.meter import ROOM
 from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.relaxation.operations import row_of
 
 MOST = 2**25  # numbers computed for a table
 LAST = 2**28  # likewise, where a value that has no table reads it, or the claim itself
+FINE = 2.0**-30  # of a table's largest number, what float64 may leave open of it
+
+Ends = tuple[np.ndarray, np.ndarray]  # raw arrays [rows, entries]
 
 
 class Table(NamedTuple):
@@ -46,24 +52,27 @@ class Tables:
     """`roots` are what the claim is about, `where` those of them that are not negative on any input in question.
     Postcondition: `of[n]` for nodes of `wanted` whose entries depend on two tokens at most (on any number, where the
     rows are all inputs) and on nothing else; `dropped`: those of them that would cost too much and would be of use, and
-    how many numbers they take. Complexity: an evaluation of the rows."""
+    how many numbers they take; `unknown`: those that would be of use and have no finite bounds in some row. Complexity:
+    an evaluation of the rows, and one with twice the digits of those that float64 leaves open."""
 
-    def __init__(self, graph: Graph, weights: dict, semantics: Real, wanted: list[int], domain: Domain,
+    def __init__(self, job: Job, graph: Graph, wanted: list[int],
                  roots: tuple[int, ...] = (), where: tuple[int, ...] = ()):  # fmt: skip
         self.of: dict[int, Table] = {}
         self.dropped: dict[int, int] = {}
+        self.unknown: list[int] = []
         self.barred: list[
             tuple[np.ndarray, np.ndarray]
         ] = []  # rows that break a condition on the tokens it reads
+        ar, domain = job.ar, job.claim.domain
         many, reads = (
             _number_of_rows(domain),
-            _reads(graph, wanted, semantics.ar, self.dropped),
+            _reads(graph, wanted, ar, self.dropped),
         )
         complete = many == domain.size
         candidates = {n: r for n in wanted if (r := reads[n]) is not None and r.any()
                       and (complete or r.sum(-1).max() <= 2)}  # fmt: skip
         last = _last(graph, wanted, {*candidates}, roots)
-        cost = {n: many * _cost(graph, n, semantics.ar) for n in candidates}
+        cost = {n: many * _cost(graph, n, ar) for n in candidates}
         fits = many * graph.length <= ROOM
         small = [
             n for n in candidates if fits and cost[n] <= (LAST if n in last else MOST)
@@ -72,26 +81,12 @@ class Tables:
         if not small:
             return
         self.rows = _rows(domain, many)
-        parts: dict[int, list[list[np.ndarray]]] = {n: [] for n in small}
-        step, first = batch_size(graph, small), None
-        for start in range(0, len(self.rows.ids), step):
-            inputs = self.rows.ids[start : start + step]
-            values = first = (
-                Evaluation(graph, weights, semantics, inputs)
-                if first is None
-                else first.of(inputs)
-            )
-            for n in small:
-                ends = (
-                    end(values[n]).reshape(-1, math.prod(graph.nodes[n].shape))
-                    for end in (semantics.ar.lower, semantics.ar.upper)
-                )
-                parts[n].append(
-                    [np.broadcast_to(e, (len(inputs), e.shape[1])) for e in ends]
-                )
-        for n, part in parts.items():
-            low, high = map(np.concatenate, zip(*part, strict=True))
-            self.of[n] = Table(low, high, candidates[n].reshape(-1, graph.length))
+        ends = _enclosed(job, graph, small, last, self.rows.ids)
+        for n, (low, high) in ends.items():
+            if np.isfinite(low).all() and np.isfinite(high).all():
+                self.of[n] = Table(low, high, candidates[n].reshape(-1, graph.length))
+            elif n in last:
+                self.unknown.append(n)
         for n in where:
             if n in self.of:
                 ends = self.of[n].high.T, self.of[n].reads
@@ -119,6 +114,70 @@ class Tables:
             ends[0].append(np.where(counts, table.low, np.inf).min(0))
             ends[1].append(np.where(counts, table.high, -np.inf).max(0))
         return np.stack(ends[0]), np.stack(ends[1])
+
+
+def _enclosed(
+    job: Job, graph: Graph, wanted: list[int], last: set[int], ids: np.ndarray
+) -> dict[int, Ends]:
+    """Of the nodes' values on rows of tokens: of those of `last`, with twice the digits on rows where float64 leaves
+    open whether they hold the least or the greatest value of an entry, and by how much."""
+    found = _evaluated(job, graph, job.semantics, wanted, ids)
+    finer = [n for n in wanted if n in last]
+    rows = np.zeros(len(ids), bool)
+    for n in finer:
+        rows |= _open(*found[n])
+    if not rows.any() or type(job.semantics) is not Real or job.ar.is_exact:
+        return found
+    again = late("core.elsewhere").doubled(
+        job, lambda semantics: _evaluated(job, graph, semantics, finer, ids[rows])
+    )
+    for n in finer:
+        low, high = found[n]
+        low[rows] = np.maximum(low[rows], again[n][0])
+        high[rows] = np.minimum(high[rows], again[n][1])
+    return found
+
+
+def _open(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Rows [rows] that may hold an end of an entry's range, which is known up to more than FINE of the largest value
+    alone."""
+    width = high - low
+    size = np.abs(np.where(np.isfinite(width), high, 0.0)).max(initial=0.0)
+    least, greatest = low <= high.min(0), high >= low.max(0)
+    return ((least | greatest) & ~(width <= FINE * size)).any(1)
+
+
+def _evaluated(
+    job: Job, graph: Graph, semantics: Real, wanted: list[int], ids: np.ndarray
+) -> dict[int, Ends]:
+    """In the model's arithmetic, as many rows at a time as bounded memory allows."""
+    sizes = {n: math.prod(graph.nodes[n].shape) for n in wanted}
+    found = {n: (np.empty((len(ids), size)), np.empty((len(ids), size)))
+             for n, size in sizes.items()}  # fmt: skip
+    step, first = batch_size(graph, wanted), None
+    for start in range(0, len(ids), step):
+        some = slice(start, start + step)
+        values = first = (
+            Evaluation(graph, job.claim.weights, semantics, ids[some])
+            if first is None
+            else first.of(ids[some])
+        )
+        for n, ends in found.items():
+            for end, value in zip(ends, _ends(values, n), strict=True):
+                end[some] = value
+    return found
+
+
+def _ends(values: Evaluation, n: int) -> Ends:
+    """Infinite where balls are too wide for an operation: there, nothing is known."""
+    size = math.prod(values.graph.nodes[n].shape)
+    try:
+        low, high = values.semantics.ar.ends(values[n])
+    except OverLimit:
+        raise
+    except Rejected:
+        return np.full((1, size), -np.inf), np.full((1, size), np.inf)
+    return low.reshape(-1, size), high.reshape(-1, size)
 
 
 def _cost(graph: Graph, n: int, ar: Arithmetic) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.domain import Domain
-from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.errors import OverLimit, Rejected, Unsupported
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.neighbours import float_above, float_below
@@ -32,7 +32,7 @@ def solver(job: Job, domain: Domain, witness: Reader) -> Range:
 def point(job: Job, domain: Domain, witness: Reader) -> Range:
     """Postcondition: the value at each listed input of the part is in a range that is left for the report, with whether
     it surely breaks a threshold; of the part as a whole nothing is said. Complexity: one evaluation an input, and one
-    in exact arithmetic for those that float64 leaves open."""
+    with twice the digits, or in exact arithmetic, for those that float64 leaves open."""
     tokens, points = [], []
     for row in witness["inputs"].items(2**12, 1):
         ids, numbers = row.items(2, 2)
@@ -64,8 +64,8 @@ def enclose(
     job: Job, tokens: np.ndarray, points: np.ndarray
 ) -> tuple[Range, np.ndarray]:
     """Bounds [inputs, entries] of the output at single inputs, and at which of them [inputs] an entry surely breaks its
-    threshold: in float64, and in exact arithmetic where that rejects an input or leaves this open. Rejects an input
-    that isn't shown to satisfy the claim's conditions."""
+    threshold: in float64, with twice its digits where that rejects an input or leaves this open, and in exact
+    arithmetic where these do. Rejects an input that isn't shown to satisfy the claim's conditions."""
     try:
         (low, high), broken, decided = enclosed(job, tokens, points, job.semantics)
     except Rejected:
@@ -81,18 +81,35 @@ def enclose(
         low, high = np.zeros((2, 1, job.claim.outputs))
         broken = decided = np.zeros(1, bool)
     for i in np.flatnonzero(~decided):
-        from mechverify.kernel.core.elsewhere import exactly  # only where it is needed
-
-        one = tokens[i : i + 1], points[i : i + 1]
-        ends, *told = exactly(
-            job, lambda semantics, one=one: enclosed(job, *one, semantics)
-        )
-        low[i], high[i] = (
-            list(map(f, end[0]))
-            for f, end in zip((float_below, float_above), ends, strict=True)
-        )
-        broken[i] = told[0][0]
+        low[i], high[i], broken[i] = _closer(job, tokens[i : i + 1], points[i : i + 1])
     return Range(low, high), broken
+
+
+def _closer(
+    job: Job, tokens: np.ndarray, points: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Of one input that float64 rejects or leaves open: with twice its digits, and in exact arithmetic where these do
+    as well."""
+    from mechverify.kernel.core import elsewhere  # only where it is needed
+
+    def evaluate(semantics: Real) -> tuple[Range, np.ndarray, np.ndarray]:
+        return enclosed(job, tokens, points, semantics)
+
+    if type(job.semantics) is Real and not job.ar.is_exact:
+        try:
+            (low, high), broken, decided = elsewhere.doubled(job, evaluate)
+            if decided[0]:
+                return low[0], high[0], broken[0]
+        except (OverLimit, Unsupported):
+            raise
+        except Rejected:
+            pass
+    (low, high), broken, _ = elsewhere.exactly(job, evaluate)
+    below, above = (
+        np.array([nearest(v) for v in end[0]])
+        for nearest, end in ((float_below, low), (float_above, high))
+    )
+    return below, above, broken[0]
 
 
 def enclosed(

@@ -11,6 +11,7 @@ from mechverify.claims.errors import ClaimError
 from mechverify.graph.run import TorchRunner
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.domain import Domain
+from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.kinds import read_claim
@@ -113,23 +114,29 @@ class RangeProblem:
         )
 
     def dropped(self) -> list[str]:
-        """What has no table for its size, where one would tell its range."""
-        tables, roots = self.rewriting.tables, self.rewriting.roots
-        if tables is None or not tables.dropped:
+        """What has no table, where one would tell its range: for its size, or as its values can't be enclosed."""
+        try:
+            tables, roots = self.rewriting.tables, self.rewriting.roots
+        except (Rejected, Stopped):  # what stopped it was said when it was tried
+            return []
+        if tables is None:
             return []
         names = {
             roots.standing[n]: name
             for name, n in self.claim.sites.items()
             if n in roots.standing
         }
-        shapes = {n: list(self.rewriting.graph.nodes[n].shape) for n in tables.dropped}
+        called = {
+            n: f"{names.get(n, 'a value')} {list(self.rewriting.graph.nodes[n].shape)}"
+            for n in [*tables.dropped, *tables.unknown]
+        }
         sizes = [
-            f"{names.get(n, 'a value')} {shapes[n]} ({size:.1e} numbers)"
-            for n, size in tables.dropped.items()
+            f"{called[n]} ({size:.1e} numbers)" for n, size in tables.dropped.items()
         ]
-        return [
-            f"tables of more than {LAST:.1e} numbers were not made, of: {listed(sizes[-SHOWN:])}"
-        ]
+        blurred = [called[n] for n in tables.unknown]
+        large = f"tables of more than {LAST:.1e} numbers were not made, of: {listed(sizes[-SHOWN:])}"
+        wide = f"no table was made where rounding errors are too large: {listed(blurred[-SHOWN:])}"
+        return [said for said, of in ((large, sizes), (wide, blurred)) if of]
 
     def values(
         self, tokens: np.ndarray, points: torch.Tensor
