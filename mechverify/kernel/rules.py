@@ -36,6 +36,7 @@ RULES: dict[str, dict[str, Rule]] = {
         "fold": Rule("fold.rule"),
         "compact": Rule("compact.rule"),
         "ratios": Rule("ratios.rule"),
+        "nested": Rule("nested.rule"),
     },
     "share": {**_COUNTING, "relaxation": Rule("relaxation.shares", together=True)},
     "bounds": {
@@ -49,6 +50,7 @@ OLD = {
     "relaxation": ("interval", "linear", "farkas"),
     "open": (),
     "ratios": (),
+    "nested": (),
 }  # names before format version 5
 
 

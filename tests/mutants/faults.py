@@ -44,14 +44,14 @@ GUARDS = "tests/soundness/test_guards.py"
 PROVED = "tests/provers/test_ratios.py"
 
 FAULTS = [
-    # ratios/form.py
-    Fault("sum of ratios", "ratios/form.py", "lambda _: vocab[:, None])", "lambda _: vocab[::-1, None])", SUMS),
-    Fault("sum of ratios", "ratios/form.py", "_Ratio(score, whole.map(place), masks[head])", "_Ratio(score, whole.map(place), masks[head] | True)", SUMS),
-    Fault("sum of ratios", "ratios/form.py", "_Sum(tables.align(a.value, len(node.shape)), [])", "_Sum(total.base, [])", SUMS),
-    Fault("sum of ratios", "ratios/form.py", "if node.kind == \"int\" or node.op == \"input\":", "if False:", SUMS),
-    Fault("sum of ratios", "ratios/form.py", "if len(letters) == 1 and letters <= set(result):", "if letters & set(result):", SUMS),
-    Fault("sum of ratios", "ratios/form.py", "_each(right, lambda x: -x, lambda x: -x) if minus", "right if minus", SUMS),
-    Fault("sum of ratios", "ratios/form.py", "elif any(nodes[a].op == \"softmax\" for a in node.args):", "elif node.op != \"softmax\" and any(nodes[a].op == \"softmax\" for a in node.args):", SUMS),
+    # counting/form.py
+    Fault("sum of ratios", "counting/form.py", "lambda _: vocab[:, None])", "lambda _: vocab[::-1, None])", SUMS),
+    Fault("sum of ratios", "counting/form.py", "_Ratio(score, whole.map(place), masks[head])", "_Ratio(score, whole.map(place), masks[head] | True)", SUMS),
+    Fault("sum of ratios", "counting/form.py", "_Sum(tables.align(a.value, len(node.shape)), [])", "_Sum(total.base, [])", SUMS),
+    Fault("sum of ratios", "counting/form.py", "if node.kind == \"int\" or node.op == \"input\":", "if False:", SUMS),
+    Fault("sum of ratios", "counting/form.py", "if len(letters) == 1 and letters <= set(result):", "if letters & set(result):", SUMS),
+    Fault("sum of ratios", "counting/form.py", "_each(right, lambda x: -x, lambda x: -x) if minus", "right if minus", SUMS),
+    Fault("sum of ratios", "counting/form.py", "elif any(nodes[a].op == \"softmax\" for a in node.args):", "elif node.op != \"softmax\" and any(nodes[a].op == \"softmax\" for a in node.args):", SUMS),
     # ratios/linear.py
     Fault("range of a ratio", "ratios/linear.py", "ar.where(self.low.mid >= 0, self.few, self.many)", "self.few", RATIOS),
     Fault("range of a ratio", "ratios/linear.py", "points(-ends[:, rivals:], self.rest.exponent)",
