@@ -41,6 +41,7 @@ SHARES = "tests/soundness/test_shares.py"
 SUMS = "tests/kernel/test_sum_of_ratios.py"
 RATIOS = "tests/soundness/test_ratios.py"
 GUARDS = "tests/soundness/test_guards.py"
+NESTED = "tests/soundness/test_nested.py"
 PROVED = "tests/provers/test_ratios.py"
 
 FAULTS = [
@@ -81,6 +82,40 @@ FAULTS = [
     Fault("ratios", "ratios/rule.py", "self.query if power.shape[1] > 1 else 0", "0", RATIOS),
     Fault("ratios", "ratios/rule.py", "return rivals[left[~(around.linear(left).least > 0)]]", "return rivals[left[around.linear(left).least > 0]]",
           RATIOS),
+    # nested/layers.py
+    Fault("two layers", "nested/layers.py", 'there[0] if there and node.op == "add" else None', "there[0] if there else None", NESTED),
+    Fault("two layers", "nested/layers.py", "parts = [added[a] for a in node.args if a in added]",
+          "parts = [added.get(a, a) for a in node.args]", NESTED),
+    Fault("two layers", "nested/layers.py", 'query = graph.add("over_root", query, attr=size)', "pass", NESTED),
+    Fault("two layers", "nested/layers.py", "max(depth.values()) != 2 or len(patterns) != 1", "len(patterns) != 1", NESTED),
+    # nested/ranges.py
+    Fault("window", "nested/ranges.py", "ar.where(rest.mid > 0,", "ar.where(rest.mid <= 0,", NESTED),
+    Fault("window", "nested/ranges.py", "ar.sub(light, _most(ar, -factor))", "ar.add(light, _most(ar, factor))", NESTED),
+    Fault("window", "nested/ranges.py", "points(ar.upper(x).max(-1), x.exponent)", "points(ar.upper(x).min(-1), x.exponent)", NESTED),
+    Fault("window", "nested/ranges.py", "elif j == row.pin - 1:", "elif j == max(row.pin, 1) - 1:", NESTED),
+    Fault("window", "nested/ranges.py", "here = factor.at[np.arange(len(own)), own, j]", "here = factor.at[np.arange(len(own)), own[::-1], j]", NESTED),
+    Fault("window", "nested/ranges.py", "rest = ar.add(rest, ar.mul(factor, ar.sub(value, theta)))", "pass", NESTED),
+    # nested/scores.py
+    Fault("score differences", "nested/scores.py", "share = ar.mul(asking.base.at[query], part)", "share = asking.base.at[query]", NESTED),
+    Fault("score differences", "nested/scores.py", ".min((1, 2))", ".max((1, 2))", NESTED),
+    Fault("score differences", "nested/scores.py", "-highest(ar, row, -self._along(directions, row), box)",
+          "highest(ar, row, self._along(directions, row), box)", NESTED),
+    Fault("score differences", "nested/scores.py", "value.at[each, :, each]", "value.at[each[::-1], :, each]", NESTED),
+    # nested/rule.py and counting/classes.py
+    Fault("lead of two layers", "nested/rule.py", "most = direct.mid.max((1, 2), keepdims=True)", "most = direct.mid.min((1, 2), keepdims=True)", NESTED),
+    Fault("lead of two layers", "nested/rule.py", "np.maximum(lost.mid, 0)", "lost.mid", NESTED),
+    Fault("lead of two layers", "nested/rule.py", "ar.up(best[:, :, None] + term.mid).max(1)", "ar.up(best[:, :, None] + term.mid).min(1)", NESTED),
+    Fault("lead of two layers", "nested/rule.py", "if i in factors:", "if False:", NESTED),
+    Fault("lead of two layers", "nested/rule.py", "np.maximum(most.mid, least)", "np.minimum(most.mid, least)", NESTED),
+    Fault("lead of two layers", "nested/rule.py", "if model.margin:", "if False:", NESTED),
+    Fault("cells of a query", "nested/rule.py", "np.isin(here, tokens) == inside", "np.isin(here, tokens)", NESTED),
+    Fault("cells of a query", "nested/rule.py", "return self.size if self.decided(family, node.flag()) else 0", "return self.size", NESTED),
+    Fault("cells of a query", "nested/rule.py", "found, seen = self.classes.unguarded, set()", "found, seen = self.classes.unguarded + 1, set()", NESTED),
+    Fault("cells of a query", "nested/rule.py", "seen.add(named)", "pass", NESTED),
+    Fault("cells of a query", "nested/rule.py", "if not 0 <= self.wanted < outputs:", "if self.wanted >= outputs:", NESTED),
+    Fault("cells of a query", "counting/classes.py", 'graph.add("integer", attr=int(graph.values[token]))', 'graph.add("integer", attr=token)', NESTED),
+    Fault("cells of a query", "counting/classes.py", 'always = graph.add("eq", zero, zero)', 'always = graph.add("lt", zero, zero)', NESTED),
+    Fault("cells of a query", "counting/guard.py", "part = domain.split(position, {token})[0]", "part = domain", NESTED),
     # counting/split.py
     Fault("cut by a count", "counting/split.py", "(seen == width - 1)", "(seen <= width - 1)", RATIOS),
     Fault("cut by a count", "counting/split.py", "if i in positions else", "if True else", RATIOS),
@@ -588,4 +623,9 @@ LEMMAS = {
     "split": ("C6", "L14"),
     "sum of ratios": ("R1",),
     "tables": ("L10",),
+    "cells of a query": ("N5",),
+    "lead of two layers": ("N4",),
+    "score differences": ("N3",),
+    "window": ("N2",),
+    "two layers": ("N1",),
 }

@@ -38,8 +38,10 @@ class Classes:
         roots = [claim.target, *(add_expression(graph, key) for key in keys)]
         if claim.guarded:
             roots.append(_kept(graph, claim.guard, conditions))
+        elif conditions:
+            raise Rejected("a claim without a guard has no conditions")
         if known is not None:
-            roots = _with_token(graph, roots, *known)
+            roots = with_token(graph, roots, *known)
         self.automaton = derive(
             self.ar, graph, roots, [np.array(t) for t in domain.tokens]
         )
@@ -76,13 +78,15 @@ def _kept(graph: Graph, guard: int, conditions: Sequence[int] | None) -> int:
         return guard
     asked = conditions_of(graph, guard)
     if not all(0 <= i < len(asked) for i in conditions):
-        raise Rejected(f"the guard has {len(asked)} conditions, not {[*conditions]!s:.100}")
+        raise Rejected(
+            f"the guard has {len(asked)} conditions, not {[*conditions]!s:.100}"
+        )
     zero = graph.add("integer", attr=0)
     always = graph.add("eq", zero, zero)
     return graph.add("and", always, *(asked[i] for i in conditions))
 
 
-def _with_token(graph: Graph, roots: list[int], position: int, token: int) -> list[int]:
+def with_token(graph: Graph, roots: list[int], position: int, token: int) -> list[int]:
     """Nodes of equal values where the token at a position is that one."""
     new: dict[int, int] = {}
     for n in graph.ancestors(roots):

@@ -102,7 +102,9 @@ def _second(graph: Graph, output: int) -> _Attention:
     places, term = (first, second) if at == 0 else (second, first)
     source = node.args[1 - at]
     if source == pattern or places[-1] not in term or places[-1] in result:
-        raise Unsupported(f"attention applied as {node.attr!r} is no sum over positions")
+        raise Unsupported(
+            f"attention applied as {node.attr!r} is no sum over positions"
+        )
     return _Attention(pattern, users[0], source, places, term, result)
 
 

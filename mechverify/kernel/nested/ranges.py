@@ -74,7 +74,8 @@ def highest(ar: Arithmetic, row: Row, along: Along, box: Tokens) -> Ball:
     directions = len(along.base.mid)
     most = max(len(before), *(len(tokens) for tokens in box))
     reserve(directions, len(own), most)
-    total = along.base.at[:, None, own]
+    zero = ar.whole(np.zeros((1, len(before), len(own)), np.int64))
+    total = ar.add(zero, along.base.at[:, None, own])
     for g in range(len(row.attends)):
         value = along.value.at[:, g]
         total = ar.add(total, _head(ar, row, g, value, box))
@@ -147,7 +148,10 @@ def largest(
     for factor, value in free:
         each = ar.mul(factor, ar.sub(value, theta.at[..., None]))
         rest = ar.add(rest, _most(ar, each))
-        light, heavy = ar.sub(light, _most(ar, -factor)), ar.add(heavy, _most(ar, factor))
+        light, heavy = (
+            ar.sub(light, _most(ar, -factor)),
+            ar.add(heavy, _most(ar, factor)),
+        )
     light = ar.bottom(light)
     if not (light.mid > max(ar.units(LIGHTEST, light.exponent), 0)).all():
         raise Rejected("the sum of a row's exponentials is not known to be positive")

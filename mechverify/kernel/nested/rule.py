@@ -33,6 +33,7 @@ from mechverify.kernel.nested.scores import Scores
 
 DEEPEST = 64  # cuts of a cell within each other
 FAR = 60.0  # a difference of scores beyond which nothing is said
+NOTHING = 700.0  # one below its negative is taken for that
 
 
 def check(job: Job, domain: Domain, witness: Reader) -> Counts:
@@ -51,11 +52,12 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
     model, low = job.once(Model), 0
     for query in domain.tokens[model.pin]:
         part = domain.split(model.pin, {query})[0]
-        if query in families:
-            cells = Cells(model, part, query, keys, conditions)
-            low += cells.right(families.pop(query))
+        cells = Cells(model, part, query, keys, conditions)
+        low += cells.right(families.pop(query, []))
     if families:
-        raise Rejected(f"the witness speaks of queries {[*families]!s:.100} that don't exist")
+        raise Rejected(
+            f"the witness speaks of queries {[*families]!s:.100} that don't exist"
+        )
     return Counts(low, domain.size)
 
 
@@ -69,7 +71,10 @@ class Model:
         claim = job.claim
         layers = two_layers(claim.graph, claim.weights, job.model, claim.output)
         self.pin, self.margin = layers.pin, job.claim.margin
-        self.asking, self.direct = Row(self.ar, layers.query), Row(self.ar, layers.direct)
+        self.asking, self.direct = (
+            Row(self.ar, layers.query),
+            Row(self.ar, layers.direct),
+        )
         self.keys = {i: Row(self.ar, form) for i, form in layers.keys.items()}
         self.values = {i: Row(self.ar, form) for i, form in layers.values.items()}
 
@@ -108,26 +113,38 @@ class Cells:
             cells: list[tuple[Cell, Reader]] = []
             for row in entry["cells"].items(2**20):
                 key, node = row.items(2, 2)
-                cells.append((self._cell(tuple(key.integers(9)), seen), node))
+                named = tuple(key.integers(9))
+                if named in seen:
+                    raise Rejected(
+                        f"cell {named} of query {self.query} is listed twice"
+                    )
+                seen.add(named)
+                cells.append((self.cell(named), node))
             entry.close()
             family = Family(self.model, self.query, reference, [c for c, _ in cells])
-            found += sum(cell.right(family, node) for cell, node in cells)
+            for cell, node in cells:
+                right = cell.right(family, node)
+                wrong = Counts(0, cell.size - right)
+                self.model.job.found.cells.append(
+                    (self.query, cell.key, cell.size, wrong)
+                )
+                found += right
         return found
 
-    def _cell(self, key: tuple[int, ...], seen: set) -> "Cell":
-        if key in seen or key not in self.classes.places:
-            raise Rejected(f"cell {key} of query {self.query} is no cell, or listed twice")
-        seen.add(key)
+    def cell(self, key: tuple[int, ...]) -> "Cell":
+        if key not in self.classes.places:
+            raise Rejected(f"query {self.query} has no cell {key}")
         layers = towards(self.ar, self.classes.automaton, self.classes.places[key])
-        return Cell(self.model, key[0], layers)
+        return Cell(self.model, key, layers)
 
 
 class Cell:
-    """The inputs that `layers` accept, on all of which output `wanted` is the right one. `box`: the tokens that occur
-    at each position."""
+    """The inputs that `layers` accept, of the class `key`: its first entry is the output that is right on all of them.
+    `box`: the tokens that occur at each position."""
 
-    def __init__(self, model: Model, wanted: int, layers: list[Layer]):
-        self.model, self.ar, self.wanted, self.layers = model, model.ar, wanted, layers
+    def __init__(self, model: Model, key: tuple[int, ...], layers: list[Layer]):
+        self.model, self.ar, self.key, self.layers = model, model.ar, key, layers
+        self.wanted = key[0]
         self.size = recursion.completions(self.ar, layers)[0][0]
 
     @cached_property
@@ -156,7 +173,7 @@ class Cell:
     def cut(self, position: int, tokens: list[int]) -> "tuple[Cell, Cell]":
         """The inputs whose token there is one of these, and the others."""
         inside, outside = (
-            Cell(self.model, self.wanted, _among(self.layers, position, tokens, side))
+            Cell(self.model, self.key, _among(self.layers, position, tokens, side))
             for side in (True, False)
         )
         return inside, outside
@@ -168,19 +185,15 @@ class Cell:
         if not 0 <= self.wanted < outputs:
             return False
         rivals = np.array([t for t in range(outputs) if t != self.wanted], int)
-        excess = family.excess(self.box, alone)
-        if not all(self._near(x) for x in excess.values()):
+        factors = family.factors(self.box, alone)
+        if factors is None:
             return False
-        losses = self.losses(excess, rivals)
-        return bool((largest_sum(self.ar, losses) < 0).all())
+        return bool((largest_sum(self.ar, self.losses(factors, rivals)) < 0).all())
 
-    def _near(self, excess: Ball) -> bool:
-        return bool((excess.mid < self.ar.units(FAR, excess.exponent)).all())
-
-    def losses(self, excess: dict[int, Ball], rivals: np.ndarray) -> list[Ball]:
+    def losses(self, factors: dict[int, Ball], rivals: np.ndarray) -> list[Ball]:
         """For each position i points [rivals, tokens before, own tokens], of each window: e^(s_i - s_r) (direct +
-        value_i) is at least their negative. `excess` [tokens before, own tokens]: at most so much is s_i - s_r; that
-        of r is left out, and is zero."""
+        value_i) is at least their negative. `factors` [tokens before, own tokens]: at most so much is e^(s_i - s_r);
+        that of r is left out, and is one."""
         ar, model = self.ar, self.model
         direct = self._loss(model.direct, rivals)
         if model.margin:
@@ -193,16 +206,18 @@ class Cell:
             if i in model.values:
                 value = self._loss(model.values[i], rivals)
                 loss = ar.add(value, direct if i == model.pin else anywhere)
-            if i in excess:
+            if i in factors:
                 lost = ar.top(loss)
                 lost = points(np.maximum(lost.mid, 0), lost.exponent)
-                loss = ar.mul(lost, exp(ar, excess[i]).at[None])
+                loss = ar.mul(lost, factors[i].at[None])
             result.append(ar.top(loss))
         return result
 
     def _loss(self, row: Row, rivals: np.ndarray) -> Ball:
         """By at most so much is the right output below each rival, in a row."""
-        return highest(self.ar, row, -self.model.leads(row, self.wanted, rivals), self.box)
+        return highest(
+            self.ar, row, -self.model.leads(row, self.wanted, rivals), self.box
+        )
 
 
 def _among(
@@ -228,18 +243,35 @@ class Family:
     @cached_property
     def scores(self) -> Scores:
         model = self.model
-        return Scores(model.ar, model.asking, model.keys, self.query, self.box, self.reference)
+        return Scores(
+            model.ar, model.asking, model.keys, self.query, self.box, self.reference
+        )
 
     @cached_property
-    def common(self) -> dict[int, Ball]:
-        return self.scores.differences(self.box)
+    def common(self) -> dict[int, Ball] | None:
+        return exponentials(self.model.ar, self.scores.differences(self.box))
 
-    def excess(self, box: Tokens, alone: bool) -> dict[int, Ball]:
-        """For each position but the reference, points [tokens before, own tokens]: at most by so much its score exceeds
-        that of the reference, in each window of `box`."""
+    def factors(self, box: Tokens, alone: bool) -> dict[int, Ball] | None:
+        """For each position i but the reference r, points [tokens before, own tokens]: at most so much is e^(s_i - s_r)
+        in each window of `box`. None: it isn't known to be less than e^FAR."""
         if alone:
-            return self.scores.differences(box)
+            return exponentials(self.model.ar, self.scores.differences(box))
+        if self.common is None:
+            return None
         return {i: x.at[windows(i, self.box, box)] for i, x in self.common.items()}
+
+
+def exponentials(ar: Arithmetic, excess: dict[int, Ball]) -> dict[int, Ball] | None:
+    """Upper bounds of e^x for each x that is at most `excess`; None if one exceeds FAR. What is far below zero is taken
+    for larger."""
+    result = {}
+    for i, most in excess.items():
+        if not (most.mid < ar.units(FAR, most.exponent)).all():
+            return None
+        least = ar.units(-NOTHING, most.exponent)
+        above = points(np.maximum(most.mid, least), most.exponent)
+        result[i] = ar.top(exp(ar, above))
+    return result
 
 
 def largest_sum(ar: Arithmetic, terms: list[Ball]) -> np.ndarray:

@@ -79,8 +79,10 @@ class Scores:
         result = {}
         for i, high in self.high.items():
             reserve(*high.mid.shape)
-            excess = ar.top(ar.sub(high.at[(slice(None), *windows(i, self.box, box))], low))
-            total = ar.whole(np.zeros((1, 1), np.int64))
+            excess = ar.top(
+                ar.sub(high.at[(slice(None), *windows(i, self.box, box))], low)
+            )
+            total = ar.whole(np.zeros(excess.mid.shape[1:], np.int64))
             for g in range(len(self.attends)):
                 total = ar.add(total, self._head(g, i, excess, box))
             result[i] = ar.top(total)
@@ -104,4 +106,3 @@ class Scores:
                 each_last = value.map(lambda a: np.moveaxis(a, 0, -1))
                 free.append(Term(factor.at[None, None], each_last))
         return largest(self.ar, known, free, about(self.ar, known, free))
-

@@ -10,7 +10,7 @@ from mechverify.claims.language import Row as Expression
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
 from mechverify.kernel.core.fields import Reader
-from mechverify.kernel.counting.automaton import Layer, towards
+from mechverify.kernel.counting.automaton import Layer
 from mechverify.kernel.counting.classes import conditions_of
 from mechverify.kernel.nested.ranges import Row
 from mechverify.kernel.nested.rule import Cell, Cells, Family, Model
@@ -88,7 +88,9 @@ def bounded(problem: AccuracyProblem, budget: Budget) -> Attempt:
     low = 0
     waiting: list[tuple[int, int, _Part]] = []
     for n, query in enumerate(queries):
-        budget.progress(f"two layers: query {n + 1} of {len(queries)}", n / len(queries))
+        budget.progress(
+            f"two layers: query {n + 1} of {len(queries)}", n / len(queries)
+        )
         if budget.spent():
             break
         cells = plan.cells(problem, query)
@@ -109,12 +111,21 @@ def bounded(problem: AccuracyProblem, budget: Budget) -> Attempt:
         {
             "query": query,
             "reference": family.reference,
-            "cells": [[[*key], entry] for key, part in parts if (entry := part.entry()) is not None],
+            "cells": [
+                [[*key], entry]
+                for key, part in parts
+                if (entry := part.entry()) is not None
+            ],
         }
         for query, family, parts in found
     ]
     low += sum(part.right for _, _, parts in found for _, part in parts)
-    proof = {"rule": "nested", "keys": plan.keys, "conditions": plan.conditions, "families": rows}
+    proof = {
+        "rule": "nested",
+        "keys": plan.keys,
+        "conditions": plan.conditions,
+        "families": rows,
+    }
     return Attempt(proof, Counts(low, problem.domain.size))
 
 
@@ -163,11 +174,10 @@ def _matches(pin: int, length: int) -> list[Expression]:
 def _explained(model: Model, query: int, cells: Cells) -> bool:
     """Whether in each class one position is attended to most, as far as samples show."""
     rng = np.random.default_rng(0)
-    for place in cells.classes.places.values():
-        layers = towards(model.ar, cells.classes.automaton, place)
-        if len(_attended(model, query, layers, rng)) > 1:
-            return False
-    return True
+    return all(
+        len(_attended(model, query, cells.cell(key).layers, rng)) == 1
+        for key in cells.classes.places
+    )
 
 
 def _families(
@@ -175,11 +185,10 @@ def _families(
 ) -> "list[tuple[Family, list[tuple[tuple[int, ...], Cell]]]]":
     """The cells by the position that most is attended to in them."""
     by_position: dict[int, list[tuple[tuple[int, ...], Cell]]] = {}
-    for key, place in cells.classes.places.items():
-        layers = towards(model.ar, cells.classes.automaton, place)
-        votes = _attended(model, query, layers, rng)
+    for key in cells.classes.places:
+        cell = cells.cell(key)
+        votes = _attended(model, query, cell.layers, rng)
         position = max(votes, key=lambda i: votes[i])
-        cell = Cell(model, key[0], layers)
         by_position.setdefault(position, []).append((key, cell))
     return [
         (Family(model, query, position, [cell for _, cell in members]), members)
@@ -195,7 +204,9 @@ def _attended(
     for _ in range(SAMPLES):
         tokens = _walk(layers, rng)
         asked = _at(model, model.asking, tokens)
-        scores = {i: float(asked @ _at(model, row, tokens)) for i, row in model.keys.items()}
+        scores = {
+            i: float(asked @ _at(model, row, tokens)) for i, row in model.keys.items()
+        }
         best = max(scores, key=lambda i: scores[i])
         votes[best] = votes.get(best, 0) + 1
     return votes
@@ -205,7 +216,9 @@ def _walk(layers: list[Layer], rng: np.random.Generator) -> np.ndarray:
     """An input that is accepted."""
     state, tokens = 0, []
     for layer in layers:
-        ways = [(t, f[state]) for here, f in layer.groups if f[state] >= 0 for t in here]
+        ways = [
+            (t, f[state]) for here, f in layer.groups if f[state] >= 0 for t in here
+        ]
         token, state = ways[int(rng.integers(len(ways)))]
         tokens.append(token)
     return np.array(tokens)
