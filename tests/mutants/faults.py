@@ -87,7 +87,6 @@ FAULTS = [
     Fault("two layers", "nested/layers.py", "parts = [added[a] for a in node.args if a in added]",
           "parts = [added.get(a, a) for a in node.args]", NESTED),
     Fault("two layers", "nested/layers.py", 'query = graph.add("over_root", query, attr=size)', "pass", NESTED),
-    Fault("two layers", "nested/layers.py", "max(depth.values()) != 2 or len(patterns) != 1", "len(patterns) != 1", NESTED),
     # nested/ranges.py
     Fault("window", "nested/ranges.py", "ar.where(rest.mid > 0,", "ar.where(rest.mid <= 0,", NESTED),
     Fault("window", "nested/ranges.py", "ar.sub(light, _most(ar, -factor))", "ar.add(light, _most(ar, factor))", NESTED),

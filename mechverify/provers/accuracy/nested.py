@@ -18,6 +18,9 @@ from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Eviden
 from mechverify.provers.base import Budget
 
 SAMPLES = 6  # inputs of a cell that are run to see where they attend
+FAILURES = (
+    3  # conditions that may make the fold too long, before no further one is tried
+)
 
 
 @dataclass
@@ -59,6 +62,14 @@ class _Plan:
         domain = problem.domain.split(self.model.pin, {query})[0]
         keys = [Reader(key, "keys") for key in self.keys]
         return Cells(self.model, domain, query, keys, self.conditions)
+
+    def short(self, problem: AccuracyProblem, query: int) -> bool:
+        """Whether the mechanism and the conditions are a short fold."""
+        try:
+            self.cells(problem, query)
+        except Unsupported:
+            return False
+        return True
 
 
 class Nested:
@@ -130,29 +141,26 @@ def bounded(problem: AccuracyProblem, budget: Budget) -> Attempt:
 
 
 def _plan(problem: AccuracyProblem) -> _Plan:
-    """The first that works out for one query: all conditions or those that are short folds; and no further key, or
-    where the query's token stands elsewhere."""
-    model = problem.job.once(Model)
-    graph, guard = problem.claim.graph, problem.claim.guard
-    number = 0 if guard is None else len(conditions_of(graph, guard))
+    """The first that works out for one query: all of the guard's conditions, or as many as make a short fold together;
+    and no further key, or where the query's token stands elsewhere. Raises Unsupported where nothing does."""
+    model, claim = problem.job.once(Model), problem.claim
+    guard = claim.guard
+    number = 0 if guard is None else len(conditions_of(claim.graph, guard))
     query = problem.domain.tokens[model.pin][0]
     plan = _Plan(model, [], [*range(number)])
-    try:
-        cells = plan.cells(problem, query)
-    except Unsupported:
-        plan.conditions = [i for i in range(number) if _short(plan, problem, query, i)]
-        cells = plan.cells(problem, query)
-    if not _explained(model, query, cells):
+    if not plan.short(problem, query):
+        plan.conditions, failed = [], 0
+        for i in range(number):
+            longer = _Plan(model, [], [*plan.conditions, i])
+            if longer.short(problem, query):
+                plan = longer
+            else:
+                failed += 1
+            if failed == FAILURES:
+                break
+    if not _explained(model, query, plan.cells(problem, query)):
         plan.keys = [_matches(model.pin, problem.domain.length)]
     return plan
-
-
-def _short(plan: _Plan, problem: AccuracyProblem, query: int, condition: int) -> bool:
-    try:
-        _Plan(plan.model, plan.keys, [condition]).cells(problem, query)
-    except Unsupported:
-        return False
-    return True
 
 
 def _matches(pin: int, length: int) -> list[Expression]:
