@@ -13,7 +13,7 @@ from mechverify import Accuracy, count, distinct, prove, tokens, transformer
 from mechverify.kernel import check
 from mechverify.kernel.core import container
 from mechverify.kernel.counting import automaton
-from mechverify.provers.accuracy import find
+from mechverify.provers.accuracy import find, nested
 from mechverify.provers.accuracy.nested import Nested
 from proofs.induction import claim
 from tests import oracle
@@ -64,6 +64,7 @@ def test_where_a_token_stood_before_is_found_for_every_token(tmp_path, monkeypat
     proves all."""
     path, weights = induction(tmp_path, noise=noise)
     monkeypatch.setattr(find, "PROVERS", [Nested()])
+    monkeypatch.setattr(nested, "WHOLE", 0)
     result = prove(claim(path, at_least=None), time_limit=60)
     total, true = right(weights, [range(4)] * 4)
     theorem = check(result.certificate)
@@ -82,6 +83,7 @@ def test_conditions_that_are_no_short_folds_are_left_out(tmp_path, monkeypatch):
     given = [Eq(count(x[-1], *x[:-1]), 1), Eq(x[0], x[-1]), distinct(*x[:-1])]
     claimed = Accuracy(model.logits[-1], equals=follows, over=x, given=given, at_least=1)
     monkeypatch.setattr(find, "PROVERS", [Nested()])
+    monkeypatch.setattr(nested, "WHOLE", 0)
     monkeypatch.setattr(automaton, "STATE_LIMIT", 12)
     result = prove(claimed, time_limit=60)
     theorem = check(result.certificate)

@@ -7,6 +7,7 @@ sums of ratios of one position's row of the first layer (counting/form.py), so t
 Lemma N1 (docs/soundness/nested.md).
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -17,19 +18,26 @@ from mechverify.kernel.core.operations.softmax import kept
 from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.counting.form import SumOfRatios, row_by_row, sum_of_ratios
 
+HEADS = 64  # of the second layer
 LINEAR = {"add", "mul", "einsum", "over_root", "view", "select"}
 
 
-class TwoLayers(NamedTuple):
-    """output = direct + sum_i A_i values[i], A the softmax over i of query . keys[i]. `query` and `direct` are read at
-    position `pin`, `keys` and `values` at the position i that they belong to: those that the second layer attends to.
+class Head(NamedTuple):
+    """One of the second layer: a mean of values[i], weighed by the softmax over i of query . keys[i]. `query` is read
+    at the position that the output is, `keys` and `values` at the position i that they belong to: those attended to.
     """
 
-    pin: int
-    direct: SumOfRatios
     query: SumOfRatios
     keys: dict[int, SumOfRatios]
     values: dict[int, SumOfRatios]
+
+
+class TwoLayers(NamedTuple):
+    """The output is `direct`, read at position `pin`, plus what each head adds."""
+
+    pin: int
+    direct: SumOfRatios
+    heads: list[Head]
 
 
 class _Attention(NamedTuple):
@@ -65,21 +73,26 @@ def two_layers(
         return sums
 
     direct = form(_left(graph, output, found.mixed))
-    query, keys = _scores(graph, found)
-    attended = np.flatnonzero(kept(graph.nodes[found.pattern]).reshape(-1)).tolist()
-    rows = {i: graph.select(*keys, i) for i in attended}
-    alone = {i: _alone(graph, output, found, i) for i in attended}
-    return TwoLayers(
-        direct.pin,
-        direct,
-        form(query, direct.pin),
-        {i: form(node, i) for i, node in rows.items()},
-        {i: form(node, i) for i, node in alone.items()},
-    )
+    pattern = graph.nodes[found.pattern]
+    mask = np.broadcast_to(kept(pattern), pattern.shape)
+    heads = []
+    for head in np.ndindex(pattern.shape[:-1]):
+        query, keys = _scores(graph, found, head)
+        attended = np.flatnonzero(mask[head]).tolist()
+        rows = {i: graph.select(*keys, i) for i in attended}
+        alone = {i: _alone(graph, output, found, head, i) for i in attended}
+        heads.append(
+            Head(
+                form(query, direct.pin),
+                {i: form(node, i) for i, node in rows.items()},
+                {i: form(node, i) for i, node in alone.items()},
+            )
+        )
+    return TwoLayers(direct.pin, direct, heads)
 
 
 def _second(graph: Graph, output: int) -> _Attention:
-    """The one softmax that reads the result of a softmax, of one head and one row."""
+    """The one softmax that reads the result of a softmax; each of its rows is a head."""
     depth: dict[int, int] = {}
     for n in graph.ancestors([output]):
         node = graph.nodes[n]
@@ -89,10 +102,9 @@ def _second(graph: Graph, output: int) -> _Attention:
     if len(patterns) != 1:
         raise Unsupported("the output isn't one softmax's that reads attention")
     (pattern,) = patterns
-    if graph.nodes[pattern].shape != (1,) * (len(graph.nodes[pattern].shape) - 1) + (
-        graph.length,
-    ):
-        raise Unsupported("the second layer has several heads, or rows")
+    shape = graph.nodes[pattern].shape
+    if shape[-1] != graph.length or math.prod(shape[:-1]) > HEADS:
+        raise Unsupported(f"a pattern of shape {shape} is not of a few heads")
     users = [n for n in depth if pattern in graph.nodes[n].args]
     if len(users) != 1 or graph.nodes[users[0]].op != "einsum":
         raise Unsupported("a pattern is used for something else than attending")
@@ -108,8 +120,10 @@ def _second(graph: Graph, output: int) -> _Attention:
     return _Attention(pattern, users[0], source, places, term, result)
 
 
-def _scores(graph: Graph, found: _Attention) -> tuple[int, tuple[int, int]]:
-    """The query, a vector; and the node and axis of which the i-th slice is the key of position i."""
+def _scores(
+    graph: Graph, found: _Attention, head: tuple[int, ...]
+) -> tuple[int, tuple[int, int]]:
+    """Of a head the query, a vector; and the node and axis of which the i-th slice is the key of position i."""
     top = graph.nodes[found.pattern].args[0]
     roots = []
     while graph.nodes[top].op == "over_root":
@@ -124,9 +138,9 @@ def _scores(graph: Graph, found: _Attention) -> tuple[int, tuple[int, int]]:
         raise Unsupported(f"scores made as {node.attr!r} are no query times a key")
     operands = [(node.args[0], first), (node.args[1], second)]
     (query, asked), (keys, offered) = operands if last in second else operands[::-1]
-    for letter in result[:-1]:  # of size one
-        query, asked = _without(graph, query, asked, letter)
-        keys, offered = _without(graph, keys, offered, letter)
+    for letter, index in zip(result[:-1], head, strict=True):
+        query, asked = _sliced(graph, query, asked, letter, index)
+        keys, offered = _sliced(graph, keys, offered, letter, index)
     if len(asked) != 1 or set(offered) != {asked, last}:
         raise Unsupported(f"scores made as {node.attr!r} are no inner products")
     for size in roots:
@@ -134,11 +148,13 @@ def _scores(graph: Graph, found: _Attention) -> tuple[int, tuple[int, int]]:
     return query, (keys, offered.index(last))
 
 
-def _without(graph: Graph, node: int, term: str, letter: str) -> tuple[int, str]:
-    """The first slice along that letter, and the letters that are left."""
+def _sliced(
+    graph: Graph, node: int, term: str, letter: str, index: int
+) -> tuple[int, str]:
+    """The slice along that letter, if it is there, and the letters that are left."""
     if letter not in term:
         return node, term
-    return graph.select(node, term.index(letter), 0), term.replace(letter, "")
+    return graph.select(node, term.index(letter), index), term.replace(letter, "")
 
 
 def _left(graph: Graph, output: int, mixed: int) -> int:
@@ -161,14 +177,17 @@ def _left(graph: Graph, output: int, mixed: int) -> int:
     return result
 
 
-def _alone(graph: Graph, output: int, found: _Attention, position: int) -> int:
-    """What the second layer adds to the output if it attends to that position alone."""
-    here = graph.select(found.source, found.term.index(found.places[-1]), position)
-    ones = (1,) * (len(found.places) - 1)
-    one = graph.add("constant", attr=(ones, (1.0,)))
-    term = found.term.replace(found.places[-1], "")
+def _alone(
+    graph: Graph, output: int, found: _Attention, head: tuple[int, ...], position: int
+) -> int:
+    """What a head adds to the output if it attends to that position alone."""
+    here, term = _sliced(graph, found.source, found.term, found.places[-1], position)
+    shape = graph.nodes[found.pattern].shape[:-1]
+    one = np.zeros(shape)
+    one[head] = 1
+    only = graph.add("constant", attr=(shape, tuple(one.ravel().tolist())))
     spec = f"{found.places[:-1]},{term}->{found.result}"
-    added = {found.mixed: graph.add("einsum", one, here, attr=spec)}
+    added = {found.mixed: graph.add("einsum", only, here, attr=spec)}
     for n in graph.ancestors([output]):
         node = graph.nodes[n]
         if n == found.mixed or not any(a in added for a in node.args):

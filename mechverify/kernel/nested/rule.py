@@ -1,13 +1,14 @@
 """Rule `nested`: cells are (query token, class of the mechanism) of a model with two layers of attention.
 
-With one head in the second layer, the sign of the right output's lead over a rival is that of
+Of a head of the second layer, the mean of values is at least t if
 
-    sum_i e^(s_i - s_r) (direct + value_i),
+    sum_i e^(s_i - s_r) (value_i - t)
 
-s the scores and r any position, `reference`. Where the bracket is negative it is multiplied by an upper bound of the
-exponential, where it isn't the term is at least zero. So every term has a lower bound for each window of two tokens,
-and the least sum over sequences of the cell's tokens is found by reading them in order. What the witness says nothing
-of, or what isn't decided so, may be wrong.
+is at least zero, s the scores and r any position, `references`. Where the bracket is negative it is multiplied by an
+upper bound of the exponential, where it isn't the term is at least zero. So every term has a lower bound for each
+window of two tokens, and the least sum over sequences of the cell's tokens is found by reading them in order. The first
+head is bounded together with what the others and the direct part add: with one head nothing is lost. What the witness
+says nothing of, or what isn't decided so, may be wrong.
 
 Lemmas N4, N5 (docs/soundness/nested.md).
 """
@@ -27,12 +28,13 @@ from mechverify.kernel.core.series import exp
 from mechverify.kernel.counting import recursion
 from mechverify.kernel.counting.automaton import Layer, towards
 from mechverify.kernel.counting.classes import Classes
-from mechverify.kernel.nested.layers import two_layers
+from mechverify.kernel.nested.layers import HEADS, Head, two_layers
 from mechverify.kernel.nested.ranges import Along, Row, Tokens, highest, windows
 from mechverify.kernel.nested.scores import Scores
 
 DEEPEST = 64  # cuts of a cell within each other
 FAR = 60.0  # a difference of scores beyond which nothing is said
+HALVINGS = 12  # of the interval of trial values for a head's mean
 NOTHING = 700.0  # one below its negative is taken for that
 
 
@@ -61,6 +63,15 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
     return Counts(low, domain.size)
 
 
+class Rows:
+    """Those of one head of the second layer."""
+
+    def __init__(self, ar: Arithmetic, head: Head):
+        self.asking = Row(ar, head.query)
+        self.keys = {i: Row(ar, form) for i, form in head.keys.items()}
+        self.values = {i: Row(ar, form) for i, form in head.values.items()}
+
+
 class Model:
     """The rows of both layers, with what they add up to."""
 
@@ -71,12 +82,8 @@ class Model:
         claim = job.claim
         layers = two_layers(claim.graph, claim.weights, job.model, claim.output)
         self.pin, self.margin = layers.pin, job.claim.margin
-        self.asking, self.direct = (
-            Row(self.ar, layers.query),
-            Row(self.ar, layers.direct),
-        )
-        self.keys = {i: Row(self.ar, form) for i, form in layers.keys.items()}
-        self.values = {i: Row(self.ar, form) for i, form in layers.values.items()}
+        self.direct = Row(self.ar, layers.direct)
+        self.heads = [Rows(self.ar, head) for head in layers.heads]
 
     def leads(self, row: Row, right: int, rivals: np.ndarray) -> Along:
         """Of the right output over each rival."""
@@ -107,9 +114,12 @@ class Cells:
         """At least so many inputs are right, or don't satisfy the guard."""
         found, seen = self.classes.unguarded, set()
         for entry in families:
-            reference = entry["reference"].an_integer()
-            if reference not in self.model.keys:
-                raise Rejected(f"position {reference} is not attended to")
+            references = entry["references"].integers(HEADS)
+            attended = [head.keys for head in self.model.heads]
+            if len(references) != len(attended) or not all(
+                r in keys for r, keys in zip(references, attended, strict=True)
+            ):
+                raise Rejected(f"positions {references} are not attended to")
             cells: list[tuple[Cell, Reader]] = []
             for row in entry["cells"].items(2**20):
                 key, node = row.items(2, 2)
@@ -121,7 +131,7 @@ class Cells:
                 seen.add(named)
                 cells.append((self.cell(named), node))
             entry.close()
-            family = Family(self.model, self.query, reference, [c for c, _ in cells])
+            family = Family(self.model, self.query, references, [c for c, _ in cells])
             for cell, node in cells:
                 right = cell.right(family, node)
                 wrong = Counts(0, cell.size - right)
@@ -185,33 +195,37 @@ class Cell:
         if not 0 <= self.wanted < outputs:
             return False
         rivals = np.array([t for t in range(outputs) if t != self.wanted], int)
-        factors = family.factors(self.box, alone)
-        if factors is None:
+        ar, loss = self.ar, self._direct(rivals)
+        first, *others = [self._losses(head, rivals) for head in self.model.heads]
+        factor, *factors = family.factors(self.box, alone)
+        for losses, weights in zip(others, factors, strict=True):
+            if weights is None or (mean := least_mean(ar, losses, weights)) is None:
+                return False
+            loss = ar.top(ar.sub(loss, mean.at[:, None, None]))
+        if factor is None:
             return False
-        return bool((largest_sum(self.ar, self.losses(factors, rivals)) < 0).all())
+        terms = weighed(ar, self._with_direct(first, loss), factor)
+        return bool((largest_sum(ar, terms) < 0).all())
 
-    def losses(self, factors: dict[int, Ball], rivals: np.ndarray) -> list[Ball]:
-        """For each position i points [rivals, tokens before, own tokens], of each window: e^(s_i - s_r) (direct +
-        value_i) is at least their negative. `factors` [tokens before, own tokens]: at most so much is e^(s_i - s_r);
-        that of r is left out, and is one."""
-        ar, model = self.ar, self.model
-        direct = self._loss(model.direct, rivals)
-        if model.margin:
-            direct = ar.top(ar.add(direct, ar.rational(model.margin)))
+    def _direct(self, rivals: np.ndarray) -> Ball:
+        """Points [rivals, tokens before, 1]: by at most so much, plus the margin, the right output is below each rival
+        where the second layer adds nothing."""
+        ar, margin = self.ar, self.model.margin
+        loss = self._loss(self.model.direct, rivals)
+        return ar.top(ar.add(loss, ar.rational(margin))) if margin else loss
+
+    def _losses(self, head: Rows, rivals: np.ndarray) -> dict[int, Ball]:
+        """The same of what a head adds that attends to one position alone: [rivals, tokens before, own tokens]."""
+        return {i: self._loss(row, rivals) for i, row in head.values.items()}
+
+    def _with_direct(self, losses: dict[int, Ball], direct: Ball) -> dict[int, Ball]:
+        """Both added; the direct part's window is known at the position that is read, elsewhere it is any."""
         most = direct.mid.max((1, 2), keepdims=True)
-        anywhere, zero = points(most, direct.exponent), np.zeros((1, 1, 1), np.int64)
-        result = []
-        for i in range(max(model.values) + 1):
-            loss = ar.whole(zero)
-            if i in model.values:
-                value = self._loss(model.values[i], rivals)
-                loss = ar.add(value, direct if i == model.pin else anywhere)
-            if i in factors:
-                lost = ar.top(loss)
-                lost = points(np.maximum(lost.mid, 0), lost.exponent)
-                loss = ar.mul(lost, factors[i].at[None])
-            result.append(ar.top(loss))
-        return result
+        anywhere = points(most, direct.exponent)
+        return {
+            i: self.ar.top(self.ar.add(x, direct if i == self.model.pin else anywhere))
+            for i, x in losses.items()
+        }
 
     def _loss(self, row: Row, rivals: np.ndarray) -> Ball:
         """By at most so much is the right output below each rival, in a row."""
@@ -233,32 +247,42 @@ def _among(
 
 
 class Family:
-    """Cells of one query whose differences of scores may be bounded together: on `box`, which holds theirs."""
+    """Cells of one query whose differences of scores may be bounded together: on `box`, which holds theirs.
+    `references`: a position for each head of the second layer."""
 
-    def __init__(self, model: Model, query: int, reference: int, cells: list[Cell]):
-        self.model, self.query, self.reference = model, query, reference
+    def __init__(
+        self, model: Model, query: int, references: list[int], cells: list[Cell]
+    ):
+        self.model, self.query, self.references = model, query, references
         boxes = zip(*(cell.box for cell in cells if cell.size), strict=True)
         self.box = [np.unique(np.concatenate(tokens)) for tokens in boxes]
 
     @cached_property
-    def scores(self) -> Scores:
-        model = self.model
-        return Scores(
-            model.ar, model.asking, model.keys, self.query, self.box, self.reference
-        )
+    def scores(self) -> list[Scores]:
+        ar, heads = self.model.ar, zip(self.model.heads, self.references, strict=True)
+        return [
+            Scores(ar, head.asking, head.keys, self.query, self.box, reference)
+            for head, reference in heads
+        ]
 
     @cached_property
-    def common(self) -> dict[int, Ball] | None:
-        return exponentials(self.model.ar, self.scores.differences(self.box))
+    def common(self) -> "list[dict[int, Ball] | None]":
+        return self._on(self.box)
 
-    def factors(self, box: Tokens, alone: bool) -> dict[int, Ball] | None:
-        """For each position i but the reference r, points [tokens before, own tokens]: at most so much is e^(s_i - s_r)
-        in each window of `box`. None: it isn't known to be less than e^FAR."""
+    def _on(self, box: Tokens) -> "list[dict[int, Ball] | None]":
+        return [exponentials(self.model.ar, s.differences(box)) for s in self.scores]
+
+    def factors(self, box: Tokens, alone: bool) -> "list[dict[int, Ball] | None]":
+        """For each head, and each position i but its reference r, points [tokens before, own tokens]: at most so much
+        is e^(s_i - s_r) in each window of `box`. None: it isn't known to be less than e^FAR."""
         if alone:
-            return exponentials(self.model.ar, self.scores.differences(box))
-        if self.common is None:
-            return None
-        return {i: x.at[windows(i, self.box, box)] for i, x in self.common.items()}
+            return self._on(box)
+        return [
+            None
+            if found is None
+            else {i: x.at[windows(i, self.box, box)] for i, x in found.items()}
+            for found in self.common
+        ]
 
 
 def exponentials(ar: Arithmetic, excess: dict[int, Ball]) -> dict[int, Ball] | None:
@@ -272,6 +296,54 @@ def exponentials(ar: Arithmetic, excess: dict[int, Ball]) -> dict[int, Ball] | N
         above = points(np.maximum(most.mid, least), most.exponent)
         result[i] = ar.top(exp(ar, above))
     return result
+
+
+def weighed(
+    ar: Arithmetic, losses: dict[int, Ball], factors: dict[int, Ball]
+) -> list[Ball]:
+    """For each position i points [rivals, tokens before, own tokens], of each window: e^(s_i - s_r) times anything that
+    is at least -losses[i] is at least their negative. `factors` [tokens before, own tokens]: at most so much is
+    e^(s_i - s_r); that of r is left out, and is one."""
+    result = []
+    for i in range(max(losses) + 1):
+        loss = losses.get(i, ar.whole(np.zeros((1, 1, 1), np.int64)))
+        if i in factors:
+            lost = points(np.maximum(loss.mid, 0), loss.exponent)
+            loss = ar.top(ar.mul(lost, factors[i].at[None]))
+        result.append(loss)
+    return result
+
+
+def least_mean(
+    ar: Arithmetic, losses: dict[int, Ball], factors: dict[int, Ball]
+) -> Ball | None:
+    """Points [rivals] that a head's mean of values, each at least -losses[i], is not below: trial values t for which
+    sum_i e^(s_i - s_r) (value_i - t) is at least zero. None: there was none. Complexity: HALVINGS times that of the
+    losses."""
+    near = {i: ar.approximate(x) for i, x in losses.items()}
+    reference = next(i for i in near if i not in factors)
+    low = -np.max([x.max((1, 2)) for x in near.values()], 0)
+    high = -near[reference].max((1, 2))
+    low = low - 2.0**-20 * np.abs(low)
+    if not _exceeds(ar, losses, factors, low).all():
+        return None
+    for _ in range(HALVINGS):
+        middle = 0.5 * low + 0.5 * high
+        holds = _exceeds(ar, losses, factors, middle)
+        low, high = np.where(holds, middle, low), np.where(holds, high, middle)
+    return ar.exact(low)
+
+
+def _exceeds(
+    ar: Arithmetic,
+    losses: dict[int, Ball],
+    factors: dict[int, Ball],
+    trial: np.ndarray,
+) -> np.ndarray:
+    """Booleans [rivals]: where the mean is known to be at least the trial value."""
+    shift = ar.exact(trial[:, None, None])
+    away = {i: ar.top(ar.add(x, shift)) for i, x in losses.items()}
+    return largest_sum(ar, weighed(ar, away, factors)) <= 0
 
 
 def largest_sum(ar: Arithmetic, terms: list[Ball]) -> np.ndarray:

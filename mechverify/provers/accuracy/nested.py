@@ -14,9 +14,13 @@ from mechverify.kernel.counting.automaton import Layer
 from mechverify.kernel.counting.classes import conditions_of
 from mechverify.kernel.nested.ranges import Row
 from mechverify.kernel.nested.rule import Cell, Cells, Family, Model
+from mechverify.provers.accuracy.enumerate import WHOLE
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence
 from mechverify.provers.base import Budget
 
+RARE = 0.1  # share of right samples below which it isn't tried
+HOPE = 2**6  # cells of which one should be decided at least, before more are tried
+CUTS = 2**12  # of all cells
 SAMPLES = 6  # inputs of a cell that are run to see where they attend
 FAILURES = (
     3  # conditions that may make the fold too long, before no further one is tried
@@ -76,6 +80,10 @@ class Nested:
     name = "nested"
 
     def accepts(self, problem: AccuracyProblem, evidence: Evidence) -> str | None:
+        if problem.claim.total <= WHOLE:
+            return ""  # running them all is quicker, and says more
+        if evidence.accuracy < RARE:
+            return "so few of the sampled inputs are right that no cell would be right everywhere"
         try:
             with np.errstate(all="ignore"):
                 problem.job.once(Model)
@@ -94,73 +102,70 @@ def bounded(problem: AccuracyProblem, budget: Budget) -> Attempt:
     """A lower bound of the right inputs: every cell as a whole, then the largest open ones in parts, while there is
     time. Raises Unsupported where the output isn't that of two layers, or the mechanism no short fold."""
     plan = _plan(problem)
-    queries = problem.domain.tokens[plan.model.pin]
-    found: list[tuple[int, Family, list[tuple[tuple, _Part]]]] = []
-    low = 0
-    waiting: list[tuple[int, int, _Part]] = []
-    for n, query in enumerate(queries):
-        budget.progress(
-            f"two layers: query {n + 1} of {len(queries)}", n / len(queries)
-        )
-        if budget.spent():
-            break
-        cells = plan.cells(problem, query)
-        low += cells.classes.unguarded
-        families = _families(plan.model, query, cells, np.random.default_rng(0))
-        try:
-            for family, members in families:
-                parts = [(key, _Part(cell, family)) for key, cell in members]
-                found.append((query, family, parts))
-                for _, part in parts:
-                    _decide(part, budget)
-                    if part.alone is None:
-                        waiting.append((-part.cell.size, len(waiting), part))
-        except Stopped:
-            break
-    _refine(waiting, budget)
-    rows = [
-        {
-            "query": query,
-            "reference": family.reference,
-            "cells": [
-                [[*key], entry]
-                for key, part in parts
-                if (entry := part.entry()) is not None
-            ],
+    with budget.rehearsing():
+        made = {
+            q: plan.cells(problem, q) for q in problem.domain.tokens[plan.model.pin]
         }
-        for query, family, parts in found
-    ]
-    low += sum(part.right for _, _, parts in found for _, part in parts)
-    proof = {
-        "rule": "nested",
-        "keys": plan.keys,
-        "conditions": plan.conditions,
-        "families": rows,
-    }
+    found: list[tuple[int, Family, list[_Part]]] = []
+    try:
+        _as_wholes(plan.model, made, found, budget)
+        every = [part for _, _, parts in found for part in parts]
+        if any(part.right for part in every):
+            _refine([part for part in every if part.alone is None], budget)
+    except Stopped:
+        pass
+    low = sum(cells.classes.unguarded for cells in made.values())
+    low += sum(part.right for _, _, parts in found for part in parts)
+    proof = {"rule": "nested", "keys": plan.keys, "conditions": plan.conditions}
+    proof |= {"families": [_entry(*family) for family in found]}
     return Attempt(proof, Counts(low, problem.domain.size))
 
 
+def _as_wholes(
+    model: Model,
+    made: dict[int, Cells],
+    found: list[tuple[int, Family, list[_Part]]],
+    budget: Budget,
+) -> None:
+    """Adds the families of each query, with their cells as far as there is time to decide them."""
+    tried = decided = 0
+    for n, (query, cells) in enumerate(made.items()):
+        share = n / len(made)
+        budget.progress(f"two layers: query {n + 1} of {len(made)}", share)
+        for family, members in _families(model, query, cells):
+            parts = [_Part(cell, family) for cell in members]
+            found.append((query, family, parts))
+            for part in parts:
+                if budget.spent() or (tried >= HOPE and not decided):
+                    return
+                _decide(part, budget)
+                tried, decided = tried + 1, decided + (part.alone is not None)
+
+
+def _entry(query: int, family: Family, parts: list[_Part]) -> dict[str, Any]:
+    rows = [[[*part.cell.key], part.entry()] for part in parts]
+    cells = [row for row in rows if row[1] is not None]
+    return {"query": query, "references": family.references, "cells": cells}
+
+
 def _plan(problem: AccuracyProblem) -> _Plan:
-    """The first that works out for one query: all of the guard's conditions, or as many as make a short fold together;
-    and no further key, or where the query's token stands elsewhere. Raises Unsupported where nothing does."""
+    """The first that works out for one query: all of the guard's conditions, or those that read the query's token; and
+    no further key, or where the query's token stands elsewhere. Raises Unsupported where nothing does."""
     model, claim = problem.job.once(Model), problem.claim
-    guard = claim.guard
-    number = 0 if guard is None else len(conditions_of(claim.graph, guard))
-    query = problem.domain.tokens[model.pin][0]
-    plan = _Plan(model, [], [*range(number)])
+    guard, graph = claim.guard, claim.graph
+    asked = [] if guard is None else conditions_of(graph, guard)
+    query, keys = (
+        problem.domain.tokens[model.pin][0],
+        [_matches(model.pin, problem.domain.length)],
+    )
+    plan = _Plan(model, keys, [*range(len(asked))])
     if not plan.short(problem, query):
-        plan.conditions, failed = [], 0
-        for i in range(number):
-            longer = _Plan(model, [], [*plan.conditions, i])
-            if longer.short(problem, query):
-                plan = longer
-            else:
-                failed += 1
-            if failed == FAILURES:
-                break
-    if not _explained(model, query, plan.cells(problem, query)):
-        plan.keys = [_matches(model.pin, problem.domain.length)]
-    return plan
+        token = graph.add("value", attr=model.pin)
+        plan.conditions = [
+            i for i, n in enumerate(asked) if token in graph.ancestors([n])
+        ]
+    alone = _Plan(model, [], plan.conditions)
+    return alone if _explained(model, alone.cells(problem, query)) else plan
 
 
 def _matches(pin: int, length: int) -> list[Expression]:
@@ -179,44 +184,47 @@ def _matches(pin: int, length: int) -> list[Expression]:
     return [*rows, ["sum", terms or [1], None]]
 
 
-def _explained(model: Model, query: int, cells: Cells) -> bool:
+def _explained(model: Model, cells: Cells) -> bool:
     """Whether in each class one position is attended to most, as far as samples show."""
     rng = np.random.default_rng(0)
     return all(
-        len(_attended(model, query, cells.cell(key).layers, rng)) == 1
+        len(_attended(model, cells.cell(key).layers, rng)) == 1
         for key in cells.classes.places
     )
 
 
 def _families(
-    model: Model, query: int, cells: Cells, rng: np.random.Generator
-) -> "list[tuple[Family, list[tuple[tuple[int, ...], Cell]]]]":
-    """The cells by the position that most is attended to in them."""
-    by_position: dict[int, list[tuple[tuple[int, ...], Cell]]] = {}
+    model: Model, query: int, cells: Cells
+) -> list[tuple[Family, list[Cell]]]:
+    """The cells by the positions that the heads attend to most in them."""
+    rng = np.random.default_rng(0)
+    by_position: dict[tuple[int, ...], list[Cell]] = {}
     for key in cells.classes.places:
         cell = cells.cell(key)
-        votes = _attended(model, query, cell.layers, rng)
-        position = max(votes, key=lambda i: votes[i])
-        by_position.setdefault(position, []).append((key, cell))
+        votes = _attended(model, cell.layers, rng)
+        positions = max(votes, key=lambda i: votes[i])
+        by_position.setdefault(positions, []).append(cell)
     return [
-        (Family(model, query, position, [cell for _, cell in members]), members)
-        for position, members in by_position.items()
+        (Family(model, query, [*positions], members), members)
+        for positions, members in by_position.items()
     ]
 
 
 def _attended(
-    model: Model, query: int, layers: list[Layer], rng: np.random.Generator
-) -> dict[int, int]:
-    """How many of some random inputs attend most to each position."""
-    votes: dict[int, int] = {}
+    model: Model, layers: list[Layer], rng: np.random.Generator
+) -> dict[tuple[int, ...], int]:
+    """In how many of some random inputs the heads attend most to which positions."""
+    votes: dict[tuple[int, ...], int] = {}
     for _ in range(SAMPLES):
-        tokens = _walk(layers, rng)
-        asked = _at(model, model.asking, tokens)
-        scores = {
-            i: float(asked @ _at(model, row, tokens)) for i, row in model.keys.items()
-        }
-        best = max(scores, key=lambda i: scores[i])
-        votes[best] = votes.get(best, 0) + 1
+        tokens, best = _walk(layers, rng), []
+        for head in model.heads:
+            asked = _at(model, head.asking, tokens)
+            scores = {
+                i: float(asked @ _at(model, row, tokens))
+                for i, row in head.keys.items()
+            }
+            best.append(max(scores, key=lambda i: scores[i]))
+        votes[tuple(best)] = votes.get(tuple(best), 0) + 1
     return votes
 
 
@@ -255,27 +263,27 @@ def _decide(part: _Part, budget: Budget) -> None:
                 continue
 
 
-def _refine(waiting: list[tuple[int, int, _Part]], budget: Budget) -> None:
+def _refine(parts: list[_Part], budget: Budget) -> None:
     """The largest open part is cut in two, at the token before the query's, then at others."""
+    waiting = [(-part.cell.size, i, part) for i, part in enumerate(parts)]
     heapq.heapify(waiting)
     number = len(waiting)
-    while waiting and not budget.spent():
+    for _ in range(CUTS):
+        if not waiting or budget.spent():
+            return
         _, _, part = heapq.heappop(waiting)
         position = _where(part.cell)
         if position is None:
             continue
         here = part.cell.box[position].tolist()
-        part.cut = position, here[: len(here) // 2]
-        try:
-            part.parts = [_Part(c, part.family) for c in part.cell.cut(*part.cut)]
-            for half in part.parts:
-                if half.cell.size:
-                    _decide(half, budget)
-                    if half.alone is None:
-                        heapq.heappush(waiting, (-half.cell.size, number, half))
-                        number += 1
-        except Stopped:
-            return
+        cut = position, here[: len(here) // 2]
+        part.parts = [_Part(c, part.family) for c in part.cell.cut(*cut)]
+        part.cut = cut
+        for half in part.parts:
+            _decide(half, budget)
+            if half.alone is None:
+                heapq.heappush(waiting, (-half.cell.size, number, half))
+                number += 1
 
 
 def _where(cell: Cell) -> int | None:
