@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 from sympy import Eq
 
 from mechverify import Accuracy, count, distinct, prove, tokens, transformer
-from mechverify.kernel import check
+from mechverify.kernel import NotACertificate, Rejected, check
 from mechverify.kernel.core import container
 from mechverify.kernel.counting import automaton
 from mechverify.provers.accuracy import find, nested
@@ -18,6 +18,7 @@ from mechverify.provers.accuracy.nested import Nested
 from proofs.induction import claim
 from tests import oracle
 from tests.models import as_float64
+from tests.soundness.forge import changed_leaf, entry_at, places, put
 
 SHARED = Path(__file__).parent.parent.parent.parent / "shared" / "models"
 PUBLISHED = SHARED / "gbmi-induction8.safetensors"
@@ -72,6 +73,39 @@ def test_where_a_token_stood_before_is_found_for_every_token(tmp_path, monkeypat
     assert theorem.claim.total == total and theorem.right.low <= true <= theorem.right.high
     if noise < 0.1:
         assert theorem.right.low == true == total
+
+
+def test_a_spoilt_witness_proves_no_more_than_is_true(tmp_path, monkeypatch):
+    """Leaves of the proof are changed; the conclusion asks for one input more than is right, and for the proved ones."""
+    path, weights = induction(tmp_path, noise=0.3, seed=3)
+    monkeypatch.setattr(find, "PROVERS", [Nested()])
+    monkeypatch.setattr(nested, "WHOLE", 0)
+    result = prove(claim(path, at_least=None), time_limit=60)
+    _, true = right(weights, [range(4)] * 4)
+    contents, rng = container.unpack(result.certificate), np.random.default_rng(0)
+    document = json.loads(contents["certificate.json"])
+    leaf = nested_leaf(document["proof"])
+    where, accepted = places(leaf), 0
+    for turn in range(120):
+        spoilt = json.loads(contents["certificate.json"])
+        node, at = nested_leaf(spoilt["proof"]), where[int(rng.integers(len(where)))]
+        put(node, at, changed_leaf(entry_at(node, at), rng))
+        spoilt["cost"] = None
+        if turn % 2:
+            spoilt["conclusion"]["right_at_least"] = str(true + 1)
+        file = {"certificate.json": json.dumps(spoilt).encode(), "weights.safetensors": contents["weights.safetensors"]}
+        try:
+            theorem = check(container.pack(file))
+        except (Rejected, NotACertificate):
+            continue
+        accepted += 1
+        assert theorem.right.low <= true <= theorem.right.high
+    assert accepted < 60
+
+
+def nested_leaf(proof):
+    """Of a proof that may hold wrong inputs beside it."""
+    return proof if proof["rule"] == "nested" else nested_leaf(proof["second"])
 
 
 def test_conditions_that_are_no_short_folds_are_left_out(tmp_path, monkeypatch):
