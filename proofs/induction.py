@@ -9,8 +9,8 @@ from mechverify import Accuracy, count, tokens, transformer
 
 
 def claim(weights, token=None, position=None, earliest="0", at_least="1"):
-    """Any token, first at any position from `earliest` on; or `token`; or that one, at `position`. The others are any but
-    the repeated one."""
+    """Any token, first at any position from `earliest` on; or `token`; or that one, at `position`. The others are any
+    but the repeated one."""
     model = transformer(weights)
     n, vocab = model.n_ctx, model.d_vocab
     allowed = [[*range(vocab)] for _ in range(n)]
