@@ -108,7 +108,7 @@ def test_one_head_is_no_looser_than_rule_fold(tmp_path):
     from mechverify.kernel.ratios.rule import Partition
 
     other = {family.key: family for family in Partition(problem(claim).job, partition.domain, []).families()}
-    for key in partition.keys:
+    for key in partition.places:
         for cell in Folded(partition, key).cells():
             mine = other[key].cell(cell.query)
             point = [int(t) for t in np.resize(mine.box.tokens, len(mine.layers))]

@@ -34,12 +34,8 @@ class Evaluation:
         inputs: Sequence[np.ndarray] = (),
     ):
         self.inputs = inputs
-        self.graph, self.weights, self.model, self.tokens = (
-            graph,
-            weights,
-            model,
-            tokens,
-        )
+        self.graph, self.weights = graph, weights
+        self.model, self.tokens = model, tokens
         self.selected = selected or (lambda j: tokens[..., j])
         self.batch, self.held = tokens.ndim - 1, 0
         self._values: dict[int, Ball | np.ndarray] = {}

@@ -107,7 +107,7 @@ def listed(problem: AccuracyProblem, budget: Budget) -> Attempt:
         )
 
     with np.errstate(all="ignore"):
-        families = (Family(problem.partition, key) for key in problem.partition.keys)
+        families = (Family(problem.partition, key) for key in problem.partition.places)
         counted, right, never, only = _pass(problem, budget, families, bound)
     right += problem.partition.unguarded + sum(c.size - c.wrong.high for c in counted)
     never += sum(c.wrong.low for c in counted)
@@ -126,7 +126,7 @@ def _pass(
     counted: list[_Counted] = []
     right = never = 0
     seen: list[list[int]] = []
-    keys = problem.partition.keys
+    keys = problem.partition.places
     try:
         with budget.rehearsing():
             for family in families:
@@ -239,7 +239,7 @@ def _bound(
 ) -> tuple[list[_Counted], Counts, list | None]:
     """Both bounds as tight as patience allows: one pass over all cells, then the widest gaps again; and which families
     were seen, if not all."""
-    families = [Family(problem.partition, key) for key in problem.partition.keys]
+    families = [Family(problem.partition, key) for key in problem.partition.places]
     sizes = sorted(size for family in families for size in family.sizes.values())
     small = np.searchsorted(
         np.cumsum(np.array(sizes, float)), NEGLIGIBLE * problem.claim.total
