@@ -14,6 +14,7 @@ from mechverify.kernel import NotACertificate, Rejected, check
 from mechverify.kernel.core import container
 from mechverify.kernel.counting import automaton
 from mechverify.provers.accuracy import find, nested
+from mechverify.provers.accuracy.enumerate import Enumerate
 from mechverify.provers.accuracy.nested import Nested
 from proofs.induction import claim
 from tests import oracle
@@ -50,6 +51,13 @@ def induction(tmp_path, *, vocab=4, length=4, sharp=30.0, noise=0.05, seed=0):
     return path, noisy
 
 
+def alone(monkeypatch):
+    """Rule nested is tried alone, on domains that are small enough to be run."""
+    monkeypatch.setattr(find, "PROVERS", [Nested()])
+    monkeypatch.setattr(nested, "WHOLE", 0)
+    monkeypatch.setattr(nested, "affords_all", lambda *_: False)
+
+
 def right(weights, over):
     """Of the inputs of the claims below, how many there are and how many are right."""
     model, found = oracle.Transformer(as_float64(weights)), []
@@ -59,27 +67,41 @@ def right(weights, over):
     return len(found), sum(found)
 
 
-@pytest.mark.parametrize("noise", [0.02, 0.6])
+@pytest.mark.parametrize("noise", [0.02, 0.1])
 def test_where_a_token_stood_before_is_found_for_every_token(tmp_path, monkeypatch, noise):
     """A mechanism that looks back, under a guard; the certificate is no better than the truth, and of a sharp model
     proves all."""
     path, weights = induction(tmp_path, noise=noise)
-    monkeypatch.setattr(find, "PROVERS", [Nested()])
-    monkeypatch.setattr(nested, "WHOLE", 0)
+    alone(monkeypatch)
     result = prove(claim(path, others="any", at_least=None), time_limit=60)
     total, true = right(weights, [range(4)] * 4)
     theorem = check(result.certificate)
     assert "nested" in theorem.rules
     assert theorem.claim.total == total and theorem.right.low <= true <= theorem.right.high
+    assert not result.reasons and theorem.right.low > total / 2  # the check confirms what was found
     if noise < 0.1:
         assert theorem.right.low == true == total
+
+
+@pytest.mark.parametrize("hasty", [False, True])
+def test_inputs_are_run_where_there_is_time_or_no_cell_is_decided(tmp_path, monkeypatch, hasty):
+    """The search for cells doesn't come before what says more, and doesn't use up its time."""
+    path, weights = induction(tmp_path, noise=0.02)
+    monkeypatch.setattr(find, "PROVERS", [Nested(), Enumerate()])
+    monkeypatch.setattr(nested, "WHOLE", 0)
+    if hasty:
+        monkeypatch.setattr(nested, "affords_all", lambda *_: False)
+        monkeypatch.setattr(nested, "PATIENCE", 0)
+    result = prove(claim(path, others="any", at_least=None), time_limit=60)
+    total, true = right(weights, [range(4)] * 4)
+    theorem = check(result.certificate)
+    assert theorem.rules == {"enumerate": 1} and theorem.right == (true, true) == (total, total)
 
 
 def test_a_spoilt_witness_proves_no_more_than_is_true(tmp_path, monkeypatch):
     """Leaves of the proof are changed; the conclusion asks for one input more than is right, and for the proved ones."""
     path, weights = induction(tmp_path, noise=0.3, seed=3)
-    monkeypatch.setattr(find, "PROVERS", [Nested()])
-    monkeypatch.setattr(nested, "WHOLE", 0)
+    alone(monkeypatch)
     result = prove(claim(path, others="any", at_least=None), time_limit=60)
     _, true = right(weights, [range(4)] * 4)
     contents, rng = container.unpack(result.certificate), np.random.default_rng(0)
@@ -116,8 +138,7 @@ def test_conditions_that_are_no_short_folds_are_left_out(tmp_path, monkeypatch):
     follows = x[1] + 0
     given = [Eq(count(x[-1], *x[:-1]), 1), Eq(x[0], x[-1]), distinct(*x[:-1])]
     claimed = Accuracy(model.logits[-1], equals=follows, over=x, given=given, at_least=1)
-    monkeypatch.setattr(find, "PROVERS", [Nested()])
-    monkeypatch.setattr(nested, "WHOLE", 0)
+    alone(monkeypatch)
     monkeypatch.setattr(automaton, "STATE_LIMIT", 12)
     result = prove(claimed, time_limit=60)
     theorem = check(result.certificate)

@@ -1,7 +1,9 @@
 """Find the witness of rule `nested`: families of cells that one position explains, and cuts of cells that stay open."""
 
 import heapq
+import time
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -14,12 +16,13 @@ from mechverify.kernel.counting.automaton import Layer
 from mechverify.kernel.counting.known import conditions_of
 from mechverify.kernel.nested.ranges import Row
 from mechverify.kernel.nested.rule import Cell, Cells, Family, Model
-from mechverify.provers.accuracy.enumerate import WHOLE
+from mechverify.provers.accuracy.enumerate import WHOLE, affords_all
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence
 from mechverify.provers.base import Budget
 
 RARE = 0.1  # share of right samples below which it isn't tried
 HOPE = 2**6  # cells of which one should be decided at least, before more are tried
+PATIENCE = 0.3  # share of the time that is left, likewise: others may run inputs then
 CUTS = 2**12  # of all cells
 SAMPLES = 6  # inputs of a cell that are run to see where they attend
 FAILURES = (
@@ -94,6 +97,8 @@ class Nested:
     def prove(
         self, problem: AccuracyProblem, evidence: Evidence, budget: Budget
     ) -> Attempt:
+        if affords_all(problem, budget):
+            raise Rejected("every input can be run, which says more")
         with np.errstate(all="ignore"):
             return bounded(problem, budget)
 
@@ -114,6 +119,8 @@ def bounded(problem: AccuracyProblem, budget: Budget) -> Attempt:
             _refine([part for part in every if part.alone is None], budget)
     except Stopped:
         pass
+    if not any(part.right for _, _, parts in found for part in parts):
+        raise Rejected("no cell could be decided as a whole; restrict the domain")
     low = sum(cells.classes.unguarded for cells in made.values())
     low += sum(part.right for _, _, parts in found for part in parts)
     proof = {"rule": "nested", "keys": plan.keys, "conditions": plan.conditions}
@@ -129,6 +136,7 @@ def _as_wholes(
 ) -> None:
     """Adds the families of each query, with their cells as far as there is time to decide them."""
     tried = decided = 0
+    until = time.monotonic() + PATIENCE * (budget.deadline - time.monotonic())
     for n, (query, cells) in enumerate(made.items()):
         share = n / len(made)
         budget.progress(f"two layers: query {n + 1} of {len(made)}", share)
@@ -136,15 +144,17 @@ def _as_wholes(
             parts = [_Part(cell, family) for cell in members]
             found.append((query, family, parts))
             for part in parts:
-                if budget.spent() or (tried >= HOPE and not decided):
-                    return
-                _decide(part, budget)
+                with budget.within(inf if decided else until - time.monotonic()):
+                    if budget.spent() or (tried >= HOPE and not decided):
+                        return
+                    _decide(part, budget)
                 tried, decided = tried + 1, decided + (part.alone is not None)
 
 
 def _entry(query: int, family: Family, parts: list[_Part]) -> dict[str, Any]:
+    """Open cells are listed as well: a family's bounds depend on all of its cells."""
     rows = [[[*part.cell.key], part.entry()] for part in parts]
-    cells = [row for row in rows if row[1] is not None]
+    cells = rows if any(part.right for part in parts) else []
     return {"query": query, "references": family.references, "cells": cells}
 
 
@@ -152,7 +162,7 @@ def _plan(problem: AccuracyProblem) -> _Plan:
     """The first that works out for one query: all of the guard's conditions, or those that read the query's token; and
     no further key, or where the query's token stands elsewhere. Raises Unsupported where nothing does."""
     model, claim = problem.job.once(Model), problem.claim
-    guard, graph = claim.guard, claim.graph
+    guard, graph = claim.guard, problem.job.further()
     asked = [] if guard is None else conditions_of(graph, guard)
     query, keys = (
         problem.domain.tokens[model.pin][0],
