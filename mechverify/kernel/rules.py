@@ -37,6 +37,7 @@ RULES: dict[str, dict[str, Rule]] = {
         "fold": Rule("fold.rule"),
         "compact": Rule("compact.rule"),
         "ratios": Rule("ratios.rule"),
+        "nested": Rule("nested.rule"),
     },
     "share": {**_COUNTING, "relaxation": Rule("relaxation.shares", together=True)},
     "bounds": {
@@ -50,6 +51,7 @@ OLD = {
     "relaxation": ("interval", "linear", "farkas"),
     "open": (),
     "ratios": (),
+    "nested": (),
 }  # names before format version 5
 
 

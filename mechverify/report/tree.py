@@ -43,6 +43,9 @@ def _label(node: dict) -> str:
             return f"fold: {len(node['cells']) - alone} cells counted on a grid, {alone} added up input by input"
         case "ratios":
             return f"ratios: {len(node['cells'])} cells, the heads' ratios bounded together in each"
+        case "nested":
+            cells = sum(len(family["cells"]) for family in node["families"])
+            return f"nested: {cells} cells of two layers, in {len(node['families'])} families"
         case "counterexample":
             return f"counterexample: {len(node['inputs'])} wrong inputs, replayed"
         case "split" if "coordinate" in node:

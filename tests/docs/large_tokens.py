@@ -11,7 +11,7 @@ SHARE = 0.25  # of the mechanism's values, the largest: where rule fold is asked
 
 def large_tokens(problem: AccuracyProblem, budget: Budget) -> Attempt:
     partition = problem.partition  # raises Unsupported where rule fold doesn't apply
-    values = sorted(key[0] for key in partition.keys)
+    values = sorted(key[0] for key in partition.places)
     only = [[v] for v in values[-max(1, round(SHARE * len(values))) :]]
     right = 0
     for key in only:

@@ -19,7 +19,7 @@ def families(data, semantics="real"):
     document = forge.document(data, {}, semantics=semantics)
     claim = read_claim(Reader(document["claim"], "claim"), data)
     partitions = [Partition(Job(claim, ar), claim.domain, []) for ar in (Float64(), Exact())]
-    for key in partitions[0].keys:
+    for key in partitions[0].places:
         yield key, *(InputClass(p, key) for p in partitions)
 
 

@@ -11,8 +11,8 @@ from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.semantics import Real
+from mechverify.kernel.counting.form import sum_of_ratios
 from mechverify.kernel.fold.ratio import ratio_form
-from mechverify.kernel.ratios.form import sum_of_ratios
 from tests.kernel.test_ratio import build
 
 FORMS = [ratio_form, sum_of_ratios, parts_form]

@@ -14,7 +14,7 @@ from mechverify.kernel.core.float32 import Float32
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.semantics import Real
-from mechverify.kernel.ratios.form import sum_of_ratios
+from mechverify.kernel.counting.form import sum_of_ratios
 from tests import oracle
 from tests.kernel.attention import WIDTH, Maker
 from tests.kernel.test_forms import head

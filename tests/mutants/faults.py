@@ -43,18 +43,19 @@ SHARES = "tests/soundness/test_shares.py"
 SUMS = "tests/kernel/test_sum_of_ratios.py"
 RATIOS = "tests/soundness/test_ratios.py"
 GUARDS = "tests/soundness/test_guards.py"
+NESTED = "tests/soundness/test_nested.py"
 PROVED = "tests/provers/test_ratios.py"
 
 FAULTS = [
-    # ratios/form.py
-    Fault("sum of ratios", "ratios/form.py", "lambda _: vocab[:, None])", "lambda _: vocab[::-1, None])", SUMS),
-    Fault("sum of ratios", "ratios/form.py", "_Ratio(score, whole.map(place), masks[head])", "_Ratio(score, whole.map(place), masks[head] | True)", SUMS),
-    Fault("sum of ratios", "ratios/form.py", "_Sum(tables.align(a.value, len(node.shape)), [])", "_Sum(total.base, [])", SUMS),
-    Fault("sum of ratios", "ratios/form.py", "if shape[-1] != graph.length or not _own(values.owners, second.index(term)):", "if shape[-1] != graph.length:", SUMS),
-    Fault("sum of ratios", "ratios/form.py", "or not _own(scores.owners, len(first) - 1)", "", SUMS),
-    Fault("sum of ratios", "ratios/form.py", "if type(a) is _Table and (a.owners == NONE).all()]", "if type(a) is _Table]", SUMS),
-    Fault("sum of ratios", "ratios/form.py", "_each(right, lambda x: -x, lambda x: -x) if minus", "right if minus", SUMS),
-    Fault("sum of ratios", "ratios/form.py", "if any(nodes[a].op == \"softmax\" for a in node.args):", "if node.op != \"softmax\" and any(nodes[a].op == \"softmax\" for a in node.args):", SUMS),
+    # counting/form.py
+    Fault("sum of ratios", "counting/form.py", "lambda _: vocab[:, None])", "lambda _: vocab[::-1, None])", SUMS),
+    Fault("sum of ratios", "counting/form.py", "_Ratio(score, whole.map(place), masks[head])", "_Ratio(score, whole.map(place), masks[head] | True)", SUMS),
+    Fault("sum of ratios", "counting/form.py", "_Sum(tables.align(a.value, len(node.shape)), [])", "_Sum(total.base, [])", SUMS),
+    Fault("sum of ratios", "counting/form.py", "if shape[-1] != graph.length or not _own(values.owners, second.index(term)):", "if shape[-1] != graph.length:", SUMS),
+    Fault("sum of ratios", "counting/form.py", "or not _own(scores.owners, len(first) - 1)", "", SUMS),
+    Fault("sum of ratios", "counting/form.py", "if type(a) is _Table and (a.owners == NONE).all()]", "if type(a) is _Table]", SUMS),
+    Fault("sum of ratios", "counting/form.py", "_each(right, lambda x: -x, lambda x: -x) if minus", "right if minus", SUMS),
+    Fault("sum of ratios", "counting/form.py", "if any(nodes[a].op == \"softmax\" for a in node.args):", "if node.op != \"softmax\" and any(nodes[a].op == \"softmax\" for a in node.args):", SUMS),
     # ratios/linear.py
     Fault("range of a ratio", "ratios/linear.py", "ar.where(self.low.mid >= 0, self.few, self.many)", "self.few", RATIOS),
     Fault("range of a ratio", "ratios/linear.py", "points(-ends[:, rivals:], self.rest.exponent)",
@@ -84,6 +85,42 @@ FAULTS = [
     Fault("ratios", "ratios/rule.py", "self.query if power.shape[1] > 1 else 0", "0", RATIOS),
     Fault("ratios", "ratios/rule.py", "return rivals[left[~(around.linear(left).least > 0)]]", "return rivals[left[around.linear(left).least > 0]]",
           RATIOS),
+    # nested/layers.py
+    Fault("two layers", "nested/layers.py", 'there[0] if there and node.op == "add" else None', "there[0] if there else None", NESTED),
+    Fault("two layers", "nested/layers.py", "parts = [added[a] for a in node.args if a in added]",
+          "parts = [added.get(a, a) for a in node.args]", NESTED),
+    Fault("two layers", "nested/layers.py", 'query = graph.add("over_root", query, attr=size)', "pass", NESTED),
+    # nested/ranges.py
+    Fault("window", "nested/ranges.py", "ar.where(rest.mid > 0,", "ar.where(rest.mid <= 0,", NESTED),
+    Fault("window", "nested/ranges.py", "ar.sub(light, _most(ar, -factor))", "ar.add(light, _most(ar, factor))", NESTED),
+    Fault("window", "nested/ranges.py", "points(ar.upper(x).max(-1), x.exponent)", "points(ar.upper(x).min(-1), x.exponent)", NESTED),
+    Fault("window", "nested/ranges.py", "elif j == row.pin - 1:", "elif j == (row.pin - 1) % len(box):", NESTED),
+    Fault("window", "nested/ranges.py", "here = factor.at[np.arange(len(own)), own, j]", "here = factor.at[np.arange(len(own)), own[::-1], j]", NESTED),
+    Fault("window", "nested/ranges.py", "rest = ar.add(rest, ar.mul(factor, ar.sub(value, theta)))", "pass", NESTED),
+    # nested/scores.py
+    Fault("score differences", "nested/scores.py", "share = ar.mul(asking.base.at[query], part)", "share = asking.base.at[query]", NESTED),
+    Fault("score differences", "nested/scores.py", ".min((1, 2))", ".max((1, 2))", NESTED),
+    Fault("score differences", "nested/scores.py", "-highest(ar, row, -self._along(directions, row), box)",
+          "highest(ar, row, self._along(directions, row), box)", NESTED),
+    Fault("score differences", "nested/scores.py", "value.at[each, :, each]", "value.at[each[::-1], :, each]", NESTED),
+    # nested/rule.py and counting/known.py
+    Fault("lead of two layers", "nested/rule.py", "most = direct.mid.max((1, 2), keepdims=True)", "most = direct.mid.min((1, 2), keepdims=True)", NESTED),
+    Fault("lead of two layers", "nested/rule.py", "np.maximum(loss.mid, 0)", "loss.mid", NESTED),
+    Fault("lead of two layers", "nested/rule.py", "ar.up(best[:, :, None] + term.mid).max(1)", "ar.up(best[:, :, None] + term.mid).min(1)", NESTED),
+    Fault("lead of two layers", "nested/rule.py", "if i in factors:", "if False:", NESTED),
+    Fault("lead of two layers", "nested/rule.py", "np.maximum(most.mid, least)", "np.minimum(most.mid, least)", NESTED),
+    Fault("lead of two layers", "nested/rule.py", "if margin else loss", "if False else loss", NESTED),
+    Fault("lead of two layers", "nested/rule.py", "ar.sub(loss, mean.at[:, None, None])", "ar.add(loss, mean.at[:, None, None])", NESTED),
+    Fault("lead of two layers", "nested/rule.py", "low, high = np.where(holds, middle, low), np.where(holds, high, middle)", "low, high = middle, high", NESTED),
+    Fault("two layers", "nested/layers.py", "one[head] = 1", "one[...] = 1", NESTED),
+    Fault("nested", "counting/known.py", "part = domain.split(position, {token})[0]", "part = domain", NESTED),
+    Fault("nested", "nested/rule.py", "np.isin(here, tokens) == inside", "np.isin(here, tokens)", NESTED),
+    Fault("nested", "nested/rule.py", "return self.size if self.decided(family, node.flag()) else 0", "return self.size", NESTED),
+    Fault("nested", "nested/rule.py", "found, seen = self.classes.unguarded, set()", "found, seen = self.classes.unguarded + 1, set()", NESTED),
+    Fault("nested", "nested/rule.py", "seen.add(named)", "pass", NESTED),
+    Fault("nested", "nested/rule.py", "if not 0 <= self.wanted < outputs:\n            return False", "if not 0 <= self.wanted < outputs:\n            return True", NESTED),
+    Fault("nested", "counting/known.py", 'graph.add("integer", attr=int(graph.values[token]))', 'graph.add("integer", attr=token)', NESTED),
+    Fault("nested", "counting/known.py", 'always = graph.add("eq", zero, zero)', 'always = graph.add("lt", zero, zero)', NESTED),
     # counting/split.py
     Fault("cut by a count", "counting/split.py", "(seen == width - 1)", "(seen <= width - 1)", RATIOS),
     Fault("cut by a count", "counting/split.py", "if i in positions else", "if True else", RATIOS),
@@ -638,4 +675,9 @@ LEMMAS = {
     "split": ("C6", "L14"),
     "sum of ratios": ("R1",),
     "tables": ("L10",),
+    "nested": ("N5",),
+    "lead of two layers": ("N4",),
+    "score differences": ("N3",),
+    "window": ("N2",),
+    "two layers": ("N1",),
 }

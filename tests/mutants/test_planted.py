@@ -21,7 +21,13 @@ def test_every_fault_still_applies_and_every_rule_has_three():
     assert min(counts.values()) >= 3 and set(counts) >= {*RULES["accuracy"], *RULES["bounds"], "split", "both", "cut"}
 
 
-QUICK = ("test_rules.py", "test_semantics.py", "test_ratios.py", "test_linear.py")  # the quickest first
+QUICK = (
+    "test_rules.py",
+    "test_semantics.py",
+    "test_ratios.py",
+    "test_linear.py",
+    "test_nested.py",
+)  # the quickest first
 
 
 @pytest.mark.parametrize("rule", [*RULES["accuracy"], "split", "both", "float32", "linear", "point", "bounds"])

@@ -110,7 +110,7 @@ def test_one_head_is_no_looser_than_rule_fold(tmp_path):
     other = {
         input_class.key: input_class for input_class in Partition(problem(claim).job, partition.domain, []).classes()
     }
-    for key in partition.keys:
+    for key in partition.places:
         for cell in Folded(partition, key).cells():
             mine = other[key].cell(cell.query)
             point = [int(t) for t in np.resize(mine.box.tokens, len(mine.layers))]

@@ -104,7 +104,7 @@ def kept_cells(proof: dict, job: Job, domain) -> None:
         elif node["rule"] == "fold" and part.size:
             roots = [Reader(rows, "keys") for rows in node["keys"]]
             partition = Partition(job, part, roots)
-            real = {key: InputClass(partition, key).sizes for key in partition.keys}
+            real = {key: InputClass(partition, key).sizes for key in partition.places}
             if node["only"] is not None:
                 real = {k: v for k, v in real.items() if list(k) in node["only"]}
             node["cells"] = [c for c in node["cells"] if c[0] in real.get(tuple(c[1]), {})]

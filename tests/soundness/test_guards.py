@@ -285,7 +285,7 @@ def test_rule_fold_counts_in_a_guarded_domain(what, tmp_path):
     }
     found = kernel_claim.within(proved(Job(kernel_claim, Float64()), Reader(part, "proof"))[0])
     assert found.low <= truth.low and truth.high <= found.high
-    key = problem.partition.keys[-1]  # classes that are passed over count for the upper bound alone
+    key = [*problem.partition.places][-1]  # classes that are passed over count for the upper bound alone
     cells = [row for row in attempt.proof["cells"] if row[1] == list(key)]
     found = proved(
         Job(kernel_claim, Float64()), Reader(attempt.proof | {"only": [list(key)], "cells": cells}, "proof")

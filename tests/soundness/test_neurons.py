@@ -234,7 +234,7 @@ class Case:
         trials = int(rng.choice([1, 2, 3, 8, 16])) if self.relu else None
         partition = Partition(job, domain, [Reader(k, "key") for k in keys], trials)
         cells, listed = [], rng.random()
-        for key in partition.keys:
+        for key in partition.places:
             for q in InputClass(partition, key).sizes:
                 rivals = [t for t in range(job.claim.outputs) if t != key[0]]
                 if rng.random() < listed or not rivals:
@@ -245,7 +245,7 @@ class Case:
                     groups = [[step, g] for g in (rivals[:cut], rivals[cut:]) if g]
                     certain = [step, [int(rng.choice(rivals))]] if rng.random() < 0.7 else None
                     cells.append([q, list(key), groups, certain])
-        only = None if rng.random() < 0.8 else [list(key) for key in partition.keys if rng.random() < 0.6]
+        only = None if rng.random() < 0.8 else [list(key) for key in partition.places if rng.random() < 0.6]
         if only is not None:
             cells = [c for c in cells if c[1] in only]
         return forge.fold(cells, keys=keys, only=only, trials=trials)
@@ -319,7 +319,7 @@ def neuron_by_neuron(case: Case, exact: bool) -> int:
     families, sizes = {}, Counter()
     for ids, target, y in zip(case.inputs.tolist(), case.target.tolist(), case.outputs, strict=True):
         key = (target, *(oracle.evaluate(k, ids, range(case.vocab)) for k in keys))
-        index, query = partition.keys.index(key), ids[case.position]
+        index, query = partition.places[key], ids[case.position]
         sizes[index, query] += 1
         prefix = tuple(ids[: case.position + 1])
         if prefix not in found:

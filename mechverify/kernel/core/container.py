@@ -121,11 +121,8 @@ _DTYPES: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
 def _entry(name: str, entry: Any, size: int) -> tuple[str, list[int], int, int]:
     """Type, shape and span of a tensor in a file whose data have that size; raises ValueError for anything else."""
     try:
-        dtype, shape, (begin, end) = (
-            entry["dtype"],
-            entry["shape"],
-            entry["data_offsets"],
-        )
+        dtype, shape = entry["dtype"], entry["shape"]
+        begin, end = entry["data_offsets"]
         good = (
             len(entry) == 3
             and type(dtype) is str

@@ -34,12 +34,8 @@ class Evaluation:
         inputs: Sequence[np.ndarray] = (),
     ):
         self.inputs = inputs
-        self.graph, self.weights, self.semantics, self.tokens = (
-            graph,
-            weights,
-            semantics,
-            tokens,
-        )
+        self.graph, self.weights = graph, weights
+        self.semantics, self.tokens = semantics, tokens
         self.selected = selected or (lambda j: tokens[..., j])
         self.batch, self.held = tokens.ndim - 1, 0
         self._values: dict[int, Ball | np.ndarray] = {}

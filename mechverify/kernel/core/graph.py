@@ -70,11 +70,8 @@ class Graph:
     def copy(self, meter: Meter | None = None) -> "Graph":
         """A graph with the same nodes, to which others may be added."""
         graph = Graph(self.length, self.values, meter or self.meter)
-        graph.nodes, graph._ids, graph.listed = (
-            [*self.nodes],
-            {**self._ids},
-            [*self.listed],
-        )
+        graph.nodes, graph.listed = [*self.nodes], [*self.listed]
+        graph._ids = {**self._ids}
         graph.slices, graph.parts = {**self.slices}, {**self.parts}
         return graph
 

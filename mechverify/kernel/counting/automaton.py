@@ -55,8 +55,9 @@ def derive(
             len(state) > STATE_LIMIT
             or max(entries // 2, sum(t.size for t in step)) > TABLE_LIMIT
         ):
-            what = f"{len(state)} states after {position} tokens (limit {STATE_LIMIT})"
-            raise Unsupported(f"the mechanism is not a short fold: {what}")
+            raise Unsupported(
+                f"the mechanism is not a short fold: {len(state)} states after {position} tokens (limit {STATE_LIMIT})"
+            )
         ar.step(2 * entries, 2 * reader.edges)
         ar.step(len(state) * len(tokens) * reader.sorted(position), 0, 1)
         reserve(len(state), len(graph.values))

@@ -15,6 +15,7 @@ from mechverify.kernel.core.errors import Rejected, Unsupported
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.integers import apply, work
+from mechverify.kernel.core.loading import late
 from mechverify.kernel.core.mechanism import add_expression
 from mechverify.kernel.core.meter import ROOM, Meter, reserve
 from mechverify.kernel.counting.automaton import derive, towards
@@ -34,16 +35,22 @@ def read(graph: Graph, entry: Reader) -> int:
 
 
 def size(meter: Meter, graph: Graph, guard: int, domain: Domain) -> int:
-    """The number of inputs of a domain that satisfy the guard: by its automaton where that is small, else one by one.
+    """The number of inputs of a domain that satisfy the guard: by its automaton where that is small, else by one for
+    each token at the position that is compared most, else one by one.
 
     Complexity: that of `derive`, or of `listed`.
     """
-    try:
-        automaton = derive(
-            meter, graph, [guard], [np.array(ids) for ids in domain.tokens]
-        )
-    except Unsupported:
-        return sum(map(len, listed(meter, graph, guard, domain)))
+    for way in "guard", "known":
+        try:
+            return late(f"counting.{way}").counted(meter, graph, guard, domain)
+        except Unsupported:
+            continue
+    return sum(map(len, listed(meter, graph, guard, domain)))
+
+
+def counted(meter: Meter, graph: Graph, guard: int, domain: Domain) -> int:
+    """By one automaton. Raises Unsupported where it is too large."""
+    automaton = derive(meter, graph, [guard], [np.array(ids) for ids in domain.tokens])
     true = np.flatnonzero(automaton.classes[:, 0] == 1)
     return completions(meter, towards(meter, automaton, true))[0][0] if len(true) else 0
 

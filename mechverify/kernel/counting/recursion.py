@@ -38,10 +38,8 @@ def sizes_by_token(
     ar: Arithmetic, layers: list[Layer], position: int
 ) -> dict[int, int]:
     """How many accepted sequences have each token at `position`; tokens that none has are left out."""
-    rest, before = (
-        np.array(completions(ar, layers)[position + 1], object),
-        np.ones(1, object),
-    )
+    rest = np.array(completions(ar, layers)[position + 1], object)
+    before = np.ones(1, object)
     ar.spend(10 * sum(layer.states * len(layer.groups) for layer in layers))
     for i, layer in enumerate(layers[:position]):
         after = np.zeros(targets(layers, i), object)

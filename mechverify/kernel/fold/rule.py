@@ -63,7 +63,7 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
     witness.close()
     partition = Partition(job, domain, keys, trials)
     right_min = right_max = covered = partition.unguarded
-    for key in partition.keys:
+    for key in partition.places:
         if only is not None and key not in only:
             continue
         for cell in InputClass(partition, key).cells():
@@ -157,12 +157,8 @@ class InputClass:
         self, partition: Partition, key: tuple[int, ...], margin: Fraction | None = None
     ):
         self.margin = partition.job.claim.margin if margin is None else margin
-        self.ar, self.form, self.partition, self.key = (
-            partition.ar,
-            partition.form,
-            partition,
-            key,
-        )
+        self.ar, self.form = partition.ar, partition.form
+        self.partition, self.key = partition, key
         self.index = partition.places[key]
         self.layers = towards(self.ar, partition.automaton, self.index)
         self.sizes = recursion.sizes_by_token(

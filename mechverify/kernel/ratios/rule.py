@@ -26,8 +26,8 @@ from mechverify.kernel.core.series import exp_parts, relative_exponentials
 from mechverify.kernel.counting import recursion
 from mechverify.kernel.counting.automaton import Layer, towards
 from mechverify.kernel.counting.classes import Classes
+from mechverify.kernel.counting.form import SumOfRatios, sum_of_ratios
 from mechverify.kernel.counting.split import by_count
-from mechverify.kernel.ratios.form import SumOfRatios, sum_of_ratios
 from mechverify.kernel.ratios.linear import Box, Expansion, Lead, Linear
 
 LISTED = 2**22  # inputs times heads of a cell that is listed

@@ -31,6 +31,7 @@ OPEN, FEW = (
     2**10,
     2**3,
 )  # inputs that are run in exact arithmetic, at most, and to begin with
+QUICKEST = 1e-6  # seconds, less than any input takes
 WORTH = Fraction(1, 20)  # share of the domain below which it isn't worth while
 RANKED = 2**8  # parts that are compared by samples before any is run
 SAMPLES = 32  # of each
@@ -64,22 +65,32 @@ class Enumerate:
     ) -> Attempt:
         """Raises Rejected, with the reason, where so few inputs could be run that it isn't worth while."""
         size, (each, near) = problem.claim.total, _tried(problem)
-        most = size
-        if budget.end < inf:
-            most = int(
-                min(
-                    size,
-                    max(0.0, budget.deadline - time.monotonic() - budget.reserved)
-                    / each,
-                )
-            )
-        elif size > WHOLE:
-            most = min(size, int(LONGEST / each))
+        most = _affordable(size, each, budget)
         if most < WORTH * size:
             raise Rejected(
                 f"{size:,} inputs are too many to run, with time for about {most:,}; restrict the domain"
             )
         return enumerated(problem, budget, most, each, near, evidence.margins)
+
+
+def affords_all(problem: AccuracyProblem, budget: Budget) -> bool:
+    """Whether every input can be run, and there is time to."""
+    size = problem.claim.total
+    if _affordable(size, QUICKEST, budget) < size:
+        return False
+    try:
+        each, _ = _tried(problem)
+    except Rejected:
+        return False
+    return _affordable(size, each, budget) == size
+
+
+def _affordable(size: int, each: float, budget: Budget) -> int:
+    """As many inputs as there is time for, of which one takes `each` seconds."""
+    if budget.end < inf:
+        left = max(0.0, budget.deadline - time.monotonic() - budget.reserved)
+        return int(min(size, left / each))
+    return size if size <= WHOLE else min(size, int(LONGEST / each))
 
 
 def enumerated(

@@ -12,6 +12,7 @@ from mechverify.provers.accuracy.enumerate import Enumerate
 from mechverify.provers.accuracy.falsify import falsify, margins_of
 from mechverify.provers.accuracy.fold import Fold
 from mechverify.provers.accuracy.margin import enumerated_margin, largest_margin
+from mechverify.provers.accuracy.nested import Nested
 from mechverify.provers.accuracy.problem import (
     AccuracyProblem,
     Attempt,
@@ -31,6 +32,7 @@ PROVERS: list[Prover[AccuracyProblem, Evidence, Attempt]] = [
     Enumerate(limit=FEW),
     Fold(),
     Ratios(),
+    Nested(),
     Enumerate(),
 ]
 

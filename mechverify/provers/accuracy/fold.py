@@ -109,7 +109,9 @@ def listed(problem: AccuracyProblem, budget: Budget) -> Attempt:
         )
 
     with np.errstate(all="ignore"):
-        classes = (InputClass(problem.partition, key) for key in problem.partition.keys)
+        classes = (
+            InputClass(problem.partition, key) for key in problem.partition.places
+        )
         counted, right, never, only = _pass(problem, budget, classes, bound)
     right += problem.partition.unguarded + sum(c.size - c.wrong.high for c in counted)
     never += sum(c.wrong.low for c in counted)
@@ -128,7 +130,7 @@ def _pass(
     counted: list[_Counted] = []
     right = never = 0
     seen: list[list[int]] = []
-    keys = problem.partition.keys
+    keys = problem.partition.places
     try:
         with budget.rehearsing():
             for input_class in classes:
@@ -240,7 +242,7 @@ def _bound(
 ) -> tuple[list[_Counted], Counts, list | None]:
     """Both bounds as tight as patience allows: one pass over all cells, then the widest gaps again; and which families
     were seen, if not all."""
-    classes = [InputClass(problem.partition, key) for key in problem.partition.keys]
+    classes = [InputClass(problem.partition, key) for key in problem.partition.places]
     sizes = sorted(
         size for input_class in classes for size in input_class.sizes.values()
     )

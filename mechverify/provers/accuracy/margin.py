@@ -32,7 +32,7 @@ def largest_margin(
     """
     partition = problem.partition
     if seen <= 0 or any(
-        not 0 <= key[0] < problem.claim.outputs for key in partition.keys
+        not 0 <= key[0] < problem.claim.outputs for key in partition.places
     ):
         return None
 
@@ -51,7 +51,7 @@ def largest_margin(
             high = seen * (1 + 1e-6)
             beyond = {
                 cell: value
-                for cell, value in least(partition.keys, high).items()
+                for cell, value in least([*partition.places], high).items()
                 if not value > 0
             }
             if not beyond:

@@ -53,9 +53,9 @@ def compact(problem: AccuracyProblem, budget: Budget, passes: list[Pass], peeled
         if {p.tokens for p in passes} == {"ascending", "descending"}:
             passes = [_better_order(problem, tables, leads, passes)]
         cells: list[list[list]] = [[] for _ in passes]
-        for index, key in enumerate(partition.keys):
+        for index, key in enumerate(partition.places):
             budget.progress(
-                f"cells of mechanism value {key[0]}", index / len(partition.keys)
+                f"cells of mechanism value {key[0]}", index / len(partition.places)
             )
             layers = towards(problem.job.ar, partition.automaton, index)
             sizes = sizes_by_token(problem.job.ar, layers, tables.form.pin)
@@ -98,7 +98,7 @@ def _better_order(
     """The one that shows most of the class in the middle of those that are outputs."""
     partition = problem.partition
     classes = [
-        i for i, key in enumerate(partition.keys) if 0 <= key[0] < tables.outputs
+        i for i, key in enumerate(partition.places) if 0 <= key[0] < tables.outputs
     ]
     if not classes:
         return passes[0]
@@ -109,7 +109,7 @@ def _better_order(
                         if not tables.wide[q]], int)  # fmt: skip
     if not len(queries):
         return passes[0]
-    input_class = InputClass(tables, layers, partition.keys[index][0], queries)
+    input_class = InputClass(tables, layers, [*partition.places][index][0], queries)
     return max(passes, key=lambda p: _search(input_class, leads, p).shown.sum())
 
 

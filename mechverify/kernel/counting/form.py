@@ -12,6 +12,7 @@ Lemma R1 (docs/soundness/ratios.md).
 """
 
 from collections.abc import Callable
+from fractions import Fraction
 from functools import partial
 from itertools import product
 from math import prod
@@ -79,7 +80,7 @@ def sum_of_ratios(
     graph on vocab^2 inputs, row by row; heads times outputs for what comes after attention.
     """
     graph = graph.copy()
-    output = _row_by_row(graph, output)
+    output = row_by_row(graph, output)
     order, nodes = graph.ancestors([output]), graph.nodes
     pin = query(graph, order)
     vocab = np.arange(len(graph.values))
@@ -108,7 +109,7 @@ def sum_of_ratios(
     return _stacked(semantics.ar, pin, found[output])
 
 
-def _row_by_row(graph: Graph, output: int) -> int:
+def row_by_row(graph: Graph, output: int) -> int:
     """A node of equal value, in which a view of one row of a value depends on that row alone."""
     made: dict[int, int] = {}
     for n in graph.ancestors([output]):
@@ -290,6 +291,13 @@ def _linear(tables: Evaluation, node: Node, args: list[Any]) -> _Sum:
                 total,
                 lambda x: semantics.mul(x, factor),
                 lambda x: semantics.mul(x, deep),
+            )
+        case "over_root":
+            root = semantics.sqrt(semantics.ar.rational(Fraction(node.attr)))
+            return _each(
+                total,
+                lambda x: semantics.div(x, root),
+                lambda x: semantics.div(x, root),
             )
         case "view" | "select":
             shape = graph.nodes[node.args[0]].shape
