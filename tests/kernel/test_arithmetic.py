@@ -514,6 +514,8 @@ OVERFLOWS = {
     "cancelled": lambda ar, big: ar.contract(
         "i,i->", ball(ar, [[1.0, 1, -1, -1]], np.zeros((1, 4))), ball(ar, np.full((1, 4), 1e308), np.zeros((1, 4)))
     ),
+    "a sum of one product": lambda ar, big: ar.dot(ball(ar, [[1e200]], [[0.0]]), ball(ar, [[1e120]], [[0.0]])),
+    "by sign": lambda ar, big: ar.by_sign(np.array([2.0]), big, big),
     "exp": lambda ar, big: elementary.exp(ar, ball(ar, [709.9], [0.0])),
     "reciprocal": lambda ar, big: FUNCTIONS["reciprocal"].value(ar, ball(ar, [1e-310], [0.0])),
 }

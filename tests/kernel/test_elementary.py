@@ -10,6 +10,7 @@ from flint import arb, ctx
 from mechverify.kernel.core import elementary
 from mechverify.kernel.core import functions as kernel
 from mechverify.kernel.core.arithmetic import Ball
+from mechverify.kernel.core.double import Double
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.exact import Exact
 from mechverify.kernel.core.float64 import Float64
@@ -158,13 +159,29 @@ def test_the_radius_grows_with_the_ball(kind, radius):
 @both
 @every
 def test_what_is_no_number_is_refused(name, kind):
-    """By the function, or as soon as anyone looks at its ball: 1 / inf is not 0."""
+    """As an exact number, before any function sees it."""
     ar = kind()
     for x in (np.nan, np.inf, -np.inf):
         with pytest.raises(Rejected):
             ar.lower(value(name, ar, [1.0, x]))
         with pytest.raises(Rejected):
             ar.lower(value(name, ar, [x]))
+
+
+@pytest.mark.parametrize("kind", [Float64, Double])
+@every
+def test_nothing_finite_is_said_of_a_ball_that_is_not_finite(name, kind):
+    """By the function, or as soon as anyone looks at its ball: 1 / inf is not 0, and tanh inf not 1, whatever the
+    radius."""
+    ar = kind()
+    for mid in (1.0, np.nan, np.inf, -np.inf):
+        for rad in (0.0, 1e-3, np.nan, np.inf):
+            x = ar.point(np.array([1.0, mid]))._replace(rad=np.array([0.0, rad]))
+            if np.isfinite(mid) and np.isfinite(rad):
+                continue
+            for end in (ar.lower, ar.upper):
+                with pytest.raises(Rejected):
+                    end(kernel.FUNCTIONS[name].value(ar, x))
 
 
 @both

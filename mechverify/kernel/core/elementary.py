@@ -54,7 +54,9 @@ def pi(ar: Arithmetic) -> Ball:
 def _lipschitz(
     ar: Arithmetic, value: Ball, x: Ball, constant: float, bound: float
 ) -> Ball:
-    """f of a ball from f at its centre, |f'| <= constant and |f| <= bound."""
+    """f of a ball from f at its centre, |f'| <= constant and |f| <= bound. Rejects a ball that isn't finite: its centre
+    may have been moved to a number."""
+    ar.upper(x)
     about_zero = Ball(np.zeros_like(x.rad), x.rad, x.exponent)
     value = ar.widen(value, constant, of=about_zero)
     hull = ar.widen(ar.rational(ZERO), 0.0, bound)

@@ -108,9 +108,9 @@ class Float64(Arithmetic):
         )
 
     def div(self, x: Ball, y: Ball) -> Ball:
-        """Rejects a ball of `y` that touches zero. |mid| + ETA bounds the exact quotient of the centres, and 2 ETA
-        what the product below loses by underflow (the division would enlarge it)."""
-        room = self.down(np.abs(y.mid) - y.rad)
+        """Rejects a ball of `y` that touches zero, or isn't finite. |mid| + ETA bounds the exact quotient of the
+        centres, and 2 ETA what the product below loses by underflow (the division would enlarge it)."""
+        room = self.lower(Ball(np.abs(y.mid), y.rad))
         if not (room > 0).all():
             raise Rejected("division by an interval that may hold zero")
         mid = x.mid / y.mid
