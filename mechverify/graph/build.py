@@ -237,6 +237,13 @@ class Builder:
         nodes = [self.stripped(self.node(x)) for x in xs]
         return Value(self.reshape(self.graph.add(op, *nodes, attr=attr), shape))
 
+    def along_last(
+        self, op: str, x: Operand, shape: tuple[int, ...], attr: str | None = None
+    ) -> Value:
+        """An operation on the entries of the last axis, and the shape of what comes out."""
+        node = self.graph.add(op, self.stripped(self.node(x), 1), attr=attr)
+        return Value(self.reshape(node, shape))
+
     def _number(self, x: Operand, other: tuple[int, ...], shape: torch.Size) -> Operand:
         if not isinstance(x, Tensor) or other != shape or self.is_state(x):
             return x

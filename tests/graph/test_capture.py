@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mechverify.graph import sorting
 from mechverify.graph.capture import capture
 from mechverify.graph.run import TorchRunner
 from mechverify.graph.source import CaptureError
@@ -179,18 +178,6 @@ def test_all_unsupported_operations_at_once():
     assert text.startswith("3 operations can't be captured")
     for part in ("bad: aten.argmax", "bad: aten.argmin", "the module: aten.sign", "amax", "test_capture.py:"):
         assert part in text
-
-
-@pytest.mark.parametrize("n", range(1, 18))
-def test_rounds_sort_every_order_of_zeros_and_ones(n):
-    """A network that sorts these sorts everything (Knuth, the zero-one principle)."""
-    bits = (torch.arange(2**n)[:, None] >> torch.arange(n)) & 1
-    for pairs in sorting.rounds(n):
-        assert len({i for pair in pairs for i in pair}) == 2 * len(pairs)
-        for i, j in pairs:
-            low, high = torch.minimum(bits[:, i], bits[:, j]), torch.maximum(bits[:, i], bits[:, j])
-            bits[:, i], bits[:, j] = low, high
-    assert bool((bits.diff(dim=1) >= 0).all())
 
 
 def unused_maximum(m: nn.Module, x: Tensor) -> Tensor:

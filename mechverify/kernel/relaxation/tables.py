@@ -73,14 +73,15 @@ class Tables:
             return
         self.rows = _rows(domain, many)
         parts: dict[int, list[list[np.ndarray]]] = {n: [] for n in small}
-        step, first = batch_size(graph, small), None
+        step, first, varying = batch_size(graph, small), None, {*graph.varying(small)}
         for start in range(0, len(self.rows.ids), step):
             inputs = self.rows.ids[start : start + step]
-            values = first = (
-                Evaluation(graph, weights, model, inputs)
-                if first is None
-                else first.of(inputs)
-            )
+            values = Evaluation(graph, weights, model, inputs)
+            if first is not None:  # what depends on no token is computed once
+                values.values = {
+                    n: value for n, value in first.values.items() if n not in varying
+                }
+            first = values
             for n in small:
                 ends = (
                     end(values[n]).reshape(-1, math.prod(graph.nodes[n].shape))

@@ -168,6 +168,7 @@ GROUPS = {
     "concatenation": ("concat",),
     "contraction": ("einsum",),
     "softmax": ("softmax",),
+    "order": ("extremum", "ascending", "choose"),
     "arithmetic": ("add", "sub", "mul", "over_root"),
     "functions": (
         "power", "relu", "abs", "exp", "log", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid", "erf", "softplus",
