@@ -48,6 +48,7 @@ class Builder:
         self.axis_of: dict[
             int, tuple[Value, int]
         ] = {}  # of a pattern's node: scores without a mask, and the axis
+        self.truths: set[int] = set()  # nodes whose entries are 1 and 0 alone
         self._stored = {}
         for name, tensor in state.items():
             if (
@@ -215,7 +216,10 @@ class Builder:
             return index.double()
         keep = None if x.keep is None else x.keep.reshape(-1)[index]
         keep = None if keep is None or bool(keep.all()) else keep
-        return Value(self.move([x.node], index.numpy()), keep, x.table)
+        node = self.move([x.node], index.numpy())
+        if x.node in self.truths:
+            self.truths.add(node)
+        return Value(node, keep, x.table)
 
     def shaped(self, x: Operand, shape: Sequence[int]) -> Operand:
         return self.moved(x, lambda a: a.reshape(tuple(shape)))

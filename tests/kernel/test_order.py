@@ -9,10 +9,14 @@ import pytest
 from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.double import Double
 from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.exact import Exact
 from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.operations.order import ascending, exceeds, hull, largest
+from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.relaxation.order import exchanges
+from tests.soundness.networks import Network, claim, constant, given
 
 KINDS = {"float64": Float64, "double": Double, "exact": Exact}
 RADII = [0.0, 0.0, 5e-324, 2.0**-60, 0.25, 1.0, 3.0]
@@ -156,3 +160,42 @@ def test_exchanges_put_everything_in_order(n):
     for i, j in pairs:
         rows[:, i], rows[:, j] = np.minimum(rows[:, i], rows[:, j]), np.maximum(rows[:, i], rows[:, j])
     assert (np.diff(rows, axis=1) >= 0).all()
+
+
+def test_the_operations_of_a_graph_and_their_slices():
+    """On a batch of tokens, against numpy; a slice of each is the slice of its value."""
+    graph, table = Graph(3, (0, 1, 2)), np.random.default_rng(3).normal(size=(3, 4))
+    x = graph.add("gather", graph.add("weight", attr=("E", (3, 4))), graph.add("tokens"))
+    zero = graph.add("constant", attr=((), (0.0,)))
+    inputs = np.array([*product(range(3), repeat=3)])
+    rows, first = table[inputs], table[inputs][:, :1]
+    start = graph.select(x, 0, 0)
+    expected = {
+        graph.add("extremum", x, attr="max"): rows.max(-1),
+        graph.add("extremum", x, attr="min"): rows.min(-1),
+        graph.add("ascending", x): np.sort(rows, -1),
+        graph.add("choose", x, zero, start, x): np.where(rows > 0, first, rows),
+        graph.add("choose", start, x, zero, x): np.where(first > rows, 0.0, rows),
+    }
+    for n, value in expected.items():
+        known = Evaluation(graph, {"E": table}, Real(Float64()), inputs)
+        assert np.array_equal(known[n].mid, value) and not np.any(known[n].rad), graph.nodes[n]
+        for axis, size in enumerate(graph.nodes[n].shape):
+            for i in range(size):
+                part = known[graph.select(n, axis, i)]
+                assert np.array_equal(
+                    np.broadcast_to(part.mid, np.take(value, i, axis + 1).shape), np.take(value, i, axis + 1)
+                )
+
+
+@pytest.mark.parametrize("op, args, attr", [
+    ("extremum", ["x"], None), ("extremum", ["x"], "largest"), ("extremum", ["scalar"], "max"), ("ascending", ["scalar"], None),
+    ("ascending", ["ids"], None), ("choose", ["x", "x", "x"], None), ("choose", ["x", "x", "x", "ids"], None),
+    ("choose", ["x", "x", "x", "long"], None),
+])  # fmt: skip
+def test_what_is_not_legal_is_refused(op, args, attr):
+    rows = [given(3), ["tokens", [], None], constant(0.0), constant([0.0, 1.0]), [op, [], attr]]
+    rows[-1][1] = [{"x": 0, "ids": 1, "scalar": 2, "long": 3}[name] for name in args]
+    net = Network(rows, {}, [(np.zeros(3), np.ones(3))], [[0, 1], [0, 1]], 2)
+    with pytest.raises(Rejected):
+        claim(net)
