@@ -268,7 +268,7 @@ REFUSED: dict[str, tuple[Case, str]] = {
     "fft": (case(lambda m, x: torch.fft.rfft(x).real, V), "complex numbers"),
     "softmax, a row masked": (case(lambda m, x: (x + INFINITE[0, 1]).softmax(-1), V), "masks all entries"),
     "threshold": (case(nn.Threshold(0.1, 20.0), M), "jumps"),
-    "threshold": (case(nn.Threshold(0.1, 20.0), M), "jumps"),
+    "floor division": (case(lambda m, x: x // 1.0, V), "jumps"), "sign": (case(lambda m, x: x.sign(), V), "jumps"),
     "pooled indices": (case(lambda m, x: F.max_pool2d(x, 2, return_indices=True)[1].float(), T), "jumps"),
     "gumbel": (case(lambda m, x: F.gumbel_softmax(x), V), "random numbers"),
     "batch's own statistics": (case(nn.BatchNorm1d(4, track_running_stats=False), M), "track_running_stats=True"),
