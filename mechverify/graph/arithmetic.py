@@ -284,7 +284,7 @@ def logarithm(base: float) -> Callable:
 
 ROWS: dict[str, Callable] = {
     **{name: function(name) for name in ("relu", "abs", "exp", "log", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid",
-                                         "erf", "silu", "sin", "cos")},
+                                         "erf", "silu", "sin", "cos", "atan")},
     "add": add, "sub": sub, "rsub": lambda b, x, y, alpha=1: sub(b, y, mul(b, x, alpha)), "mul": mul,
     "div": div, "true_divide": div, "neg": lambda b, x: mul(b, x, -1), "square": lambda b, x: power(b, x, 2),
     "pow": power, "pow.Scalar": scalar_power, "gelu": gelu, "softplus": softplus,

@@ -16,7 +16,7 @@ from mechverify.kernel.core.operations.weights import weight
 
 FUNCTIONS = {
     **{f.__name__: f for f in (torch.relu, torch.abs, torch.exp, torch.log, torch.sqrt, torch.rsqrt, torch.reciprocal,
-                               torch.tanh, torch.sigmoid, torch.erf, torch.sin, torch.cos, F.gelu, F.silu)},
+                               torch.tanh, torch.sigmoid, torch.erf, torch.sin, torch.cos, torch.atan, F.gelu, F.silu)},
     "softplus": lambda x: torch.logaddexp(x, torch.zeros_like(x)),  # F.softplus is linear beyond a threshold
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
 }  # fmt: skip

@@ -201,7 +201,7 @@ SCATTERED = {
     "median of an axis": case(lambda m, x: x.median(-1)[0], M),
     **{f"comparison {name}": case(lambda m, x, f=f: torch.where(f(x, x.flip(-1)), x, 2 * x + 1), M)
        for name, f in (("gt", torch.gt), ("ge", torch.ge), ("lt", torch.lt), ("le", torch.le), ("eq", torch.eq), ("ne", torch.ne))},
-    "hardshrink": case(nn.Hardshrink(), M),
+    "atan": case(lambda m, x: x.atan() + torch.arctan(2 * x), V), "hardshrink": case(nn.Hardshrink(), M),
     "truth values": case(lambda m, x: ((x > 0) & ~(x > m.a) | (x < -1)).float() * x, V, a=w(6)),
     "exclusive or": case(lambda m, x: torch.where((x > 0) ^ (x > m.a), x, 0.95 * x), V, a=w(6)),
     "any and all": case(lambda m, x: torch.where((x > 0).any(-1, keepdim=True), x, (x > -1).all(-1, keepdim=True)), M),

@@ -101,6 +101,21 @@ def tanh(x: Fraction) -> Interval:
 
 
 @ends
+def atan(x: Fraction) -> Interval:
+    """Euler's series: terms 2n / (2n + 1) x^2 / (1 + x^2) times the one before, the first x / (1 + x^2)."""
+    if x < 0:
+        y = atan(Interval(-x))
+        return Interval(-y.hi, -y.lo)
+    if x > 1:
+        return HALF * Interval(PI - TINY, PI + TINY) - atan(Interval(1 / x))
+    quotient, term, total = math.floor(x * x / (1 + x * x) * 2**400), math.floor(x / (1 + x * x) * 2**400), 0
+    for n in range(1, 420):
+        total += term
+        term = (term * quotient >> 400) * 2 * n // (2 * n + 1)
+    return Interval(Fraction(total, 2**400)).widened(Fraction(1, 2**380)).short()
+
+
+@ends
 def log(x: Fraction) -> Interval:
     confirm(x > 0, "logarithm of a number that may not be positive")
     k = x.numerator.bit_length() - x.denominator.bit_length()
@@ -238,6 +253,7 @@ FUNCTIONS: dict[str, tuple[Function, Function]] = {  # value and derivative
     "silu": (lambda x: x * sigmoid(x), lambda x: sigmoid(x) + x * sigmoid(x) * sigmoid(minus(x))),
     "sin": (wave(0), wave(1)),
     "cos": (wave(1), wave(2)),
+    "atan": (atan, lambda x: reciprocal(ONE + power(x, 2))),
 }
 
 

@@ -102,6 +102,10 @@ FAULTS = [
     Fault("prefixes", "core/prefixes.py", 'if node.op in ("extremum", "ascending"):', "if False:", PREFIXES),
     Fault("prefixes", "core/prefixes.py", "return whole[..., 0] if node.op == \"extremum\" else whole",
           "return known[0][..., 0] if node.op == \"extremum\" else known[0]", PREFIXES),
+    Fault("series", "core/elementary.py", "beyond = ar.widen(ar.sub(half_pi, rest)", "beyond = ar.widen(ar.add(half_pi, rest)", ELEMENTARY),
+    Fault("series", "core/elementary.py", "series(ar, _atanh, -ar.mul(t, t), Fraction(1, 25))", "series(ar, _atanh, ar.mul(t, t), Fraction(1, 25))", ELEMENTARY),
+    Fault("series", "core/elementary.py", "_signed(value, x.mid < 0), x, 1.0, 1.5708)", "_signed(value, x.mid < 0), x, 0.1, 1.5708)", ELEMENTARY),
+    Fault("functions", "core/functions/sigmoids.py", "_odd(Fraction(65, 100))", "_odd(Fraction(55, 100))", FUNCTIONS),
     # core/operations/order.py
     Fault("order", "core/operations/order.py", "possible = high >= low.max(-1, keepdims=True)", "possible = low >= low.max(-1, keepdims=True)", ORDER),
     Fault("order", "core/operations/order.py", "np.where(possible, rad, 0).max(-1)", "np.where(possible, rad, 0).min(-1)", ORDER),

@@ -39,6 +39,7 @@ FUNCTIONS: dict[str, tuple[Callable[[float], float], Callable[[arb], arb]]] = {
     "silu": (lambda x: x * (0.5 + 0.5 * math.tanh(x / 2)), lambda x: x / (1 + (-x).exp())),
     "sin": (math.sin, arb.sin),
     "cos": (math.cos, arb.cos),
+    "atan": (math.atan, arb.atan),
 }  # fmt: skip
 POSITIVE = {"log", "sqrt", "rsqrt", "reciprocal"}
 
