@@ -39,7 +39,7 @@ from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.neighbours import float_below
 
 FUNCTIONS = {sympy.exp: "exp", sympy.log: "log", sympy.sin: "sin", sympy.cos: "cos", sympy.tanh: "tanh",
-             sympy.erf: "erf", sympy.Abs: "abs"}  # fmt: skip
+             sympy.erf: "erf", sympy.atan: "atan", sympy.Abs: "abs"}  # fmt: skip
 INTEGERS = (
     Mod,
     sympy.Mod,

@@ -138,11 +138,8 @@ def scalar_power(b: Builder, base: float, exponent: Operand) -> Operand:
     return exp(b, mul(b, exponent, b.elementwise("log", float(base))))
 
 
-def where(b: Builder, condition: Value | Tensor, x: Operand, y: Operand) -> Operand:
-    if isinstance(condition, Value):
-        raise NotLowered(
-            "a condition that depends on the input: write it with relu, clamp, maximum or minimum"
-        )
+def where(b: Builder, condition: Tensor, x: Operand, y: Operand) -> Operand:
+    """By a condition that doesn't depend on the input; comparing.py has the others."""
     condition = condition.bool()
     shape = torch.broadcast_shapes(condition.shape, b.shape(x), b.shape(y))
     (x, keep_x), (y, keep_y) = finite(b, x), finite(b, y)
@@ -287,11 +284,10 @@ def logarithm(base: float) -> Callable:
 
 ROWS: dict[str, Callable] = {
     **{name: function(name) for name in ("relu", "abs", "exp", "log", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid",
-                                         "erf", "silu", "sin", "cos")},
+                                         "erf", "silu", "sin", "cos", "atan")},
     "add": add, "sub": sub, "rsub": lambda b, x, y, alpha=1: sub(b, y, mul(b, x, alpha)), "mul": mul,
     "div": div, "true_divide": div, "neg": lambda b, x: mul(b, x, -1), "square": lambda b, x: power(b, x, 2),
-    "pow": power, "pow.Scalar": scalar_power, "where": where, "gelu": gelu, "softplus": softplus,
-    "masked_fill": lambda b, x, mask, value: where(b, mask, value, x),
+    "pow": power, "pow.Scalar": scalar_power, "gelu": gelu, "softplus": softplus,
     "tril": lambda b, x, k=0: where(b, torch.ones(b.shape(x)).tril(k) > 0, x, 0.0),
     "triu": lambda b, x, k=0: where(b, torch.ones(b.shape(x)).triu(k) > 0, x, 0.0),
     "maximum": maximum, "minimum": minimum, "clamp": clamp, "hardtanh": clamp, "clamp_min": clamp,

@@ -48,6 +48,7 @@ class Builder:
         self.axis_of: dict[
             int, tuple[Value, int]
         ] = {}  # of a pattern's node: scores without a mask, and the axis
+        self.truths: set[int] = set()  # nodes whose entries are 1 and 0 alone
         self._stored = {}
         for name, tensor in state.items():
             if (
@@ -215,7 +216,10 @@ class Builder:
             return index.double()
         keep = None if x.keep is None else x.keep.reshape(-1)[index]
         keep = None if keep is None or bool(keep.all()) else keep
-        return Value(self.move([x.node], index.numpy()), keep, x.table)
+        node = self.move([x.node], index.numpy())
+        if x.node in self.truths:
+            self.truths.add(node)
+        return Value(node, keep, x.table)
 
     def shaped(self, x: Operand, shape: Sequence[int]) -> Operand:
         return self.moved(x, lambda a: a.reshape(tuple(shape)))
@@ -236,6 +240,13 @@ class Builder:
             xs = first, self._number(second, self.shape(first), shape)
         nodes = [self.stripped(self.node(x)) for x in xs]
         return Value(self.reshape(self.graph.add(op, *nodes, attr=attr), shape))
+
+    def along_last(
+        self, op: str, x: Operand, shape: tuple[int, ...], attr: str | None = None
+    ) -> Value:
+        """An operation on the entries of the last axis, and the shape of what comes out."""
+        node = self.graph.add(op, self.stripped(self.node(x), 1), attr=attr)
+        return Value(self.reshape(node, shape))
 
     def _number(self, x: Operand, other: tuple[int, ...], shape: torch.Size) -> Operand:
         if not isinstance(x, Tensor) or other != shape or self.is_state(x):

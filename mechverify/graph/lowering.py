@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from mechverify.graph import arithmetic, layers, reductions, sorting
+from mechverify.graph import arithmetic, comparing, layers, reductions, sorting
 from mechverify.graph.arithmetic import broadcast
 from mechverify.graph.build import Builder, NotLowered, Operand, Value
 
@@ -53,9 +53,6 @@ SAME = {"clone", "contiguous", "detach", "alias", "lift_fresh", "lift_fresh_copy
 CASTS = {"_to_copy", "to"}
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 
-_COMPARE = (
-    "a comparison jumps: use relu, clamp, maximum or minimum, and let the claim compare"
-)
 _JUMP = "it jumps: let the claim round or take the sign of what comes before"
 _MATRIX = (
     "of weights it would be rounded: compute it once and keep the result as a parameter or buffer (a parametrization: "
@@ -70,10 +67,9 @@ _ROUNDS = (
 _RANK = "let the claim compare the values instead; max over an axis is amax, and values may be sorted"
 HINTS = {
     **dict.fromkeys(["argsort", "argmax", "argmin", "median", "mode"], _RANK),
-    **dict.fromkeys(["eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "logical_not", "bitwise_not",
-                     "bitwise_and", "bitwise_or", "isnan", "isinf", "any", "all"], _COMPARE),
+    **dict.fromkeys(["isnan", "isinf"], "the graph's numbers are real: leave it out"),
     **dict.fromkeys(["sign", "sgn", "floor", "ceil", "round", "trunc", "frac", "remainder", "fmod", "heaviside",
-                     "floor_divide", "hardshrink"], _JUMP),
+                     "floor_divide"], _JUMP),
     **dict.fromkeys(["lstm", "gru", "rnn_tanh", "rnn_relu"], "write the steps out with linear, tanh and sigmoid"),
     **dict.fromkeys(["complex", "view_as_complex", "view_as_real", "polar", "angle", "real", "imag", "_fft_r2c",
                      "_fft_c2c", "_fft_c2r"], "complex numbers: write sines and cosines as real matrices"),
@@ -187,6 +183,7 @@ ROWS = {
     **reductions.ROWS,
     **sorting.ROWS,
     **layers.ROWS,
+    **comparing.ROWS,
     "fill": lambda b, x, y: broadcast(b, y, x),
     "copy": lambda b, x, y, *_: broadcast(b, y, x),
     "index_put": index_put,
@@ -337,6 +334,8 @@ class Lowering:
         """Token ids as numbers."""
         if not self._is_ids(x):
             return x
+        if x.table is not None and x.table.dtype == torch.bool:
+            return comparing.truth_of(self.b, x)
         return layers.embedding(self.b, self._table(x).double(), Value(x.node))
 
     def _table(self, x: Value) -> Tensor:
@@ -362,6 +361,8 @@ class Lowering:
                             )
                         )
                     )
+            elif isinstance(x, Value) and x.node in self.b.truths:
+                self.sizes[x.node] = 1
             elif isinstance(x, Value):
                 size = self._whole(name_of(op), _leaves(args), kwargs, like)
                 if (

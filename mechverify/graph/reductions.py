@@ -178,7 +178,19 @@ def _halved(
     return concatenate(b, [both, *rest], len(b.shape(both)) - 1) if odd else both
 
 
-largest, smallest, product = (reduced(tree(f)) for f in (maximum, minimum, mul))
+def extreme(which: str) -> Callable[[Builder, Operand], Operand]:
+    """The largest, or the smallest, entry of the last axis."""
+
+    def reduce(b: Builder, x: Operand) -> Operand:
+        if b.shape(x)[-1] == 1:
+            return b.moved(x, lambda a: a[..., 0])
+        return b.along_last("extremum", x, b.shape(x)[:-1], which)
+
+    return reduce
+
+
+largest, smallest = (reduced(extreme(which)) for which in ("max", "min"))
+product = reduced(tree(mul))
 
 
 def extremum(reduce: Callable) -> Callable:

@@ -16,7 +16,7 @@ from mechverify.kernel.core.operations.weights import weight
 
 FUNCTIONS = {
     **{f.__name__: f for f in (torch.relu, torch.abs, torch.exp, torch.log, torch.sqrt, torch.rsqrt, torch.reciprocal,
-                               torch.tanh, torch.sigmoid, torch.erf, torch.sin, torch.cos, F.gelu, F.silu)},
+                               torch.tanh, torch.sigmoid, torch.erf, torch.sin, torch.cos, torch.atan, F.gelu, F.silu)},
     "softplus": lambda x: torch.logaddexp(x, torch.zeros_like(x)),  # F.softplus is linear beyond a threshold
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
 }  # fmt: skip
@@ -129,16 +129,19 @@ class TorchRunner:
                 )[None]
             case "gather":
                 return args[0][0][args[1]]
+            case "extremum":
+                return args[0].amax(-1) if node.attr == "max" else args[0].amin(-1)
+            case "ascending":
+                return args[0].sort(-1).values
+            case "choose":
+                x, y, above, other = (_aligned(a, len(node.shape)) for a in args)
+                return torch.where(x > y, above, other)
             case "over_root":
                 return args[0] / node.attr**0.5
             case "power":
                 return args[0] ** node.attr
             case "add" | "sub" | "mul" if node.kind == "real":
-                rank = 1 + len(node.shape)
-                first, second = (
-                    a.reshape(a.shape[:1] + (1,) * (rank - a.ndim) + a.shape[1:])
-                    for a in args
-                )
+                first, second = (_aligned(a, len(node.shape)) for a in args)
                 return ELEMENTWISE[node.op](first, second)
             case "einsum":
                 operands, result = node.attr.split("->")
@@ -170,6 +173,11 @@ def _batch(value: Tensor | np.ndarray, size: int) -> Tensor | np.ndarray:
     if isinstance(value, np.ndarray):
         return np.broadcast_to(value, size)
     return value.expand(size, *value.shape[1:])
+
+
+def _aligned(x: Tensor, rank: int) -> Tensor:
+    """[batch, *shape] with axes of one between, so that shapes of that rank broadcast."""
+    return x.reshape(x.shape[:1] + (1,) * (1 + rank - x.ndim) + x.shape[1:])
 
 
 def _view(

@@ -33,6 +33,7 @@ _VALUES: dict[Callable, Callable[[Tensor], Tensor]] = {
         "silu": torch.nn.functional.silu,
         "sin": torch.sin,
         "cos": torch.cos,
+        "atan": torch.atan,
     }.items()
 }
 

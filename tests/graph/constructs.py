@@ -19,6 +19,15 @@ class Case(NamedTuple):
     radius: float = 0.05
 
 
+def sparsemax(m: nn.Module, z: Tensor) -> Tensor:
+    """As in the paper: by the number of entries that aren't zero (Martins and Astudillo 2016, algorithm 1)."""
+    ordered = z.sort(-1, descending=True).values
+    counts = torch.arange(1, z.shape[-1] + 1, dtype=z.dtype)
+    support = 1 + counts * ordered > ordered.cumsum(-1)
+    threshold = ((ordered * support).sum(-1, keepdim=True) - 1) / support.sum(-1, keepdim=True).to(z.dtype)
+    return (z - threshold).relu()
+
+
 def case(function: Callable | nn.Module, *inputs: Tensor, vocab: int | None = None, radius: float = 0.05,
          **tensors: Tensor) -> Case:  # fmt: skip
     module = function if isinstance(function, nn.Module) else Fn(function, **tensors)
@@ -190,6 +199,16 @@ SCATTERED = {
     "topk": case(lambda m, x: x.topk(2)[0], M), "topk, least": case(lambda m, x: x.topk(2, 1, largest=False)[0], M),
     "kthvalue": case(lambda m, x: x.kthvalue(2, -1, keepdim=True)[0], M),
     "median of an axis": case(lambda m, x: x.median(-1)[0], M),
+    **{f"comparison {name}": case(lambda m, x, f=f: torch.where(f(x, x.flip(-1)), x, 2 * x + 1), M)
+       for name, f in (("gt", torch.gt), ("ge", torch.ge), ("lt", torch.lt), ("le", torch.le), ("eq", torch.eq), ("ne", torch.ne))},
+    "atan": case(lambda m, x: x.atan() + torch.arctan(2 * x), V), "hardshrink": case(nn.Hardshrink(), M),
+    "truth values": case(lambda m, x: ((x > 0) & ~(x > m.a) | (x < -1)).float() * x, V, a=w(6)),
+    "exclusive or": case(lambda m, x: torch.where((x > 0) ^ (x > m.a), x, 0.95 * x), V, a=w(6)),
+    "any and all": case(lambda m, x: torch.where((x > 0).any(-1, keepdim=True), x, (x > -1).all(-1, keepdim=True)), M),
+    "counted": case(lambda m, x: (x > 0).sum(-1).float(), M), "masked": case(lambda m, x: x.masked_fill(x < 0, 0.5), M),
+    "tokens compared": case(lambda m, t: torch.where(t[:, 1:] == t[:, :-1], m.a[t[:, 1:]], 0.0), IDS, vocab=7, a=w(7)),
+    "tokens of which": case(lambda m, t: torch.where((t > 2)[..., None], m.a[t], -m.a[t]), IDS, vocab=7, a=w(7, 2)),
+    "sparsemax, by its support": case(sparsemax, M), "max of an axis": case(lambda m, x: x.max(1)[0] - x.amin((1, 2)), M),
     "cummin": case(lambda m, x: x.cummin(1)[0], M), "cumsum": case(lambda m, x: x.cumsum(-1), M),
     "roll": case(lambda m, x: x.roll((1, 2), (1, 2)), M), "flip": case(lambda m, x: x.flip((1, 2)), M),
     "var_mean": case(lambda m, x: sum(torch.var_mean(x, -1)), M), "addmv": case(
@@ -248,9 +267,8 @@ REFUSED: dict[str, tuple[Case, str]] = {
     "complex": (case(lambda m, x: torch.exp(1j * x).real, V), "complex numbers"),
     "fft": (case(lambda m, x: torch.fft.rfft(x).real, V), "complex numbers"),
     "softmax, a row masked": (case(lambda m, x: (x + INFINITE[0, 1]).softmax(-1), V), "masks all entries"),
-    "hardshrink": (case(nn.Hardshrink(), M), "jumps"), "threshold": (case(nn.Threshold(0.1, 20.0), M), "jumps"),
+    "threshold": (case(nn.Threshold(0.1, 20.0), M), "jumps"),
     "floor division": (case(lambda m, x: x // 1.0, V), "jumps"), "sign": (case(lambda m, x: x.sign(), V), "jumps"),
-    "where": (case(lambda m, x: torch.where(x > 0, x, -x), V), "use relu"),
     "pooled indices": (case(lambda m, x: F.max_pool2d(x, 2, return_indices=True)[1].float(), T), "jumps"),
     "gumbel": (case(lambda m, x: F.gumbel_softmax(x), V), "random numbers"),
     "batch's own statistics": (case(nn.BatchNorm1d(4, track_running_stats=False), M), "track_running_stats=True"),

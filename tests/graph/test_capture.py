@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mechverify.graph import sorting
 from mechverify.graph.capture import capture
 from mechverify.graph.run import TorchRunner
 from mechverify.graph.source import CaptureError
@@ -181,18 +180,6 @@ def test_all_unsupported_operations_at_once():
         assert part in text
 
 
-@pytest.mark.parametrize("n", range(1, 18))
-def test_rounds_sort_every_order_of_zeros_and_ones(n):
-    """A network that sorts these sorts everything (Knuth, the zero-one principle)."""
-    bits = (torch.arange(2**n)[:, None] >> torch.arange(n)) & 1
-    for pairs in sorting.rounds(n):
-        assert len({i for pair in pairs for i in pair}) == 2 * len(pairs)
-        for i, j in pairs:
-            low, high = torch.minimum(bits[:, i], bits[:, j]), torch.maximum(bits[:, i], bits[:, j])
-            bits[:, i], bits[:, j] = low, high
-    assert bool((bits.diff(dim=1) >= 0).all())
-
-
 def unused_maximum(m: nn.Module, x: Tensor) -> Tensor:
     values, _ = x.max(-1)
     return values
@@ -213,8 +200,8 @@ ERRORS = {
     "random numbers": (Fn(lambda m, x: x + torch.rand(6)), (V,)),
     "dropout in training": (Fn(lambda m, x: F.dropout(x, 0.5)), (V,)),
     "amax": (Fn(lambda m, x: x.max(-1)[1].double()), (V,)),
-    "a comparison jumps": (Fn(lambda m, x: (x > 0).double()), (V,)),
-    "depends on the input": (Fn(lambda m, t: torch.where(t > 0, m.a[t], 0.0), a=w(7)), (IDS,)),
+    "minus infinity where the input decides": (Fn(lambda m, x: x.masked_fill(x < 0, -math.inf).softmax(-1)), (V,)),
+    "only truth values": (Fn(lambda m, x: ((x > 0).long() & 3).double()), (V,)),
     "minus infinity may only": (Fn(lambda m, x: x + INFINITE[0, 1]), (V,)),
     "masks all entries of a row": (Fn(lambda m, x: (x + INFINITE[0, 1]).softmax(-1)), (V,)),
     "a holds infinity": (Fn(lambda m, x: x * m.a, a=torch.tensor([math.nan] * 6)), (V,)),

@@ -16,7 +16,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any, NamedTuple
 
 from tests.independent.checker import (
@@ -98,6 +98,21 @@ def tanh(x: Fraction) -> Interval:
     if x > 100:
         return Interval(1 - Fraction(1, 2**250), Fraction(1))
     return ONE - constant(2) / (exp(Interval(2 * x)) + ONE)
+
+
+@ends
+def atan(x: Fraction) -> Interval:
+    """Euler's series: terms 2n / (2n + 1) x^2 / (1 + x^2) times the one before, the first x / (1 + x^2)."""
+    if x < 0:
+        y = atan(Interval(-x))
+        return Interval(-y.hi, -y.lo)
+    if x > 1:
+        return HALF * Interval(PI - TINY, PI + TINY) - atan(Interval(1 / x))
+    quotient, term, total = math.floor(x * x / (1 + x * x) * 2**400), math.floor(x / (1 + x * x) * 2**400), 0
+    for n in range(1, 420):
+        total += term
+        term = (term * quotient >> 400) * 2 * n // (2 * n + 1)
+    return Interval(Fraction(total, 2**400)).widened(Fraction(1, 2**380)).short()
 
 
 @ends
@@ -238,6 +253,7 @@ FUNCTIONS: dict[str, tuple[Function, Function]] = {  # value and derivative
     "silu": (lambda x: x * sigmoid(x), lambda x: sigmoid(x) + x * sigmoid(x) * sigmoid(minus(x))),
     "sin": (wave(0), wave(1)),
     "cos": (wave(1), wave(2)),
+    "atan": (atan, lambda x: reciprocal(ONE + power(x, 2))),
 }
 
 
@@ -507,6 +523,15 @@ class Graph:
                     return tuple(attr), "real", shape
                 need((attr == "causal" and len(shape) > 1) or integer(attr, 1, shape[-1]), "softmax")
                 return attr, "real", shape
+            case "extremum", 1:
+                need(reals and args[0].shape and attr in ("max", "min"), "extremum: max or min of an axis")
+                return attr, "real", args[0].shape[:-1]
+            case "ascending", 1:
+                need(reals and args[0].shape and attr is None, "ascending: an axis")
+                return None, "real", args[0].shape
+            case "choose", 4:
+                need(reals and attr is None, "operands of choose")
+                return None, "real", reduce(broadcast, (a.shape for a in args))
             case "power", 1:
                 need(reals, "operand")
                 return integer(attr, 2, 16), "real", args[0].shape
@@ -664,11 +689,19 @@ class Claim:
                 width = [math.prod(s[attr:]) for s in shapes]
                 rows = range(math.prod(node.shape[:attr]))
                 return [v for r in rows for a, w in zip(args, width, strict=True) for v in a[r * w : (r + 1) * w]]
-            case "add" | "sub" | "mul":
+            case "extremum" | "ascending":
+                n = shapes[0][-1]
+                rows = [in_order(args[0][i : i + n]) for i in range(0, len(args[0]), n)]
+                if node.op == "ascending":
+                    return [v for row in rows for v in row]
+                return [row[-1 if attr == "max" else 0] for row in rows]
+            case "add" | "sub" | "mul" | "choose":
                 pairs = []
                 for p in itertools.product(*map(range, node.shape)):
                     pairs.append([a[flat([0 if n == 1 else i for i, n in zip(p[len(p) - len(s) :], s, strict=True)], s)]
                                   for a, s in zip(args, shapes, strict=True)])  # fmt: skip
+                if node.op == "choose":
+                    return [chosen(*operands) for operands in pairs]
                 if node.op == "mul":
                     return [product(x, y) for x, y in pairs]
                 return [linear([(1, x), (1 if node.op == "add" else -1, y)]) for x, y in pairs]
@@ -908,6 +941,23 @@ def contraction(attr: str, args: list[list[Value]], shapes: list[tuple[int, ...]
             total.append((x.c, y) if not x.k else (y.c, x) if not y.k else (1, product(x, y)))
         entries.append(linear(total))
     return entries
+
+
+def in_order(row: list[Value]) -> list[Value]:
+    """Neighbours exchanged until nothing moves: the i-th lies between the i-th ends, too."""
+    row, ends = [*row], [sorted(getattr(v, end) for v in row) for end in ("lo", "hi")]
+    for last in range(len(row) - 1, 0, -1):
+        for i in range(last):
+            more = image(*function_of("relu", None), linear([(1, row[i]), (-1, row[i + 1])]))
+            row[i : i + 2] = linear([(1, row[i]), (-1, more)]), linear([(1, row[i + 1]), (1, more)])
+    return [v.within(low, high) for v, low, high in zip(row, *ends, strict=True)]
+
+
+def chosen(x: Value, y: Value, above: Value, other: Value) -> Value:
+    difference = linear([(1, x), (-1, y)])
+    if difference.lo > 0:
+        return above
+    return other if difference.hi <= 0 else fixed(hull([above.range, other.range]))
 
 
 def softmax(node: Node, row: int, scores: list[Value]) -> list[Value]:

@@ -16,7 +16,7 @@ from mechverify.kernel.core.float64 import Float64
 
 FUNCTIONS = {
     "exp": arb.exp, "tanh": arb.tanh, "erf": arb.erf, "sqrt": arb.sqrt, "reciprocal": lambda x: 1 / x,
-    "sin": arb.sin, "cos": arb.cos, "log": arb.log,
+    "sin": arb.sin, "cos": arb.cos, "log": arb.log, "atan": arb.atan,
 }  # fmt: skip
 PRECISION = 200
 SPAN = 2_300  # bits in which sums and products of a few float64 numbers are exact

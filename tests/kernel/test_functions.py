@@ -142,6 +142,7 @@ BENT = {  # the second derivatives, derived by hand
     "relu": lambda x: arb(0), "abs": lambda x: arb(0),
     "exp": arb.exp, "log": lambda x: -1 / x**2, "sqrt": lambda x: -1 / (4 * x * x.sqrt()),
     "rsqrt": lambda x: arb(3) / 4 / (x**2 * x.sqrt()), "reciprocal": lambda x: 2 / x**3,
+    "atan": lambda x: -2 * x / (1 + x * x) ** 2,
     "tanh": lambda x: -2 * x.tanh() / x.cosh() ** 2,
     "sigmoid": lambda x: -(x / 2).tanh() / (4 * (x / 2).cosh() ** 2),
     "erf": lambda x: -4 * x / arb.pi().sqrt() * (-x * x).exp(),
@@ -190,6 +191,7 @@ def test_bends_lie_within_their_bounds(name):
 EDGE = Fraction(1, 2**10)
 GELU, SILU = Fraction(14142, 10_000), Fraction(23994, 10_000)
 CLAIMED = [  # function, from, to, and between what the kernel takes its bend to lie there
+    ("atan", -60, 0, 0, "0.65"), ("atan", 0, 60, "-0.65", 0),
     ("tanh", -60, 0, 0, "0.77"), ("tanh", 0, 60, "-0.77", 0), ("sigmoid", -90, 0, 0, "0.0963"),
     ("sigmoid", 0, 90, "-0.0963", 0), ("erf", -30, 0, 0, "0.97"), ("erf", 0, 30, "-0.97", 0),
     ("softplus", -90, 90, 0, "0.25"), ("gelu", -GELU + EDGE, GELU - EDGE, 0, "0.798"),

@@ -118,7 +118,40 @@ def two_layers(g: Built) -> int:
     return g.add("concat", g.attention("causal"), g.x, attr=1)
 
 
-HEADS = [causal, later_tokens, mask_as_data, mask_of_tokens, windows, one_row, exponentials, summed, swapped, transposed,
+def turned(g: Built) -> int:
+    """Positions along the last axis."""
+    return g.add("view", g.mixed, attr=((WIDTH, LENGTH), 0, (1, WIDTH)))
+
+
+def largest_over_positions(g: Built) -> int:
+    """It reads all of them, beside a causal head that doesn't."""
+    return g.add("add", g.attention("causal"), g.add("extremum", turned(g), attr="max"))
+
+
+def sorted_over_positions(g: Built) -> int:
+    """The first one in order is not the first position's."""
+    in_order = g.add("ascending", turned(g))
+    back = g.add("view", in_order, attr=((LENGTH, WIDTH), 0, (1, LENGTH)))
+    return g.add("add", g.attention("causal"), back)
+
+
+def sorted_at_each_position(g: Built) -> int:
+    return g.add("ascending", g.attention("causal"))
+
+
+def largest_at_each_position(g: Built) -> int:
+    return g.add("extremum", g.attention("causal"), attr="min")
+
+
+def chosen_by_the_last(g: Built) -> int:
+    """Which of two values that read nothing later, a later token decides."""
+    last = g.graph.select(g.mixed, 0, LENGTH - 1)
+    head = g.attention("causal")
+    return g.add("choose", last, g.constant(entries=[0.0]), head, g.add("relu", head))
+
+
+HEADS = [largest_over_positions, sorted_over_positions, sorted_at_each_position, largest_at_each_position,
+         chosen_by_the_last, causal, later_tokens, mask_as_data, mask_of_tokens, windows, one_row, exponentials, summed, swapped, transposed,
          read_twice, later_number, picked, picked_of_a_table, two_layers]  # fmt: skip
 
 
@@ -191,6 +224,11 @@ def test_what_a_position_reads():
     pattern = of_causal[g.graph.add("softmax", g.scores, attr="causal")]
     assert of_causal[causal(g)].ravel().tolist() == [0b1, 0b11, 0b111, 0b1111]
     assert (pattern[0] == [1, ZERO, ZERO, ZERO]).all()
+    for at_each in (sorted_at_each_position, largest_at_each_position):
+        assert reading(g.graph, [root := at_each(g)])[root].ravel().tolist() == [0b1, 0b11, 0b111, 0b1111]
+    assert reading(g.graph, [root := chosen_by_the_last(g)])[root].ravel().tolist() == [0b1001, 0b1011, 0b1111, 0b1111]
+    for over_all in (largest_over_positions, sorted_over_positions):
+        assert (reading(g.graph, [root := over_all(g)])[root] == 0b1111).all()
     assert reading(g.graph, [root := swapped(g)])[root].ravel().tolist() == [0b1001, 0b1111, 0b1111, 0b1111]
 
 

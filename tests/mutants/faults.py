@@ -45,6 +45,7 @@ RATIOS = "tests/soundness/test_ratios.py"
 GUARDS = "tests/soundness/test_guards.py"
 NESTED = "tests/soundness/test_nested.py"
 PROVED = "tests/provers/test_ratios.py"
+ORDER = "tests/kernel/test_order.py"
 
 FAULTS = [
     # counting/form.py
@@ -136,6 +137,37 @@ FAULTS = [
     Fault("prefixes", "core/prefixes.py", "whole.reshape(-1)[entries(node.attr)]", "whole.reshape(-1)[entries(node.attr) * 0]", PREFIXES),
     Fault("prefixes", "core/prefixes.py", "return 1 << min(position, LAST)", "return 1 << position if position <= LAST else 0", PREFIXES),
     Fault("prefixes", "core/prefixes.py", "np.searchsorted(self.rows[node], first)", "np.searchsorted(self.rows[node], rows) % len(self.rows[node])", PREFIXES),
+    Fault("prefixes", "core/prefixes.py", 'if node.op in ("extremum", "ascending"):', "if False:", PREFIXES),
+    Fault("prefixes", "core/prefixes.py", "return whole[..., 0] if node.op == \"extremum\" else whole",
+          "return known[0][..., 0] if node.op == \"extremum\" else known[0]", PREFIXES),
+    Fault("series", "core/elementary.py", "beyond = ar.widen(ar.sub(half_pi, rest)", "beyond = ar.widen(ar.add(half_pi, rest)", ELEMENTARY),
+    Fault("series", "core/elementary.py", "series(ar, _atanh, -ar.mul(t, t), Fraction(1, 25))", "series(ar, _atanh, ar.mul(t, t), Fraction(1, 25))", ELEMENTARY),
+    Fault("series", "core/elementary.py", "_signed(value, x.mid < 0), x, 1.0, 1.5708)", "_signed(value, x.mid < 0), x, 0.1, 1.5708)", ELEMENTARY),
+    Fault("functions", "core/functions/sigmoids.py", "_odd(Fraction(65, 100))", "_odd(Fraction(55, 100))", FUNCTIONS),
+    # core/operations/order.py
+    Fault("order", "core/operations/order.py", "possible = high >= low.max(-1, keepdims=True)", "possible = low >= low.max(-1, keepdims=True)", ORDER),
+    Fault("order", "core/operations/order.py", "np.where(possible, rad, 0).max(-1)", "np.where(possible, rad, 0).min(-1)", ORDER),
+    Fault("order", "core/operations/order.py", "(high >= least[..., [i]])", "(low >= least[..., [i]])", ORDER),
+    Fault("order", "core/operations/order.py", "Ball(np.sort(mid, -1), np.stack(radii, -1)", "Ball(np.sort(mid, -1), rad", ORDER),
+    Fault("order", "core/operations/order.py", "return ar.lower(x), ar.upper(x)", "return x.mid - x.rad, x.mid + x.rad", ORDER),
+    Fault("order", "core/operations/order.py", "if node.attr == \"max\" else -largest(ar, -x)", "if node.attr == \"max\" else -largest(ar, x)", ORDER),
+    Fault("order", "core/operations/order.py", "if axis < len(graph.nodes[n.args[0]].shape) - 1:", "if True:", ORDER),
+    Fault("choice", "core/operations/order.py", "more = np.where(points, x.mid > y.mid, low > 0)", "more = np.where(points, x.mid >= y.mid, low > 0)", ORDER),
+    Fault("choice", "core/operations/order.py", "low > 0)", "high > 0)", ORDER),
+    Fault("choice", "core/operations/order.py", "high <= 0)", "low <= 0)", ORDER),
+    Fault("choice", "core/operations/order.py", "points = (x.rad == 0) & (y.rad == 0)", "points = (x.rad == 0) | (y.rad == 0)", ORDER),
+    Fault("choice", "core/operations/order.py", "ar.widen(ar.add(one, other), 1.0, of=ar.sub(one, other))", "ar.add(one, other)", ORDER),
+    # relaxation/order.py and relaxation/operations/order.py
+    Fault("ordered bounds", "relaxation/order.py", 'steps.add("add" if which == "max" else "sub", x, more)', 'steps.add("add", x, more)', REWRITING),
+    Fault("ordered bounds", "relaxation/order.py", "first, second = (y, x) if which", "first, second = (x, y) if which", REWRITING),
+    Fault("ordered bounds", "relaxation/order.py", "if i & step == rest)", "if i & step == 0)", ORDER),
+    Fault("ordered bounds", "relaxation/order.py", "[_part(steps, x, n - 1, 1)] if n % 2", "[_part(steps, x, n - 2, 1)] if n % 2", REWRITING),
+    Fault("ordered bounds", "relaxation/order.py", 'steps.add("choose", difference, zero, above, other)', 'steps.add("choose", difference, zero, other, above)', REWRITING),
+    Fault("ordered bounds", "relaxation/operations/order.py", "return x[0] > 0, x[1] <= 0", "return x[0] >= 0, x[1] < 0", LINEAR),
+    Fault("ordered bounds", "relaxation/operations/order.py", "xp.minimum(above[0], other[0])", "other[0]", LINEAR),
+    Fault("ordered bounds", "relaxation/operations/order.py", "known.levelled(n, plane, upper, more | less)", "known.levelled(n, plane, upper, more | ~more)", LINEAR),
+    Fault("tables", "relaxation/operations/order.py", "np.bitwise_or.reduce(args[0], -2)", "args[0][..., 0, :]", FACTS),
+    Fault("tables", "relaxation/operations/order.py", "np.broadcast_to(args[0].any(-2, keepdims=True), args[0].shape)", "args[0]", FACTS),
     # replay/ and core/accuracy.py
     Fault("enumerate", "replay/enumerate.py", "Counts(right + domain.size - run, domain.size - wrong)",
           "Counts(domain.size - wrong, domain.size - wrong)", RULES),
@@ -513,7 +545,7 @@ FAULTS = [
     Fault("tables", "relaxation/tables.py", "np.where(known[:, p], numbers[:, p], 0)", "np.minimum(numbers[:, p], 0)", FACTS),
     Fault("tables", "relaxation/tables.py", "known.sum(1) > 1", "known.sum(1) > 2", FACTS),
     Fault("tables", "relaxation/tables.py", "complete = many == domain.size", "complete = many <= domain.size", FACTS),
-    Fault("tables", "core/evaluate.py", "if n not in varying}", "}", "tests/provers/test_tables.py"),
+    Fault("tables", "relaxation/tables.py", "if n not in varying", "", "tests/provers/test_tables.py"),
     Fault("tables", "relaxation/tables.py", "semantics, finer, ids[rows])", "semantics, finer, ids[: rows.sum()])",
           "tests/provers/test_tables.py"),
     Fault("tables", "relaxation/tables.py", "return np.full((1, size), -np.inf), np.full((1, size), np.inf)",
@@ -628,10 +660,13 @@ FAULTS = [
 
 # Which lemmas (docs/soundness/*.md) a rule's faults attack; tests/docs/test_lemmas.py compares with the pages.
 LEMMAS = {
+    "order": ("C15",),
+    "ordered bounds": ("L16",),
     "automaton": ("F2",),
     "both": ("C6",),
     "captured": ("C5",),
     "bounds": ("C7",),
+    "choice": ("C15",),
     "compact": ("K1", "K2", "K3", "K4", "K5"),
     "conclusion": ("C7",),
     "condition": ("M4", "M5"),

@@ -39,6 +39,7 @@ FUNCTIONS: dict[str, tuple[Callable[[float], float], Callable[[arb], arb]]] = {
     "silu": (lambda x: x * (0.5 + 0.5 * math.tanh(x / 2)), lambda x: x / (1 + (-x).exp())),
     "sin": (math.sin, arb.sin),
     "cos": (math.cos, arb.cos),
+    "atan": (math.atan, arb.atan),
 }  # fmt: skip
 POSITIVE = {"log", "sqrt", "rsqrt", "reciprocal"}
 
@@ -179,6 +180,14 @@ def evaluate(graph, weights: dict, nodes: Sequence[int], tokens: np.ndarray, inp
             value = first + second if op == "add" else first - second if op == "sub" else first * second
         elif op == "over_root":
             value = args[0] / (arb(attr).sqrt() if exact else math.sqrt(attr))
+        elif op == "extremum":
+            value = np.moveaxis(_in_order(args[0]), -1, 0)[-1 if attr == "max" else 0]
+        elif op == "ascending":
+            value = _in_order(args[0])
+        elif op == "choose":
+            rank = len(node.shape) + 1
+            spread_out = [a.reshape(batch, *(1,) * (rank - a.ndim), *a.shape[1:]) for a in args]
+            value = np.asarray(np.frompyfunc(_chosen, 4, 1)(*spread_out), object if exact else float)
         elif op == "power":
             value = reduce(np.multiply, [args[0]] * attr)  # arb's ** is NaN for a ball around zero
         elif op == "einsum":
@@ -220,6 +229,25 @@ def _integer(node: Any, args: list, values: np.ndarray, tokens: np.ndarray) -> A
         case "lookup":
             return np.array(node.attr)[args[0]]
     raise NotImplementedError(node.op)
+
+
+def _in_order(a: np.ndarray) -> np.ndarray:
+    """Of the last axis, neighbours exchanged as often as there are entries."""
+    a = np.array(a)
+    for step in range(a.shape[-1]):
+        for i in range(step % 2, a.shape[-1] - 1, 2):
+            pairs = zip(a[..., i].ravel(), a[..., i + 1].ravel(), strict=True)
+            found = [(x.min(y), x.max(y)) if isinstance(x, arb) else (min(x, y), max(x, y)) for x, y in pairs]
+            for at, values in zip((i, i + 1), zip(*found, strict=True), strict=True):
+                a[..., at] = np.array(values, a.dtype).reshape(a.shape[:-1])
+    return a
+
+
+def _chosen(x: Any, y: Any, above: Any, other: Any) -> Any:
+    """Of balls that overlap, both."""
+    if x > y:
+        return above
+    return other if x <= y else above.union(other)
 
 
 def _softmax(powers: np.ndarray, node: Any) -> np.ndarray:
@@ -423,6 +451,27 @@ class Maker:
         pattern = self._softmax(self._add("over_root", [scores], int(self.rng.integers(1, 9)), (rows, rows)))
         return self._add("einsum", [pattern, n], "ij,jd->id", self.shapes[n])
 
+    def _extremum(self) -> int:
+        return self._along_last("extremum", self._pick(["max", "min"]))
+
+    def _ascending(self) -> int:
+        return self._along_last("ascending", None)
+
+    def _along_last(self, op: str, attr: str | None) -> int:
+        n = self._pick(self.real)
+        shape = self.shapes[n]
+        return self._add(op, [n], attr, shape[:-1] if attr else shape) if shape else 0
+
+    def _choose(self) -> int:
+        n = self._pick(self.real)
+        fits = [m for m in self.real if _broadcast(self.shapes[m], self.shapes[n]) is not None]
+        args = [n, *(self._pick(fits) for _ in range(3))]
+        if self.rng.random() < 0.3:
+            args[1] = self._weight(())
+        args = [args[i] for i in self.rng.permutation(4)]
+        shape = reduce(lambda a, m: a if a is None else _broadcast(a, self.shapes[m]), args, ())
+        return 0 if shape is None or math.prod(shape) > MOST else self._add("choose", args, None, shape)
+
     def _function(self, name: str | None = None) -> int:
         n = self._pick(self.real)
         name = name or self._pick([*FUNCTIONS, "power", "power", "over_root"])
@@ -469,7 +518,7 @@ class Maker:
 
 
 STEPS = ["view", "concat", "elementwise", "elementwise", "einsum", "einsum", "softmax", "attention", "function",
-         "function", "function", "mechanism"]  # fmt: skip
+         "function", "function", "mechanism", "mechanism", "extremum", "ascending", "choose"]  # fmt: skip
 
 
 def _broadcast(a: tuple, b: tuple) -> tuple | None:

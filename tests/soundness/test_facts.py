@@ -358,6 +358,8 @@ def test_what_a_token_changes_is_known_to_read_it():
         ["softmax", [2], 2], ["softmax", [2], "causal"], ["softmax", [2], ["110", "011", "101"]],
         ["view", [2], [[3, 3], 0, [1, 3]]], ["softmax", [6], 2], ["softmax", [6], "causal"],
         ["softmax", [6], ["110", "011", "101"]], ["einsum", [3, 2], "ij,jk->ik"], ["concat", [7, 10], 0], ["relu", [11], None],
+        ["extremum", [2], "max"], ["ascending", [2], None], ["ascending", [6], None], ["extremum", [6], "min"],
+        ["choose", [2, 3, 4, 2], None],
     ], {}, [], [[0, 1]] * 3, 2)  # fmt: skip
     claim = networks.claim(net)
     nodes = [n for n, node in enumerate(claim.graph.nodes) if node.kind == "real"]

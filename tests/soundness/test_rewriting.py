@@ -99,7 +99,7 @@ def test_every_node_of_a_rewritten_graph_has_its_own_value():
         decided += compared.decided
     assert decided > 30 * NETWORKS
     assert seen >= {*FUNCTIONS, "add", "sub", "mul", "einsum", "softmax", "power", "over_root", "view", "concat",
-                    "gather", "pi", "number", "pick", "products", "share", "quotient", "whole", "part"}  # fmt: skip
+                    "gather", "pi", "number", "pick", "choose", "extremum", "products", "share", "quotient", "whole", "part"}  # fmt: skip
 
 
 MASKS = {"all": lambda n, _: n, "fewer": lambda n, _: max(1, n - 1), "causal": lambda n, _: "causal",

@@ -103,6 +103,28 @@ def _tanh_far(ar: Arithmetic, x: Ball) -> Ball:
     return ar.widen(ar.sub(one, rest), 0.0, 2.0**-114)
 
 
+def atan(ar: Arithmetic, x: Ball) -> Ball:
+    """pi/2 - atan(1/t) beyond 1; up to 1, atan t = 2 atan(t / (1 + sqrt(1 + t^2))), twice, and the series, up to 1/5.
+    Beyond 2^400 as there: 1/t is nothing by then."""
+    inner = magnitude(x.mid) <= ar.units(1.0, x.exponent)
+    far = _clamped(ar, x, ONE, Fraction(2**400))
+    rest = _atan_near(ar, ar.div(ar.rational(ONE), far))
+    half_pi = ar.mul(pi(ar), ar.rational(HALF))
+    beyond = ar.widen(ar.sub(half_pi, rest), 0.0, 2.0**-399)
+    value = ar.where(inner, _atan_near(ar, _clamped(ar, x, ZERO, ONE)), beyond)
+    return _lipschitz(ar, _signed(value, x.mid < 0), x, 1.0, 1.5708)
+
+
+def _atan_near(ar: Arithmetic, t: Ball) -> Ball:
+    """Of numbers from 0 to 1."""
+    one = ar.rational(ONE)
+    for _ in range(2):
+        root = ar.sqrt(ar.add(one, ar.mul(t, t)))
+        t = ar.trim(ar.div(t, ar.add(one, root)))
+    value = ar.mul(t, series(ar, _atanh, -ar.mul(t, t), Fraction(1, 25)))
+    return ar.mul(value, ar.rational(Fraction(4)))
+
+
 def _blocks(entries: np.ndarray) -> list[np.ndarray]:
     """Of a size that a cache holds."""
     return [entries[start : start + CACHED] for start in range(0, len(entries), CACHED)]

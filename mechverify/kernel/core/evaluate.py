@@ -38,24 +38,15 @@ class Evaluation:
         self.semantics, self.tokens = semantics, tokens
         self.selected = selected or (lambda j: tokens[..., j])
         self.batch, self.held = tokens.ndim - 1, 0
-        self._values: dict[int, Ball | np.ndarray] = {}
+        self.values: dict[int, Ball | np.ndarray] = {}
 
     def __getitem__(self, node: int) -> Any:
         """A Ball [*batch, *shape] for a real node; an int64 array [*batch] for ids and integers."""
         for n in self.graph.ancestors([node]):
-            if n not in self._values:
-                args = [self._values[a] for a in self.graph.nodes[n].args]
-                self._values[n] = self._compute(self.graph.nodes[n], args)
-        return self._values[node]
-
-    def of(self, tokens: np.ndarray) -> "Evaluation":
-        """On other tokens, as many axes, what depends on none being computed already."""
-        other = Evaluation(self.graph, self.weights, self.semantics, tokens)
-        varying = {*self.graph.varying([*self._values])}
-        other._values = {
-            n: value for n, value in self._values.items() if n not in varying
-        }
-        return other
+            if n not in self.values:
+                args = [self.values[a] for a in self.graph.nodes[n].args]
+                self.values[n] = self._compute(self.graph.nodes[n], args)
+        return self.values[node]
 
     def align(self, x: Ball, rank: int) -> Ball:
         """Axes of size one between batch and shape, so that operands of that rank broadcast on the right."""

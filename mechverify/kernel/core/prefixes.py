@@ -84,6 +84,9 @@ def _read(graph: Graph, node: Node, args: list[np.ndarray]) -> np.ndarray:
         keep = kept(node)
         row = np.bitwise_or.reduce(np.where(keep, known[0], 0), -1, keepdims=True)
         return np.where(keep, row, ZERO)
+    if node.op in ("extremum", "ascending"):
+        whole = np.bitwise_or.reduce(known[0], -1, keepdims=True)
+        return whole[..., 0] if node.op == "extremum" else whole
     if node.op == "gather":
         ids = known[1]
         return ids.reshape((*ids.shape, *(1,) * (len(node.shape) - ids.ndim)))
@@ -215,11 +218,11 @@ class Shared(Evaluation):
         """As of an Evaluation, of a root."""
         inputs, root = self.tokens, self.prefixes.roots[node]
         for n in self.graph.ancestors([root]):
-            if n not in self._values:
+            if n not in self.values:
                 rows = self.rows[n]
                 self.tokens = inputs[rows]
                 args = [self._at(a, rows) for a in self.graph.nodes[n].args]
-                self._values[n] = self._compute(self.graph.nodes[n], args)
+                self.values[n] = self._compute(self.graph.nodes[n], args)
         self.tokens = inputs
         return self._at(root, np.arange(len(inputs)))
 
@@ -244,12 +247,12 @@ class Shared(Evaluation):
         first = self._first[self.prefixes.reads[node]][rows]
         at = np.searchsorted(self.rows[node], first)
         if np.array_equal(at, np.arange(len(self.rows[node]))):
-            return self._values[node]
+            return self.values[node]
 
         def taken(a: np.ndarray) -> np.ndarray:
             return a if a.ndim == 0 or len(a) == 1 else a[at]
 
-        value = self._values[node]
+        value = self.values[node]
         return value.map(taken) if isinstance(value, Ball) else taken(value)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.graph import Graph, Node
+from mechverify.kernel.core.loading import late
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.core.narrowing import slim
 from mechverify.kernel.relaxation.operations import row_of
@@ -108,6 +109,8 @@ class Steps:
         args = [self.new[a] for a in node.args]
         if node.op == "softmax":
             return self._shares(node, args[0])
+        if node.op in ("extremum", "ascending", "choose"):
+            return late("relaxation.order").ROWS[node.op](self, node, args)
         if node.op in ("add", "sub"):
             return self.add(node.op, *(self.expanded(a, node.shape) for a in args))
         if node.op == "mul":

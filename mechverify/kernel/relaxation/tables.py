@@ -154,17 +154,16 @@ def _evaluated(
     sizes = {n: math.prod(graph.nodes[n].shape) for n in wanted}
     found = {n: (np.empty((len(ids), size)), np.empty((len(ids), size)))
              for n, size in sizes.items()}  # fmt: skip
-    step, first = batch_size(graph, wanted), None
+    step, varying = batch_size(graph, wanted), {*graph.varying(wanted)}
+    fixed: dict = {}  # what depends on no token, computed once
     for start in range(0, len(ids), step):
         some = slice(start, start + step)
-        values = first = (
-            Evaluation(graph, job.claim.weights, semantics, ids[some])
-            if first is None
-            else first.of(ids[some])
-        )
+        values = Evaluation(graph, job.claim.weights, semantics, ids[some])
+        values.values |= fixed
         for n, ends in found.items():
             for end, value in zip(ends, _ends(values, n), strict=True):
                 end[some] = value
+        fixed = {n: v for n, v in values.values.items() if n not in varying}
     return found
 
 

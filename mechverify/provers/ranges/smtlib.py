@@ -17,6 +17,7 @@ from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.graph import Node, entries
 from mechverify.kernel.core.operations.weights import table
 from mechverify.kernel.core.ranges import RangeClaim
+from mechverify.kernel.relaxation.order import exchanges
 
 PRODUCTS = 16  # of two values that depend on the input: z3 gives up on more
 TABLE = 2**10  # entries of an integer lookup
@@ -186,6 +187,8 @@ class Query:
                 return self._contract(node, *args)
             case "relu":
                 return _each(self._relu, args[0])
+            case "extremum" | "ascending":
+                return self._in_order(node, args[0])
             case "abs":
                 return _each(
                     lambda x: self._relu(x) + self._relu(x.times(Fraction(-1))), args[0]
@@ -278,6 +281,24 @@ class Query:
             f"(assert (and (>= {name} {text}) (or (= {name} 0) (= {name} {text}))))"
         )
         return y
+
+    def _excess(self, x: Affine, y: Affine) -> Affine:
+        """By how much x exceeds y, if it does."""
+        return self._relu(x + y.times(Fraction(-1)))
+
+    def _in_order(self, node: Node, x: np.ndarray) -> np.ndarray:
+        """Of the last axis, the smaller one of two entries after another put first."""
+        rows = x.copy().reshape(-1, x.shape[-1])
+        n = rows.shape[1]
+        ends = {"max": [(i, n - 1) for i in range(n - 1)], "min": [(0, i) for i in range(1, n)]}  # fmt: skip
+        pairs = ends[node.attr] if node.op == "extremum" else [*exchanges(n)]
+        for row in rows:
+            for i, j in pairs:
+                more = self._excess(row[i], row[j])
+                row[i], row[j] = row[i] + more.times(Fraction(-1)), row[j] + more
+        if node.op == "extremum":
+            rows = rows[:, -1 if node.attr == "max" else 0]
+        return rows.reshape(node.shape)
 
     def _product(self, x: Affine, y: Affine) -> Affine:
         if not (x.terms and y.terms):

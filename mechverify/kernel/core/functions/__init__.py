@@ -64,7 +64,7 @@ GROUPS = {
     "exponential": ("exp",),
     "logarithms": ("log", "softplus"),
     "roots": ("sqrt", "rsqrt", "reciprocal"),
-    "sigmoids": ("tanh", "sigmoid", "erf", "gelu", "gelu_tanh", "silu"),
+    "sigmoids": ("tanh", "sigmoid", "erf", "atan", "gelu", "gelu_tanh", "silu"),
     "waves": ("sin", "cos"),
 }
 FUNCTIONS: Rows[Function] = Rows("core.functions", GROUPS)

@@ -96,6 +96,13 @@ ROWS = {
         least=-1.0,
         most=1.0,
     ),
+    "atan": Function(
+        elementary.atan,
+        _odd(Fraction(65, 100)),
+        increasing=1,
+        least=-1.5708,
+        most=1.5708,
+    ),
     "gelu": Function(
         gelu,
         _even(Fraction(14142, 10_000), Fraction(798, 1_000), Fraction(108, 1_000)),

@@ -168,10 +168,11 @@ GROUPS = {
     "concatenation": ("concat",),
     "contraction": ("einsum",),
     "softmax": ("softmax",),
+    "order": ("extremum", "ascending", "choose"),
     "arithmetic": ("add", "sub", "mul", "over_root"),
     "functions": (
         "power", "relu", "abs", "exp", "log", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid", "erf", "softplus",
-        "gelu", "gelu_tanh", "silu", "sin", "cos",
+        "gelu", "gelu_tanh", "silu", "sin", "cos", "atan",
     ),
     "conversion": ("number", "pick"),
     "integers": (
