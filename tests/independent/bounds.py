@@ -107,7 +107,8 @@ def atan(x: Fraction) -> Interval:
         y = atan(Interval(-x))
         return Interval(-y.hi, -y.lo)
     if x > 1:
-        return HALF * Interval(PI - TINY, PI + TINY) - atan(Interval(1 / x))
+        half_pi = constant(8) * atan(Interval(Fraction(1, 5))) - constant(2) * atan(Interval(Fraction(1, 239)))
+        return half_pi - atan(Interval(1 / x))
     quotient, term, total = math.floor(x * x / (1 + x * x) * 2**400), math.floor(x / (1 + x * x) * 2**400), 0
     for n in range(1, 420):
         total += term
