@@ -739,7 +739,7 @@ def test_a_bound_that_is_no_number_is_refused(monkeypatch, value):
     doc, data = document(Network([given(1)], {}, [(np.zeros(1), np.ones(1))], [], 0))
     doc["conclusion"] |= {"low": [(0.0).hex()], "high": [(0.0).hex()]}
     found = Range(np.full(1, value), np.full(1, value))
-    monkeypatch.setattr(linear, "bounds", lambda job, parts, *_, **__: [found] * len(parts))
+    monkeypatch.setattr(linear, "ranges", lambda job, parts, *_, **__: [found] * len(parts))
     if np.isnan(value):
         with pytest.raises(Rejected, match=r"tighter than those proved|contradict"):
             check(file(doc, data))
