@@ -10,6 +10,7 @@ import torch
 from benchmarks.shares import SHAPES, Transformer
 from mechverify import capture
 from mechverify.claims.errors import ClaimError
+from mechverify.kernel.core.double import Double
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.graph import Graph
@@ -258,3 +259,34 @@ def test_blocks_are_the_whole():
     parts = [*shared(Prefixes(g.graph, [root]), g.weights, Real(Float64()), inputs)]
     assert len(parts) > 1
     assert np.array_equal(np.concatenate([part.tokens for part in parts]), inputs)
+
+
+def test_what_blocks_have_in_common_is_kept_for_inputs_that_agree_in_it():
+    """Inputs that follow agree with those before in all, some or none of the positions; another arithmetic computes
+    everything by itself."""
+    g, rng = Built(), np.random.default_rng(0)
+    root = g.graph.select(two_layers(g), 0, LENGTH - 1)
+    prefixes, float64 = Prefixes(g.graph, [root]), Real(Float64())
+    blocks = [(np.arange(LENGTH) < n, rng.integers(0, VOCAB, LENGTH)) for n in (3, 3, 2, 4, 3, 1, 2, 0, 4, 2)]
+    for fixed, first in [*blocks, *((fixed, 0 * first) for fixed, first in blocks)]:
+        inputs = np.where(fixed, first, rng.integers(0, VOCAB, (20, LENGTH)))
+        mid, rad = plain(g.graph, g.weights, root, inputs)
+        for model in (float64, Real(Double()), float64):
+            for values in shared(prefixes, g.weights, model, inputs):
+                ball = values[root]
+                assert ball.mid.dtype == model.ar.dtype
+                assert (np.abs(ball.mid.real - mid) <= ball.rad + rad).all()
+                assert (ball.rad <= 4 * rad + 1e-300).all()
+            assert prefixes.kept.model is model and bool(prefixes.kept.values)
+
+
+def test_inputs_that_follow_take_less_work():
+    g = Built()
+    root = g.graph.select(two_layers(g), 0, LENGTH - 1)
+    prefixes, model, spent = Prefixes(g.graph, [root]), Real(Float64()), []
+    for start in range(0, VOCAB**LENGTH, VOCAB):  # the last token alone changes
+        began = model.ar.ops
+        for values in shared(prefixes, g.weights, model, every()[start : start + VOCAB]):
+            _ = values[root]
+        spent.append(model.ar.ops - began)
+    assert max(spent) == spent[0] and spent[1] < 0.75 * spent[0]

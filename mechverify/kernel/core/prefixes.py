@@ -9,7 +9,7 @@ Lemma C13 (docs/soundness/core.md).
 from collections.abc import Iterator
 from functools import reduce
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,12 +30,22 @@ SPREAD = 2**12  # nodes of a graph whose slices stand alone, at most
 Part = tuple[int, int, int]  # a node's slice along an axis, at an index
 
 
+class Kept(NamedTuple):
+    """Values of nodes that read only positions at which all inputs had the token that `tokens` [length] has there."""
+
+    model: Real
+    tokens: np.ndarray
+    values: dict[int, Any]
+
+
 class Prefixes:
     """A graph of equal values in which slices that read different tokens are nodes of their own, and what each node
-    reads. `roots[n]` is the node that equals node n of the given graph."""
+    reads. `roots[n]` is the node that equals node n of the given graph; `kept` is what the last inputs had in common.
+    """
 
     def __init__(self, graph: Graph, roots: list[int]):
         self.graph, self.roots = graph, {n: n for n in roots}
+        self.kept: Kept | None = None
         reads = reading(graph, roots)
         slices = sum(max(reads[n].shape, default=1) for n in reads)
         if slices < min(SPREAD, MOST - len(graph.nodes)):
@@ -43,6 +53,21 @@ class Prefixes:
             self.roots = {n: new[n] for n in roots}
             reads = reading(self.graph, [*self.roots.values()])
         self.reads = {n: _all(bits) for n, bits in reads.items()}
+
+    def among(
+        self, values: dict[int, Any], tokens: np.ndarray, inputs: np.ndarray
+    ) -> dict[int, Any]:
+        """Those of nodes that read only positions at which all `inputs` [number, length] have these tokens."""
+        differ = np.flatnonzero((inputs != tokens).any(0)).tolist()
+        changing = reduce(int.__or__, map(_bit, differ), 0)
+        return {n: v for n, v in values.items() if not self.reads[n] & changing}
+
+    def keep(self, done: "Shared") -> None:
+        """For the inputs that follow."""
+        tokens = done.tokens[0]
+        self.kept = Kept(
+            done.model, tokens, self.among(done.values, tokens, done.tokens)
+        )
 
 
 def reading(graph: Graph, roots: list[int]) -> dict[int, np.ndarray]:
@@ -181,6 +206,7 @@ def shared(
             todo += np.array_split(values.tokens, pieces)[::-1]
         else:
             yield values
+            prefixes.keep(values)
 
 
 class Shared(Evaluation):
@@ -210,9 +236,17 @@ class Shared(Evaluation):
             self.rows[n] = np.flatnonzero(wanted)
             for a in self.graph.nodes[n].args:
                 asked.setdefault(a, []).append(self.rows[n])
+        kept = prefixes.kept
+        if kept is not None and kept.model is model:
+            self._values = prefixes.among(kept.values, kept.tokens, inputs)
         self.numbers = sum(
             len(self.rows[n]) * prod(self.graph.nodes[n].shape) for n in nodes
         )
+
+    @property
+    def values(self) -> dict[int, Any]:
+        """By node, what is computed."""
+        return self._values
 
     def __getitem__(self, node: int) -> Any:
         """As of an Evaluation, of a root."""
