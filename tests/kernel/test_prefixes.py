@@ -277,7 +277,7 @@ def test_what_blocks_have_in_common_is_kept_for_inputs_that_agree_in_it():
                 assert ball.mid.dtype == model.ar.dtype
                 assert (np.abs(ball.mid.real - mid) <= ball.rad + rad).all()
                 assert (ball.rad <= 4 * rad + 1e-300).all()
-            assert prefixes.kept.model is model and bool(prefixes.kept.values)
+            assert prefixes.kept.semantics is model and bool(prefixes.kept.values)
 
 
 def test_inputs_that_follow_take_less_work():

@@ -137,7 +137,7 @@ FAULTS = [
     Fault("prefixes", "core/prefixes.py", "whole.reshape(-1)[entries(node.attr)]", "whole.reshape(-1)[entries(node.attr) * 0]", PREFIXES),
     Fault("prefixes", "core/prefixes.py", "if not self.reads[n] & changing}", "}", PREFIXES),
     Fault("prefixes", "core/prefixes.py", "(inputs != tokens).any(0)", "(inputs != tokens).all(0)", PREFIXES),
-    Fault("prefixes", "core/prefixes.py", "if kept is not None and kept.model is model:", "if kept is not None:", PREFIXES),
+    Fault("prefixes", "core/prefixes.py", "if kept is not None and kept.semantics is semantics:", "if kept is not None:", PREFIXES),
     Fault("prefixes", "core/prefixes.py", "return 1 << min(position, LAST)", "return 1 << position if position <= LAST else 0", PREFIXES),
     Fault("prefixes", "core/prefixes.py", "np.searchsorted(self.rows[node], first)", "np.searchsorted(self.rows[node], rows) % len(self.rows[node])", PREFIXES),
     Fault("prefixes", "core/prefixes.py", 'if node.op in ("extremum", "ascending"):', "if False:", PREFIXES),

@@ -33,7 +33,7 @@ Part = tuple[int, int, int]  # a node's slice along an axis, at an index
 class Kept(NamedTuple):
     """Values of nodes that read only positions at which all inputs had the token that `tokens` [length] has there."""
 
-    model: Real
+    semantics: Real
     tokens: np.ndarray
     values: dict[int, Any]
 
@@ -66,7 +66,7 @@ class Prefixes:
         """For the inputs that follow."""
         tokens = done.tokens[0]
         self.kept = Kept(
-            done.model, tokens, self.among(done.values, tokens, done.tokens)
+            done.semantics, tokens, self.among(done.values, tokens, done.tokens)
         )
 
 
@@ -237,7 +237,7 @@ class Shared(Evaluation):
             for a in self.graph.nodes[n].args:
                 asked.setdefault(a, []).append(self.rows[n])
         kept = prefixes.kept
-        if kept is not None and kept.model is model:
+        if kept is not None and kept.semantics is semantics:
             self._values = prefixes.among(kept.values, kept.tokens, inputs)
         self.numbers = sum(
             len(self.rows[n]) * prod(self.graph.nodes[n].shape) for n in nodes
