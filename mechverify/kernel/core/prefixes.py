@@ -238,15 +238,10 @@ class Shared(Evaluation):
                 asked.setdefault(a, []).append(self.rows[n])
         kept = prefixes.kept
         if kept is not None and kept.semantics is semantics:
-            self._values = prefixes.among(kept.values, kept.tokens, inputs)
+            self.values = prefixes.among(kept.values, kept.tokens, inputs)
         self.numbers = sum(
             len(self.rows[n]) * prod(self.graph.nodes[n].shape) for n in nodes
         )
-
-    @property
-    def values(self) -> dict[int, Any]:
-        """By node, what is computed."""
-        return self._values
 
     def __getitem__(self, node: int) -> Any:
         """As of an Evaluation, of a root."""
