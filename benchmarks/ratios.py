@@ -1,4 +1,5 @@
-"""Several heads: what rule ratios certifies of models whose accuracy is known, and how long search and check take.
+"""Several heads, and two layers: what rules ratios and nested certify of models whose accuracy is known, and how long
+search and check take.
 
     python benchmarks/ratios.py [--quick]
     python benchmarks/ratios.py --cell     # the figures of the one cell that docs/ratios.md explains
@@ -26,6 +27,7 @@ from mechverify.kernel import check
 from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.ratios.rule import Partition
 from mechverify.provers.accuracy.problem import AccuracyProblem
+from proofs import induction
 from proofs.max_of_k import claim
 from toy_models.max_of_k import path, train
 
@@ -107,6 +109,19 @@ def trained(folder: str, k: int, heads: int, steps: int) -> Path:
     return file
 
 
+def repeated(board: Board, what: str, file: Path, inputs: int, **which: int) -> None:
+    """Rows for a two-layer model that completes repetitions: whether it is proved on all `inputs`, and for the time."""
+    claimed = induction.claim(file, others="any", **which)
+    seconds, done = timed(lambda: prove(claimed, time_limit=LONG))
+    if done.certificate is None:
+        board.row(f"{what}: right inputs", f"{inputs:,}", done.verdict, False)
+        return
+    theorem = check(done.certificate)
+    met = done.verdict == "PROVED" and theorem.right.low == theorem.claim.total == inputs
+    board.row(f"{what}: right inputs", f"{inputs:,}", f"{theorem.right.low:,}", met)
+    board.row(f"{what}: search and check, seconds", f"at most {LONG:g}", round(seconds, 1), seconds <= LONG)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
@@ -116,12 +131,18 @@ def main() -> int:
         cell()
         return 0
     quick = options.quick
-    board = Board("several heads")
+    board = Board("several heads, two layers")
     samples = 100_000 if quick else 1_000_000
     certified(board, "max of 4, 2 heads, shipped", path(4, 0, 2), None, SHORT)
     for name, count, limit in (("max4-4heads", None, SHORT), ("max10-2heads", samples, LONG)):
         if (file := SHARED / f"{name}.safetensors").exists() and not (quick and limit > SHORT):
             certified(board, name, file, count, limit)
+    if (file := SHARED / "gbmi-induction8.safetensors").exists():
+        repeated(board, "gbmi-induction8, token 0 at 3 and 7", file, 25**6, token=0, earliest=3, latest=3)
+        if quick:
+            repeated(board, "gbmi-induction8, token 0 at 1 to 5", file, 5 * 25**6, token=0, earliest=1)
+        else:
+            repeated(board, "gbmi-induction8, any token at 1 to 5", file, 26 * 5 * 25**6, earliest=1)
     with tempfile.TemporaryDirectory() as folder:
         for heads in (8,) if quick else (1, 2, 4, 8):
             file = trained(folder, 4, heads, 600 if quick else 3_000)

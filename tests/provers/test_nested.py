@@ -83,6 +83,16 @@ def test_where_a_token_stood_before_is_found_for_every_token(tmp_path, monkeypat
         assert theorem.right.low == true == total
 
 
+def test_cells_in_which_one_rival_leads_are_wrong(tmp_path, monkeypatch):
+    """More inputs are shown to be wrong than are listed."""
+    path, weights = induction(tmp_path, noise=0.15)
+    alone(monkeypatch)
+    result = prove(claim(path, others="any", at_least=None), time_limit=60)
+    total, true = right(weights, [range(4)] * 4)
+    theorem = check(result.certificate)
+    assert theorem.right.low <= true <= theorem.right.high < total - find.SHOWN
+
+
 @pytest.mark.parametrize("hasty", [False, True])
 def test_inputs_are_run_where_there_is_time_or_no_cell_is_decided(tmp_path, monkeypatch, hasty):
     """The search for cells doesn't come before what says more, and doesn't use up its time."""

@@ -127,6 +127,7 @@ ALLOWED = {
     "nested/ranges.largest": "an array of one number",
     "nested/ranges.windows": "as many as a box has tokens",
     "nested/rule.Cell.decided": "as many as there are outputs",
+    "nested/rule.Cells.__init__": "as many as a guard has conditions",
     "nested/layers._alone": "as many as there are heads",
     "nested/layers.two_layers": "the shape of a node, of at most HEADS rows",
     "nested/rule.least_mean": "as many as there are rivals",

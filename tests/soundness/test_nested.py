@@ -3,6 +3,7 @@
 import os
 from contextlib import suppress
 from fractions import Fraction
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -295,23 +296,31 @@ def test_terms_of_cells_are_at_least_their_bounds(seed):
         family = Family(model, query, [int(rng.choice([*h.keys])) for h in model.heads], whole)
         for cell in [*whole, *(c for w in whole for c in w.cut(int(rng.integers(domain.length)), [0, 2]))]:
             if cell.size and 0 <= cell.wanted < job.claim.outputs:
+                others, alone = [t for t in range(cell.outputs) if t != cell.wanted], bool(rng.random() < 0.5)
                 with suppress(TooWide):
-                    compare(cell, family, weights, model, bool(rng.random() < 0.5))
+                    decided = partial(cell.decided, family, alone)
+                    compare(cell, family, weights, alone, decided, cell.wanted, others, model.margin)
+                for rival in others:
+                    with suppress(TooWide):
+                        decided = partial(cell.beaten, family, alone, rival)
+                        compare(cell, family, weights, alone, decided, rival, [cell.wanted], -model.margin)
 
 
 class TooWide(Exception):
     """Scores that differ by hundreds: the kernel says so, and nothing else."""
 
 
-def compare(cell, family, weights, model, alone):
-    """Losses of the direct part and of each head, with and without a trial value, and their means."""
-    ar, rivals = model.ar, np.array([t for t in range(model.job.claim.outputs) if t != cell.wanted], int)
+def compare(cell, family, weights, alone, decide, first, others, margin):
+    """Losses of the direct part and of each head, with and without a trial value, and their means: of one output below
+    others, or a rival below the right one."""
+    model, rivals = cell.model, np.array(others, int)
+    ar = model.ar
     try:
-        factors, decided = family.factors(cell.box, alone), cell.decided(family, alone)
+        factors, decided = family.factors(cell.box, alone), decide()
     except Rejected as error:
         assert "known to be positive" in str(error)
         raise TooWide from None
-    direct, losses = cell._direct(rivals), [cell._losses(head, rivals) for head in model.heads]
+    direct, losses = cell._direct(first, rivals, margin), [cell._losses(head, first, rivals) for head in model.heads]
     if any(f is None for f in factors):
         assert not decided or len(factors) > 1
         return
@@ -322,8 +331,8 @@ def compare(cell, family, weights, model, alone):
     means = [least_mean(ar, loss, f) for loss, f in zip(losses, factors, strict=True)]
     for x in product(*cell.box):
         left, heads = parts(weights, x, model.pin)
-        over = [y[..., cell.wanted, None] - y[..., rivals] for y in (left, *(value for _, _, value, _ in heads))]
-        over[0] = over[0] - float(model.margin)
+        over = [y[..., first, None] - y[..., rivals] for y in (left, *(value for _, _, value, _ in heads))]
+        over[0] = over[0] - float(margin)
         at = [int(np.searchsorted(tokens, t)) for tokens, t in zip(cell.box, x, strict=True)]
         lead = over[0]
         for h, (_, _, _, scores) in enumerate(heads):
@@ -363,6 +372,9 @@ def truth(claim, weights):
 def random_node(rng, cell, depth=2):
     if not cell.size or rng.random() < 0.1:
         return None
+    rivals = [t for t in range(cell.outputs) if t != cell.wanted]
+    if rivals and rng.random() < 0.4:
+        return {"rival": int(rng.choice(rivals)), "alone": bool(rng.random() < 0.5)}
     if not depth or rng.random() < 0.6:
         return bool(rng.random() < 0.5)
     position, tokens = int(rng.integers(len(cell.layers))), [t for t in range(3) if rng.random() < 0.5]
@@ -403,14 +415,28 @@ def test_bounds_hold_the_truth(seed):
             except Rejected as error:
                 assert "known to be positive" in str(error)
                 continue
-        assert bounds.low <= expected, (proof, bounds, expected)
-        doc["proof"], low = proof, max(bounds.low - others, 0)
-        doc["conclusion"]["right_at_least"] = str(low)
-        doc["conclusion"]["right_at_most"] = str(job.claim.total)
-        assert check(forge.file(doc, data)).right.low == low
-        doc["conclusion"]["right_at_least"] = str(low + 1)
-        with pytest.raises(Rejected):
-            check(forge.file(doc, data))
+        assert bounds.low <= expected <= bounds.high, (proof, bounds, expected)
+        doc["proof"], low, high = proof, max(bounds.low - others, 0), bounds.high - others
+        for stated in ((low, high), (low + 1, high), (low, high - 1)):
+            doc["conclusion"]["right_at_least"], doc["conclusion"]["right_at_most"] = map(str, stated)
+            if stated == (low, high):
+                assert check(forge.file(doc, data)).right == stated
+            else:
+                with pytest.raises(Rejected):
+                    check(forge.file(doc, data))
+
+
+@pytest.mark.parametrize("conditions, low, high", [([0, 1], 6, 6), ([0], 4, 8), ([], 0, 8)])
+def test_inputs_that_may_break_the_guard_are_not_counted_as_wrong(conditions, low, high):
+    """The mechanism says what is no output; two of eight inputs satisfy the guard."""
+    weights = random_weights(np.random.default_rng(0), vocab=2, length=3, d=3, e=2, layers=2, heads=1)
+    x, data = tokens("x", length=3, vocab=2), as_bytes(weights)
+    shape = dict(tokens=[[0, 1]] * 3, vocab=2, length=3, position=2, values=[0, 1])
+    doc = forge.document(data, {}, equals=compile_mechanism(Integer(5), x), **shape) | {"version": 5, "cost": None}
+    doc["claim"]["given"] = compile_mechanism(And(Eq(x[0], 0), Ne(x[1], 0)), x)
+    families = [{"query": q, "references": [0], "cells": [[[5], None]]} for q in (0, 1)]
+    proof = {"rule": "nested", "keys": [], "conditions": conditions, "families": families}
+    assert prove(job_of(doc, data), Reader(proof, "proof"))[0] == (low, high)
 
 
 def test_a_witness_that_counts_twice_or_speaks_of_nothing_is_rejected():
@@ -435,6 +461,7 @@ def test_a_witness_that_counts_twice_or_speaks_of_nothing_is_rejected():
     rejects("not attended", reference=9)
     rejects("don't exist", where=9)
     rejects("has no conditions", conditions=[0])
+    rejects("no rival", cells=[[row[0], {"rival": row[0][0], "alone": False}]])
     node: object = None
     for _ in range(66):
         node = {"position": 0, "tokens": [0, 1, 2], "inside": node, "outside": None}

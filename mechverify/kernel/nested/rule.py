@@ -7,12 +7,14 @@ Of a head of the second layer, the mean of values is at least t if
 is at least zero, s the scores and r any position, `references`. Where the bracket is negative it is multiplied by an
 upper bound of the exponential, where it isn't the term is at least zero. So every term has a lower bound for each
 window of two tokens, and the least sum over sequences of the cell's tokens is found by reading them in order. The first
-head is bounded together with what the others and the direct part add: with one head nothing is lost. What the witness
-says nothing of, or what isn't decided so, may be wrong.
+head is bounded together with what the others and the direct part add: with one head nothing is lost. In the same way
+one rival is shown to lead, so that all inputs are wrong. What the witness says nothing of, or what isn't decided so,
+may be either.
 
-Lemmas N4, N5 (docs/soundness/nested.md).
+Lemmas N4, N5, N6 (docs/soundness/nested.md).
 """
 
+from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
@@ -29,7 +31,7 @@ from mechverify.kernel.core.series import exp
 from mechverify.kernel.counting import recursion
 from mechverify.kernel.counting.automaton import Layer, towards
 from mechverify.kernel.counting.classes import Classes
-from mechverify.kernel.counting.known import weaker, with_token
+from mechverify.kernel.counting.known import conditions_of, weaker, with_token
 from mechverify.kernel.nested.layers import HEADS, Head, two_layers
 from mechverify.kernel.nested.ranges import Along, Row, Tokens, highest, windows
 from mechverify.kernel.nested.scores import Scores
@@ -53,16 +55,19 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
     for entry in witness["families"].items(2**20):
         families.setdefault(entry["query"].an_integer(), []).append(entry)
     witness.close()
-    model, low = job.once(Model), 0
+    model = job.once(Model)
+    low = high = 0
     for query in domain.tokens[model.pin]:
         part = domain.split(model.pin, {query})[0]
         cells = Cells(model, part, query, keys, conditions)
-        low += cells.right(families.pop(query, []))
+        right = cells.right(families.pop(query, []))
+        low += right.low
+        high += right.high
     if families:
         raise Rejected(
             f"the witness speaks of queries {[*families]!s:.100} that don't exist"
         )
-    return Counts(low, domain.size)
+    return Counts(low, high)
 
 
 class Rows:
@@ -107,22 +112,27 @@ class Cells:
         keys: list[Reader],
         conditions: list[int],
     ):
-        """`conditions`: those parts of the guard that are kept; inputs that break only others make cells larger."""
+        """`conditions`: those parts of the guard that are kept; inputs that break only others make cells larger, and
+        then no more is known than how many are right (`larger`)."""
         self.model, self.ar, self.query = model, model.ar, query
+        self.size = domain.size
+        self.larger = False
         guarded = model.job.claim.guarded
         if conditions and not guarded:
             raise Rejected("a claim without a guard has no conditions")
 
         def known(graph: Graph, roots: list[int]) -> list[int]:
             if guarded:
+                asked = range(len(conditions_of(graph, roots[-1])))
+                self.larger = not {*asked} <= {*conditions}
                 roots = [*roots[:-1], weaker(graph, roots[-1], conditions)]
             return with_token(graph, roots, model.pin, query)
 
         self.classes = Classes(model.job, domain, keys, known)
 
-    def right(self, families: list[Reader]) -> int:
-        """At least so many inputs are right, or don't satisfy the guard."""
-        found, seen = self.classes.unguarded, set()
+    def right(self, families: list[Reader]) -> Counts:
+        """Bounds of the inputs that are right, or don't satisfy the guard."""
+        low, high, seen = self.classes.unguarded, self.size, set()
         for entry in families:
             references = entry["references"].integers(HEADS)
             attended = [head.keys for head in self.model.heads]
@@ -143,13 +153,18 @@ class Cells:
             entry.close()
             family = Family(self.model, self.query, references, [c for c, _ in cells])
             for cell, node in cells:
-                right = cell.right(family, node)
-                wrong = Counts(0, cell.size - right)
+                wrong = self.wrong(cell.right(family, node), cell.size)
                 self.model.job.found.cells.append(
                     (self.query, cell.key, cell.size, wrong)
                 )
-                found += right
-        return found
+                low += cell.size - wrong.high
+                high -= wrong.low
+        return Counts(low, high)
+
+    def wrong(self, right: Counts, size: int) -> Counts:
+        """Bounds of a cell's wrong inputs: of those that satisfy the guard, none is known to be if it is `larger`."""
+        low = 0 if self.larger else size - right.high
+        return Counts(low, size - right.low)
 
     def cell(self, key: tuple[int, ...]) -> "Cell":
         if key not in self.classes.places:
@@ -164,7 +179,7 @@ class Cell:
 
     def __init__(self, model: Model, key: tuple[int, ...], layers: list[Layer]):
         self.model, self.ar, self.key, self.layers = model, model.ar, key, layers
-        self.wanted = key[0]
+        self.wanted, self.outputs = key[0], model.job.claim.outputs
         self.size = recursion.completions(self.ar, layers)[0][0]
 
     @cached_property
@@ -174,21 +189,33 @@ class Cell:
             for layer in self.layers
         ]
 
-    def right(self, family: "Family", node: Reader, depth: int = 0) -> int:
-        """At least so many are right. `node` is null (none), whether to bound the differences of scores for this part
-        by itself, or a cut by the tokens at one position."""
+    def right(self, family: "Family", node: Reader, depth: int = 0) -> Counts:
+        """Bounds of its right inputs. `node` is null (none); whether to bound the differences of scores for this part
+        by itself; the same beside a rival that leads; or a cut by the tokens at one position."""
+        if not 0 <= self.wanted < self.outputs:
+            return Counts(0, 0)
         if node.value is None or not self.size:
-            return 0
+            return Counts(0, self.size)
         if type(node.value) is bool:
-            return self.size if self.decided(family, node.flag()) else 0
+            right = self.decided(family, node.flag())
+            return Counts(self.size if right else 0, self.size)
+        if type(node.value) is dict and "rival" in node.value:
+            rival = node["rival"].an_integer(0, self.outputs - 1)
+            wrong = self.beaten(family, node["alone"].flag(), rival)
+            node.close()
+            return Counts(0, 0 if wrong else self.size)
         if depth == DEEPEST:
             raise Rejected(f"a cell is cut more than {DEEPEST} times")
         position = node["position"].an_integer(0, len(self.layers) - 1)
         tokens = node["tokens"].integers(2**16)
         sides = node["inside"], node["outside"]
         node.close()
-        parts = zip(self.cut(position, tokens), sides, strict=True)
-        return sum(part.right(family, side, depth + 1) for part, side in parts)
+        low = high = 0
+        for part, side in zip(self.cut(position, tokens), sides, strict=True):
+            found = part.right(family, side, depth + 1)
+            low += found.low
+            high += found.high
+        return Counts(low, high)
 
     def cut(self, position: int, tokens: list[int]) -> "tuple[Cell, Cell]":
         """The inputs whose token there is one of these, and the others."""
@@ -201,32 +228,50 @@ class Cell:
     def decided(self, family: "Family", alone: bool) -> bool:
         """Whether no input of the cell is wrong. `alone`: differences of scores are bounded on its own box, not on its
         family's."""
-        outputs = self.model.job.claim.outputs
-        if not 0 <= self.wanted < outputs:
-            return False
-        rivals = np.array([t for t in range(outputs) if t != self.wanted], int)
-        ar, loss = self.ar, self._direct(rivals)
-        first, *others = [self._losses(head, rivals) for head in self.model.heads]
+        rivals = [t for t in range(self.outputs) if t != self.wanted]
+        return self._leads(family, alone, self.wanted, rivals, self.model.margin)
+
+    def beaten(self, family: "Family", alone: bool, rival: int) -> bool:
+        """Whether no input of the cell is right, since the rival is ahead, or behind by less than the margin."""
+        if rival == self.wanted:
+            raise Rejected(f"output {rival} is no rival of itself")
+        return self._leads(family, alone, rival, [self.wanted], -self.model.margin)
+
+    def _leads(
+        self,
+        family: "Family",
+        alone: bool,
+        first: int,
+        others: list[int],
+        margin: Fraction,
+    ) -> bool:
+        """Whether on every input an output exceeds each of the others by more than the margin."""
+        ar, rivals = self.ar, np.array(others, int)
+        loss = self._direct(first, rivals, margin)
+        leading, *more = [self._losses(h, first, rivals) for h in self.model.heads]
         factor, *factors = family.factors(self.box, alone)
-        for losses, weights in zip(others, factors, strict=True):
+        for losses, weights in zip(more, factors, strict=True):
             if weights is None or (mean := least_mean(ar, losses, weights)) is None:
                 return False
             loss = ar.top(ar.sub(loss, mean.at[:, None, None]))
         if factor is None:
             return False
-        terms = weighed(ar, self._with_direct(first, loss), factor)
+        terms = weighed(ar, self._with_direct(leading, loss), factor)
         return bool((largest_sum(ar, terms) < 0).all())
 
-    def _direct(self, rivals: np.ndarray) -> Ball:
-        """Points [rivals, tokens before, 1]: by at most so much, plus the margin, the right output is below each rival
-        where the second layer adds nothing."""
-        ar, margin = self.ar, self.model.margin
-        loss = self._loss(self.model.direct, rivals)
+    def _direct(self, first: int, rivals: np.ndarray, margin: Fraction) -> Ball:
+        """Points [rivals, tokens before, 1]: by at most so much, plus the margin, an output is below each rival where
+        the second layer adds nothing."""
+        ar, loss = self.ar, self._loss(self.model.direct, first, rivals)
         return ar.top(ar.add(loss, ar.rational(margin))) if margin else loss
 
-    def _losses(self, head: Rows, rivals: np.ndarray) -> dict[int, Ball]:
+    def _losses(self, head: Rows, first: int, rivals: np.ndarray) -> dict[int, Ball]:
         """The same of what a head adds that attends to one position alone: [rivals, tokens before, own tokens]."""
-        return {i: self._loss(row, rivals) for i, row in head.values.items()}
+        return {i: self._loss(row, first, rivals) for i, row in head.values.items()}
+
+    def _loss(self, row: Row, first: int, rivals: np.ndarray) -> Ball:
+        """By at most so much is an output below each rival, in a row."""
+        return highest(self.ar, row, -self.model.leads(row, first, rivals), self.box)
 
     def _with_direct(self, losses: dict[int, Ball], direct: Ball) -> dict[int, Ball]:
         """Both added; the direct part's window is known at the position that is read, elsewhere it is any."""
@@ -236,12 +281,6 @@ class Cell:
             i: self.ar.top(self.ar.add(x, direct if i == self.model.pin else anywhere))
             for i, x in losses.items()
         }
-
-    def _loss(self, row: Row, rivals: np.ndarray) -> Ball:
-        """By at most so much is the right output below each rival, in a row."""
-        return highest(
-            self.ar, row, -self.model.leads(row, self.wanted, rivals), self.box
-        )
 
 
 def _among(

@@ -32,21 +32,32 @@ FAILURES = (
 
 @dataclass
 class _Part:
-    """A cell, or a part of one: how it is decided (None: not yet), or cut."""
+    """A cell, or a part of one: how it is decided (`alone`; None: not yet), for which rival, or how it is cut."""
 
     cell: Cell
     family: Family
     alone: bool | None = None
+    rival: int | None = None
     cut: tuple[int, list[int]] | None = None
     parts: "list[_Part]" = field(default_factory=list)
 
     @property
-    def right(self) -> int:
+    def right(self) -> Counts:
         if self.cut is not None:
-            return sum(part.right for part in self.parts)
-        return 0 if self.alone is None else self.cell.size
+            low, high = zip(*(part.right for part in self.parts), strict=True)
+            return Counts(sum(low), sum(high))
+        if self.rival is not None or not 0 <= self.cell.wanted < self.cell.outputs:
+            return Counts(0, 0)
+        return Counts(0 if self.alone is None else self.cell.size, self.cell.size)
+
+    @property
+    def known(self) -> bool:
+        """Of some of its inputs."""
+        return self.right != (0, self.cell.size)
 
     def entry(self) -> Any:
+        if self.cut is None and self.rival is not None:
+            return {"rival": self.rival, "alone": self.alone}
         if self.cut is None:
             return self.alone
         inside, outside = (part.entry() for part in self.parts)
@@ -104,7 +115,7 @@ class Nested:
 
 
 def bounded(problem: AccuracyProblem, budget: Budget) -> Attempt:
-    """A lower bound of the right inputs: every cell as a whole, then the largest open ones in parts, while there is
+    """Bounds of the right inputs: every cell as a whole, then the largest open ones in parts, while there is
     time. Raises Unsupported where the output isn't that of two layers, or the mechanism no short fold."""
     plan = _plan(problem)
     with budget.rehearsing():
@@ -115,17 +126,20 @@ def bounded(problem: AccuracyProblem, budget: Budget) -> Attempt:
     try:
         _as_wholes(plan.model, made, found, budget)
         every = [part for _, _, parts in found for part in parts]
-        if any(part.right for part in every):
-            _refine([part for part in every if part.alone is None], budget)
+        if any(part.known for part in every):
+            _refine([part for part in every if not part.known], budget)
     except Stopped:
         pass
-    if not any(part.right for _, _, parts in found for part in parts):
+    if not any(part.known for _, _, parts in found for part in parts):
         raise Rejected("no cell could be decided as a whole; restrict the domain")
-    low = sum(cells.classes.unguarded for cells in made.values())
-    low += sum(part.right for _, _, parts in found for part in parts)
+    low, high = sum(c.classes.unguarded for c in made.values()), problem.domain.size
+    for query, _, parts in found:
+        for part in parts:
+            wrong = made[query].wrong(part.right, part.cell.size)
+            low, high = low + part.cell.size - wrong.high, high - wrong.low
     proof = {"rule": "nested", "keys": plan.keys, "conditions": plan.conditions}
     proof |= {"families": [_entry(*family) for family in found]}
-    return Attempt(proof, Counts(low, problem.domain.size))
+    return Attempt(proof, Counts(low, high))
 
 
 def _as_wholes(
@@ -148,13 +162,13 @@ def _as_wholes(
                     if budget.spent() or (tried >= HOPE and not decided):
                         return
                     _decide(part, budget)
-                tried, decided = tried + 1, decided + (part.alone is not None)
+                tried, decided = tried + 1, decided + part.known
 
 
 def _entry(query: int, family: Family, parts: list[_Part]) -> dict[str, Any]:
     """Open cells are listed as well: a family's bounds depend on all of its cells."""
     rows = [[[*part.cell.key], part.entry()] for part in parts]
-    cells = rows if any(part.right for part in parts) else []
+    cells = rows if any(part.known for part in parts) else []
     return {"query": query, "references": family.references, "cells": cells}
 
 
@@ -260,17 +274,52 @@ def _at(model: Model, row: Row, tokens: np.ndarray) -> np.ndarray:
 
 
 def _decide(part: _Part, budget: Budget) -> None:
-    """As a whole, with the family's bounds of scores or with its own."""
+    """As a whole, if samples agree: with the family's bounds of scores or with its own."""
+    cell, rivals = part.cell, _ahead(part.cell)
+    if len(rivals) != 1:
+        return
+    (rival,) = rivals
     with budget.rehearsing():
         for alone in (False, True):
             try:
-                if part.cell.decided(part.family, alone):
-                    part.alone = alone
+                right = rival is None and cell.decided(part.family, alone)
+                if right or (
+                    rival is not None and cell.beaten(part.family, alone, rival)
+                ):
+                    part.alone, part.rival = alone, rival
                     return
             except Stopped:
                 raise
             except Rejected:  # say, weights so large that enclosures overflow
                 continue
+
+
+def _ahead(cell: Cell) -> set[int | None]:
+    """Of some random inputs: outputs that are ahead of the right one (None: that it is right). None where the right one
+    is no output."""
+    if not cell.size or not 0 <= cell.wanted < cell.outputs:
+        return set()
+    rng, found = np.random.default_rng(0), set()
+    for _ in range(SAMPLES):
+        values = _outputs(cell.model, _walk(cell.layers, rng))
+        values[cell.wanted] -= float(cell.model.margin)
+        best = int(np.argmax(values))
+        found.add(None if best == cell.wanted else best)
+    return found
+
+
+def _outputs(model: Model, tokens: np.ndarray) -> np.ndarray:
+    """About the outputs at an input."""
+    total = _at(model, model.direct, tokens)
+    for head in model.heads:
+        asked = _at(model, head.asking, tokens)
+        scores = np.array(
+            [asked @ _at(model, row, tokens) for row in head.keys.values()]
+        )
+        share = np.exp(scores - scores.max())
+        values = np.array([_at(model, row, tokens) for row in head.values.values()])
+        total = total + share @ values / share.sum()
+    return total
 
 
 def _refine(parts: list[_Part], budget: Budget) -> None:
@@ -291,7 +340,7 @@ def _refine(parts: list[_Part], budget: Budget) -> None:
         part.cut = cut
         for half in part.parts:
             _decide(half, budget)
-            if half.alone is None:
+            if not half.known:
                 heapq.heappush(waiting, (-half.cell.size, number, half))
                 number += 1
 
