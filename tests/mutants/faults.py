@@ -122,7 +122,7 @@ FAULTS = [
     Fault("nested", "nested/rule.py", "if not 0 <= self.wanted < self.outputs:\n            return Counts(0, 0)", "if not 0 <= self.wanted < self.outputs:\n            return Counts(self.size, self.size)", NESTED),
     Fault("nested", "counting/known.py", 'graph.add("integer", attr=int(graph.values[token]))', 'graph.add("integer", attr=token)', NESTED),
     Fault("nested", "counting/known.py", 'always = graph.add("eq", zero, zero)', 'always = graph.add("lt", zero, zero)', NESTED),
-    Fault("beaten", "nested/rule.py", "[self.wanted], -self.model.margin", "[self.wanted], -8 * self.semantics.margin", NESTED),
+    Fault("beaten", "nested/rule.py", "[self.wanted], -self.model.margin", "[self.wanted], -8 * self.model.margin", NESTED),
     Fault("beaten", "nested/rule.py", "if rival == self.wanted:", "if False:", NESTED),
     Fault("beaten", "nested/rule.py", "0 if self.larger else size - right.high", "size - right.high", NESTED),
     Fault("beaten", "nested/rule.py", "Counts(0, 0 if wrong else self.size)", "Counts(0, 0)", NESTED),
