@@ -331,7 +331,9 @@ class Graph:
                 first, second, result = a.replace("->", ",").split(",")
                 sizes = dict(zip(first, shapes[0], strict=True)) | dict(zip(second, shapes[1], strict=True))
                 return tuple(sizes[c] for c in result)
-            case "add" | "sub" | "mul":
+            case "extremum":
+                return tuple(shapes[0][:-1])
+            case "add" | "sub" | "mul" | "choose":
                 rank = max(map(len, shapes))
                 padded = [(1,) * (rank - len(s)) + tuple(s) for s in shapes]
                 return tuple(max(pair) for pair in zip(*padded, strict=True))
@@ -355,7 +357,7 @@ class Graph:
                 return names.get(text) == n
             case ("node", number):
                 return numbers.get(number) == n
-            case ("number", v):
+            case ("number", v) | ("tuple", ("number", v)):
                 return self._constant(n) == v
             case ("token", i):
                 return (op, a) == ("value", i) or self._means(n) == i
