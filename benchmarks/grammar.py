@@ -1,4 +1,5 @@
-"""Makes the operations' part of docs/certificate.md and of docs/certificate.schema.json from the kernel's table.
+"""Makes the operations' part of docs/certificate.md and of docs/certificate.schema.json from the kernel's table, and
+the page's table of rules about counts from the schema.
 
     python -m benchmarks.grammar
 
@@ -15,7 +16,10 @@ from mechverify.kernel.core.operations import INTEGERS, LISTED, OPERATIONS
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE, SCHEMA = DOCS / "certificate.md", DOCS / "certificate.schema.json"
-START, END = "<!-- operations: made by python -m benchmarks.grammar -->\n", "<!-- end of operations -->\n"
+OPERATIONS_PART, RULES_PART = (
+    (f"<!-- {what}: made by python -m benchmarks.grammar -->\n", f"<!-- end of {what} -->\n")
+    for what in ("operations", "rules")
+)
 
 
 def table() -> str:
@@ -31,11 +35,24 @@ def table() -> str:
     return "| operation | operands | attribute | value |\n|---|---|---|---|\n" + "".join(rows)
 
 
+def rules() -> str:
+    """Those of claims that count: `title` says their fields, `description` what they prove."""
+    proof = json.loads(SCHEMA.read_text(encoding="utf-8"))["$defs"]["proof"]
+    rows = [
+        f"| `{rule['properties']['rule']['const']}` | {rule['title']} | {rule['description']} |\n"
+        for rule in proof["oneOf"]
+        if "title" in rule
+    ]
+    return "| rule | fields beside `rule` | proves |\n|---|---|---|\n" + "".join(rows)
+
+
 def page(text: str) -> str:
-    """The page with the present table between its marks."""
-    before, rest = text.split(START)
-    _, after = rest.split(END)
-    return before + START + table() + END + after
+    """The page with the present tables between their marks."""
+    for (start, end), made in ((OPERATIONS_PART, table()), (RULES_PART, rules())):
+        before, rest = text.split(start)
+        _, after = rest.split(end)
+        text = before + start + made + end + after
+    return text
 
 
 def rows(names: Sequence[str]) -> list[dict[str, Any]]:
