@@ -576,6 +576,12 @@ def test_what_does_not_follow_is_refused(proof, settings):
     assert "internal error" not in str(error.value)
 
 
+@pytest.mark.parametrize("at", [1.5, -5e-324, float(np.nextafter(1, 2))])
+def test_a_half_that_is_no_part_of_the_box_is_refused_as_such(at):
+    with pytest.raises(Rejected, match="outside its interval"):
+        unit(cut(at))
+
+
 @pytest.mark.parametrize("proof, settings", [
     (LINEAR, dict(at_most=EXACT, high=ABOVE, verdict="PROVED")),
     (cut(0.0), dict(low=BELOW, high=ABOVE)), (cut(1.0), dict(low=BELOW)), (cut(-0.0), dict(low=BELOW, high=ABOVE)),
