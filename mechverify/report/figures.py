@@ -17,7 +17,7 @@ TINY = 1e-300
 
 
 def cells_figure(theorem: Theorem) -> str | None:
-    """An SVG of the cells of rules fold and ratios: query token across, mechanism value upwards, and in colour the
+    """An SVG of the cells of fold, ratios and nested: query token across, mechanism value upwards, and in colour the
     largest share of the cell's inputs that can be wrong; grey where the proof leaves a cell open (often because
     it is too small to be worth counting). None where the proof has no such cells."""
     cells = theorem.cells if isinstance(theorem, CountingTheorem) else []

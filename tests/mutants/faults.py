@@ -123,6 +123,7 @@ FAULTS = [
     Fault("nested", "counting/known.py", 'graph.add("integer", attr=int(graph.values[token]))', 'graph.add("integer", attr=token)', NESTED),
     Fault("nested", "counting/known.py", 'always = graph.add("eq", zero, zero)', 'always = graph.add("lt", zero, zero)', NESTED),
     Fault("beaten", "nested/rule.py", "[self.wanted], -self.model.margin", "[self.wanted], -8 * self.model.margin", NESTED),
+    Fault("nested", "nested/rule.py", "if self.larger and wrong.high:", "if False:", NESTED),
     Fault("beaten", "nested/rule.py", "if rival == self.wanted:", "if False:", NESTED),
     Fault("beaten", "nested/rule.py", "0 if self.larger else size - right.high", "size - right.high", NESTED),
     Fault("beaten", "nested/rule.py", "Counts(0, 0 if wrong else self.size)", "Counts(0, 0)", NESTED),

@@ -426,6 +426,37 @@ def test_bounds_hold_the_truth(seed):
                     check(forge.file(doc, data))
 
 
+def test_no_share_is_told_of_cells_that_hold_more_than_the_guard_lets_through():
+    """Half of each cell is decided, which counts; the cell is told as open."""
+    partly = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        doc, _, data = random_claim(rng)
+        job = job_of(doc, data)
+        if not job.claim.guarded:
+            continue
+        with np.errstate(all="ignore"):
+            model, families = Model(job), []
+            for query in job.claim.domain.tokens[model.pin]:
+                domain = job.claim.domain.split(model.pin, {query})[0]
+                cells = Cells(model, domain, query, [], [])
+                for key in cells.classes.places:
+                    tokens = cells.cell(key).box[0][:1].tolist()
+                    node = {"position": 0, "tokens": tokens, "inside": True, "outside": None}
+                    references = [min(head.keys) for head in model.heads]
+                    row = [[int(k) for k in key], node]
+                    families.append({"query": query, "references": references, "cells": [row]})
+            proof = {"rule": "nested", "keys": [], "conditions": [], "families": families}
+            try:
+                found, _ = prove(job, Reader(proof, "proof"))
+            except Rejected:
+                continue
+        told = [(size, wrong) for *_, size, wrong in job.found.cells]
+        assert all(wrong in ((0, 0), (0, size)) for size, wrong in told), (seed, told)
+        partly += found.low > sum(size for size, wrong in told if wrong == (0, 0))
+    assert partly
+
+
 @pytest.mark.parametrize("conditions, low, high", [([0, 1], 6, 6), ([0], 4, 8), ([], 0, 8)])
 def test_inputs_that_may_break_the_guard_are_not_counted_as_wrong(conditions, low, high):
     """The mechanism says what is no output; two of eight inputs satisfy the guard."""

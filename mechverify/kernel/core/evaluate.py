@@ -17,7 +17,7 @@ from mechverify.kernel.core.semantics import Real
 
 
 class Evaluation:
-    """Values of nodes, computed once each, as the operations of `model` give them.
+    """Values of nodes, computed once each, as the operations of `semantics` give them.
 
     `tokens` are ids [..., length] and `selected(j)` the ids [...] at position j; the leading axes are
     batch axes, equal in number everywhere and of size one where a value doesn't vary. `inputs` are the real inputs

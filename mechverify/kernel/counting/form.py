@@ -73,10 +73,10 @@ class _Sum(NamedTuple):
 def sum_of_ratios(
     graph: Graph, weights: dict[str, np.ndarray], semantics: Real, output: int
 ) -> SumOfRatios:
-    """The form of node `output`, with every table enclosed as `model` computes it.
+    """The form of node `output`, with every table enclosed under `semantics`.
 
     Precondition: none (Unsupported says what stands in the way). Postcondition: for every input and every evaluation
-    that `model` speaks of, the output has the form above for reals within the balls. Complexity: one evaluation of the
+    that it speaks of, the output has the form above for reals within the balls. Complexity: one evaluation of the
     graph on vocab^2 inputs, row by row; heads times outputs for what comes after attention.
     """
     graph = graph.copy()

@@ -79,10 +79,10 @@ class _Scores(NamedTuple):
 def ratio_form(
     graph: Graph, weights: dict[str, np.ndarray], semantics: Real, output: int
 ) -> RatioForm:
-    """The ratio form of node `output`, with every table enclosed as `model` computes it.
+    """The ratio form of node `output`, with every table enclosed under `semantics`.
 
     Precondition: none (Unsupported says what stands in the way). Postcondition: for every input and every
-    evaluation that `model` speaks of, the output has the form above for reals within the balls.
+    evaluation that it speaks of, the output has the form above for reals within the balls.
     Complexity: one evaluation of the graph on vocab^2 inputs, row by row.
     """
     order = graph.ancestors([output])

@@ -154,12 +154,17 @@ class Cells:
             family = Family(self.model, self.query, references, [c for c, _ in cells])
             for cell, node in cells:
                 wrong = self.wrong(cell.right(family, node), cell.size)
-                self.model.job.found.cells.append(
-                    (self.query, cell.key, cell.size, wrong)
-                )
+                self._tell(cell, wrong)
                 low += cell.size - wrong.high
                 high -= wrong.low
         return Counts(low, high)
+
+    def _tell(self, cell: "Cell", wrong: Counts) -> None:
+        """For the report. Of a cell that is `larger`, a share would not be one of inputs that the claim is about."""
+        cells = self.model.job.found.cells
+        if self.larger and wrong.high:
+            wrong = Counts(0, cell.size)
+        cells.append((self.query, cell.key, cell.size, wrong))
 
     def wrong(self, right: Counts, size: int) -> Counts:
         """Bounds of a cell's wrong inputs: of those that satisfy the guard, none is known to be if it is `larger`."""
