@@ -19,6 +19,7 @@ FLOAT32 = "tests/soundness/test_float32.py"
 DOUBLE = "tests/kernel/test_double.py"
 ARITHMETIC = "tests/kernel/test_arithmetic.py"
 PREFIXES = "tests/kernel/test_prefixes.py"
+CORES = "tests/kernel/test_cores.py"
 PRODUCTS = "tests/kernel/test_products.py"
 ELEMENTARY = "tests/kernel/test_elementary.py"
 FOLD = "tests/kernel/test_fold.py"
@@ -142,7 +143,19 @@ FAULTS = [
           "together = _all(args[0]) if args else EVERYTHING", PREFIXES),
     Fault("prefixes", "core/prefixes.py", "whole.reshape(-1)[entries(node.attr)]", "whole.reshape(-1)[entries(node.attr) * 0]", PREFIXES),
     Fault("prefixes", "core/prefixes.py", "if not self.reads[n] & changing}", "}", PREFIXES),
+    Fault("prefixes", "core/prefixes.py", "if not self.reads[n] & changing]", "]", PREFIXES),
+    Fault("prefixes", "core/prefixes.py", "known = self.among(kept.values, kept.tokens, one)", "known = kept.values", PREFIXES),
     Fault("prefixes", "core/prefixes.py", "(inputs != tokens).any(0)", "(inputs != tokens).all(0)", PREFIXES),
+    Fault("prefixes", "core/prefixes.py", "todo += pieces[::-1] if len(pieces) > 1 else []", "todo += pieces[:1] if len(pieces) > 1 else []", PREFIXES),
+    # core/cores.py
+    Fault("cores", "core/cores.py", "ar.work += own.work - before", "ar.work += 0", CORES),
+    Fault("cores", "core/cores.py", "ar.ops += own.ops", "ar.ops = own.ops", CORES),
+    Fault("cores", "core/cores.py", "own.work = before", "own.work = 0", CORES),
+    Fault("cores", "core/cores.py", "ar.spend(0, 0)", "pass", CORES),
+    Fault("cores", "core/cores.py", "with np.errstate(**settings):", "with np.errstate():", CORES),
+    Fault("cores", "core/cores.py", "type(ar)(ar.limit, watched)", "ar", CORES),
+    Fault("cores", "core/cores.py", "if stop.is_set():", "if False:", CORES),
+    Fault("cores", "core/cores.py", "results.append(future.result())", "results.append(next(f for f in futures if f.done()).result())", CORES),
     Fault("prefixes", "core/prefixes.py", "if kept is not None and kept.semantics is semantics:", "if kept is not None:", PREFIXES),
     Fault("prefixes", "core/prefixes.py", "return 1 << min(position, LAST)", "return 1 << position if position <= LAST else 0", PREFIXES),
     Fault("prefixes", "core/prefixes.py", "np.searchsorted(self.rows[node], first)", "np.searchsorted(self.rows[node], rows) % len(self.rows[node])", PREFIXES),
@@ -708,6 +721,7 @@ LEMMAS = {
     "open": ("C5",),
     "point": ("C9",),
     "range of a ratio": ("R2",),
+    "cores": ("C16",),
     "prefixes": ("C13",),
     "products": ("C12",),
     "ranges": ("L2", "L3"),

@@ -58,7 +58,7 @@ ALLOWED = {
     "core/operations/softmax.kept": "as many as a softmax has entries: a node's value",
     "core/exact._exactly": AXES,
     "core/float64.check_environment": "three numbers",
-    "core/judging.evaluations": BATCH,
+    "core/judging.evaluated": BATCH,
     "core/double.Double._product": "one number",
     "core/double._joined": "as large as what it joins",
     "core/prefixes._contracted": "one number, where the product is too large to look at",

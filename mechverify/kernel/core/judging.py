@@ -3,7 +3,7 @@
 Lemmas C5, C13 (docs/soundness/core.md).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
@@ -39,8 +39,7 @@ def settle(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _judged(job: Job, inputs: np.ndarray, semantics: Real) -> Sure:
-    parts = [job.claim.judge(v) for v in evaluations(job, inputs, semantics)]
-    right, wrong = zip(*parts, strict=True)
+    right, wrong = zip(*evaluated(job, inputs, semantics), strict=True)
     return np.concatenate(right), np.concatenate(wrong)
 
 
@@ -72,15 +71,15 @@ def need_inputs(job: Job) -> None:
         raise Rejected("of a box, no inputs can be run one by one")
 
 
-def evaluations(job: Job, inputs: np.ndarray, semantics: Real) -> Iterator[Evaluation]:
-    """Of what the claim judges by, of as many inputs at a time as bounded memory allows, one after another. A theorem
-    about float32 speaks of sums in any order, zeros among them: there, nothing is shared."""
+def evaluated(job: Job, inputs: np.ndarray, semantics: Real) -> list[Sure]:
+    """What the claim judges of as many inputs at a time as bounded memory allows, in their order. A theorem about
+    float32 speaks of sums in any order, zeros among them: there, nothing is shared."""
     claim = job.claim
     if len(inputs) >= MANY and type(semantics) is Real and not semantics.ar.is_exact:
         from mechverify.kernel.core.prefixes import shared, sharing
 
-        yield from shared(job.once(sharing), claim.weights, semantics, inputs)
-        return
-    step = batch_size(claim.graph, claim.judged)
-    for i in range(0, len(inputs), step):
-        yield Evaluation(claim.graph, claim.weights, semantics, inputs[i : i + step])
+        made = job.once(sharing)
+        return shared(made, claim.weights, semantics, inputs, claim.judge)
+    step, model = batch_size(claim.graph, claim.judged), (claim.graph, claim.weights)
+    some = [inputs[i : i + step] for i in range(0, len(inputs), step)]
+    return [claim.judge(Evaluation(*model, semantics, part)) for part in some]

@@ -6,15 +6,17 @@ needed once a prefix. Nothing here knows of positions or order: what a value rea
 Lemma C13 (docs/soundness/core.md).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import reduce
+from itertools import chain
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from mechverify.kernel.core.arithmetic import Ball
+from mechverify.kernel.core.arithmetic import Arithmetic, Ball
 from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.cores import mapped
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.graph import MOST, Graph, entries
 from mechverify.kernel.core.meter import ROOM
@@ -27,6 +29,9 @@ EVERYTHING = 2 ** (LAST + 1) - 1
 ZERO = 2 ** (LAST + 1)  # of an entry that is zero whatever the tokens
 SPREAD = 2**12  # nodes of a graph whose slices stand alone, at most
 
+PIECE = ROOM  # numbers of values that are held at a time, about, by each core
+
+T = TypeVar("T")
 Part = tuple[int, int, int]  # a node's slice along an axis, at an index
 
 
@@ -53,21 +58,35 @@ class Prefixes:
             self.roots = {n: new[n] for n in roots}
             reads = reading(self.graph, [*self.roots.values()])
         self.reads = {n: _all(bits) for n, bits in reads.items()}
+        self.order = [*self.reads]
+        self.args = {n: self.graph.nodes[n].args for n in self.order}
 
     def among(
         self, values: dict[int, Any], tokens: np.ndarray, inputs: np.ndarray
     ) -> dict[int, Any]:
         """Those of nodes that read only positions at which all `inputs` [number, length] have these tokens."""
-        differ = np.flatnonzero((inputs != tokens).any(0)).tolist()
-        changing = reduce(int.__or__, map(_bit, differ), 0)
+        changing = _changing(tokens, inputs)
         return {n: v for n, v in values.items() if not self.reads[n] & changing}
 
-    def keep(self, done: "Shared") -> None:
-        """For the inputs that follow."""
-        tokens = done.tokens[0]
-        self.kept = Kept(
-            done.semantics, tokens, self.among(done.values, tokens, done.tokens)
-        )
+    def common(
+        self, weights: dict[str, np.ndarray], semantics: Real, inputs: np.ndarray
+    ) -> dict[int, Any]:
+        """The values of all nodes that read only positions at which these inputs have one token. They are kept for the
+        inputs that follow."""
+        one, kept, known = inputs[:1], self.kept, {}
+        if kept is not None and kept.semantics is semantics:
+            known = self.among(kept.values, kept.tokens, one)
+        changing = _changing(one[0], inputs)
+        alike = [n for n in self.order if not self.reads[n] & changing]
+        values = Shared(self, weights, semantics, one, known).of(alike)
+        self.kept = Kept(semantics, one[0], values)
+        return values
+
+
+def _changing(tokens: np.ndarray, inputs: np.ndarray) -> int:
+    """The positions at which an input has another token than these, as bits."""
+    differ = np.flatnonzero((inputs != tokens).any(0)).tolist()
+    return reduce(int.__or__, map(_bit, differ), 0)
 
 
 def reading(graph: Graph, roots: list[int]) -> dict[int, np.ndarray]:
@@ -196,22 +215,30 @@ def shared(
     weights: dict[str, np.ndarray],
     semantics: Real,
     inputs: np.ndarray,
-) -> Iterator["Shared"]:
-    """Of as many inputs at a time as bounded memory allows, one after another."""
-    todo = [inputs]
-    while todo:
-        values = Shared(prefixes, weights, semantics, todo.pop())
-        pieces = min(len(values.tokens), -(-values.numbers // (4 * ROOM)))
-        if pieces > 1:
-            todo += np.array_split(values.tokens, pieces)[::-1]
-        else:
-            yield values
-            prefixes.keep(values)
+    work: Callable[["Shared"], T],
+) -> list[T]:
+    """What `work` makes of the values of as many inputs at a time as bounded memory allows, in their order. On all
+    cores: which inputs are taken together doesn't depend on how many there are."""
+    common = prefixes.common(weights, semantics, inputs)
+
+    def of(ar: Arithmetic, some: np.ndarray) -> list[T]:
+        done, todo = [], [some]
+        while todo:
+            model = type(semantics)(ar)
+            values = Shared(prefixes, weights, model, todo.pop(), common)
+            pieces = values.pieces()
+            todo += pieces[::-1] if len(pieces) > 1 else []
+            done += [work(values)] if len(pieces) == 1 else []
+        return done
+
+    whole = Shared(prefixes, weights, semantics, inputs, common)
+    return [*chain(*mapped(semantics.ar, of, whole.pieces()))]
 
 
 class Shared(Evaluation):
     """Values of `roots` on inputs [number, length]. A node is evaluated on the first of the inputs that agree in what
-    it reads, on those alone that another node, or a root, asks for: `rows[node]`, ascending. `numbers`: of them all."""
+    it reads, on those alone that another node, or a root, asks for: `rows[node]`, ascending. `common`: values that are
+    known already, of nodes that read only tokens which all inputs have in common. `numbers`: of the others."""
 
     def __init__(
         self,
@@ -219,13 +246,15 @@ class Shared(Evaluation):
         weights: dict[str, np.ndarray],
         semantics: Real,
         inputs: np.ndarray,
+        common: dict[int, Any] | None = None,
     ):
         super().__init__(
             prefixes.graph, weights, semantics, inputs, lambda j: self.tokens[:, j]
         )
         self.prefixes, self.rows, number = prefixes, {}, len(inputs)
+        self.values = dict(common or {})
         self._first: dict[int, np.ndarray] = {}
-        nodes = self.graph.ancestors([*prefixes.roots.values()])
+        nodes = prefixes.order
         self.semantics.ar.step(len(nodes) * number, 2 * len(nodes), 1)
         asked = {n: [np.arange(number)] for n in prefixes.roots.values()}
         for n in reversed(nodes):
@@ -236,24 +265,42 @@ class Shared(Evaluation):
             self.rows[n] = np.flatnonzero(wanted)
             for a in self.graph.nodes[n].args:
                 asked.setdefault(a, []).append(self.rows[n])
-        kept = prefixes.kept
-        if kept is not None and kept.semantics is semantics:
-            self.values = prefixes.among(kept.values, kept.tokens, inputs)
         self.numbers = sum(
-            len(self.rows[n]) * prod(self.graph.nodes[n].shape) for n in nodes
+            len(self.rows[n]) * prod(self.graph.nodes[n].shape)
+            for n in nodes
+            if n not in self.values
         )
+
+    def pieces(self) -> list[np.ndarray]:
+        """The inputs, as many together as memory allows."""
+        pieces = min(len(self.tokens), -(-self.numbers // PIECE))
+        return np.array_split(self.tokens, max(1, pieces))
 
     def __getitem__(self, node: int) -> Any:
         """As of an Evaluation, of a root."""
-        inputs, root = self.tokens, self.prefixes.roots[node]
-        for n in self.graph.ancestors([root]):
-            if n not in self.values:
-                rows = self.rows[n]
-                self.tokens = inputs[rows]
-                args = [self._at(a, rows) for a in self.graph.nodes[n].args]
-                self.values[n] = self._compute(self.graph.nodes[n], args)
+        root = self.prefixes.roots[node]
+        if root not in self.values:
+            self.values = self.of([*self.prefixes.roots.values()])
+        return self._at(root, np.arange(len(self.tokens)))
+
+    def of(self, wanted: list[int]) -> dict[int, Any]:
+        """The values of these nodes on their `rows`. No other is held for longer than it is needed."""
+        inputs, values, args = self.tokens, self.values, self.prefixes.args
+        keep, needed, ends = set(wanted), set(wanted), {}
+        for n in reversed(self.prefixes.order):
+            if n in needed and n not in values:
+                ends[n] = [a for a in args[n] if a not in needed]
+                needed.update(args[n])
+        for n in reversed(ends):
+            rows = self.rows[n]
+            self.tokens = inputs[rows]
+            values[n] = self._compute(
+                self.graph.nodes[n], [self._at(a, rows) for a in args[n]]
+            )
+            for a in {*ends[n]} - keep:
+                del values[a]
         self.tokens = inputs
-        return self._at(root, np.arange(len(inputs)))
+        return {n: values[n] for n in wanted}
 
     def _agreeing(self, bits: int, inputs: np.ndarray) -> np.ndarray:
         """Of each input, the first that has the same tokens at those positions."""
