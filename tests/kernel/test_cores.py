@@ -134,6 +134,26 @@ def test_what_numpy_warns_of_is_said_once_for_all():
         cores.mapped(Float64(), overflows, ITEMS)
 
 
+def test_products_take_one_core_meanwhile(many):
+    blas = cores._openblas()
+    if blas is None:
+        pytest.skip("numpy has another library")
+    before = blas[0]()
+    try:
+        blas[1](2)
+        seen = cores.mapped(Float64(), lambda ar, item: blas[0](), ITEMS)
+        assert set(seen) == ({2} if many == 1 else {1})
+        with pytest.raises(Rejected):
+            cores.mapped(Float64(), lambda ar, item: _reject(), ITEMS)
+        assert blas[0]() == 2
+    finally:
+        blas[1](before)
+
+
+def _reject() -> None:
+    raise Rejected("no")
+
+
 @pytest.mark.parametrize("allowed, most", [("1", 1), ("0", 1), ("", None), ("two", None), ("1000000", None)])
 def test_how_many(monkeypatch, allowed, most):
     monkeypatch.undo()

@@ -5,9 +5,13 @@ numpy lets other threads run while it computes, so that threads do.
 Lemma C16 (docs/soundness/core.md).
 """
 
+import ctypes
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from threading import Event
 from typing import TypeVar
 
@@ -27,6 +31,34 @@ def cores() -> int:
     own = len(affinity(0)) if affinity else os.cpu_count() or 1
     allowed = os.environ.get("OMP_NUM_THREADS", "")
     return max(1, min(own, int(allowed)) if allowed.isdecimal() else own)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Meanwhile a matrix product takes one core: OpenBLAS's own threads wait for the next one in a loop, which takes
+    from those here. (C12: the bits are the same.)"""
+    blas = _openblas()
+    if blas is None:
+        yield
+        return
+    before, change = blas[0](), blas[1]
+    change(1)
+    try:
+        yield
+    finally:
+        change(before)
+
+
+@cache
+def _openblas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
+    """What says how many threads a product takes, and changes it; None where numpy's wheel brings another library."""
+    for file in Path(np.__file__).parent.parent.glob("numpy.libs/*openblas*"):
+        library, name = ctypes.CDLL(str(file)), "scipy_openblas_{}_num_threads64_"
+        if hasattr(library, name.format("get")) and hasattr(
+            library, name.format("set")
+        ):
+            return library[name.format("get")], library[name.format("set")]
+    return None
 
 
 def mapped(
@@ -57,7 +89,7 @@ def mapped(
             return work(own, item)
 
     owned, results = [fresh() for _ in items], []
-    with ThreadPoolExecutor(many) as pool:
+    with alone(), ThreadPoolExecutor(many) as pool:
         futures = [pool.submit(done, *pair) for pair in zip(owned, items, strict=True)]
         try:
             for own, future in zip(owned, futures, strict=True):
