@@ -29,7 +29,7 @@ from benchmarks.board import Board
 from benchmarks.published import PUBLISHED, cubic_cost, marks, published_of
 from mechverify import kernel
 from mechverify.certificate.write import write
-from mechverify.claims.load import load_claim
+from mechverify.claims.file import load_claim
 from mechverify.provers.accuracy.problem import AccuracyProblem
 from mechverify.provers.accuracy.strategies import DEFAULT, STRATEGIES
 from mechverify.provers.base import Budget

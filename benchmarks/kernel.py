@@ -147,7 +147,7 @@ def contraction(board: Board, quick: bool) -> None:
 @cache
 def proved(k: int, semantics: str):
     from mechverify import prove
-    from mechverify.claims.load import load_claim
+    from mechverify.claims.file import load_claim
 
     weights = str(ROOT / f"toy_models/weights/max_of_{k}_seed0.safetensors")
     return prove(load_claim(PROOFS, {"weights": weights, "at_least": "best"}), semantics=semantics)
@@ -186,7 +186,7 @@ def semantics(board: Board, quick: bool) -> None:
 PROVE = """
 import hashlib, sys, torch
 from mechverify import prove
-from mechverify.claims.load import load_claim
+from mechverify.claims.file import load_claim
 torch.set_num_threads(int(sys.argv[3]))
 outcome = prove(load_claim(sys.argv[1], {"weights": sys.argv[2], "at_least": "best"}))
 print(hashlib.sha256(outcome.certificate).hexdigest())

@@ -182,9 +182,7 @@ def false_additions() -> Planted:
 
 def max_of_k(board: Board, quick: bool) -> None:
     module = load(MAX, normalization=None).module.double()
-    for what, part in (("scores", max_of_k_inside.Scores(module, 0)), ("copies", max_of_k_inside.Values(module))):
-        with torch.no_grad():
-            table = part(torch.arange(64)[:, None]).numpy()
+    for what, table in (("scores", scores(module, 0, 3, 0, 64)), ("copies", copies(module, 0))):
         steps = np.diff(table, axis=1)
         t = np.arange(64)
         lead = table[t, t][:, None] - table[t[:, None], (t[:, None] + np.arange(1, 64)) % 64]
@@ -196,6 +194,29 @@ def max_of_k(board: Board, quick: bool) -> None:
         true(board, f"max of 4: {what}, with that margin",
              max_of_k_inside.claim(MAX, what=what, least=0 if what == "scores" else 8, at_least=str(low)))  # fmt: skip
     planted(board, "max of 4", false_insides(), quick)
+
+
+def scores(module: torch.nn.Module, head: int, query: int, key: int, tokens: int) -> np.ndarray:
+    """[query token, key token]: what the first layer's head says on sequences with these tokens at these positions."""
+    ids = torch.zeros(tokens**2, len(module.pos_embed.W_pos), dtype=torch.long)
+    ids[:, key], ids[:, query] = torch.cartesian_prod(torch.arange(tokens), torch.arange(tokens)).T.flip(0)
+    seen, parts = [], ids.split(2**12)
+    hook = module.blocks[0].attn.attn_scores.register_forward_hook(
+        lambda _, __, out: seen.append(out[:, head, query, key])
+    )
+    with torch.no_grad():
+        for part in parts:
+            module(part)
+    hook.remove()
+    return torch.cat(seen).reshape(tokens, tokens).numpy()
+
+
+def copies(module: torch.nn.Module, head: int) -> np.ndarray:
+    """[attended token, output]"""
+    attn = module.blocks[0].attn
+    with torch.no_grad():
+        v = module.embed.W_E @ attn.W_V[head] + attn.b_V[head]
+        return (v @ attn.W_O[head] @ module.unembed.W_U).numpy()
 
 
 def false_insides() -> Planted:
@@ -383,10 +404,9 @@ def looking_up(board: Board, quick: bool) -> None:
 
 def next_leads(module: torch.nn.Module, position: int, length: int) -> dict[int, float]:
     """By brute force: by how much the number after q scores above all up to q, for each q written last."""
-    part = sorted_list.Scores(module, 1, position, length, 51)
-    with torch.no_grad():
-        table = torch.stack([part(torch.tensor([[q]])) for q in range(51)]).numpy()
-    return {q: table[q, 0, q + 1] - table[q, 1, : q + 1].max() for q in range(50)}
+    table = np.stack([scores(module, 1, position, key, 51) for key in range(length)])
+    low, high = table.min(0), table.max(0)
+    return {q: low[q, q + 1] - high[q, : q + 1].max() for q in range(50)}
 
 
 def false_orders(length: int) -> Planted:

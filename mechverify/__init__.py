@@ -25,6 +25,7 @@ _HOMES = {
     "distinct": "mechverify.claims",
     "dyck": "mechverify.claims",
     "kth_largest": "mechverify.claims",
+    "load": "mechverify.claims",
     "lookup": "mechverify.claims",
     "normal": "mechverify.claims",
     "pair_mlp": "mechverify.claims",

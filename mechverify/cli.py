@@ -102,7 +102,7 @@ def prove(
 ) -> None:
     """Search for a proof or a counterexample, write the certificate, and let the kernel check it."""
     from mechverify.claims import ClaimError
-    from mechverify.claims.load import load_claim
+    from mechverify.claims.file import load_claim
     from mechverify.provers import Outcome
     from mechverify.provers import prove as search
     from mechverify.provers.base import Budget

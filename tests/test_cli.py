@@ -13,7 +13,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
-from mechverify.claims.load import load_claim
+from mechverify.claims.file import load_claim
 from mechverify.cli import app
 
 ROOT = Path(__file__).parent.parent

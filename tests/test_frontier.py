@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from mechverify import prove
 from mechverify.claims import ClaimError
-from mechverify.claims.load import load_claim
+from mechverify.claims.file import load_claim
 from mechverify.cli import app
 from mechverify.kernel import Rejected, check
 from mechverify.provers import frontier

@@ -9,7 +9,18 @@ import torch
 from safetensors.torch import load_file
 from sympy import Eq, Mod, Piecewise
 
-from benchmarks.mechanisms import SUM, VOTES, all_logits, false_sums, false_votes, falsify_all, kept, pairs
+from benchmarks.mechanisms import (
+    SUM,
+    VOTES,
+    all_logits,
+    false_sums,
+    false_votes,
+    falsify_all,
+    kept,
+    next_leads,
+    pairs,
+    scores,
+)
 from mechverify import Accuracy, count, distinct, kernel, pair_mlp, prove, tokens, transformer
 from mechverify.claims import ClaimError
 from mechverify.graph.adapters import load
@@ -127,8 +138,7 @@ def test_embeddings_are_waves():
 
 def test_scores_grow_and_values_are_copied():
     module = load(MAX, normalization=None).module.double()
-    with torch.no_grad():
-        table = max_of_k_inside.Scores(module, 0)(torch.arange(64)[:, None]).numpy()
+    table = scores(module, 0, 3, 0, 64)
     assert theorem(max_of_k_inside.claim(MAX)).range.low == pytest.approx(np.diff(table, axis=1).min(0), abs=1e-10)
     theorem(max_of_k_inside.claim(MAX, what="copies", least=8, at_least="2.6"), "PROVED")
     theorem(max_of_k_inside.claim(MAX, what="copies", at_least="2.6"), "REFUTED")  # not of the smallest tokens
@@ -216,11 +226,9 @@ SORTED = ROOT.parent / "shared" / "models" / "arena-sorted-list.safetensors"
 def test_a_head_of_the_sorted_list_looks_up():
     claim = sorted_list.claim(str(SORTED), least=40, length=4)
     module = load(SORTED).module.double()
-    with torch.no_grad():
-        table = torch.stack([sorted_list.Scores(module, 1, 14, 4, 51)(torch.tensor([[q]])) for q in range(40, 46)])
-    lead = [table[i, 0, q + 1] - table[i, 1, : q + 1].max() for i, q in enumerate(range(40, 46))]
+    leads = next_leads(module, 14, 4)
     found = theorem(claim)
-    assert float(found.range.low.min()) == pytest.approx(float(min(lead)), abs=1e-9)
+    assert float(found.range.low.min()) == pytest.approx(min(leads[q] for q in range(40, 46)), abs=1e-9)
 
 
 def test_a_sum_is_found_by_uniform_attention():

@@ -32,7 +32,7 @@ def test_prove_keeps_what_it_has(tmp_path):
     file = tmp_path / "impatient.py"
     file.write_text(
         "import os\n"
-        "from mechverify.claims.load import load_claim\n"
+        "from mechverify.claims.file import load_claim\n"
         "from mechverify.report.progress import Reporter\n\n\n"
         "told, sent = Reporter.__call__, []\n\n\n"
         "def tell(self, what, share):\n"

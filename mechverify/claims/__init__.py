@@ -14,9 +14,10 @@ from mechverify.claims.model import (
     pair_mlp,
     transformer,
 )
+from mechverify.claims.transformers import load
 
 __all__ = [
     "Accuracy", "Bounds", "Box", "CapturedModel", "Cases", "ClaimError", "Entry", "Holds", "Mod", "Model",
-    "Share", "Site", "Tokens", "Within", "ball", "box", "capture", "count", "distinct", "dyck", "kth_largest", "lookup",
-    "normal", "pair_mlp", "tokens", "transformer", "uniform",
+    "Share", "Site", "Tokens", "Within", "ball", "box", "capture", "count", "distinct", "dyck", "kth_largest", "load",
+    "lookup", "normal", "pair_mlp", "tokens", "transformer", "uniform",
 ]  # fmt: skip

@@ -25,7 +25,7 @@ from mechverify import kernel
 from mechverify.certificate.write import claim_document
 from mechverify.claims.claim import Accuracy
 from mechverify.claims.errors import ClaimError
-from mechverify.claims.load import load_claim
+from mechverify.claims.file import load_claim
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.counts import CountingTheorem
 from mechverify.kernel.core.float64 import Float64

@@ -90,6 +90,11 @@ class Norm(nn.Module):
                 None if value is None else nn.Parameter(value.detach().clone(), False),
             )
 
+    def without_scale(self, x: Tensor) -> Tensor:
+        """What is linear in it: centred, and times the weights."""
+        x = x - x.mean(-1, keepdim=True) if self.centre else x
+        return x if self.w is None else x * self.w
+
     def forward(self, x: Tensor) -> Tensor:
         if self.centre:
             return F.layer_norm(x, x.shape[-1:], self.w, self.b, self.eps)
@@ -133,6 +138,18 @@ class Attention(Holder):
             else grouped.repeat_interleave(len(self.W_Q) // len(grouped), 0)
         )
 
+    @property
+    def divisor(self) -> float:
+        """Of the scores."""
+        return math.sqrt(self.W_Q.shape[-1]) if self.scale is None else self.scale
+
+    def of_head(self, letter: str, x: Tensor, head: int) -> Tensor:
+        """What one head reads: x [..., d_model] to [..., d_head]."""
+        weights, bias = self._shared(f"W_{letter}"), self._shared(f"b_{letter}")
+        assert weights is not None
+        out = x @ weights[head]
+        return out if bias is None else out + bias[head]
+
     def forward(self, x: Tensor) -> Tensor:
         def project(letter: str) -> Tensor:
             out = torch.einsum("bnd,hde->bnhe", x, self._shared(f"W_{letter}"))
@@ -140,8 +157,7 @@ class Attention(Holder):
             return out if bias is None else out + bias
 
         q, k, v = self.q(project("Q")), self.k(project("K")), self.v(project("V"))
-        root = math.sqrt(q.shape[-1]) if self.scale is None else self.scale
-        scores = self.attn_scores(torch.einsum("bjhe,bihe->bhji", q, k) / root)
+        scores = self.attn_scores(torch.einsum("bjhe,bihe->bhji", q, k) / self.divisor)
         if self.causal:
             n = scores.shape[-1]
             seen = (

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mechverify.claims.errors import ClaimError
-from mechverify.claims.load import namespace
+from mechverify.claims.file import namespace
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.provers.accuracy.fold import folded, listed
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt
