@@ -119,11 +119,13 @@ class OV(Circuit):
         self.key = self.position(position)
 
     def forward(self, ids: Tensor) -> Tensor:
-        v = self.projected("V", self.stream(ids, self.key))
-        added, norm = v @ self.block.attn.W_O[self.head], self.model.ln_final
+        out, norm = self.block.attn.W_O[self.head], self.model.ln_final
         if isinstance(norm, Norm):
-            added = norm.without_scale(added)
-        return added @ self.model.unembed.W_U
+            out = norm.without_scale(out)
+        v = self.projected("V", self.stream(ids, self.key))
+        return v @ (
+            out @ self.model.unembed.W_U
+        )  # once for all tokens: [d_head, d_vocab]
 
 
 class Direct(Circuit):

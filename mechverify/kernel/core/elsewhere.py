@@ -30,6 +30,13 @@ def doubled(job: "Job", evaluate: Callable[[Real], T]) -> T:
     return _elsewhere(job, Double, 1, evaluate)
 
 
+def roughly(job: "Job", evaluate: Callable[[Real], T]) -> T:
+    """The same with fewer digits than float64's."""
+    from mechverify.kernel.core.rough import Rough
+
+    return _elsewhere(job, Rough, 1, evaluate)
+
+
 def _elsewhere(
     job: "Job",
     arithmetic: type[Arithmetic],

@@ -62,9 +62,10 @@ class Evaluation:
                 *np.broadcast_shapes(*(shape[: self.batch] for shape in batch)),
                 *node.shape,
             )
-            self.held += math.prod(sizes)
-            reserve(*sizes)
-            reserve(self.held // 4)  # all values together
+            if node.op != "weight":  # the file has paid for its size
+                self.held += math.prod(sizes)
+                reserve(*sizes)
+                reserve(self.held // 4)  # all values together
             self.semantics.ar.spend(math.prod(sizes), 4, 1)
         return row_of(node.op).value(self, node, args)
 

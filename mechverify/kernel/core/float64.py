@@ -73,7 +73,7 @@ class Float64(Arithmetic):
     def contract(self, spec: str, x: Ball, y: Ball) -> Ball:
         """By matrix multiplication where that is faster. The sizes of the letters alone decide, not the batch: a cell's
         ball doesn't depend on the cells beside it."""
-        if not _large(spec, x.mid.shape, y.mid.shape):
+        if not large(spec, x.mid.shape, y.mid.shape):
             return super().contract(spec, x, y)
         from mechverify.kernel.core import products  # only where sums are that long
 
@@ -211,7 +211,7 @@ class Float64(Arithmetic):
         return np.minimum(rounded, HIGHEST).astype(np.int64)
 
 
-def _large(spec: str, *shapes: tuple[int, ...]) -> bool:
+def large(spec: str, *shapes: tuple[int, ...]) -> bool:
     """Whether matrix multiplication is faster, by the sizes of the letters."""
     *terms, result = spec.replace("->", ",").split(",")
     first, second = (

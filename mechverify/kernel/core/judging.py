@@ -1,6 +1,6 @@
 """Inputs are judged: claims that count say of each whether it is right.
 
-Lemmas C5, C13 (docs/soundness/core.md).
+Lemmas C5, C13, C17 (docs/soundness/core.md).
 """
 
 from collections.abc import Callable
@@ -15,19 +15,49 @@ from mechverify.kernel.core.semantics import Real
 
 MANY = 2**6  # inputs that are looked through for what they share
 BLOCK = 2**13  # inputs that are judged together
+FEW = 1 / 8  # of the inputs that are judged roughly: more are left open in vain
 TOGETHER = 2**3  # inputs of an exact evaluation, whose numbers are long
 
 Sure = tuple[np.ndarray, np.ndarray]  # booleans [inputs]: surely right, surely wrong
 
 
+class Tally:
+    """How many inputs were judged roughly, and how many of these that left open."""
+
+    def __init__(self, job: Job):
+        self.judged = self.left = 0
+
+    @property
+    def pays(self) -> bool:
+        """Whether it saves more than it takes: inputs that are left open are judged twice, and share less."""
+        return self.left <= FEW * self.judged
+
+
 def decide(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two boolean arrays [inputs]: surely right, surely wrong; where float64 leaves it open, or overflows, with twice
-    its digits. Neither where rounding leaves it open still."""
+    """Two boolean arrays [inputs]: surely right, surely wrong. Many inputs are judged by their leading digits first, the
+    others in float64; where that leaves it open, or overflows, with twice its digits. Neither where rounding leaves it
+    open still."""
     sure = np.zeros(len(inputs), bool), np.zeros(len(inputs), bool)
+    refined = type(job.semantics) is Real and not job.ar.is_exact
+    if refined and len(inputs) >= MANY:
+        _roughly(job, sure, inputs)
     _refine(sure, inputs, BLOCK, lambda some: _judged(job, some, job.semantics))
-    if type(job.semantics) is Real and not job.ar.is_exact:
+    if refined:
         _refine(sure, inputs, BLOCK, _in(job, "doubled"))
     return sure
+
+
+def _roughly(job: Job, sure: Sure, inputs: np.ndarray) -> None:
+    """As long as that leaves few inputs open."""
+    so_far = job.once(Tally)
+    for start in range(0, len(inputs), BLOCK):
+        if not so_far.pays:
+            return
+        some = slice(start, start + BLOCK)
+        right, wrong = (known[some] for known in sure)
+        _refine((right, wrong), inputs[some], BLOCK, _in(job, "roughly"))
+        so_far.judged += len(right)
+        so_far.left += int((~(right | wrong)).sum())
 
 
 def settle(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

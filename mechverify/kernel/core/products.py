@@ -135,18 +135,16 @@ class Rows(NamedTuple):
 
 
 def sliced(
-    a: np.ndarray, turn: int, rad: np.ndarray | None = None
+    a: np.ndarray, turn: int, rad: np.ndarray | None = None, most: int = SLICES
 ) -> tuple[Rows, np.ndarray]:
-    """Rows near `a`, and the same as float64 numbers. Digits that are far below the radii `rad` of a row are left out.
-    `turn`: slices are in order (1), or the last one first (-1)."""
+    """Rows near `a`, and the same as float64 numbers: of at most so many slices. Digits that are far below the radii
+    `rad` of a row are left out. `turn`: slices are in order (1), or the last one first (-1)."""
     rest, exponent, unknown, filled, step = _scaled(a)
     blurred = None if rad is None or not rad.any() else rad.max(-1, keepdims=True) / FAR
     near, n, many = np.zeros(()), a.shape[-1], 0
-    slices = np.empty((*a.shape[:-1], SLICES * n))
-    while many < SLICES and (
-        rest.any() or not many
-    ):  # a slice of zeros changes nothing
-        start = (many if turn == 1 else SLICES - 1 - many) * n
+    slices = np.empty((*a.shape[:-1], most * n))
+    while many < most and (rest.any() or not many):  # a slice of zeros changes nothing
+        start = (many if turn == 1 else most - 1 - many) * n
         found = np.rint(rest, out=slices[..., start : start + n])
         near = near + found * 2.0 ** (-step * many)  # exact, as are these two
         rest -= found
@@ -155,7 +153,7 @@ def sliced(
         if blurred is not None and many > 1:
             left = _times(np.abs(rest).max(-1, keepdims=True), exponent - step * many)
             rest = np.where(left <= blurred, 0.0, rest)
-    used = slices[..., : many * n] if turn == 1 else slices[..., (SLICES - many) * n :]
+    used = slices[..., : many * n] if turn == 1 else slices[..., (most - many) * n :]
     return Rows(used, many, exponent, unknown, filled, step), _times(near, exponent)
 
 
