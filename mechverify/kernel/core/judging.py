@@ -34,7 +34,7 @@ class Tally:
 
 
 def decide(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two boolean arrays [inputs]: surely right, surely wrong. Many inputs are judged by leading digits first, the others
+    """Two boolean arrays [inputs]: surely right, surely wrong. Many inputs are judged by leading digits first, others
     in float64; where that leaves it open, or overflows, with twice its digits. Neither where rounding leaves it
     open still."""
     sure = np.zeros(len(inputs), bool), np.zeros(len(inputs), bool)
