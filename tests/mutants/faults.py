@@ -40,6 +40,7 @@ FORMS = "tests/kernel/test_forms.py"
 NEURONS = "tests/soundness/test_neurons.py"
 CAPTURED = "tests/soundness/test_captured.py"
 BOXES = "tests/soundness/test_boxes.py"
+CASES = "tests/soundness/test_cases.py"
 SHARES = "tests/soundness/test_shares.py"
 SUMS = "tests/kernel/test_sum_of_ratios.py"
 RATIOS = "tests/soundness/test_ratios.py"
@@ -261,11 +262,23 @@ FAULTS = [
     Fault("half-space", "relaxation/shares.py", "-term if (k - sum(corner)) % 2 else term", "term", BOXES),
     Fault("half-space", "relaxation/shares.py", "np.where(slope.mid > 0, least, most)", "np.where(slope.mid > 0, most, least)",
           BOXES),
-    Fault("half-space", "relaxation/shares.py", "[right > 0, wrong >= 0] if strict else [right >= 0, wrong > 0]",
+    Fault("half-space", "relaxation/cases.py", "[right > 0, wrong >= 0] if strict else [right >= 0, wrong > 0]",
           "[right >= 0, wrong > 0]", BOXES),
-    Fault("condition", "relaxation/shares.py", "(TRUE, FALSE) if step[0] else (FALSE, TRUE)", "(TRUE, FALSE)", BOXES),
+    Fault("condition", "relaxation/shares.py", "rows.append(row[:: -1 if step[0] else 1])", "rows.append(row)", BOXES),
     Fault("condition", "relaxation/shares.py", 'own == (y if op == "add" else x)', "True", BOXES),
-    Fault("condition", "relaxation/shares.py", "(a == b), a, SEVERAL))", "(a >= 0), a, SEVERAL))", BOXES),
+    Fault("condition", "relaxation/shares.py", "ar.down(a - ar.up(1 - b))", "np.minimum(a, b)", CASES),
+    Fault("condition", "relaxation/shares.py", "ar.down(a - ar.up(1 - b))", "(a - (1 - b))", CASES),
+    Fault("cases", "relaxation/cases.py", "rows[of, :, [kinks[i][1] for i in of]] = 1.0, -1.0",
+          "rows[of, :, [kinks[i][1] for i in of]] = 1.0, 1.0", CASES),
+    Fault("cases", "relaxation/cases.py", "sure[of] = False", "pass", CASES),
+    Fault("cases", "relaxation/cases.py", "[(beyond, left - 1, root), (below, left - 1, root)]",
+          "[(below, left - 1, root), (beyond, left - 1, root)]", CASES),
+    Fault("cases", "relaxation/shares.py", "np.maximum(apart, both(ar, inside, outside))", "np.maximum(inside, outside)", CASES),
+    Fault("cases", "relaxation/shares.py", "both(ar, ways[0], inside) + both(ar, ways[1], outside)",
+          "both(ar, ways[0], inside) + both(ar, ways[0], outside)", CASES),
+    Fault("cases", "relaxation/shares.py", "alone[cube[~(up | down)]] = False", "pass", CASES),
+    Fault("cases", "relaxation/shares.py", "least -= n * 2.0**-51 * size + n * ETA", "pass", CASES),
+    Fault("cases", "relaxation/shares.py", "np.minimum(k * a, k * b) - slopes.rad[..., c] * far", "np.minimum(k * a, k * b)", CASES),
     # check.py
     Fault("split", "proof.py", "(None, second, node[\"outside\"])", "(None, first, node[\"outside\"])", RULES),
     Fault("split", "core/domain.py", "if (t in first) == inside)", "if t in first or not inside)", RULES),
@@ -693,6 +706,7 @@ LEMMAS = {
     "automaton": ("F2",),
     "both": ("C6",),
     "captured": ("C5",),
+    "cases": ("M5", "M6", "M7"),
     "bounds": ("C7",),
     "choice": ("C15",),
     "compact": ("K1", "K2", "K3", "K4", "K5"),
@@ -713,7 +727,7 @@ LEMMAS = {
     "functions": ("L4",),
     "guard": ("S2",),
     "guard size": ("S2",),
-    "half-space": ("M3", "M5"),
+    "half-space": ("M3", "M5", "M7"),
     "interval": ("L1", "L2", "L3", "L9", "L11", "L12"),
     "joint form": ("R4",),
     "limit": ("C11",),

@@ -66,8 +66,12 @@ class Measure:
         for c, (a, b) in enumerate(
             zip(self.low.tolist(), self.high.tolist(), strict=True)
         ):
-            here = np.concatenate([at[:, c].ravel(), [a, b]])
-            whole = ar.exact(here) if self.normal[c] is None else self._erf(ar, c, here)
+            here, place = np.unique(
+                np.append(at[:, c].ravel(), [a, b]), return_inverse=True
+            )  # parts have many points in common
+            all_ = ar.exact(here) if self.normal[c] is None else self._erf(ar, c, here)
+            whole = all_.map(lambda v, place=place: v[place])
+            here = here[place]
             first, last = (whole.map(lambda v, i=i: v[i]) for i in (-2, -1))
             size = ar.sub(last, first)
             if a < b and not ar.ends(size)[0] > 0:

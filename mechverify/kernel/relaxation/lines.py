@@ -146,7 +146,7 @@ def total(ar: Arithmetic, x: Ends, y: Ends) -> Ends:
     low, high = ar.down(x_low + y_low), ar.up(x_high + y_high)
     positive = (x_low >= 0) & (y_low >= 0)
     negative = (x_high <= 0) & (y_high <= 0)
-    return _signed(ar, low, high, positive, negative)
+    return signed(ar, low, high, positive, negative)
 
 
 def product(ar: Arithmetic, x: Ends, y: Ends) -> Ends:
@@ -159,7 +159,7 @@ def product(ar: Arithmetic, x: Ends, y: Ends) -> Ends:
     x_negative, y_negative = x[1] <= 0, y[1] <= 0
     positive = (x_positive & y_positive) | (x_negative & y_negative)
     negative = (x_positive & y_negative) | (x_negative & y_positive)
-    return _signed(ar, ar.down(least), ar.up(most), positive, negative)
+    return signed(ar, ar.down(least), ar.up(most), positive, negative)
 
 
 def _corner(ar: Arithmetic, a: Any, b: Any) -> Any:
@@ -169,7 +169,7 @@ def _corner(ar: Arithmetic, a: Any, b: Any) -> Any:
     return xp.where(nothing, 0.0, a * b)
 
 
-def _signed(ar: Arithmetic, low: Any, high: Any, positive: Any, negative: Any) -> Ends:
+def signed(ar: Arithmetic, low: Any, high: Any, positive: Any, negative: Any) -> Ends:
     """The ends, where a value is known not to be negative, or not to be positive."""
     xp = ar.xp
     low = xp.where(positive, xp.clip(low, 0.0, None), low)

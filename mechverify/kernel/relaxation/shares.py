@@ -3,7 +3,7 @@
 A condition is taken apart into atoms, numbers that are at least zero or not. Linear bounds of these, carried back to
 the box, hold on half-spaces; the part is halved until little is open, the same bounds serving all of its cubes.
 
-Lemmas M3, M4, M5 (docs/soundness/measure.md).
+Lemmas M3, M4, M5, M7 (docs/soundness/measure.md).
 """
 
 from dataclasses import replace
@@ -20,28 +20,33 @@ from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.float64 import ETA
 from mechverify.kernel.core.functions.piecewise import relu
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.measure import Measure
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.core.powers import power
-from mechverify.kernel.relaxation.backward import Relaxed
+from mechverify.kernel.relaxation.cases import SIGNS, Cases, cases, holds
 from mechverify.kernel.relaxation.lines import Ends
-from mechverify.kernel.relaxation.operations import Forms
-from mechverify.kernel.relaxation.rewriting import Rewriting
-from mechverify.kernel.relaxation.rule import cells, side_by_side
+from mechverify.kernel.relaxation.rule import side_by_side
 
 ATOMS = 2**7  # of a condition; what has more is one
 FINEST = 40  # halvings of the whole mass, below which nothing is halved any more
-STEPS = 2**7  # of a coordinate of a part, at most
-BLOCK = 2**18  # numbers of a block of cubes
+STEPS = (
+    13,
+    3,
+)  # halvings of a coordinate of a part, at most; and beside its part of those of the mass
+BLOCK = 2**19  # numbers of a block of cubes
+MEET = 4  # nodes of cases that a cube meets, or about so many
 MAIN = 3  # coordinates of which a half-space is told exactly
 STEEP = 2.0**-26  # slopes that are smaller than the largest times this are left out
-TRUE, FALSE, SEVERAL = (
-    -1,
-    -2,
-    -3,
-)  # states of a condition on a cube; otherwise, it is as the atom of that number
+CLEAR = (
+    2.0**-8
+)  # with slopes that are all larger, rounding is no reason to leave one out
+NEAR = (
+    2**4
+)  # a cube's half-spaces are measured once it is not larger than so often what may be left open
+FEW = 8  # and has no more of them, or only one
 
 
 class Condition:
@@ -78,20 +83,26 @@ class Condition:
             self.steps[:], atoms = [0], [root]
         return atoms
 
-    def state(self, states: np.ndarray) -> np.ndarray:
-        """Of the condition [cubes], from those of its atoms [cubes, atoms]."""
+    def told(self, ar: Arithmetic, share: np.ndarray) -> np.ndarray:
+        """Lower bounds of the shares on which it is right, and wrong, [2, cubes], from those of its atoms, [2, cubes,
+        atoms]."""
         rows: list[np.ndarray] = []
         for step in self.steps:
             if isinstance(step, int):
-                rows.append(states[:, step])
+                rows.append(share[:, :, step])
                 continue
-            decides, passes = (TRUE, FALSE) if step[0] else (FALSE, TRUE)
-            a, b = rows[step[1]], rows[step[2]]
-            either = np.where(
-                a == passes, b, np.where((b == passes) | (a == b), a, SEVERAL)
-            )
-            rows.append(np.where((a == decides) | (b == decides), decides, either))
+            a, b = (
+                rows[i][:: -1 if step[0] else 1] for i in step[1:]
+            )  # a maximum is wrong where both are
+            row = np.stack([both(ar, a[0], b[0]), np.maximum(a[1], b[1])])
+            rows.append(row[:: -1 if step[0] else 1])
         return rows[-1]
+
+
+def both(ar: Arithmetic, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Lower bounds of the share that two sets have in common, from those of each."""
+    shared = np.maximum(ar.down(a - ar.up(1 - b)), 0.0)
+    return np.where(a == 1, b, np.where(b == 1, a, shared))
 
 
 def _bare(graph: Graph, n: int) -> int:
@@ -126,96 +137,80 @@ def _extremum(graph: Graph, n: int) -> tuple[bool, int, int] | None:
     return None
 
 
-class Sloped(Relaxed):
-    """Beside intervals, linear forms of the box that are below the root's entries and below their negations:
-    `constants` raw [cells, 2 entries], and `slopes` [cells or 1, 2 entries, numbers] by the number of the input."""
-
-    slopes: dict[int, Ball] | None = None  # only while these forms are carried back
-
-    def output(self) -> Ends:
-        shape = self.graph.nodes[self.root].shape
-        eye = np.eye(prod(shape))
-        reserve(
-            len(self.cells),
-            2 * len(eye),
-            max(prod(self.graph.nodes[n].shape) for n in self.order),
-        )
-        self.slopes, both = {}, np.concatenate([eye, -eye]).reshape(1, -1, *shape)
-        self.constants = self.form(self.root, self.ar.exact(both))
-        return self.ends[self.root]
-
-    def _back(self, start: int, n: int, k: Ball) -> tuple[Forms, Ball | None]:
-        node = self.graph.nodes[n]
-        if self.slopes is None or node.op != "input":
-            return super()._back(start, n, k)
-        which, k = node.attr[0], k.map(lambda a: a.reshape(*a.shape[:2], -1))
-        self.slopes[which] = (
-            self.ar.add(self.slopes[which], k) if which in self.slopes else k
-        )
-        return [], self.ar.whole(np.zeros(k.mid.shape[:2]))
-
-
 def check(job: Job, parts: list[Domain], witnesses: list[Reader]) -> list[Counts]:
     """Precondition: semantics real. Postcondition: of each part, how many units are right, at least and at most. A
-    witness says down to which share of the whole, 2^-`to`, what is open is halved. Complexity: that of the same rule
-    for ranges, and of the cubes."""
+    witness says down to which share of the whole, 2^-`to`, what is open is halved, and how many `signs` are told apart.
+    Complexity: that of the same rule for ranges, for each case of signs, and of the cubes."""
     if job.claim.semantics != "real" or job.ar.is_exact:
         raise Rejected(
             "parts are judged by relaxation for semantics real, and in float64"
         )
     job.claim.need_whole("relaxation")
     results: list = [None] * len(parts)
-    to, alike = np.zeros(len(parts), np.int64), {}
+    to, signs, alike = (
+        np.zeros(len(parts), np.int64),
+        np.zeros(len(parts), np.int64),
+        {},
+    )
     for i, witness in enumerate(witnesses):
         witness["rule"].text()
-        to[i], shared = (
-            witness["to"].an_integer(0, FINEST),
-            "shared" in witness.value and witness["shared"].flag(),
+        to[i] = witness["to"].an_integer(0, FINEST)
+        signs[i] = (
+            witness["signs"].an_integer(0, SIGNS) if "signs" in witness.value else 0
         )
+        shared = "shared" in witness.value and witness["shared"].flag()
         witness.close()
         alike.setdefault(shared, []).append(i)
     for shared, places in alike.items():
-        for i, found in zip(
-            places,
-            counts(job, [parts[i] for i in places], to[places], shared),
-            strict=True,
-        ):
-            results[i] = found
+        found = counts(
+            job, [parts[i] for i in places], to[places], signs[places], shared
+        )
+        for i, counted in zip(places, found, strict=True):
+            results[i] = counted
     return results
 
 
 def counts(
-    job: Job, parts: list[Domain], to: np.ndarray, shared: bool = False
+    job: Job,
+    parts: list[Domain],
+    to: np.ndarray,
+    signs: np.ndarray,
+    shared: bool = False,
 ) -> list[Counts]:
-    """As `check` says; `to` [parts]."""
+    """As `check` says; `to` and `signs` [parts]."""
     found, step = [], side_by_side(job.once(Condition).job)
     for start in range(0, len(parts), step):
-        found += _counts(
-            job, parts[start : start + step], to[start : start + step], shared
-        )
+        some = slice(start, start + step)
+        found += _counts(job, parts[some], to[some], signs[some], shared)
     return found
 
 
 def _counts(
-    job: Job, parts: list[Domain], to: np.ndarray, shared: bool
+    job: Job, parts: list[Domain], to: np.ndarray, signs: np.ndarray, shared: bool
 ) -> list[Counts]:
     """Of parts that can be relaxed side by side."""
     ar, measure = job.ar, job.claim.measure
-    bounds, found = (
-        linear_bounds(job, parts, shared),
+    told, found = (
+        cases(job.once(Condition).job, parts, signs, shared),
         np.zeros((2, len(parts)), np.int64),
     )
     whole = _grid(ar, measure, np.arange(len(parts)), parts, 1)
-    judged = _judge(job, bounds, whole, whole.cubes)
     enough = np.ldexp(1.0, -to)  # any choice is sound
+    judged = _judge(job, told, whole, whole.cubes, enough)
     open_ = (judged.open > enough) & (len(measure.low) > 0)
     _add(job, found, judged, ~open_)
-    rest = np.flatnonzero(open_)
-    step = max(1, BLOCK // (max(1, len(measure.low)) * (STEPS + 1)))
-    for start in range(0, len(rest), step):
-        some = rest[start : start + step]
-        grid = _grid(ar, measure, some, [parts[i] for i in some], STEPS)
-        todo, most = [grid.cubes], max(1, BLOCK // prod(bounds.slopes.mid.shape[1:]))
+    rest, groups = np.flatnonzero(open_), []
+    steps, coordinates = _steps(len(measure.low), to), max(1, len(measure.low))
+    for many in np.unique(steps[rest]):
+        alike = rest[steps[rest] == many]
+        room = max(1, BLOCK // (coordinates * 2**many))
+        groups += np.split(alike, range(room, len(alike), room))
+    for some in groups:
+        grid = _grid(ar, measure, some, [parts[i] for i in some], 2 ** steps[some[0]])
+        todo, most = (
+            [grid.cubes],
+            max(1, BLOCK // (MEET * prod(told.slopes.mid.shape[1:]))),
+        )
         while todo:
             cubes = todo.pop()
             todo += [
@@ -223,7 +218,7 @@ def _counts(
                 for i in range(most, len(cubes.cell), most)
             ]
             cubes = cubes.some(slice(most))
-            judged = _judge(job, bounds, grid, cubes)
+            judged = _judge(job, told, grid, cubes, enough)
             halves, cut = _halves(grid, cubes, judged)
             cut &= judged.open > enough[judged.part]
             _add(job, found, judged, ~cut)
@@ -236,22 +231,21 @@ def _counts(
     ]
 
 
-class LinearBounds(NamedTuple):
-    """Of parts and atoms: lower bounds of these and of their negations, `constants` [parts, 2 atoms] (raw) + `slopes`
-    [parts, 2 atoms, coordinates] x; and which of them are known to be `sure` on the whole part."""
-
-    constants: np.ndarray
-    slopes: Ball
-    sure: np.ndarray
+def _steps(coordinates: int, to: np.ndarray) -> np.ndarray:
+    """Halvings of a coordinate that grids have, for parts judged down to `to`."""
+    own, beside = STEPS
+    room = int(np.log2(BLOCK // max(1, coordinates)))
+    return np.minimum(beside + to // max(1, min(MAIN, coordinates)), min(own, room))
 
 
 class _Cubes(NamedTuple):
-    """Boxes of a grid: the place of each part in it [cubes], and the numbers of their corners' points [cubes,
-    coordinates]."""
+    """Boxes of a grid: the place of each part in it [cubes], the numbers of their corners' points [cubes, coordinates],
+    and the node of the part's cases that they all lie in [cubes]."""
 
     cell: np.ndarray
     first: np.ndarray
     last: np.ndarray
+    node: np.ndarray
 
     def some(self, which: Any) -> "_Cubes":
         return _Cubes(*(a[which] for a in self))
@@ -269,7 +263,9 @@ class _Grid(NamedTuple):
     def cubes(self) -> _Cubes:
         """The whole parts."""
         first = np.zeros(self.at.shape[:2], np.int64)
-        return _Cubes(np.arange(len(self.part)), first, first + self.at.shape[2] - 1)
+        return _Cubes(
+            np.arange(len(self.part)), first, first + self.at.shape[2] - 1, self.part
+        )
 
     def take(self, a: np.ndarray, cubes: _Cubes, last: bool) -> np.ndarray:
         return a[
@@ -304,73 +300,147 @@ def _grid(
 
 class _Judged(NamedTuple):
     """Of cubes: lower bounds [2, cubes] of the share that is right, and that is wrong; an upper one of the mass of the
-    rest; the mass; the part; and how fast open atoms change [cubes, atoms, coordinates]."""
+    rest; the mass; the part; how fast what is open changes [cubes, coordinates]; and the node of the cases where the
+    cube's halves start."""
 
     share: np.ndarray
     open: np.ndarray
     mass: Ball
     part: np.ndarray
-    slopes: np.ndarray
+    change: np.ndarray
+    node: np.ndarray
 
 
-def linear_bounds(job: Job, parts: list[Domain], shared: bool) -> LinearBounds:
-    about = job.once(Condition).job
-    ar, claim, rewriting = job.ar, about.claim, about.once(Rewriting)
-    value = Sloped(
-        ar,
-        rewriting.graph,
-        claim.weights,
-        rewriting.roots,
-        cells(about, parts),
-        shared=shared,
+class _Level(NamedTuple):
+    """Pairs of a cube and a node of its cases: what a bound shows on all of the cube, of the node's atoms or its sign
+    [pairs, 2 atoms]; whether the node tells a sign; and where its cases, inside and outside, are in the next level [2,
+    pairs] (-1: they don't meet the cube)."""
+
+    cube: np.ndarray
+    node: np.ndarray
+    sure: np.ndarray
+    sign: np.ndarray
+    after: np.ndarray
+
+    def open(self) -> tuple[np.ndarray, np.ndarray]:
+        """Pairs, and atoms of theirs, or their signs, of which nothing is sure."""
+        right, wrong = np.split(self.sure, 2, 1)
+        there = ~self.sign[:, None] | (np.arange(right.shape[1]) == 0)
+        return np.nonzero(there & ~right & ~wrong)
+
+
+def _levels(
+    job: Job, told: Cases, cubes: _Cubes, ends: Ends
+) -> tuple[list[_Level], np.ndarray]:
+    """The nodes of the cases that cubes meet, from the ones where these start; and the ones where their halves may."""
+    levels, start, alone = [], cubes.node.copy(), np.ones(len(cubes.node), bool)
+    cube, node, m = np.arange(len(start)), cubes.node, told.sure.shape[1] // 2
+    while len(cube):
+        sign, sure = told.inside[node] >= 0, told.sure[node]
+        for rows, columns in (
+            (np.flatnonzero(sign), [0, m]),
+            (np.flatnonzero(~sign), np.arange(2 * m)),
+        ):
+            at = np.ix_(node[rows], columns)
+            job.ar.spend(
+                at[0].size * len(columns) * (1 + told.slopes.mid.shape[2]), 20, 10
+            )
+            low, high = (end[cube[rows]] for end in ends)
+            least = least_in(
+                told.constants[at], told.slopes.map(lambda a, at=at: a[at]), low, high
+            )
+            sure[np.ix_(rows, columns)] |= (
+                least >= 0 if len(columns) < 2 * m else holds(job.claim.strict, least)
+            )
+        up, down = sure[:, 0], sure[:, m] & ~sure[:, 0]
+        both = np.flatnonzero(sign & ~down), np.flatnonzero(sign & ~up)
+        after, places = np.full((2, len(cube)), -1), np.arange(sum(map(len, both)))
+        after[0, both[0]], after[1, both[1]] = np.split(places, [len(both[0])])
+        levels.append(_Level(cube, node, sure, sign, after))
+        alone[cube[~(up | down)]] = False
+        to = [
+            np.concatenate([told.inside[node[both[0]]], told.outside[node[both[1]]]]),
+            np.concatenate([cube[i] for i in both]),
+        ]
+        node, cube = to
+        start[cube] = np.where(alone[cube], node, start[cube])
+    return levels, start
+
+
+def _judge(
+    job: Job, told: Cases, grid: _Grid, cubes: _Cubes, enough: np.ndarray
+) -> _Judged:
+    ar, measure, part, m = (
+        job.ar,
+        job.claim.measure,
+        grid.part[cubes.cell],
+        told.sure.shape[1] // 2,
     )
-    low, high = (
-        np.broadcast_to(end.reshape(len(end), -1), (len(parts), claim.outputs))
-        for end in value.output()
-    )
-    if np.broadcast_to(value.empty, len(parts)).any():
-        raise Rejected("bounds of a part that has inputs contradict each other")
-    shape = len(parts), 2 * claim.outputs
-    reserve(*shape, max(1, len(claim.domain.low)))
-    assert value.slopes is not None
-    sides: list[list[np.ndarray]] = [[np.zeros((*shape, 0))], [np.zeros((*shape, 0))]]
-    for which, size in enumerate(map(prod, claim.shapes)):
-        k = value.slopes.get(which, ar.whole(np.zeros((1, 1, size))))
-        for side, a in zip(sides, np.broadcast_arrays(k.mid, k.rad), strict=True):
-            side.append(np.broadcast_to(a, (*shape, size)))
-    slopes = Ball(np.concatenate(sides[0], 2), np.concatenate(sides[1], 2))
-    return LinearBounds(
-        value.constants, slopes, _holds(claim.strict, np.concatenate([low, -high], 1))
-    )
-
-
-def _holds(strict: bool, least: np.ndarray) -> np.ndarray:
-    """Whether lower bounds show that atoms are right, or, in the second half of the last axis, wrong."""
-    right, wrong = np.split(least, 2, -1)
-    return np.concatenate(
-        [right > 0, wrong >= 0] if strict else [right >= 0, wrong > 0], -1
-    )
-
-
-def _judge(job: Job, bounds: LinearBounds, grid: _Grid, cubes: _Cubes) -> _Judged:
-    ar, measure, part = job.ar, job.claim.measure, grid.part[cubes.cell]
-    low, high = grid.corners(cubes)
-    constants, slopes = _on_unit_cubes(ar, measure, bounds, part, low, high)
-    ar.spend(slopes.size, 20, 10)
-    sure = bounds.sure[part] | _holds(job.claim.strict, _least(ar, constants, slopes))
-    right, wrong = np.split(sure, 2, 1)
-    m = right.shape[1]
-    states = np.where(right, TRUE, np.where(wrong, FALSE, np.arange(m)))
-    state = job.once(Condition).state(states)
-    share = np.stack([state == TRUE, state == FALSE]).astype(float)
-    one = np.flatnonzero(state >= 0)
-    for side, row in enumerate((state[one], state[one] + m)):
-        share[side, one] = of_cube(ar, constants[one, row], slopes[one, row])
+    low, high = ends = grid.corners(cubes)
     mass = measure.mass(ar, *grid.ends(cubes))
-    open_ = ar.ends(mass)[1] * (1 - share.sum(0))
-    return _Judged(
-        share, open_, mass, part, np.abs(slopes[:, :m]) * (states >= 0)[..., None]
-    )
+    levels, start = _levels(job, told, cubes, ends)
+    places = [level.open() for level in levels]
+    open_ = [
+        (level.cube[i], level.node[i], atoms)
+        for level, (i, atoms) in zip(levels, places, strict=True)
+    ]
+    cube, node, atom = map(np.concatenate, zip(*open_, strict=True))
+    steep = np.abs(told.slopes.mid[node, atom]) * (high - low)[cube]
+    steep = np.where(np.isfinite(steep), steep, 0.0)
+    most = steep.max(-1, initial=0.0, keepdims=True)
+    change = np.zeros(low.shape)
+    np.add.at(change, cube, steep / np.where(most > 0, most, 1.0))
+    finest = (cubes.last - cubes.first).max(-1, initial=0) <= 1
+    opens = np.bincount(cube, minlength=len(low))
+    few = (opens <= FEW) & (ar.ends(mass)[1] <= NEAR * enough[part])
+    worth = finest | few | (opens == 1)
+    measured, some = np.zeros((2, len(cube))), np.flatnonzero(worth[cube])
+    of, bends = cube[some], measure.bow(ar, low, high)
+    box = low[of], high[of], *(bend[of] for bend in bends)
+    for side, row in enumerate(measured):
+        at = node[some], atom[some] + side * m
+        slopes = told.slopes.map(lambda a, at=at: a[at])
+        row[some] = of_cube(ar, *_on_unit_cubes(ar, told.constants[at], slopes, *box))
+    share = np.zeros((2, 0))
+    for level, (pairs, atoms) in zip(reversed(levels), reversed(places), strict=True):
+        measured, own = np.split(measured, [measured.shape[1] - len(pairs)], 1)
+        each = np.stack(np.split(level.sure, 2, 1)).astype(float)
+        each[:, pairs, atoms] = own
+        below, share = (
+            np.append(share, [[0.0], [0.0]], 1),
+            np.zeros((2, len(level.cube))),
+        )
+        rows, leaves = np.flatnonzero(level.sign), np.flatnonzero(~level.sign)
+        inside, outside = (below[:, i] for i in level.after[:, rows])
+        share[:, rows] = _of_cases(ar, each[:, rows, 0], inside, outside)
+        share[:, leaves] = job.once(Condition).told(ar, each[:, leaves])
+    open_ = ar.ends(mass)[1] * np.maximum(1 - share.sum(0), 0.0)
+    return _Judged(share, open_, mass, part, change, start)
+
+
+def _of_cases(
+    ar: Arithmetic, ways: np.ndarray, inside: np.ndarray, outside: np.ndarray
+) -> np.ndarray:
+    """Lower bounds of shares [2, pairs] from those of both cases, and of where a value is positive, and negative."""
+    apart = ar.down(both(ar, ways[0], inside) + both(ar, ways[1], outside))
+    either = np.clip(np.maximum(apart, both(ar, inside, outside)), 0.0, 1.0)
+    return np.where(ways[0] == 1, inside, np.where(ways[1] == 1, outside, either))
+
+
+def least_in(
+    constants: np.ndarray, slopes: Ball, low: np.ndarray, high: np.ndarray
+) -> np.ndarray:
+    """Lower bounds [boxes, forms] of constants [boxes, forms] + slopes [boxes, forms, coordinates] x on boxes [boxes,
+    coordinates]; what is not finite bounds nothing."""
+    least, size = constants.copy(), np.abs(constants)
+    for c in range(low.shape[1]):
+        k, a, b = slopes.mid[..., c], low[:, None, c], high[:, None, c]
+        far = np.maximum(np.abs(a), np.abs(b))
+        least += np.minimum(k * a, k * b) - slopes.rad[..., c] * far
+        size += (np.abs(k) + slopes.rad[..., c]) * far
+    n = 4 * (low.shape[1] + 1)
+    least -= n * 2.0**-51 * size + n * ETA
+    return np.where(np.isnan(least), -np.inf, least)
 
 
 def _add(job: Job, found: np.ndarray, judged: _Judged, which: np.ndarray) -> None:
@@ -382,17 +452,14 @@ def _add(job: Job, found: np.ndarray, judged: _Judged, which: np.ndarray) -> Non
 
 
 def _halves(grid: _Grid, cubes: _Cubes, judged: _Judged) -> tuple[_Cubes, np.ndarray]:
-    """The halves of the cubes, first all lower ones, along the coordinate by which open atoms change most, and where
+    """The halves of the cubes, first all lower ones, along the coordinate by which what is open changes most, and where
     that cuts one in two."""
-    n, _, coordinates = judged.slopes.shape
+    n, coordinates = judged.change.shape
+    cubes = cubes._replace(node=judged.node)
     if not coordinates:
         return cubes.some(np.tile(np.arange(n), 2)), np.zeros(n, bool)
-    slopes = np.where(np.isfinite(judged.slopes), judged.slopes, 0.0)
-    together = slopes.sum(-1, keepdims=True)
-    rows, c = (
-        np.arange(n),
-        (slopes / np.where(together > 0, together, 1)).sum(1).argmax(-1),
-    )
+    rows = np.arange(n)
+    c = np.where(cubes.last - cubes.first > 1, judged.change, -1.0).argmax(-1)
     first, last = cubes.first.copy(), cubes.last.copy()
     middle = (first[rows, c] + last[rows, c]) // 2
     low, at, high = (
@@ -403,22 +470,22 @@ def _halves(grid: _Grid, cubes: _Cubes, judged: _Judged) -> tuple[_Cubes, np.nda
     return _Cubes(*map(np.concatenate, halves)), (low < at) & (at < high)
 
 
-def _on_unit_cubes(ar: Arithmetic, measure: Measure, bounds: LinearBounds, part: np.ndarray, low: np.ndarray,
-                   high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """The bounds as forms of how much of each interval's mass lies up to a coordinate, from 0 to 1: raw constants
-    [cubes, 2 atoms], rounded down, and slopes [cubes, 2 atoms, coordinates]."""
-    k = bounds.slopes.map(lambda a: a[part])
+def _on_unit_cubes(ar: Arithmetic, constants: np.ndarray, slopes: Ball, low: np.ndarray, high: np.ndarray,
+                   least: np.ndarray, most: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Forms constants [forms] (raw) + slopes [forms, coordinates] x, each on a box whose `bow` lies between `least` and
+    `most`, as forms of how much of each interval's mass lies up to a coordinate, from 0 to 1: raw constants [forms],
+    rounded down, and slopes [forms, coordinates]."""
+    ar.spend(slopes.mid.size, 20, 10)
     corner, width = ar.exact(low), ar.sub(ar.exact(high), ar.exact(low))
-    at_corner, slope = (ar.mul(k, x.map(lambda a: a[:, None])) for x in (corner, width))
-    least, most = (end[:, None] for end in measure.bow(ar, low, high))
+    at_corner, slope = ar.mul(slopes, corner), ar.mul(slopes, width)
     bent = ar.mul(slope.point, points(np.where(slope.mid > 0, least, most)))
     rest = ar.sub(
         ar.add(at_corner, bent), points(slope.rad)
     )  # none is further along its interval than 1
-    constants = points(bounds.constants[part])
+    total = points(constants)
     if rest.mid.shape[-1]:
-        constants = ar.add(constants, ar.sum(rest))
-    return ar.ends(constants)[0], slope.mid
+        total = ar.add(total, ar.sum(rest))
+    return ar.ends(total)[0], slope.mid
 
 
 def _least(ar: Arithmetic, constants: np.ndarray, slopes: np.ndarray) -> np.ndarray:
@@ -439,7 +506,7 @@ def of_cube(ar: Arithmetic, constants: np.ndarray, slopes: np.ndarray) -> np.nda
     steep = np.where(known[:, None], steep, 0.0)
     best = np.where(known & (low > 0), 1.0, 0.0)
     for k in range(
-        1, min(MAIN, steep.shape[-1]) + 1
+        min(MAIN, steep.shape[-1]), 0, -1
     ):  # the others don't fall below zero
         told = (
             known
@@ -448,6 +515,7 @@ def of_cube(ar: Arithmetic, constants: np.ndarray, slopes: np.ndarray) -> np.nda
             & (low > -steep[:, :k].sum(-1))
         )
         best[told] = np.maximum(best[told], _corner_sum(ar, low[told], steep[told, :k]))
+        known &= ~(told & (steep[:, k - 1] > CLEAR * steep[:, 0]))
     return best
 
 

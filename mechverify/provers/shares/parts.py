@@ -17,12 +17,20 @@ from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
-from mechverify.kernel.relaxation.shares import FINEST, counts, linear_bounds
+from mechverify.kernel.relaxation.cases import Cases, cases, relaxed
+from mechverify.kernel.relaxation.rule import side_by_side
+from mechverify.kernel.relaxation.shares import FINEST, Condition, counts
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Findings
 from mechverify.provers.base import Budget, failure
 
-FINER = 3  # halvings of mass down to which a part is judged: at first, of its own, and more of them later
+FINER = 3  # halvings of mass down to which a part is judged: at first, of its own, if it must be cut in any case
+FIRST = 12  # ... and of other parts
+MORE = 4  # further ones later, at most
 TELLS = 0.7  # judging a part more finely must leave less open than that of what was
+KINKS = 8  # open ones of a part, at most, whose signs are told apart
+CONSTANT = (
+    2.0**-20
+)  # what reaches no further than this times another is no wider for rounding
 WIDE = 0.05  # of how far an atom's bound reaches: linear bounds that are further apart tell no more by judging finely
 SLACK = (
     2.0**-36
@@ -33,16 +41,25 @@ AT_ONCE, MOST = (
 )  # parts that are looked at in a round: those that hold so much of what is open, and so many
 
 
+class Look(NamedTuple):
+    """How many `signs` of a part to tell apart, whether it is `coarse` nevertheless, and how finely to judge it."""
+
+    signs: int
+    coarse: bool
+    to: int
+
+    def beyond(self, to: int) -> "Look":
+        return self._replace(to=min(self.to + to, FINEST))
+
+
 class Part(NamedTuple):
-    """`node`: its leaf in the proof, which judges it down to `to`. `seconds` that this takes; `coarse`: it must be
-    cut."""
+    """`node`: its leaf in the proof, which judges it as `look` says, in so many `seconds`."""
 
     node: Proof
     domain: Domain
-    to: int
+    look: Look
     right: Counts
     seconds: float
-    coarse: bool
 
     @property
     def open(self) -> int:
@@ -54,7 +71,7 @@ class Trial(NamedTuple):
 
     part: Part
     domains: tuple[Domain, ...]
-    to: int
+    look: Look
     how: dict | None
 
 
@@ -80,6 +97,7 @@ class Parts:
         self.proof: Proof | None = None  # of what is judged
         self.heap: list[tuple[int, int, Part]] = []
         self.stuck: list[Part] = []
+        self.more = MORE
         self.number = itertools.count()
 
     @property
@@ -120,15 +138,27 @@ class Parts:
                     return [self.budget.why]
                 if not self.heap:
                     return ["no part of which something is open can be cut any more"]
+                if (
+                    problem.at_least is None
+                ):  # what is open falls as the root of the cubes' mass, or faster
+                    times = (
+                        (right.high - right.low) / (within * total)
+                        if within
+                        else np.inf
+                    )
+                    self.more = int(
+                        np.clip(np.ceil(2 * np.log2(float(times))), 1, MORE)
+                    )
                 self._round()
         except Stopped:
             return [self.budget.why]
 
     def _first(self) -> None:
-        whole: Proof = {"rule": "relaxation", "to": FINER}
-        (found,), seconds = self._judged([self.problem.domain], [FINER])
-        self.proof = whole
-        self._keep(Part(whole, self.problem.domain, FINER, found, seconds, True))
+        domain = self.problem.domain
+        (look,) = looked_at(self.job, [domain])
+        (found,), seconds = self._judged([domain], [look])
+        self.proof = _leaf(look)
+        self._keep(Part(self.proof, domain, look, found, seconds))
 
     def _round(self) -> None:
         """The parts of which most is open: those that hold most of that, together."""
@@ -148,58 +178,80 @@ class Parts:
                 trials.append(trial)
         domains = [domain for trial in trials for domain in trial.domains]
         try:
-            found, seconds = self._judged(
-                domains, [trial.to for trial in trials for _ in trial.domains]
-            )
-            coarse = wide(self.job, domains)
+            looked = self._looked(trials)
+            found, seconds = self._judged(domains, looked)
         except (Stopped, Rejected, Unsupported):
             for part in popped:
                 self._keep(part)
             raise
-        results = iter(zip(found, coarse, strict=True))
+        results = iter(zip(found, looked, strict=True))
         for trial in trials:
             self._replace(
                 trial, [next(results) for _ in trial.domains], seconds / len(domains)
             )
         self.budget.reserved = sum(part.seconds for part in self.parts)
 
+    def _looked(self, trials: list[Trial]) -> list[Look]:
+        """Of their domains."""
+        new = [domain for t in trials if t.how is not None for domain in t.domains]
+        fresh = iter(looked_at(self.job, new) if new else [])
+        return [
+            t.look if t.how is None else next(fresh).beyond(t.look.to)
+            for t in trials
+            for _ in t.domains
+        ]
+
     def _judged(
-        self, domains: list[Domain], to: list[int]
+        self, domains: list[Domain], looked: list[Look]
     ) -> tuple[list[Counts], float]:
         begun = time.monotonic()
-        found = counts(self.job, domains, np.array(to))
+        to, signs = (
+            np.array([getattr(x, name) for x in looked]) for name in ("to", "signs")
+        )
+        found = counts(self.job, domains, to, signs)
         return found, time.monotonic() - begun
 
     def _keep(self, part: Part) -> None:
         heapq.heappush(self.heap, (-part.open, next(self.number), part))
 
     def _trial(self, part: Part) -> Trial | None:
-        if not part.coarse and part.to + FINER <= FINEST:
-            return Trial(part, (part.domain,), part.to + FINER, None)
+        finer = part.look.beyond(self.more)
+        if not part.look.coarse and finer.to > part.look.to:
+            return Trial(part, (part.domain,), finer, None)
         cut = _cut(self.problem.domain, part.domain)
-        to = FINER + int(np.log2(self.problem.claim.total / max(1, part.open)))
-        return None if cut is None else Trial(part, cut[0], min(to, FINEST), cut[1])
+        to = int(np.log2(self.problem.claim.total / max(1, part.open)))
+        return (
+            None
+            if cut is None
+            else Trial(part, cut[0], part.look._replace(to=to), cut[1])
+        )
 
     def _replace(
-        self, trial: Trial, found: list[tuple[Counts, bool]], seconds: float
+        self, trial: Trial, found: list[tuple[Counts, Look]], seconds: float
     ) -> None:
         part, node = trial.part, trial.part.node
-        if trial.how is None:
-            node["to"] = trial.to
-            finer = part._replace(to=trial.to, right=found[0][0], seconds=seconds)
-            self._keep(finer._replace(coarse=finer.open > TELLS * part.open))
-            return
-        leaves: list[Proof] = [{"rule": "relaxation", "to": trial.to} for _ in found]
         node.clear()
-        node.update(
-            rule="split",
-            **trial.how,
-            **dict(zip(("inside", "outside"), leaves, strict=True)),
+        if trial.how is None:
+            ((right, look),) = found
+            node |= _leaf(look)
+            finer = Part(node, part.domain, look, right, seconds)
+            coarse = finer.open > TELLS * part.open
+            self._keep(finer._replace(look=look._replace(coarse=coarse)))
+            return
+        leaves = [_leaf(look) for _, look in found]
+        node |= {"rule": "split", **trial.how} | dict(
+            zip(("inside", "outside"), leaves, strict=True)
         )
-        for leaf, domain, (right, coarse) in zip(
+        for leaf, domain, (right, look) in zip(
             leaves, trial.domains, found, strict=True
         ):
-            self._keep(Part(leaf, domain, trial.to, right, seconds, coarse))
+            self._keep(Part(leaf, domain, look, right, seconds))
+
+
+def _leaf(look: Look) -> Proof:
+    return {"rule": "relaxation", "to": look.to} | (
+        {"signs": look.signs} if look.signs else {}
+    )
 
 
 def _cut(whole: Domain, part: Domain) -> tuple[tuple[Domain, Domain], dict] | None:
@@ -225,18 +277,37 @@ def _cut(whole: Domain, part: Domain) -> tuple[tuple[Domain, Domain], dict] | No
     )
 
 
-def wide(job: Job, parts: list[Domain]) -> list[bool]:
-    """Of which parts the linear bounds of an atom, neither of whose signs they exclude, are so far apart that they must
-    be cut."""
-    bounds = linear_bounds(job, parts, False)
+def looked_at(job: Job, parts: list[Domain]) -> list[Look]:
+    """Of parts: how many signs to tell apart in each, and whether the linear bounds of an atom, neither of whose signs
+    they exclude, are then so far apart that it must be cut."""
+    about, found = job.once(Condition).job, []
+    step = side_by_side(about)
+    for start in range(0, len(parts), step):
+        some = parts[start : start + step]
+        kinks = [len(open_) for open_ in relaxed(about, some, False).kinks()]
+        signs = [n if n <= KINKS else 0 for n in kinks]
+        told = cases(about, some, np.array(signs), False)
+        coarse = np.zeros(len(some), bool)
+        np.logical_or.at(coarse, told.part, _wide(told, some))
+        found += [
+            Look(n, wide, FINER if wide else FIRST)
+            for n, wide in zip(signs, coarse.tolist(), strict=True)
+        ]
+    return found
+
+
+def _wide(told: Cases, parts: list[Domain]) -> np.ndarray:
+    """Which nodes of cases have such bounds."""
     low, high = (
-        np.stack([getattr(p, end) for p in parts])[:, None] for end in ("low", "high")
+        np.stack([getattr(p, end) for p in parts])[told.part, None]
+        for end in ("low", "high")
     )
     (below, negated), (slopes, others) = (
-        np.split(a, 2, 1) for a in (bounds.constants, bounds.slopes.mid)
+        np.split(a, 2, 1) for a in (told.constants, told.slopes.mid)
     )
     tilt = slopes + others
     apart = -(below + negated) - np.minimum(tilt * low, tilt * high).sum(-1)
     reach = (np.abs(slopes) * (high - low)).sum(-1)
-    known = np.logical_or(*np.split(bounds.sure, 2, 1))
-    return ((apart > WIDE * reach) & ~known).any(1).tolist()
+    reach = np.maximum(reach, CONSTANT * reach.max(initial=0.0))
+    known = np.logical_or(*np.split(told.sure, 2, 1)) | (told.inside >= 0)[:, None]
+    return ((apart > WIDE * reach) & ~known).any(1)

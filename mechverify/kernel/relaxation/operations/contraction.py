@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from mechverify.kernel.relaxation.intervals import Intervals
 
 
+def _all(a: Any) -> Any:
+    """Of each cell."""
+    return a.reshape(len(a), -1).all(1)
+
+
 class Einsum(Linear):
     """One operand is fixed; other contractions are rewritten to products and a sum."""
 
@@ -21,7 +26,7 @@ class Einsum(Linear):
 
     def ends(self, known, n, found):
         """Of sums of products k x with fixed k, from what balls say, which is all where every end is finite; but a sum
-        of what isn't negative isn't negative."""
+        of what isn't negative isn't negative, and one of zeros is zero."""
         xp, args = known.ar.xp, known.graph.nodes[n].args
         at = 0 if args[0] in known.fixed else 1
         k, x = known.ends[args[at]], known.ends[args[1 - at]]
@@ -31,14 +36,15 @@ class Einsum(Linear):
                 self._least(known, n, at, k, ends) for ends in (x, minus)
             )
             found = lines.meet(known.ar, found, (low, -low_of_minus))
-        signs = [
-            bool((low >= 0).all()) - bool((high <= 0).all()) for low, high in (k, x)
-        ]
-        sign = signs[0] * signs[1]
+        (up, down), (rising, falling) = (
+            (_all(low >= 0), _all(high <= 0)) for low, high in (k, x)
+        )
+        zero = (up & down) | (rising & falling)
         low, high = found
-        floor = 0.0 if sign > 0 else -np.inf
-        ceiling = 0.0 if sign < 0 else np.inf
-        return xp.clip(low, floor, None), xp.clip(high, None, ceiling)
+        shape = (-1, *(1,) * (low.ndim - 1))
+        positive = ((up & rising) | (down & falling) | zero).reshape(shape)
+        negative = ((up & falling) | (down & rising) | zero).reshape(shape)
+        return lines.signed(known.ar, low, high, positive, negative)
 
     def _least(self, known: "Intervals", n: int, at: int, k: Ends, x: Ends) -> Any:
         """Lower bounds of sums of products k x, whose operand number `at` is k: of k x, max(k, 0) low + min(k, 0) high.

@@ -1,0 +1,187 @@
+"""Linear bounds of a condition's atoms on parts of a box, told apart by the signs of values at which functions have
+kinks: what bends there is linear in each case.
+
+Lemma M6 (docs/soundness/measure.md).
+"""
+
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+
+from mechverify.kernel.core.arithmetic import Ball
+from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.domain import Domain
+from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.meter import reserve
+from mechverify.kernel.relaxation.backward import KINKED, Relaxed
+from mechverify.kernel.relaxation.operations import Forms
+from mechverify.kernel.relaxation.rewriting import Rewriting
+from mechverify.kernel.relaxation.rule import cells, side_by_side
+
+SIGNS = 12  # that are told apart one after another, at most
+LEAST = (
+    2.0**-30
+)  # what is no further beyond zero is on one side of it, but for rounding
+
+Sign = tuple[int, int]  # of an entry of a node of the rewritten graph
+
+
+class Cases(NamedTuple):
+    """Binary trees, one for each part, whose roots come first. A node either tells a value's sign, and has the cases of
+    values that are not negative `inside` and of those that are not positive `outside`, numbers of nodes [nodes], or
+    bounds the atoms, and has -1 there. Lower bounds of these and of their negations: `constants` [nodes, 2 atoms] (raw)
+    + `slopes` [nodes, 2 atoms, coordinates] x, and which of them are known to be `sure`. Those of a value and of its
+    negation stand in the place of the first atom's. `part` [nodes]."""
+
+    constants: np.ndarray
+    slopes: Ball
+    sure: np.ndarray
+    inside: np.ndarray
+    outside: np.ndarray
+    part: np.ndarray
+
+
+class Sloped(Relaxed):
+    """Beside intervals, linear forms of the box that are below forms of a node's entries."""
+
+    _slopes: dict[int, Ball] | None = (
+        None  # by input, only while such forms are carried back
+    )
+
+    def output(self) -> tuple:
+        return self.ends[self.root]
+
+    def below(self, n: int, coefficients: np.ndarray) -> tuple[np.ndarray, Ball]:
+        """Of forms [cells or 1, rows, *shape] of node n: raw constants [cells, rows], slopes [cells, rows,
+        coordinates]."""
+        ar, shape = self.ar, (len(self.cells), coefficients.shape[1])
+        self._slopes = {}
+        constants = self.form(n, ar.exact(coefficients))
+        sides: list[list[np.ndarray]] = [
+            [np.zeros((*shape, 0))],
+            [np.zeros((*shape, 0))],
+        ]
+        for which, x in enumerate(self.cells.inputs):
+            size = prod(x.mid.shape[1:])
+            k = self._slopes.get(which, ar.whole(np.zeros((1, 1, size))))
+            for side, a in zip(sides, k[:2], strict=True):
+                side.append(np.broadcast_to(a, (*shape, size)))
+        self._slopes = None
+        mid, rad = (np.concatenate(side, 2) for side in sides)
+        return constants, Ball(mid, rad)
+
+    def _back(self, start: int, n: int, k: Ball) -> tuple[Forms, Ball | None]:
+        node = self.graph.nodes[n]
+        if self._slopes is None or node.op != "input":
+            return super()._back(start, n, k)
+        which, k = node.attr[0], k.map(lambda a: a.reshape(*a.shape[:2], -1))
+        known = self._slopes.get(which)
+        self._slopes[which] = k if known is None else self.ar.add(known, k)
+        return [], self.ar.whole(np.zeros(k.mid.shape[:2]))
+
+    def kinks(self) -> list[list[Sign]]:
+        """Of each cell, the entries that a function has a kink for and whose sign is open, the earliest first."""
+        found: list[list[Sign]] = [[] for _ in range(len(self.cells))]
+        for n in self.order:
+            if not self.wanted.get(n, set()) & KINKED:
+                continue
+            low, high = (end.reshape(len(end), -1) for end in self.ends[n])
+            open_ = np.broadcast_to(
+                (low < -LEAST * high) & (high > -LEAST * low),
+                (len(found), low.shape[1]),
+            )
+            for cell, entry in np.argwhere(open_).tolist():
+                found[cell].append((n, entry))
+        return found
+
+
+def relaxed(about: Job, parts: list[Domain], shared: bool) -> Sloped:
+    """`about` the atoms."""
+    rewriting, weights = about.once(Rewriting), about.claim.weights
+    boxes = cells(about, parts)
+    return Sloped(
+        about.ar, rewriting.graph, weights, rewriting.roots, boxes, shared=shared
+    )
+
+
+def cases(about: Job, parts: list[Domain], signs: np.ndarray, shared: bool) -> Cases:
+    """Of parts that can be relaxed side by side; of each, `signs` [parts] are told apart one after another, at most.
+    Complexity: a relaxation for every node."""
+    rows: list[tuple] = []
+    links: list[list[int]] = []  # inside, outside, part
+    todo = [
+        (part, int(left), i)
+        for i, (part, left) in enumerate(zip(parts, signs, strict=True))
+    ]
+    step = side_by_side(about)
+    while todo:
+        start, after = len(links), []
+        reserve(
+            start + len(todo),
+            2 * about.claim.outputs,
+            max(1, len(about.claim.domain.low)),
+        )
+        for i in range(0, len(todo), step):
+            some = todo[i : i + step]
+            *bounds, kinks = _bounds(
+                about,
+                [part for part, *_ in some],
+                [left for _, left, _ in some],
+                shared,
+            )
+            rows.append(tuple(bounds))
+            for (part, left, root), sign in zip(some, kinks, strict=True):
+                place = start + len(todo) + len(after)
+                links.append(
+                    [-1, -1, root] if sign is None else [place, place + 1, root]
+                )
+                if sign is not None:
+                    below, beyond = part.sides([sign], 0.0)
+                    after += [(beyond, left - 1, root), (below, left - 1, root)]
+        todo = after
+    constants, mid, rad, sure = (np.concatenate(a) for a in zip(*rows, strict=True))
+    inside, outside, part = np.array(links, np.int64).T
+    return Cases(constants, Ball(mid, rad), sure, inside, outside, part)
+
+
+def _bounds(about: Job, parts: list[Domain], left: list[int], shared: bool) -> tuple:
+    """Constants, slopes and their radii, and what is sure: of the sign that is told apart in a part, if it may be, and
+    otherwise of the atoms; and these signs."""
+    m = about.claim.outputs
+    value = relaxed(about, parts, shared)
+    low, high = (
+        np.broadcast_to(end.reshape(len(end), -1), (len(parts), m))
+        for end in value.output()
+    )
+    empty = np.broadcast_to(value.empty, len(parts))
+    if any(e and not part.facts for e, part in zip(empty, parts, strict=True)):
+        raise Rejected("bounds of a part that has inputs contradict each other")
+    kinks = [
+        kinks[0] if more > 0 and kinks else None
+        for more, kinks in zip(left, value.kinks(), strict=True)
+    ]
+    nodes, eye = value.graph.nodes, np.eye(m)
+    widest = max(prod(nodes[n].shape) for n in value.order)
+    reserve(len(parts), 2 * m, widest)
+    both = np.concatenate([eye, -eye]).reshape(1, -1, *nodes[value.root].shape)
+    constants, slopes = value.below(value.root, both)
+    constants, mid, rad = (np.array(a) for a in (constants, slopes.mid, slopes.rad))
+    sure = holds(about.claim.strict, np.concatenate([low, -high], 1))
+    for n in {sign[0] for sign in kinks if sign is not None}:
+        of = [i for i, sign in enumerate(kinks) if sign is not None and sign[0] == n]
+        rows = np.zeros((len(parts), 2, prod(nodes[n].shape)))
+        rows[of, :, [kinks[i][1] for i in of]] = 1.0, -1.0
+        least, k = value.below(n, rows.reshape(len(parts), 2, *nodes[n].shape))
+        sure[of] = False
+        for all_, own in ((constants, least), (mid, k.mid), (rad, k.rad)):
+            all_[np.ix_(of, [0, m])] = own[of]
+    return constants, mid, rad, sure, kinks
+
+
+def holds(strict: bool, least: np.ndarray) -> np.ndarray:
+    """Whether lower bounds show that atoms are right, or, in the second half of the last axis, wrong."""
+    right, wrong = np.split(least, 2, -1)
+    return np.concatenate(
+        [right > 0, wrong >= 0] if strict else [right >= 0, wrong > 0], -1
+    )
