@@ -2,6 +2,7 @@
 under piecewise linear nets, whose signs are told apart, against known answers and samples."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.relaxation import shares
 from mechverify.kernel.relaxation.cases import SIGNS, Cases, cases
 from mechverify.provers.accuracy.problem import AccuracyProblem
-from tests.soundness.test_boxes import bounds, cut, proved
 from tests.soundness.test_boxes import accepted as is_accepted
+from tests.soundness.test_boxes import bounds, cut, proved
 
 AR = Float64()
 
@@ -25,7 +26,7 @@ class Deep(nn.Module):
     def __init__(self, sizes: list[int], seed: int):
         super().__init__()
         torch.manual_seed(seed)
-        self.w = nn.ParameterList(nn.Parameter(torch.randn(b, a)) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.w = nn.ParameterList(nn.Parameter(torch.randn(b, a)) for a, b in pairwise(sizes))
         self.b = nn.ParameterList(nn.Parameter(0.3 * torch.randn(b)) for b in sizes[1:])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -107,6 +108,24 @@ def test_shares_hold_what_samples_find_whatever_is_told_apart(signs, distributio
             low, high = part.low / job.claim.total, part.high / job.claim.total
             assert low - 0.003 <= share <= high + 0.003, (seed, signs)
             assert high - low < (0.02 if signs == SIGNS else 1)
+
+
+@pytest.mark.parametrize("of", [0, 1])
+def test_an_atom_that_is_sure_says_nothing_of_a_sign(of):
+    drawn, tried = np.random.default_rng(0).uniform([-2, -1], [1, 2], (400_000, 2)), 0
+    for seed in range(4):
+        model, captured = deep([2, 4, 3, 2], seed)
+        with torch.no_grad():
+            value = model(torch.from_numpy(drawn))[:, of]
+        middle = Fraction(round(64 * value.mean().item()), 64)
+        x, out = box([-2, -1], [1, 2]), captured["output"]
+        job = job_of(Share(And(out[1 - of] >= -1000, out[of] >= middle), over=x))
+        (found,) = shares.counts(job, [job.claim.domain], np.array([13]), np.array([SIGNS]))
+        share = (value >= float(middle)).double().mean().item()
+        low, high = found.low / job.claim.total, found.high / job.claim.total
+        assert low - 0.004 <= share <= high + 0.004, seed
+        tried += 0.05 < share < 0.95
+    assert tried > 1
 
 
 class Folded(nn.Module):
@@ -232,7 +251,7 @@ def test_a_cube_starts_where_its_signs_are_known():
     job = job_of(Share(captured["output"][0] >= 0, over=x))
     low = np.array([[-1.0, -1], [0.5, -1], [0.5, 0.5], [-1, 0.5], [-1, -1]])
     high = np.array([[1.0, 1], [1, 1], [1, 1], [1, 1], [-0.5, -0.5]])
-    cubes = shares._Cubes(*np.zeros((3, 5), np.int64), np.zeros(5, np.int64))
+    cubes = shares._Cubes(*np.zeros((5, 5), np.int64))
     _, start = shares._levels(job, told, cubes, (low, high))
     assert start.tolist() == [0, 1, 3, 0, 6]
 

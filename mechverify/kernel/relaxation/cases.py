@@ -168,10 +168,11 @@ def _bounds(about: Job, parts: list[Domain], left: list[int], shared: bool) -> t
     constants, slopes = value.below(value.root, both)
     constants, mid, rad = (np.array(a) for a in (constants, slopes.mid, slopes.rad))
     sure = holds(about.claim.strict, np.concatenate([low, -high], 1))
-    for n in {sign[0] for sign in kinks if sign is not None}:
-        of = [i for i, sign in enumerate(kinks) if sign is not None and sign[0] == n]
+    signs = [(i, *sign) for i, sign in enumerate(kinks) if sign is not None]
+    for n in {n for _, n, _ in signs}:
+        of, entries = np.array([(i, entry) for i, at, entry in signs if at == n]).T
         rows = np.zeros((len(parts), 2, prod(nodes[n].shape)))
-        rows[of, :, [kinks[i][1] for i in of]] = 1.0, -1.0
+        rows[of, :, entries] = 1.0, -1.0
         least, k = value.below(n, rows.reshape(len(parts), 2, *nodes[n].shape))
         sure[of] = False
         for all_, own in ((constants, least), (mid, k.mid), (rad, k.rad)):

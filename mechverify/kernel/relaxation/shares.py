@@ -36,8 +36,9 @@ STEPS = (
     13,
     3,
 )  # halvings of a coordinate of a part, at most; and beside its part of those of the mass
-BLOCK = 2**19  # numbers of a block of cubes
-MEET = 4  # nodes of cases that a cube meets, or about so many
+BLOCK = (
+    2**20
+)  # numbers of a block of cubes, or of the forms at the nodes that these meet
 MAIN = 3  # coordinates of which a half-space is told exactly
 STEEP = 2.0**-26  # slopes that are smaller than the largest times this are left out
 CLEAR = (
@@ -201,22 +202,25 @@ def _counts(
     _add(job, found, judged, ~open_)
     rest, groups = np.flatnonzero(open_), []
     steps, coordinates = _steps(len(measure.low), to), max(1, len(measure.low))
+    met, room_of_pairs = (
+        np.bincount(told.part),
+        BLOCK // max(1, prod(told.slopes.mid.shape[1:])),
+    )
     for many in np.unique(steps[rest]):
         alike = rest[steps[rest] == many]
         room = max(1, BLOCK // (coordinates * 2**many))
         groups += np.split(alike, range(room, len(alike), room))
     for some in groups:
-        grid = _grid(ar, measure, some, [parts[i] for i in some], 2 ** steps[some[0]])
-        todo, most = (
-            [grid.cubes],
-            max(1, BLOCK // (MEET * prod(told.slopes.mid.shape[1:]))),
+        grid = _grid(
+            ar, measure, some, [parts[i] for i in some], 2 ** int(steps[some[0]])
         )
+        todo = [grid.cubes._replace(met=met[some])]
         while todo:
             cubes = todo.pop()
-            todo += [
-                cubes.some(slice(i, i + most))
-                for i in range(most, len(cubes.cell), most)
-            ]
+            most = max(
+                1, int(np.searchsorted(np.cumsum(cubes.met), room_of_pairs, "right"))
+            )
+            todo += [cubes.some(slice(most, None))] if most < len(cubes.cell) else []
             cubes = cubes.some(slice(most))
             judged = _judge(job, told, grid, cubes, enough)
             halves, cut = _halves(grid, cubes, judged)
@@ -240,12 +244,13 @@ def _steps(coordinates: int, to: np.ndarray) -> np.ndarray:
 
 class _Cubes(NamedTuple):
     """Boxes of a grid: the place of each part in it [cubes], the numbers of their corners' points [cubes, coordinates],
-    and the node of the part's cases that they all lie in [cubes]."""
+    the node of the part's cases that they all lie in, and how many nodes they meet, at most [cubes]."""
 
     cell: np.ndarray
     first: np.ndarray
     last: np.ndarray
     node: np.ndarray
+    met: np.ndarray
 
     def some(self, which: Any) -> "_Cubes":
         return _Cubes(*(a[which] for a in self))
@@ -263,9 +268,9 @@ class _Grid(NamedTuple):
     def cubes(self) -> _Cubes:
         """The whole parts."""
         first = np.zeros(self.at.shape[:2], np.int64)
-        return _Cubes(
-            np.arange(len(self.part)), first, first + self.at.shape[2] - 1, self.part
-        )
+        cell = np.arange(len(self.part))
+        last = first + self.at.shape[2] - 1
+        return _Cubes(cell, first, last, self.part, np.zeros(len(cell), np.int64))
 
     def take(self, a: np.ndarray, cubes: _Cubes, last: bool) -> np.ndarray:
         return a[
@@ -301,7 +306,7 @@ def _grid(
 class _Judged(NamedTuple):
     """Of cubes: lower bounds [2, cubes] of the share that is right, and that is wrong; an upper one of the mass of the
     rest; the mass; the part; how fast what is open changes [cubes, coordinates]; and the node of the cases where the
-    cube's halves start."""
+    cube's halves start, and how many of them they meet at most."""
 
     share: np.ndarray
     open: np.ndarray
@@ -309,6 +314,7 @@ class _Judged(NamedTuple):
     part: np.ndarray
     change: np.ndarray
     node: np.ndarray
+    met: np.ndarray
 
 
 class _Level(NamedTuple):
@@ -326,7 +332,8 @@ class _Level(NamedTuple):
         """Pairs, and atoms of theirs, or their signs, of which nothing is sure."""
         right, wrong = np.split(self.sure, 2, 1)
         there = ~self.sign[:, None] | (np.arange(right.shape[1]) == 0)
-        return np.nonzero(there & ~right & ~wrong)
+        pairs, atoms = np.nonzero(there & ~right & ~wrong)
+        return pairs, atoms
 
 
 def _levels(
@@ -415,7 +422,10 @@ def _judge(
         share[:, rows] = _of_cases(ar, each[:, rows, 0], inside, outside)
         share[:, leaves] = job.once(Condition).told(ar, each[:, leaves])
     open_ = ar.ends(mass)[1] * np.maximum(1 - share.sum(0), 0.0)
-    return _Judged(share, open_, mass, part, change, start)
+    met = np.bincount(
+        np.concatenate([level.cube for level in levels]), minlength=len(low)
+    )
+    return _Judged(share, open_, mass, part, change, start, met)
 
 
 def _of_cases(
@@ -455,7 +465,7 @@ def _halves(grid: _Grid, cubes: _Cubes, judged: _Judged) -> tuple[_Cubes, np.nda
     """The halves of the cubes, first all lower ones, along the coordinate by which what is open changes most, and where
     that cuts one in two."""
     n, coordinates = judged.change.shape
-    cubes = cubes._replace(node=judged.node)
+    cubes = cubes._replace(node=judged.node, met=judged.met)
     if not coordinates:
         return cubes.some(np.tile(np.arange(n), 2)), np.zeros(n, bool)
     rows = np.arange(n)
