@@ -105,7 +105,12 @@ def relaxed(about: Job, parts: list[Domain], shared: bool) -> Sloped:
     )
 
 
-def cases(about: Job, parts: list[Domain], signs: np.ndarray, shared: bool) -> Cases:
+def cases(
+    about: Job,
+    parts: list[Domain],
+    signs: np.ndarray,
+    shared: bool,
+) -> Cases:
     """Of parts that can be relaxed side by side; of each, `signs` [parts] are told apart one after another, at most.
     Complexity: a relaxation for every node."""
     rows: list[tuple] = []
@@ -145,7 +150,12 @@ def cases(about: Job, parts: list[Domain], signs: np.ndarray, shared: bool) -> C
     return Cases(constants, Ball(mid, rad), sure, inside, outside, part)
 
 
-def _bounds(about: Job, parts: list[Domain], left: list[int], shared: bool) -> tuple:
+def _bounds(
+    about: Job,
+    parts: list[Domain],
+    left: list[int],
+    shared: bool,
+) -> tuple:
     """Constants, slopes and their radii, and what is sure: of the sign that is told apart in a part, if it may be, and
     otherwise of the atoms; and these signs."""
     m = about.claim.outputs

@@ -187,7 +187,11 @@ def counts(
 
 
 def _counts(
-    job: Job, parts: list[Domain], to: np.ndarray, signs: np.ndarray, shared: bool
+    job: Job,
+    parts: list[Domain],
+    to: np.ndarray,
+    signs: np.ndarray,
+    shared: bool,
 ) -> list[Counts]:
     """Of parts that can be relaxed side by side."""
     ar, measure = job.ar, job.claim.measure
@@ -290,7 +294,11 @@ class _Grid(NamedTuple):
 
 
 def _grid(
-    ar: Arithmetic, measure: Measure, which: np.ndarray, parts: list[Domain], steps: int
+    ar: Arithmetic,
+    measure: Measure,
+    which: np.ndarray,
+    parts: list[Domain],
+    steps: int,
 ) -> _Grid:
     low, high = (
         np.stack([getattr(p, end) for p in parts])[..., None] for end in ("low", "high")
@@ -337,7 +345,10 @@ class _Level(NamedTuple):
 
 
 def _levels(
-    job: Job, told: Cases, cubes: _Cubes, ends: Ends
+    job: Job,
+    told: Cases,
+    cubes: _Cubes,
+    ends: Ends,
 ) -> tuple[list[_Level], np.ndarray]:
     """The nodes of the cases that cubes meet, from the ones where these start; and the ones where their halves may."""
     levels, start, alone = [], cubes.node.copy(), np.ones(len(cubes.node), bool)
@@ -363,7 +374,15 @@ def _levels(
         both = np.flatnonzero(sign & ~down), np.flatnonzero(sign & ~up)
         after, places = np.full((2, len(cube)), -1), np.arange(sum(map(len, both)))
         after[0, both[0]], after[1, both[1]] = np.split(places, [len(both[0])])
-        levels.append(_Level(cube, node, sure, sign, after))
+        levels.append(
+            _Level(
+                cube,
+                node,
+                sure,
+                sign,
+                after,
+            )
+        )
         alone[cube[~(up | down)]] = False
         to = [
             np.concatenate([told.inside[node[both[0]]], told.outside[node[both[1]]]]),
@@ -375,7 +394,11 @@ def _levels(
 
 
 def _judge(
-    job: Job, told: Cases, grid: _Grid, cubes: _Cubes, enough: np.ndarray
+    job: Job,
+    told: Cases,
+    grid: _Grid,
+    cubes: _Cubes,
+    enough: np.ndarray,
 ) -> _Judged:
     ar, measure, part, m = (
         job.ar,
@@ -425,11 +448,22 @@ def _judge(
     met = np.bincount(
         np.concatenate([level.cube for level in levels]), minlength=len(low)
     )
-    return _Judged(share, open_, mass, part, change, start, met)
+    return _Judged(
+        share,
+        open_,
+        mass,
+        part,
+        change,
+        start,
+        met,
+    )
 
 
 def _of_cases(
-    ar: Arithmetic, ways: np.ndarray, inside: np.ndarray, outside: np.ndarray
+    ar: Arithmetic,
+    ways: np.ndarray,
+    inside: np.ndarray,
+    outside: np.ndarray,
 ) -> np.ndarray:
     """Lower bounds of shares [2, pairs] from those of both cases, and of where a value is positive, and negative."""
     apart = ar.down(both(ar, ways[0], inside) + both(ar, ways[1], outside))
@@ -438,7 +472,10 @@ def _of_cases(
 
 
 def least_in(
-    constants: np.ndarray, slopes: Ball, low: np.ndarray, high: np.ndarray
+    constants: np.ndarray,
+    slopes: Ball,
+    low: np.ndarray,
+    high: np.ndarray,
 ) -> np.ndarray:
     """Lower bounds [boxes, forms] of constants [boxes, forms] + slopes [boxes, forms, coordinates] x on boxes [boxes,
     coordinates]; what is not finite bounds nothing."""
@@ -480,8 +517,15 @@ def _halves(grid: _Grid, cubes: _Cubes, judged: _Judged) -> tuple[_Cubes, np.nda
     return _Cubes(*map(np.concatenate, halves)), (low < at) & (at < high)
 
 
-def _on_unit_cubes(ar: Arithmetic, constants: np.ndarray, slopes: Ball, low: np.ndarray, high: np.ndarray,
-                   least: np.ndarray, most: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+def _on_unit_cubes(
+    ar: Arithmetic,
+    constants: np.ndarray,
+    slopes: Ball,
+    low: np.ndarray,
+    high: np.ndarray,
+    least: np.ndarray,
+    most: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
     """Forms constants [forms] (raw) + slopes [forms, coordinates] x, each on a box whose `bow` lies between `least` and
     `most`, as forms of how much of each interval's mass lies up to a coordinate, from 0 to 1: raw constants [forms],
     rounded down, and slopes [forms, coordinates]."""
