@@ -110,7 +110,7 @@ def test_inputs_are_run_where_there_is_time_or_no_cell_is_decided(tmp_path, monk
 
 def test_a_spoilt_witness_proves_no_more_than_is_true(tmp_path, monkeypatch):
     """Leaves of the proof are changed; the conclusion asks for one input more than is right, and for the proved ones."""
-    path, weights = induction(tmp_path, noise=0.3, seed=3)
+    path, weights = induction(tmp_path, noise=0.2, seed=3)
     alone(monkeypatch)
     result = prove(claim(path, others="any", at_least=None), time_limit=60)
     _, true = right(weights, [range(4)] * 4)
@@ -118,7 +118,7 @@ def test_a_spoilt_witness_proves_no_more_than_is_true(tmp_path, monkeypatch):
     document = json.loads(contents["certificate.json"])
     leaf = nested_leaf(document["proof"])
     where, accepted = places(leaf), 0
-    for turn in range(120):
+    for turn in range(40):
         spoilt = json.loads(contents["certificate.json"])
         node, at = nested_leaf(spoilt["proof"]), where[int(rng.integers(len(where)))]
         put(node, at, changed_leaf(entry_at(node, at), rng))
@@ -132,7 +132,7 @@ def test_a_spoilt_witness_proves_no_more_than_is_true(tmp_path, monkeypatch):
             continue
         accepted += 1
         assert theorem.right.low <= true <= theorem.right.high
-    assert accepted < 60
+    assert accepted < 20
 
 
 def nested_leaf(proof):

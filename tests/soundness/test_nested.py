@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sympy import And, Eq, Integer, Ne, Or, Piecewise
 
-from mechverify import count, tokens
+from mechverify import count, distinct, tokens
 from mechverify.claims.language import compile_mechanism
 from mechverify.kernel import Rejected, check
 from mechverify.kernel.core.architectures.transformer import transformer, transformer_relu
@@ -27,10 +27,14 @@ from mechverify.kernel.core.meter import Meter
 from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.counting import automaton
 from mechverify.kernel.counting import guard as counted
+from mechverify.kernel.counting.apart import apart, is_apart, sequences
+from mechverify.kernel.counting.automaton import Layer
+from mechverify.kernel.counting.known import conditions_of
 from mechverify.kernel.nested.layers import two_layers
-from mechverify.kernel.nested.ranges import Along, Row, Term, about, highest, largest, windows
+from mechverify.kernel.nested.ranges import Along, Given, Row, Term, about, highest, largest, windows
 from mechverify.kernel.nested.rule import Cells, Family, Model, Rows, exponentials, largest_sum, least_mean, weighed
 from mechverify.kernel.nested.scores import Scores
+from mechverify.kernel.nested.sums import Columns, Window, possible
 from mechverify.kernel.proof import prove
 from tests import oracle
 from tests.models import as_bytes, as_float64, random_weights
@@ -102,7 +106,11 @@ def random_claim(rng):
     doc = forge.document(data, {}, equals=compile_mechanism(equals, x), **shape)
     doc |= {"version": 5, "cost": None}
     if rng.random() < 0.5:
-        given = compile_mechanism(And(Or(Eq(x[0], x[-1]), Ne(x[pin], 0)), x[0] <= 1), x)
+        given = And(Or(Eq(x[0], x[-1]), Ne(x[pin], 0)), x[0] <= 1)
+        if rng.random() < 0.6:
+            some = sorted(rng.choice(length, int(rng.integers(2, min(length, 3) + 1)), replace=False).tolist())
+            given = And(given, distinct(*(x[i] for i in some)))
+        given = compile_mechanism(given, x)
         if any(oracle.evaluate(given, t, values) for t in product(*domain)):
             doc["claim"]["given"] = given
     return doc, as_float64(weights), data
@@ -181,6 +189,16 @@ def random_box(rng, vocab, length):
     return [np.sort(rng.choice(vocab, int(rng.integers(1, vocab + 1)), replace=False)) for _ in range(length)]
 
 
+def random_apart(rng, length):
+    """No positions, or two or more."""
+    some = rng.choice(length, int(rng.integers(0, length + 1)), replace=False).tolist()
+    return frozenset(some if len(some) > 1 else [])
+
+
+def differ(x, apart):
+    return len({x[i] for i in apart}) == len(apart)
+
+
 @pytest.mark.parametrize("exactly", [False, True])
 @pytest.mark.parametrize("seed", range(2 * ROUNDS))
 def test_rows_are_at_most_their_bounds(seed, exactly):
@@ -191,7 +209,11 @@ def test_rows_are_at_most_their_bounds(seed, exactly):
         return
     pin, box = int(rng.integers(length)), random_box(rng, vocab, length)
     row, along = random_row(rng, ar, pin, vocab, length, 2)
-    bound = ar.approximate(highest(ar, row, along, box))
+    given = None
+    if rng.random() < 0.5:
+        there = rng.integers(length, size=2)
+        given = Given(there, np.array([int(rng.integers(len(box[j]))) for j in there]))
+    bound = ar.approximate(highest(ar, row, along, box, given))
     factor, value, base = (ar.approximate(x) for x in (row.factor, along.value, along.base))
     reached = np.full(bound.shape, -np.inf)
     for x in product(*box):
@@ -201,10 +223,14 @@ def test_rows_are_at_most_their_bounds(seed, exactly):
         now = base[:, own] + np.einsum("gj,dgj->d", share, value[:, :, list(x), at])
         p = int(np.searchsorted(box[pin - 1], x[pin - 1])) if pin else 0
         c = int(np.searchsorted(box[pin], own))
-        assert (now <= bound[:, p, c] + SLACK).all()
-        reached[:, p, c] = np.maximum(reached[:, p, c], now)
+        as_given = np.array(
+            [given is None or x[given.position[d]] == box[given.position[d]][given.place[d]] for d in (0, 1)]
+        )
+        assert (now <= bound[:, p, c] + SLACK)[as_given].all()
+        reached[as_given, p, c] = np.maximum(reached[:, p, c], now)[as_given]
     if all(len(box[j]) == 1 for j in range(length) if j not in (pin, pin - 1)):
-        np.testing.assert_allclose(bound, reached, atol=1e-6)  # nothing is left open
+        there = np.isfinite(reached)
+        np.testing.assert_allclose(bound[there], reached[there], atol=1e-6)  # nothing is left open
 
 
 @pytest.mark.parametrize("seed", range(2 * ROUNDS))
@@ -231,16 +257,23 @@ def test_sums_over_windows_are_at_most_the_largest(seed):
     rng = np.random.default_rng(seed)
     ar, box = Float64(), random_box(rng, 3, int(rng.integers(1, 5)))
     terms = [rng.normal(size=(2, len(box[i - 1]) if i else 1, len(box[i]))) for i in range(len(box))]
+    apart = random_apart(rng, len(box))
     if rng.random() < 0.5:
         terms[-1] = terms[-1][:, :1, :1]
     expected = np.full(2, -np.inf)
     for x in product(*(range(len(here)) for here in box)):
+        here = [int(tokens[k]) for tokens, k in zip(box, x, strict=True)]
+        if any({i - 1, i} <= apart and here[i - 1] == here[i] for i in range(1, len(box))):
+            continue
         total = np.zeros(2)
         for i, term in enumerate(terms):
             rows, columns = term.shape[1:]
             total += term[:, x[i - 1] if i and rows > 1 else 0, x[i] if columns > 1 else 0]
         expected = np.maximum(expected, total)
-    np.testing.assert_allclose(largest_sum(ar, [ar.exact(t) for t in terms]), expected, atol=SLACK)
+    found = largest_sum(ar, [ar.exact(t) for t in terms], [possible(i, box, apart) for i in range(len(box))])
+    assert (expected <= found + SLACK).all()
+    if not apart or all(len(tokens) == 3 for tokens in box):  # every token can follow some other
+        np.testing.assert_allclose(found, expected, atol=SLACK)
 
 
 def test_exponentials_are_at_most_their_bounds():
@@ -269,16 +302,155 @@ def test_differences_of_scores_are_at_most_their_bounds(seed):
     box = random_box(rng, vocab, length)
     query, reference = int(rng.choice(box[pin])), int(rng.choice([*keys]))
     box[pin] = np.array([query])
-    scores = Scores(ar, asking, keys, query, box, reference)
+    differing = random_apart(rng, length)
+    scores = Scores(ar, asking, keys, query, box, reference, differing)
     part = [np.sort(rng.choice(t, int(rng.integers(1, len(t) + 1)), replace=False)) for t in box]
-    for outer in (box, part):
-        bounds = scores.differences(outer)
+    for outer, by_token in product((box, part), (False, True)):
+        bounds = scores.differences(outer, by_token)
         for x in product(*outer):
+            if not differ(x, differing):
+                continue
             asked = mean(asking, np.array(x))
             score = {i: asked @ mean(row, np.array(x)) for i, row in keys.items()}
             for i, bound in bounds.items():
                 at = tuple(int(a.ravel()[0]) for a in windows(i, outer, [np.array([t]) for t in x]))
-                assert score[i] - score[reference] <= bound.mid[at] + SLACK, (i, reference)
+                which = int(np.searchsorted(outer[reference], x[reference])) if len(bound.mid) > 1 else 0
+                assert score[i] - score[reference] <= bound.mid[which][at] + SLACK, (i, reference)
+
+
+def random_window(rng):
+    """Any positions known, along any axes; and a ratio of terms that may depend on what is known."""
+    length, ar = int(rng.integers(1, 5)), Float64()
+    box = random_box(rng, 4, length)
+    known = rng.choice(length, int(rng.integers(0, min(length, 3) + 1)), replace=False).tolist()
+    axis = dict(zip(known, rng.permutation(3).tolist(), strict=False))
+    apart = random_apart(rng, length)
+    window = Window(ar, axis, box, apart)
+    sizes = [1, 1, 1]
+    for j, k in axis.items():
+        sizes[k] = len(box[j])
+
+    def some(scale):
+        shape = [n if rng.random() < 0.7 else 1 for n in sizes]
+        return scale * rng.normal(size=(*shape, len(Columns(box).token)))
+
+    return ar, box, axis, apart, window, some
+
+
+def sequences_of(box, axis, apart):
+    """Inputs that satisfy what is asked, with their columns and the place of the known tokens along the axes."""
+    start = np.cumsum([0, *map(len, box)])
+    for places in product(*(range(len(here)) for here in box)):
+        x = [int(here[k]) for here, k in zip(box, places, strict=True)]
+        if differ(x, apart):
+            at = [0, 0, 0]
+            for j, k in axis.items():
+                at[k] = places[j]
+            yield at, [int(start[j]) + k for j, k in enumerate(places)]
+
+
+def at_place(a, at):
+    return a[tuple(k if n > 1 else 0 for k, n in zip(at, a.shape, strict=False))]
+
+
+@pytest.mark.parametrize("seed", range(3 * ROUNDS))
+def test_sums_of_terms_are_at_most_the_largest_for_any_price(seed):
+    """N8. With no two tokens that have to differ, nothing is lost."""
+    rng = np.random.default_rng(seed)
+    ar, box, axis, apart, window, some = random_window(rng)
+    terms = ar.exact(some(1.0)[..., window.free])
+    prices = [None, window.price(terms.mid)]
+    if len(window.differs):
+        prices.append(np.maximum(rng.normal(size=(1, 1, 1, window.several)), 0))
+    reached: dict = {}
+    for at, columns in sequences_of(box, axis, apart):
+        each = at_place(terms.mid, at)
+        now = sum(each[int(np.searchsorted(window.free, c))] for c in columns if c in window.free)
+        for price in prices:
+            assert now <= at_place(window.most(terms, price).mid, at) + SLACK
+        key = tuple(at)
+        reached[key] = max(now, reached.get(key, -np.inf))
+    if not apart:
+        for key, now in reached.items():
+            assert at_place(window.most(terms).mid, key) <= now + SLACK
+
+
+@pytest.mark.parametrize("exactly", [False, True])
+@pytest.mark.parametrize("seed", range(2 * ROUNDS))
+def test_ratios_are_at_most_their_lines(seed, exactly, monkeypatch):
+    """N7, one by one and together with sums of terms, whatever the trial value and the prices are."""
+    if exactly and seed % 10:
+        return
+    rng = np.random.default_rng(seed)
+    ar, box, axis, apart, window, some = random_window(rng)
+    if exactly:
+        ar = window.ar = Exact()
+    ratios = [Term(ar.exact(np.exp(some(float(rng.choice([0.1, 1, 2]))))), ar.exact(some(1.0))) for _ in range(2)]
+    if rng.random() < 0.3:
+
+        def anything(known, free, most, least):
+            price = np.maximum(rng.normal(size=(1, 1, 1, window.several)), 0) if len(window.differs) else None
+            return rng.normal(size=(1, 1, 1)), price
+
+        monkeypatch.setattr(window, "_trial", anything)
+    flat = ar.exact(some(1.0))
+    lines = [tuple(map(ar.approximate, window.line(ratio))) for ratio in ratios]
+    both = ar.approximate(window.together(ar.exact(np.ones((1, 1, 1))), ratios, [flat]))
+    wide = [ar.approximate(window.all_columns(ar.exact(each))) for _, each in lines]
+    for at, columns in sequences_of(box, axis, apart):
+        total = 1 + sum(at_place(ar.approximate(flat), at)[c] for c in columns)
+        for ratio, (constant, _), terms in zip(ratios, lines, wide, strict=True):
+            e, u = (at_place(ar.approximate(x), at)[columns] for x in ratio)
+            now = (e * u).sum() / e.sum()
+            assert now <= at_place(constant, at) + sum(at_place(terms, at)[c] for c in columns) + SLACK
+            total += now
+        assert total <= at_place(both, at) + SLACK
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_lines_of_one_ratio_lose_little_beside_its_largest_value(seed):
+    """Where no tokens have to differ; two steps of the search for a trial value are nearly enough."""
+    rng = np.random.default_rng(seed)
+    ar, box, axis, _, _, some = random_window(rng)
+    window = Window(ar, axis, box, frozenset())
+    ratio = Term(ar.exact(np.exp(some(0.1))), ar.exact(some(1.0)))
+    found, reached = window.together(ar.exact(np.zeros((1, 1, 1))), [ratio], []).mid, {}
+    for at, columns in sequences_of(box, axis, frozenset()):
+        e, u = (at_place(x.mid, at)[columns] for x in ratio)
+        now, key = (e * u).sum() / e.sum(), tuple(at)
+        reached[key] = max(now, reached.get(key, -np.inf))
+    for key, now in reached.items():
+        assert at_place(found, key) <= now + 0.05 + SLACK
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_sequences_of_different_tokens_are_counted(seed):
+    """N5: of an automaton those that keep some positions apart; and of a cell those that satisfy the guard, whose tokens
+    are in its box."""
+    rng = np.random.default_rng(seed)
+    length, groups = int(rng.integers(1, 5)), []
+    states = [1, *rng.integers(1, 4, size=length - 1).tolist(), 1]
+    for i in range(length):
+        parts = np.array_split(rng.permutation(4), int(rng.integers(1, 4)))
+        groups.append(Layer(states[i], [(t, rng.integers(-1, states[i + 1], size=states[i])) for t in parts if len(t)]))
+    apart, found = random_apart(rng, length), 0
+    for x in product(range(4), repeat=length):
+        state = 0
+        for token, layer in zip(x, groups, strict=True):
+            following = next(f for tokens, f in layer.groups if token in tokens)
+            state = following[state] if state >= 0 else -1
+        found += state >= 0 and differ(x, apart)
+    assert sequences(Meter(), groups, apart) == found
+
+
+@pytest.mark.parametrize("values, kept", [([0, 1, 2], {0, 1, 3}), ([1, 1, 2], set())])
+def test_positions_are_apart_where_all_pairs_are(values, kept):
+    """Of 0, 1, 3 and 2, 3; not where two tokens mean the same."""
+    x, graph = tokens("x", length=4, vocab=3, values=values), Graph(4, tuple(values))
+    rows = compile_mechanism(And(distinct(x[0], x[1], x[3]), Ne(x[2], x[3]), Eq(x[0], x[2]), Ne(x[1], 1)), x)
+    asked = conditions_of(graph, add_expression(graph, Reader(rows, "given")))
+    found = apart(graph, asked)
+    assert found == kept and sum(is_apart(graph, n, found) for n in asked) == len(kept)
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
@@ -291,9 +463,10 @@ def test_terms_of_cells_are_at_least_their_bounds(seed):
     model = Model(job)
     for query in job.claim.domain.tokens[model.pin]:
         domain = job.claim.domain.split(model.pin, {query})[0]
-        cells = Cells(model, domain, query, [], [0, 1] if job.claim.guarded else [])
+        cells = Cells(model, domain, query, [], some_conditions(rng, job))
         whole = [cells.cell(key) for key in cells.classes.places]
-        family = Family(model, query, [int(rng.choice([*h.keys])) for h in model.heads], whole)
+        references = [int(rng.choice([*h.keys])) for h in model.heads]
+        family = Family(model, query, references, bool(rng.random() < 0.5), whole)
         for cell in [*whole, *(c for w in whole for c in w.cut(int(rng.integers(domain.length)), [0, 2]))]:
             if cell.size and 0 <= cell.wanted < job.claim.outputs:
                 others, alone = [t for t in range(cell.outputs) if t != cell.wanted], bool(rng.random() < 0.5)
@@ -304,6 +477,14 @@ def test_terms_of_cells_are_at_least_their_bounds(seed):
                     with suppress(TooWide):
                         decided = partial(cell.beaten, family, alone, rival)
                         compare(cell, family, weights, alone, decided, rival, [cell.wanted], -model.margin)
+
+
+def some_conditions(rng, job):
+    """Of the guard's."""
+    if not job.claim.guarded:
+        return []
+    number = len(conditions_of(job.further(), job.claim.guard))
+    return [i for i in range(number) if rng.random() < 0.7]
 
 
 class TooWide(Exception):
@@ -328,8 +509,10 @@ def compare(cell, family, weights, alone, decide, first, others, margin):
     moved = [{i: ar.top(ar.add(x, shift)) for i, x in loss.items()} for loss in losses]
     whole = cell._with_direct(losses[0], direct)
     terms = [weighed(ar, m, f) for m, f in zip([whole, *moved], [factors[0], *factors], strict=True)]
-    means = [least_mean(ar, loss, f) for loss, f in zip(losses, factors, strict=True)]
+    means = [least_mean(ar, loss, f, cell._possible) for loss, f in zip(losses, factors, strict=True)]
     for x in product(*cell.box):
+        if not differ(x, cell.apart):
+            continue
         left, heads = parts(weights, x, model.pin)
         over = [y[..., first, None] - y[..., rivals] for y in (left, *(value for _, _, value, _ in heads))]
         over[0] = over[0] - float(margin)
@@ -385,7 +568,7 @@ def random_node(rng, cell, depth=2):
 def random_proof(rng, job):
     """Any entry of the witness: families that needn't fit, cuts, keys, some of the guard's conditions."""
     model, keys = Model(job), [[["value", [], 0]]] if rng.random() < 0.4 else []
-    conditions = [i for i in range(2) if rng.random() < 0.7] if job.claim.guarded else []
+    conditions = some_conditions(rng, job)
     families = []
     for query in job.claim.domain.tokens[model.pin]:
         domain = job.claim.domain.split(model.pin, {query})[0]
@@ -396,7 +579,8 @@ def random_proof(rng, job):
         for some in (places[:half], places[half:]):
             rows = [[[int(k) for k in key], random_node(rng, cells.cell(tuple(key)))] for key in some]
             references = [int(rng.choice([*head.keys])) for head in model.heads]
-            families.append({"query": query, "references": references, "cells": rows})
+            about = {"references": references, "by_token": bool(rng.random() < 0.5)}
+            families.append({"query": query, **about, "cells": rows})
     return {"rule": "nested", "keys": keys, "conditions": conditions, "families": families}
 
 
@@ -445,7 +629,7 @@ def test_no_share_is_told_of_cells_that_hold_more_than_the_guard_lets_through():
                     node = {"position": 0, "tokens": tokens, "inside": True, "outside": None}
                     references = [min(head.keys) for head in model.heads]
                     row = [[int(k) for k in key], node]
-                    families.append({"query": query, "references": references, "cells": [row]})
+                    families.append({"query": query, "references": references, "by_token": False, "cells": [row]})
             proof = {"rule": "nested", "keys": [], "conditions": [], "families": families}
             try:
                 found, _ = prove(job, Reader(proof, "proof"))
@@ -465,7 +649,7 @@ def test_inputs_that_may_break_the_guard_are_not_counted_as_wrong(conditions, lo
     shape = dict(tokens=[[0, 1]] * 3, vocab=2, length=3, position=2, values=[0, 1])
     doc = forge.document(data, {}, equals=compile_mechanism(Integer(5), x), **shape) | {"version": 5, "cost": None}
     doc["claim"]["given"] = compile_mechanism(And(Eq(x[0], 0), Ne(x[1], 0)), x)
-    families = [{"query": q, "references": [0], "cells": [[[5], None]]} for q in (0, 1)]
+    families = [{"query": q, "references": [0], "by_token": True, "cells": [[[5], None]]} for q in (0, 1)]
     proof = {"rule": "nested", "keys": [], "conditions": conditions, "families": families}
     assert prove(job_of(doc, data), Reader(proof, "proof"))[0] == (low, high)
 
@@ -480,7 +664,7 @@ def test_a_witness_that_counts_twice_or_speaks_of_nothing_is_rejected():
     row = [[int(k) for k in key], False]
 
     def rejects(match, cells=(row,), reference=0, where=query, conditions=(), twice=False):
-        family = {"query": where, "references": [reference] * len(model.heads), "cells": [*cells]}
+        family = {"query": where, "references": [reference] * len(model.heads), "by_token": True, "cells": [*cells]}
         families = [family, family] if twice else [family]
         proof = {"rule": "nested", "keys": [], "conditions": [*conditions], "families": families}
         with pytest.raises(Rejected, match=match):

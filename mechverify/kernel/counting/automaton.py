@@ -63,7 +63,7 @@ def derive(
         reserve(len(state), len(graph.values))
         table = np.full((len(state), len(graph.values)), -1, np.int32)
         rows = reader.read(state, position, tokens)
-        state, index = _unique_rows(
+        state, index = unique_rows(
             rows.reshape(len(state) * len(tokens), rows.shape[-1])
         )
         table[:, tokens] = index.reshape(rows.shape[:2])
@@ -190,11 +190,11 @@ def towards(ar: Meter, automaton: Automaton, target: int | np.ndarray) -> list[L
         ar.step(table.size, 10)
         rows = np.where(table >= 0, label[table], -1).astype(np.int32)
         alive = (rows >= 0).any(1)
-        quotient, index = _unique_rows(rows[alive])
+        quotient, index = unique_rows(rows[alive])
         label = np.full(len(rows), -1)
         label[alive] = index
         tokens = np.flatnonzero((quotient >= 0).any(0))
-        columns, group = _unique_rows(quotient[:, tokens].T)
+        columns, group = unique_rows(quotient[:, tokens].T)
         layers.append(
             Layer(
                 len(quotient),
@@ -204,7 +204,7 @@ def towards(ar: Meter, automaton: Automaton, target: int | np.ndarray) -> list[L
     return layers[::-1]
 
 
-def _unique_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def unique_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """np.unique over rows of integers; comparing them as bytes is much faster and just as exact."""
     if not rows.shape[1]:  # rows without columns are all alike
         return rows[:1], np.zeros(len(rows), np.int64)

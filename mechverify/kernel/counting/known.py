@@ -8,11 +8,14 @@ Lemma N5 (docs/soundness/nested.md).
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.meter import Meter
-from mechverify.kernel.counting import guard as guards
+from mechverify.kernel.counting.apart import apart, is_apart, sequences
+from mechverify.kernel.counting.automaton import derive, towards
 
 
 def with_token(graph: Graph, roots: list[int], position: int, token: int) -> list[int]:
@@ -56,13 +59,20 @@ def weaker(graph: Graph, guard: int, conditions: Sequence[int]) -> int:
 
 def counted(meter: Meter, graph: Graph, guard: int, domain: Domain) -> int:
     """The number of inputs that satisfy the guard, by an automaton for each token at the position that is compared
-    most. Raises Unsupported where one is too large."""
-    position = _compared(graph, guard)
+    most, of what the guard asks but that tokens are different. Raises Unsupported where one is too large."""
     total, longer = 0, graph.copy(meter)
+    asked = conditions_of(longer, guard)
+    positions = apart(longer, asked)
+    others = [i for i, n in enumerate(asked) if not is_apart(longer, n, positions)]
+    root = weaker(longer, guard, others)
+    position = _compared(longer, root)
     for token in domain.tokens[position]:
-        (known,) = with_token(longer, [guard], position, token)
-        part = domain.split(position, {token})[0]
-        total += guards.counted(meter, longer, known, part)
+        (known,) = with_token(longer, [root], position, token)
+        ids = [np.array(t) for t in domain.split(position, {token})[0].tokens]
+        automaton = derive(meter, longer, [known], ids)
+        true = np.flatnonzero(automaton.classes[:, 0] == 1)
+        if len(true):
+            total += sequences(meter, towards(meter, automaton, true), positions)
     return total
 
 

@@ -64,13 +64,23 @@ class Along(NamedTuple):
         return Along(-self.base, -self.value)
 
 
-def highest(ar: Arithmetic, row: Row, along: Along, box: Tokens) -> Ball:
+class Given(NamedTuple):
+    """For each direction a position and the place in the box of the token that stands there."""
+
+    position: np.ndarray
+    place: np.ndarray
+
+
+def highest(
+    ar: Arithmetic, row: Row, along: Along, box: Tokens, given: Given | None = None
+) -> Ball:
     """Points [directions, tokens before, own tokens]: for each window of the box at most so much is the row, whatever
-    tokens of the box stand elsewhere. Position 0 has no token before it: one column stands for none.
+    tokens of the box stand elsewhere, but for what is given, if the position isn't the window's. Position 0 has no
+    token before it: one column stands for none.
 
     Complexity: directions x windows, and directions x own tokens x tokens of the box, for each head.
     """
-    own, before = _window(row.pin, box)
+    own, before = window(row.pin, box)
     directions = len(along.base.mid)
     most = max(len(before), *(len(tokens) for tokens in box))
     reserve(directions, len(own), most)
@@ -78,11 +88,11 @@ def highest(ar: Arithmetic, row: Row, along: Along, box: Tokens) -> Ball:
     total = ar.add(zero, along.base.at[:, None, own])
     for g in range(len(row.attends)):
         value = along.value.at[:, g]
-        total = ar.add(total, _head(ar, row, g, value, box))
+        total = ar.add(total, _head(ar, row, g, value, box, given))
     return ar.top(total)
 
 
-def _window(pin: int, box: Tokens) -> tuple[np.ndarray, np.ndarray]:
+def window(pin: int, box: Tokens) -> tuple[np.ndarray, np.ndarray]:
     """The tokens at a position, and before it; some one token where there is no position before."""
     return box[pin], box[pin - 1] if pin else box[pin][:1]
 
@@ -94,9 +104,11 @@ def windows(pin: int, box: Tokens, part: Tokens) -> tuple[np.ndarray, ...]:
     return np.ix_(before, own)
 
 
-def _head(ar: Arithmetic, row: Row, g: int, value: Ball, box: Tokens) -> Ball:
+def _head(
+    ar: Arithmetic, row: Row, g: int, value: Ball, box: Tokens, given: Given | None
+) -> Ball:
     """The same of one head's ratio; `value` [directions, token, position]."""
-    own, before = _window(row.pin, box)
+    own, before = window(row.pin, box)
     factor = row.factor.at[g, own]
     known, free = [], []
     for j in np.flatnonzero(row.attends[g]).tolist():
@@ -107,9 +119,25 @@ def _head(ar: Arithmetic, row: Row, g: int, value: Ball, box: Tokens) -> Ball:
             here = factor.at[:, before, j].map(np.transpose)
             known.append(Term(here.at[None], value.at[:, before, j].at[:, :, None]))
         else:
-            here = factor.at[:, box[j], j]
-            free.append(Term(here.at[None, None], value.at[:, None, None, box[j], j]))
+            here = factor.at[:, box[j], j].at[None, None]
+            term = Term(here, value.at[:, None, None, box[j], j])
+            free.append(term if given is None else _pinned(ar, term, given, j))
     return largest(ar, known, free, about(ar, known, free, windows=1))
+
+
+def _pinned(ar: Arithmetic, term: Term, given: Given, position: int) -> Term:
+    """A term [directions, .., tokens] with what is given at the position in place of each token."""
+    here = given.position == position
+    if not here.any():
+        return term
+    place, each = np.where(here, given.place, 0), np.arange(len(here))
+
+    def pinned(x: Ball) -> Ball:
+        wide = x.map(lambda a: np.broadcast_to(a, (len(here), *a.shape[1:])))
+        one = wide.map(lambda a: a[each, ..., place][..., None])
+        return ar.where(here[:, None, None, None], one, wide)
+
+    return Term(*map(pinned, term))
 
 
 def about(
@@ -152,13 +180,19 @@ def largest(
             ar.sub(light, _most(ar, -factor)),
             ar.add(heavy, _most(ar, factor)),
         )
-    light = ar.bottom(light)
-    if not (light.mid > max(ar.units(LIGHTEST, light.exponent), 0)).all():
-        raise Rejected("the sum of a row's exponentials is not known to be positive")
+    light = heavy_enough(ar, light)
     one = ar.whole(np.ones((1,) * trial.ndim, np.int64))
     rest = ar.top(rest)
     share = ar.where(rest.mid > 0, ar.div(one, light), ar.div(one, ar.top(heavy)))
     return ar.top(ar.add(theta, ar.mul(rest, share)))
+
+
+def heavy_enough(ar: Arithmetic, mass: Ball) -> Ball:
+    """Its lower end, as points."""
+    light = ar.bottom(mass)
+    if not (light.mid > max(ar.units(LIGHTEST, light.exponent), 0)).all():
+        raise Rejected("the sum of a row's exponentials is not known to be positive")
+    return light
 
 
 def _most(ar: Arithmetic, x: Ball) -> Ball:

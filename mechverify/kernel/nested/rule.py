@@ -29,12 +29,14 @@ from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.core.series import exp
 from mechverify.kernel.counting import recursion
+from mechverify.kernel.counting.apart import apart, is_apart, sequences
 from mechverify.kernel.counting.automaton import Layer, towards
 from mechverify.kernel.counting.classes import Classes
 from mechverify.kernel.counting.known import conditions_of, weaker, with_token
 from mechverify.kernel.nested.layers import HEADS, Head, two_layers
 from mechverify.kernel.nested.ranges import Along, Row, Tokens, highest, windows
 from mechverify.kernel.nested.scores import Scores
+from mechverify.kernel.nested.sums import possible, possible_most
 
 DEEPEST = 64  # cuts of a cell within each other
 FAR = 60.0  # a difference of scores beyond which nothing is said
@@ -112,19 +114,22 @@ class Cells:
         keys: list[Reader],
         conditions: list[int],
     ):
-        """`conditions`: those parts of the guard that are kept; inputs that break only others make cells larger, and
-        then no more is known than how many are right (`larger`)."""
+        """`conditions`: those parts of the guard that an automaton tells. All of them together say which positions'
+        tokens differ from each other, `apart`. If what is left asks for more, cells are larger than the guard lets them
+        be, and then no more is known than how many are right (`larger`)."""
         self.model, self.ar, self.query = model, model.ar, query
         self.size = domain.size
-        self.larger = False
+        self.larger, self.apart = False, frozenset[int]()
         guarded = model.job.claim.guarded
         if conditions and not guarded:
             raise Rejected("a claim without a guard has no conditions")
 
         def known(graph: Graph, roots: list[int]) -> list[int]:
             if guarded:
-                asked = range(len(conditions_of(graph, roots[-1])))
-                self.larger = not {*asked} <= {*conditions}
+                asked = conditions_of(graph, roots[-1])
+                self.apart = apart(graph, asked)
+                left = [n for i, n in enumerate(asked) if i not in conditions]
+                self.larger = not all(is_apart(graph, n, self.apart) for n in left)
                 roots = [*roots[:-1], weaker(graph, roots[-1], conditions)]
             return with_token(graph, roots, model.pin, query)
 
@@ -150,8 +155,11 @@ class Cells:
                     )
                 seen.add(named)
                 cells.append((self.cell(named), node))
+            by_token = entry["by_token"].flag()
             entry.close()
-            family = Family(self.model, self.query, references, [c for c, _ in cells])
+            family = Family(
+                self.model, self.query, references, by_token, [c for c, _ in cells]
+            )
             for cell, node in cells:
                 wrong = self.wrong(cell.right(family, node), cell.size)
                 self._tell(cell, wrong)
@@ -161,10 +169,9 @@ class Cells:
 
     def _tell(self, cell: "Cell", wrong: Counts) -> None:
         """For the report. Of a cell that is `larger`, a share would not be one of inputs that the claim is about."""
-        cells = self.model.job.found.cells
         if self.larger and wrong.high:
-            wrong = Counts(0, cell.size)
-        cells.append((self.query, cell.key, cell.size, wrong))
+            wrong = Counts(0, cell.asked)
+        self.model.job.found.cells.append((self.query, cell.key, cell.asked, wrong))
 
     def wrong(self, right: Counts, size: int) -> Counts:
         """Bounds of a cell's wrong inputs: of those that satisfy the guard, none is known to be if it is `larger`."""
@@ -175,40 +182,69 @@ class Cells:
         if key not in self.classes.places:
             raise Rejected(f"query {self.query} has no cell {key}")
         layers = towards(self.ar, self.classes.automaton, self.classes.places[key])
-        return Cell(self.model, key, layers)
+        return Cell(self.model, key, layers, self.apart)
 
 
 class Cell:
     """The inputs that `layers` accept, of the class `key`: its first entry is the output that is right on all of them.
-    `box`: the tokens that occur at each position."""
+    Those with equal tokens at positions that are `apart` break the guard, and count as right."""
 
-    def __init__(self, model: Model, key: tuple[int, ...], layers: list[Layer]):
+    def __init__(
+        self,
+        model: Model,
+        key: tuple[int, ...],
+        layers: list[Layer],
+        apart: frozenset[int],
+    ):
         self.model, self.ar, self.key, self.layers = model, model.ar, key, layers
         self.wanted, self.outputs = key[0], model.job.claim.outputs
-        self.size = recursion.completions(self.ar, layers)[0][0]
+        self.size, self.apart = recursion.completions(self.ar, layers)[0][0], apart
+
+    @cached_property
+    def asked(self) -> int:
+        """How many don't break the guard so."""
+        return sequences(self.ar, self.layers, self.apart) if self.apart else self.size
+
+    @property
+    def open(self) -> Counts:
+        """Bounds of its right inputs, if nothing is known of them."""
+        return Counts(self.size - self.asked, self.size)
+
+    @property
+    def wrong(self) -> Counts:
+        """Those, if all that don't break the guard are wrong."""
+        return Counts(self.size - self.asked, self.size - self.asked)
 
     @cached_property
     def box(self) -> Tokens:
-        return [
+        """The tokens that occur at each position where none is equal that is to be different."""
+        box = [
             np.sort(np.concatenate([tokens for tokens, _ in layer.groups]))
             for layer in self.layers
         ]
+        taken: set[int] = set()  # positions whose one token others can't have
+        while left := [i for i in self.apart - taken if len(box[i]) == 1]:
+            taken.add(left[0])
+            for j in self.apart - taken:
+                rest = box[j][box[j] != box[left[0]]]
+                box[j] = rest if len(rest) else box[j]
+        return box
 
     def right(self, family: "Family", node: Reader, depth: int = 0) -> Counts:
         """Bounds of its right inputs. `node` is null (none); whether to bound the differences of scores for this part
         by itself; the same beside a rival that leads; or a cut by the tokens at one position."""
         if not 0 <= self.wanted < self.outputs:
-            return Counts(0, 0)
+            return self.wrong
         if node.value is None or not self.size:
-            return Counts(0, self.size)
+            return self.open
         if type(node.value) is bool:
             right = self.decided(family, node.flag())
-            return Counts(self.size if right else 0, self.size)
+            return Counts(self.size, self.size) if right else self.open
         if type(node.value) is dict and "rival" in node.value:
             rival = node["rival"].an_integer(0, self.outputs - 1)
             wrong = self.beaten(family, node["alone"].flag(), rival)
             node.close()
-            return Counts(0, 0 if wrong else self.size)
+            return self.wrong if wrong else self.open
         if depth == DEEPEST:
             raise Rejected(f"a cell is cut more than {DEEPEST} times")
         position = node["position"].an_integer(0, len(self.layers) - 1)
@@ -225,7 +261,12 @@ class Cell:
     def cut(self, position: int, tokens: list[int]) -> "tuple[Cell, Cell]":
         """The inputs whose token there is one of these, and the others."""
         inside, outside = (
-            Cell(self.model, self.key, _among(self.layers, position, tokens, side))
+            Cell(
+                self.model,
+                self.key,
+                _among(self.layers, position, tokens, side),
+                self.apart,
+            )
             for side in (True, False)
         )
         return inside, outside
@@ -251,18 +292,40 @@ class Cell:
         margin: Fraction,
     ) -> bool:
         """Whether on every input an output exceeds each of the others by more than the margin."""
+        terms = self.terms(family, alone, first, others, margin)
+        if terms is None:
+            return False
+        return bool((largest_sum(self.ar, terms, self._possible) < 0).all())
+
+    def terms(
+        self,
+        family: "Family",
+        alone: bool,
+        first: int,
+        others: list[int],
+        margin: Fraction,
+    ) -> list[Ball] | None:
+        """For each position points [others, tokens before, own tokens]: if the largest sum over sequences is negative,
+        that output leads. None: it isn't known whether it does."""
         ar, rivals = self.ar, np.array(others, int)
         loss = self._direct(first, rivals, margin)
         leading, *more = [self._losses(h, first, rivals) for h in self.model.heads]
         factor, *factors = family.factors(self.box, alone)
         for losses, weights in zip(more, factors, strict=True):
-            if weights is None or (mean := least_mean(ar, losses, weights)) is None:
-                return False
+            if weights is None:
+                return None
+            mean = least_mean(ar, losses, weights, self._possible)
+            if mean is None:
+                return None
             loss = ar.top(ar.sub(loss, mean.at[:, None, None]))
         if factor is None:
-            return False
-        terms = weighed(ar, self._with_direct(leading, loss), factor)
-        return bool((largest_sum(ar, terms) < 0).all())
+            return None
+        return weighed(ar, self._with_direct(leading, loss), factor)
+
+    @cached_property
+    def _possible(self) -> list[np.ndarray]:
+        """Of each position the windows whose tokens may stand side by side."""
+        return [possible(i, self.box, self.apart) for i in range(len(self.box))]
 
     def _direct(self, first: int, rivals: np.ndarray, margin: Fraction) -> Ball:
         """Points [rivals, tokens before, 1]: by at most so much, plus the margin, an output is below each rival where
@@ -302,21 +365,31 @@ def _among(
 
 class Family:
     """Cells of one query whose differences of scores may be bounded together: on `box`, which holds theirs.
-    `references`: a position for each head of the second layer."""
+    `references`: a position for each head of the second layer. `by_token`: the tokens that stand there are told
+    apart."""
 
     def __init__(
-        self, model: Model, query: int, references: list[int], cells: list[Cell]
+        self,
+        model: Model,
+        query: int,
+        references: list[int],
+        by_token: bool,
+        cells: list[Cell],
     ):
         self.model, self.query, self.references = model, query, references
+        self.by_token = by_token
+        self.apart = cells[0].apart if cells else frozenset[int]()
         boxes = zip(*(cell.box for cell in cells if cell.size), strict=True)
         self.box = [np.unique(np.concatenate(tokens)) for tokens in boxes]
 
     @cached_property
     def scores(self) -> list[Scores]:
-        ar, heads = self.model.ar, zip(self.model.heads, self.references, strict=True)
+        shared = self.query, self.box
         return [
-            Scores(ar, head.asking, head.keys, self.query, self.box, reference)
-            for head, reference in heads
+            Scores(
+                self.model.ar, head.asking, head.keys, *shared, reference, self.apart
+            )
+            for head, reference in zip(self.model.heads, self.references, strict=True)
         ]
 
     @cached_property
@@ -324,19 +397,26 @@ class Family:
         return self._on(self.box)
 
     def _on(self, box: Tokens) -> "list[dict[int, Ball] | None]":
-        return [exponentials(self.model.ar, s.differences(box)) for s in self.scores]
+        return [
+            exponentials(self.model.ar, s.differences(box, self.by_token))
+            for s in self.scores
+        ]
 
     def factors(self, box: Tokens, alone: bool) -> "list[dict[int, Ball] | None]":
         """For each head, and each position i but its reference r, points [tokens before, own tokens]: at most so much
         is e^(s_i - s_r) in each window of `box`. None: it isn't known to be less than e^FAR."""
-        if alone:
-            return self._on(box)
+        of, found = (box, self._on(box)) if alone else (self.box, self.common)
         return [
-            None
-            if found is None
-            else {i: x.at[windows(i, self.box, box)] for i, x in found.items()}
-            for found in self.common
+            None if x is None else {i: self._part(x[i], i, r, of, box) for i in x}
+            for x, r in zip(found, self.references, strict=True)
         ]
+
+    def _part(self, x: Ball, i: int, r: int, of: Tokens, box: Tokens) -> Ball:
+        """In windows of a part of a box, of any token at the reference."""
+        if len(x.mid) > 1:
+            x = x.at[np.searchsorted(of[r], box[r])]
+        part = x.at[(slice(None), *windows(i, of, box))]
+        return points(part.mid.max(0), part.exponent)
 
 
 def exponentials(ar: Arithmetic, excess: dict[int, Ball]) -> dict[int, Ball] | None:
@@ -369,7 +449,10 @@ def weighed(
 
 
 def least_mean(
-    ar: Arithmetic, losses: dict[int, Ball], factors: dict[int, Ball]
+    ar: Arithmetic,
+    losses: dict[int, Ball],
+    factors: dict[int, Ball],
+    possible: list[np.ndarray],
 ) -> Ball | None:
     """Points [rivals] that a head's mean of values, each at least -losses[i], is not below: trial values t for which
     sum_i e^(s_i - s_r) (value_i - t) is at least zero. None: there was none. Complexity: HALVINGS times that of the
@@ -379,33 +462,32 @@ def least_mean(
     low = -np.max([x.max((1, 2)) for x in near.values()], 0)
     high = -near[reference].max((1, 2))
     low = low - 2.0**-20 * np.abs(low)
-    if not _exceeds(ar, losses, factors, low).all():
+
+    def exceeds(trial: np.ndarray) -> np.ndarray:
+        """Booleans [rivals]: where the mean is known to be at least the trial value."""
+        shift = ar.exact(trial[:, None, None])
+        away = {i: ar.top(ar.add(x, shift)) for i, x in losses.items()}
+        return largest_sum(ar, weighed(ar, away, factors), possible) <= 0
+
+    if not exceeds(low).all():
         return None
     for _ in range(HALVINGS):
         middle = 0.5 * low + 0.5 * high
-        holds = _exceeds(ar, losses, factors, middle)
+        holds = exceeds(middle)
         low, high = np.where(holds, middle, low), np.where(holds, high, middle)
     return ar.exact(low)
 
 
-def _exceeds(
-    ar: Arithmetic,
-    losses: dict[int, Ball],
-    factors: dict[int, Ball],
-    trial: np.ndarray,
+def largest_sum(
+    ar: Arithmetic, terms: list[Ball], possible: list[np.ndarray]
 ) -> np.ndarray:
-    """Booleans [rivals]: where the mean is known to be at least the trial value."""
-    shift = ar.exact(trial[:, None, None])
-    away = {i: ar.top(ar.add(x, shift)) for i, x in losses.items()}
-    return largest_sum(ar, weighed(ar, away, factors)) <= 0
-
-
-def largest_sum(ar: Arithmetic, terms: list[Ball]) -> np.ndarray:
     """[rows]: at most so large is, over all sequences, the sum of terms [rows, tokens before, own tokens] of windows
-    that follow each other; an axis of size one stands for all tokens. Complexity: that of the terms."""
+    that are possible and follow each other; an axis of size one stands for all tokens. Complexity: that of the
+    terms."""
     first, *more = aligned(ar, *terms)
     best = first.mid.max(1)
-    for term in more:
+    for term, there in zip(more, possible[1 : len(terms)], strict=True):
         ar.spend(term.mid.size, 2, 4)
-        best = ar.up(best[:, :, None] + term.mid).max(1)
+        longer = ar.up(best[:, :, None] + term.mid)
+        best = possible_most(np.swapaxes(longer, 1, 2), there.T)
     return best.max(-1)

@@ -3,7 +3,7 @@
 import heapq
 import time
 from dataclasses import dataclass, field
-from math import inf
+from math import inf, prod
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ RARE = 0.1  # share of right samples below which it isn't tried
 HOPE = 2**6  # cells of which one should be decided at least, before more are tried
 PATIENCE = 0.3  # share of the time that is left, likewise: others may run inputs then
 CUTS = 2**12  # of all cells
+CHEAP = 2**20  # numbers for each position
 SAMPLES = 6  # inputs of a cell that are run to see where they attend
 FAILURES = (
     3  # conditions that may make the fold too long, before no further one is tried
@@ -47,13 +48,15 @@ class _Part:
             low, high = zip(*(part.right for part in self.parts), strict=True)
             return Counts(sum(low), sum(high))
         if self.rival is not None or not 0 <= self.cell.wanted < self.cell.outputs:
-            return Counts(0, 0)
-        return Counts(0 if self.alone is None else self.cell.size, self.cell.size)
+            return self.cell.wrong
+        if self.alone is None:
+            return self.cell.open
+        return Counts(self.cell.size, self.cell.size)
 
     @property
     def known(self) -> bool:
         """Of some of its inputs."""
-        return self.right != (0, self.cell.size)
+        return self.right != self.cell.open
 
     def entry(self) -> Any:
         if self.cut is None and self.rival is not None:
@@ -169,7 +172,8 @@ def _entry(query: int, family: Family, parts: list[_Part]) -> dict[str, Any]:
     """Open cells are listed as well: a family's bounds depend on all of its cells."""
     rows = [[[*part.cell.key], part.entry()] for part in parts]
     cells = rows if any(part.known for part in parts) else []
-    return {"query": query, "references": family.references, "cells": cells}
+    about = {"references": family.references, "by_token": family.by_token}
+    return {"query": query, **about, "cells": cells}
 
 
 def _plan(problem: AccuracyProblem) -> _Plan:
@@ -229,9 +233,25 @@ def _families(
         positions = max(votes, key=lambda i: votes[i])
         by_position.setdefault(positions, []).append(cell)
     return [
-        (Family(model, query, [*positions], members), members)
+        (_family(model, query, [*positions], members), members)
         for positions, members in by_position.items()
     ]
+
+
+def _family(
+    model: Model, query: int, references: list[int], members: list[Cell]
+) -> Family:
+    """Tokens at the references are told apart where that is cheap, or else the first cell isn't decided."""
+    plain, closer = (
+        Family(model, query, references, by_token, members)
+        for by_token in (False, True)
+    )
+    sizes = sorted(map(len, plain.box))
+    if sum(sizes) * prod(sizes[-3:]) <= CHEAP:
+        return closer
+    sure = (cell for cell in members if len(_ahead(cell)) == 1)
+    part = next((_Part(cell, plain) for cell in sure), None)
+    return plain if part is None or _holds(part, False) else closer
 
 
 def _attended(
@@ -274,24 +294,43 @@ def _at(model: Model, row: Row, tokens: np.ndarray) -> np.ndarray:
 
 
 def _decide(part: _Part, budget: Budget) -> None:
-    """As a whole, if samples agree: with the family's bounds of scores or with its own."""
+    """If samples agree: with the family's bounds of scores, or with its own, unless these are hardly better."""
+    with budget.rehearsing():
+        any(
+            _holds(part, alone)
+            for alone in (False, True)
+            if not alone or _smaller(part)
+        )
+
+
+def _smaller(part: _Part) -> bool:
+    """Whether its box is much smaller than its family's, but for tokens that the family's bounds tell apart."""
+    family, box = part.family, part.cell.box
+    apart = family.references if family.by_token else []
+    each = [i for i in range(len(box)) if i not in apart]
+    return any(len(box[i]) + 1 < len(family.box[i]) for i in each) or not apart
+
+
+def _holds(part: _Part, alone: bool) -> bool:
+    """Whether that decides it."""
     cell, rivals = part.cell, _ahead(part.cell)
     if len(rivals) != 1:
-        return
+        return False
     (rival,) = rivals
-    with budget.rehearsing():
-        for alone in (False, True):
-            try:
-                right = rival is None and cell.decided(part.family, alone)
-                if right or (
-                    rival is not None and cell.beaten(part.family, alone, rival)
-                ):
-                    part.alone, part.rival = alone, rival
-                    return
-            except Stopped:
-                raise
-            except Rejected:  # say, weights so large that enclosures overflow
-                continue
+    try:
+        family = part.family
+        holds = (
+            cell.decided(family, alone)
+            if rival is None
+            else cell.beaten(family, alone, rival)
+        )
+    except Stopped:
+        raise
+    except Rejected:  # say, weights so large that enclosures overflow
+        return False
+    if holds:
+        part.alone, part.rival = alone, rival
+    return holds
 
 
 def _ahead(cell: Cell) -> set[int | None]:
@@ -331,11 +370,9 @@ def _refine(parts: list[_Part], budget: Budget) -> None:
         if not waiting or budget.spent():
             return
         _, _, part = heapq.heappop(waiting)
-        position = _where(part.cell)
-        if position is None:
+        cut = _where(part)
+        if cut is None:
             continue
-        here = part.cell.box[position].tolist()
-        cut = position, here[: len(here) // 2]
         part.parts = [_Part(c, part.family) for c in part.cell.cut(*cut)]
         part.cut = cut
         for half in part.parts:
@@ -345,8 +382,27 @@ def _refine(parts: list[_Part], budget: Budget) -> None:
                 number += 1
 
 
-def _where(cell: Cell) -> int | None:
-    """The position to cut at: one where several tokens occur, first that before the query's."""
-    pin = cell.model.pin
-    several = [i for i in range(pin) if len(cell.box[i]) > 1]
-    return max(several, default=None)
+def _where(part: _Part) -> tuple[int, list[int]] | None:
+    """The position whose tokens differ most in what they add to the worst sum, and the half of them that add most. None
+    where each position has one token."""
+    cell = part.cell
+    several = [i for i in range(cell.model.pin) if len(cell.box[i]) > 1]
+    if not several:
+        return None
+    rivals = [t for t in range(cell.outputs) if t != cell.wanted]
+    try:
+        terms = cell.terms(part.family, True, cell.wanted, rivals, cell.model.margin)
+    except Stopped:
+        raise
+    except Rejected:
+        terms = None
+    if terms is None:
+        return several[-1], cell.box[several[-1]][::2].tolist()
+    most = [cell.ar.approximate(x).max((1, 2)) for x in terms]
+    worst = int(np.argmax(sum(most)))
+    adds = {i: cell.ar.approximate(terms[i])[worst].max(0) for i in several}
+    position = max(several, key=lambda i: float(np.ptp(adds[i])))
+    tokens, by_token = cell.box[position], adds[position]
+    by_token = np.broadcast_to(by_token, len(tokens))
+    most_first = np.argsort(-by_token, kind="stable")
+    return position, sorted(tokens[most_first[: len(tokens) // 2]].tolist())

@@ -1,0 +1,221 @@
+"""Ratios of one-token terms that read the same tokens, bounded together.
+
+For any theta, with R = N - theta Z, which is at most R+, and Z from Zmin to Zmax,
+
+    N / Z = theta + R / Z <= theta + R / Zmax + max(R+, 0) (1 / Zmin - 1 / Zmax),
+
+a constant and a sum of one-token terms. Those of several ratios are added before the largest is taken. Where tokens
+differ from each other, a token's price p >= 0 is taken off its terms wherever it stands, and paid once.
+
+Lemmas N7, N8 (docs/soundness/nested.md).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mechverify.kernel.core.arithmetic import Arithmetic, Ball, aligned, points
+from mechverify.kernel.core.meter import reserve
+from mechverify.kernel.nested.ranges import Term, Tokens, heavy_enough, window
+
+
+class Columns:
+    """The tokens of a box in a row: `token` and `position` of each column."""
+
+    def __init__(self, box: Tokens):
+        self.token = np.concatenate(box)
+        self.position = np.repeat(np.arange(len(box)), [len(t) for t in box])
+
+
+class Window:
+    """Of a box, inputs whose tokens at some positions are known. `axis`: of arrays with three axes, and
+    one more for columns, which stands for the tokens at which of these positions; one that stands for none has size
+    one, and so may one along which all is alike. `apart`: positions whose tokens are pairwise different."""
+
+    def __init__(
+        self, ar: Arithmetic, axis: dict[int, int], box: Tokens, apart: frozenset[int]
+    ):
+        self.ar, self.axis = ar, axis
+        columns = Columns(box)
+        self.here = {j: columns.position == j for j in self.axis}
+        self.columns = len(columns.token)
+        self.free = np.flatnonzero(~np.isin(columns.position, [*self.axis]))
+        token, position = columns.token[self.free], columns.position[self.free]
+        self.start = np.flatnonzero(np.diff(position, prepend=-1))
+        self.weight = 1 / np.bincount(columns.position)[position]
+        differs = np.isin(position, [*apart])
+        self.possible = np.ones((1, 1, 1, len(token)), bool)
+        for j in apart & {*self.axis}:
+            shape = [1, 1, 1, 1]
+            shape[self.axis[j]] = -1
+            known = box[j].reshape(shape)
+            self.possible = self.possible & (~differs | (token != known))
+        several, self.sold = np.unique(token[differs], return_inverse=True)
+        self.differs, self.several = np.flatnonzero(differs), len(several)
+        seller, self.seller = np.unique(position[differs], return_inverse=True)
+        self.sellers = len(seller)
+
+    def split(self, ratio: Term) -> tuple[list[Term], Term]:
+        """The terms of the tokens that are known, and those [.., column] of the others."""
+        known = [Term(*(self._entry(j, x) for x in ratio)) for j in self.here]
+        return known, Term(*(x.at[..., self.free] for x in ratio))
+
+    def _entry(self, j: int, x: Ball) -> Ball:
+        """Of each window that of its token at j."""
+        n, axis = int(self.here[j].sum()), self.axis[j]
+
+        def entries(a: np.ndarray) -> np.ndarray:
+            shape = [*a.shape]
+            shape[axis] = n
+            moved = np.moveaxis(np.broadcast_to(a, shape), axis, -2)
+            return np.moveaxis(moved.diagonal(0, -2, -1), -1, axis)
+
+        return x.at[..., self.here[j]].map(entries)
+
+    def most(self, x: Ball, price: np.ndarray | None = None) -> Ball:
+        """Points: at most so large is, over tokens elsewhere, the sum of their terms x [.., column], for any price that
+        isn't negative. Complexity: that of x."""
+        ar = self.ar
+        if not len(self.free):
+            return ar.whole(np.zeros((1, 1, 1), np.int64))
+        if price is None:
+            return ar.top(ar.sum(self._each(x)))
+        wide = np.zeros((*price.shape[:-1], len(self.free)))
+        wide[..., self.differs] = price[..., self.sold]
+        paid = ar.sum(self._each(ar.sub(x, ar.exact(wide))))
+        return ar.top(ar.add(paid, ar.sum(ar.exact(price))))
+
+    def _each(self, x: Ball) -> Ball:
+        """Points [.., position]: the largest term at each."""
+        return points(self._greatest(self.ar.upper(x)), x.exponent)
+
+    def _greatest(self, a: np.ndarray) -> np.ndarray:
+        """The largest at each position that may stand there; any number where none may."""
+        if not self.possible.all():
+            a = np.where(self.possible, a, a.min(-1, keepdims=True))
+        return np.maximum.reduceat(a, self.start, -1)
+
+    def price(self, x: np.ndarray) -> np.ndarray | None:
+        """[.., token]: by how much a token's mean term exceeds the k-th largest, k the number of positions whose tokens
+        differ; None if there aren't two."""
+        if self.sellers < 2 or self.several < self.sellers:
+            return None
+        near = x[..., self.differs]
+        there = self.possible[..., self.differs]
+        shape = *np.broadcast_shapes(near.shape, there.shape)[:-1], self.sellers
+        offer = np.full((*shape, self.several), np.nan)
+        offer[..., self.seller, self.sold] = np.where(there, near, np.nan)
+        known = ~np.isnan(offer)
+        number = np.maximum(known.sum(-2), 1)
+        mean = np.where(known, offer, 0.0).sum(-2) / number
+        mean = np.where(known.any(-2), mean, -np.inf)
+        least = np.sort(mean, -1)[..., -self.sellers, None]
+        known = np.isfinite(least)
+        return np.where(known, np.maximum(mean - np.where(known, least, 0), 0), 0.0)
+
+    def line(self, ratio: Term) -> tuple[Ball, Ball]:
+        """A constant, and terms [.., column]: the ratio is at most the constant with the terms of tokens elsewhere."""
+        ar, (known, free) = self.ar, self.split(ratio)
+        light = heavy = ar.whole(np.zeros((1, 1, 1), np.int64))
+        for factor, _ in known:
+            light, heavy = ar.add(light, factor), ar.add(heavy, factor)
+        light = heavy_enough(ar, ar.sub(light, self.most(-free.factor)))
+        heavy = ar.top(ar.add(heavy, self.most(free.factor)))
+        one = ar.whole(np.ones((1, 1, 1), np.int64))
+        most, least = ar.div(one, light), ar.bottom(ar.div(one, heavy))
+        trial, price = self._trial(known, free, most, least)
+        theta = ar.exact(trial)
+        rest, each = self._rest(known, free, theta)
+        largest = ar.top(ar.add(rest, self.most(each, price)))
+        over = points(np.maximum(largest.mid, 0), largest.exponent)
+        constant = ar.add(theta, ar.mul(least, rest))
+        constant = ar.add(constant, ar.mul(over, ar.sub(most, least)))
+        return constant, ar.mul(least.at[..., None], each)
+
+    def _rest(self, known: list[Term], free: Term, theta: Ball) -> tuple[Ball, Ball]:
+        """Factors times values less theta: their sum over the window's own tokens, and those [.., column] of others."""
+        ar, rest = self.ar, self.ar.whole(np.zeros((1, 1, 1), np.int64))
+        for factor, value in known:
+            rest = ar.add(rest, ar.mul(factor, ar.sub(value, theta)))
+        apart = ar.sub(free.value, theta.at[..., None])
+        return rest, ar.mul(free.factor, apart)
+
+    def _trial(
+        self, known: list[Term], free: Term, most: Ball, least: Ball
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """A number that the ratio hardly exceeds, and prices: steps from the ratio of mean terms, each to what the last
+        one shows. Any would be sound."""
+        near = self.ar.approximate
+        terms = [tuple(map(near, term)) for term in known]
+        factor, value = map(near, free)
+        above, below = (
+            (x * self.weight).sum(-1) for x in (factor * value, factor + 0 * value)
+        )
+        for e, u in terms:
+            above, below = above + e * u, below + e
+        trial, price = _number(above / below), None
+        for last in (False, True):
+            rest: np.ndarray | float = sum(e * (u - trial) for e, u in terms)
+            each = factor * (value - trial[..., None])
+            if last:
+                price = self.price(each)
+            if price is not None:
+                rest = rest + price.sum(-1)
+                each = each.copy() + 0 * price[..., :1]
+                each[..., self.differs] -= price[..., self.sold]
+            if len(self.free):
+                rest = rest + self._greatest(each).sum(-1)
+            share = np.where(rest > 0, near(most), near(least))
+            trial = _number(trial + rest * share)
+        return trial, price
+
+    def all_columns(self, terms: Ball) -> Ball:
+        """Terms [.., column] of tokens elsewhere, as those of all columns: zero at the others."""
+
+        def wide(a: np.ndarray) -> np.ndarray:
+            result = np.zeros((*a.shape[:-1], self.columns), a.dtype)
+            result[..., self.free] = a
+            return result
+
+        return terms.map(wide)
+
+    def together(
+        self, constant: Ball, ratios: Sequence[Term], lines: Sequence[Ball]
+    ) -> Ball:
+        """Points that the sum of the constant, all ratios, and sums of terms [.., column of all] doesn't exceed."""
+        ar = self.ar
+        terms = ar.whole(np.zeros((1, 1, 1, len(self.free)), np.int64))
+        for more, each in map(self.line, ratios):
+            constant, terms = ar.add(constant, more), ar.add(terms, each)
+        for line in lines:
+            for j in self.here:
+                constant = ar.add(constant, self._entry(j, line))
+            terms = ar.add(terms, line.at[..., self.free])
+        reserve(*terms.mid.shape)
+        total, price = self.most(terms), self.price(ar.approximate(terms))
+        if price is not None:
+            total = lesser(ar, total, self.most(terms, price))
+        return ar.top(ar.add(constant, total))
+
+
+def _number(trial: np.ndarray) -> np.ndarray:
+    """Zero for what is none."""
+    return np.where(np.isfinite(trial), trial, 0.0)
+
+
+def possible(i: int, box: Tokens, apart: frozenset[int]) -> np.ndarray:
+    """Booleans [tokens before, own tokens]: which windows of position i may be."""
+    own, before = window(i, box)
+    both = {i - 1, i} <= apart
+    return (before[:, None] != own) | np.array(not both)
+
+
+def possible_most(a: np.ndarray, possible: np.ndarray) -> np.ndarray:
+    """Of the last axis the greatest of the entries that are possible; any number where none is."""
+    return np.where(possible, a, a.min(-1, keepdims=True)).max(-1)
+
+
+def lesser(ar: Arithmetic, x: Ball, y: Ball) -> Ball:
+    """Of two bounds."""
+    x, y = aligned(ar, x, y)
+    return points(np.minimum(x.mid, y.mid), x.exponent)
