@@ -103,6 +103,7 @@ class Window:
         near = x[..., self.differs]
         there = self.possible[..., self.differs]
         shape = *np.broadcast_shapes(near.shape, there.shape)[:-1], self.sellers
+        reserve(*shape, self.several)
         offer = np.full((*shape, self.several), np.nan)
         offer[..., self.seller, self.sold] = np.where(there, near, np.nan)
         known = ~np.isnan(offer)
