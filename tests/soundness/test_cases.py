@@ -197,17 +197,44 @@ def test_two_sets_have_so_much_in_common():
         assert 0 <= Fraction(float(one)) <= least <= Fraction(float(one)) + Fraction(1, 2**50)
 
 
-def test_shares_of_cases_are_no_larger_than_what_is_right():
+@pytest.mark.parametrize("apart", [True, False])
+def test_shares_of_cases_are_no_larger_than_what_is_right(apart):
+    """Of points, some of which lie in the case. There forms are right where they say positive, or negative; elsewhere
+    they may say both, unless they are apart."""
     rng = np.random.default_rng(1)
-    positive, inside, outside = rng.random((3, 4_000, 12)) < rng.random((3, 4_000, 1))
-    right = np.where(positive, inside, outside).mean(1)
-    ways = np.stack([positive.mean(1), (~positive).mean(1)])
+    case, positive, negative, inside, outside = rng.random((5, 4_000, 12)) < rng.random((5, 4_000, 1))
+    negative &= ~positive | ~(case | apart)
+    right = np.where(positive, inside, outside)  # of what is in the case
+    free = ~positive & ~negative  # there is a sign, and no form shows it
+    right = np.where(free, inside & outside, right)
+    ways = np.stack([positive.mean(1), negative.mean(1)])
     r, s = inside.mean(1), outside.mean(1)
-    found = shares._of_cases(AR, ways, np.stack([r, 1 - r]), np.stack([s, 1 - s]))
-    assert (found[0] <= right + 1e-15).all() and (found[1] <= 1 - right + 1e-15).all()
-    assert (found[0] > 0).any()
+    cases = np.stack([r, 1 - r]), np.stack([s, 1 - s])
+    found = shares._of_cases(AR, ways, *cases, np.full(4_000, apart))
+    least = (right | ~case).mean(1)  # of sets that are right wherever they meet the case
+    assert (found[0] <= least + 1e-15).all() and (found[0] > 0).any()
     known = positive.all(1)
     assert known.any() and (found[0, known] == r[known]).all()
+
+
+class Gated(torch.nn.Module):
+    """relu(x0) gates x1, and a further relu reads the product: the product's two forms cross where x0 < 0."""
+
+    def forward(self, x):
+        gate = torch.relu(x[:, :1])
+        return 0.001 * torch.relu(gate * x[:, 1:2]) - gate + 0.05 * x[:, 2:]
+
+
+def test_forms_beyond_their_own_case_say_nothing():
+    model = capture(Gated().double().eval(), torch.zeros(1, 3, dtype=torch.float64))
+    low, high = [-3, -1, 0.1], [1, 1, 1]
+    job = AccuracyProblem.of(Share(model["output"][0] >= 0, over=box(low, high)), "real", None).job
+    x = torch.tensor(np.random.default_rng(0).uniform(low, high, (100_000, 3)))
+    truth = float((Gated()(x) >= 0).double().mean())
+    for to in (0, 4, 10):
+        for signs in (0, 1, 2, 12):
+            (found,) = shares.counts(job, [job.claim.domain], np.array([to]), np.array([signs]))
+            assert found.low / job.claim.total < truth + 0.01 and found.high / job.claim.total > truth - 0.01
 
 
 def test_forms_are_no_less_on_a_box_than_is_said():

@@ -701,3 +701,20 @@ def test_guards_that_look_back_are_counted_token_by_token(seed, monkeypatch):
         assert counted.size(Meter(), graph, guard, part) == expected
     except TypeError:
         assert automaton.STATE_LIMIT < 6  # it would have been listed
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_part_without_inputs_that_keep_the_guard_shows_nothing(alone):
+    """The one token of position 0 is all that a part lets stand at position 1, and they are to differ: all of its inputs
+    count as right, as those do that the claim isn't about."""
+    weights = random_weights(np.random.default_rng(0), vocab=3, length=3, d=3, e=2, layers=2, heads=1)
+    x, data = tokens("x", length=3, vocab=3), as_bytes(weights)
+    domain = dict(tokens=[[2], [0, 1, 2], [0, 1]], vocab=3, length=3, position=2, values=[0, 1, 2])
+    document = forge.document(data, {}, equals=compile_mechanism(Integer(0), x), **domain)
+    document |= {"version": 5, "cost": None}
+    document["claim"]["given"] = compile_mechanism(Ne(x[0], x[1]), x)
+    node = {"position": 1, "tokens": [2], "inside": alone, "outside": None}
+    families = [{"query": q, "references": [0], "by_token": True, "cells": [[[0], node]]} for q in (0, 1)]
+    witness = {"rule": "nested", "keys": [], "conditions": [], "families": families}
+    low, high = prove(job_of(document, data), Reader(witness, "proof"))
+    assert (low, high) == (2, 6)  # the two that break the guard, of six

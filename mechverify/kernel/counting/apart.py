@@ -12,7 +12,7 @@ from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.meter import Meter
 from mechverify.kernel.counting.automaton import Layer, unique_rows
 
-MOST = 2**24  # tokens of all the sets that one step makes
+MOST = 2**24  # numbers of all the rows, states with their sets, that one position makes
 
 
 def is_apart(graph: Graph, condition: int, positions: frozenset[int]) -> bool:
@@ -55,19 +55,25 @@ def sequences(meter: Meter, layers: list[Layer], positions: frozenset[int]) -> i
     state = np.zeros((1, 1), np.int64)  # and the set, sorted
     number = np.ones(1, object)
     for i, layer in enumerate(layers):
-        rows, numbers, width = [], [], state.shape[1] + (i in positions)
+        rows, numbers, differs = [], [], i in positions
+        each = [
+            int((following[state[:, 0]] >= 0).sum()) for _, following in layer.groups
+        ]
+        made = sum(
+            count * (len(tokens) if differs else 1)
+            for count, (tokens, _) in zip(each, layer.groups, strict=True)
+        )
+        if made * (state.shape[1] + differs) > MOST:
+            raise Unsupported("too many sets of tokens that differ")
+        meter.step(made * (state.shape[1] + differs), 8 * len(each), 30)
         for tokens, following in layer.groups:
             after = following[state[:, 0]]
             before, many = state[after >= 0, 1:], number[after >= 0]
             after = after[after >= 0, None]
-            if i not in positions:
+            if not differs:
                 rows.append(np.concatenate([after, before], 1))
                 numbers.append(many * len(tokens))
                 continue
-            entries = len(before) * len(tokens) * width
-            if entries > MOST:
-                raise Unsupported("too many sets of tokens that differ")
-            meter.step(entries, 8)
             for token in tokens.tolist():
                 fresh = ~(before == token).any(1)
                 used = np.insert(before[fresh], 0, token, axis=1)

@@ -128,7 +128,8 @@ class Cells:
             if guarded:
                 asked = conditions_of(graph, roots[-1])
                 self.apart = apart(graph, asked)
-                left = [n for i, n in enumerate(asked) if i not in conditions]
+                told = {*conditions}
+                left = [n for i, n in enumerate(asked) if i not in told]
                 self.larger = not all(is_apart(graph, n, self.apart) for n in left)
                 roots = [*roots[:-1], weaker(graph, roots[-1], conditions)]
             return with_token(graph, roots, model.pin, query)
@@ -215,20 +216,28 @@ class Cell:
         """Those, if all that don't break the guard are wrong."""
         return Counts(self.size - self.asked, self.size - self.asked)
 
-    @cached_property
+    @property
     def box(self) -> Tokens:
         """The tokens that occur at each position where none is equal that is to be different."""
+        return self._narrowed[0]
+
+    @cached_property
+    def _narrowed(self) -> tuple[Tokens, bool]:
+        """These, and whether there are none at some position: then every input breaks the guard, and tokens that are
+        taken stay, as a box is never empty."""
         box = [
             np.sort(np.concatenate([tokens for tokens, _ in layer.groups]))
             for layer in self.layers
         ]
         taken: set[int] = set()  # positions whose one token others can't have
+        none = False
         while left := [i for i in self.apart - taken if len(box[i]) == 1]:
             taken.add(left[0])
             for j in self.apart - taken:
                 rest = box[j][box[j] != box[left[0]]]
+                none = none or not len(rest)
                 box[j] = rest if len(rest) else box[j]
-        return box
+        return box, none
 
     def right(self, family: "Family", node: Reader, depth: int = 0) -> Counts:
         """Bounds of its right inputs. `node` is null (none); whether to bound the differences of scores for this part
@@ -291,7 +300,10 @@ class Cell:
         others: list[int],
         margin: Fraction,
     ) -> bool:
-        """Whether on every input an output exceeds each of the others by more than the margin."""
+        """Whether on every input that doesn't break the guard an output exceeds each of the others by more than the
+        margin."""
+        if self._narrowed[1]:
+            return True
         terms = self.terms(family, alone, first, others, margin)
         if terms is None:
             return False

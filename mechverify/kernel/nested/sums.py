@@ -11,6 +11,7 @@ Lemmas N7, N8 (docs/soundness/nested.md).
 """
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
@@ -104,6 +105,7 @@ class Window:
         there = self.possible[..., self.differs]
         shape = *np.broadcast_shapes(near.shape, there.shape)[:-1], self.sellers
         reserve(*shape, self.several)
+        self.ar.step(prod((*shape, self.several)), 12, 30)
         offer = np.full((*shape, self.several), np.nan)
         offer[..., self.seller, self.sold] = np.where(there, near, np.nan)
         known = ~np.isnan(offer)

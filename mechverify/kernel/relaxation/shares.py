@@ -442,7 +442,9 @@ def _judge(
         )
         rows, leaves = np.flatnonzero(level.sign), np.flatnonzero(~level.sign)
         inside, outside = (below[:, i] for i in level.after[:, rows])
-        share[:, rows] = _of_cases(ar, each[:, rows, 0], inside, outside)
+        here = (end[level.cube[rows]] for end in ends)
+        apart = _apart(ar, told, level.node[rows], *here)
+        share[:, rows] = _of_cases(ar, each[:, rows, 0], inside, outside, apart)
         share[:, leaves] = job.once(Condition).told(ar, each[:, leaves])
     open_ = ar.ends(mass)[1] * np.maximum(1 - share.sum(0), 0.0)
     met = np.bincount(
@@ -464,11 +466,27 @@ def _of_cases(
     ways: np.ndarray,
     inside: np.ndarray,
     outside: np.ndarray,
+    apart: np.ndarray,
 ) -> np.ndarray:
-    """Lower bounds of shares [2, pairs] from those of both cases, and of where a value is positive, and negative."""
-    apart = ar.down(both(ar, ways[0], inside) + both(ar, ways[1], outside))
-    either = np.clip(np.maximum(apart, both(ar, inside, outside)), 0.0, 1.0)
+    """Lower bounds of shares [2, pairs] from those of both cases, and of where forms show a value positive, and
+    negative; `apart`: no point has both."""
+    first, second = both(ar, ways[0], inside), both(ar, ways[1], outside)
+    split = np.where(apart, ar.down(first + second), np.maximum(first, second))
+    either = np.clip(np.maximum(split, both(ar, inside, outside)), 0.0, 1.0)
     return np.where(ways[0] == 1, inside, np.where(ways[1] == 1, outside, either))
+
+
+def _apart(
+    ar: Arithmetic, told: Cases, node: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> np.ndarray:
+    """Booleans [pairs]: whether the forms below a sign's value and below its negation are nowhere above zero together
+    on the cube, as their sum isn't. Outside the node's own case, where neither is known to hold, both may be."""
+    m = told.sure.shape[1] // 2
+    least = -ar.up(told.constants[node, 0] + told.constants[node, m])
+    value, negation = (told.slopes.map(lambda a, i=i: a[node, i]) for i in (0, m))
+    total = -ar.add(value, negation)
+    sums = least_in(least[:, None], total.map(lambda a: a[:, None]), low, high)
+    return sums[:, 0] >= 0
 
 
 def least_in(
