@@ -466,7 +466,7 @@ FAULTS = [
     Fault("float64", "core/sums.py", "rad = rad + x.rad * (np.abs(y.mid) + y.rad)", "rad = rad + x.rad * np.abs(y.mid)", ARITHMETIC),
     Fault("float64", "core/float64.py", "if np.size(y.rad) > 1 or np.any(y.rad):", "if np.any(y.rad) and not np.any(x.rad):", ARITHMETIC),
     Fault("float64", "core/float64.py", "rad = x.rad * (np.abs(y.mid) + y.rad)", "rad = x.rad * np.abs(y.mid)", ARITHMETIC),
-    Fault("float64", "core/float64.py", "more = 2 * n * UNIT * size", "more = 0.0 * size", ARITHMETIC),
+    Fault("float64", "core/float64.py", "return rad + (2 * n * UNIT * size + ETA)", "return rad + ETA", ARITHMETIC),
     Fault("float64", "core/float64.py", "room = self.lower(Ball(np.abs(y.mid), y.rad))", "room = np.abs(y.mid)", ARITHMETIC),
     Fault("float64", "core/float64.py", "room = self.lower(Ball(np.abs(y.mid), y.rad))", "room = self.down(np.abs(y.mid) - y.rad)",
           ARITHMETIC),

@@ -207,22 +207,20 @@ class Arithmetic(Meter):
         )
         mid, rad = np.zeros(shape, self.dtype), np.zeros(shape, self.dtype)
         wide_left, wide_right = np.any(left.rad), np.any(inner)
-        reach = outer + right.rad if wide_left else outer
         self.spend(
             (2 * n - 1) * mid.size, n, 5
         )  # and one more for the result: a multiply-add is two
         for part in _parts(shape):
             m, r = mid[(*part, ...)], rad[(*part, ...)]  # views, also of a scalar
             terms = [_part(a, part, len(shape), len(summed))
-                     for a in (left.mid, left.rad, size, right.mid, inner, reach)]  # fmt: skip
-            product = np.empty(m.shape, self.dtype)
+                     for a in (left.mid, left.rad, size, right.mid, right.rad, inner, outer)]  # fmt: skip
             for at in np.ndindex(axes):
-                a, wide, large, b, inside, far = (t[at] for t in terms)
-                m += np.multiply(a, b, out=product)
+                a, wide, large, b, spread, inside, reach = (t[at] for t in terms)
+                m += a * b
                 if wide_right:
-                    r += np.multiply(large, inside, out=product)
+                    r += large * inside
                 if wide_left:
-                    r += np.multiply(wide, far, out=product)
+                    r += wide * (reach + spread)
         return self._ball(mid, rad, x.exponent + y.exponent, 3 * n)
 
     def sum(self, x: Ball) -> Ball:

@@ -65,10 +65,9 @@ class Float64(Arithmetic):
 
     def slop(self, rad: np.ndarray, size: np.ndarray, n: int) -> np.ndarray:
         """`rad` plus the share of `size` by which the rounding of a sum of n products may err."""
-        more = 2 * n * UNIT * size
-        more += ETA  # that product may underflow before it meets a large factor
-        more += rad
-        return more
+        return rad + (
+            2 * n * UNIT * size + ETA
+        )  # ETA: that product may underflow before it meets a large factor
 
     def contract(self, spec: str, x: Ball, y: Ball) -> Ball:
         """By matrix multiplication where that is faster. The sizes of the letters alone decide, not the batch: a cell's
