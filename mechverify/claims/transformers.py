@@ -18,7 +18,7 @@ from mechverify.graph.source import CaptureError
 
 
 @dataclass(frozen=True)
-class Transformer:
+class LoadedTransformer:
     """`model["blocks.0.attn.attn_scores"][0, -1, 2]` is an entry of a site on sequences of `length` tokens; `qk`, `ov`
     and `direct` are circuits between tokens (graph/adapters/circuits.py). A circuit is a site of its own that says
     something of every token of a domain of `length` tokens: `model.qk(0, 1)[0]` of its first one."""
@@ -99,7 +99,7 @@ class Transformer:
 
 def load(
     weights: str | Path, *, length: int | None = None, **settings: Any
-) -> Transformer:
+) -> LoadedTransformer:
     """A transformer from a safetensors file in the names of TransformerLens or GPT-2, whose sites are read on sequences
     of `length` tokens (as many as it has positions). `settings` are what the file doesn't tell: normalization, act_fn,
     n_heads, ... Raises ClaimError, naming all that is missing or doesn't fit."""
@@ -112,7 +112,7 @@ def load(
     longest = adapted.flags["n_ctx"]
     if length is not None and not 1 <= length <= longest:
         raise ClaimError(f"length={length}: the model has {longest} positions")
-    return Transformer(
+    return LoadedTransformer(
         adapted.module, adapted.flags, Path(weights).name, length or longest
     )
 

@@ -15,11 +15,12 @@ from mechverify.kernel import Rejected, check
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import OverLimit, Unsupported
 from mechverify.kernel.core.evaluate import Evaluation
+from mechverify.kernel.core.exact import Exact
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.mechanism import add_expression
-from mechverify.kernel.core.meter import Meter
+from mechverify.kernel.core.meter import ROOM, Meter
 from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.counting import guard as guards
 from tests.models import as_bytes, max_weights
@@ -293,3 +294,24 @@ def test_rule_fold_counts_in_a_guarded_domain(what, tmp_path):
     here = sum(max(t) == key[0] for t in given(what)[3])
     assert 0 <= kernel_claim.within(found).low <= here < kernel_claim.total
     assert truth.high <= kernel_claim.within(found).high
+
+
+def test_tensors_of_the_weights_are_held_as_often_as_the_file_holds_them():
+    """One may be larger than any other value; many parts of it together may not."""
+    whole = ROOM + 1
+    weights = {"w": np.zeros(whole, np.float32)}
+
+    def summed(parts: int, arithmetic) -> None:
+        graph = Graph(1, (0, 1))
+        nodes = [graph.add("weight", attr=("w", (whole - i,))) for i in range(parts)]
+        ends = [graph.select(n, 0, 0) for n in nodes]
+        root = ends[0]
+        for end in ends[1:]:
+            root = graph.add("add", root, end)
+        Evaluation(graph, weights, Real(arithmetic), np.zeros((1, 1), np.int64))[root]
+
+    summed(4, Float64())
+    with pytest.raises(Unsupported):
+        summed(6, Float64())
+    with pytest.raises(Unsupported):
+        summed(1, Exact())

@@ -1,17 +1,21 @@
 """What is evaluated in another arithmetic than a job's own.
 
-Lemma C9 (docs/soundness/core.md).
+Lemmas C9, C17 (docs/soundness/core.md).
 """
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
 from mechverify.kernel.core.arithmetic import Arithmetic
+from mechverify.kernel.core.judging import BLOCK, Sure, judged, refine
 from mechverify.kernel.core.semantics import SEMANTICS, Real
 
 if TYPE_CHECKING:
     from mechverify.kernel.core.claim import Job
 
+FEW = 1 / 8  # of the inputs that are judged roughly: more are left open in vain
 SLOWER = 16  # units of work of an exact evaluation, for each of a float64 one
 T = TypeVar("T")
 
@@ -28,6 +32,35 @@ def doubled(job: "Job", evaluate: Callable[[Real], T]) -> T:
     from mechverify.kernel.core.double import Double
 
     return _elsewhere(job, Double, 1, evaluate)
+
+
+class Tally:
+    """How many inputs were judged roughly, and how many of these that left open."""
+
+    def __init__(self, job: "Job"):
+        self.judged = self.left = 0
+
+    @property
+    def pays(self) -> bool:
+        """Whether it saves more than it takes: inputs that are left open are judged twice, and share less."""
+        return self.left <= FEW * self.judged
+
+
+def judge_roughly(job: "Job", sure: Sure, inputs: np.ndarray) -> None:
+    """Into `sure`, what leading digits show, as long as they leave few inputs open."""
+    so_far = job.once(Tally)
+    for start in range(0, len(inputs), BLOCK):
+        if not so_far.pays:
+            return
+        some = slice(start, start + BLOCK)
+        right, wrong = (known[some] for known in sure)
+        refine((right, wrong), inputs[some], BLOCK, lambda few: _judged(job, few))
+        so_far.judged += len(right)
+        so_far.left += int((~(right | wrong)).sum())
+
+
+def _judged(job: "Job", inputs: np.ndarray) -> Sure:
+    return roughly(job, lambda semantics: judged(job, inputs, semantics))
 
 
 def roughly(job: "Job", evaluate: Callable[[Real], T]) -> T:

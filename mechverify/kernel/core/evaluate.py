@@ -37,7 +37,8 @@ class Evaluation:
         self.graph, self.weights = graph, weights
         self.semantics, self.tokens = semantics, tokens
         self.selected = selected or (lambda j: tokens[..., j])
-        self.batch, self.held = tokens.ndim - 1, 0
+        self.batch = tokens.ndim - 1
+        self.held = -sum(a.size for a in weights.values())  # numbers beyond the file's
         self.values: dict[int, Ball | np.ndarray] = {}
 
     def __getitem__(self, node: int) -> Any:
@@ -62,10 +63,10 @@ class Evaluation:
                 *np.broadcast_shapes(*(shape[: self.batch] for shape in batch)),
                 *node.shape,
             )
-            if node.op != "weight":  # the file has paid for its size
-                self.held += math.prod(sizes)
+            self.held += math.prod(sizes)
+            if node.op != "weight" or self.semantics.ar.is_exact:  # the file holds it
                 reserve(*sizes)
-                reserve(self.held // 4)  # all values together
+            reserve(max(0, self.held) // 4)  # all values together
             self.semantics.ar.spend(math.prod(sizes), 4, 1)
         return row_of(node.op).value(self, node, args)
 

@@ -15,22 +15,9 @@ from mechverify.kernel.core.semantics import Real
 
 MANY = 2**6  # inputs that are looked through for what they share
 BLOCK = 2**13  # inputs that are judged together
-FEW = 1 / 8  # of the inputs that are judged roughly: more are left open in vain
 TOGETHER = 2**3  # inputs of an exact evaluation, whose numbers are long
 
 Sure = tuple[np.ndarray, np.ndarray]  # booleans [inputs]: surely right, surely wrong
-
-
-class Tally:
-    """How many inputs were judged roughly, and how many of these that left open."""
-
-    def __init__(self, job: Job):
-        self.judged = self.left = 0
-
-    @property
-    def pays(self) -> bool:
-        """Whether it saves more than it takes: inputs that are left open are judged twice, and share less."""
-        return self.left <= FEW * self.judged
 
 
 def decide(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -40,35 +27,22 @@ def decide(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     sure = np.zeros(len(inputs), bool), np.zeros(len(inputs), bool)
     refined = type(job.semantics) is Real and not job.ar.is_exact
     if refined and len(inputs) >= MANY:
-        _roughly(job, sure, inputs)
-    _refine(sure, inputs, BLOCK, lambda some: _judged(job, some, job.semantics))
+        late("core.elsewhere").judge_roughly(job, sure, inputs)
+    refine(sure, inputs, BLOCK, lambda some: judged(job, some, job.semantics))
     if refined:
-        _refine(sure, inputs, BLOCK, _in(job, "doubled"))
+        refine(sure, inputs, BLOCK, _in(job, "doubled"))
     return sure
-
-
-def _roughly(job: Job, sure: Sure, inputs: np.ndarray) -> None:
-    """As long as that leaves few inputs open."""
-    so_far = job.once(Tally)
-    for start in range(0, len(inputs), BLOCK):
-        if not so_far.pays:
-            return
-        some = slice(start, start + BLOCK)
-        right, wrong = (known[some] for known in sure)
-        _refine((right, wrong), inputs[some], BLOCK, _in(job, "roughly"))
-        so_far.judged += len(right)
-        so_far.left += int((~(right | wrong)).sum())
 
 
 def settle(job: Job, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """As `decide` says; in exact arithmetic where that leaves it open."""
     sure = decide(job, inputs)
     if not job.ar.is_exact:
-        _refine(sure, inputs, TOGETHER, _in(job, "exactly"))
+        refine(sure, inputs, TOGETHER, _in(job, "exactly"))
     return sure
 
 
-def _judged(job: Job, inputs: np.ndarray, semantics: Real) -> Sure:
+def judged(job: Job, inputs: np.ndarray, semantics: Real) -> Sure:
     right, wrong = zip(*evaluated(job, inputs, semantics), strict=True)
     return np.concatenate(right), np.concatenate(wrong)
 
@@ -76,11 +50,11 @@ def _judged(job: Job, inputs: np.ndarray, semantics: Real) -> Sure:
 def _in(job: Job, arithmetic: str) -> Callable[[np.ndarray], Sure]:
     """Another arithmetic than the job's."""
     return lambda some: getattr(late("core.elsewhere"), arithmetic)(
-        job, lambda semantics: _judged(job, some, semantics)
+        job, lambda semantics: judged(job, some, semantics)
     )
 
 
-def _refine(
+def refine(
     sure: Sure, inputs: np.ndarray, step: int, judge: Callable[[np.ndarray], Sure]
 ) -> None:
     """Judge those that are open, `step` at a time; they stay so where that is rejected: an overflow of any of them."""

@@ -39,9 +39,16 @@ def check_matmul(multiply: Callable[..., np.ndarray] = np.matmul) -> None:
         )
 
 
-def contract(ar: Arithmetic, spec: str, x: Ball, y: Ball) -> Ball:
-    """`Arithmetic.contract`, of float64 balls."""
+def contract(
+    ar: Arithmetic,
+    spec: str,
+    x: Ball,
+    y: Ball,
+    factor: Callable[..., Any] | None = None,
+) -> Ball:
+    """`Arithmetic.contract`, of float64 balls. `factor` makes rows ready to be multiplied, as `Factor` does."""
     check_matmul()
+    factor = factor or Factor
     layout = Layout(spec, x.mid.shape, y.mid.shape)
     a, wide = x.map(lambda v: layout.rows(v, 0))[:2]
     b, blur = y.map(lambda v: layout.rows(v, 1))[:2]
@@ -50,9 +57,9 @@ def contract(ar: Arithmetic, spec: str, x: Ball, y: Ball) -> Ball:
     ar.spend((2 * layout.n - 1) * mid.size, 20, 1)
     ar.step(a.size + b.size, 0, 30)
     for part, blocks in layout.blocks():
-        right = Factor(b[part], blur[part], -1)
+        right = factor(b[part], blur[part], -1)
         for block in blocks:
-            near, off = Factor(a[part, block], wide[part, block], 1).times(right)
+            near, off = factor(a[part, block], wide[part, block], 1).times(right)
             mid[part, block], rad[part, block], _ = ar._ball(near, off, 0)
     return Ball(layout.place(mid), layout.place(rad))
 

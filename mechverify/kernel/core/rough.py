@@ -8,7 +8,7 @@ import numpy as np
 
 from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.float64 import Float64, large, outward
-from mechverify.kernel.core.products import Layout, check_matmul, product, sliced
+from mechverify.kernel.core.products import contract, product, sliced
 
 
 class Rough(Float64):
@@ -16,34 +16,20 @@ class Rough(Float64):
         """As `Arithmetic.contract`; precondition and postcondition are the same, balls are wider."""
         if not large(spec, x.mid.shape, y.mid.shape):
             return super().contract(spec, x, y)
-        check_matmul()
-        layout = Layout(spec, x.mid.shape, y.mid.shape)
-        a, wide = x.map(lambda v: layout.rows(v, 0))[:2]
-        b, blur = y.map(lambda v: layout.rows(v, 1))[:2]
-        mid = np.empty((len(a), a.shape[1], b.shape[1]))
-        rad = np.empty_like(mid)
-        self.spend(mid.size, 20, 1)
-        self.step(a.size + b.size, 0, 10)
-        for part, blocks in layout.blocks():
-            right = Leading(b[part], blur[part])
-            for block in blocks:
-                near, off = Leading(a[part, block], wide[part, block]).times(right)
-                mid[part, block], rad[part, block], _ = self._ball(near, off, 0)
-        return Ball(layout.place(mid), layout.place(rad))
+        return contract(self, spec, x, y, Leading)
 
 
 class Leading:
     """Rows of balls [kept, m, n] as one slice each: `centre`, `off` [kept, m, 1], by which a ball of the row leaves its
     centre at most, and `size` [kept, m, 1], at least the sum of the centres' sizes."""
 
-    def __init__(self, mid: np.ndarray, rad: np.ndarray):
-        self.centre, near = sliced(mid, 1, most=1)
+    def __init__(self, mid: np.ndarray, rad: np.ndarray, turn: int):
+        self.centre, near = sliced(mid, turn, most=1)
         self.n = mid.shape[-1]
         off = outward(rad + np.abs(mid - near))
         self.off = off.max(-1, keepdims=True, initial=0.0)
-        counted = np.abs(self.centre.slices).sum(
-            -1, keepdims=True
-        )  # exact, in any order
+        sizes = np.abs(self.centre.slices)
+        counted = sizes.sum(-1, keepdims=True)  # exact, in any order
         self.size = outward(np.ldexp(counted, self.centre.exponent))
 
     def times(self, other: "Leading") -> tuple[np.ndarray, np.ndarray]:

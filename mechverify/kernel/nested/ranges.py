@@ -114,13 +114,16 @@ def _head(
     for j in np.flatnonzero(row.attends[g]).tolist():
         if j == row.pin:
             here = factor.at[np.arange(len(own)), own, j]
-            known.append(Term(here.at[None, None], value.at[:, None, own, j]))
+            each = value.at[:, None, own, j]
+            known.append(Term(here.at[None, None], each))
         elif j == row.pin - 1:
             here = factor.at[:, before, j].map(np.transpose)
-            known.append(Term(here.at[None], value.at[:, before, j].at[:, :, None]))
+            each = value.at[:, before, j].at[:, :, None]
+            known.append(Term(here.at[None], each))
         else:
             here = factor.at[:, box[j], j].at[None, None]
-            term = Term(here, value.at[:, None, None, box[j], j])
+            each = value.at[:, None, None, box[j], j]
+            term = Term(here, each)
             free.append(term if given is None else _pinned(ar, term, given, j))
     return largest(ar, known, free, about(ar, known, free, windows=1))
 
@@ -130,7 +133,8 @@ def _pinned(ar: Arithmetic, term: Term, given: Given, position: int) -> Term:
     here = given.position == position
     if not here.any():
         return term
-    place, each = np.where(here, given.place, 0), np.arange(len(here))
+    place = np.where(here, given.place, 0)
+    each = np.arange(len(here))
 
     def pinned(x: Ball) -> Ball:
         wide = x.map(lambda a: np.broadcast_to(a, (len(here), *a.shape[1:])))
@@ -150,8 +154,9 @@ def about(
     for terms, axis in ((known, windows), (free, -1)):
         for factor, value in terms:
             e, u = ar.approximate(factor), ar.approximate(value)
-            below = below + _midway(e, axis, terms is known)
-            above = above + _midway(e * u, axis, terms is known)
+            kept = terms is known
+            below = below + _midway(e, axis, kept)
+            above = above + _midway(e * u, axis, kept)
     return np.asarray(above / below)
 
 
@@ -176,14 +181,13 @@ def largest(
     for factor, value in free:
         each = ar.mul(factor, ar.sub(value, theta.at[..., None]))
         rest = ar.add(rest, _most(ar, each))
-        light, heavy = (
-            ar.sub(light, _most(ar, -factor)),
-            ar.add(heavy, _most(ar, factor)),
-        )
+        light = ar.sub(light, _most(ar, -factor))
+        heavy = ar.add(heavy, _most(ar, factor))
     light = heavy_enough(ar, light)
     one = ar.whole(np.ones((1,) * trial.ndim, np.int64))
-    rest = ar.top(rest)
-    share = ar.where(rest.mid > 0, ar.div(one, light), ar.div(one, ar.top(heavy)))
+    rest, heavy = ar.top(rest), ar.top(heavy)
+    most, least = ar.div(one, light), ar.div(one, heavy)
+    share = ar.where(rest.mid > 0, most, least)
     return ar.top(ar.add(theta, ar.mul(rest, share)))
 
 

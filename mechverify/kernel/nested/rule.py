@@ -501,5 +501,6 @@ def largest_sum(
     for term, there in zip(more, possible[1 : len(terms)], strict=True):
         ar.spend(term.mid.size, 2, 4)
         longer = ar.up(best[:, :, None] + term.mid)
-        best = possible_most(np.swapaxes(longer, 1, 2), there.T)
+        by_own = np.swapaxes(longer, 1, 2)
+        best = possible_most(by_own, there.T)
     return best.max(-1)

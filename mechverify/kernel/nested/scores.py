@@ -51,12 +51,15 @@ class Scores:
         columns = Columns(box)
         reserve(self.heads, len(columns.token), asking.value.mid.shape[-1])
         place = np.concatenate([np.arange(len(tokens)) for tokens in box])
-        given = Given(*(np.tile(x, self.heads) for x in (columns.position, place)))
+        position = np.tile(columns.position, self.heads)
+        given = Given(position, np.tile(place, self.heads))
         centre = ar.exact(self._centre(asking, query))
+        off_centre = ar.sub(asking.base.at[query], centre)
         part = ar.rational(Fraction(1, self.heads))
-        share = ar.mul(ar.sub(asking.base.at[query], centre), part)
+        share = ar.mul(off_centre, part)
         value = asking.value.at[:, columns.token, columns.position]
-        directions = ar.add(value, share).map(lambda a: a.reshape(-1, a.shape[-1]))
+        each = ar.add(value, share)
+        directions = each.map(lambda a: a.reshape(-1, a.shape[-1]))
         self.high = {
             i: highest(ar, row, self._along(directions, row), box, given)
             for i, row in keys.items()
@@ -75,8 +78,9 @@ class Scores:
             total: np.ndarray | float = 0.0
             for j in np.flatnonzero(attends).tolist():
                 factor = self.ar.approximate(self.factor)[g, self.box[j], j]
+                added = factor @ value[g, self.box[j], j]
                 mass = mass + factor.mean()
-                total = total + factor @ value[g, self.box[j], j] / len(factor)
+                total = total + added / len(factor)
             centre = centre + total / mass
         return centre
 
@@ -94,8 +98,10 @@ class Scores:
         ar, r, columns = self.ar, self.reference, Columns(box)
         known = r if by_token or len(box[r]) == 1 else None
         part = [np.isin(a, b) for a, b in zip(self.box, box, strict=True)]
-        entries = np.flatnonzero(np.tile(np.concatenate(part), self.heads))
-        low = self.low.at[entries].at[(slice(None), *windows(r, self.box, box))]
+        kept = np.tile(np.concatenate(part), self.heads)
+        entries = np.flatnonzero(kept)
+        at = windows(r, self.box, box)
+        low = self.low.at[entries].at[(slice(None), *at)]
         axes = (1, 2) if known is None else 1
         lowest = ar.lower(low).min(axes).reshape(len(entries), -1, 1, 1)
         low = points(lowest, low.exponent)
@@ -103,16 +109,19 @@ class Scores:
         constant, there = self._reference(box, columns, known is not None)
         result = {}
         for i, high in self.high.items():
-            high = high.at[entries].at[(slice(None), *windows(i, self.box, box))]
+            at = windows(i, self.box, box)
+            high = high.at[entries].at[(slice(None), *at)]
             behind = known is not None and i == r + 1
             high = high.at[:, :, None] if behind else high.at[:, None]
             reserve(*np.broadcast_shapes(high.mid.shape, low.mid.shape))
             excess, along = ar.top(ar.sub(high, low)), self.about[i]
             here = self._row(self.keys[i], along, box[i].reshape(1, 1, -1), columns)
-            base = ar.add(constant, along.base.at[0, box[i]].at[None, None])
+            own = along.base.at[0, box[i]]
+            base = ar.add(constant, own.at[None, None])
             axis = {i: 2} | ({i - 1: 1} if i else {}) | at_reference
             window = Window(ar, axis, box, self.apart)
-            found = window.together(base, [*here, *self._mean(excess, columns)], there)
+            ratios = [*here, *self._mean(excess, columns)]
+            found = window.together(base, ratios, there)
             result[i] = found.map(lambda a: np.swapaxes(a, 0, 1)) if behind else found
         return result
 
@@ -125,7 +134,8 @@ class Scores:
         row, along = self.keys[r], -self.about[r]
         if not known:
             most = highest(ar, row, along, box)
-            return points(most.mid.max((1, 2), keepdims=True), most.exponent), []
+            anywhere = most.mid.max((1, 2), keepdims=True)
+            return points(anywhere, most.exponent), []
         own, window = box[r].reshape(-1, 1, 1), Window(ar, {r: 0}, box, self.apart)
         constant, lines = along.base.at[0, own], []
         for ratio in self._row(row, along, own, columns):

@@ -38,23 +38,35 @@ class Window:
     ):
         self.ar, self.axis = ar, axis
         columns = Columns(box)
-        self.here = {j: columns.position == j for j in self.axis}
         self.columns = len(columns.token)
-        self.free = np.flatnonzero(~np.isin(columns.position, [*self.axis]))
-        token, position = columns.token[self.free], columns.position[self.free]
+        self.here = {j: columns.position == j for j in self.axis}
+        known = np.isin(columns.position, [*self.axis])
+        self.free = np.flatnonzero(~known)
+        token = columns.token[self.free]
+        position = columns.position[self.free]
         self.start = np.flatnonzero(np.diff(position, prepend=-1))
-        self.weight = 1 / np.bincount(columns.position)[position]
+        each = np.bincount(columns.position)
+        self.weight = 1 / each[position]
         differs = np.isin(position, [*apart])
         self.possible = np.ones((1, 1, 1, len(token)), bool)
         for j in apart & {*self.axis}:
-            shape = [1, 1, 1, 1]
-            shape[self.axis[j]] = -1
-            known = box[j].reshape(shape)
-            self.possible = self.possible & (~differs | (token != known))
-        several, self.sold = np.unique(token[differs], return_inverse=True)
-        self.differs, self.several = np.flatnonzero(differs), len(several)
-        seller, self.seller = np.unique(position[differs], return_inverse=True)
-        self.sellers = len(seller)
+            there = token != self._along(j, box[j])
+            self.possible = self.possible & (there | ~differs)
+        self._trade(token[differs], position[differs])
+        self.differs = np.flatnonzero(differs)
+
+    def _along(self, j: int, tokens: np.ndarray) -> np.ndarray:
+        """Those at a known position, along its axis."""
+        shape = [1, 1, 1, 1]
+        shape[self.axis[j]] = -1
+        return tokens.reshape(shape)
+
+    def _trade(self, token: np.ndarray, position: np.ndarray) -> None:
+        """What prices are for: which token each column that differs sells, and which position is its seller."""
+        several, self.sold = np.unique(token, return_inverse=True)
+        sellers, self.seller = np.unique(position, return_inverse=True)
+        self.several = len(several)
+        self.sellers = len(sellers)
 
     def split(self, ratio: Term) -> tuple[list[Term], Term]:
         """The terms of the tokens that are known, and those [.., column] of the others."""
@@ -68,8 +80,10 @@ class Window:
         def entries(a: np.ndarray) -> np.ndarray:
             shape = [*a.shape]
             shape[axis] = n
-            moved = np.moveaxis(np.broadcast_to(a, shape), axis, -2)
-            return np.moveaxis(moved.diagonal(0, -2, -1), -1, axis)
+            wide = np.broadcast_to(a, shape)
+            moved = np.moveaxis(wide, axis, -2)
+            own = moved.diagonal(0, -2, -1)
+            return np.moveaxis(own, -1, axis)
 
         return x.at[..., self.here[j]].map(entries)
 
@@ -83,8 +97,10 @@ class Window:
             return ar.top(ar.sum(self._each(x)))
         wide = np.zeros((*price.shape[:-1], len(self.free)))
         wide[..., self.differs] = price[..., self.sold]
-        paid = ar.sum(self._each(ar.sub(x, ar.exact(wide))))
-        return ar.top(ar.add(paid, ar.sum(ar.exact(price))))
+        left = ar.sub(x, ar.exact(wide))
+        most = ar.sum(self._each(left))
+        paid = ar.sum(ar.exact(price))
+        return ar.top(ar.add(most, paid))
 
     def _each(self, x: Ball) -> Ball:
         """Points [.., position]: the largest term at each."""
@@ -103,37 +119,46 @@ class Window:
             return None
         near = x[..., self.differs]
         there = self.possible[..., self.differs]
-        shape = *np.broadcast_shapes(near.shape, there.shape)[:-1], self.sellers
-        reserve(*shape, self.several)
-        self.ar.step(prod((*shape, self.several)), 12, 30)
-        offer = np.full((*shape, self.several), np.nan)
+        windows = np.broadcast_shapes(near.shape, there.shape)[:-1]
+        shape = *windows, self.sellers, self.several
+        reserve(*shape)
+        self.ar.step(prod(shape), 12, 30)
+        offer = np.full(shape, np.nan)
         offer[..., self.seller, self.sold] = np.where(there, near, np.nan)
-        known = ~np.isnan(offer)
-        number = np.maximum(known.sum(-2), 1)
-        mean = np.where(known, offer, 0.0).sum(-2) / number
-        mean = np.where(known.any(-2), mean, -np.inf)
-        least = np.sort(mean, -1)[..., -self.sellers, None]
+        made = ~np.isnan(offer)
+        number = np.maximum(made.sum(-2), 1)
+        mean = np.where(made, offer, 0.0).sum(-2) / number
+        mean = np.where(made.any(-2), mean, -np.inf)
+        ranked = np.sort(mean, -1)
+        least = ranked[..., -self.sellers, None]
         known = np.isfinite(least)
-        return np.where(known, np.maximum(mean - np.where(known, least, 0), 0), 0.0)
+        price = mean - np.where(known, least, 0)
+        return np.where(known, np.maximum(price, 0), 0.0)
 
     def line(self, ratio: Term) -> tuple[Ball, Ball]:
         """A constant, and terms [.., column]: the ratio is at most the constant with the terms of tokens elsewhere."""
         ar, (known, free) = self.ar, self.split(ratio)
         light = heavy = ar.whole(np.zeros((1, 1, 1), np.int64))
         for factor, _ in known:
-            light, heavy = ar.add(light, factor), ar.add(heavy, factor)
-        light = heavy_enough(ar, ar.sub(light, self.most(-free.factor)))
-        heavy = ar.top(ar.add(heavy, self.most(free.factor)))
+            light = ar.add(light, factor)
+            heavy = ar.add(heavy, factor)
+        lightest = self.most(-free.factor)
+        heaviest = self.most(free.factor)
+        light = heavy_enough(ar, ar.sub(light, lightest))
+        heavy = ar.top(ar.add(heavy, heaviest))
         one = ar.whole(np.ones((1, 1, 1), np.int64))
-        most, least = ar.div(one, light), ar.bottom(ar.div(one, heavy))
+        most = ar.div(one, light)
+        least = ar.bottom(ar.div(one, heavy))
         trial, price = self._trial(known, free, most, least)
         theta = ar.exact(trial)
         rest, each = self._rest(known, free, theta)
         largest = ar.top(ar.add(rest, self.most(each, price)))
         over = points(np.maximum(largest.mid, 0), largest.exponent)
+        bent = ar.mul(over, ar.sub(most, least))
         constant = ar.add(theta, ar.mul(least, rest))
-        constant = ar.add(constant, ar.mul(over, ar.sub(most, least)))
-        return constant, ar.mul(least.at[..., None], each)
+        constant = ar.add(constant, bent)
+        terms = ar.mul(least.at[..., None], each)
+        return constant, terms
 
     def _rest(self, known: list[Term], free: Term, theta: Ball) -> tuple[Ball, Ball]:
         """Factors times values less theta: their sum over the window's own tokens, and those [.., column] of others."""
@@ -155,7 +180,8 @@ class Window:
             (x * self.weight).sum(-1) for x in (factor * value, factor + 0 * value)
         )
         for e, u in terms:
-            above, below = above + e * u, below + e
+            above = above + e * u
+            below = below + e
         trial, price = _number(above / below), None
         for last in (False, True):
             rest: np.ndarray | float = sum(e * (u - trial) for e, u in terms)
@@ -163,9 +189,10 @@ class Window:
             if last:
                 price = self.price(each)
             if price is not None:
+                paid = price[..., self.sold]
                 rest = rest + price.sum(-1)
-                each = each.copy() + 0 * price[..., :1]
-                each[..., self.differs] -= price[..., self.sold]
+                each = each + 0 * price[..., :1]
+                each[..., self.differs] -= paid
             if len(self.free):
                 rest = rest + self._greatest(each).sum(-1)
             share = np.where(rest > 0, near(most), near(least))
@@ -189,15 +216,18 @@ class Window:
         ar = self.ar
         terms = ar.whole(np.zeros((1, 1, 1, len(self.free)), np.int64))
         for more, each in map(self.line, ratios):
-            constant, terms = ar.add(constant, more), ar.add(terms, each)
+            constant = ar.add(constant, more)
+            terms = ar.add(terms, each)
         for line in lines:
             for j in self.here:
                 constant = ar.add(constant, self._entry(j, line))
             terms = ar.add(terms, line.at[..., self.free])
         reserve(*terms.mid.shape)
-        total, price = self.most(terms), self.price(ar.approximate(terms))
+        total = self.most(terms)
+        price = self.price(ar.approximate(terms))
         if price is not None:
-            total = lesser(ar, total, self.most(terms, price))
+            priced = self.most(terms, price)
+            total = lesser(ar, total, priced)
         return ar.top(ar.add(constant, total))
 
 
