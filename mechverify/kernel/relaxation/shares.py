@@ -480,7 +480,8 @@ def _apart(
     ar: Arithmetic, told: Cases, node: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> np.ndarray:
     """Booleans [pairs]: whether the forms below a sign's value and below its negation are nowhere above zero together
-    on the cube, as their sum isn't. Outside the node's own case, where neither is known to hold, both may be."""
+    on the cube, as their sum isn't. Outside the node's own case, where neither is known to hold, both may be. What is
+    not finite tells nothing of the kind."""
     m = told.sure.shape[1] // 2
     least = -ar.up(told.constants[node, 0] + told.constants[node, m])
     value, negation = (told.slopes.map(lambda a, i=i: a[node, i]) for i in (0, m))
