@@ -184,7 +184,7 @@ def test_bad_claim_files_point_to_the_line(small_model, tmp_path, kind):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["-p", "wieghts=x"], "unknown parameter wieghts; the claim takes: weights="), (["-p", "weights"], "name=value"),
+    [(["-p", "wieghts=x"], "unknown parameter wieghts; claim() takes: weights="), (["-p", "weights"], "name=value"),
      (["-p", "at_least=much"], "is not a number that is finite"), (["-p", "at_least=2"], "between 0 and 1"),
      (["--semantics", "float16"], "float16"), (["--out", "/nowhere/at/all.cert"], "doesn't exist"),
      (["--out", str(ROOT)], "not a file"), (["-p", "at_least=1", "-p", "at_least=0"], "given twice")],

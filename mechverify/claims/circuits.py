@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mechverify.claims.box import Box
-from mechverify.claims.claim import Bounds, Share
+from mechverify.claims.claim import WITHIN, Bounds, Share
 from mechverify.claims.domain import Token, Tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.model import CapturedModel, capture
@@ -207,17 +207,17 @@ class Circuits:
 
 class Same(Share):
     """On at least a share `at_least` of the inputs `over` (a box's share is its volume, or mass), two models of the
-    same inputs agree: as of Circuits.agree. Raises ClaimError."""
+    same inputs agree: as of Circuits.agree; `within` as in Share. Raises ClaimError."""
 
     def __init__(
         self, model: Module, other: Module, *, over: Tokens | Box, agrees: Agrees = ARGMAX, at_least: Any = 1,
-        row: int | None = None, given: Any = (),
+        row: int | None = None, given: Any = (), within: Any = WITHIN,
     ):  # fmt: skip
         twins = interventions.Twins(_module(model), _module(other), row)
         captured = _both(twins, over, f"{_called(model)} and {_called(other)}")
         super().__init__(
-            _condition(captured, agrees), over=over, at_least=at_least, given=given
-        )
+            _condition(captured, agrees), over=over, at_least=at_least, given=given, within=within
+        )  # fmt: skip
 
 
 class Equivariant(Share):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from math import comb
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from mechverify.certificate.write import announcing, write
 from mechverify.claims.circuits import ARGMAX, Circuits
 from mechverify.claims.claim import Share
 from mechverify.claims.errors import ClaimError
+from mechverify.claims.numbers import number
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.errors import Rejected
 from mechverify.provers.accuracy.problem import AccuracyProblem
@@ -31,7 +32,12 @@ from mechverify.provers.accuracy.sampling import Sampler
 from mechverify.provers.base import Budget
 from mechverify.provers.chain import prove
 
-Minimality = Literal["quasi", "local", "subset", "cardinal"]
+MINIMAL = {
+    "quasi": "without some one of these parts it disagrees",
+    "local": "without any one of these parts it disagrees",
+    "subset": "every proper subset of these parts disagrees",
+    "cardinal": "every circuit of fewer parts disagrees",
+}
 POOL, FIRST = (
     2**10,
     2**6,
@@ -60,17 +66,31 @@ class Smallest:
     certifies; `open` are those of them that were neither proved nor refuted: minimality holds but for them."""
 
     kept: tuple[str, ...]
-    minimality: Minimality
+    minimality: str
     refuted: tuple[tuple[str, ...], ...]
     open: tuple[tuple[str, ...], ...]
     proof: bytes
     refutations: bytes | None
+    files: dict[str, Path]
     tests: int
     seconds: float
 
+    def lines(self, of: int) -> list[tuple[str, str]]:
+        """What was found, label and text, of so many parts."""
+        meant = MINIMAL[self.minimality]
+        found = [
+            ("kept", f"{len(self.kept)} of {of}: {', '.join(self.kept) or 'none'}"),
+            (f"{self.minimality}-minimal", f"{meant} ({len(self.refuted):,} refuted)"),
+            ("time", f"{self.seconds:.1f} s, {self.tests:,} circuits tested"),
+        ]
+        if self.open:
+            first = ", ".join(map(str, self.open[:4]))
+            found.insert(2, ("but for", f"{len(self.open):,} undecided: {first}"))
+        return [*found, *(("certificate", str(path)) for path in self.files.values())]
+
 
 def smallest(
-    circuits: Circuits, *, minimal: Minimality = "subset", agrees: Any = ARGMAX, folder: Path | None = None,
+    circuits: Circuits, *, minimal: str = "subset", agrees: Any = ARGMAX, folder: Path | None = None,
     time_limit: float | None = None, budget: Budget | None = None,
 ) -> Smallest:  # fmt: skip
     """The smallest circuit that agrees on every input, or one that is minimal in another sense: see Smallest.
@@ -79,10 +99,8 @@ def smallest(
     whole model is shown to agree with itself (outputs that tie), where there are too many circuits to refute, and when
     time is up, with what is known in the folder.
     """
-    if minimal not in get_args(Minimality):
-        raise ClaimError(
-            f"minimal={minimal!r}: choose one of {', '.join(get_args(Minimality))}"
-        )
+    if minimal not in MINIMAL:
+        raise ClaimError(f"minimal={minimal!r}: choose one of {', '.join(MINIMAL)}")
     began, budget = time.monotonic(), budget or Budget()
     if time_limit is not None:
         budget.limit(time_limit)
@@ -188,7 +206,7 @@ class _Search:
         least = self.torch.margins(self.pool[:FIRST], alone).min(1)
         return [self.names[i] for i in np.argsort(-least, kind="stable")]
 
-    def better(self, kept: Kept, minimal: Minimality) -> Kept | None:
+    def better(self, kept: Kept, minimal: str) -> Kept | None:
         """A smaller circuit that agrees, among those that mustn't."""
         smaller = self.rivals(kept, minimal)
         for rival, test in zip(smaller, self.tests(smaller), strict=True):
@@ -196,7 +214,7 @@ class _Search:
                 return rival
         return None
 
-    def rivals(self, kept: Kept, minimal: Minimality) -> list[Kept]:
+    def rivals(self, kept: Kept, minimal: str) -> list[Kept]:
         """The circuits that don't agree where `kept` is minimal, small ones first."""
         if minimal in ("quasi", "local"):
             return [kept - {name} for name in sorted(kept)]
@@ -212,7 +230,7 @@ class _Search:
 
     # --- what was found
 
-    def result(self, kept: Kept, minimal: Minimality, began: float) -> Smallest:
+    def result(self, kept: Kept, minimal: str, began: float) -> Smallest:
         rivals = self.rivals(kept, minimal)
         tests = dict(zip(rivals, self.tests(rivals), strict=True))
         certificate, doubtful = self._certified(
@@ -222,12 +240,18 @@ class _Search:
         open_ = [r for r in rivals if r not in refuted]
         if minimal == "quasi" and refuted:
             open_ = []
-        found = Smallest(
-            self._listed(kept), minimal, tuple(map(self._listed, refuted)), tuple(map(self._listed, open_)),
-            self._proof(kept), certificate, len(self.store), time.monotonic() - began,
-        )  # fmt: skip
-        self.store.write(found)
-        return found
+        proof = self._proof(kept)
+        return Smallest(
+            self._listed(kept),
+            minimal,
+            tuple(map(self._listed, refuted)),
+            tuple(map(self._listed, open_)),
+            proof,
+            certificate,
+            self.store.write(minimal, agrees=proof, smaller=certificate),
+            len(self.store),
+            time.monotonic() - began,
+        )
 
     def _listed(self, kept: Kept) -> tuple[str, ...]:
         return tuple(name for name in self.names if name in kept)
@@ -278,6 +302,7 @@ class _Torch:
 
     def __init__(self, circuits: Circuits, agrees: Any):
         self.circuits, self.agrees = circuits, agrees
+        self.within = 0.0 if agrees == ARGMAX else float(number(agrees))
         self.module = copy.deepcopy(circuits.module).double()
 
     def margins(self, inputs: np.ndarray, masks: np.ndarray) -> np.ndarray:
@@ -291,7 +316,7 @@ class _Torch:
                 found.append(
                     values["agreement"]
                     if self.agrees == ARGMAX
-                    else float(self.agrees) - values["difference"]
+                    else self.within - values["difference"]
                 )
         return torch.cat(found).numpy().reshape(m, n) if found else np.zeros((m, n))
 
@@ -340,12 +365,16 @@ class _Store(dict[Kept, Test]):
     def certificate(self, kept: Kept) -> bytes | None:
         return self._certificates.get(kept)
 
-    def write(self, found: Smallest) -> None:
+    def write(self, minimal: str, **certificates: bytes | None) -> dict[str, Path]:
+        """The files, by what each certifies."""
         if self.folder is None:
-            return
-        (self.folder / "circuit.cert").write_bytes(found.proof)
-        if found.refutations is not None:
-            (self.folder / "smaller.cert").write_bytes(found.refutations)
+            return {}
+        files = {}
+        for what, certificate in certificates.items():
+            if certificate is not None:
+                files[what] = self.folder / f"{minimal}-{self.key}-{what}.cert"
+                files[what].write_bytes(certificate)
+        return files
 
 
 def _chunks(items: Iterable[Kept], size: int) -> Iterator[list[Kept]]:
