@@ -104,14 +104,14 @@ def smallest(
     began, budget = time.monotonic(), budget or Budget()
     if time_limit is not None:
         budget.limit(time_limit)
-    search = _Search(circuits, agrees, folder, budget)
+    search = Search(circuits, agrees, folder, budget)
     kept = search.greedy()
     while (smaller := search.better(kept, minimal)) is not None:
         kept = smaller
     return search.result(kept, minimal, began)
 
 
-class _Search:
+class Search:
     def __init__(
         self, circuits: Circuits, agrees: Any, folder: Path | None, budget: Budget
     ):
@@ -153,7 +153,7 @@ class _Search:
         for inputs in (self.pool[:FIRST], self.pool[FIRST:]):
             left = [kept for kept in circuits if kept not in self.store and len(inputs)]
             for some in _chunks(left, max(1, ROWS // max(1, len(inputs)))):
-                margins = self.torch.margins(inputs, self._masks(some))
+                margins = self.torch.margins(inputs, self.masks(some))
                 for kept, at, row in zip(some, margins.argmin(1), margins, strict=True):
                     if row[at] < -CLOSE:
                         self.store[kept] = Test(False, tuple(inputs[at].tolist()))
@@ -178,7 +178,7 @@ class _Search:
             self.store.keep(kept, outcome.certificate)
         self.store[kept] = Test(agrees, wrong, "; ".join(outcome.reasons))
 
-    def _masks(self, circuits: Iterable[Kept]) -> np.ndarray:
+    def masks(self, circuits: Iterable[Kept]) -> np.ndarray:
         return np.array([[name in kept for name in self.names] for kept in circuits])
 
     # --- search
@@ -196,13 +196,13 @@ class _Search:
             raise ClaimError(
                 f"the whole model doesn't agree with itself: {what} (do outputs tie?)"
             )
-        for name in self._by_effect():
+        for name in self.by_effect():
             if self.test(kept - {name}).agrees:
                 kept -= {name}
         return kept
 
-    def _by_effect(self) -> list[str]:
-        alone = self._masks([frozenset(self.names) - {name} for name in self.names])
+    def by_effect(self) -> list[str]:
+        alone = self.masks([frozenset(self.names) - {name} for name in self.names])
         least = self.torch.margins(self.pool[:FIRST], alone).min(1)
         return [self.names[i] for i in np.argsort(-least, kind="stable")]
 
@@ -274,7 +274,7 @@ class _Search:
         """A certificate that circuits fail at these inputs, and those of which the kernel doesn't confirm it."""
         doubtful: set[Kept] = set()
         while wrong:
-            inputs = self.circuits.ids(np.array([*wrong.values()]), self._masks(wrong))
+            inputs = self.circuits.ids(np.array([*wrong.values()]), self.masks(wrong))
             proof = {"rule": "counterexample", "inputs": inputs.tolist()}
             at_most = self.problem.claim.within(
                 Counts(0, self.problem.claim.whole - len(wrong))

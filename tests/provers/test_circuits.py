@@ -101,7 +101,7 @@ def test_a_refutation_that_the_kernel_does_not_confirm_is_open(monkeypatch):
     """Torch is made to see a wrong input where there is none."""
     known = agreeing(10)
     kept = min(known, key=lambda k: (len(k), sorted(k)))
-    fake = search._Search(of(10), "argmax", None, Budget())
+    fake = search.Search(of(10), "argmax", None, Budget())
     true = {r: fake.test(r).wrong for r in subsets(kept) if r not in known}
     other = max(known, key=len)
     certificate, doubtful = fake._certified(true | {other: tuple(int(i) for i in IDS[0])})
@@ -122,7 +122,7 @@ def test_bad_questions_are_refused():
     with pytest.raises(ClaimError, match="quasi, local"):
         smallest(of(0), minimal="tiny")
     many = Circuits(Pair(0, hidden=40).double().eval(), parts("act", 40, dims=1), over=X)
-    fake = search._Search(many, "argmax", None, Budget())
+    fake = search.Search(many, "argmax", None, Budget())
     with pytest.raises(ClaimError, match="too many to refute"):
         fake.rivals(frozenset(many.names), "cardinal")
 
