@@ -434,6 +434,51 @@ def frontier(
     raise typer.Exit(0 if points else EXIT["UNKNOWN"])
 
 
+@app.command()
+def circuits(
+    file: Annotated[Path, typer.Argument(help="A file with a function `circuits`.")],
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("-p", help="A parameter of the function, as name=value."),
+    ] = None,
+    minimal: Annotated[
+        str, typer.Option(help="quasi, local, subset or cardinal.")
+    ] = "subset",
+    agrees: Annotated[
+        str, typer.Option(help="argmax, or by how much entries differ at most.")
+    ] = "argmax",
+    out_dir: Annotated[
+        Path, typer.Option("--out", help="The folder for tests and certificates.")
+    ] = Path("circuits"),
+    time_limit: Annotated[
+        float | None, typer.Option(min=0, help="Seconds; the same call goes on.")
+    ] = None,
+) -> None:
+    """The smallest circuit that agrees with its model on every input. Goes on where an earlier run stopped."""
+    from mechverify.claims import ClaimError
+    from mechverify.claims.file import load_circuits
+    from mechverify.provers import smallest
+    from mechverify.provers.base import Budget
+
+    budget = Budget()
+    with Reporter(err) as reporter, Guard(budget, err, lambda reason: None):
+        budget.progress = reporter
+        try:
+            reporter(f"reading {file}", None)
+            space = load_circuits(file, _parameters(parameter or []))
+            found = smallest(
+                space, minimal=minimal, agrees=agrees, folder=out_dir,
+                time_limit=time_limit, budget=budget,
+            )  # fmt: skip
+        except ClaimError as error:
+            _stop(str(error), INTERRUPTED if budget.interrupted else BAD_INPUT)
+        except OSError as error:
+            _stop(f"--out {out_dir}: {error.strerror or error}")
+    for label, text in found.lines(len(space.names)):
+        out.print(f"{label:>16}  {text}", markup=False, soft_wrap=True)
+    raise typer.Exit(0 if not found.open else EXIT["UNKNOWN"])
+
+
 def _files(patterns: list[str]) -> list[Path]:
     """The models that files, folders and patterns name, each once, numbers in names in their order."""
     from mechverify.report.frontier import natural

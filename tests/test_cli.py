@@ -184,7 +184,7 @@ def test_bad_claim_files_point_to_the_line(small_model, tmp_path, kind):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["-p", "wieghts=x"], "unknown parameter wieghts; the claim takes: weights="), (["-p", "weights"], "name=value"),
+    [(["-p", "wieghts=x"], "unknown parameter wieghts; claim() takes: weights="), (["-p", "weights"], "name=value"),
      (["-p", "at_least=much"], "is not a number that is finite"), (["-p", "at_least=2"], "between 0 and 1"),
      (["--semantics", "float16"], "float16"), (["--out", "/nowhere/at/all.cert"], "doesn't exist"),
      (["--out", str(ROOT)], "not a file"), (["-p", "at_least=1", "-p", "at_least=0"], "given twice")],
@@ -285,3 +285,23 @@ def test_a_claim_file_imports_what_lies_beside_it(tmp_path):
         "    return Bounds(capture(net, torch.zeros(1, 1))['output'], over=ball([0.0], RADIUS))\n"
     )
     assert load_claim(tmp_path / "mine.py", {}).over.high[0].tolist() == [0.125]
+
+
+CIRCUITS = ROOT / "proofs" / "running_sum_circuit.py"
+
+
+def test_circuits_go_on_where_an_earlier_call_stopped(tmp_path):
+    arguments = "circuits", CIRCUITS, "-p", "length=2", "--out", tmp_path
+    assert "time limit" in run(*arguments, "--time-limit", 0, code=2).output
+    first = run(*arguments, "--minimal", "cardinal", code=0).output
+    assert "kept  1 of 8" in first and "every circuit of fewer parts disagrees (1 refuted)" in first
+    for path in tmp_path.glob("*.cert"):
+        run("check", path, code=0)
+    assert len(list(tmp_path.glob("*.cert"))) == 2
+
+
+def test_circuits_refuse_what_they_cannot_read(tmp_path):
+    assert "no function `circuits`" in run("circuits", PROOF, "--out", tmp_path, code=2).output
+    assert "choose one of quasi" in run("circuits", CIRCUITS, "--minimal", "least", "--out", tmp_path, code=2).output
+    assert "agrees" in run("circuits", CIRCUITS, "--agrees", "often", "--out", tmp_path, code=2).output
+    assert "unknown parameter" in run("circuits", CIRCUITS, "-p", "k=3", "--out", tmp_path, code=2).output

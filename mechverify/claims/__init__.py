@@ -1,6 +1,13 @@
 """What the user says: token symbols, a model's sites, mechanisms in sympy, and claims."""
 
 from mechverify.claims.box import Box, ball, box, normal, uniform
+from mechverify.claims.circuits import (
+    Circuits,
+    Equivariant,
+    Same,
+    interchanged,
+    parts,
+)
 from mechverify.claims.claim import Accuracy, Bounds, Cases, Holds, Share, Within
 from mechverify.claims.domain import Tokens, tokens
 from mechverify.claims.errors import ClaimError
@@ -15,9 +22,11 @@ from mechverify.claims.model import (
     transformer,
 )
 from mechverify.claims.transformers import load
+from mechverify.graph.interventions import Part
 
 __all__ = [
-    "Accuracy", "Bounds", "Box", "CapturedModel", "Cases", "ClaimError", "Entry", "Holds", "Mod", "Model",
-    "Share", "Site", "Tokens", "Within", "ball", "box", "capture", "count", "distinct", "dyck", "kth_largest", "load",
-    "lookup", "normal", "pair_mlp", "tokens", "transformer", "uniform",
+    "Accuracy", "Bounds", "Box", "CapturedModel", "Cases", "Circuits", "ClaimError", "Entry", "Equivariant", "Holds",
+    "Mod", "Model", "Part", "Same", "Share", "Site", "Tokens", "Within", "ball", "box", "capture", "count", "distinct",
+    "dyck", "interchanged", "kth_largest", "load", "lookup", "normal", "pair_mlp", "parts", "tokens", "transformer",
+    "uniform",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Read a claim file: a Python file with a function `claim(name=default, ...)` that returns a claim."""
+"""Read a claim file: a Python file with a function `claim(name=default, ...)` that returns a claim, or `circuits`."""
 
 import inspect
 import sys
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from mechverify.claims.circuits import Circuits
 from mechverify.claims.claim import Accuracy, Bounds, Share
 from mechverify.claims.errors import ClaimError
 
@@ -14,20 +15,38 @@ from mechverify.claims.errors import ClaimError
 def load_claim(
     path: str | Path, parameters: Mapping[str, str]
 ) -> Accuracy | Bounds | Share:
-    """Run the claim file with parameters given as text; a default's type says how text is read, and an
-    annotation Literal["a", "b"] what may be given. It may import what lies beside it, or in the current folder.
+    """What the file's function `claim` returns: see `called`. Raises ClaimError."""
+    result = called(Path(path), "claim", parameters)
+    if not isinstance(result, Accuracy | Bounds | Share):
+        raise ClaimError(
+            f"{path}: claim() returned {type(result).__name__}, not a claim such as Accuracy(...)"
+        )
+    return result
 
-    Raises ClaimError, pointing to the line at fault, for anything that is wrong with the file, a
-    parameter, or what the function returns.
+
+def load_circuits(path: str | Path, parameters: Mapping[str, str]) -> Circuits:
+    """What the file's function `circuits` returns: see `called`. Raises ClaimError."""
+    result = called(Path(path), "circuits", parameters)
+    if not isinstance(result, Circuits):
+        raise ClaimError(
+            f"{path}: circuits() returned {type(result).__name__}, not Circuits(...)"
+        )
+    return result
+
+
+def called(path: Path, name: str, parameters: Mapping[str, str]) -> Any:
+    """Run the claim file's function of that name with parameters given as text; a default's type says how text is read,
+    and an annotation Literal["a", "b"] what may be given. It may import what lies beside it, or in the current folder.
+
+    Raises ClaimError, pointing to the line at fault, for anything that is wrong with the file or a parameter.
     """
-    path = Path(path)
-    function = _function(path)
+    function = _function(path, name)
     known = inspect.signature(function).parameters
     unknown = [p for p in parameters if p not in known]
     if unknown:
         offered = ", ".join(f"{p.name}={p.default!r}" for p in known.values()) or "none"
         raise ClaimError(
-            f"{path}: unknown parameter {', '.join(unknown)}; the claim takes: {offered}"
+            f"{path}: unknown parameter {', '.join(unknown)}; {name}() takes: {offered}"
         )
     missing = [
         p.name
@@ -41,19 +60,17 @@ def load_claim(
     values = {
         name: _convert(path, known[name], text) for name, text in parameters.items()
     }
-    result = _run(path, lambda: function(**values))
-    if not isinstance(result, Accuracy | Bounds | Share):
-        raise ClaimError(
-            f"{path}: claim() returned {type(result).__name__}, not a claim such as Accuracy(...)"
-        )
-    return result
+    return _run(path, lambda: function(**values))
 
 
-def _function(path: Path) -> Callable[..., Any]:
-    function = namespace(path, "claim").get("claim")
+EXAMPLES = {"claim": "max_of_k.py", "circuits": "running_sum_circuit.py"}
+
+
+def _function(path: Path, name: str) -> Callable[..., Any]:
+    function = namespace(path, "claim").get(name)
     if not callable(function):
         raise ClaimError(
-            f"{path}: no function `claim`; see proofs/max_of_k.py for one to copy"
+            f"{path}: no function `{name}`; see proofs/{EXAMPLES[name]} for one to copy"
         )
     return function
 

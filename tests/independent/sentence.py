@@ -383,11 +383,52 @@ class Graph:
                 return op in OPERATORS[sign] and len(parts) == len(args) and all(map(says, parts, args))
             case ("list", *parts):
                 return op == "constant" and len(a[0]) == 1 and self._lists(tuple(parts), a[1])
+            case ("call", "leads", vector):
+                return self._leads(vector, n, says)
+            case ("call", ("min" | "max") as name, x, y) if op in ("add", "sub"):
+                return self._extreme(name, x, y, n, says)
             case ("call", name, *parts):
                 if op != name or len(parts) < len(args) or not all(map(says, parts, args)):
                     return False
                 return [self._plain(p) for p in parts[len(args) :]] == self._attributes(op, a)
         return False
+
+    def _leads(self, vector: tuple, n: int, says: Any) -> bool:
+        """Row i of what is minimised holds entry i less each other entry: read off the flat indices, one by one."""
+        op, args, a = self.nodes[n]
+        if (op, a) != ("extremum", "min") or len(self.shape(args[0])) != 2:
+            return False
+        indices, m = [], args[0]
+        size = self.shape(m)[0]
+        if self.shape(m) != (size, size - 1):
+            return False
+        while self.nodes[m][0] == "view":
+            indices.append(self.nodes[m][2])
+            (m,) = self.nodes[m][1]
+        op, args, _ = self.nodes[m]
+        if op != "sub" or self.shape(args[1]) != (size,) or not says(vector, args[1]):
+            return False
+        column, operands, attribute = self.nodes[args[0]]
+        if (column, operands) != ("view", (args[1],)) or attribute != ((size, 1), 0, (1, 0)):
+            return False
+        at = list(range(size * size))  # of a difference, at i, j: entry i less entry j
+        for shape, offset, strides in reversed(indices):
+            flat = [offset]
+            for extent, step in zip(shape, strides, strict=True):
+                flat = [f + step * k for f in flat for k in range(extent)]
+            at = [at[f] for f in flat]
+        return at == [size * i + j for i in range(size) for j in range(size) if i != j]
+
+    def _extreme(self, name: str, x: tuple, y: tuple, n: int, says: Any) -> bool:
+        """min(x, y) is x - relu(x - y), and max(x, y) is y + relu(x - y)."""
+        op, args, _ = self.nodes[n]
+        if op != {"min": "sub", "max": "add"}[name]:
+            return False
+        beyond, (difference, *_), _ = self.nodes[args[1]] if self.nodes[args[1]][1] else ("", (0,), None)
+        op, operands, _ = self.nodes[difference]
+        if (beyond, op) != ("relu", "sub") or operands[["min", "max"].index(name)] != args[0]:
+            return False
+        return says(x, operands[0]) and says(y, operands[1])
 
     def _attributes(self, op: str, a: Any) -> list:
         if a is None:

@@ -21,7 +21,9 @@ ENTRIES = 32  # of a constant in a formula
 SHARED = 16  # characters: shorter parts are repeated, not named
 INFIX = {"add": "+", "sub": "-", "mul": "*", "sum": "+", "product": "*", "eq": "==", "lt": "<", "le": "<=",
          "and": "and", "or": "or"}  # fmt: skip
-VOCABULARY = frozenset({*OPERATIONS, "if", "else", "where", "of", "at"})
+VOCABULARY = frozenset(
+    {*OPERATIONS, "leads", "min", "max", "if", "else", "where", "of", "at"}
+)
 
 
 class Listing:
@@ -92,7 +94,51 @@ class Formulas:
             or self._rational(n) is not None
         ):
             return ()
-        return self.graph.nodes[n].args
+        _, operands = self._spelt(n)
+        return operands
+
+    def _spelt(self, n: int) -> tuple[str, tuple[int, ...]]:
+        """A node's operation and operands; of one that the graph spells out in several nodes, its short name and the
+        operands of all of them."""
+        node = self.graph.nodes[n]
+        if (vector := self._leads(n)) is not None:
+            return "leads", (vector,)
+        if node.op == "sub" and (other := self._beyond(*node.args)) is not None:
+            return "min", (node.args[0], other)
+        if node.op == "add":
+            beyond = self.graph.nodes[node.args[1]]
+            exceeds = self.graph.nodes[beyond.args[0]] if beyond.op == "relu" else node
+            if exceeds.op == "sub" and exceeds.args[1] == node.args[0]:
+                return "max", exceeds.args
+        return node.op, node.args
+
+    def _beyond(self, a: int, n: int) -> int | None:
+        """b, if a node is relu(a - b)."""
+        node = self.graph.nodes[n]
+        exceeds = self.graph.nodes[node.args[0]] if node.op == "relu" else node
+        found = node.op == "relu" and exceeds.op == "sub" and exceeds.args[0] == a
+        return exceeds.args[1] if found else None
+
+    def _leads(self, n: int) -> int | None:
+        """The vector, if the node is by how much each of its entries exceeds the largest other one: the least entry of
+        each row of the differences of all pairs, without the diagonal."""
+        nodes, node = self.graph.nodes, self.graph.nodes[n]
+        if (node.op, node.attr) != ("extremum", "min"):
+            return None
+        rows = nodes[node.args[0]]
+        others = nodes[rows.args[0]] if rows.op == "view" else rows
+        pairs = nodes[others.args[0]] if others.op == "view" else others
+        if (rows.op, others.op, pairs.op) != ("view", "view", "sub"):
+            return None
+        column, vector = (nodes[a] for a in pairs.args)
+        size = math.prod(vector.shape)
+        if vector.shape != (size,) or column.args != pairs.args[1:]:
+            return None
+        read = column.op, column.attr, others.attr, rows.attr
+        columns = (size, 1), 0, (1, 0)
+        without = (1, size - 1, size), 1, (0, size + 1, 1)
+        expected = "view", columns, without, ((size, size - 1), 0, (size - 1, 1))
+        return pairs.args[1] if read == expected else None
 
     def _token(self, n: int) -> int | None:
         """The position, if the node is the integer that the token there means."""
@@ -136,7 +182,9 @@ class Formulas:
             return f"x{position}"
         if (rational := self._rational(n)) is not None:
             return number(rational)
-        node = self.graph.nodes[n]
+        node, (name, operands) = self.graph.nodes[n], self._spelt(n)
+        if name != node.op:
+            return f"{name}({', '.join(texts[a] for a in operands)})"
         args = [texts[a] for a in node.args]
         match node.op:
             case "integer":

@@ -1,0 +1,375 @@
+"""What parts of a model are for: circuits that agree with it, models that agree with each other, interventions.
+
+A claim of this kind is a Share or Bounds of a module that runs both side by side (graph/interventions.py).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+import numpy as np
+import sympy
+import torch
+from torch import Tensor, nn
+
+from mechverify.claims.box import Box
+from mechverify.claims.claim import WITHIN, Bounds, Share
+from mechverify.claims.domain import Token, Tokens
+from mechverify.claims.errors import ClaimError
+from mechverify.claims.model import CapturedModel, capture
+from mechverify.claims.numbers import number
+from mechverify.claims.transformers import LoadedTransformer
+from mechverify.graph import interventions
+from mechverify.graph.interventions import Part, Places
+from mechverify.graph.source import CaptureError
+
+ARGMAX = "argmax"
+MEAN, RESAMPLE = "mean", "resample"
+AVERAGED = 2**18  # inputs that a mean is taken over
+BATCH = 2**12
+
+Module = nn.Module | LoadedTransformer
+Patch = float | str | Mapping[str, Any]
+Agrees = Any  # "argmax", or a number: by how much no entry differs more
+
+
+def parts(path: str, count: int, *, axis: int = -1, dims: int = 2) -> dict[str, Part]:
+    """A part for each index along an axis of what the submodule at `path` returns, which has `dims` axes: neurons of
+    `blocks.0.mlp.hidden` [position, neuron]; heads of `blocks.0.attn.z` [position, head, d_head] with axis=1, dims=3.
+    """
+    at = axis % dims
+    return {f"{path}.{i}": Part(path, (*[slice(None)] * at, i)) for i in range(count)}
+
+
+class Circuits:
+    """The circuits of a model: any of its `parts` are kept, and the others patched.
+
+    `parts`: names and entries of submodules' outputs; no two share one. What is in no part is kept. `patch`: a number;
+    "mean", the mean over all inputs `over`; "resample", the value at another input, of which claims then say the same
+    for every pair; or for each path an array that is broadcast to what the submodule returns. `over` and `given` are
+    the inputs, as of Share; `row` says which row of an output [positions, entries] is compared. Raises ClaimError.
+
+    The model has as many tokens more as there are parts: a part is kept where its token isn't 0. A circuit is thus a
+    set of inputs, and one graph serves all of them.
+    """
+
+    def __init__(
+        self, model: Module, parts: Mapping[str, Part], *, over: Tokens, patch: Patch = 0.0, row: int | None = None,
+        given: Any = (),
+    ):  # fmt: skip
+        if not isinstance(over, Tokens):
+            raise ClaimError("Circuits needs over=tokens(...)")
+        if len(over.values) < 2:
+            raise ClaimError("Circuits needs a vocabulary of at least two tokens")
+        self.over, self.patch, self.row, self.given = over, patch, row, given
+        self.parts = {name: _plain(model, part) for name, part in parts.items()}
+        if not self.parts:
+            raise ClaimError(
+                "Circuits needs parts: Circuits(model, parts(path, count), ...)"
+            )
+        self._module = _module(model)
+        self.name = type(self._module).__name__
+        with _said(self.name):
+            self._places = Places(self._module, self.parts, [_first(over)])
+
+    @property
+    def names(self) -> list[str]:
+        return [*self.parts]
+
+    @cached_property
+    def captured(self) -> CapturedModel:
+        """Both runs: sites "output.agreement", "output.difference", "output.model" and "output.other"."""
+        module = self.module
+        found = capture(
+            module, _first(self._domain(self.names)), vocab=len(self.over.values)
+        )
+        last = len(self._domain(None)) - 1
+        first = last - len(self.parts) + 1
+        which = f"x{first} to x{last} say what is kept: {', '.join(self.names)}"
+        return replace(found, source=f"{self.name} and its circuits; {which}")
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """Of ids: the model's tokens, those of another input where it is resampled, and one for each part."""
+        with _said(self.name):
+            return interventions.Ablated(
+                self._module,
+                self._places,
+                len(self.over),
+                len(self.over.values),
+                self._constants(),
+                self.row,
+            ).eval()
+
+    def _constants(self) -> dict[str, Tensor] | None:
+        places, patch = self._places, self.patch
+        if isinstance(patch, str) and patch not in (MEAN, RESAMPLE):
+            raise ClaimError(
+                f"patch={patch!r}: a number, arrays by path, {MEAN!r} or {RESAMPLE!r}"
+            )
+        if patch == RESAMPLE:
+            return None
+        if patch == MEAN:
+            if self.given:
+                raise ClaimError(
+                    'patch="mean" is over all inputs, and given= leaves some: give patch={path: array}'
+                )
+            if self.over.size > AVERAGED:
+                what = f'patch="mean": {self.over.size:,} inputs are too many to take a mean over'
+                raise ClaimError(
+                    f"{what}: take it over samples, and give patch={{path: array}}"
+                )
+            ids = _every(self.over)
+            return interventions.means(
+                self._module, places, ([b] for b in ids.split(BATCH))
+            )
+        given = (
+            patch if isinstance(patch, Mapping) else dict.fromkeys(places.paths, patch)
+        )
+        given = {_name(self._module, path): value for path, value in given.items()}
+        if set(given) != set(places.paths):
+            raise ClaimError(
+                f"patch has values for {', '.join(given)}; the parts stand at {', '.join(places.paths)}"
+            )
+        return {path: self._constant(path, value) for path, value in given.items()}
+
+    def _constant(self, path: str, value: Any) -> Tensor:
+        shape, dtype = self._places.shapes[path], self._places.dtypes[path]
+        try:
+            exact = torch.as_tensor(np.asarray(value, np.float64))
+            there = exact.broadcast_to(shape)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise ClaimError(
+                f"patch of {path}, which returns {shape}: {str(error).splitlines()[0]}"
+            ) from None
+        if not torch.equal(there.to(dtype).double(), there):
+            raise ClaimError(
+                f"patch of {path} holds numbers that aren't {dtype}, as the model's are: round them first"
+            )
+        return there.to(dtype).contiguous()
+
+    # --- claims
+
+    def agree(
+        self, keep: Iterable[str] | None, *, agrees: Agrees = ARGMAX, at_least: Any = 1
+    ) -> Share:
+        """On at least a share `at_least` (None: the best bounds) of the inputs, what is left of the model when only
+        `keep` are kept agrees with it: the same entry is the only largest of both outputs ("argmax"), or no entry
+        differs by more than a number. `keep=None`: every circuit, on that share of all circuits and inputs. Raises
+        ClaimError."""
+        condition = _condition(self.captured, agrees)
+        return Share(
+            condition,
+            over=self._domain(keep),
+            at_least=at_least,
+            given=self._conditions(),
+        )
+
+    def differ(self, keep: Iterable[str], *, at_most: Any = None) -> Bounds:
+        """No entry of the output differs by more than `at_most` (None: the least that can be proved)."""
+        if self.given:
+            raise ClaimError("differ has no given=: ask agree(keep, agrees=eps)")
+        return Bounds(
+            self.captured["output.difference"], over=self._domain(keep), at_most=at_most
+        )
+
+    def ids(self, inputs: np.ndarray, kept: np.ndarray) -> np.ndarray:
+        """Tokens of the two runs: of inputs [number, length] (with another input's tokens where that is resampled) and
+        booleans [number, parts]."""
+        return np.concatenate([inputs, kept.astype(np.int64)], 1)
+
+    @property
+    def inputs(self) -> Tokens:
+        """The model's own tokens, and those of another input where it is resampled."""
+        times = 2 if self.patch == RESAMPLE else 1
+        return Tokens(self.over.name, self.over.values, [*self.over.allowed] * times)
+
+    def _domain(self, keep: Iterable[str] | None) -> Tokens:
+        keep = [keep] if isinstance(keep, str) else keep and [*keep]
+        if unknown := [name for name in keep or [] if name not in self.parts]:
+            raise ClaimError(
+                f"keep: no part {', '.join(map(str, unknown))}; there are {', '.join(self.names)}"
+            )
+        masks = [[0, 1] if keep is None else [int(name in keep)] for name in self.names]
+        return Tokens(self.over.name, self.over.values, [*self.inputs.allowed, *masks])
+
+    def _conditions(self) -> list[Any]:
+        own = list(self.given) if isinstance(self.given, list | tuple) else [self.given]
+        if self.patch != RESAMPLE:
+            return own
+        n = len(self.over)
+        moved = {x: Token(f"{self.over.name}{n + i}") for i, x in enumerate(self.over)}
+        return own + [sympy.sympify(c).xreplace(moved) for c in own]
+
+
+class Same(Share):
+    """On at least a share `at_least` of the inputs `over` (a box's share is its volume, or mass), two models of the
+    same inputs agree: as of Circuits.agree; `within` as in Share. Raises ClaimError."""
+
+    def __init__(
+        self, model: Module, other: Module, *, over: Tokens | Box, agrees: Agrees = ARGMAX, at_least: Any = 1,
+        row: int | None = None, given: Any = (), within: Any = WITHIN,
+    ):  # fmt: skip
+        twins = interventions.Twins(_module(model), _module(other), row)
+        captured = _both(twins, over, f"{_called(model)} and {_called(other)}")
+        super().__init__(
+            _condition(captured, agrees), over=over, at_least=at_least, given=given, within=within
+        )  # fmt: skip
+
+
+class Equivariant(Share):
+    """On at least a share `at_least` of the inputs, the model's output for moved tokens agrees with its moved output.
+
+    `tokens` moves them: for each token id, another; or a permutation of `positions`; or both. `outputs`: for each entry
+    of the output for moved tokens, the entry for the tokens themselves that it is to agree with (None: the same, which
+    makes the model invariant). Raises ClaimError.
+    """
+
+    def __init__(
+        self, model: Module, *, over: Tokens, tokens: Sequence[int] | None = None,
+        positions: Sequence[int] | None = None, outputs: Sequence[int] | None = None, agrees: Agrees = ARGMAX,
+        at_least: Any = 1, row: int | None = None, given: Any = (),
+    ):  # fmt: skip
+        if tokens is None and positions is None:
+            raise ClaimError(
+                "Equivariant needs tokens=, where each id is moved to, or positions=, or both"
+            )
+        moved = _Moved(
+            _map("tokens", tokens, len(over.values)),
+            _permutation("positions", positions, len(over)),
+        )
+        for i, ids in enumerate(over.allowed):
+            if tokens is not None and not {tokens[t] for t in ids} <= set(
+                range(len(over.values))
+            ):
+                raise ClaimError(
+                    f"tokens= moves ids of position {i} out of the vocabulary"
+                )
+        network = _module(model)
+        after = None if outputs is None else torch.tensor([*outputs])
+        twins = interventions.Twins(network, network, row, moved, after)
+        captured = _both(twins, over, f"{_called(model)} before and after")
+        super().__init__(
+            _condition(captured, agrees), over=over, at_least=at_least, given=given
+        )
+
+
+class _Moved(nn.Module):
+    def __init__(self, ids: Tensor | None, positions: Tensor | None):
+        super().__init__()
+        self.register_buffer("ids", ids)
+        self.register_buffer("positions", positions)
+
+    ids: Tensor | None
+    positions: Tensor | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x if self.positions is None else x[:, self.positions]
+        return x if self.ids is None else self.ids[x]
+
+
+def interchanged(
+    model: Module, part: Part, *, over: Tokens
+) -> tuple[CapturedModel, Tokens]:
+    """The model in which `part` has the value that it has for another input, and its domain: the tokens of the one and
+    then of the other. A claim Accuracy says what it computes then. Raises ClaimError."""
+    network, part = _module(model), _plain(model, part)
+    name = f"{_called(model)} with {part} of another input"
+    with _said(name):
+        places = Places(network, {"part": part}, [_first(over)])
+    twice = Tokens(over.name, over.values, [*over.allowed, *over.allowed])
+    module = interventions.Interchanged(network, places).eval()
+    found = capture(module, _first(twice), vocab=len(over.values))
+    return replace(found, source=name), twice
+
+
+def _condition(model: CapturedModel, agrees: Agrees) -> sympy.Basic:
+    if isinstance(agrees, str) and agrees == ARGMAX:
+        if "output.agreement" not in model.sites:
+            raise ClaimError(
+                'agrees="argmax" needs an output of two entries or more: give a number'
+            )
+        return sympy.Gt(model["output.agreement"][()], 0, evaluate=False)
+    try:
+        eps = number(agrees)
+    except ValueError as error:
+        raise ClaimError(
+            f'agrees: {error}; "argmax", or by how much entries differ at most'
+        ) from None
+    if eps < 0:
+        raise ClaimError(f"agrees={agrees!r} is negative")
+    exact = sympy.Rational(eps.numerator, eps.denominator)
+    return sympy.Le(model["output.difference"][()], exact, evaluate=False)
+
+
+def _both(twins: nn.Module, over: Tokens | Box, name: str) -> CapturedModel:
+    box, sequences = (over, over.tokens) if isinstance(over, Box) else (None, over)
+    dtype = next(
+        (p.dtype for p in twins.parameters() if p.is_floating_point()), torch.float64
+    )
+    reals = [] if box is None else [torch.as_tensor(a)[None].to(dtype) for a in box.low]
+    ids = [] if sequences is None else [_first(sequences)]
+    vocab = None if sequences is None else len(sequences.values)
+    return replace(capture(twins.eval(), *ids, *reals, vocab=vocab), source=name)
+
+
+def _module(model: Module) -> nn.Module:
+    network = model.module if isinstance(model, LoadedTransformer) else model
+    if not isinstance(network, nn.Module):
+        raise ClaimError(
+            f"{type(model).__name__} is no torch module, and no load(weights)"
+        )
+    return network
+
+
+def _called(model: Module) -> str:
+    return model.name if isinstance(model, LoadedTransformer) else type(model).__name__
+
+
+def _plain(model: Module, part: Part) -> Part:
+    return replace(part, path=_name(model, part.path))
+
+
+def _name(model: Any, path: str) -> str:
+    """TransformerLens's `hook_` may be kept or left out, as elsewhere."""
+    known = dict(_module(model).named_modules())
+    return path if path in known else path.replace("hook_", "")
+
+
+def _first(over: Tokens) -> Tensor:
+    """An input, as an example: [1, length]."""
+    return torch.tensor([[ids[0] for ids in over.allowed]])
+
+
+def _every(over: Tokens) -> Tensor:
+    """All inputs [number, length]."""
+    return torch.tensor(list(product(*over.allowed)), dtype=torch.long)
+
+
+def _map(name: str, values: Sequence[int] | None, size: int) -> Tensor | None:
+    if values is None:
+        return None
+    if len(values) != size:
+        raise ClaimError(f"{name}= lists {len(values)} ids; the vocabulary has {size}")
+    return torch.tensor([*values])
+
+
+def _permutation(name: str, values: Sequence[int] | None, size: int) -> Tensor | None:
+    if values is None:
+        return None
+    if sorted(values) != list(range(size)):
+        raise ClaimError(
+            f"{name}={list(values)!r:.60} is no permutation of 0 to {size - 1}"
+        )
+    return torch.tensor([*values])
+
+
+@contextmanager
+def _said(name: str) -> Iterator[None]:
+    try:
+        yield
+    except CaptureError as error:
+        raise ClaimError(f"{name}: {error}") from None
