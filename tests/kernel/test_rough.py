@@ -156,15 +156,16 @@ def test_digits_are_more_than_float32_has():
         assert term_by_term.rad <= n * 2.0**-36
 
 
-def test_the_second_slices_products_are_no_part_of_the_sum():
-    """They all point one way, so that what is left out is nearly all that it may be."""
+def test_all_that_is_left_out_is_counted():
+    """Products of second slices, and digits beyond them, which all point one way and are nearly as large as they may be:
+    the radius has no room for less."""
     n = 64
     width = digits(n)
-    value = 0.5 + 2.0**-width * (0.5 - 2.0**-20)  # the second slice is as large as it may be
+    value = 1 - 2.0**-width * (0.5 + 2.0**-20) + 2.0 ** (-2 * width - 1) * 0.45
     x = Ball(np.full((1, 8, n), value), np.zeros((1, 8, n)))
     ball = Rough().contract("ik,jk->ij", x, x)
     lost = abs(n * Fraction(value) ** 2 - Fraction(ball.mid[0, 0, 0]))
-    assert 0 < lost <= Fraction(ball.rad.item()) <= 64 * lost
+    assert 0 < lost <= Fraction(ball.rad.item()) <= Fraction(5, 4) * lost
 
 
 # --- softmax ----------------------------------------------------------------------------------------------------------

@@ -200,10 +200,10 @@ class Leading(Real):
     """Real arithmetic, in Rough. A softmax is that of its scores' centres: where each score moves by at most r, no
     probability p moves by more than r/2, as its slopes add up to 2 p (1 - p)."""
 
-    _off = np.zeros(())  # of the scores whose probabilities are asked for next
+    _off = 0.0  # of the scores whose probabilities are asked for next
 
     def scores(self, x: Ball, axes: tuple[int, ...]) -> Ball:
-        self._off = np.max(x.rad)
+        self._off = float(np.max(x.rad))
         return x.point
 
     def probabilities(self, x: Ball, n: int) -> Ball:
