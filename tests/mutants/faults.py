@@ -499,7 +499,7 @@ FAULTS = [
     Fault("rough", "core/rough.py", "np.max(chosen, initial=0.0)", "max(chosen)", ROUGH),
     Fault("rough", "core/rough.py", "np.reshape(np.max(rad),", "np.reshape(np.min(rad),", ROUGH),
     Fault("rough", "core/rough.py", "-np.min(a, initial=0.0))", "np.min(a, initial=0.0))", ARITHMETIC),
-    Fault("rough", "core/rough.py", "most = 4 * sums[0] * sums[1]", "most = sums[0] * sums[1] / 16", ARITHMETIC),
+    Fault("rough", "core/rough.py", "lost = n * UNIT * most", "lost = 0.0", ARITHMETIC),
     Fault("rough", "core/rough.py", "(lost + n * ETA)", "lost", ARITHMETIC),
     Fault("rough", "core/rough.py", "far * (sums[1] + n * off)", "far * sums[1]", ROUGH),
     Fault("rough", "core/rough.py", " + sums[0] * off + (lost", " + (lost", ROUGH),
