@@ -500,7 +500,6 @@ FAULTS = [
     Fault("rough", "core/rough.py", "np.reshape(np.max(rad),", "np.reshape(np.min(rad),", ROUGH),
     Fault("rough", "core/rough.py", "-np.min(a, initial=0.0))", "np.min(a, initial=0.0))", ARITHMETIC),
     Fault("rough", "core/rough.py", "lost = n * UNIT * most", "lost = 0.0", ARITHMETIC),
-    Fault("rough", "core/rough.py", "(lost + n * ETA)", "lost", ARITHMETIC),
     Fault("rough", "core/rough.py", "far * (sums[1] + n * off)", "far * sums[1]", ROUGH),
     Fault("rough", "core/rough.py", " + sums[0] * off + (lost", " + (lost", ROUGH),
     Fault("rough", "core/rough.py", "sums = np.maximum(sums, [a.max(initial=0.0) for a in sizes])", "sums = np.array([a.min(initial=np.inf) for a in sizes])", ROUGH),
