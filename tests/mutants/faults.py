@@ -21,6 +21,7 @@ ARITHMETIC = "tests/kernel/test_arithmetic.py"
 PREFIXES = "tests/kernel/test_prefixes.py"
 CORES = "tests/kernel/test_cores.py"
 PRODUCTS = "tests/kernel/test_products.py"
+ROUGH = "tests/kernel/test_rough.py"
 ELEMENTARY = "tests/kernel/test_elementary.py"
 FOLD = "tests/kernel/test_fold.py"
 SEMANTICS = "tests/kernel/test_semantics.py"
@@ -161,6 +162,7 @@ FAULTS = [
     Fault("cut by a count", "counting/split.py", "range(len(set(positions)) + 1)", "range(len(set(positions)))", RATIOS),
     # core/prefixes.py
     Fault("prefixes", "core/prefixes.py", "np.where((a == ZERO) | (b == ZERO), 0,", "np.where((a == 0) | (b == 0), 0,", PREFIXES),
+    Fault("prefixes", "core/prefixes.py", "whole[n] = parts[graph.slices[n]]", "whole[n] = parts[min(parts)]", PREFIXES),
     Fault("prefixes", "core/prefixes.py", "known = [np.asarray(a & ~ZERO) for a in args]", "known = [np.asarray(a) for a in args]", PREFIXES),
     Fault("prefixes", "core/prefixes.py", "np.bitwise_or.reduce(np.where(keep, known[0], 0), -1, keepdims=True)", "known[0]", PREFIXES),
     Fault("prefixes", "core/prefixes.py", "        return np.array(_bit(node.attr), np.int64)", "        return np.array(0, np.int64)", PREFIXES),
@@ -486,12 +488,27 @@ FAULTS = [
     Fault("double", "core/double.py", "raised(y.size + y.rad, -1)", "raised(y.size, -1)", DOUBLE),
     Fault("double", "core/double.py", "else np.asarray(outward(UNIT * np.abs(low)))", "else np.zeros(())", DOUBLE),
     Fault("double", "core/double.py", "self.up(finite(high + self.up(low + x.rad)))", "finite(high + (low + x.rad))", DOUBLE),
-    Fault("rough", "core/rough.py", "outward(rad + np.abs(mid - near))", "outward(rad)", PRODUCTS),
-    Fault("rough", "core/rough.py", "outward(rad + np.abs(mid - near))", "outward(np.abs(mid - near))", PRODUCTS),
-    Fault("rough", "core/rough.py", "off.max(-1,", "off.min(-1,", PRODUCTS),
-    Fault("rough", "core/rough.py", "sizes = np.abs(self.centre.slices)", "sizes = self.centre.slices", PRODUCTS),
-    Fault("rough", "core/rough.py", "outward(turned[1] + self.n * turned[0])", "turned[1]", PRODUCTS),
-    Fault("rough", "core/rough.py", "        rad += self.size * turned[0]\n", "", PRODUCTS),
+    Fault("rough", "core/rough.py", "np.max(rad) + UNIT * size(mid)", "np.max(rad)", ARITHMETIC),
+    Fault("rough", "core/rough.py", "wide * (size(y.mid) + blur)", "wide * size(y.mid)", ARITHMETIC),
+    Fault("rough", "core/rough.py", ".min(initial=np.inf) - np.max(y.rad))", ".min(initial=np.inf))", ARITHMETIC),
+    Fault("rough", "core/rough.py", "more = (size(mid) + ETA) * np.max(y.rad) + 2 * ETA", "more = size(mid) * np.max(y.rad)", ARITHMETIC),
+    Fault("rough", "core/rough.py", "wide / np.sqrt(least)", "wide / np.sqrt(x.mid.max())", ARITHMETIC),
+    Fault("rough", "core/rough.py", "k.max(initial=-5_000)", "k.min(initial=5_000)", ARITHMETIC),
+    Fault("rough", "core/rough.py", "share = relative * (size(mid) + np.max(rad))", "share = relative * size(mid)", ARITHMETIC),
+    Fault("rough", "core/rough.py", "(y, np.logical_not(mask))", "(y, mask)", ARITHMETIC),
+    Fault("rough", "core/rough.py", "np.max(chosen, initial=0.0)", "max(chosen)", ROUGH),
+    Fault("rough", "core/rough.py", "np.reshape(np.max(rad),", "np.reshape(np.min(rad),", ROUGH),
+    Fault("rough", "core/rough.py", "-np.min(a, initial=0.0))", "np.min(a, initial=0.0))", ARITHMETIC),
+    Fault("rough", "core/rough.py", "lost = n * UNIT * most", "lost = 0.0", ARITHMETIC),
+    Fault("rough", "core/rough.py", "far * (sums[1] + n * off)", "far * sums[1]", ROUGH),
+    Fault("rough", "core/rough.py", " + sums[0] * off + (lost", " + (lost", ROUGH),
+    Fault("rough", "core/rough.py", "sums = np.maximum(sums, [a.max(initial=0.0) for a in sizes])", "sums = np.array([a.min(initial=np.inf) for a in sizes])", ROUGH),
+    Fault("rough", "core/rough.py", "far, off = far + first.rest, off + second.rest", "far, off = far + 0 * first.rest, off", ROUGH),
+    Fault("rough", "core/rough.py", "np.ceil(np.abs(self.rows) * scale)", "np.floor(np.abs(self.rows) * scale)", ROUGH),
+    Fault("rough", "core/rough.py", "if abs(self.exponent) > NEAR:", "if False:", ROUGH),
+    Fault("rough", "core/rough.py", "(2.0 ** (-2 * step) + 2 * UNIT)", "2 * UNIT", ROUGH),
+    Fault("rough", "core/rough.py", "return (53 - (2", "return (56 - (2", ROUGH),
+    Fault("rough", "core/rough.py", "self._off / 2", "self._off / 4", ROUGH),
     Fault("products", "core/products.py", "return (53 - (SLICES", "return (55 - (SLICES", PRODUCTS),
     Fault("products", "core/products.py", "rad + np.abs(mid - near)", "rad + 0 * np.abs(mid)", PRODUCTS),
     Fault("products", "core/products.py", "2.0 ** (1 - x.step) * x.filled", "2.0 ** (-60 - x.step) * x.filled", PRODUCTS),

@@ -65,9 +65,9 @@ def _judged(job: "Job", inputs: np.ndarray) -> Sure:
 
 def roughly(job: "Job", evaluate: Callable[[Real], T]) -> T:
     """The same with fewer digits than float64's."""
-    from mechverify.kernel.core.rough import Rough
+    from mechverify.kernel.core.rough import Leading, Rough
 
-    return _elsewhere(job, Rough, 1, evaluate)
+    return _elsewhere(job, Rough, 1, lambda semantics: evaluate(Leading(semantics.ar)))
 
 
 def _elsewhere(

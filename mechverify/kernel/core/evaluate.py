@@ -58,7 +58,7 @@ class Evaluation:
 
     def _compute(self, node: Node, args: list):
         if node.kind == "real":
-            batch = [a.mid.shape if type(a) is Ball else a.shape for a in args]
+            batch = [a.mid.shape if isinstance(a, Ball) else a.shape for a in args]
             sizes = (
                 *np.broadcast_shapes(*(shape[: self.batch] for shape in batch)),
                 *node.shape,

@@ -29,7 +29,7 @@ EVERYTHING = 2 ** (LAST + 1) - 1
 ZERO = 2 ** (LAST + 1)  # of an entry that is zero whatever the tokens
 SPREAD = 2**12  # nodes of a graph whose slices stand alone, at most
 
-PIECE = ROOM  # numbers of values that are held at a time, about, by each core
+PIECE = 3 * ROOM  # numbers of values that are held at a time, about, by each core
 
 T = TypeVar("T")
 Part = tuple[int, int, int]  # a node's slice along an axis, at an index
@@ -193,6 +193,9 @@ def spread(graph: Graph, reads: dict[int, np.ndarray]) -> tuple[Graph, dict[int,
         return parts[root]
 
     for n in reads:
+        if graph.slices.get(n) in parts:
+            whole[n] = parts[graph.slices[n]]
+            continue
         node, axis = graph.nodes[n], _axis(reads[n])
         if node.kind != "real" or axis is None or slice_of((n, axis, 0))[1] == [n]:
             whole[n] = plain(n)
@@ -294,9 +297,11 @@ class Shared(Evaluation):
         for n in reversed(ends):
             rows = self.rows[n]
             self.tokens = inputs[rows]
-            values[n] = self._compute(
+            value = self._compute(
                 self.graph.nodes[n], [self._at(a, rows) for a in args[n]]
             )
+            known = isinstance(value, Ball)
+            values[n] = self.semantics.ar.trim(value) if known else value
             for a in {*ends[n]} - keep:
                 del values[a]
         self.tokens = inputs

@@ -39,16 +39,9 @@ def check_matmul(multiply: Callable[..., np.ndarray] = np.matmul) -> None:
         )
 
 
-def contract(
-    ar: Arithmetic,
-    spec: str,
-    x: Ball,
-    y: Ball,
-    factor: Callable[..., Any] | None = None,
-) -> Ball:
-    """`Arithmetic.contract`, of float64 balls. `factor` makes rows ready to be multiplied, as `Factor` does."""
+def contract(ar: Arithmetic, spec: str, x: Ball, y: Ball) -> Ball:
+    """`Arithmetic.contract`, of float64 balls."""
     check_matmul()
-    factor = factor or Factor
     layout = Layout(spec, x.mid.shape, y.mid.shape)
     a, wide = x.map(lambda v: layout.rows(v, 0))[:2]
     b, blur = y.map(lambda v: layout.rows(v, 1))[:2]
@@ -57,9 +50,9 @@ def contract(
     ar.spend((2 * layout.n - 1) * mid.size, 20, 1)
     ar.step(a.size + b.size, 0, 30)
     for part, blocks in layout.blocks():
-        right = factor(b[part], blur[part], -1)
+        right = Factor(b[part], blur[part], -1)
         for block in blocks:
-            near, off = factor(a[part, block], wide[part, block], 1).times(right)
+            near, off = Factor(a[part, block], wide[part, block], 1).times(right)
             mid[part, block], rad[part, block], _ = ar._ball(near, off, 0)
     return Ball(layout.place(mid), layout.place(rad))
 
@@ -142,16 +135,16 @@ class Rows(NamedTuple):
 
 
 def sliced(
-    a: np.ndarray, turn: int, rad: np.ndarray | None = None, most: int = SLICES
+    a: np.ndarray, turn: int, rad: np.ndarray | None = None
 ) -> tuple[Rows, np.ndarray]:
-    """Rows near `a`, and the same as float64 numbers: of at most so many slices. Digits that are far below the radii
-    `rad` of a row are left out. `turn`: slices are in order (1), or the last one first (-1)."""
+    """Rows near `a`, and the same as float64 numbers. Digits that are far below the radii `rad` of a row are left out.
+    `turn`: slices are in order (1), or the last one first (-1)."""
     rest, exponent, unknown, filled, step = _scaled(a)
     blurred = None if rad is None or not rad.any() else rad.max(-1, keepdims=True) / FAR
     near, n, many = np.zeros(()), a.shape[-1], 0
-    slices = np.empty((*a.shape[:-1], most * n))
-    while many < most and (rest.any() or not many):  # a slice of zeros changes nothing
-        start = (many if turn == 1 else most - 1 - many) * n
+    slices = np.empty((*a.shape[:-1], SLICES * n))
+    while many < SLICES and (rest.any() or not many):  # one of zeros changes nothing
+        start = (many if turn == 1 else SLICES - 1 - many) * n
         found = np.rint(rest, out=slices[..., start : start + n])
         near = near + found * 2.0 ** (-step * many)  # exact, as are these two
         rest -= found
@@ -160,7 +153,7 @@ def sliced(
         if blurred is not None and many > 1:
             left = _times(np.abs(rest).max(-1, keepdims=True), exponent - step * many)
             rest = np.where(left <= blurred, 0.0, rest)
-    used = slices[..., : many * n] if turn == 1 else slices[..., (most - many) * n :]
+    used = slices[..., : many * n] if turn == 1 else slices[..., (SLICES - many) * n :]
     return Rows(used, many, exponent, unknown, filled, step), _times(near, exponent)
 
 

@@ -1,40 +1,210 @@
-"""float64 balls whose matrix products read the leading digits of their factors alone, about as many as float32 has: one
-multiplication of integers, where float64 takes a dozen. For what is far from a boundary.
+"""float64 balls of which each value has one radius, for all its inputs and entries, and products of the two leading
+slices of numbers: about 44 digits, at little more than what plain float64 takes. For what is far from a boundary.
 
 Lemma C17 (docs/soundness/core.md).
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
-from mechverify.kernel.core.arithmetic import Ball
-from mechverify.kernel.core.float64 import Float64, large, outward
-from mechverify.kernel.core.products import contract, product, sliced
+from mechverify.kernel.core.arithmetic import Array, Ball
+from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.float64 import ETA, UNIT, Float64, finite, large, outward
+from mechverify.kernel.core.products import NEAR, Layout, check_matmul
+from mechverify.kernel.core.semantics import Real
+
+
+class Even(Ball):
+    """A ball whose radius is one number [1, .., 1]: what moves entries leaves it alone."""
+
+    __slots__ = ()
+
+    def map(self, move: Callable[[Array], Array]) -> "Even":
+        mid = np.asarray(move(self.mid))
+        return Even(mid, self.rad.reshape((1,) * mid.ndim))
+
+    def __neg__(self) -> "Even":
+        return Even(-self.mid, self.rad)
+
+
+def even(mid: np.ndarray, rad: np.ndarray) -> Even:
+    """The ball of that centre, and the largest of the radii."""
+    mid = np.asarray(mid)
+    if np.ndim(rad) > mid.ndim or np.size(rad) > 1:
+        mid = np.broadcast_to(mid, np.broadcast_shapes(mid.shape, np.shape(rad)))
+    return Even(mid, np.reshape(np.max(rad), (1,) * mid.ndim))
 
 
 class Rough(Float64):
+    """Postconditions hold where the result is finite: where one entry isn't, none is."""
+
+    precision = 48
+
+    def trim(self, x: Ball) -> Ball:
+        return x if type(x) is Even else even(x.mid, x.rad)
+
+    def _ball(
+        self, mid: np.ndarray, rad: np.ndarray, exponent: int, terms: int = 1
+    ) -> Ball:
+        self.spend(np.size(mid))
+        return even(mid, outward(np.max(rad) + UNIT * size(mid), terms))
+
+    def mul(self, x: Ball, y: Ball) -> Ball:
+        wide, blur = np.max(x.rad), np.max(y.rad)
+        rad = wide * (size(y.mid) + blur) if wide else np.zeros(())
+        if blur:
+            rad = rad + size(x.mid) * blur
+        return self._ball(x.mid * y.mid, rad, 0)
+
+    def div(self, x: Ball, y: Ball) -> Ball:
+        room = self.down(np.abs(y.mid).min(initial=np.inf) - np.max(y.rad))
+        if not room > 0:
+            raise Rejected("division by an interval that may hold zero")
+        mid = x.mid / y.mid
+        more = (size(mid) + ETA) * np.max(y.rad) + 2 * ETA
+        return self._ball(mid, (np.max(x.rad) + more) / room, 0)
+
+    def sqrt(self, x: Ball) -> Ball:
+        wide, least = np.max(x.rad), x.mid.min(initial=np.inf)
+        if not self.down(least - wide) > 0:
+            raise Rejected("square root of an interval that is not positive")
+        return self._ball(np.sqrt(x.mid), wide / np.sqrt(least), 0)
+
+    def widen(
+        self, x: Ball, relative: float, absolute: float = 0.0, of: Ball | None = None
+    ) -> Ball:
+        mid, rad = (of or x)[:2]
+        self.spend(np.size(x.mid))
+        share = relative * (size(mid) + np.max(rad)) if relative else 0.0
+        return even(x.mid, outward(np.max(x.rad) + (share + absolute)))
+
+    def scale(self, x: Ball, k: np.ndarray) -> Ball:
+        k = np.clip(k, -5_000, 5_000).astype(np.int32)
+        self.spend(np.size(x.mid))
+        mid = np.ldexp(x.mid, k)
+        rad = np.ldexp(np.max(x.rad), k.max(initial=-5_000))
+        return even(mid, outward(rad + 0.0 * size(mid)))
+
+    def where(self, mask: np.ndarray, x: Ball, y: Ball) -> Ball:
+        """The radius is that of what is chosen anywhere."""
+        pairs = (x, mask), (y, np.logical_not(mask))
+        chosen = [np.max(b.rad) for b, some in pairs if np.any(some)]
+        rad = np.max(chosen, initial=0.0)
+        return even(np.where(mask, x.mid, y.mid), rad)
+
     def contract(self, spec: str, x: Ball, y: Ball) -> Ball:
-        """As `Arithmetic.contract`; precondition and postcondition are the same, balls are wider."""
-        if not large(spec, x.mid.shape, y.mid.shape):
-            return super().contract(spec, x, y)
-        return contract(self, spec, x, y, Leading)
+        """By slices where sums are long, else term by term. Reals of the balls are near numbers x'_k and y'_k, by `far`
+        and `off`, of which the sum of products is computed but for `lost`."""
+        layout = Layout(spec, x.mid.shape, y.mid.shape)
+        a, b, n = layout.rows(x.mid, 0), layout.rows(y.mid, 1), layout.n
+        far, off = np.max(x.rad), np.max(y.rad)
+        mid = np.empty((len(a), a.shape[1], b.shape[1]))
+        self.spend((2 * n - 1) * mid.size, 20, 1)
+        if large(spec, x.mid.shape, y.mid.shape):
+            first, second = Slices(a), Slices(b)
+            sums = first.sums(off), second.sums(far)
+            far, off = far + first.rest, off + second.rest
+            lost = first.times(second, mid, layout)
+        else:
+            sums = _one_by_one(a, b, mid, layout)
+            most = 4 * sums[0] * sums[1]  # infinite where a sum may overflow
+            lost = n * UNIT * most
+        rad = far * (sums[1] + n * off) + sums[0] * off + (lost + n * ETA)
+        return even(layout.place(mid), outward(rad, n))
 
 
-class Leading:
-    """Rows of balls [kept, m, n] as one slice each: `centre`, `off` [kept, m, 1], by which a ball of the row leaves its
-    centre at most, and `size` [kept, m, 1], at least the sum of the centres' sizes."""
+def _one_by_one(
+    x: np.ndarray, y: np.ndarray, mid: np.ndarray, layout: Layout
+) -> np.ndarray:
+    """Into `mid`, the sums of products of rows, added up term by term. Of both factors, the largest sum of the sizes in
+    a row, but for rounding."""
+    sums = np.zeros(2)
+    for part, blocks in layout.blocks():
+        for block in blocks:
+            rows, total = (x[part, block, None], y[part, None]), mid[part, block]
+            sizes = [np.zeros(a.shape[:-1]) for a in rows]
+            total[...] = 0.0
+            for i in range(layout.n):
+                first, second = (a[..., i] for a in rows)
+                total += first * second
+                sizes[0] += np.abs(first)
+                sizes[1] += np.abs(second)
+            sums = np.maximum(sums, [a.max(initial=0.0) for a in sizes])
+    return sums
 
-    def __init__(self, mid: np.ndarray, rad: np.ndarray, turn: int):
-        self.centre, near = sliced(mid, turn, most=1)
-        self.n = mid.shape[-1]
-        off = outward(rad + np.abs(mid - near))
-        self.off = off.max(-1, keepdims=True, initial=0.0)
-        sizes = np.abs(self.centre.slices)
-        counted = sizes.sum(-1, keepdims=True)  # exact, in any order
-        self.size = outward(np.ldexp(counted, self.centre.exponent))
 
-    def times(self, other: "Leading") -> tuple[np.ndarray, np.ndarray]:
-        """Sums [kept, m, k] of products of the balls, their centres exact and their radii, but for `outward`."""
-        turned = other.off.swapaxes(-1, -2), other.size.swapaxes(-1, -2)
-        rad = self.off * outward(turned[1] + self.n * turned[0])
-        rad += self.size * turned[0]
-        return product(self.centre, other.centre), rad
+class Slices:
+    """Rows [.., n] of numbers x near x' = (q_0 + q_1 2^-(bits + 1)) 2^(exponent - bits), by `rest`; q_0 and q_1 are
+    integers of at most 2^bits in size. |x| and |x'| are at most `reach`."""
+
+    def __init__(self, rows: np.ndarray):
+        top = finite(np.asarray(size(rows)))
+        self.rows, self.bits = rows, digits(rows.shape[-1])
+        self.exponent = int(np.frexp(top)[1])
+        if abs(self.exponent) > NEAR:
+            raise Rejected("numbers too large, or too small, to be cut into digits")
+        self.rest = 2.0 ** (self.exponent - 2 * self.bits - 2)
+        self.reach = 2.0**self.exponent if top > 0 else 0.0
+
+    def sums(self, exactly: Any) -> float:
+        """Of |x'| over a row, at most."""
+        n = self.rows.shape[-1]
+        if not exactly:
+            return n * self.reach
+        scale = 2.0 ** (self.bits - self.exponent)
+        whole = np.ceil(np.abs(self.rows) * scale).sum(-1)  # exact, in any order
+        return whole.max(initial=0.0) / scale
+
+    def cut(self, part: Any, turn: int) -> np.ndarray:
+        """Of some rows, both slices side by side: in order (1), or turned (-1)."""
+        rows = self.rows[part]
+        n = rows.shape[-1]
+        slices = np.empty((*rows.shape[:-1], 2 * n))
+        first, second = (slices[..., :n], slices[..., n:])[::turn]
+        rest = rows * 2.0 ** (self.bits - self.exponent)
+        np.rint(rest, out=first)
+        rest -= first
+        rest *= 2.0 ** (self.bits + 1)
+        np.rint(rest, out=second)
+        return slices
+
+    def times(self, other: "Slices", mid: np.ndarray, layout: Layout) -> float:
+        """Into `mid`, the sums of products of rows, but for those of both second slices. What they lack, at most."""
+        check_matmul()
+        n, step = layout.n, self.bits + 1
+        unit = 2.0 ** (self.exponent + other.exponent - 2 * self.bits)
+        for part, blocks in layout.blocks():
+            right = other.cut(part, -1).swapaxes(-1, -2)
+            for block in blocks:
+                left, total = self.cut((part, block), 1), mid[part, block]
+                np.matmul(left, right, out=total)  # exact, as the next one
+                total *= 2.0**-step
+                total += left[..., :n] @ right[..., n:, :]
+                total *= unit
+        return n * self.reach * other.reach * (2.0 ** (-2 * step) + 2 * UNIT)
+
+
+def size(a: np.ndarray) -> np.ndarray:
+    """The largest absolute value; NaN if there is one."""
+    return np.maximum(np.max(a, initial=0.0), -np.min(a, initial=0.0))
+
+
+def digits(n: int) -> int:
+    """Of a slice: the most with 2 n 2^(2 bits) <= 2^53."""
+    return (53 - (2 * max(n, 1) - 1).bit_length()) // 2
+
+
+class Leading(Real):
+    """Real arithmetic, in Rough. A softmax is that of its scores' centres: where each score moves by at most r, no
+    probability p moves by more than r/2, as its slopes add up to 2 p (1 - p)."""
+
+    _off = 0.0  # of the scores whose probabilities are asked for next
+
+    def scores(self, x: Ball, axes: tuple[int, ...]) -> Ball:
+        self._off = float(np.max(x.rad))
+        return x.point
+
+    def probabilities(self, x: Ball, n: int) -> Ball:
+        return self.ar.widen(x, 0.0, self._off / 2)

@@ -41,7 +41,9 @@ class Concat(Sliced):
             ]
             return np.concatenate(whole, axis)
 
-        mid, rad = joined([a.mid for a in parts]), joined([a.rad for a in parts])
+        mid, rads = joined([a.mid for a in parts]), [a.rad for a in parts]
+        alike = all(rad.size == 1 for rad in rads)
+        rad = np.maximum.reduce(rads) if alike else joined(rads)
         return Ball(mid, rad, parts[0].exponent)
 
 
