@@ -101,7 +101,7 @@ FAULTS = [
     Fault("window", "nested/sums.py", "other = position != given.position[:, None]", "other = position == given.position[:, None]", NESTED),
     Fault("window", "nested/ranges.py", "({pin - 1: 1} if pin else {})", "{(pin - 1) % len(box): 1}", NESTED),
     Fault("window", "nested/ranges.py", "row.factor.at[g, own[:, None], token, position]", "row.factor.at[g, own[::-1, None], token, position]", NESTED),
-    Fault("window", "nested/ranges.py", "found.append(_highest(ar, row, some, box, apart, known))", "found.append(_highest(ar, row, some, box, apart, None))", NESTED),
+    Fault("window", "nested/ranges.py", "Given(given.position[part], given.place[part])", "Given(given.position[part], 0 * given.place[part])", NESTED),
     # nested/scores.py
     Fault("score differences", "nested/scores.py", "off_centre = ar.sub(asking.base.at[query], centre)", "off_centre = asking.base.at[query]", NESTED),
     Fault("score differences", "nested/scores.py", ".min(axes)", ".max(axes)", NESTED),
@@ -112,7 +112,7 @@ FAULTS = [
     Fault("score differences", "nested/scores.py", "row, along = self.keys[r], -self.about[r]", "row, along = self.keys[r], self.about[r]", NESTED),
     # nested/sums.py
     Fault("line", "nested/sums.py", "constant = ar.add(constant, bent)", "pass", NESTED),
-    Fault("line", "nested/sums.py", "constant = ar.add(theta, ar.mul(least, rest))", "constant = theta", NESTED),
+    Fault("line", "nested/sums.py", "constant = ar.add(around.theta, ar.mul(least, around.rest))", "constant = around.theta", NESTED),
     Fault("line", "nested/sums.py", "constant = ar.add(constant, self._entry(j, line))", "pass", NESTED),
     Fault("line", "nested/sums.py", "heavy = ar.top(ar.add(heavy, heaviest))", "heavy = light", NESTED),
     Fault("line", "nested/sums.py", "moved = np.moveaxis(wide, axis, -2)", "moved = np.moveaxis(wide, axis, -2)[..., ::-1, :]", NESTED),
