@@ -101,7 +101,6 @@ FAULTS = [
     Fault("window", "nested/sums.py", "other = position != given.position[:, None]", "other = position == given.position[:, None]", NESTED),
     Fault("window", "nested/ranges.py", "({pin - 1: 1} if pin else {})", "{(pin - 1) % len(box): 1}", NESTED),
     Fault("window", "nested/ranges.py", "row.factor.at[g, own[:, None], token, position]", "row.factor.at[g, own[::-1, None], token, position]", NESTED),
-    Fault("window", "nested/ranges.py", "Given(given.position[part], given.place[part])", "Given(given.position[part], 0 * given.place[part])", NESTED),
     # nested/scores.py
     Fault("score differences", "nested/scores.py", "off_centre = ar.sub(asking.base.at[query], centre)", "off_centre = asking.base.at[query]", NESTED),
     Fault("score differences", "nested/scores.py", ".min(axes)", ".max(axes)", NESTED),
