@@ -12,6 +12,7 @@ from sympy import Eq
 from mechverify import Accuracy, count, distinct, prove, tokens, transformer
 from mechverify.kernel import NotACertificate, Rejected, check
 from mechverify.kernel.core import container
+from mechverify.kernel.core.errors import Stopped
 from mechverify.kernel.counting import automaton
 from mechverify.provers.accuracy import find, nested
 from mechverify.provers.accuracy.enumerate import Enumerate
@@ -138,6 +139,25 @@ def test_a_spoilt_witness_proves_no_more_than_is_true(tmp_path, monkeypatch):
 def nested_leaf(proof):
     """Of a proof that may hold wrong inputs beside it."""
     return proof if proof["rule"] == "nested" else nested_leaf(proof["second"])
+
+
+def test_a_search_that_is_stopped_keeps_what_it_found(tmp_path, monkeypatch):
+    """Among the cells of a family, of which the inputs that keep the guard have to be counted: no more work is allowed
+    then."""
+    path, _ = induction(tmp_path, vocab=5, noise=0.02)
+    alone(monkeypatch)
+    decide, decided = nested._decide, []
+
+    def some(part, budget):
+        if len(decided) == 2:
+            budget.interrupted, part.cell.ar._glance = True, 0
+            raise Stopped
+        decided.append(decide(part, budget))
+
+    monkeypatch.setattr(nested, "_decide", some)
+    result = prove(claim(path, at_least=None), time_limit=60)
+    theorem = check(result.certificate)
+    assert 0 < theorem.right.low < theorem.right.high and "nested" in theorem.rules
 
 
 def test_conditions_that_are_no_short_folds_are_left_out(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Positions whose tokens are pairwise different, and how many sequences of an automaton keep them so.
 
-No automaton of a few states says which tokens are used up, but of those that are only the set matters.
+No automaton of a few states says which tokens are used up, but of those that are in the same places only the number
+matters.
 
 Lemma N5 (docs/soundness/nested.md).
 """
@@ -50,39 +51,57 @@ def apart(graph: Graph, conditions: list[int]) -> frozenset[int]:
 
 
 def sequences(meter: Meter, layers: list[Layer], positions: frozenset[int]) -> int:
-    """How many of the accepted sequences have different tokens at those positions. Complexity: states times sets of
-    tokens. Raises Unsupported where these are too many."""
-    state = np.zeros((1, 1), np.int64)  # and the set, sorted
-    number = np.ones(1, object)
+    """How many of the accepted sequences have different tokens at those positions. Complexity: states times numbers of
+    tokens of each kind that are used up. Raises Unsupported where these are too many."""
+    kind, size = _kinds(layers, positions)
+    state = np.zeros((1, 1 + len(size)), np.int64)  # and how many of each kind
+    number = np.ones(1, object)  # integers of Python: exact
     for i, layer in enumerate(layers):
-        rows, numbers, differs = [], [], i in positions
-        each = [
-            int((following[state[:, 0]] >= 0).sum()) for _, following in layer.groups
+        kinds = [
+            np.unique(kind[t]).tolist() if i in positions else []
+            for t, _ in layer.groups
         ]
-        made = sum(
-            count * (len(tokens) if differs else 1)
-            for count, (tokens, _) in zip(each, layer.groups, strict=True)
-        )
-        if made * (state.shape[1] + differs) > MOST:
-            raise Unsupported("too many sets of tokens that differ")
-        meter.step(made * (state.shape[1] + differs), 8 * len(each), 30)
-        for tokens, following in layer.groups:
-            after = following[state[:, 0]]
-            before, many = state[after >= 0, 1:], number[after >= 0]
-            after = after[after >= 0, None]
-            if not differs:
-                rows.append(np.concatenate([after, before], 1))
-                numbers.append(many * len(tokens))
-                continue
-            for token in tokens.tolist():
-                fresh = ~(before == token).any(1)
-                used = np.insert(before[fresh], 0, token, axis=1)
-                rows.append(np.concatenate([after[fresh], np.sort(used, 1)], 1))
-                numbers.append(many[fresh])
-        if not rows:
+        ways = sum(max(1, len(some)) for some in kinds)
+        if ways * state.size > MOST:
+            raise Unsupported("too many numbers of tokens that differ")
+        meter.step(ways * state.size, 8 * ways, 30)
+        parts: list[tuple[np.ndarray, np.ndarray]] = []
+        for (tokens, following), some in zip(layer.groups, kinds, strict=True):
+            going = following[state[:, 0]] >= 0
+            reached, many = state[going], number[going]
+            reached[:, 0] = following[reached[:, 0]]
+            if i in positions:
+                parts += [_with_one(reached, many, k, size[k]) for k in some]
+            else:
+                parts.append((reached, many * len(tokens)))
+        if not parts:
             return 0
-        every = np.concatenate(rows)
-        state, where = unique_rows(every)
-        number = np.zeros(len(state), object)  # integers of Python: exact
-        np.add.at(number, where, np.concatenate(numbers))
+        states, numbers = map(np.concatenate, zip(*parts, strict=True))
+        state, where = unique_rows(states)
+        number = np.zeros(len(state), object)
+        np.add.at(number, where, numbers)
     return int(number.sum())
+
+
+def _kinds(
+    layers: list[Layer], positions: frozenset[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of each token its kind, and how many tokens are of each: those of one kind are in the same group wherever tokens
+    differ, so that any of them may take another's place."""
+    ids = [int(t.max()) for i in positions for t, _ in layers[i].groups if len(t)]
+    group = np.full((1 + max(ids, default=0), len(positions)), -1)
+    for column, i in enumerate(positions):
+        for g, (tokens, _) in enumerate(layers[i].groups):
+            group[tokens, column] = g
+    kinds, kind = unique_rows(group)
+    return kind, np.bincount(kind, minlength=len(kinds))
+
+
+def _with_one(
+    state: np.ndarray, number: np.ndarray, kind: int, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """With one more token of a kind, of which there are `size`: that many ways less one for each that is used up."""
+    left = size - state[:, 1 + kind]
+    one, ways = state[left > 0], left[left > 0].astype(object)
+    one[:, 1 + kind] += 1
+    return one, number[left > 0] * ways

@@ -34,9 +34,9 @@ from mechverify.kernel.counting.automaton import Layer, towards
 from mechverify.kernel.counting.classes import Classes
 from mechverify.kernel.counting.known import conditions_of, weaker, with_token
 from mechverify.kernel.nested.layers import HEADS, Head, two_layers
-from mechverify.kernel.nested.ranges import Along, Row, Tokens, highest, windows
+from mechverify.kernel.nested.ranges import Along, Row, highest
 from mechverify.kernel.nested.scores import Scores
-from mechverify.kernel.nested.sums import possible, possible_most
+from mechverify.kernel.nested.sums import Tokens, possible, possible_most, windows
 
 DEEPEST = 64  # cuts of a cell within each other
 FAR = 60.0  # a difference of scores beyond which nothing is said
@@ -351,7 +351,8 @@ class Cell:
 
     def _loss(self, row: Row, first: int, rivals: np.ndarray) -> Ball:
         """By at most so much is an output below each rival, in a row."""
-        return highest(self.ar, row, -self.model.leads(row, first, rivals), self.box)
+        losses = -self.model.leads(row, first, rivals)
+        return highest(self.ar, row, losses, self.box, self.apart)
 
     def _with_direct(self, losses: dict[int, Ball], direct: Ball) -> dict[int, Ball]:
         """Both added; the direct part's window is known at the position that is read, elsewhere it is any."""

@@ -17,16 +17,15 @@ import numpy as np
 
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball, points
 from mechverify.kernel.core.meter import reserve
-from mechverify.kernel.nested.ranges import (
-    Along,
+from mechverify.kernel.nested.ranges import Along, Row, highest
+from mechverify.kernel.nested.sums import (
+    Columns,
     Given,
-    Row,
     Term,
     Tokens,
-    highest,
+    Window,
     windows,
 )
-from mechverify.kernel.nested.sums import Columns, Window
 
 
 class Scores:
@@ -50,9 +49,8 @@ class Scores:
         self.factor = asking.factor.at[:, query]
         columns = Columns(box)
         reserve(self.heads, len(columns.token), asking.value.mid.shape[-1])
-        place = np.concatenate([np.arange(len(tokens)) for tokens in box])
         position = np.tile(columns.position, self.heads)
-        given = Given(position, np.tile(place, self.heads))
+        given = Given(position, np.tile(columns.place, self.heads))
         centre = ar.exact(self._centre(asking, query))
         off_centre = ar.sub(asking.base.at[query], centre)
         part = ar.rational(Fraction(1, self.heads))
@@ -61,12 +59,12 @@ class Scores:
         each = ar.add(value, share)
         directions = each.map(lambda a: a.reshape(-1, a.shape[-1]))
         self.high = {
-            i: highest(ar, row, self._along(directions, row), box, given)
+            i: highest(ar, row, self._along(directions, row), box, apart, given)
             for i, row in keys.items()
             if i != reference
         }
         row = keys[reference]
-        self.low = -highest(ar, row, -self._along(directions, row), box, given)
+        self.low = -highest(ar, row, -self._along(directions, row), box, apart, given)
         self.about = {i: self._along(centre.at[None], row) for i, row in keys.items()}
 
     def _centre(self, asking: Row, query: int) -> np.ndarray:
@@ -133,7 +131,7 @@ class Scores:
         ar, r = self.ar, self.reference
         row, along = self.keys[r], -self.about[r]
         if not known:
-            most = highest(ar, row, along, box)
+            most = highest(ar, row, along, box, self.apart)
             anywhere = most.mid.max((1, 2), keepdims=True)
             return points(anywhere, most.exponent), []
         own, window = box[r].reshape(-1, 1, 1), Window(ar, {r: 0}, box, self.apart)

@@ -1,4 +1,4 @@
-"""Ratios of one-token terms that read the same tokens, bounded together.
+"""Ratios of one-token terms that read the same tokens, bounded by themselves and together.
 
 For any theta, with R = N - theta Z, which is at most R+, and Z from Zmin to Zmax,
 
@@ -7,34 +7,73 @@ For any theta, with R = N - theta Z, which is at most R+, and Z from Zmin to Zma
 a constant and a sum of one-token terms. Those of several ratios are added before the largest is taken. Where tokens
 differ from each other, a token's price p >= 0 is taken off its terms wherever it stands, and paid once.
 
-Lemmas N7, N8 (docs/soundness/nested.md).
+Lemmas N2, N7, N8 (docs/soundness/nested.md).
 """
 
 from collections.abc import Sequence
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball, aligned, points
+from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.meter import reserve
-from mechverify.kernel.nested.ranges import Term, Tokens, heavy_enough, window
+
+LIGHTEST = 2.0**-500  # so that 1 / Z doesn't overflow
+
+Tokens = list[np.ndarray]  # a box: ids by position, ascending
+
+
+class Term(NamedTuple):
+    """Of a ratio, what one token adds: `factor` to the denominator, `factor` times `value` to the numerator."""
+
+    factor: Ball
+    value: Ball
+
+
+class Around(NamedTuple):
+    """A ratio around `theta`: of its numerator less theta times its denominator the known terms' sum `rest`, the terms
+    `each` [.., column] of other tokens, and what all of them don't exceed, `largest`; one over the denominator is at
+    most `most`, and at least `least`."""
+
+    theta: Ball
+    rest: Ball
+    each: Ball
+    largest: Ball
+    most: Ball
+    least: Ball
+
+
+class Given(NamedTuple):
+    """For each place along the first axis a position, and the place in the box of the token that stands there."""
+
+    position: np.ndarray
+    place: np.ndarray
 
 
 class Columns:
-    """The tokens of a box in a row: `token` and `position` of each column."""
+    """The tokens of a box in a row: `token`, `position` and `place` among those of its position of each column."""
 
     def __init__(self, box: Tokens):
         self.token = np.concatenate(box)
         self.position = np.repeat(np.arange(len(box)), [len(t) for t in box])
+        self.place = np.concatenate([np.arange(len(t)) for t in box])
 
 
 class Window:
-    """Of a box, inputs whose tokens at some positions are known. `axis`: of arrays with three axes, and
-    one more for columns, which stands for the tokens at which of these positions; one that stands for none has size
-    one, and so may one along which all is alike. `apart`: positions whose tokens are pairwise different."""
+    """Of a box, inputs whose tokens at some positions are known. `axis`: of arrays with three axes, and one more for
+    columns, which stands for the tokens at which of these positions; one that stands for none has size one, or is that
+    of what is `given`; and so may have size one along which all is alike. `apart`: positions whose tokens are pairwise
+    different."""
 
     def __init__(
-        self, ar: Arithmetic, axis: dict[int, int], box: Tokens, apart: frozenset[int]
+        self,
+        ar: Arithmetic,
+        axis: dict[int, int],
+        box: Tokens,
+        apart: frozenset[int],
+        given: Given | None = None,
     ):
         self.ar, self.axis = ar, axis
         columns = Columns(box)
@@ -48,10 +87,15 @@ class Window:
         each = np.bincount(columns.position)
         self.weight = 1 / each[position]
         differs = np.isin(position, [*apart])
-        self.possible = np.ones((1, 1, 1, len(token)), bool)
+        possible = np.ones((1, 1, 1, len(token)), bool)
         for j in apart & {*self.axis}:
             there = token != self._along(j, box[j])
-            self.possible = self.possible & (there | ~differs)
+            possible = possible & (there | ~differs)
+        if given is not None:
+            other = position != given.position[:, None]
+            same = columns.place[self.free] == given.place[:, None]
+            possible = possible & (other | same)[:, None, None]
+        self.possible = self._somewhere(possible)
         self._trade(token[differs], position[differs])
         self.differs = np.flatnonzero(differs)
 
@@ -60,6 +104,14 @@ class Window:
         shape = [1, 1, 1, 1]
         shape[self.axis[j]] = -1
         return tokens.reshape(shape)
+
+    def _somewhere(self, possible: np.ndarray) -> np.ndarray:
+        """The same; but all tokens of a position of which none is possible: there is no such input."""
+        if possible.all():
+            return possible
+        none = ~np.logical_or.reduceat(possible, self.start, -1)
+        number = np.diff(self.start, append=possible.shape[-1])
+        return possible | np.repeat(none, number, -1)
 
     def _trade(self, token: np.ndarray, position: np.ndarray) -> None:
         """What prices are for: which token each column that differs sells, and which position is its seller."""
@@ -107,7 +159,7 @@ class Window:
         return points(self._greatest(self.ar.upper(x)), x.exponent)
 
     def _greatest(self, a: np.ndarray) -> np.ndarray:
-        """The largest at each position that may stand there; any number where none may."""
+        """The largest of the tokens at each position that may stand there."""
         if not self.possible.all():
             a = np.where(self.possible, a, a.min(-1, keepdims=True))
         return np.maximum.reduceat(a, self.start, -1)
@@ -135,8 +187,24 @@ class Window:
         price = mean - np.where(known, least, 0)
         return np.where(known, np.maximum(price, 0), 0.0)
 
+    def highest(self, ratio: Term) -> Ball:
+        """Points that the ratio doesn't exceed; one trial value stands for all tokens along the second axis."""
+        ar, around = self.ar, self.around(ratio, 1)
+        share = ar.where(around.largest.mid > 0, around.most, around.least)
+        return ar.top(ar.add(around.theta, ar.mul(around.largest, share)))
+
     def line(self, ratio: Term) -> tuple[Ball, Ball]:
         """A constant, and terms [.., column]: the ratio is at most the constant with the terms of tokens elsewhere."""
+        ar, around = self.ar, self.around(ratio)
+        least = around.least
+        over = np.maximum(around.largest.mid, 0)
+        bent = ar.mul(points(over, around.largest.exponent), ar.sub(around.most, least))
+        constant = ar.add(around.theta, ar.mul(least, around.rest))
+        constant = ar.add(constant, bent)
+        return constant, ar.mul(least.at[..., None], around.each)
+
+    def around(self, ratio: Term, alike: int | None = None) -> Around:
+        """About its largest value. `alike`: an axis along which the trial value is the same."""
         ar, (known, free) = self.ar, self.split(ratio)
         light = heavy = ar.whole(np.zeros((1, 1, 1), np.int64))
         for factor, _ in known:
@@ -149,16 +217,11 @@ class Window:
         one = ar.whole(np.ones((1, 1, 1), np.int64))
         most = ar.div(one, light)
         least = ar.bottom(ar.div(one, heavy))
-        trial, price = self._trial(known, free, most, least)
+        trial, price = self._trial(known, free, alike)
         theta = ar.exact(trial)
         rest, each = self._rest(known, free, theta)
         largest = ar.top(ar.add(rest, self.most(each, price)))
-        over = points(np.maximum(largest.mid, 0), largest.exponent)
-        bent = ar.mul(over, ar.sub(most, least))
-        constant = ar.add(theta, ar.mul(least, rest))
-        constant = ar.add(constant, bent)
-        terms = ar.mul(least.at[..., None], each)
-        return constant, terms
+        return Around(theta, rest, each, largest, most, least)
 
     def _rest(self, known: list[Term], free: Term, theta: Ball) -> tuple[Ball, Ball]:
         """Factors times values less theta: their sum over the window's own tokens, and those [.., column] of others."""
@@ -169,34 +232,29 @@ class Window:
         return rest, ar.mul(free.factor, apart)
 
     def _trial(
-        self, known: list[Term], free: Term, most: Ball, least: Ball
+        self, known: list[Term], free: Term, alike: int | None
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """A number that the ratio hardly exceeds, and prices: steps from the ratio of mean terms, each to what the last
         one shows. Any would be sound."""
         near = self.ar.approximate
-        terms = [tuple(map(near, term)) for term in known]
         factor, value = map(near, free)
-        above, below = (
-            (x * self.weight).sum(-1) for x in (factor * value, factor + 0 * value)
-        )
-        for e, u in terms:
-            above = above + e * u
-            below = below + e
-        trial, price = _number(above / below), None
-        for last in (False, True):
-            rest: np.ndarray | float = sum(e * (u - trial) for e, u in terms)
+        terms = [(near(e), near(e) * near(u)) for e, u in known]
+        terms = [tuple(_halfway(x, alike) for x in term) for term in terms]
+        mass = sum((e for e, _ in terms), (factor * self.weight).sum(-1))
+        mean = (factor * value * self.weight).sum(-1)
+        trial = _number(sum((n for _, n in terms), mean) / mass)
+        price = None
+        for last in (False, False, True):
             each = factor * (value - trial[..., None])
-            if last:
-                price = self.price(each)
-            if price is not None:
+            rest: np.ndarray | float = sum(n - trial * e for e, n in terms)
+            if last and (price := self.price(each)) is not None:
                 paid = price[..., self.sold]
                 rest = rest + price.sum(-1)
                 each = each + 0 * price[..., :1]
                 each[..., self.differs] -= paid
             if len(self.free):
                 rest = rest + self._greatest(each).sum(-1)
-            share = np.where(rest > 0, near(most), near(least))
-            trial = _number(trial + rest * share)
+            trial = _number(trial + rest / mass)
         return trial, price
 
     def all_columns(self, terms: Ball) -> Ball:
@@ -231,9 +289,36 @@ class Window:
         return ar.top(ar.add(constant, total))
 
 
+def _halfway(x: np.ndarray, axis: int | None) -> np.ndarray:
+    """Between the extremes along an axis."""
+    if axis is None:
+        return x
+    return 0.5 * x.min(axis, keepdims=True) + 0.5 * x.max(axis, keepdims=True)
+
+
+def heavy_enough(ar: Arithmetic, mass: Ball) -> Ball:
+    """Its lower end, as points."""
+    light = ar.bottom(mass)
+    if not (light.mid > max(ar.units(LIGHTEST, light.exponent), 0)).all():
+        raise Rejected("the sum of a row's exponentials is not known to be positive")
+    return light
+
+
 def _number(trial: np.ndarray) -> np.ndarray:
     """Zero for what is none."""
     return np.where(np.isfinite(trial), trial, 0.0)
+
+
+def window(pin: int, box: Tokens) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens at a position, and before it; some one token where there is no position before."""
+    return box[pin], box[pin - 1] if pin else box[pin][:1]
+
+
+def windows(pin: int, box: Tokens, part: Tokens) -> tuple[np.ndarray, ...]:
+    """Where the windows of a part of a box stand among those of the box."""
+    own = np.searchsorted(box[pin], part[pin])
+    before = np.searchsorted(box[pin - 1], part[pin - 1]) if pin else np.zeros(1, int)
+    return np.ix_(before, own)
 
 
 def possible(i: int, box: Tokens, apart: frozenset[int]) -> np.ndarray:

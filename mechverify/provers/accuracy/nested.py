@@ -42,6 +42,10 @@ class _Part:
     cut: tuple[int, list[int]] | None = None
     parts: "list[_Part]" = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        """What is open is counted while there is time."""
+        _ = self.cell.asked
+
     @property
     def right(self) -> Counts:
         if self.cut is not None:
