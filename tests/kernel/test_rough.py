@@ -47,6 +47,22 @@ def test_functions_hold_their_values(name, radius):
     assert told > 5
 
 
+def test_ends_hold_the_centres_moved_by_the_radius():
+    """Exactly: at radii of every size beside the centres, zero and nothing else among them."""
+    rng, ar = np.random.default_rng(0), Rough()
+    for _ in range(400):
+        mid = rng.normal(size=6) * 2.0 ** rng.integers(-1070, 900)
+        rad = np.abs(rng.normal()) * np.abs(mid).max() * 2.0 ** rng.integers(-70, 10) * rng.integers(2)
+        low, high = ar.lower(even(mid, rad)), ar.upper(even(mid, rad))
+        for m, a, b in zip(mid, low, high, strict=True):
+            assert Fraction(a) <= Fraction(m) - Fraction(rad) and Fraction(m) + Fraction(rad) <= Fraction(b)
+    for bad in (np.inf, np.nan):
+        with pytest.raises(Rejected):
+            ar.lower(even(np.array([1.0, bad]), 0.0))
+        with pytest.raises(Rejected):
+            ar.upper(even(np.array([1.0, 2.0]), bad))
+
+
 # --- moving entries ---------------------------------------------------------------------------------------------------
 
 

@@ -490,6 +490,7 @@ FAULTS = [
     Fault("double", "core/double.py", "raised(y.size + y.rad, -1)", "raised(y.size, -1)", DOUBLE),
     Fault("double", "core/double.py", "else np.asarray(outward(UNIT * np.abs(low)))", "else np.zeros(())", DOUBLE),
     Fault("double", "core/double.py", "self.up(finite(high + self.up(low + x.rad)))", "finite(high + (low + x.rad))", DOUBLE),
+    Fault("rough", "core/rough.py", "outward(rad + 2 * UNIT * (size(x.mid) + rad))", "rad", ROUGH),
     Fault("rough", "core/rough.py", "np.max(rad) + UNIT * size(mid)", "np.max(rad)", ARITHMETIC),
     Fault("rough", "core/rough.py", "wide * (size(y.mid) + blur)", "wide * size(y.mid)", ARITHMETIC),
     Fault("rough", "core/rough.py", ".min(initial=np.inf) - np.max(y.rad))", ".min(initial=np.inf))", ARITHMETIC),

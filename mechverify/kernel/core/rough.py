@@ -51,6 +51,17 @@ class Rough(Float64):
         self.spend(np.size(mid))
         return even(mid, outward(np.max(rad) + UNIT * size(mid), terms))
 
+    def lower(self, x: Ball) -> np.ndarray:
+        return x.mid - self._reach(x)
+
+    def upper(self, x: Ball) -> np.ndarray:
+        return x.mid + self._reach(x)
+
+    def _reach(self, x: Ball) -> np.ndarray:
+        """The radius, and what rounding makes of a centre that is moved by it."""
+        rad = np.max(x.rad)
+        return finite(outward(rad + 2 * UNIT * (size(x.mid) + rad)))
+
     def mul(self, x: Ball, y: Ball) -> Ball:
         wide, blur = np.max(x.rad), np.max(y.rad)
         rad = wide * (size(y.mid) + blur) if wide else np.zeros(())

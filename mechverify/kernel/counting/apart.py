@@ -71,7 +71,7 @@ def sequences(meter: Meter, layers: list[Layer], positions: frozenset[int]) -> i
             reached, many = state[going], number[going]
             reached[:, 0] = following[reached[:, 0]]
             if i in positions:
-                parts += [_with_one(reached, many, k, size[k]) for k in some]
+                parts += [_with_one(reached, many, k, int(size[k])) for k in some]
             else:
                 parts.append((reached, many * len(tokens)))
         if not parts:
