@@ -454,7 +454,8 @@ def circuits(
         float | None, typer.Option(min=0, help="Seconds; the same call goes on.")
     ] = None,
 ) -> None:
-    """The smallest circuit that agrees with its model on every input. Goes on where an earlier run stopped."""
+    """A circuit that agrees with its model on every input, where none that is smaller in the sense of --minimal does.
+    Goes on where an earlier run stopped."""
     from mechverify.claims import ClaimError
     from mechverify.claims.file import load_circuits
     from mechverify.provers import smallest

@@ -37,9 +37,9 @@ Agrees = Any  # "argmax", or a number: by how much no entry differs more
 
 
 def parts(path: str, count: int, *, axis: int = -1, dims: int = 2) -> dict[str, Part]:
-    """A part for each index along an axis of what the submodule at `path` returns, which has `dims` axes: neurons of
-    `blocks.0.mlp.hidden` [position, neuron]; heads of `blocks.0.attn.z` [position, head, d_head] with axis=1, dims=3.
-    """
+    """A part `path.i` for each index i along an axis of what the submodule at `path` returns for one input, which has
+    `dims` axes: neurons of `blocks.0.mlp.hidden` [position, neuron] (dims=1 where a model returns [neuron]); heads of
+    `blocks.0.attn.z` [position, head, d_head] with axis=1, dims=3."""
     at = axis % dims
     return {f"{path}.{i}": Part(path, (*[slice(None)] * at, i)) for i in range(count)}
 
@@ -64,7 +64,15 @@ class Circuits:
             raise ClaimError("Circuits needs over=tokens(...)")
         if len(over.values) < 2:
             raise ClaimError("Circuits needs a vocabulary of at least two tokens")
-        self.over, self.patch, self.row, self.given = over, patch, row, given
+        if not isinstance(parts, Mapping) or not all(
+            isinstance(n, str) and isinstance(p, Part) for n, p in parts.items()
+        ):
+            raise ClaimError(
+                'parts= takes a mapping of names to Part(path, index), as parts("mlp.act", 8, dims=1) makes one'
+            )
+        self.over, self.row = over, row
+        self.patch = patch
+        self.given = list(given) if isinstance(given, list | tuple) else [given]
         self.parts = {name: _plain(model, part) for name, part in parts.items()}
         if not self.parts:
             raise ClaimError(
@@ -106,9 +114,11 @@ class Circuits:
 
     def _constants(self) -> dict[str, Tensor] | None:
         places, patch = self._places, self.patch
-        if isinstance(patch, str) and patch not in (MEAN, RESAMPLE):
+        if not isinstance(patch, float | int | str | Mapping) or (
+            isinstance(patch, str) and patch not in (MEAN, RESAMPLE)
+        ):
             raise ClaimError(
-                f"patch={patch!r}: a number, arrays by path, {MEAN!r} or {RESAMPLE!r}"
+                f"patch={patch!r:.60}: a number, arrays by path, {MEAN!r} or {RESAMPLE!r}"
             )
         if patch == RESAMPLE:
             return None
@@ -176,6 +186,11 @@ class Circuits:
             self.captured["output.difference"], over=self._domain(keep), at_most=at_most
         )
 
+    @property
+    def described(self) -> dict[str, str]:
+        """Each part's name, and its entries."""
+        return {name: str(part) for name, part in self.parts.items()}
+
     def ids(self, inputs: np.ndarray, kept: np.ndarray) -> np.ndarray:
         """Tokens of the two runs: of inputs [number, length] (with another input's tokens where that is resampled) and
         booleans [number, parts]."""
@@ -197,7 +212,7 @@ class Circuits:
         return Tokens(self.over.name, self.over.values, [*self.inputs.allowed, *masks])
 
     def _conditions(self) -> list[Any]:
-        own = list(self.given) if isinstance(self.given, list | tuple) else [self.given]
+        own = self.given
         if self.patch != RESAMPLE:
             return own
         n = len(self.over)
@@ -223,7 +238,8 @@ class Same(Share):
 class Equivariant(Share):
     """On at least a share `at_least` of the inputs, the model's output for moved tokens agrees with its moved output.
 
-    `tokens` moves them: for each token id, another; or a permutation of `positions`; or both. `outputs`: for each entry
+    `tokens` moves them: for each token id, another; or `positions`: the token at i is then the one that was at
+    positions[i] (a reversal, or another order that is a slice); or both. `outputs`: for each entry
     of the output for moved tokens, the entry for the tokens themselves that it is to agree with (None: the same, which
     makes the model invariant). Raises ClaimError.
     """
@@ -322,6 +338,8 @@ def _module(model: Module) -> nn.Module:
         raise ClaimError(
             f"{type(model).__name__} is no torch module, and no load(weights)"
         )
+    if any(m.training for m in network.modules()):
+        raise ClaimError(f"{_called(model)} is in training mode: call .eval() first")
     return network
 
 

@@ -48,7 +48,14 @@ class Places(nn.Module):
     ):
         super().__init__()
         self.paths = list(dict.fromkeys(part.path for part in parts.values()))
-        returned = recorded(model, self.paths, example)
+        for path in self.paths:
+            if inside := [p for p in self.paths if p.startswith(f"{path}.")]:
+                raise CaptureError(
+                    f"{inside[0]} is inside {path}: parts of both overlap; name one of them"
+                )
+        several = [torch.cat([x, x, x]) for x in example]
+        with torch.no_grad():
+            returned = recorded(model, self.paths, several)
         self.names = list(parts)
         self.shapes = {path: tuple(value.shape[1:]) for path, value in returned.items()}
         self.dtypes = {path: value.dtype for path, value in returned.items()}
@@ -94,10 +101,13 @@ def recorded(
     found: dict[str, list[Any]] = {path: [] for path in paths}
 
     def record(path: str) -> Callable[..., None]:
-        return lambda module, args, output: found[path].append(output)
+        return lambda module, args, output: found[path].append(
+            output.clone() if isinstance(output, Tensor) else output
+        )  # a copy: what comes after may change it in place
 
     with _hooked(model, {path: record(path) for path in paths}):
         model(*inputs)
+    batch = len(inputs[0])
     for path, values in found.items():
         if len(values) != 1:
             raise CaptureError(
@@ -106,6 +116,11 @@ def recorded(
         if not (isinstance(values[0], Tensor) and values[0].is_floating_point()):
             raise CaptureError(
                 f"{path} doesn't return one tensor of real numbers: name a submodule that does"
+            )
+        if values[0].shape[:1] != (batch,):
+            raise CaptureError(
+                f"{path} returns {tuple(values[0].shape)} for a batch of {batch}: name a submodule that returns the "
+                "batch's axis first"
             )
     return {path: values[0] for path, values in found.items()}
 
@@ -146,15 +161,23 @@ def patched(
     """What the model returns where, of the parts that aren't kept, the values stand that are given. `kept`: [batch,
     parts], between zero and one."""
 
+    fired: list[str] = []
+
     def patch(path: str) -> Callable[..., Tensor]:
         def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+            fired.append(path)
             keep = places.kept(path, kept.to(output.dtype))
             return output * keep + (1 - keep) * values[path]
 
         return hook
 
     with _hooked(model, {path: patch(path) for path in places.paths}):
-        return model(*inputs)
+        returned = model(*inputs)
+    if sorted(fired) != sorted(places.paths):
+        raise CaptureError(
+            f"submodules are called another number of times when they are patched: {fired}"
+        )
+    return returned
 
 
 def leads(x: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from mechverify import kernel
 from mechverify.certificate.write import announcing, write
 from mechverify.claims.circuits import ARGMAX, Circuits
 from mechverify.claims.claim import Share
+from mechverify.claims.domain import Tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.numbers import number
 from mechverify.kernel.core.counts import Counts
@@ -77,7 +78,7 @@ class Smallest:
 
     def lines(self, of: int) -> list[tuple[str, str]]:
         """What was found, label and text, of so many parts."""
-        meant = MINIMAL[self.minimality]
+        meant = MINIMAL[self.minimality] if self.kept else "no circuit is smaller"
         found = [
             ("kept", f"{len(self.kept)} of {of}: {', '.join(self.kept) or 'none'}"),
             (f"{self.minimality}-minimal", f"{meant} ({len(self.refuted):,} refuted)"),
@@ -90,7 +91,7 @@ class Smallest:
 
 
 def smallest(
-    circuits: Circuits, *, minimal: str = "subset", agrees: Any = ARGMAX, folder: Path | None = None,
+    circuits: Circuits, *, minimal: str = "subset", agrees: Any = ARGMAX, folder: str | Path | None = None,
     time_limit: float | None = None, budget: Budget | None = None,
 ) -> Smallest:  # fmt: skip
     """The smallest circuit that agrees on every input, or one that is minimal in another sense: see Smallest.
@@ -113,7 +114,7 @@ def smallest(
 
 class Search:
     def __init__(
-        self, circuits: Circuits, agrees: Any, folder: Path | None, budget: Budget
+        self, circuits: Circuits, agrees: Any, folder: str | Path | None, budget: Budget
     ):
         self.circuits, self.agrees, self.budget = circuits, agrees, budget
         self.names = circuits.names
@@ -122,7 +123,9 @@ class Search:
         self.weights = everywhere.output.model.data
         self.torch = _Torch(circuits, agrees)
         self.pool = self._drawn()
-        self.store = _Store(folder, self.problem.document)
+        question = [self.problem.document, [*circuits.described.items()]]
+        where = None if folder is None else Path(folder)
+        self.store = _Store(where, question, circuits.inputs)
 
     def _claim(self, keep: Iterable[str]) -> Share:
         return self.circuits.agree(keep, agrees=self.agrees)
@@ -261,8 +264,9 @@ class Search:
         if known is None:
             outcome = prove(self._claim(kept), budget=self.budget)
             if outcome.verdict != "PROVED" or outcome.certificate is None:
+                why = "; ".join(outcome.reasons) or outcome.verdict
                 raise ClaimError(
-                    f"{self.budget.why}: the circuit's certificate was not made again"
+                    f"the circuit's certificate can't be made again: {why}"
                 )
             known = outcome.certificate
             self.store.keep(kept, known)
@@ -325,7 +329,7 @@ class _Store(dict[Kept, Test]):
     """Tests of circuits, kept in a folder as soon as they are known, if there is one: tests-KEY.jsonl, a line each, and
     certificates. The key is a hash of the question."""
 
-    def __init__(self, folder: Path | None, question: dict[str, Any]):
+    def __init__(self, folder: Path | None, question: list[Any], inputs: Tokens):
         super().__init__()
         self.folder, self._certificates = folder, dict[Kept, bytes | None]()
         self.key = hashlib.sha256(
@@ -335,17 +339,23 @@ class _Store(dict[Kept, Test]):
             return
         folder.mkdir(parents=True, exist_ok=True)
         self.file = folder / f"tests-{self.key}.jsonl"
-        for line in (
-            self.file.read_text("utf-8").splitlines() if self.file.exists() else []
-        ):
-            try:
-                kept, agrees, wrong, reason = json.loads(line)
-            except ValueError:  # a line that was being written when the process ended
-                continue
-            if agrees is not None:
-                super().__setitem__(
-                    frozenset(kept), Test(agrees, wrong and tuple(wrong), reason)
-                )
+        if self.file.exists():
+            for line in self.file.read_text("utf-8", errors="replace").splitlines():
+                self._read(line, inputs)
+
+    def _read(self, line: str, inputs: Tokens) -> None:
+        """A line that isn't whole, as one that was being written when the process ended, is passed over. What a line
+        says is believed of the search alone: the kernel has the last word."""
+        try:
+            kept, agrees, wrong, reason = json.loads(line)
+            if agrees is False:
+                pairs = zip(wrong, inputs.allowed, strict=True)
+                if all(token in ids for token, ids in pairs):
+                    super().__setitem__(frozenset(kept), Test(False, tuple(wrong)))
+            elif agrees is True:
+                super().__setitem__(frozenset(kept), Test(True, None, reason))
+        except (ValueError, TypeError):
+            return
 
     @property
     def where(self) -> str:

@@ -169,7 +169,7 @@ def test_two_models_on_tokens_and_on_a_box():
     assert prove(Same(one, other, over=X, at_least=f"{want}/{len(IDS)}")).verdict == "PROVED"
     assert prove(Same(one, other, over=X, at_least=f"{want + 1}/{len(IDS)}")).verdict == "REFUTED"
     torch.manual_seed(1)
-    first, second = nn.Linear(2, 3).double(), nn.Linear(2, 3).double()
+    first, second = nn.Linear(2, 3).double().eval(), nn.Linear(2, 3).double().eval()
     outcome = prove(Same(first, second, over=box([-1, -1], [1, 1]), at_least=None, within="1/100"))
     drawn = torch.rand(200_000, 2, dtype=torch.float64) * 2 - 1
     share = right(first(drawn), second(drawn)) / len(drawn)
@@ -266,3 +266,87 @@ def test_a_matrix_needs_a_row_and_names_must_be_known():
         circuits.agree(["act.7"])
     with pytest.raises(ClaimError, match="negative"):
         circuits.agree([], agrees=-1)
+
+
+# --- what a hook sees -------------------------------------------------------------------------------------------------
+
+
+class InPlace(nn.Module):
+    """The first token's value, to which the second one's is added in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Identity(), nn.Identity()
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        total = self.first(ids[:, :1].double())
+        total += self.second(ids[:, 1:].double())
+        return -((total - torch.arange(9.0, dtype=torch.float64)) ** 2)
+
+
+def test_what_changes_in_place_afterwards_is_not_what_a_part_returned():
+    model, xy = interchanged(InPlace().eval(), Part("first"), over=X)
+    assert counted(Accuracy(model["output"], equals=xy[2] + xy[1], over=xy)) == VOCAB**4
+    resampled = Circuits(InPlace().eval(), {"first": Part("first")}, over=X, patch="resample")
+    want = sum(int(a == c) for a, _, c, _ in product(range(VOCAB), repeat=4))
+    assert counted(resampled.agree([], at_least=None)) == want
+    mean = Circuits(InPlace().eval(), {"first": Part("first")}, over=X, patch="mean").module
+    assert mean.constants["first"].item() == 1.5
+
+
+class Placed(nn.Module):
+    """Position embeddings without a batch axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.token, self.place = nn.Embedding(VOCAB, VOCAB), nn.Embedding(LENGTH, VOCAB)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return (self.token(ids) + self.place(torch.arange(ids.shape[1])))[:, -1]
+
+
+class Sometimes(nn.Module):
+    """Calls a submodule when it is trained alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.noise = nn.Embedding(VOCAB, VOCAB), nn.Identity()
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.embed(ids[:, 0])
+        return self.noise(x) if self.training else x
+
+
+@pytest.mark.parametrize(
+    ("model", "named", "said"),
+    [
+        (Placed().double().eval(), {"a": Part("place", 1)}, "the batch's axis first"),
+        (Sometimes().double(), {"a": Part("noise")}, "training mode"),
+        (Sometimes().double().eval(), {"a": Part("noise")}, "called 0 times"),
+        (nn.Sequential(nn.Embedding(VOCAB, 3), nn.Flatten(), nn.Sequential(nn.Linear(6, 3))).eval(),
+         {"a": Part("2"), "b": Part("2.0")}, "2.0 is inside 2"),
+    ],
+)  # fmt: skip
+def test_a_part_that_is_no_value_of_each_input_is_refused(model, named, said):
+    with pytest.raises(ClaimError) as error:
+        Circuits(model, named, over=X)
+    assert said in str(error.value)
+
+
+def test_models_in_training_mode_are_refused_everywhere():
+    model, trained = Pair().double().eval(), Pair().double()
+    for make in (lambda: Same(model, trained, over=X), lambda: Equivariant(trained, over=X, positions=[1, 0]),
+                 lambda: interchanged(trained, Part("act"), over=X)):  # fmt: skip
+        with pytest.raises(ClaimError, match="training mode"):
+            make()
+    assert trained.training
+
+
+def test_a_condition_by_itself_and_arrays_are_taken():
+    model = Pair().double().eval()
+    circuits = Circuits(model, parts("act", HIDDEN, dims=1), over=X, given=Ne(X[0], X[1]), patch={"act": np.zeros(5)})
+    assert prove(circuits.agree(circuits.names)).verdict == "PROVED"
+    with pytest.raises(ClaimError, match="given"):
+        circuits.differ([])
+    with pytest.raises(ClaimError, match="mapping of names"):
+        Circuits(model, [Part("act")], over=X)

@@ -409,7 +409,17 @@ class Graph:
         if op != "sub" or self.shape(args[1]) != (size,) or not says(vector, args[1]):
             return False
         column, operands, attribute = self.nodes[args[0]]
-        if (column, operands) != ("view", (args[1],)) or attribute != ((size, 1), 0, (1, 0)):
+        if column != "view" or attribute[0] != (size, 1):
+            return False
+        _, start, (step, _) = attribute
+        if operands == (args[1],):
+            read = 0, 1
+        elif self.nodes[args[1]][:2] == ("view", operands):  # the vector is read from where the column is
+            _, first, (stride,) = self.nodes[args[1]][2]
+            read = first, stride
+        else:
+            return False
+        if (start, step) != read:
             return False
         at = list(range(size * size))  # of a difference, at i, j: entry i less entry j
         for shape, offset, strides in reversed(indices):

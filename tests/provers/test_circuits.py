@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from mechverify import Circuits, kernel, parts, smallest, tokens
+from mechverify import Circuits, Part, kernel, parts, smallest, tokens
 from mechverify.claims.errors import ClaimError
+from mechverify.kernel.statement.sentence import state
 from mechverify.provers import circuits as search
 from mechverify.provers.base import Budget
 from tests.claims.test_circuits import HIDDEN, IDS, LENGTH, VOCAB, Pair, ablated, right
@@ -130,3 +131,40 @@ def test_bad_questions_are_refused():
 def test_masks_are_the_last_tokens():
     ids = of(0).ids(np.array([[1, 2]]), np.array([[True, False, True, False, False]]))
     assert ids.tolist() == [[1, 2, 1, 0, 1, 0, 0]]
+
+
+def test_names_of_parts_are_part_of_the_question(tmp_path):
+    """Of names that read alike when they are joined."""
+    model = Pair(10).double().eval()
+    some, others = {"x": 0, "x, x": [1, 2, 3, 4]}, {"x, x": [1, 2, 3, 4], "x": 0}
+    for named in (some, others):
+        circuits = Circuits(model, {name: Part("act", index) for name, index in named.items()}, over=X)
+        assert not smallest(circuits, folder=str(tmp_path)).open
+    assert len(list(tmp_path.glob("tests-*.jsonl"))) == 2
+
+
+def test_what_a_folder_says_is_believed_of_the_search_alone(tmp_path):
+    """Lines that are no tests, or say what is false: nothing false follows."""
+    known, true = agreeing(10), smallest(of(10), folder=tmp_path)
+    (tests,) = tmp_path.glob("tests-*.jsonl")
+    for lines in (
+        [b"\xff\xfe", b"5", b'["act.0"]', b'[["act.0"], false, [9, 9], ""]', b'[["act.0"], false, [0], ""]'],
+        [f'[{list(kept)}, true, null, ""]'.replace("'", '"').encode() for kept in subsets(true.kept)],
+        [f'[{sorted(kept)}, false, [0, 0], ""]'.replace("'", '"').encode() for kept in known],
+    ):
+        tests.write_bytes(b"\n".join(lines) + b"\n")
+        try:
+            found = smallest(of(10), folder=tmp_path)
+        except ClaimError:
+            continue
+        assert frozenset(found.kept) in known and not set(map(frozenset, found.refuted)) & known
+
+
+def test_nothing_is_said_of_parts_where_none_is_kept():
+    (label, text) = smallest(of(2), minimal="quasi").lines(HIDDEN)[1]
+    assert label == "quasi-minimal" and "some one" not in text and "no circuit is smaller" in text
+
+
+def test_a_claim_reads_as_two_vectors_whose_leads_agree():
+    printed = state(kernel.check(smallest(of(10), minimal="local").proof))
+    assert printed.subject == 'extremum(min(leads(output.model), leads(output.other)), "max")'

@@ -108,6 +108,7 @@ class Rough(Float64):
     def contract(self, spec: str, x: Ball, y: Ball) -> Ball:
         """By slices where sums are long, else term by term. Reals of the balls are near numbers x'_k and y'_k, by `far`
         and `off`, of which the sum of products is computed but for `lost`."""
+        x, y = self.trim(x), self.trim(y)  # centres of the whole shape
         layout = Layout(spec, x.mid.shape, y.mid.shape)
         a, b, n = layout.rows(x.mid, 0), layout.rows(y.mid, 1), layout.n
         far, off = np.max(x.rad), np.max(y.rad)

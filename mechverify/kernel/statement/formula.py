@@ -132,10 +132,13 @@ class Formulas:
             return None
         column, vector = (nodes[a] for a in pairs.args)
         size = math.prod(vector.shape)
-        if vector.shape != (size,) or column.args != pairs.args[1:]:
+        source, start, step = pairs.args[1], 0, 1
+        if column.args != (source,) and vector.op == "view":  # a row of a matrix
+            (source,), (_, start, (step, *_)) = vector.args, vector.attr
+        if vector.shape != (size,) or column.args != (source,):
             return None
         read = column.op, column.attr, others.attr, rows.attr
-        columns = (size, 1), 0, (1, 0)
+        columns = (size, 1), start, (step, 0)
         without = (1, size - 1, size), 1, (0, size + 1, 1)
         expected = "view", columns, without, ((size, size - 1), 0, (size - 1, 1))
         return pairs.args[1] if read == expected else None
