@@ -10,7 +10,7 @@ import numpy as np
 
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.graph import Graph
-from mechverify.kernel.core.meter import Meter
+from mechverify.kernel.core.meter import Meter, reserve
 from mechverify.kernel.counting.automaton import Layer, unique_rows
 
 MOST = 2**24  # numbers of all the rows, states with their sets, that one position makes
@@ -89,7 +89,9 @@ def _kinds(
     """Of each token its kind, and how many tokens are of each: those of one kind are in the same group wherever tokens
     differ, so that any of them may take another's place."""
     ids = [int(t.max()) for i in positions for t, _ in layers[i].groups if len(t)]
-    group = np.full((1 + max(ids, default=0), len(positions)), -1)
+    shape = 1 + max(ids, default=0), len(positions)
+    reserve(*shape)
+    group = np.full(shape, -1)
     for column, i in enumerate(positions):
         for g, (tokens, _) in enumerate(layers[i].groups):
             group[tokens, column] = g
