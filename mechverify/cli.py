@@ -461,18 +461,28 @@ def circuits(
     from mechverify.provers import smallest
     from mechverify.provers.base import Budget
 
+    def give_up(reason: str) -> None:
+        """Where the search can't even be interrupted; its tests are kept."""
+        print(reason, file=sys.stderr, flush=True)
+        os._exit(EXIT["UNKNOWN"])
+
     budget = Budget()
-    with Reporter(err) as reporter, Guard(budget, err, lambda reason: None):
-        budget.progress = reporter
+    with Reporter(err) as reporter, Guard(budget, err, give_up) as guard:
+        budget.progress, guard.step = reporter, f"reading {file}"
         try:
-            reporter(f"reading {file}", None)
+            reporter(guard.step, None)
             space = load_circuits(file, _parameters(parameter or []))
+            guard.step = "the search"
             found = smallest(
                 space, minimal=minimal, agrees=agrees, folder=out_dir,
                 time_limit=time_limit, budget=budget,
             )  # fmt: skip
         except ClaimError as error:
             _stop(str(error), INTERRUPTED if budget.interrupted else BAD_INPUT)
+        except kernel.Rejected as error:
+            _stop(f"the claim can't be checked: {error}")
+        except Stopped:
+            _stop(guard.reason, INTERRUPTED if budget.interrupted else BAD_INPUT)
         except OSError as error:
             _stop(f"--out {out_dir}: {error.strerror or error}")
     for label, text in found.lines(len(space.names)):

@@ -13,9 +13,11 @@ from benchmarks.campaigns.statements import EXAMPLES, IDENTITY, Made, Random, me
 from mechverify.cli import app
 from mechverify.kernel import Rejected, check
 from mechverify.kernel.__main__ import main as check_alone
+from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.texts import printable
 from mechverify.kernel.core.words import about, number, share
 from mechverify.kernel.statement.common import digest
+from mechverify.kernel.statement.formula import Formulas, Listing
 from mechverify.kernel.statement.sentence import listing, state
 from mechverify.report.latex import escape
 from tests import oracle
@@ -181,3 +183,19 @@ def test_an_input_that_overflows_in_float64_is_printed_as_it_was_replayed():
                          vocab=3, length=1, position=0, right=(0, 2))  # fmt: skip
     (example,) = state(check(forge.file(doc, data))).examples
     assert example == ("wrong on", f"[1]: the mechanism says {(best + 1) % 3}, the model {best}")
+
+
+@pytest.mark.parametrize("step", [0, 1, 2])
+def test_leads_are_what_the_graph_says_alone(step):
+    """Of a vector, of a row of a matrix, and of graphs that are nearly so: a number in the vector's place, another row."""
+    graph = Graph(0, (0,))
+    whole = graph.add("input", attr=(0, (2, 3)))
+    row = graph.add("view", whole, attr=((3,), 3, (1,)))
+    other = graph.add("view", whole, attr=((), 3, ()))
+    column = graph.add("view", whole, attr=((3, 1), 3 if step < 2 else 0, (1, 0)))
+    pairs = graph.add("sub", graph.add("view", column, attr=((3, 3), 0, (1, 0))) if step == 1 else column,
+                      other if step == 1 else row)  # fmt: skip
+    others = graph.add("view", pairs, attr=((1, 2, 3), 1, (0, 4, 1)))
+    least = graph.add("extremum", graph.add("view", others, attr=((3, 2), 0, (2, 1))), attr="min")
+    (text,), parts = Formulas(Listing(graph, [least]), {}).write([least])
+    assert ("leads(" in text) == (step == 0) and not parts

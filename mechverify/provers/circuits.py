@@ -19,19 +19,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from mechverify import kernel
-from mechverify.certificate.write import announcing, write
+from mechverify.certificate.write import write
 from mechverify.claims.circuits import ARGMAX, Circuits
 from mechverify.claims.claim import Share
 from mechverify.claims.domain import Tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.numbers import number
 from mechverify.kernel.core.counts import Counts
-from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.provers.accuracy.problem import AccuracyProblem
 from mechverify.provers.accuracy.sampling import Sampler
 from mechverify.provers.base import Budget
-from mechverify.provers.chain import prove
+from mechverify.provers.chain import EFFORT, prove
+from mechverify.provers.confirm import Outcome, checked, no_time
 
 MINIMAL = {
     "quasi": "without some one of these parts it disagrees",
@@ -169,8 +169,7 @@ class Search:
         self.budget.progress(
             f"a circuit of {len(kept)} parts, {len(self.store)} decided", None
         )
-        self.budget.checking = False
-        outcome = prove(self._claim(kept), budget=self.budget)
+        outcome = self._proved(kept)
         wrong = None
         if outcome.verdict == "REFUTED":
             assert outcome.theorem is not None
@@ -180,6 +179,12 @@ class Search:
         if agrees:
             self.store.keep(kept, outcome.certificate)
         self.store[kept] = Test(agrees, wrong, "; ".join(outcome.reasons))
+
+    def _proved(self, kept: Kept) -> Outcome:
+        """Each circuit has the time of a search by itself, as far as there is any left."""
+        self.budget.reserved = 0.0
+        with self.budget.within(EFFORT):
+            return prove(self._claim(kept), budget=self.budget)
 
     def masks(self, circuits: Iterable[Kept]) -> np.ndarray:
         return np.array([[name in kept for name in self.names] for kept in circuits])
@@ -262,7 +267,7 @@ class Search:
     def _proof(self, kept: Kept) -> bytes:
         known = self.store.certificate(kept)
         if known is None:
-            outcome = prove(self._claim(kept), budget=self.budget)
+            outcome = self._proved(kept)
             if outcome.verdict != "PROVED" or outcome.certificate is None:
                 why = "; ".join(outcome.reasons) or outcome.verdict
                 raise ClaimError(
@@ -287,7 +292,9 @@ class Search:
                 self.problem.document, self.weights, proof, "BOUNDED", at_most
             )
             try:
-                return announcing(certificate, kernel.check(certificate).work), doubtful
+                return checked(certificate, self.budget)[1], doubtful
+            except Stopped:
+                raise ClaimError(f"{no_time(self.budget)}{self.store.where}") from None
             except Rejected as error:
                 known = [
                     kept

@@ -8,7 +8,6 @@ range or its lines.
 import copy
 import hashlib
 import os
-import re
 from collections import Counter
 from fractions import Fraction
 
@@ -19,9 +18,8 @@ from flint import arb, ctx
 from torch import nn
 
 from mechverify import Bounds, ball, box, capture, prove, tokens
-from mechverify.kernel import NotACertificate, Rejected, check
 from tests.independent import bounds as second
-from tests.independent import checker
+from tests.independent.both import Both
 from tests.independent.bounds import FUNCTIONS, Interval, NotConfirmed
 from tests.independent.test_agreement import changed
 from tests.models import as_bytes
@@ -32,33 +30,8 @@ from tests.soundness.test_linear import tree
 
 FORGED = int(os.environ.get("MECHVERIFY_FORGED", 120))
 OURS = "tighter than those proved|lines|mixture|not refuted|units of work"  # the kernel's ranges, its lines, its limits
-
-
-def mine(data: bytes) -> str:
-    try:
-        second.check(data)
-    except checker.Rejected:
-        return "rejected"
-    except NotConfirmed:
-        return "open"
-    return "confirmed"
-
-
-def kernels(data: bytes) -> str:
-    """Empty if it accepts, or else why not."""
-    try:
-        check(data)
-    except (Rejected, NotACertificate) as error:
-        return str(error) or "no reason"
-    return ""
-
-
-def agree(data: bytes) -> tuple[str, bool]:
-    """What both say; fails if one accepts what the other surely refuses."""
-    here, there = mine(data), kernels(data)
-    assert not (here == "rejected" and not there), "only the kernel accepts"
-    assert not (here == "confirmed" and there and not re.search(OURS, there)), f"only the second accepts: {there}"
-    return here, not there
+BOTH = Both(second.check, OURS)
+mine, kernels, agree = BOTH.mine, BOTH.kernels, BOTH.agree
 
 
 # --- the second checker's own arithmetic ------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import re
 from collections import Counter
 from fractions import Fraction
 
@@ -11,16 +10,16 @@ import pytest
 from sympy import And, Or
 
 from mechverify import Share, box, normal, prove, uniform
-from mechverify.kernel import NotACertificate, Rejected, check
 from mechverify.kernel.core import container
 from mechverify.kernel.core.measure import HALVINGS
-from tests.independent import boxes, checker
-from tests.independent.bounds import NotConfirmed
+from tests.independent import boxes
+from tests.independent.both import Both
 from tests.independent.test_schema import VALIDATOR
 from tests.soundness import forge
 from tests.soundness.test_boxes import PLAIN, cut, mixed, proved
 
 OURS = "right inputs stated|units of work"  # the kernel's bounds, and its limits
+agree = Both(boxes.check, OURS).agree
 TOTAL = 2**HALVINGS
 
 
@@ -30,32 +29,6 @@ def test_the_schema_knows_shares_of_boxes():
     for change in ({"measure": [["1/3"], None]}, {"measure": 1}, {"strict": 1}):
         assert not VALIDATOR.is_valid(document | {"cost": "1", "claim": document["claim"] | change})
     assert not VALIDATOR.is_valid(document | {"cost": "1", "proof": {"rule": "relaxation", "to": 41}})
-
-
-def mine(data: bytes) -> str:
-    try:
-        boxes.check(data)
-    except checker.Rejected:
-        return "rejected"
-    except NotConfirmed:
-        return "open"
-    return "confirmed"
-
-
-def kernels(data: bytes) -> str:
-    """Empty if it accepts, or else why not."""
-    try:
-        check(data)
-    except (Rejected, NotACertificate) as error:
-        return str(error) or "no reason"
-    return ""
-
-
-def agree(data: bytes) -> tuple[str, bool]:
-    here, there = mine(data), kernels(data)
-    assert not (here == "rejected" and not there), "only the kernel accepts"
-    assert not (here == "confirmed" and there and not re.search(OURS, there)), f"only the second accepts: {there}"
-    return here, not there
 
 
 def two(at_least=None) -> tuple[dict, bytes]:

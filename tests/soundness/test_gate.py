@@ -129,7 +129,7 @@ ALLOWED = {
     "compact/order.kept_in_order": TABLES,
     "compact/rule.InputClass.shown": TABLES,
     "compact/rule.InputClass.sums": RULE,
-    "nested/ranges.highest": "joins parts of what the windows' own arrays hold, a number for each",
+    "nested/ranges.highest": "joins as many numbers as it has asked for",
     "nested/sums.windows": "as many as a box has tokens",
     "nested/rule.Cell.decided": "as many as there are outputs",
     "nested/rule.Cell._possible": "as many as there are positions",

@@ -131,11 +131,13 @@ class Formulas:
         if (rows.op, others.op, pairs.op) != ("view", "view", "sub"):
             return None
         column, vector = (nodes[a] for a in pairs.args)
-        size = math.prod(vector.shape)
+        if len(vector.shape) != 1:
+            return None
+        (size,) = vector.shape
         source, start, step = pairs.args[1], 0, 1
         if column.args != (source,) and vector.op == "view":  # a row of a matrix
-            (source,), (_, start, (step, *_)) = vector.args, vector.attr
-        if vector.shape != (size,) or column.args != (source,):
+            (source,), (_, start, (step,)) = vector.args, vector.attr
+        if column.args != (source,):
             return None
         read = column.op, column.attr, others.attr, rows.attr
         columns = (size, 1), start, (step, 0)
