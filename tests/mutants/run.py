@@ -1,22 +1,33 @@
 """Plant every fault of faults.py in a copy of the project, one at a time, and see that a test fails.
 
-    python -m tests.mutants.run [WORD]     # only faults whose rule or source holds WORD
+    python -m tests.mutants.run [WORD] [--jobs N]     # only faults whose rule or source holds WORD; N at a time
 
 Exit code 0 if every fault is noticed.
 """
 
+import argparse
+import multiprocessing
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 
 from tests.mutants.faults import FAULTS, Fault
 
 ROOT = Path(__file__).parent.parent.parent
+COPIED = ("mechverify", "tests", "benchmarks", "toy_models", "proofs", "pyproject.toml")
+LONGEST = 900.0  # seconds; a fault that makes the tests hang is not noticed by them
+
+# The tests of each fault have a process of their own, forked from one that has loaded what doesn't change.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["torch", "sympy", "z3", "flint", "hypothesis", "pytest", "typer", "jsonschema"])
 
 
 def sought(text: str) -> re.Pattern[str]:
@@ -44,24 +55,45 @@ def planted(fault: Fault, source: str) -> str:
 
 def noticed(fault: Fault, folder: Path) -> bool:
     """Whether the tests fail once the fault is in `folder`'s copy of the kernel (and is then taken out again)."""
+    with _planted_in(folder, fault):
+        tests = PROCESSES.Process(target=_run_tests, args=(folder, fault.tests.split()))
+        tests.start()
+        tests.join(LONGEST)
+        if tests.is_alive():
+            tests.kill()
+            tests.join()
+    return tests.exitcode == 1  # tests ran, and one failed
+
+
+@contextmanager
+def _planted_in(folder: Path, fault: Fault) -> Iterator[None]:
     path = folder / "mechverify" / "kernel" / fault.file
     source = path.read_text(encoding="utf-8")
     path.write_text(planted(fault, source), encoding="utf-8")
     try:
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *fault.tests.split()]
-        environment = os.environ | {
-            "PYTHONPATH": str(folder),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "MECHVERIFY_ROUNDS": "30",
-        }
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        yield
     finally:
         path.write_text(source, encoding="utf-8")
-    return done.returncode == 1  # tests ran, and one failed
+
+
+def _run_tests(folder: Path, tests: list[str]) -> None:
+    """Run pytest on `folder`'s copy in this process; its exit code is this process's."""
+    silence = os.open(folder / "output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    for name in [n for n in sys.modules if n.split(".")[0] in COPIED]:  # this file came from the project itself
+        del sys.modules[name]
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    os.environ |= {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "MECHVERIFY_ROUNDS": "30"}
+    sys.dont_write_bytecode = True
+    import pytest
+
+    sys.exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])))
 
 
 def copy(folder: Path) -> None:
-    for name in ("mechverify", "tests", "benchmarks", "toy_models", "proofs", "pyproject.toml"):
+    for name in COPIED:
         source = ROOT / name
         ignore = shutil.ignore_patterns("__pycache__")
         (
@@ -71,22 +103,32 @@ def copy(folder: Path) -> None:
         )
 
 
-def main(word: str = "") -> int:
-    missed = []
-    chosen = [f for f in FAULTS if word in f.rule or word in f.old]
-    with tempfile.TemporaryDirectory() as name:
-        copy(Path(name))
-        for fault in chosen:
-            start = time.monotonic()
-            ok = noticed(fault, Path(name))
-            missed += [] if ok else [fault]
-            seconds = time.monotonic() - start
-            what = fault.new or f"(dropped) {fault.old}"
-            print(f"{'noticed' if ok else 'MISSED '}  {seconds:5.1f} s  {fault.rule}: {what}", flush=True)
-    rules = {f.rule for f in chosen}
-    print(f"{len(chosen) - len(missed)} of {len(chosen)} faults in {len(rules)} rules are noticed")
-    return 1 if missed else 0
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("word", nargs="?", default="")
+    parser.add_argument("--jobs", type=int, default=1)
+    options = parser.parse_args()
+    chosen = [f for f in FAULTS if options.word in f.rule or options.word in f.old]
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(options.jobs) as pool:
+        folders: SimpleQueue[Path] = SimpleQueue()
+        for job in range(options.jobs):
+            copy(Path(name, str(job)))
+            folders.put(Path(name, str(job)))
+
+        def tried(fault: Fault) -> bool:
+            folder, start = folders.get(), time.monotonic()
+            try:
+                found = noticed(fault, folder)
+            finally:
+                folders.put(folder)
+            seconds, what = time.monotonic() - start, fault.new or f"(dropped) {fault.old}"
+            print(f"{'noticed' if found else 'MISSED '}  {seconds:5.1f} s  {fault.rule}: {what}", flush=True)
+            return found
+
+        found = list(pool.map(tried, chosen))
+    print(f"{sum(found)} of {len(chosen)} faults in {len({f.rule for f in chosen})} rules are noticed")
+    return 0 if all(found) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main())
