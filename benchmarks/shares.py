@@ -3,8 +3,8 @@
     python benchmarks/shares.py [--quick] [--only PART ...]     # --quick: one shape of eleven, one net of five
 
 Parts: shapes, models (real_models.py), induction (a guarded domain), boxes (box_shares.py), speed (enumerations against
-float32 torch on all cores), checks (of split proofs of ReLU nets, against their search). Exit code 1 if a target is
-missed. Each transformer of `shapes` is trained for a moment, from a seed, to say which of its tokens is the largest;
+float32 torch on all cores), checks (of split proofs of ReLU nets, against their search), planted (planted_shares.py:
+claims that are false). Exit code 1 if a target is missed. Each transformer of `shapes` is trained for a moment, from a seed, to say which of its tokens is the largest;
 its accuracy is proved, and compared with an enumeration in torch in float64.
 """
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from benchmarks.board import Board
 from benchmarks.box_shares import boxes
+from benchmarks.planted_shares import planted
 from benchmarks.real_models import models
 from mechverify import Accuracy, Bounds, ball, capture, count, distinct, prove, tokens, transformer
 from mechverify.provers.accuracy.problem import AccuracyProblem
@@ -252,6 +253,7 @@ def checks(board: Board, quick: bool) -> None:
 
 PARTS = {
     "shapes": shapes, "models": models, "induction": induction, "boxes": boxes, "speed": speed, "checks": checks,
+    "planted": planted,
 }  # fmt: skip
 
 

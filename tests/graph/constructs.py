@@ -93,7 +93,7 @@ for n, x in ((1, real(4, 9)), (2, T), (3, CUBE)):
         f"conv{n}d same": case(conv(c, 2, 3, padding="same"), x),
         f"conv{n}d reflected": case(conv(c, 2, 3, padding=1, padding_mode="reflect"), x),
         f"conv{n}d without batch": case(conv(c, 2, 3), x[0]),
-        f"transposed conv{n}d": case(turned(c, 2, 2, stride=2, output_padding=1), x[..., :2]),
+        f"transposed conv{n}d": case(turned(c, 2, 2, stride=2, output_padding=1), x[(..., *[slice(2)] * n)]),
     }
 CONVOLUTIONS |= {
     "transposed conv grouped": case(nn.ConvTranspose1d(4, 6, 3, groups=2, dilation=2), M),

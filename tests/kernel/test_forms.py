@@ -73,7 +73,7 @@ def output(form: RatioForm, ids: np.ndarray) -> np.ndarray:
     return total
 
 
-@pytest.mark.parametrize("start", range(0, 2_000, 500))
+@pytest.mark.parametrize("start", [0, *(pytest.param(i, marks=pytest.mark.campaign) for i in range(500, 2_000, 500))])
 def test_a_random_graph_is_refused_or_right_on_every_input(start):
     assert read_rightly(ratio_form, output, range(start, start + 500)) > 50
 
@@ -95,7 +95,7 @@ def read_rightly(form_of: Callable, output: Callable, seeds: range) -> int:
 
 def test_every_stage_of_the_form_is_read_and_what_mixes_positions_never():
     found: Counter[str] = Counter()
-    for seed in range(2_000):
+    for seed in range(1_000):
         maker = Maker(seed)
         made = maker.made()
         try:
@@ -193,7 +193,9 @@ def from_parts(form: PartsForm, ids: np.ndarray) -> np.ndarray:
     return total
 
 
-@pytest.mark.parametrize("start", range(0, 3_000, 1_000))
+@pytest.mark.parametrize(
+    "start", [0, *(pytest.param(i, marks=pytest.mark.campaign) for i in range(1_000, 3_000, 1_000))]
+)
 def test_a_random_graph_is_refused_or_right_in_parts(start):
     read = 0
     for seed in range(start, start + 1_000):

@@ -1,6 +1,5 @@
 """Rule `compact` against every input: whatever a witness says, what it shows right is right."""
 
-import os
 from collections import Counter
 from fractions import Fraction
 from itertools import product
@@ -26,9 +25,8 @@ from tests import oracle
 from tests.cases import MECHANISMS
 from tests.independent import checker
 from tests.models import as_bytes, max_weights, random_weights
+from tests.rounds import ROUNDS
 from tests.soundness import forge
-
-ROUNDS = int(os.environ.get("MECHVERIFY_ROUNDS", 60))
 
 
 def random_claim(rng):

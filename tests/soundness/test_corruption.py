@@ -1,7 +1,5 @@
 """Corrupted certificates: none is accepted unless what it then claims is true, decided by the oracle."""
 
-import os
-
 import numpy as np
 import pytest
 
@@ -13,9 +11,10 @@ from mechverify.provers.accuracy import find
 from mechverify.provers.accuracy import fold as fold_prover
 from tests import oracle
 from tests.models import as_bytes, max_weights
+from tests.rounds import ROUNDS
 from tests.soundness import bounds, forge, networks
 
-CORRUPTIONS = int(os.environ.get("MECHVERIFY_CORRUPTIONS", 900))
+CORRUPTIONS = 15 * ROUNDS
 
 
 def proved(tmp_path, weights, monkeypatch, listing: bool) -> dict:
@@ -78,7 +77,7 @@ def test_no_corruption_certifies_a_false_bound():
     """Of proofs by lines and points, cuts and token sets; half of the mutants state what the kernel proves of them."""
     rng, kinds, accepted = np.random.default_rng(15), set(), 0
     originals = bounds.bases()
-    for i in range(CORRUPTIONS // 3):
+    for i in range(CORRUPTIONS):
         name = list(originals)[i % len(originals)]
         kind, doc, data = forge.corrupt(*originals[name], rng)
         file = forge.file(bounds.restated(doc, data) if rng.random() < 0.5 else doc, data)
@@ -90,7 +89,7 @@ def test_no_corruption_certifies_a_false_bound():
             continue
         accepted += 1
         assert bounds.is_true(file, rng), f"{name}: {kind}: a false conclusion was accepted"
-    assert kinds >= set(forge.BOUNDS) - {"points", "lines"} and CORRUPTIONS / 60 < accepted < CORRUPTIONS / 6
+    assert kinds >= set(forge.BOUNDS) - {"points", "lines"} and CORRUPTIONS / 20 < accepted < CORRUPTIONS / 2
 
 
 @pytest.mark.parametrize("name", bounds.bases())

@@ -1,7 +1,5 @@
 """Random models, mechanisms, domains and witnesses: the kernel's bounds hold the truth, every time."""
 
-import os
-
 import numpy as np
 import pytest
 
@@ -16,9 +14,8 @@ from mechverify.kernel.proof import prove
 from tests import oracle
 from tests.cases import IDS, MECHANISMS
 from tests.models import as_bytes, max_weights, random_weights
+from tests.rounds import ROUNDS
 from tests.soundness import forge
-
-ROUNDS = int(os.environ.get("MECHVERIFY_ROUNDS", 60))
 
 
 def random_claim(rng):

@@ -1,6 +1,5 @@
 """Rule `nested` against brute force: every enclosure by itself on every input, and the counts, whatever the witness says."""
 
-import os
 from contextlib import suppress
 from fractions import Fraction
 from functools import partial
@@ -39,9 +38,9 @@ from mechverify.kernel.nested.sums import Columns, Given, Term, Window, possible
 from mechverify.kernel.proof import prove
 from tests import oracle
 from tests.models import as_bytes, as_float64, random_weights
+from tests.rounds import ROUNDS
 from tests.soundness import forge
 
-ROUNDS = int(os.environ.get("MECHVERIFY_ROUNDS", 60))
 SLACK = 1e-9
 
 

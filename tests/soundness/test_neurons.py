@@ -4,7 +4,6 @@ Over the reals python-flint says which inputs are right; under float32, programs
 chosen where a bound that is a little too tight gives a false count: just above and just below the margin of an input.
 """
 
-import os
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -27,10 +26,10 @@ from mechverify.kernel.fold.rule import InputClass, Partition
 from mechverify.kernel.proof import prove
 from tests import oracle
 from tests.models import as_bytes, as_float64, random_weights
+from tests.rounds import ROUNDS
 from tests.soundness import float32, forge
 from tests.soundness.float32 import random_program
 
-ROUNDS = int(os.environ.get("MECHVERIFY_ROUNDS", 60))
 BLOCK = "blocks.0."
 SITES = ["mlp.pre", "mlp.post", "mlp_out", "resid_mid", "resid_post"]
 STYLES = ["plain", "plain", "small", "large", "integer", "uniform", "saturated", "dead", "uneven", "subnormal",

@@ -1,6 +1,5 @@
 """Rule `ratios` against brute force: every enclosure by itself, and the counts, whatever the witness says."""
 
-import os
 from fractions import Fraction
 from itertools import product
 
@@ -20,10 +19,9 @@ from mechverify.kernel.ratios.rule import Partition
 from tests import oracle
 from tests.cases import MECHANISMS
 from tests.models import as_bytes, as_float64, max_weights, random_weights
+from tests.rounds import ROUNDS
 from tests.soundness import forge
 from tests.soundness.float32 import is_right, random_program
-
-ROUNDS = int(os.environ.get("MECHVERIFY_ROUNDS", 60))
 
 
 def several_heads(rng, *, vocab, length, heads, style):
