@@ -142,7 +142,7 @@ class Affine(nn.Module):
 
 
 def on_boxes() -> Iterator[Pair]:
-    """A net that is zero at the corner of a box, and below it, is positive on a sliver of a box that is an ulp larger."""
+    """A net that is zero up to the corner of a box is positive on a sliver of a box that is an ulp larger."""
     for corner in ([1.0, 1.0], [0.5, 2.0], [3.0, 0.125], [1.0, 7.0]):
         net = Affine([1.0, 1.0], sum(corner))
         output = capture(net, torch.zeros(1, 2, dtype=torch.float64))["output"]
@@ -178,8 +178,15 @@ def planted(board: Board, quick: bool) -> None:
         )
     for fault, verdicts in kinds.items():
         true, false = zip(*verdicts, strict=True)
-        figure = f"{false.count('PROVED')} false ones proved, {false.count('REFUTED')} refuted; {true.count('PROVED')} true ones proved"  # fmt: skip
-        board.row(f"{len(verdicts)} planted claims: {fault}", "no false one proved, every true one", figure,
-                  "PROVED" not in false and set(true) == {"PROVED"})  # fmt: skip
+        figure = (
+            f"{false.count('PROVED')} false ones proved, {false.count('REFUTED')} refuted; "
+            f"{true.count('PROVED')} true ones proved"
+        )
+        board.row(
+            f"{len(verdicts)} planted claims: {fault}",
+            "no false one proved, every true one",
+            figure,
+            "PROVED" not in false and set(true) == {"PROVED"},
+        )
     if not quick:
         board.row("planted false claims", f"at least {LEAST}", len(pairs), len(pairs) >= LEAST)

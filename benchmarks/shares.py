@@ -4,8 +4,9 @@
 
 Parts: shapes, models (real_models.py), induction (a guarded domain), boxes (box_shares.py), speed (enumerations against
 float32 torch on all cores), checks (of split proofs of ReLU nets, against their search), planted (planted_shares.py:
-claims that are false). Exit code 1 if a target is missed. Each transformer of `shapes` is trained for a moment, from a seed, to say which of its tokens is the largest;
-its accuracy is proved, and compared with an enumeration in torch in float64.
+claims that are false). Exit code 1 if a target is missed. Each transformer of `shapes` is trained for a moment, from a
+seed, to say which of its tokens is the largest; its accuracy is proved, and compared with an enumeration in torch in
+float64.
 """
 
 import argparse
