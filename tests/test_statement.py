@@ -185,17 +185,71 @@ def test_an_input_that_overflows_in_float64_is_printed_as_it_was_replayed():
     assert example == ("wrong on", f"[1]: the mechanism says {(best + 1) % 3}, the model {best}")
 
 
-@pytest.mark.parametrize("step", [0, 1, 2])
-def test_leads_are_what_the_graph_says_alone(step):
-    """Of a vector, of a row of a matrix, and of graphs that are nearly so: a number in the vector's place, another row."""
+def leads(
+    vector=((3,), 3, (1,)), column=((3, 1), 3, (1, 0)), without=((1, 2, 3), 1, (0, 4, 1)), rows=((3, 2), 0, (2, 1)),
+    extremum="min", swapped=False, twice=False,
+) -> str:  # fmt: skip
+    """The formula of a graph that says by how much each entry of the second row of a matrix exceeds the others, and of
+    one that differs from it: views as (shape, start, strides), the other extremum, or other operands of the difference.
+    """
     graph = Graph(0, (0,))
     whole = graph.add("input", attr=(0, (2, 3)))
-    row = graph.add("view", whole, attr=((3,), 3, (1,)))
-    other = graph.add("view", whole, attr=((), 3, ()))
-    column = graph.add("view", whole, attr=((3, 1), 3 if step < 2 else 0, (1, 0)))
-    pairs = graph.add("sub", graph.add("view", column, attr=((3, 3), 0, (1, 0))) if step == 1 else column,
-                      other if step == 1 else row)  # fmt: skip
-    others = graph.add("view", pairs, attr=((1, 2, 3), 1, (0, 4, 1)))
-    least = graph.add("extremum", graph.add("view", others, attr=((3, 2), 0, (2, 1))), attr="min")
+    operands = [graph.add("view", whole, attr=column), graph.add("view", whole, attr=vector)]
+    if twice:
+        operands[0] = graph.add("view", operands[0], attr=((3, 3), 0, (1, 0)))
+    pairs = graph.add("sub", *(reversed(operands) if swapped else operands))
+    others = graph.add("view", graph.add("view", pairs, attr=without), attr=rows)
+    least = graph.add("extremum", others, attr=extremum)
     (text,), parts = Formulas(Listing(graph, [least]), {}).write([least])
-    assert ("leads(" in text) == (step == 0) and not parts
+    assert not parts
+    return text
+
+
+NO_LEADS = {
+    "a number in the vector's place": dict(vector=((), 3, ()), twice=True),
+    "another row": dict(column=((3, 1), 0, (1, 0))),
+    "a column that says one entry alone": dict(column=((3, 1), 3, (0, 0))),
+    "the largest lead": dict(extremum="max"),
+    "how far each entry stays behind": dict(swapped=True),
+    "with an entry's difference from itself": dict(without=((1, 2, 3), 0, (0, 4, 1))),
+    "some of the others": dict(without=((1, 2, 3), 1, (0, 3, 1))),
+    "differences out of turn": dict(rows=((3, 2), 0, (1, 3))),
+    "of fewer entries": dict(rows=((2, 2), 0, (2, 1))),
+}
+
+
+def test_leads_are_printed_of_what_the_graph_says():
+    assert "leads(" in leads()
+
+
+@pytest.mark.parametrize("what", NO_LEADS)
+def test_leads_are_printed_of_nothing_else(what):
+    assert "leads(" not in leads(**NO_LEADS[what])
+
+
+@pytest.mark.parametrize(
+    ("op", "of", "less", "curve", "expected"),
+    [
+        ("sub", 0, (0, 1), "relu", "min(a, b)"),
+        ("add", 0, (1, 0), "relu", "max(b, a)"),
+        ("sub", 0, (1, 0), "relu", None),
+        ("add", 0, (0, 1), "relu", None),
+        ("sub", 2, (0, 1), "relu", None),
+        ("add", 2, (1, 0), "relu", None),
+        ("sub", 0, (0, 1), "abs", None),
+        ("add", 0, (1, 0), "abs", None),
+    ],
+)
+def test_the_lesser_and_the_larger_are_printed_of_nothing_else(op, of, less, curve, expected):
+    """a - relu(a - b) is the lesser of a and b, a + relu(b - a) the larger one, and their like are neither."""
+    graph = Graph(0, (0,))
+    entries = [graph.add("view", graph.add("input", attr=(0, (3,))), attr=((), i, ())) for i in range(3)]
+    beyond = graph.add(curve, graph.add("sub", *(entries[i] for i in less)))
+    root = graph.add(op, entries[of], beyond)
+    (text,), _ = Formulas(Listing(graph, [root]), {}).write([root])
+    for name, n in zip("abc", range(3), strict=True):
+        text = text.replace(f"input0[{n}]", name)
+    if expected is None:
+        assert "min(" not in text and "max(" not in text, text
+    else:
+        assert text == expected

@@ -49,6 +49,9 @@ GUARDS = "tests/soundness/test_guards.py"
 NESTED = "tests/soundness/test_nested.py"
 PROVED = "tests/provers/test_ratios.py"
 ORDER = "tests/kernel/test_order.py"
+LEADS = "tests/test_statement.py::test_leads_are_printed_of_nothing_else"
+LESSER = "tests/test_statement.py::test_the_lesser_and_the_larger_are_printed_of_nothing_else"
+READ_BACK = "tests/test_statement.py::test_random_claims_are_read_back_and_planted_changes_noticed"
 
 FAULTS = [
     # counting/form.py
@@ -744,6 +747,16 @@ FAULTS = [
     Fault("ends", "relaxation/backward.py", "nowhere = ((k.mid > 0) & no_lower) | ((k.mid < 0) & no_upper)", "nowhere = ((k.mid < 0) & no_lower) | ((k.mid > 0) & no_upper)", NORMS),
     Fault("ends", "relaxation/backward.py", "missing = ~use & ~xp.isfinite(level)", "missing = ~use & (level != level)", NORMS),
     Fault("ends", "relaxation/backward.py", "slope, side)], side, c.known)", "slope, side)], side, c.known | True)", NORMS),
+    # statement/formula.py
+    Fault("formula", "statement/formula.py", 'return "min", (node.args[0], other)', 'return "max", (node.args[0], other)', LESSER),
+    Fault("formula", "statement/formula.py", "and exceeds.args[0] == a", "", LESSER),
+    Fault("formula", "statement/formula.py", "and exceeds.args[1] == node.args[0]", "", LESSER),
+    Fault("formula", "statement/formula.py", 'if beyond.op == "relu" else node', "if beyond.args else node", LESSER),
+    Fault("formula", "statement/formula.py", '(node.op, node.attr) != ("extremum", "min")', 'node.op != "extremum"', LEADS),
+    Fault("formula", "statement/formula.py", "if read == expected else None", "if read[:2] == expected[:2] else None", LEADS),
+    Fault("formula", "statement/formula.py", "if read == expected else None", "if read[2:] == expected[2:] else None", LEADS),
+    Fault("formula", "statement/formula.py", "Fraction(p.attr[1][0]) / Fraction(q.attr[1][0])", "Fraction(p.attr[1][0]) * Fraction(q.attr[1][0])", READ_BACK),
+    Fault("formula", "statement/formula.py", '"lt": "<", "le": "<="', '"lt": "<=", "le": "<"', READ_BACK),
 ]  # fmt: skip
 
 # Which lemmas (docs/soundness/*.md) a rule's faults attack; tests/docs/test_lemmas.py compares with the pages.
@@ -792,6 +805,7 @@ LEMMAS = {
     "prefixes": ("C13",),
     "products": ("C12",),
     "rough": ("C17",),
+    "formula": ("C18",),
     "ranges": ("L2", "L3"),
     "ratio form": ("F1",),
     "ratios": ("R5", "R7"),

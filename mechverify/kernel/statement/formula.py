@@ -1,5 +1,7 @@
 """Values of a graph as formulas: a node a line for the whole graph, and nested for the expressions of a claim, down to
 the model's own named values. Read off the graph, so that nobody has to trust a text beside it.
+
+Lemma C18 (docs/soundness/core.md).
 """
 
 import math
