@@ -10,24 +10,16 @@ import traceback
 from contextlib import suppress
 from glob import glob
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from mechverify import STARTED, kernel
-from mechverify.kernel.check import AXIOMS, SECONDS
-from mechverify.kernel.core.errors import OverLimit, Stopped
-from mechverify.kernel.core.semantics import SEMANTICS
-from mechverify.kernel.core.texts import printable
-from mechverify.kernel.core.words import units
-from mechverify.provers.base import METHODS
-from mechverify.provers.guard import Guard
-from mechverify.report.progress import Reporter
-from mechverify.report.result import as_json
-from mechverify.report.statement import lines
+from mechverify import STARTED
+
+if TYPE_CHECKING:  # each command imports what it needs, so that --help needs nothing
+    from mechverify.kernel import Theorem
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -74,9 +66,9 @@ def prove(
     method: Annotated[
         str,
         typer.Option(
-            help=f"How far to go for bounds, from cheap to dear: {', '.join(METHODS)}."
+            help="How far to go for bounds, from cheap to dear: interval, linear, optimised, branching."
         ),
-    ] = METHODS[-1],
+    ] = "branching",
     device: Annotated[
         str, typer.Option(help="Where the search for bounds computes: cpu, cuda.")
     ] = "cpu",
@@ -103,13 +95,17 @@ def prove(
     """Search for a proof or a counterexample, write the certificate, and let the kernel check it."""
     from mechverify.claims import ClaimError
     from mechverify.claims.file import load_claim
+    from mechverify.kernel.core.errors import Rejected, Stopped
+    from mechverify.kernel.core.texts import printable
     from mechverify.provers import Outcome
     from mechverify.provers import prove as search
-    from mechverify.provers.base import Budget
+    from mechverify.provers.base import METHODS, Budget
+    from mechverify.provers.guard import Guard
     from mechverify.provers.nearest import nearest as true_instead
+    from mechverify.report.progress import Reporter
+    from mechverify.report.result import as_json
 
-    if semantics not in SEMANTICS:
-        _stop(f"--semantics {semantics}: unknown; choose {' or '.join(SEMANTICS)}")
+    _known_semantics(semantics)
     if method not in METHODS:
         _stop(f"--method {method}: unknown; choose {' or '.join(METHODS)}")
     target = out_file or Path(file.stem + ".cert")
@@ -146,7 +142,7 @@ def prove(
             guard.step = "the search"
             outcome = search(claim, semantics=semantics, progress=reporter, budget=budget, method=method,
                              device=device, solver=solver, smtlib=smtlib, strategy=strategy)  # fmt: skip
-        except kernel.Rejected as error:
+        except Rejected as error:
             _stop(str(error) if strategy else f"the claim can't be checked: {error}")
         except ClaimError as error:
             _stop(str(error))
@@ -279,6 +275,8 @@ def check(
         return
     if certificate is None:
         _stop("which certificate? mechverify check FILE")
+    from mechverify.kernel.check import AXIOMS
+
     for axiom in forbid or []:
         if axiom not in AXIOMS:
             _stop(f"--forbid {axiom}: unknown axiom; known: {', '.join(AXIOMS)}")
@@ -286,11 +284,10 @@ def check(
     if weights is not None:
         _same_weights(theorem, weights)
     if json_:
-        print(
-            json.dumps(
-                as_json(theorem, theorem.verdict, str(certificate), None, seconds, [])
-            )
-        )
+        from mechverify.report.result import as_json
+
+        verdict, name = theorem.verdict, str(certificate)
+        print(json.dumps(as_json(theorem, verdict, name, None, seconds, [])))
         return
     out.print("ACCEPTED", style="green")
     _print_theorem(theorem, theorem.verdict)
@@ -384,9 +381,9 @@ def frontier(
     from mechverify.provers.frontier import Row, plan, stored
     from mechverify.report.frontier import terminal
     from mechverify.report.measure import measure
+    from mechverify.report.progress import Reporter
 
-    if semantics not in SEMANTICS:
-        _stop(f"--semantics {semantics}: unknown; choose {' or '.join(SEMANTICS)}")
+    _known_semantics(semantics)
     try:
         tasks = plan(
             claims,
@@ -458,8 +455,11 @@ def circuits(
     Goes on where an earlier run stopped."""
     from mechverify.claims import ClaimError
     from mechverify.claims.file import load_circuits
+    from mechverify.kernel.core.errors import Rejected, Stopped
     from mechverify.provers import smallest
     from mechverify.provers.base import Budget
+    from mechverify.provers.guard import Guard
+    from mechverify.report.progress import Reporter
 
     def give_up(reason: str) -> None:
         """Where the search can't even be interrupted; its tests are kept."""
@@ -479,7 +479,7 @@ def circuits(
             )  # fmt: skip
         except ClaimError as error:
             _stop(str(error), INTERRUPTED if budget.interrupted else BAD_INPUT)
-        except kernel.Rejected as error:
+        except Rejected as error:
             _stop(f"the claim can't be checked: {error}")
         except Stopped:
             _stop(guard.reason, INTERRUPTED if budget.interrupted else BAD_INPUT)
@@ -514,6 +514,8 @@ def _files(patterns: list[str]) -> list[Path]:
 @app.command()
 def models() -> None:
     """The architectures that the kernel builds from weights by itself."""
+    from rich.table import Table
+
     from mechverify.kernel.core.architectures import ARCHITECTURES
 
     table = Table("architecture", "what it is", box=None)
@@ -527,6 +529,8 @@ def models() -> None:
 @app.command()
 def strategies() -> None:
     """The proof strategies for claims about accuracy, from dear to cheap."""
+    from rich.table import Table
+
     from mechverify.provers.accuracy.strategies import STRATEGIES
 
     for precondition in dict.fromkeys(row.precondition for row in STRATEGIES.values()):
@@ -541,6 +545,13 @@ def strategies() -> None:
     out.print(
         "\nv: vocabulary, o: outputs, d: width, k: length of the sequence", style="dim"
     )
+
+
+def _known_semantics(name: str) -> None:
+    from mechverify.kernel.core.semantics import SEMANTICS
+
+    if name not in SEMANTICS:
+        _stop(f"--semantics {name}: unknown; choose {' or '.join(SEMANTICS)}")
 
 
 def _wide() -> Console:
@@ -561,8 +572,15 @@ def _parameters(texts: list[str]) -> dict[str, str]:
 
 def _checked(
     path: Path, limit: float | None, **options: Any
-) -> tuple[kernel.Theorem, float]:
+) -> tuple["Theorem", float]:
     """The theorem, and the seconds that the check took. What it may cost is said before it begins."""
+    from mechverify import kernel
+    from mechverify.kernel.check import SECONDS
+    from mechverify.kernel.core.errors import OverLimit
+    from mechverify.kernel.core.texts import printable
+    from mechverify.kernel.core.words import units
+    from mechverify.report.progress import Reporter
+
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -603,7 +621,7 @@ def _duration(seconds: float) -> str:
     return f"{max(seconds, 0.1):.1f} s"
 
 
-def _same_weights(theorem: kernel.Theorem, weights: Path) -> None:
+def _same_weights(theorem: "Theorem", weights: Path) -> None:
     import hashlib
 
     try:
@@ -617,13 +635,17 @@ def _same_weights(theorem: kernel.Theorem, weights: Path) -> None:
         )
 
 
-def _print_theorem(theorem: kernel.Theorem, verdict: str) -> None:
+def _print_theorem(theorem: "Theorem", verdict: str) -> None:
+    from mechverify.report.statement import lines
+
     if (
         not out.is_terminal
     ):  # nothing is wrapped, so that hashes can be found and copied
         for label, text in lines(theorem):
             print(f"{label:>16}  {verdict if label == 'verdict' else text}")
         return
+    from rich.table import Table
+
     table = Table(box=None, show_header=False, padding=(0, 0, 0, 2))
     table.add_column(justify="right", style="dim", no_wrap=True)
     table.add_column(overflow="fold")
