@@ -20,6 +20,7 @@ from mechverify import STARTED
 
 if TYPE_CHECKING:  # each command imports what it needs, so that --help needs nothing
     from mechverify.kernel import Theorem
+    from mechverify.kernel.core.errors import MechverifyError
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -27,7 +28,7 @@ app = typer.Typer(
 )  # fmt: skip
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 EXIT = {"PROVED": 0, "BOUNDED": 0, "REFUTED": 1, "UNKNOWN": 3}
-REJECTED, BAD_INPUT, INTERNAL, INTERRUPTED = 1, 2, 70, 130
+REJECTED, BAD_INPUT, INTERNAL, INTERRUPTED, UNREAD = 1, 2, 70, 130, 141
 COLOURS = {"PROVED": "green", "REFUTED": "red", "BOUNDED": "cyan", "UNKNOWN": "yellow"}
 
 
@@ -143,7 +144,9 @@ def prove(
             outcome = search(claim, semantics=semantics, progress=reporter, budget=budget, method=method,
                              device=device, solver=solver, smtlib=smtlib, strategy=strategy)  # fmt: skip
         except Rejected as error:
-            _stop(str(error) if strategy else f"the claim can't be checked: {error}")
+            only = "; leave --semantics out" * (semantics != "real")
+            told = f"the claim can't be checked: {error}{only}"
+            _stop(str(error) if strategy else told)
         except ClaimError as error:
             _stop(str(error))
         except Stopped:
@@ -215,12 +218,22 @@ def prove(
 
 
 def _write(path: Path, certificate: bytes | None) -> str | None:
-    """Why it can't be written, if it can't: what was found is told all the same."""
+    """Why it can't be written, if it can't: what was found is told all the same, and kept elsewhere."""
+    from mechverify.files import kept, write
+
+    if certificate is None:
+        return None
     try:
-        if certificate is not None:
-            path.write_bytes(certificate)
+        write(path, certificate)
     except OSError as error:
-        return f"--out {path}: {error.strerror}"
+        name = path.name if path.suffix else f"{path.name}.cert"
+        where = kept(name, certificate)
+        hint = (
+            "free some space and prove again"
+            if where is None
+            else f"the certificate is kept in {where}"
+        )
+        return f"--out {path}: {error.strerror}; {hint}"
     return None
 
 
@@ -337,6 +350,8 @@ def report(
         _stop("say where to: --html FOLDER, --latex FILE, or both")
     checked = [(path, *_checked(path, limit)) for path in certificates]
     try:
+        if html is not None and html.exists() and not html.is_dir():
+            _stop(f"--html {html}: a file; give a folder, in which the page is written")
         if html is not None:
             out.print(
                 f"report: {write_html(html, checked)}", markup=False, soft_wrap=True
@@ -346,7 +361,10 @@ def report(
                 f"table: {write_latex(latex, checked)}", markup=False, soft_wrap=True
             )
     except OSError as error:
-        _stop(f"can't write {error.filename}: {error.strerror}")
+        where = error.filename or html or latex
+        _stop(
+            f"can't write {where}: {error.strerror}; give another place, or make room"
+        )
 
 
 @app.command()
@@ -584,7 +602,8 @@ def _checked(
     try:
         data = path.read_bytes()
     except OSError as error:
-        _stop(f"can't read {printable(str(path))}: {error.strerror}")
+        hint = "; give a file that `mechverify prove` wrote"
+        _stop(f"can't read {printable(str(path))}: {error.strerror}{hint}")
     start, named = time.monotonic(), printable(str(path))
     with Reporter(err) as reporter:
 
@@ -599,14 +618,20 @@ def _checked(
         try:
             theorem = kernel.check(data, limit=limit, watch=watch, **options)
         except kernel.NotACertificate as error:
-            _stop(f"NOT A CERTIFICATE: {named}: {error}")
+            _stop(f"NOT A CERTIFICATE: {named}: {error}{_hint(error)}")
         except OverLimit as error:
             _stop(f"NOT CHECKED: {named}: {error}", EXIT["UNKNOWN"])
         except kernel.Rejected as error:
-            _stop(f"REJECTED: {named}: {error}", REJECTED)
+            _stop(f"REJECTED: {named}: {error}{_hint(error)}", REJECTED)
         except KeyboardInterrupt:
-            _stop(f"NOT CHECKED: {named}: interrupted", INTERRUPTED)
+            _stop(f"NOT CHECKED: {named}: interrupted; check it again", INTERRUPTED)
     return theorem, time.monotonic() - start
+
+
+def _hint(error: "MechverifyError") -> str:
+    from mechverify.errors import advice
+
+    return f"; {text}" if (text := advice(error)) else ""
 
 
 def _duration(seconds: float) -> str:
@@ -663,11 +688,40 @@ def _terminate(number: int, frame: Any) -> None:
     (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
 
 
+class Stdout(io.TextIOWrapper):
+    """Where it can't be written, the exit code must not look like a verdict."""
+
+    def write(self, text: str, /) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            self._give_up(error)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> NoReturn:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())  # for what is left
+        if isinstance(error, BrokenPipeError):  # whoever reads it has enough
+            raise SystemExit(UNREAD) from None
+        told = "what was asked to be written is written all the same; make room"
+        said = f"can't write to standard output: {error.strerror}; {told}"
+        err.print(said, style="red", soft_wrap=True)
+        raise SystemExit(BAD_INPUT) from None
+
+
 def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
-    for stream in (sys.stdout, sys.stderr):  # a file's name may be no text
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stderr, io.TextIOWrapper):  # a file's name may be no text
+        sys.stderr.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        encoding, buffered = sys.stdout.encoding, sys.stdout.line_buffering
+        sys.stdout = Stdout(
+            sys.stdout.detach(), encoding, "backslashreplace", None, buffered
+        )
     try:
         app(obj=STARTED)
     except Exception:  # a defect of ours must not look like a refutation

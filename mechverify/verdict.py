@@ -15,6 +15,7 @@ import numpy as np
 
 from mechverify import kernel
 from mechverify.errors import advised
+from mechverify.files import write
 from mechverify.kernel.core.accuracy import AccuracyClaim
 from mechverify.kernel.core.claim import Claim, Theorem
 from mechverify.kernel.core.counts import CountingTheorem
@@ -68,7 +69,7 @@ class Verdict:
             raise MechverifyError(
                 f"{self.verdict}: nothing was proved, so there is no certificate to save"
             )
-        Path(path).write_bytes(self.certificate)
+        write(Path(path), self.certificate)
         return Path(path)
 
     def rows(self) -> Rows:

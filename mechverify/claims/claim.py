@@ -254,7 +254,8 @@ def _same_inputs(model: CapturedModel, box: Box, tokens: Tokens | None) -> None:
             if captured.inputs
             else "no real inputs"
         )
-        hint = "" if captured.inputs else ": over=tokens(...)"
+        hint = "; give one box for each input, in its shape without the batch axis"
+        hint = hint if captured.inputs else ": over=tokens(...)"
         raise ClaimError(
             f"{model.source} reads {need}, the domain has inputs of shapes {shapes}{hint}"
         )
@@ -355,6 +356,10 @@ class Bounds(Shown):
         set_(self, "over", replace(box, tokens=tokens))
         set_(self, "at_least", _numbers("at_least", at_least, shape))
         set_(self, "at_most", _numbers("at_most", at_most, shape))
+        for low, high in zip(self.at_least or [], self.at_most or [], strict=False):
+            if low > high:
+                told = f"{_here()}at_least={low} is above at_most={high}"
+                raise ClaimError(f"{told}: no value is both; swap them, or give one")
         set_(self, "position", position)
 
     def described(self) -> list[tuple[str, str]]:

@@ -257,6 +257,14 @@ def transformer(
     return model
 
 
+HINTS = {  # by what the message says
+    ".mlp.": '; with ReLU MLPs, say transformer(weights, act_fn="relu")',
+    "not a safetensors": "; write weights with safetensors.torch.save_file",
+    "nan": "; a theorem needs finite weights: mend them and save them again",
+    "inf at": "; a theorem needs finite weights: mend them and save them again",
+    "missing": "; known are TransformerLens's names (`mechverify models`); or capture your torch module",
+    "has shape": "; `mechverify models` says which shapes belong together",
+}
 _ELSEWHERE = "load such a model by mechverify.graph.adapters.load, or as a torch module, and capture it"
 
 
@@ -291,11 +299,7 @@ def _known(
         tensors = container.read_weights(data)
         sites = ARCHITECTURES[architecture](Graph(1 if positions else 2, (0,)), tensors)
     except (ValueError, Rejected) as error:
-        hint = (
-            '; with ReLU MLPs, say transformer(weights, act_fn="relu")'
-            if ".mlp." in str(error)
-            else ""
-        )
+        hint = next((text for part, text in HINTS.items() if part in str(error)), "")
         raise ClaimError(f"{path}: {error}{hint}") from None
     length = len(tensors[positions]) if positions else 2
     return Model(
