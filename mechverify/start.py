@@ -364,20 +364,18 @@ def _of_module(file: Path, name: str, shape: tuple[int, ...] | None) -> str:
             f"{file}:{name} gives {type(module).__name__}, not a torch module"
         )
     module.eval()
-    first = next(
-        (m for m in module.modules() if isinstance(m, nn.Linear | nn.Embedding)), None
-    )
-    if shape is None and first is None:
-        raise ClaimError(
-            f"{file}:{name}: what does it read? Say --shape, without the batch: --shape 3,8,8"
-        )
+    known = nn.Linear | nn.Embedding
+    first = next((m for m in module.modules() if isinstance(m, known)), None)
     vocab = first.num_embeddings if isinstance(first, nn.Embedding) else None
-    if vocab is not None:
-        shape = shape or (_few(vocab, 3),)
-        example = torch.zeros(1, *shape, dtype=torch.long)
-    else:
-        shape = shape or (first.in_features,)  # type: ignore[union-attr]: a Linear
-        example = torch.zeros(1, *shape)
+    if shape is None and first is None:
+        told = "what does it read? Say --shape, without the batch: --shape 3,8,8"
+        raise ClaimError(f"{file}:{name}: {told}")
+    if shape is None:
+        wide = (
+            first.in_features if isinstance(first, nn.Linear) else _few(vocab or 1, 3)
+        )
+        shape = (wide,)
+    example = torch.zeros(1, *shape, dtype=None if vocab is None else torch.long)
     try:
         sites = capture(module, example, vocab=vocab).sites
     except CaptureError as error:
