@@ -115,6 +115,10 @@ def prove(
         float | None,
         typer.Option(min=0, help="Seconds for everything; then what is proved so far."),
     ] = None,
+    memory_limit: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="GB for the process; then what is proved so far."),
+    ] = None,
     method: Annotated[
         str,
         typer.Option(
@@ -185,6 +189,8 @@ def prove(
 
     if time_limit is not None:
         budget.limit(time_limit, began)
+    if memory_limit is not None:
+        budget.memory = memory_limit * 1e9
     claim = None
     with Reporter(err) as reporter, Guard(budget, err, give_up) as guard:
         guard.step = f"reading {file}"

@@ -46,7 +46,8 @@ class Prover(Protocol[A_Problem, Seen, Gives]):
 class Budget:
     """Time and interruption. A prover asks `spent` between steps, and then returns what it has; the kernel's arithmetic
     asks within long steps, and raises Stopped. `reserved` is what checking the proof found so far will take, in
-    seconds, so that the search ends while there is time for it. `end`: when the check is given up as well."""
+    seconds, so that the search ends while there is time for it. `end`: when the check is given up as well. `memory`:
+    bytes that the process may take; `short`: it has taken them."""
 
     deadline: float = math.inf
     progress: Progress = lambda what, share: None
@@ -54,6 +55,8 @@ class Budget:
     checking: bool = False  # the search is over
     end: float = math.inf
     reserved: float = 0.0
+    memory: float = math.inf
+    short: bool = False
     _rehearsal: float | None = None  # since when
 
     def limit(self, seconds: float, since: float | None = None) -> None:
@@ -76,7 +79,8 @@ class Budget:
         self.interrupted, self.end = True, min(self.end, time.monotonic() + seconds)
 
     def spent(self) -> bool:
-        return self.interrupted or time.monotonic() + self._for_check() > self.deadline
+        over = self.interrupted or self.short
+        return over or time.monotonic() + self._for_check() > self.deadline
 
     def _for_check(self) -> float:
         """Seconds to be left for it; none where it has all the time it needs."""
@@ -110,16 +114,17 @@ class Budget:
 
     @property
     def why(self) -> str:
-        return (
-            "interrupted"
-            if self.interrupted
-            else "the time limit was reached; raise --time-limit"
-        )
+        if self.interrupted:
+            return "interrupted"
+        what = "memory" if self.short else "time"
+        return f"the {what} limit was reached; raise --{what}-limit"
 
 
 def failure(error: Exception) -> str:
     """Why a step of the search failed; the kernel's own reasons need no more words."""
     said = str(error)[:500]
+    if isinstance(error, MemoryError) or "allocate memory" in said:  # numpy; torch
+        return "there was not enough memory; a smaller domain, or model, needs less"
     known = isinstance(error, Rejected)
     return (
         said
