@@ -119,6 +119,10 @@ def prove(
         float | None,
         typer.Option(min=0.1, help="GB for the process; then what is proved so far."),
     ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(help="A file that keeps what is finished: a later call goes on."),
+    ] = None,
     method: Annotated[
         str,
         typer.Option(
@@ -158,6 +162,7 @@ def prove(
     from mechverify.provers.base import METHODS, Budget
     from mechverify.provers.guard import Guard
     from mechverify.provers.nearest import nearest as true_instead
+    from mechverify.provers.store import Store
     from mechverify.report.progress import Reporter
     from mechverify.report.result import as_json
 
@@ -196,6 +201,7 @@ def prove(
         guard.step = f"reading {file}"
         try:
             reporter(guard.step, None)
+            budget.store = None if store is None else Store(store)
             claim = load_claim(file, _parameters(parameter or []))
             guard.step = "the search"
             outcome = search(claim, semantics=semantics, progress=reporter, budget=budget, method=method,
@@ -223,6 +229,13 @@ def prove(
             if outcome.certificate is not None and unwritten is None
             else None
         )
+        if isinstance(budget.store, Store) and budget.store.broken:
+            told = f"--store {store}: {budget.store.broken}; nothing more was kept"
+            outcome.reasons.append(told)
+        elif store is not None and budget.interrupted | (outcome.verdict == "UNKNOWN"):
+            outcome.reasons.append(
+                f"{store} keeps what is finished: the same command goes on"
+            )
         if outcome.unchecked is not None:
             aside = target.with_name(target.name + ".unchecked")
             unwritten = _write(aside, outcome.unchecked) or unwritten

@@ -127,6 +127,9 @@ TABLE = [  # command, exit code, what is said to be wrong, and what to do
     # places that can't be written
     ("prove net.py --out nowhere/x.cert", 2, "the folder nowhere doesn't exist", "create it first"),
     ("prove net.py --out folder", 2, "--out folder", "not a file that can be written"),
+    ("prove net.py --store text.txt", 2, "--store text.txt: file is not a database", "a file that is new, or a store"),
+    ("prove net.py --store nowhere/s", 2, "--store nowhere/s: unable to open", "a file that is new, or a store"),
+    ("prove net.py --memory-limit 0", 2, "'--memory-limit'", "greater than or equal to 0.1"),
     ("prove net.py --smtlib nowhere", 2, "--smtlib nowhere: not a folder", "create it first"),
     ("report good.cert --html text.txt", 2, "--html text.txt: a file", "give a folder"),
     ("report good.cert --latex /dev/full", 2, "can't write /dev/full: No space left", "make room"),

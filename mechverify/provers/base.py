@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from mechverify.kernel.core.errors import Rejected, Stopped
 
@@ -42,12 +42,20 @@ class Prover(Protocol[A_Problem, Seen, Gives]):
     def prove(self, problem: A_Problem, seen: Seen, budget: "Budget", /) -> Gives: ...
 
 
+class Keeps(Protocol):
+    """See store.py."""
+
+    def once(
+        self, asked: Any, answer: Callable[[], Any], whole: Callable[[], bool]
+    ) -> Any: ...
+
+
 @dataclass
 class Budget:
     """Time and interruption. A prover asks `spent` between steps, and then returns what it has; the kernel's arithmetic
     asks within long steps, and raises Stopped. `reserved` is what checking the proof found so far will take, in
     seconds, so that the search ends while there is time for it. `end`: when the check is given up as well. `memory`:
-    bytes that the process may take; `short`: it has taken them."""
+    bytes that the process may take; `short`: it has taken them. `store`: of finished obligations (store.py)."""
 
     deadline: float = math.inf
     progress: Progress = lambda what, share: None
@@ -55,6 +63,7 @@ class Budget:
     checking: bool = False  # the search is over
     end: float = math.inf
     reserved: float = 0.0
+    store: Keeps | None = None
     memory: float = math.inf
     short: bool = False
     _rehearsal: float | None = None  # since when
@@ -88,6 +97,14 @@ class Budget:
             0.0 if self._rehearsal is None else time.monotonic() - self._rehearsal
         )
         return self.reserved + rehearsed if self.end < math.inf else 0.0
+
+    def once(
+        self, asked: Any, answer: Callable[[], Any], whole: Callable[[], bool]
+    ) -> Any:
+        """The answer, from the store where it is known there."""
+        if self.store is None:
+            return answer()
+        return self.store.once(asked, answer, whole)
 
     @contextmanager
     def rehearsing(self) -> Iterator[None]:
