@@ -27,6 +27,7 @@ SAMPLES = 1_000  # inputs that mechanisms are tried on
 LISTED = (
     20_000  # inputs that are run one by one in seconds: where no shorter proof is known
 )
+WITH_NEURONS = 6  # positions, of a first claim: a proof takes seconds
 LIKELY = 0.5  # of the samples: a mechanism that agrees on less is no more than a place to write one
 
 
@@ -45,12 +46,14 @@ class Mechanism(NamedTuple):
 
 @dataclass(frozen=True)
 class Reads:
-    """What a model of tokens reads and writes; `run` gives outputs [inputs, outputs] of ids [inputs, length], at the
-    last position. `make` is the line of the claim that reads the weights; `told` what the file says, in words."""
+    """What a model of tokens reads, `length` of them in a first claim and `longest` at most, and writes. `run` gives
+    outputs [inputs, outputs] of ids [inputs, length], at the last position. `make` is the line of the claim that reads
+    the weights; `told` what the file says, in words."""
 
     run: Callable[[np.ndarray], np.ndarray]
     vocab: int
     length: int
+    longest: int
     outputs: int
     make: str
     imports: tuple[str, ...]
@@ -95,6 +98,7 @@ def _reads(source: str, state: dict[str, torch.Tensor], heads: int | None) -> Re
             _runs(module, False),
             vocab,
             2,
+            2,
             state["W_U"].shape[1],
             "pair_mlp(weights)",
             ("pair_mlp",),
@@ -115,11 +119,11 @@ def _reads(source: str, state: dict[str, torch.Tensor], heads: int | None) -> Re
     has = adapted.flags
     own = not normed and "embed.W_E" in state
     mlp, layers = has.get("act_fn") is not None, has["layers"]
-    short = own and (
-        (layers == 1 and (has["heads"] == 1 or not mlp)) or (layers == 2 and not mlp)
-    )
-    small = short or has["n_ctx"] == 3  # a, b and "=", as grokking is studied on
-    length = has["n_ctx"] if small else _few(has["d_vocab"], has["n_ctx"])
+    length = _few(has["d_vocab"], has["n_ctx"])
+    if own and layers == has["heads"] == 1:  # rule fold does without running inputs
+        length = min(has["n_ctx"], WITH_NEURONS) if mlp else has["n_ctx"]
+    elif layers == 2 or has["n_ctx"] == 3:  # repetitions; and a, b and "="
+        length = max(length, min(3, has["n_ctx"]))
     options = [f"{name}={value!r}" for name, value in settings.items()]
     if own:
         activation = ', act_fn="relu"' if mlp else ""
@@ -137,6 +141,7 @@ def _reads(source: str, state: dict[str, torch.Tensor], heads: int | None) -> Re
         run,
         has["d_vocab"],
         length,
+        has["n_ctx"],
         outputs,
         make,
         ("transformer" if own else "load",),
@@ -163,7 +168,7 @@ def _runs(module: nn.Module, at_last: bool) -> Callable[[np.ndarray], np.ndarray
 
 def _mechanisms(reads: Reads) -> list[Mechanism]:
     """Those that could be meant, by sizes alone."""
-    vocab, n, outputs = reads.vocab, reads.length, reads.outputs
+    vocab, n, outputs = reads.vocab, reads.longest, reads.outputs
     found = [
         Mechanism("Max(*x)", lambda v: v.max(1), ("Max",)),
         Mechanism("Min(*x)", lambda v: v.min(1), ("Min",)),
@@ -215,9 +220,9 @@ def _fit(reads: Reads) -> tuple[Mechanism, float]:
     rng, best, most = np.random.default_rng(0), None, -1.0
     for mechanism in _mechanisms(reads):
         if mechanism.draw is None:
-            ids = rng.integers(reads.vocab, size=(SAMPLES, reads.length))
+            ids = rng.integers(reads.vocab, size=(SAMPLES, reads.longest))
         else:
-            ids = mechanism.draw(rng, reads.length, reads.vocab)
+            ids = mechanism.draw(rng, reads.longest, reads.vocab)
         meant = np.arange(reads.vocab)
         if mechanism.values:  # 0, 1, .., and then the negative ones
             meant[reads.vocab // 2 + 1 :] -= reads.vocab
@@ -234,7 +239,7 @@ TOKENS = '''"""What {name} computes: a first claim, written by `mechverify init`
 
   mechverify prove THIS_FILE --time-limit 60              # the share of inputs on which it is right
   mechverify prove THIS_FILE -p at_least=0.99 --out it.cert    # a threshold: PROVED, REFUTED or UNKNOWN
-"""
+{longer}"""
 
 {imports}
 
@@ -257,18 +262,22 @@ def _about_tokens(source: str, reads: Reads) -> str:
     options = "".join(f", {name}={text}" for name, text in parts if text)
     length = reads.length if pairs else "length"
     over = [
-        "    # The domain: every sequence; allowed=[[ids], ..] takes fewer tokens at each position.",
+        "    # The domain: every sequence of that length; allowed=[[ids], ..] takes fewer tokens at each position.",
         f'    x = tokens("x", length={length}, vocab={reads.vocab}{options})',
     ]
     if mechanism.given:
         said = f"    given = {mechanism.given}  # of other sequences nothing is said"
         over += ["    *rest, last = x", said]
-    guess = f"Of some that were tried this one agrees most: on {share:.1%} of {SAMPLES:,} inputs."
+    seen = f"{share:.1%} of {SAMPLES:,} inputs of {reads.longest} tokens"
+    guess = f"Of some that were tried this one agrees most: on {seen}."
     if share < LIKELY:
         guess += " That is little: write yours here."
     return TOKENS.format(
         name=Path(source).name,
         told="\n".join(f"* {line}" for line in reads.told),
+        longer=""
+        if pairs
+        else "  mechverify prove THIS_FILE -p length=N                  # other sequences\n",
         imports=_imports(mechanism, reads),
         source=json.dumps(source, ensure_ascii=False),
         length="" if pairs else f", length={reads.length}",

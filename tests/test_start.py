@@ -52,7 +52,10 @@ def proved(file: Path, folder: Path, *options: object) -> str:
 @pytest.mark.parametrize("name", GUESSES)
 def test_shipped_weights(name, tmp_path):
     text = begin(str(WEIGHTS / f"{name}.safetensors"))
-    assert f"mechanism = {GUESSES[name]}" in text.replace("sum(Piecewise", "Piecewise") and "100.0% of 1,000" in text
+    assert (
+        f"mechanism = {GUESSES[name]}" in text.replace("sum(Piecewise", "Piecewise")
+        and "100.0% of 1,000 inputs" in text
+    )
     (tmp_path / "claim.py").write_text(text)
     if name in ("max_of_4_seed0", "add_mod_59_seed0"):
         assert "BOUNDED" in proved(tmp_path / "claim.py", tmp_path)
