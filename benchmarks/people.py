@@ -72,7 +72,7 @@ def first_hour(board: Board, folder: Path, quick: bool) -> None:
     (folder / "mine.py").write_text(NET)
     sources: list[str | Path] = [WEIGHTS / "max_of_4_seed0.safetensors", WEIGHTS / "induction_of_6_seed0.safetensors"]
     shared = sorted(SHARED.glob("*.safetensors"))
-    for source in [*sources, *(shared[:3] if quick else shared), "mine.py:net"]:
+    for source in [*sources, *(shared[:1] if quick else shared), "mine.py:net"]:
         name = Path(source).stem if isinstance(source, Path) else "net"
         file, cert = folder / f"claim_{name.replace('-', '_')}.py", folder / f"{name}.cert"
         steps = (
