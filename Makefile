@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 INSTALLED := .venv/installed
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint bench release
 demo: $(INSTALLED)
 	mkdir -p build
 	.venv/bin/mechverify prove proofs/max_of_k.py --out build/max_of_10.cert
@@ -21,6 +21,9 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(PY) benchmarks/main_job.py
+
+release: $(INSTALLED)
+	$(PY) release.py
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv

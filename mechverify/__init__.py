@@ -1,50 +1,79 @@
 """State what a small network computes, and get back a theorem, a counterexample, or the tightest bound
 that can be proved.
 
-Names load on first use, so that `import mechverify.kernel` needs nothing but numpy.
+Names load on first use: `import mechverify` takes milliseconds, `mechverify.check` needs nothing but numpy.
 """
 
 import time
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 STARTED = time.monotonic()  # the process, or nearly: a time limit counts from here
 
+if TYPE_CHECKING:  # what editors and type checkers see
+    from mechverify.claims import (
+        Accuracy,
+        Bounds,
+        Cases,
+        Circuits,
+        ClaimError,
+        Equivariant,
+        Holds,
+        Mod,
+        Part,
+        Same,
+        Share,
+        Within,
+        ball,
+        box,
+        capture,
+        count,
+        distinct,
+        dyck,
+        interchanged,
+        kth_largest,
+        load,
+        lookup,
+        normal,
+        pair_mlp,
+        parts,
+        tokens,
+        transformer,
+        uniform,
+    )
+    from mechverify.kernel import Theorem
+    from mechverify.kernel.core.errors import (
+        MechverifyError,
+        NotACertificate,
+        OverLimit,
+        Rejected,
+        Unsupported,
+    )
+    from mechverify.provers import prove, smallest
+    from mechverify.verdict import Verdict, check
+
+__all__ = [
+    "Accuracy", "Bounds", "Cases", "Circuits", "ClaimError", "Equivariant", "Holds", "MechverifyError", "Mod",
+    "NotACertificate", "OverLimit", "Part", "Rejected", "Same", "Share", "Theorem", "Unsupported", "Verdict", "Within",
+    "ball", "box", "capture", "check", "count", "distinct", "dyck", "interchanged", "kth_largest", "load", "lookup",
+    "normal", "pair_mlp", "parts", "prove", "smallest", "tokens", "transformer", "uniform",
+]  # fmt: skip
 _HOMES = {
-    "Accuracy": "mechverify.claims",
-    "Bounds": "mechverify.claims",
-    "Cases": "mechverify.claims",
-    "Circuits": "mechverify.claims",
-    "Equivariant": "mechverify.claims",
-    "Holds": "mechverify.claims",
-    "Mod": "mechverify.claims",
-    "Part": "mechverify.claims",
-    "Same": "mechverify.claims",
-    "Share": "mechverify.claims",
-    "Within": "mechverify.claims",
-    "ball": "mechverify.claims",
-    "box": "mechverify.claims",
-    "capture": "mechverify.claims",
-    "count": "mechverify.claims",
-    "distinct": "mechverify.claims",
-    "dyck": "mechverify.claims",
-    "interchanged": "mechverify.claims",
-    "kth_largest": "mechverify.claims",
-    "load": "mechverify.claims",
-    "lookup": "mechverify.claims",
-    "normal": "mechverify.claims",
-    "pair_mlp": "mechverify.claims",
-    "parts": "mechverify.claims",
-    "smallest": "mechverify.provers",
-    "tokens": "mechverify.claims",
-    "transformer": "mechverify.claims",
-    "uniform": "mechverify.claims",
-    "prove": "mechverify.provers",
-}
-__all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]: each loads on first use
+    **dict.fromkeys(("Verdict", "check"), "verdict"),
+    **dict.fromkeys(("prove", "smallest"), "provers"),
+    **dict.fromkeys(
+        ("MechverifyError", "NotACertificate", "OverLimit", "Rejected", "Unsupported"),
+        "kernel.core.errors",
+    ),
+    "Theorem": "kernel",
+}  # of the others: claims
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'mechverify' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES.get(name, 'claims')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

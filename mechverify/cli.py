@@ -10,24 +10,17 @@ import traceback
 from contextlib import suppress
 from glob import glob
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
-from mechverify import STARTED, kernel
-from mechverify.kernel.check import AXIOMS, SECONDS
-from mechverify.kernel.core.errors import OverLimit, Stopped
-from mechverify.kernel.core.semantics import SEMANTICS
-from mechverify.kernel.core.texts import printable
-from mechverify.kernel.core.words import units
-from mechverify.provers.base import METHODS
-from mechverify.provers.guard import Guard
-from mechverify.report.progress import Reporter
-from mechverify.report.result import as_json
-from mechverify.report.statement import lines
+from mechverify import STARTED
+
+if TYPE_CHECKING:  # each command imports what it needs, so that --help needs nothing
+    from mechverify.kernel import Theorem
+    from mechverify.kernel.core.errors import MechverifyError
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -35,13 +28,64 @@ app = typer.Typer(
 )  # fmt: skip
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 EXIT = {"PROVED": 0, "BOUNDED": 0, "REFUTED": 1, "UNKNOWN": 3}
-REJECTED, BAD_INPUT, INTERNAL, INTERRUPTED = 1, 2, 70, 130
+REJECTED, BAD_INPUT, INTERNAL, INTERRUPTED, UNREAD = 1, 2, 70, 130, 141
 COLOURS = {"PROVED": "green", "REFUTED": "red", "BOUNDED": "cyan", "UNKNOWN": "yellow"}
 
 
 def _stop(message: str, code: int = BAD_INPUT) -> NoReturn:
     err.print(message, style="red", markup=False, soft_wrap=True)
     raise typer.Exit(code)
+
+
+@app.command()
+def init(
+    model: Annotated[
+        str,
+        typer.Argument(help="A safetensors file, or FILE.py:name of a torch module."),
+    ],
+    out_file: Annotated[
+        Path | None,
+        typer.Option("--out", help="The claim file; by default claim_NAME.py."),
+    ] = None,
+    heads: Annotated[
+        int | None, typer.Option(min=1, help="Of weights in GPT-2's names.")
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(help="Of a module's input, without the batch, as 3,8,8."),
+    ] = None,
+) -> None:
+    """Look at a model and write a commented claim file about it, which runs."""
+    from mechverify.claims import ClaimError
+    from mechverify.files import write
+    from mechverify.start import begin
+
+    file, colon, name = model.rpartition(":")
+    module = bool(colon) and file.endswith(".py")
+    folder = Path(file).parent if module else Path()  # a claim imports what is beside
+    target = out_file or folder / f"claim_{name if module else _word(model)}.py"
+    if target.exists():
+        _stop(f"{target} is there already: give another file with --out, or remove it")
+    try:
+        sizes = tuple(map(int, shape.split(","))) if shape else None
+    except ValueError:
+        _stop(f"--shape {shape}: write numbers with commas between, as 3,8,8")
+    try:
+        text = begin(model, heads=heads, shape=sizes).replace("THIS_FILE", str(target))
+        write(target, text.encode())
+    except ClaimError as error:
+        _stop(str(error))
+    except OSError as error:
+        _stop(f"--out {target}: {error.strerror}; give a file in a folder that exists")
+    out.print(f"{target}: read it, then run", markup=False, soft_wrap=True)
+    out.print(
+        f"  mechverify prove {target} --time-limit 60", markup=False, soft_wrap=True
+    )
+
+
+def _word(path: str) -> str:
+    """A file's name as one of Python."""
+    return "".join(c if c.isalnum() else "_" for c in Path(path).stem)
 
 
 @app.command()
@@ -71,12 +115,20 @@ def prove(
         float | None,
         typer.Option(min=0, help="Seconds for everything; then what is proved so far."),
     ] = None,
+    memory_limit: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="GB for the process; then what is proved so far."),
+    ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(help="A file that keeps what is finished: a later call goes on."),
+    ] = None,
     method: Annotated[
         str,
         typer.Option(
-            help=f"How far to go for bounds, from cheap to dear: {', '.join(METHODS)}."
+            help="How far to go for bounds, from cheap to dear: interval, linear, optimised, branching."
         ),
-    ] = METHODS[-1],
+    ] = "branching",
     device: Annotated[
         str, typer.Option(help="Where the search for bounds computes: cpu, cuda.")
     ] = "cpu",
@@ -103,13 +155,18 @@ def prove(
     """Search for a proof or a counterexample, write the certificate, and let the kernel check it."""
     from mechverify.claims import ClaimError
     from mechverify.claims.file import load_claim
+    from mechverify.kernel.core.errors import Rejected, Stopped
+    from mechverify.kernel.core.texts import printable
     from mechverify.provers import Outcome
     from mechverify.provers import prove as search
-    from mechverify.provers.base import Budget
+    from mechverify.provers.base import METHODS, Budget
+    from mechverify.provers.guard import Guard
     from mechverify.provers.nearest import nearest as true_instead
+    from mechverify.provers.store import Store
+    from mechverify.report.progress import Reporter
+    from mechverify.report.result import as_json
 
-    if semantics not in SEMANTICS:
-        _stop(f"--semantics {semantics}: unknown; choose {' or '.join(SEMANTICS)}")
+    _known_semantics(semantics)
     if method not in METHODS:
         _stop(f"--method {method}: unknown; choose {' or '.join(METHODS)}")
     target = out_file or Path(file.stem + ".cert")
@@ -137,17 +194,22 @@ def prove(
 
     if time_limit is not None:
         budget.limit(time_limit, began)
+    if memory_limit is not None:
+        budget.memory = memory_limit * 1e9
     claim = None
     with Reporter(err) as reporter, Guard(budget, err, give_up) as guard:
         guard.step = f"reading {file}"
         try:
             reporter(guard.step, None)
+            budget.store = None if store is None else Store(store)
             claim = load_claim(file, _parameters(parameter or []))
             guard.step = "the search"
             outcome = search(claim, semantics=semantics, progress=reporter, budget=budget, method=method,
                              device=device, solver=solver, smtlib=smtlib, strategy=strategy)  # fmt: skip
-        except kernel.Rejected as error:
-            _stop(str(error) if strategy else f"the claim can't be checked: {error}")
+        except Rejected as error:
+            only = "; leave --semantics out" * (semantics != "real")
+            told = f"the claim can't be checked: {error}{only}"
+            _stop(str(error) if strategy else told)
         except ClaimError as error:
             _stop(str(error))
         except Stopped:
@@ -167,6 +229,13 @@ def prove(
             if outcome.certificate is not None and unwritten is None
             else None
         )
+        if isinstance(budget.store, Store) and budget.store.broken:
+            told = f"--store {store}: {budget.store.broken}; nothing more was kept"
+            outcome.reasons.append(told)
+        elif store is not None and budget.interrupted | (outcome.verdict == "UNKNOWN"):
+            outcome.reasons.append(
+                f"{store} keeps what is finished: the same command goes on"
+            )
         if outcome.unchecked is not None:
             aside = target.with_name(target.name + ".unchecked")
             unwritten = _write(aside, outcome.unchecked) or unwritten
@@ -219,12 +288,22 @@ def prove(
 
 
 def _write(path: Path, certificate: bytes | None) -> str | None:
-    """Why it can't be written, if it can't: what was found is told all the same."""
+    """Why it can't be written, if it can't: what was found is told all the same, and kept elsewhere."""
+    from mechverify.files import kept, write
+
+    if certificate is None:
+        return None
     try:
-        if certificate is not None:
-            path.write_bytes(certificate)
+        write(path, certificate)
     except OSError as error:
-        return f"--out {path}: {error.strerror}"
+        name = path.name if path.suffix else f"{path.name}.cert"
+        where = kept(name, certificate)
+        hint = (
+            "free some space and prove again"
+            if where is None
+            else f"the certificate is kept in {where}"
+        )
+        return f"--out {path}: {error.strerror}; {hint}"
     return None
 
 
@@ -279,6 +358,8 @@ def check(
         return
     if certificate is None:
         _stop("which certificate? mechverify check FILE")
+    from mechverify.kernel.check import AXIOMS
+
     for axiom in forbid or []:
         if axiom not in AXIOMS:
             _stop(f"--forbid {axiom}: unknown axiom; known: {', '.join(AXIOMS)}")
@@ -286,11 +367,10 @@ def check(
     if weights is not None:
         _same_weights(theorem, weights)
     if json_:
-        print(
-            json.dumps(
-                as_json(theorem, theorem.verdict, str(certificate), None, seconds, [])
-            )
-        )
+        from mechverify.report.result import as_json
+
+        verdict, name = theorem.verdict, str(certificate)
+        print(json.dumps(as_json(theorem, verdict, name, None, seconds, [])))
         return
     out.print("ACCEPTED", style="green")
     _print_theorem(theorem, theorem.verdict)
@@ -340,6 +420,8 @@ def report(
         _stop("say where to: --html FOLDER, --latex FILE, or both")
     checked = [(path, *_checked(path, limit)) for path in certificates]
     try:
+        if html is not None and html.exists() and not html.is_dir():
+            _stop(f"--html {html}: a file; give a folder, in which the page is written")
         if html is not None:
             out.print(
                 f"report: {write_html(html, checked)}", markup=False, soft_wrap=True
@@ -349,7 +431,10 @@ def report(
                 f"table: {write_latex(latex, checked)}", markup=False, soft_wrap=True
             )
     except OSError as error:
-        _stop(f"can't write {error.filename}: {error.strerror}")
+        where = error.filename or html or latex
+        _stop(
+            f"can't write {where}: {error.strerror}; give another place, or make room"
+        )
 
 
 @app.command()
@@ -384,9 +469,9 @@ def frontier(
     from mechverify.provers.frontier import Row, plan, stored
     from mechverify.report.frontier import terminal
     from mechverify.report.measure import measure
+    from mechverify.report.progress import Reporter
 
-    if semantics not in SEMANTICS:
-        _stop(f"--semantics {semantics}: unknown; choose {' or '.join(SEMANTICS)}")
+    _known_semantics(semantics)
     try:
         tasks = plan(
             claims,
@@ -458,8 +543,11 @@ def circuits(
     Goes on where an earlier run stopped."""
     from mechverify.claims import ClaimError
     from mechverify.claims.file import load_circuits
+    from mechverify.kernel.core.errors import Rejected, Stopped
     from mechverify.provers import smallest
     from mechverify.provers.base import Budget
+    from mechverify.provers.guard import Guard
+    from mechverify.report.progress import Reporter
 
     def give_up(reason: str) -> None:
         """Where the search can't even be interrupted; its tests are kept."""
@@ -479,7 +567,7 @@ def circuits(
             )  # fmt: skip
         except ClaimError as error:
             _stop(str(error), INTERRUPTED if budget.interrupted else BAD_INPUT)
-        except kernel.Rejected as error:
+        except Rejected as error:
             _stop(f"the claim can't be checked: {error}")
         except Stopped:
             _stop(guard.reason, INTERRUPTED if budget.interrupted else BAD_INPUT)
@@ -514,6 +602,8 @@ def _files(patterns: list[str]) -> list[Path]:
 @app.command()
 def models() -> None:
     """The architectures that the kernel builds from weights by itself."""
+    from rich.table import Table
+
     from mechverify.kernel.core.architectures import ARCHITECTURES
 
     table = Table("architecture", "what it is", box=None)
@@ -527,6 +617,8 @@ def models() -> None:
 @app.command()
 def strategies() -> None:
     """The proof strategies for claims about accuracy, from dear to cheap."""
+    from rich.table import Table
+
     from mechverify.provers.accuracy.strategies import STRATEGIES
 
     for precondition in dict.fromkeys(row.precondition for row in STRATEGIES.values()):
@@ -541,6 +633,13 @@ def strategies() -> None:
     out.print(
         "\nv: vocabulary, o: outputs, d: width, k: length of the sequence", style="dim"
     )
+
+
+def _known_semantics(name: str) -> None:
+    from mechverify.kernel.core.semantics import SEMANTICS
+
+    if name not in SEMANTICS:
+        _stop(f"--semantics {name}: unknown; choose {' or '.join(SEMANTICS)}")
 
 
 def _wide() -> Console:
@@ -561,12 +660,20 @@ def _parameters(texts: list[str]) -> dict[str, str]:
 
 def _checked(
     path: Path, limit: float | None, **options: Any
-) -> tuple[kernel.Theorem, float]:
+) -> tuple["Theorem", float]:
     """The theorem, and the seconds that the check took. What it may cost is said before it begins."""
+    from mechverify import kernel
+    from mechverify.kernel.check import SECONDS
+    from mechverify.kernel.core.errors import OverLimit
+    from mechverify.kernel.core.texts import printable
+    from mechverify.kernel.core.words import units
+    from mechverify.report.progress import Reporter
+
     try:
         data = path.read_bytes()
     except OSError as error:
-        _stop(f"can't read {printable(str(path))}: {error.strerror}")
+        hint = "; give a file that `mechverify prove` wrote"
+        _stop(f"can't read {printable(str(path))}: {error.strerror}{hint}")
     start, named = time.monotonic(), printable(str(path))
     with Reporter(err) as reporter:
 
@@ -581,14 +688,20 @@ def _checked(
         try:
             theorem = kernel.check(data, limit=limit, watch=watch, **options)
         except kernel.NotACertificate as error:
-            _stop(f"NOT A CERTIFICATE: {named}: {error}")
+            _stop(f"NOT A CERTIFICATE: {named}: {error}{_hint(error)}")
         except OverLimit as error:
             _stop(f"NOT CHECKED: {named}: {error}", EXIT["UNKNOWN"])
         except kernel.Rejected as error:
-            _stop(f"REJECTED: {named}: {error}", REJECTED)
+            _stop(f"REJECTED: {named}: {error}{_hint(error)}", REJECTED)
         except KeyboardInterrupt:
-            _stop(f"NOT CHECKED: {named}: interrupted", INTERRUPTED)
+            _stop(f"NOT CHECKED: {named}: interrupted; check it again", INTERRUPTED)
     return theorem, time.monotonic() - start
+
+
+def _hint(error: "MechverifyError") -> str:
+    from mechverify.errors import advice
+
+    return f"; {text}" if (text := advice(error)) else ""
 
 
 def _duration(seconds: float) -> str:
@@ -603,7 +716,7 @@ def _duration(seconds: float) -> str:
     return f"{max(seconds, 0.1):.1f} s"
 
 
-def _same_weights(theorem: kernel.Theorem, weights: Path) -> None:
+def _same_weights(theorem: "Theorem", weights: Path) -> None:
     import hashlib
 
     try:
@@ -617,13 +730,17 @@ def _same_weights(theorem: kernel.Theorem, weights: Path) -> None:
         )
 
 
-def _print_theorem(theorem: kernel.Theorem, verdict: str) -> None:
+def _print_theorem(theorem: "Theorem", verdict: str) -> None:
+    from mechverify.report.statement import lines
+
     if (
         not out.is_terminal
     ):  # nothing is wrapped, so that hashes can be found and copied
         for label, text in lines(theorem):
             print(f"{label:>16}  {verdict if label == 'verdict' else text}")
         return
+    from rich.table import Table
+
     table = Table(box=None, show_header=False, padding=(0, 0, 0, 2))
     table.add_column(justify="right", style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -641,11 +758,40 @@ def _terminate(number: int, frame: Any) -> None:
     (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
 
 
+class Stdout(io.TextIOWrapper):
+    """Where it can't be written, the exit code must not look like a verdict."""
+
+    def write(self, text: str, /) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            self._give_up(error)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> NoReturn:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())  # for what is left
+        if isinstance(error, BrokenPipeError):  # whoever reads it has enough
+            raise SystemExit(UNREAD) from None
+        told = "what was asked to be written is written all the same; make room"
+        said = f"can't write to standard output: {error.strerror}; {told}"
+        err.print(said, style="red", soft_wrap=True)
+        raise SystemExit(BAD_INPUT) from None
+
+
 def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
-    for stream in (sys.stdout, sys.stderr):  # a file's name may be no text
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stderr, io.TextIOWrapper):  # a file's name may be no text
+        sys.stderr.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        encoding, buffered = sys.stdout.encoding, sys.stdout.line_buffering
+        sys.stdout = Stdout(
+            sys.stdout.detach(), encoding, "backslashreplace", None, buffered
+        )
     try:
         app(obj=STARTED)
     except Exception:  # a defect of ours must not look like a refutation

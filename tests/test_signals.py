@@ -76,3 +76,51 @@ def alive(group):
     except ProcessLookupError:
         return False
     return True
+
+
+GREEDY = """import time
+from mechverify.claims.file import load_claim
+from mechverify.report.progress import Reporter
+
+told, kept = Reporter.__call__, []
+
+
+def tell(self, what, share):
+    told(self, what, share)
+    if what.startswith("cells of") and share >= 0.5 and not kept:
+        from mechverify.provers.guard import resident
+        kept.append(bytearray(max(0, int(LIMIT * 1e9 * SHARE) - resident())))
+        for i in range(0, len(kept[0]), 4096):
+            kept[0][i] = 1
+        time.sleep(0.5)
+
+
+def claim():
+    Reporter.__call__ = tell
+    return load_claim(PROOF, dict(at_least="best", weights=WEIGHTS))
+"""
+
+
+def greedy(folder, share, limit):
+    weights = str(ROOT / "toy_models/weights/max_of_10_seed0.safetensors")
+    parts = {"LIMIT": limit, "SHARE": share, "PROOF": str(PROOF), "WEIGHTS": weights}
+    source = GREEDY
+    for name, value in parts.items():
+        source = source.replace(name, repr(value))
+    (folder / "greedy.py").write_text(source)
+    process = started("prove", folder / "greedy.py", "--memory-limit", limit, "--out", folder / "kept.cert")
+    out, errors = process.communicate(timeout=300)
+    return process.returncode, out, errors
+
+
+def test_a_memory_limit_leaves_what_is_proved(tmp_path):
+    code, out, errors = greedy(tmp_path, 1.1, 1.5)
+    assert code == 0 and "the memory limit is reached" in errors, errors
+    assert "verdict  BOUNDED" in out and "raise --memory-limit" in out
+    assert check((tmp_path / "kept.cert").read_bytes()).verdict == "BOUNDED"
+
+
+def test_a_process_that_takes_much_more_is_ended(tmp_path):
+    code, out, errors = greedy(tmp_path, 1.4, 1.2)
+    assert code == 3 and "UNKNOWN" in out and "memory limit was reached" in out, (out, errors)
+    assert not (tmp_path / "kept.cert").exists()

@@ -11,6 +11,8 @@ import sympy
 from mechverify.claims.domain import Tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.numbers import array, number
+from mechverify.claims.showing import Shown
+from mechverify.graph.messages import short
 from mechverify.kernel.core.neighbours import float_above, float_below
 
 
@@ -35,8 +37,8 @@ def normal(mean: Any = 0, deviation: Any = 1) -> Normal:
 uniform = None  # the distribution of a coordinate of which nothing else is said
 
 
-@dataclass(frozen=True)
-class Box:
+@dataclass(frozen=True, repr=False)
+class Box(Shown):
     """One array of corners a real input, float64 and without batch axis; `tokens` if the model reads some too. `inner`
     are the corners of the largest float64 box inside the user's, where corners had to be rounded outwards: a
     counterexample must lie there, and there is none where these corners have passed each other.
@@ -51,6 +53,15 @@ class Box:
     name: str = "x"
     inner: tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]] | None = None
     distribution: tuple["Normal | None", ...] = ()
+
+    def described(self) -> list[tuple[str, str]]:
+        pairs = zip(self.low, self.high, strict=True)
+        said = [
+            f"box {low.shape} from {low.tolist()} to {high.tolist()}"
+            for low, high in pairs
+        ]
+        reals = [(f"box {self.name}", short(text)) for text in said]
+        return [*reals, *(() if self.tokens is None else self.tokens.described())]
 
     @property
     def own(self) -> tuple[np.ndarray, np.ndarray]:

@@ -23,6 +23,7 @@ from mechverify.claims.model import CapturedModel, Entry, Model, Site
 from mechverify.claims.numbers import array as exactly
 from mechverify.claims.numbers import difference, number
 from mechverify.claims.samples import samples
+from mechverify.claims.showing import Shown, said, threshold
 from mechverify.graph.capture import Captured
 from mechverify.graph.messages import short
 from mechverify.kernel.core.architectures import ARCHITECTURES
@@ -31,8 +32,8 @@ from mechverify.kernel.core.graph import Graph, entries
 WITHIN = Fraction(1, 10_000)  # of a box: how far apart bounds of its share may be
 
 
-@dataclass(frozen=True, init=False)
-class Accuracy:
+@dataclass(frozen=True, init=False, repr=False)
+class Accuracy(Shown):
     """On at least a share `at_least` of the inputs `over`, the decoded `output` equals the mechanism `equals`.
 
     `output` is a site that is a vector, or a row of one; of a captured module, a list of entries or of expressions of
@@ -83,6 +84,17 @@ class Accuracy:
         set_(self, "position", position)
         set_(self, "rows", compile_mechanism(self.equals, over))
 
+    def described(self) -> list[tuple[str, str]]:
+        margin = (
+            "" if self.margin == 0 else f", by more than {self.margin or 'the best'}"
+        )
+        output = f"{self.output.name}{'' if self.position is None else [self.position]}"
+        return [
+            ("claim", f"Accuracy: argmax {output} = {self.equals}{margin}"),
+            ("on", f"{_of_all(self.at_least)} {self.over.size:,} inputs"),
+            ("model", self.output.model.source),
+        ]
+
     def changed(self, **fields: Any) -> "Accuracy":
         """The same claim with another margin, or threshold."""
         changed = copy.copy(self)
@@ -91,8 +103,8 @@ class Accuracy:
         return changed
 
 
-@dataclass(frozen=True, init=False)
-class Share:
+@dataclass(frozen=True, init=False, repr=False)
+class Share(Shown):
     """On at least a share `at_least` of the inputs `over`, the condition holds: on entries of a captured model's sites
     and inputs, as conditions of Bounds are, or one whose relations of real values are all strict.
 
@@ -109,6 +121,7 @@ class Share:
     strict: bool
     within: Fraction
     given: list[list]
+    said: str
 
     def __init__(
         self,
@@ -119,6 +132,7 @@ class Share:
         within: Any = WITHIN,
         given=(),
     ):
+        object.__setattr__(self, "said", said(condition))
         condition, (box, sequences) = _both("condition", condition), corners(over)
         if box.inner is not None:
             what = "a corner of the box is no float64, and of another box the share is another one"
@@ -149,6 +163,18 @@ class Share:
         set_(self, "strict", strict)
         set_(self, "within", number(within))
         set_(self, "given", [] if sequences is None else _guard(given, sequences))
+
+    def described(self) -> list[tuple[str, str]]:
+        of = f"{self.over.size:,} inputs" if isinstance(self.over, Tokens) else "a box"
+        return [
+            ("claim", f"Share: {self.said}"),
+            ("on", f"{_of_all(self.at_least)} {of}"),
+            ("model", self.output.model.source),
+        ]
+
+
+def _of_all(share: Fraction | None) -> str:
+    return "as many as can be proved of" if share is None else f"at least {share} of"
 
 
 def _known_vector(output: Site, model: Model, over: Tokens) -> int | None:
@@ -228,7 +254,8 @@ def _same_inputs(model: CapturedModel, box: Box, tokens: Tokens | None) -> None:
             if captured.inputs
             else "no real inputs"
         )
-        hint = "" if captured.inputs else ": over=tokens(...)"
+        hint = "; give one box for each input, in its shape without the batch axis"
+        hint = hint if captured.inputs else ": over=tokens(...)"
         raise ClaimError(
             f"{model.source} reads {need}, the domain has inputs of shapes {shapes}{hint}"
         )
@@ -254,8 +281,8 @@ def _row_of(site: Site) -> tuple[Site, int | None, tuple[int, ...]]:
     return site, position % shape[0], shape[1:]
 
 
-@dataclass(frozen=True, init=False)
-class Bounds:
+@dataclass(frozen=True, init=False, repr=False)
+class Bounds(Shown):
     """Every entry of `output` is at least `at_least` and at most `at_most`, on every input `over`: a box or ball of
     real inputs, a product of token sets, or both. `output` is a site, or expressions in sympy of entries of sites (as
     `model["pattern"][0, -1, 2]`) and inputs.
@@ -276,6 +303,7 @@ class Bounds:
     given: tuple[str, ...]
     cases: tuple[str, ...]
     lemmas: tuple["Lemma", ...]
+    said: str
 
     def __init__(
         self,
@@ -320,6 +348,7 @@ class Bounds:
         )
         site = replace(site, model=site.captured.compared_at(*samples(box, tokens)))
         set_ = object.__setattr__
+        set_(self, "said", said(expressions or output))
         set_(self, "lemmas", lemmas)
         set_(self, "given", given)
         set_(self, "cases", cases)
@@ -327,10 +356,27 @@ class Bounds:
         set_(self, "over", replace(box, tokens=tokens))
         set_(self, "at_least", _numbers("at_least", at_least, shape))
         set_(self, "at_most", _numbers("at_most", at_most, shape))
+        for low, high in zip(self.at_least or [], self.at_most or [], strict=False):
+            if low > high:
+                told = f"{_here()}at_least={low} is above at_most={high}"
+                raise ClaimError(f"{told}: no value is both; swap them, or give one")
         set_(self, "position", position)
 
+    def described(self) -> list[tuple[str, str]]:
+        tokens, reals = self.over.tokens, [a.shape for a in self.over.low]
+        over = [f"{tokens.size:,} token sequences"] if tokens is not None else []
+        over += [f"boxes of shapes {', '.join(map(str, reals))}"] if reals else []
+        extra = ("given", self.given), ("cases", self.cases), ("using", self.lemmas)
+        return [
+            ("claim", f"{type(self).__name__}: {self.said}"),
+            ("is", threshold(self.at_least, self.at_most)),
+            ("over", " and ".join(over)),
+            *((name, f"{len(rows)} of them") for name, rows in extra if rows),
+            ("model", self.output.model.source),
+        ]
 
-@dataclass(frozen=True, init=False)
+
+@dataclass(frozen=True, init=False, repr=False)
 class Within(Bounds):
     """`actual` differs from `expected` by at most `eps`, entry by entry, on every input `over` that satisfies `given`:
     a site or expressions, and what the mechanism says that they are. eps=None asks for the least that can be proved."""
@@ -377,7 +423,7 @@ class Within(Bounds):
         )
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class Holds(Bounds):
     """`predicate` holds on every input `over` that satisfies `given`: inequalities between expressions of entries of
     sites and inputs, And(...) of them, or a list. A margin below zero is what breaks it."""
@@ -430,7 +476,7 @@ def _usable(using: list, model: CapturedModel, box: Box, tokens: Tokens | None) 
             )
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class Cases(Bounds):
     """Of the `cases`, conditions on tokens, exactly one holds on every input `over`: they cover it, and exclude each
     other. A counterexample is an input with none, or with several."""

@@ -9,6 +9,7 @@ import numpy as np
 import sympy
 
 from mechverify.claims.errors import ClaimError
+from mechverify.claims.showing import Shown
 
 
 class Token(sympy.Symbol):
@@ -42,7 +43,7 @@ for jumps in (sympy.Mod, sympy.floor, sympy.ceiling):
     setattr(jumps, "eval", _left_as_written(evaluate.__func__))  # noqa: B010 (its type is declared otherwise)
 
 
-class Tokens:
+class Tokens(Shown):
     """`length` token symbols; position i takes ids from `allowed[i]`, and id v means the integer `values[v]`.
 
     Indexing and iteration give sympy symbols, so that `Max(*x)`, `sum(x)` and `x[-1]` read naturally.
@@ -61,6 +62,13 @@ class Tokens:
                     f"tokens {name!r}: position {i} allows {list(ids)[:4]}...; {want}"
                 )
         self.symbols = tuple(Token(f"{name}{i}") for i in range(len(self.allowed)))
+
+    def described(self) -> list[tuple[str, str]]:
+        last = len(self) - 1
+        names = f"{self.name}0 .. {self.name}{last}" if last else f"{self.name}0"
+        return [
+            ("tokens", f"{self.size:,} sequences {names}, {len(self.values)} tokens")
+        ]
 
     def __len__(self) -> int:
         return len(self.symbols)

@@ -1,7 +1,8 @@
 from mechverify.graph.messages import clipped
+from mechverify.kernel.core.errors import MechverifyError
 
 
-class ClaimError(ValueError):
+class ClaimError(MechverifyError, ValueError):
     """What the user gave can't be understood: the message says what, where, and what to do."""
 
     def __init__(self, message: str):

@@ -3,6 +3,7 @@
 import inspect
 import sys
 import traceback
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -80,11 +81,16 @@ def namespace(path: Path, kind: str) -> dict[str, Any]:
     try:
         source = path.read_text(encoding="utf-8")
     except OSError as error:
+        hint = "; `mechverify init WEIGHTS` writes one" if kind == "claim" else ""
         raise ClaimError(
-            f"can't read {kind} file {path}: {error.strerror or error}"
+            f"can't read {kind} file {path}: {error.strerror or error}{hint}"
         ) from None
     except UnicodeDecodeError:
-        hint = f"; give weights with -p weights={path}" if kind == "claim" else ""
+        hint = (
+            f"; if it holds weights, `mechverify init {path}` writes a claim about them"
+        )
+        if zipfile.is_zipfile(path):
+            hint = f"; if it is a certificate, `mechverify check {path}`"
         raise ClaimError(f"{path} is not a Python {kind} file{hint}") from None
     try:
         code = compile(source, str(path), "exec")

@@ -13,6 +13,7 @@ from safetensors.numpy import save
 from torch import nn
 
 from mechverify.claims.errors import ClaimError
+from mechverify.claims.showing import Shown, sites
 from mechverify.graph.capture import Captured
 from mechverify.graph.capture import capture as graph_of
 from mechverify.graph.messages import short
@@ -182,8 +183,8 @@ class Site:
         )
 
 
-@dataclass(frozen=True)
-class Model:
+@dataclass(frozen=True, repr=False)
+class Model(Shown):
     """Weights, as the bytes of a safetensors file, of a known architecture."""
 
     architecture: str
@@ -193,6 +194,14 @@ class Model:
     n_ctx: int
     d_vocab: int
     sites: tuple[str, ...]
+
+    def described(self) -> list[tuple[str, str]]:
+        sizes = f"{self.n_ctx} positions, {self.d_vocab} tokens"
+        return [
+            ("model", f"{self.architecture} {self.source}"),
+            ("reads", sizes),
+            ("sites", sites(self.sites)),
+        ]
 
     @property
     def logits(self) -> Site:
@@ -248,6 +257,14 @@ def transformer(
     return model
 
 
+HINTS = {  # by what the message says
+    ".mlp.": '; with ReLU MLPs, say transformer(weights, act_fn="relu")',
+    "not a safetensors": "; write weights with safetensors.torch.save_file",
+    "nan": "; a theorem needs finite weights: mend them and save them again",
+    "inf at": "; a theorem needs finite weights: mend them and save them again",
+    "missing": "; known are TransformerLens's names (`mechverify models`); or capture your torch module",
+    "has shape": "; `mechverify models` says which shapes belong together",
+}
 _ELSEWHERE = "load such a model by mechverify.graph.adapters.load, or as a torch module, and capture it"
 
 
@@ -282,11 +299,7 @@ def _known(
         tensors = container.read_weights(data)
         sites = ARCHITECTURES[architecture](Graph(1 if positions else 2, (0,)), tensors)
     except (ValueError, Rejected) as error:
-        hint = (
-            '; with ReLU MLPs, say transformer(weights, act_fn="relu")'
-            if ".mlp." in str(error)
-            else ""
-        )
+        hint = next((text for part, text in HINTS.items() if part in str(error)), "")
         raise ClaimError(f"{path}: {error}{hint}") from None
     length = len(tensors[positions]) if positions else 2
     return Model(
@@ -300,14 +313,17 @@ def _known(
     )
 
 
-@dataclass(frozen=True)
-class CapturedModel:
+@dataclass(frozen=True, repr=False)
+class CapturedModel(Shown):
     """A torch module as a graph, its weights as a safetensors file; sites under the module's own names."""
 
     captured: Captured
     source: str
     data: bytes
     architecture: str = "captured"
+
+    def described(self) -> list[tuple[str, str]]:
+        return [("model", f"captured {self.source}"), ("sites", sites(self.sites))]
 
     @property
     def sites(self) -> tuple[str, ...]:

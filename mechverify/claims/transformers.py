@@ -11,14 +11,15 @@ from torch import nn
 
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.model import CapturedModel, Site, capture
+from mechverify.claims.showing import Shown
 from mechverify.graph import adapters
 from mechverify.graph.adapters import circuits
 from mechverify.graph.adapters.modules import Rebuilt
 from mechverify.graph.source import CaptureError
 
 
-@dataclass(frozen=True)
-class LoadedTransformer:
+@dataclass(frozen=True, repr=False)
+class LoadedTransformer(Shown):
     """`model["blocks.0.attn.attn_scores"][0, -1, 2]` is an entry of a site on sequences of `length` tokens; `qk`, `ov`
     and `direct` are circuits between tokens (graph/adapters/circuits.py). A circuit is a site of its own that says
     something of every token of a domain of `length` tokens: `model.qk(0, 1)[0]` of its first one."""
@@ -27,6 +28,10 @@ class LoadedTransformer:
     flags: dict[str, Any]
     name: str
     length: int
+
+    def described(self) -> list[tuple[str, str]]:
+        settings = ", ".join(f"{k} {v}" for k, v in self.flags.items())
+        return [("model", f"{self.name} on {self.length} tokens"), ("has", settings)]
 
     @property
     def d_vocab(self) -> int:

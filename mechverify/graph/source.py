@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from mechverify.graph.messages import clipped
+from mechverify.kernel.core.errors import MechverifyError
 
 HERE = Path(__file__).parent
 SHOWN = 120  # characters of a line of code
 MOST = 15  # operations that one error lists
 
 
-class CaptureError(ValueError):
+class CaptureError(MechverifyError, ValueError):
     """A module can't be captured: the message says what, where, and what to do."""
 
     def __init__(self, message: str):

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from mechverify.kernel.core.errors import Rejected, Stopped
 
@@ -42,11 +42,20 @@ class Prover(Protocol[A_Problem, Seen, Gives]):
     def prove(self, problem: A_Problem, seen: Seen, budget: "Budget", /) -> Gives: ...
 
 
+class Keeps(Protocol):
+    """See store.py."""
+
+    def once(
+        self, asked: Any, answer: Callable[[], Any], whole: Callable[[], bool]
+    ) -> Any: ...
+
+
 @dataclass
 class Budget:
     """Time and interruption. A prover asks `spent` between steps, and then returns what it has; the kernel's arithmetic
     asks within long steps, and raises Stopped. `reserved` is what checking the proof found so far will take, in
-    seconds, so that the search ends while there is time for it. `end`: when the check is given up as well."""
+    seconds, so that the search ends while there is time for it. `end`: when the check is given up as well. `memory`:
+    bytes that the process may take; `short`: it has taken them. `store`: of finished obligations (store.py)."""
 
     deadline: float = math.inf
     progress: Progress = lambda what, share: None
@@ -54,6 +63,9 @@ class Budget:
     checking: bool = False  # the search is over
     end: float = math.inf
     reserved: float = 0.0
+    store: Keeps | None = None
+    memory: float = math.inf
+    short: bool = False
     _rehearsal: float | None = None  # since when
 
     def limit(self, seconds: float, since: float | None = None) -> None:
@@ -76,7 +88,8 @@ class Budget:
         self.interrupted, self.end = True, min(self.end, time.monotonic() + seconds)
 
     def spent(self) -> bool:
-        return self.interrupted or time.monotonic() + self._for_check() > self.deadline
+        over = self.interrupted or self.short
+        return over or time.monotonic() + self._for_check() > self.deadline
 
     def _for_check(self) -> float:
         """Seconds to be left for it; none where it has all the time it needs."""
@@ -84,6 +97,14 @@ class Budget:
             0.0 if self._rehearsal is None else time.monotonic() - self._rehearsal
         )
         return self.reserved + rehearsed if self.end < math.inf else 0.0
+
+    def once(
+        self, asked: Any, answer: Callable[[], Any], whole: Callable[[], bool]
+    ) -> Any:
+        """The answer, from the store where it is known there."""
+        if self.store is None:
+            return answer()
+        return self.store.once(asked, answer, whole)
 
     @contextmanager
     def rehearsing(self) -> Iterator[None]:
@@ -110,16 +131,17 @@ class Budget:
 
     @property
     def why(self) -> str:
-        return (
-            "interrupted"
-            if self.interrupted
-            else "the time limit was reached; raise --time-limit"
-        )
+        if self.interrupted:
+            return "interrupted"
+        what = "memory" if self.short else "time"
+        return f"the {what} limit was reached; raise --{what}-limit"
 
 
 def failure(error: Exception) -> str:
     """Why a step of the search failed; the kernel's own reasons need no more words."""
     said = str(error)[:500]
+    if isinstance(error, MemoryError) or "allocate memory" in said:  # numpy; torch
+        return "there was not enough memory; a smaller domain, or model, needs less"
     known = isinstance(error, Rejected)
     return (
         said

@@ -14,23 +14,24 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.proof import prove
 from mechverify.provers.accuracy.problem import Evidence
 from mechverify.provers.base import Budget
+from mechverify.verdict import Verdict
 
 
-@dataclass
-class Outcome:
-    """`verdict` is PROVED, REFUTED, BOUNDED or UNKNOWN. The certificate was accepted by the kernel, which
-    made `theorem`; for UNKNOWN it proves the bounds that were reached, or is None where nothing was proved.
+@dataclass(repr=False)
+class Outcome(Verdict):
+    """A verdict, and how it was reached. For UNKNOWN the certificate proves the bounds that were reached, or is None.
     `reasons` say what stood in the way of a verdict, or of tighter bounds, and what to try. `unchecked`: a certificate
     that the kernel had no time to check, and of which nothing is said."""
 
-    verdict: str
-    theorem: kernel.Theorem | None
-    certificate: bytes | None
     evidence: Evidence | None
     reasons: list[str]
     search_seconds: float
     check_seconds: float
     unchecked: bytes | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        return self.reasons
 
 
 def derived(job: Job, proof: Proof) -> Any:

@@ -1,10 +1,13 @@
 """Signals and the clock, for a process that proves one claim: what they end, and how soon."""
 
 import math
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -17,12 +20,15 @@ SOON = (
     1.0,
     0.02,
 )  # seconds, and share of the time limit, after which a step that doesn't look at the clock is ended
+MORE = 1.25  # of the memory limit, at which the process is ended
 AGAIN = 3.0  # seconds until it is tried again
 LAST = 2.0, 0.03  # after the budget's end: the process
 
 
 class Guard:
     """The first Ctrl-C asks the search for what it has; the second one stops it. SIGTERM leaves GRACE seconds as well.
+
+    So does a process that takes more memory than the budget allows.
 
     Where a step of the search (a claim file, sympy, torch) doesn't look at the budget, a thread has Stopped raised in
     its middle; and where nothing helps, it calls `give_up` with the reason, which ends the process. `step` is what is
@@ -72,6 +78,8 @@ class Guard:
         tried = 0.0
         while not self.over.wait(0.1):
             now, budget = time.monotonic(), self.budget
+            if budget.memory < math.inf and self._too_large():
+                return
             length = max(0.0, budget.deadline - self.began)
             soon = min(
                 budget.deadline + SOON[0] + SOON[1] * length, self.asked + SOON[0]
@@ -91,3 +99,27 @@ class Guard:
             ):
                 tried, self._ending = now, True
                 signal.pthread_kill(main, signal.SIGINT)  # wakes what sleeps, too
+
+    def _too_large(self) -> bool:
+        """Whether the process was ended for it."""
+        taken = resident()
+        if taken > self.budget.memory and not self.budget.short:
+            self.asked, self.budget.short = time.monotonic(), True
+            self.console.print(
+                f"the memory limit is reached at {taken / 1e9:.1f} GB: finishing with what is proved so far"
+            )
+        if taken > MORE * self.budget.memory:
+            self.give_up(self.reason)
+        return taken > MORE * self.budget.memory
+
+
+def resident() -> int:
+    """Bytes of memory that this process has; where the system doesn't say, the most that it had."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        import resource
+
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most * (1 if sys.platform == "darwin" else 1024)

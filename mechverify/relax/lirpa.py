@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mechverify.kernel.core.errors import MechverifyError
 from mechverify.relax.optimise import Slopes
 
 METHODS = ("IBP", "CROWN", "CROWN-Optimized")
@@ -37,7 +38,7 @@ DENSE = {
 INSTALL = "pip install --no-deps auto-LiRPA==0.3 tqdm"
 
 
-class LirpaError(RuntimeError):
+class LirpaError(MechverifyError, RuntimeError):
     """auto_LiRPA isn't there, failed, or gave something that bounds nothing."""
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from jinja2 import Environment
 
+from mechverify.files import write
 from mechverify.kernel import Theorem
 from mechverify.kernel.core.texts import printable
 from mechverify.report.figures import cells_figure
@@ -46,12 +47,8 @@ def write_html(folder: Path, checked: list[tuple[Path, Theorem, float]]) -> Path
     folder.mkdir(parents=True, exist_ok=True)
     for item in items:
         if item["figure"]:
-            (folder / f"{item['name']}.svg").write_text(
-                item["figure"], encoding="utf-8"
-            )
+            write(folder / f"{item['name']}.svg", item["figure"].encode())
     page = folder / "index.html"
-    page.write_text(
-        Environment(autoescape=True).from_string(PAGE).render(items=items),
-        encoding="utf-8",
-    )
+    text = Environment(autoescape=True).from_string(PAGE).render(items=items)
+    write(page, text.encode())
     return page

@@ -3,6 +3,7 @@
 from fractions import Fraction
 from pathlib import Path
 
+from mechverify.files import write
 from mechverify.kernel import Theorem
 from mechverify.kernel.core.counts import CountingTheorem
 from mechverify.kernel.core.ranges import RangeTheorem
@@ -57,7 +58,7 @@ def write_latex(target: Path, checked: list[tuple[Path, Theorem, float]]) -> Pat
         for head, body in ((HEAD, rows), (RANGES, ranges))
         if body
     ]
-    target.write_text("\n".join([*tables, "".join(notes)]))
+    write(target, "\n".join([*tables, "".join(notes)]).encode())
     return target
 
 

@@ -1,9 +1,9 @@
 """Progress on the terminal for work that takes over two seconds."""
 
 import time
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 QUIET, INTERVAL = (
     2.0,
@@ -17,16 +17,7 @@ class Reporter:
     def __init__(self, console: Console):
         self.console = console
         self.start = self.last = time.monotonic()
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TimeElapsedColumn(),
-        )
-        self.bar = (
-            Progress(*columns, console=console, transient=True)
-            if console.is_terminal
-            else None
-        )
+        self.bar = _bar(console) if console.is_terminal else None
 
     def __enter__(self) -> "Reporter":
         if self.bar:
@@ -54,3 +45,12 @@ class Reporter:
             self.console.print(
                 f"{now - self.start:5.0f} s  {what}{done}", markup=False, soft_wrap=True
             )
+
+
+def _bar(console: Console) -> Any:
+    """rich.progress takes a while to load, for nothing where there is no terminal."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    description = TextColumn("{task.description}", markup=False)
+    columns = description, BarColumn(), TimeElapsedColumn()
+    return Progress(*columns, console=console, transient=True)

@@ -1,11 +1,15 @@
 """The ways in which the kernel says no."""
 
 
-class NotACertificate(Exception):
+class MechverifyError(Exception):
+    """What mechverify raises, the kernel or the rest of it."""
+
+
+class NotACertificate(MechverifyError):
     """The file can't be read as a mechverify certificate at all (exit code 2)."""
 
 
-class Rejected(Exception):
+class Rejected(MechverifyError):
     """A certificate that doesn't establish what it claims (exit code 1)."""
 
 

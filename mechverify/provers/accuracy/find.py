@@ -4,6 +4,8 @@ from dataclasses import replace
 from fractions import Fraction
 from math import ceil
 
+import numpy as np
+
 from mechverify.claims.claim import Accuracy, Share
 from mechverify.claims.errors import ClaimError
 from mechverify.kernel.core.counts import Counts
@@ -60,7 +62,7 @@ def find_accuracy(claim: Accuracy | Share, semantics: str, budget: Budget) -> Fi
         try:
             reason = prover.accepts(problem, evidence)
             if reason is None:
-                attempt = prover.prove(problem, evidence, budget)
+                attempt = _once(prover, problem, evidence, budget)
                 attempts.append(attempt)
                 untried |= budget.spent()
                 reason = attempt.reason
@@ -89,6 +91,28 @@ def find_accuracy(claim: Accuracy | Share, semantics: str, budget: Budget) -> Fi
     if untried and not problem.settled(united(attempts).right):
         reasons.append(budget.why)
     return Findings(problem, claim.output.model.data, evidence, attempts, reasons)
+
+
+def _once(
+    prover: Prover[AccuracyProblem, Evidence, Attempt],
+    problem: AccuracyProblem,
+    evidence: Evidence,
+    budget: Budget,
+) -> Attempt:
+    """What a prover finds, kept where there was time for all of it."""
+
+    def find() -> list:
+        found = prover.prove(problem, evidence, budget)
+        wrong = None if found.wrong is None else found.wrong.tolist()
+        return [found.proof, found.right, found.reason, wrong]
+
+    seen = [problem.document, problem.known, {**vars(evidence)}]
+    asked = [type(prover).__name__, {**vars(prover)}, *seen]
+    proof, right, reason, wrong = budget.once(asked, find, lambda: not budget.spent())
+    listed = None if wrong is None else np.array(wrong, np.int64).reshape(
+        -1, problem.domain.length
+    )  # fmt: skip
+    return Attempt(proof, Counts(*right), reason, listed)
 
 
 def followed(

@@ -70,7 +70,8 @@ def _accept(
         range_ = derived(Job(problem.claim, Float64(watch=budget.watch_check)), proof)
     if range_.empty:
         raise ClaimError(
-            "no input of the domain satisfies the claim's conditions: nothing is claimed"
+            "no input of the domain satisfies the claim's conditions: nothing is claimed; "
+            "loosen given=, or widen the domain"
         )
     return checked(stating(range_), budget)
 

@@ -6,8 +6,9 @@ A part is judged ever more finely while that tells more of it; then, its linear 
 import heapq
 import itertools
 import time
+from collections.abc import Callable
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -155,7 +156,7 @@ class Parts:
 
     def _first(self) -> None:
         domain = self.problem.domain
-        (look,) = looked_at(self.job, [domain])
+        (look,) = self._look([domain])
         (found,), seconds = self._judged([domain], [look])
         self.proof = _leaf(look)
         self._keep(Part(self.proof, domain, look, found, seconds))
@@ -194,7 +195,7 @@ class Parts:
     def _looked(self, trials: list[Trial]) -> list[Look]:
         """Of their domains."""
         new = [domain for t in trials if t.how is not None for domain in t.domains]
-        fresh = iter(looked_at(self.job, new) if new else [])
+        fresh = iter(self._look(new) if new else [])
         return [
             t.look if t.how is None else next(fresh).beyond(t.look.to)
             for t in trials
@@ -204,12 +205,25 @@ class Parts:
     def _judged(
         self, domains: list[Domain], looked: list[Look]
     ) -> tuple[list[Counts], float]:
-        begun = time.monotonic()
-        to, signs = (
-            np.array([getattr(x, name) for x in looked]) for name in ("to", "signs")
-        )
-        found = counts(self.job, domains, to, signs)
-        return found, time.monotonic() - begun
+        def judge() -> list[Any]:
+            begun = time.monotonic()
+            to, signs = (
+                np.array([getattr(x, name) for x in looked]) for name in ("to", "signs")
+            )
+            found = counts(self.job, domains, to, signs)
+            return [found, time.monotonic() - begun]
+
+        found, seconds = self._once(["judged", domains, looked], judge)
+        return [Counts(*row) for row in found], seconds
+
+    def _look(self, domains: list[Domain]) -> list[Look]:
+        looks = self._once(["looked", domains], lambda: looked_at(self.job, domains))
+        return [Look(*row) for row in looks]
+
+    def _once(self, asked: list[Any], answer: Callable[[], Any]) -> Any:
+        return self.budget.once(
+            [self.problem.document, *asked], answer, lambda: True
+        )  # what time cuts short raises Stopped
 
     def _keep(self, part: Part) -> None:
         heapq.heappush(self.heap, (-part.open, next(self.number), part))

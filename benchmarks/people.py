@@ -1,0 +1,170 @@
+"""For the people who use it: start-up, the first hour, bad inputs, killed runs, what a release holds.
+
+    python benchmarks/people.py [--quick]
+
+Exit code 1 if a target is missed. Start-up is measured in seconds of CPU, the least of some runs: what it takes on an
+idle core. The time on the clock stands beside it. Not measured here: more than one machine, and how a report looks.
+"""
+
+import argparse
+import os
+import random
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.board import Board
+from mechverify.kernel import check
+
+ROOT = Path(__file__).parent.parent
+CERTIFICATE = ROOT / "tests" / "data" / "version_5.cert"
+WEIGHTS = ROOT / "toy_models" / "weights"
+SHARED = ROOT.parent / "shared" / "models"
+SOON = 0.5  # seconds until a command that needs no search ends
+HOUR = 600.0  # seconds from own weights to a checked certificate and a report
+SHARE = """import torch
+from mechverify import Share, ball, capture
+
+
+def claim(dims=2, hidden=6, within="1/20000"):
+    torch.manual_seed(0)
+    layers = torch.nn.Linear(dims, hidden), torch.nn.ReLU(), torch.nn.Linear(hidden, 1)
+    model = capture(torch.nn.Sequential(*layers).double().eval(), torch.zeros(1, dims, dtype=torch.float64))
+    return Share(model["output"][0] > 0.1, over=ball([0.0] * dims, 3), within=within)
+"""
+NET = """import torch
+
+torch.manual_seed(0)
+net = torch.nn.Sequential(torch.nn.Linear(4, 16), torch.nn.GELU(), torch.nn.Linear(16, 2))
+"""
+
+
+def run(folder: Path, *words: object, module: str = "mechverify.cli") -> tuple[float, subprocess.CompletedProcess]:
+    command = [sys.executable, "-m", module, *map(str, words)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": ""}
+    start = time.perf_counter()
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return time.perf_counter() - start, done
+
+
+def start_up(board: Board, folder: Path, quick: bool) -> None:
+    run(folder, "check", CERTIFICATE)  # leaves bytecode, as any first call does
+    for words in (["--help"], ["check", CERTIFICATE]):
+        clock, cpu = [], []
+        for _ in range(4 if quick else 12):
+            before = os.times()
+            clock.append(run(folder, *words)[0])
+            after = os.times()
+            cpu.append(after.children_user + after.children_system - before.children_user - before.children_system)
+        board.row(f"mechverify {words[0]}: seconds of CPU (on the clock), the least of {len(cpu)}", f"under {SOON}",
+                  f"{min(cpu):.2f} ({min(clock):.2f})", min(cpu) < SOON)  # fmt: skip
+
+
+def first_hour(board: Board, folder: Path, quick: bool) -> None:
+    """init, prove, check and report, as the tutorial has them."""
+    (folder / "mine.py").write_text(NET)
+    sources: list[str | Path] = [WEIGHTS / "max_of_4_seed0.safetensors", WEIGHTS / "induction_of_6_seed0.safetensors"]
+    shared = sorted(SHARED.glob("*.safetensors"))
+    for source in [*sources, *(shared[:1] if quick else shared), "mine.py:net"]:
+        name = Path(source).stem if isinstance(source, Path) else "net"
+        file, cert = folder / f"claim_{name.replace('-', '_')}.py", folder / f"{name}.cert"
+        steps = (
+            ("init", source, "--out", file),
+            ("prove", file, "--time-limit", 60, "--out", cert),
+            ("check", cert),
+            ("report", cert, "--html", folder / f"{name}_report"),
+        )
+        total, codes = 0.0, []
+        for step in steps:
+            seconds, done = run(folder, *step)
+            total += seconds
+            codes.append(done.returncode)
+        board.row(f"{name}: init, prove, check, report: exit codes, seconds", f"all 0, under {HOUR:.0f}",
+                  f"{codes}, {total:.0f}", not any(codes) and total < HOUR)  # fmt: skip
+
+
+def bad_inputs(board: Board) -> None:
+    """The table of the suite, with pytest's word on it."""
+    rows = runpy.run_path(str(ROOT / "tests" / "test_bad_inputs.py"))["TABLE"]
+    command = [sys.executable, "-m", "pytest", "-q", "tests/test_bad_inputs.py", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    said = done.stdout.strip().splitlines()[-1]
+    board.row(f"bad inputs: {len(rows)} rows, and full disks, pipes, signals", "30 or more, all with one clear message",
+              said, done.returncode == 0 and len(rows) >= 30)  # fmt: skip
+
+
+def kills(board: Board, folder: Path, quick: bool) -> None:
+    """A share of a box, killed at random moments, against an undisturbed run."""
+    (folder / "share.py").write_text(SHARE)
+    size = ["-p", "dims=3", "-p", "hidden=8", "-p", "within=1/500"] if quick else ["-p", "dims=3", "-p", "hidden=10",
+            "-p", "within=1/20000"]  # fmt: skip
+    wanted, rng = 4 if quick else 100, random.Random(0)
+    whole, done = run(folder, "prove", "share.py", *size, "--out", "undisturbed.cert")
+    assert done.returncode == 0, done.stderr
+    undisturbed, killed, same, runs = (folder / "undisturbed.cert").read_bytes(), 0, 0, 0
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    while killed < wanted and runs < 2 * wanted:
+        runs += 1
+        (folder / "killed.cert").unlink(missing_ok=True)
+        command = [sys.executable, "-m", "mechverify.cli", "prove", "share.py", *size, "--out", "killed.cert",
+                   "--store", "kept.sqlite"]  # fmt: skip
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)  # fmt: skip
+        try:
+            process.wait(rng.uniform(0, whole))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            killed += 1
+        if process.returncode == 0:  # then anew, from an empty store
+            same += (folder / "killed.cert").read_bytes() == undisturbed
+            for path in folder.glob("kept.sqlite*"):
+                path.unlink()
+        elif (folder / "killed.cert").exists():
+            check((folder / "killed.cert").read_bytes())  # written whole, or not at all: raises otherwise
+    _, done = run(folder, "prove", "share.py", *size, "--out", "killed.cert", "--store", "kept.sqlite")
+    last = done.returncode == 0 and (folder / "killed.cert").read_bytes() == undisturbed
+    board.row(f"kill -9 at random moments of a proof of {whole:.0f} s; restarts that ended, with the same bytes",
+              f"{wanted} kills, all", f"{killed} kills, {same} of {runs - killed} that ended before, the last: {last}",
+              killed >= wanted and last and same == runs - killed)  # fmt: skip
+
+
+def release(board: Board, folder: Path) -> None:
+    """What a release holds, and a check from the source archive alone."""
+    made = runpy.run_path(str(ROOT / "release.py"))["write"](folder / "dist")
+    sdist = next(path for path in made if path.suffix == ".gz")
+    shutil.unpack_archive(sdist, folder / "sdist", filter="data")
+    (alone,) = (folder / "sdist").iterdir()
+    command = [sys.executable, "-m", "mechverify.kernel", str(CERTIFICATE)]
+    environment = {**os.environ, "PYTHONPATH": str(alone)}
+    done = subprocess.run(command, cwd=alone, env=environment, capture_output=True, text=True, check=False)
+    board.row("a certificate checked from the source archive", "ACCEPTED", done.stdout.split("\n")[0],
+              done.stdout.startswith("ACCEPTED"))  # fmt: skip
+    sizes = {path.name: path.stat().st_size // 1000 for path in made}
+    board.row("wheel and source archive, kB", "under 2,000 each", str(sizes), max(sizes.values()) < 2_000)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="smaller samples, under five minutes")
+    quick = parser.parse_args().quick
+    board = Board("for the people who use it")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        start_up(board, folder, quick)
+        release(board, folder)
+        kills(board, folder, quick)
+        first_hour(board, folder, quick)
+        bad_inputs(board)
+    return board.finish("people", quick)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
