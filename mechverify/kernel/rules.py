@@ -39,7 +39,11 @@ RULES: dict[str, dict[str, Rule]] = {
         "ratios": Rule("ratios.rule"),
         "nested": Rule("nested.rule"),
     },
-    "share": {**_COUNTING, "relaxation": Rule("relaxation.shares", together=True)},
+    "share": {
+        **_COUNTING,
+        "relaxation": Rule("relaxation.shares", together=True),
+        "faces": Rule("relaxation.cones", nested=True),
+    },
     "bounds": {
         "point": Rule("replay.points", "point"),
         "solver": Rule("replay.points", "solver"),

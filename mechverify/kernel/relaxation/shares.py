@@ -52,16 +52,16 @@ FEW = 8  # and has no more of them, or only one
 
 class Condition:
     """A claim's condition as maxima and minima of `atoms`: rows of `steps` are an atom's number, or (whether it is the
-    maximum, two earlier rows); the last is the condition. `job` is about the atoms, in one vector."""
+    maximum, two earlier rows); the last is the condition. `rows` are the atoms' nodes; `job` is about them, in one
+    vector."""
 
     def __init__(self, job: Job):
         graph = job.further()
         self.steps: list[int | tuple[bool, int, int]] = []
         atoms = self._taken_apart(graph, _bare(graph, job.claim.output))
-        rows = [graph.add("view", n, attr=((1,), 0, (0,))) for n in atoms]
-        self.job = job.about(
-            replace(job.claim, graph=graph, output=graph.add("concat", *rows, attr=0))
-        )
+        self.rows = [graph.add("view", n, attr=((1,), 0, (0,))) for n in atoms]
+        output = graph.add("concat", *self.rows, attr=0)
+        self.job = job.about(replace(job.claim, graph=graph, output=output))
 
     def _taken_apart(self, graph: Graph, root: int) -> list[int]:
         atoms, place, todo = [], {}, [root]
@@ -308,7 +308,7 @@ def _grid(
     at = np.clip(low * (1 - along) + high * along, low, high)
     at[..., :1], at[..., -1:] = low, high
     at = np.maximum.accumulate(at, -1)
-    return _Grid(which, at, measure.below(ar, at))
+    return _Grid(which, at, measure.marks(ar, at))
 
 
 class _Judged(NamedTuple):

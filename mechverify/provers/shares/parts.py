@@ -1,11 +1,13 @@
 """How much of a box is right: parts of it, judged by the kernel's own rule, those first of which most is open.
 
 A part is judged ever more finely while that tells more of it; then, its linear bounds are too wide, and it is cut.
+Where the condition is one of rule `faces`, the parts are those of the box's faces.
 """
 
 import heapq
 import itertools
 import time
+from contextlib import suppress
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -17,6 +19,7 @@ from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
+from mechverify.kernel.relaxation import cones
 from mechverify.kernel.relaxation.cases import Cases, cases, relaxed
 from mechverify.kernel.relaxation.rule import side_by_side
 from mechverify.kernel.relaxation.shares import FINEST, Condition, counts
@@ -32,6 +35,9 @@ CONSTANT = (
     2.0**-20
 )  # what reaches no further than this times another is no wider for rounding
 WIDE = 0.05  # of how far an atom's bound reaches: linear bounds that are further apart tell no more by judging finely
+BEYOND = Fraction(
+    1, 8
+)  # of how far bounds may be apart: mass beyond the box, at most, for its faces to tell of it
 SLACK = (
     2.0**-36
 )  # of the whole: bounds of parts judged beside others differ in their last bits
@@ -53,9 +59,11 @@ class Look(NamedTuple):
 
 
 class Part(NamedTuple):
-    """`node`: its leaf in the proof, which judges it as `look` says, in so many `seconds`."""
+    """`node`: its leaf in the proof, which judges it as `look` says, in so many `seconds`; `job`: the number of
+    the one that it is a part of."""
 
     node: Proof
+    job: int
     domain: Domain
     look: Look
     right: Counts
@@ -94,6 +102,7 @@ def find_share(claim: Share, semantics: str, budget: Budget) -> Findings:
 class Parts:
     def __init__(self, problem: AccuracyProblem, budget: Budget):
         self.problem, self.budget, self.job = problem, budget, problem.job
+        self.jobs = [problem.job]  # one, or one for each face
         self.proof: Proof | None = None  # of what is judged
         self.heap: list[tuple[int, int, Part]] = []
         self.stuck: list[Part] = []
@@ -105,13 +114,19 @@ class Parts:
         return [*(part for *_, part in self.heap), *self.stuck]
 
     @property
+    def of_faces(self) -> bool:
+        return self.jobs[0] is not self.job
+
+    @property
     def right(self) -> Counts:
         if self.proof is None:
             return self.problem.claim.everything
+        counts, total = [part.right for part in self.parts], self.problem.claim.total
         low, high = (
-            sum(end) for end in zip(*(part.right for part in self.parts), strict=True)
+            cones.of_box(self.job, self.problem.domain, counts)
+            if self.of_faces
+            else map(sum, zip(*counts, strict=True))
         )
-        total = self.problem.claim.total
         slack = int(SLACK * total)
         return Counts(
             max(0, low - slack if low < total else low),
@@ -122,7 +137,7 @@ class Parts:
         """Until the claim is decided, or, without a threshold, its bounds are near enough; the reasons why it isn't."""
         problem, total, begun = self.problem, self.problem.claim.total, time.monotonic()
         try:
-            self._first()
+            self._first(within)
             while True:
                 right = self.right
                 if time.monotonic() - begun > 1:
@@ -153,12 +168,17 @@ class Parts:
         except Stopped:
             return [self.budget.why]
 
-    def _first(self) -> None:
-        domain = self.problem.domain
-        (look,) = looked_at(self.job, [domain])
-        (found,), seconds = self._judged([domain], [look])
-        self.proof = _leaf(look)
-        self._keep(Part(self.proof, domain, look, found, seconds))
+    def _first(self, within: Fraction) -> None:
+        with suppress(Rejected):
+            if 1 - self.job.once(cones.within) <= BEYOND * within:
+                self.jobs = cones.faces(self.job, self.problem.domain)
+        domains = [job.claim.domain for job in self.jobs]
+        looked, numbers = looked_at(self.job, domains), range(len(domains))
+        found, seconds = self._judged(list(numbers), domains, looked)
+        leaves = [_leaf(look) for look in looked]
+        self.proof = {"rule": "faces", "faces": leaves} if self.of_faces else leaves[0]
+        for row in zip(leaves, numbers, domains, looked, found, strict=True):
+            self._keep(Part(*row, seconds / len(domains)))
 
     def _round(self) -> None:
         """The parts of which most is open: those that hold most of that, together."""
@@ -177,9 +197,10 @@ class Parts:
                 popped.append(part)
                 trials.append(trial)
         domains = [domain for trial in trials for domain in trial.domains]
+        jobs = [trial.part.job for trial in trials for _ in trial.domains]
         try:
             looked = self._looked(trials)
-            found, seconds = self._judged(domains, looked)
+            found, seconds = self._judged(jobs, domains, looked)
         except (Stopped, Rejected, Unsupported):
             for part in popped:
                 self._keep(part)
@@ -202,14 +223,20 @@ class Parts:
         ]
 
     def _judged(
-        self, domains: list[Domain], looked: list[Look]
+        self, jobs: list[int], domains: list[Domain], looked: list[Look]
     ) -> tuple[list[Counts], float]:
-        begun = time.monotonic()
+        """Of domains, each a part of the job with that number."""
+        begun, found = time.monotonic(), dict[int, Counts]()
         to, signs = (
             np.array([getattr(x, name) for x in looked]) for name in ("to", "signs")
         )
-        found = counts(self.job, domains, to, signs)
-        return found, time.monotonic() - begun
+        for job in set(jobs):
+            own = [i for i, other in enumerate(jobs) if other == job]
+            counted = counts(
+                self.jobs[job], [domains[i] for i in own], to[own], signs[own]
+            )
+            found.update(zip(own, counted, strict=True))
+        return [found[i] for i in range(len(jobs))], time.monotonic() - begun
 
     def _keep(self, part: Part) -> None:
         heapq.heappush(self.heap, (-part.open, next(self.number), part))
@@ -234,7 +261,7 @@ class Parts:
         if trial.how is None:
             ((right, look),) = found
             node |= _leaf(look)
-            finer = Part(node, part.domain, look, right, seconds)
+            finer = Part(node, part.job, part.domain, look, right, seconds)
             coarse = finer.open > TELLS * part.open
             self._keep(finer._replace(look=look._replace(coarse=coarse)))
             return
@@ -245,7 +272,7 @@ class Parts:
         for leaf, domain, (right, look) in zip(
             leaves, trial.domains, found, strict=True
         ):
-            self._keep(Part(leaf, domain, look, right, seconds))
+            self._keep(Part(leaf, part.job, domain, look, right, seconds))
 
 
 def _leaf(look: Look) -> Proof:
