@@ -13,8 +13,8 @@ from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.rules import SPLITS, Rule, rules
 
 
-def prove(job: Job, proof: Reader) -> tuple[Any, dict[str, int]]:
-    """What the proof bounds on the job's domain (counts, or a range, as the claim's kind says), and how often each rule
+def prove(job: Job, proofs: list[tuple[Domain, Reader]]) -> tuple[Any, dict[str, int]]:
+    """What the proofs of parts bound together (counts, or a range, as the claim's kind says), and how often each rule
     was used.
 
     The tree is walked with a stack: its depth is the certificate's to choose. A `split` cuts a part in two: the halves
@@ -30,7 +30,8 @@ def prove(job: Job, proof: Reader) -> tuple[Any, dict[str, int]]:
     waiting: dict[
         Rule, list[tuple[int, Domain, Reader]]
     ] = {}  # leaves by their place among the steps
-    todo: list[tuple] = [(None, claim.domain, proof)]
+    todo: list[tuple] = [(claim.unite, None, None)] * (len(proofs) - 1)
+    todo += [(None, *proof) for proof in proofs]
     held = 0
     while todo:
         combine, part, node = todo.pop()

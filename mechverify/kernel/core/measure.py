@@ -88,21 +88,30 @@ class Measure:
                     side[:, c] = np.where(known, value, edge).reshape(side[:, c].shape)
         return Ball(*sides)
 
-    def mass(self, ar: Arithmetic, first: Ball, last: Ball) -> Ball:
-        """Of boxes: the share of the whole [boxes], from the marks of their corners [boxes, coordinates]."""
-        total = ar.whole(np.ones(len(first.mid)))
+    def mass(
+        self, ar: Arithmetic, low: np.ndarray, high: np.ndarray, first: Ball, last: Ball
+    ) -> Ball:
+        """Of boxes: the share of the whole [boxes], from their corners and these' marks [boxes, coordinates]."""
+        total = ar.whole(np.ones(len(low)))
         for c in range(len(self.low)):
             a, b = (end.map(lambda v, c=c: v[:, c]) for end in (first, last))
             uncut = (a.mid == 0) & (a.rad == 0) & (b.mid == 1) & (b.rad == 0)
             if self.low[c] < self.high[c]:
-                total = ar.where(uncut, total, ar.mul(total, ar.sub(b, a)))
+                share = self._between(ar, c, low[:, c], high[:, c], ar.sub(b, a))
+                total = ar.where(uncut, total, ar.mul(total, share))
         return total
+
+    def _between(
+        self, ar: Arithmetic, c: int, low: np.ndarray, high: np.ndarray, share: Ball
+    ) -> Ball:
+        """How much an interval of coordinate c counts that has this share of its mass."""
+        return share
 
     def of(self, ar: Arithmetic, low: np.ndarray, high: np.ndarray) -> Ball:
         """The share of the whole of boxes with these corners [boxes, coordinates]."""
         both = self.marks(ar, np.stack([low, high], -1))
         first, last = (both.map(lambda a, i=i: a[..., i]) for i in (0, 1))
-        return self.mass(ar, first, last)
+        return self.mass(ar, low, high, first, last)
 
     def erf(self, ar: Arithmetic, c: int, at: np.ndarray) -> Ball:
         """Twice the mass up to there, but for a constant."""

@@ -4,9 +4,8 @@ box tell of all of it, with one coordinate less.
 Lemmas M8, M9 (docs/soundness/measure.md).
 """
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 from math import ceil
@@ -40,20 +39,16 @@ def check(
 ) -> tuple[Counts, dict[str, int]]:
     """Precondition: the part has all of the box, and the condition is a cone's. Postcondition: how many of its units
     are right, at least and at most. Complexity: that of the proofs of the faces."""
-    about, found, used = faces(job, part), [], Counter[str]()
-    for face, proof in zip(
-        about, witness["faces"].items(len(about), len(about)), strict=True
-    ):
-        counts, inside = prove(face, proof)
-        found.append(counts)
-        used.update(inside)
+    about, domains = faces(job, part)
+    proofs = witness["faces"].items(len(domains), len(domains))
     witness.close()
-    return of_box(job, part, found), dict(used)
+    found, used = prove(about, list(zip(domains, proofs, strict=True)))
+    return of_box(job, part, found), used
 
 
-def faces(job: Job, part: Domain) -> list[Job]:
-    """About the same condition on each face of the box that zero isn't on: of one coordinate after another, where it is
-    least and where it is largest."""
+def faces(job: Job, part: Domain) -> tuple[Job, list[Domain]]:
+    """About the same condition, on faces; and each face of the box that zero isn't on: of one coordinate after another,
+    where it is least and where it is largest."""
     claim, measure = job.claim, job.claim.measure
     low, high = measure.low, measure.high
     if type(measure) is not Measure or not len(low):
@@ -64,25 +59,19 @@ def faces(job: Job, part: Domain) -> list[Job]:
         raise Rejected("zero is not in the box, or a coordinate is a point")
     claim.need_whole("faces")
     job.once(_need_cone)
-    made, found = _kind(measure), []
+    on_faces, found = _kind(measure)(low, high, measure.normal), []
     for c, at in ((c, end[c]) for c in range(len(low)) for end in (low, high)):
         if at != 0:
             first, last = low.copy(), high.copy()
             first[c] = last[c] = at
-            about = replace(
-                claim,
-                domain=part._replace(low=first, high=last),
-                measure=made(first, last, measure.normal, measure, c),
-            )
-            found.append(job.about(about))
-    return found
+            found.append(part._replace(low=first, high=last))
+    return job.about(replace(claim, domain=part, measure=on_faces)), found
 
 
-def of_box(job: Job, part: Domain, found: list[Counts]) -> Counts:
+def of_box(job: Job, part: Domain, found: Counts) -> Counts:
     """Right units of the box, from those of all of its faces."""
     total, held = part.size * job.claim.measure.total, job.once(within)
-    right = ceil(sum(counts.high for counts in found) / held)
-    wrong = ceil((total - sum(counts.low for counts in found)) / held)
+    right, wrong = ceil(found.high / held), ceil((total - found.low) / held)
     return Counts(max(0, total - wrong), min(total, right))
 
 
@@ -157,57 +146,56 @@ def _common(degrees: list[int]) -> int | None:
 # --- how much of the box a part of a face tells of --------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class Face(Measure):
-    """Of the `box`, where a `coordinate` is least, or largest: a part's mass is that of all inputs of the box that are
-    a number from 0 to 1 times one of the part."""
+class Flat(Measure):
+    """Of a uniform box: a part of a face has the mass of all inputs that are a number from 0 to 1 times one of it."""
 
-    box: Measure
-    coordinate: int
-
-
-class Flat(Face):
-    """Of a box that is uniform in all coordinates."""
-
-    def mass(self, ar: Arithmetic, first: Ball, last: Ball) -> Ball:
-        low, high, at = (
-            Fraction(float(end[self.coordinate]))
-            for end in (self.box.low, self.box.high, self.low)
+    def _between(
+        self, ar: Arithmetic, c: int, low: np.ndarray, high: np.ndarray, share: Ball
+    ) -> Ball:
+        sides = (
+            abs(Fraction(float(end[c]))) for end in (self.low, self.high)
+        )  # their sum is the whole interval
+        below, above = sides
+        weights = (
+            ar.rational(end / (below + above) / len(self.low)) for end in (below, above)
         )
-        weight = abs(at) / (high - low) / len(self.low)
-        return ar.mul(super().mass(ar, first, last), ar.rational(weight))
+        weight = ar.where(high == self.low[c], *weights)
+        return ar.where(low == high, weight, share)
 
 
-class Round(Face):
-    """Of Gaussians about zero: of the whole cone that the box spans, beyond the box as well."""
+class Round(Measure):
+    """Of Gaussians about zero: a part of a face has the mass of all inputs that are a positive number times one of it,
+    of the cone that the box spans, beyond the box as well."""
 
     def marks(self, ar: Arithmetic, at: np.ndarray) -> Ball:
-        """In deviations."""
+        """Deviations."""
         rows = [self._deviations(ar, c, at[:, c]) for c in range(at.shape[1])]
         mid, rad = (
             np.stack(side, 1) for side in zip(*(row[:2] for row in rows), strict=True)
         )
         return Ball(mid, rad)
 
-    def mass(self, ar: Arithmetic, first: Ball, last: Ball) -> Ball:
-        distance, *_ = (first.map(lambda a: np.abs(a[:, self.coordinate])),)
-        sides = [
-            [end.map(lambda a, c=c: a[:, c]) for end in (first, last)]
-            for c in range(len(self.low))
-            if c != self.coordinate
+    def mass(
+        self, ar: Arithmetic, low: np.ndarray, high: np.ndarray, first: Ball, last: Ball
+    ) -> Ball:
+        places = np.argsort(low != high, 1, kind="stable")
+        ends = [
+            [
+                end.map(lambda a, i=i: a[np.arange(len(a)), places[:, i]])
+                for end in (first, last)
+            ]
+            for i in range(len(self.low))
         ]
-        total = ar.rational(Fraction(0))
+        (at, _), *sides = ends
+        total, distance = ar.rational(Fraction(0)), Ball(np.abs(at.mid), at.rad)
         for corner in product((0, 1), repeat=len(sides)):
             angle = _angle(
                 ar, distance, [side[i] for side, i in zip(sides, corner, strict=True)]
             )
-            total = ar.add(
-                total, angle if (len(sides) - sum(corner)) % 2 == 0 else -angle
-            )
-        ends = np.concatenate([self.box.low, self.box.high])
-        parts = Fraction(2 ** int((ends == 0).sum()), 2 ** (len(self.low) - 1))
-        share = ar.div(total, elementary.pi(ar))
-        return ar.mul(share, ar.rational(parts))
+            total = ar.add(total, -angle if (len(sides) - sum(corner)) % 2 else angle)
+        corners = np.concatenate([self.low, self.high])
+        parts = Fraction(2 ** int((corners == 0).sum()), 2 ** len(sides))
+        return ar.mul(ar.div(total, elementary.pi(ar)), ar.rational(parts))
 
     def _slope(self, ar: Arithmetic, c: int, low: np.ndarray, high: np.ndarray) -> Ball:
         """n |z_c| / |z|^2, of deviations z."""
@@ -216,11 +204,9 @@ class Round(Face):
             below, above = self._reach(ar, i, low, high)
             near = ar.exact(np.maximum(np.maximum(below, -above), 0.0))
             square = ar.add(square, ar.mul(near, near))
-        most = ar.mul(
-            ar.exact(far(*self._reach(ar, c, low, high))),
-            ar.rational(Fraction(len(self.low))),
-        )
-        return ar.exact(ar.ends(ar.div(most, square))[1])
+        most = ar.exact(far(*self._reach(ar, c, low, high)))
+        slope = ar.div(ar.mul(most, ar.rational(Fraction(len(self.low)))), square)
+        return ar.exact(ar.ends(slope)[1])
 
 
 def _angle(ar: Arithmetic, distance: Ball, corner: list[Ball]) -> Ball:
@@ -235,7 +221,7 @@ def _angle(ar: Arithmetic, distance: Ball, corner: list[Ball]) -> Ball:
     return elementary.atan(ar, ar.div(ar.mul(*corner), below))
 
 
-def _kind(measure: Measure) -> type[Face]:
+def _kind(measure: Measure) -> type[Measure]:
     normals = [n for n in measure.normal if n is not None]
     if not normals:
         return Flat

@@ -59,11 +59,9 @@ class Look(NamedTuple):
 
 
 class Part(NamedTuple):
-    """`node`: its leaf in the proof, which judges it as `look` says, in so many `seconds`; `job`: the number of
-    the one that it is a part of."""
+    """`node`: its leaf in the proof, which judges it as `look` says, in so many `seconds`."""
 
     node: Proof
-    job: int
     domain: Domain
     look: Look
     right: Counts
@@ -102,7 +100,7 @@ def find_share(claim: Share, semantics: str, budget: Budget) -> Findings:
 class Parts:
     def __init__(self, problem: AccuracyProblem, budget: Budget):
         self.problem, self.budget, self.job = problem, budget, problem.job
-        self.jobs = [problem.job]  # one, or one for each face
+        self.about = problem.job  # of parts: the same, or about faces
         self.proof: Proof | None = None  # of what is judged
         self.heap: list[tuple[int, int, Part]] = []
         self.stuck: list[Part] = []
@@ -114,19 +112,14 @@ class Parts:
         return [*(part for *_, part in self.heap), *self.stuck]
 
     @property
-    def of_faces(self) -> bool:
-        return self.jobs[0] is not self.job
-
-    @property
     def right(self) -> Counts:
         if self.proof is None:
             return self.problem.claim.everything
-        counts, total = [part.right for part in self.parts], self.problem.claim.total
-        low, high = (
-            cones.of_box(self.job, self.problem.domain, counts)
-            if self.of_faces
-            else map(sum, zip(*counts, strict=True))
-        )
+        found, total = [part.right for part in self.parts], self.problem.claim.total
+        right = Counts(*map(sum, zip(*found, strict=True)))
+        if self.about is not self.job:
+            right = cones.of_box(self.job, self.problem.domain, right)
+        low, high = right
         slack = int(SLACK * total)
         return Counts(
             max(0, low - slack if low < total else low),
@@ -169,15 +162,16 @@ class Parts:
             return [self.budget.why]
 
     def _first(self, within: Fraction) -> None:
+        domains, faces = [self.problem.domain], False
         with suppress(Rejected):
             if 1 - self.job.once(cones.within) <= BEYOND * within:
-                self.jobs = cones.faces(self.job, self.problem.domain)
-        domains = [job.claim.domain for job in self.jobs]
-        looked, numbers = looked_at(self.job, domains), range(len(domains))
-        found, seconds = self._judged(list(numbers), domains, looked)
+                self.about, domains = cones.faces(self.job, self.problem.domain)
+                faces = True
+        looked = looked_at(self.job, domains)
+        found, seconds = self._judged(domains, looked)
         leaves = [_leaf(look) for look in looked]
-        self.proof = {"rule": "faces", "faces": leaves} if self.of_faces else leaves[0]
-        for row in zip(leaves, numbers, domains, looked, found, strict=True):
+        self.proof = {"rule": "faces", "faces": leaves} if faces else leaves[0]
+        for row in zip(leaves, domains, looked, found, strict=True):
             self._keep(Part(*row, seconds / len(domains)))
 
     def _round(self) -> None:
@@ -197,10 +191,9 @@ class Parts:
                 popped.append(part)
                 trials.append(trial)
         domains = [domain for trial in trials for domain in trial.domains]
-        jobs = [trial.part.job for trial in trials for _ in trial.domains]
         try:
             looked = self._looked(trials)
-            found, seconds = self._judged(jobs, domains, looked)
+            found, seconds = self._judged(domains, looked)
         except (Stopped, Rejected, Unsupported):
             for part in popped:
                 self._keep(part)
@@ -223,20 +216,14 @@ class Parts:
         ]
 
     def _judged(
-        self, jobs: list[int], domains: list[Domain], looked: list[Look]
+        self, domains: list[Domain], looked: list[Look]
     ) -> tuple[list[Counts], float]:
-        """Of domains, each a part of the job with that number."""
-        begun, found = time.monotonic(), dict[int, Counts]()
+        begun = time.monotonic()
         to, signs = (
             np.array([getattr(x, name) for x in looked]) for name in ("to", "signs")
         )
-        for job in set(jobs):
-            own = [i for i, other in enumerate(jobs) if other == job]
-            counted = counts(
-                self.jobs[job], [domains[i] for i in own], to[own], signs[own]
-            )
-            found.update(zip(own, counted, strict=True))
-        return [found[i] for i in range(len(jobs))], time.monotonic() - begun
+        found = counts(self.about, domains, to, signs)
+        return found, time.monotonic() - begun
 
     def _keep(self, part: Part) -> None:
         heapq.heappush(self.heap, (-part.open, next(self.number), part))
@@ -261,7 +248,7 @@ class Parts:
         if trial.how is None:
             ((right, look),) = found
             node |= _leaf(look)
-            finer = Part(node, part.job, part.domain, look, right, seconds)
+            finer = Part(node, part.domain, look, right, seconds)
             coarse = finer.open > TELLS * part.open
             self._keep(finer._replace(look=look._replace(coarse=coarse)))
             return
@@ -272,7 +259,7 @@ class Parts:
         for leaf, domain, (right, look) in zip(
             leaves, trial.domains, found, strict=True
         ):
-            self._keep(Part(leaf, part.job, domain, look, right, seconds))
+            self._keep(Part(leaf, domain, look, right, seconds))
 
 
 def _leaf(look: Look) -> Proof:
