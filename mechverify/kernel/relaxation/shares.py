@@ -6,6 +6,7 @@ the box, hold on half-spaces; the part is halved until little is open, the same 
 Lemmas M3, M4, M5, M7 (docs/soundness/measure.md).
 """
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 from math import factorial, prod
@@ -21,14 +22,15 @@ from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import ETA
 from mechverify.kernel.core.functions.piecewise import relu
+from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.measure import Measure
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.core.powers import power
 from mechverify.kernel.relaxation.cases import SIGNS, Cases, cases, holds
-from mechverify.kernel.relaxation.conditions import Condition, both, of_cases
 from mechverify.kernel.relaxation.lines import Ends
 from mechverify.kernel.relaxation.rule import side_by_side
 
+ATOMS = 2**7  # of a condition; what has more is one
 FINEST = 40  # halvings of the whole mass, below which nothing is halved any more
 STEPS = (
     13,
@@ -46,6 +48,94 @@ NEAR = (
     2**4
 )  # a cube's half-spaces are measured once it is not larger than so often what may be left open
 FEW = 8  # and has no more of them, or only one
+
+
+class Condition:
+    """A claim's condition as maxima and minima of `atoms`: rows of `steps` are an atom's number, or (whether it is the
+    maximum, two earlier rows); the last is the condition. `rows` are the atoms' nodes; `job` is about them, in one
+    vector."""
+
+    def __init__(self, job: Job):
+        graph = job.further()
+        self.steps: list[int | tuple[bool, int, int]] = []
+        atoms = self._taken_apart(graph, _bare(graph, job.claim.output))
+        self.rows = [graph.add("view", n, attr=((1,), 0, (0,))) for n in atoms]
+        output = graph.add("concat", *self.rows, attr=0)
+        self.job = job.about(replace(job.claim, graph=graph, output=output))
+
+    def _taken_apart(self, graph: Graph, root: int) -> list[int]:
+        atoms, place, todo = [], {}, [root]
+        while todo:
+            n = todo[-1]
+            found = _extremum(graph, n)
+            if missing := [m for m in found[1:] if m not in place] if found else []:
+                todo += missing
+                continue
+            todo.pop()
+            if n in place:
+                continue
+            place[n] = len(self.steps)
+            if found is not None:
+                self.steps.append((found[0], place[found[1]], place[found[2]]))
+                continue
+            self.steps.append(len(atoms))
+            atoms.append(n)
+        if len(atoms) > ATOMS:
+            self.steps[:], atoms = [0], [root]
+        return atoms
+
+    def told(self, ar: Arithmetic, share: np.ndarray) -> np.ndarray:
+        """Lower bounds of the shares on which it is right, and wrong, [2, cubes], from those of its atoms, [2, cubes,
+        atoms]."""
+        rows: list[np.ndarray] = []
+        for step in self.steps:
+            if isinstance(step, int):
+                rows.append(share[:, :, step])
+                continue
+            a, b = (
+                rows[i][:: -1 if step[0] else 1] for i in step[1:]
+            )  # a maximum is wrong where both are
+            row = np.stack([both(ar, a[0], b[0]), np.maximum(a[1], b[1])])
+            rows.append(row[:: -1 if step[0] else 1])
+        return rows[-1]
+
+
+def both(ar: Arithmetic, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Lower bounds of the share that two sets have in common, from those of each."""
+    shared = np.maximum(ar.down(a - ar.up(1 - b)), 0.0)
+    return np.where(a == 1, b, np.where(b == 1, a, shared))
+
+
+def _bare(graph: Graph, n: int) -> int:
+    """The node whose one number a node shows in another shape."""
+    while (
+        graph.nodes[n].op in ("view", "concat")
+        and prod(graph.nodes[graph.nodes[n].args[0]].shape) == 1
+    ):
+        if len(graph.nodes[n].args) > 1 or prod(graph.nodes[n].shape) != 1:
+            break
+        (n,) = graph.nodes[n].args
+    return n
+
+
+def _extremum(graph: Graph, n: int) -> tuple[bool, int, int] | None:
+    """Of y + relu(x - y), the maximum, and of x - relu(x - y), the minimum: whether it is the maximum, and both."""
+    nodes = graph.nodes
+    op, operands = nodes[n].op, nodes[n].args
+    for own, rest in (
+        (operands, operands[::-1])
+        if op == "add"
+        else (operands,)
+        if op == "sub"
+        else ()
+    ):
+        if nodes[rest].op == "relu" and nodes[nodes[rest].args[0]].op == "sub":
+            x, y = nodes[nodes[rest].args[0]].args
+            if own == (y if op == "add" else x) and all(
+                prod(nodes[m].shape) == 1 for m in (n, x, y)
+            ):
+                return op == "add", _bare(graph, x), _bare(graph, y)
+    return None
 
 
 def check(job: Job, parts: list[Domain], witnesses: list[Reader]) -> list[Counts]:
@@ -111,7 +201,7 @@ def _counts(
     )
     whole = _grid(ar, measure, np.arange(len(parts)), parts, 1)
     enough = np.ldexp(1.0, -to)  # any choice is sound
-    judged = judged_whole = _judge(job, told, whole, whole.cubes, enough)
+    judged = all_of_it = _judge(job, told, whole, whole.cubes, enough)
     open_ = (judged.open > enough) & (len(measure.low) > 0)
     _add(job, found, judged, ~open_)
     rest, groups = np.flatnonzero(open_), []
@@ -141,7 +231,7 @@ def _counts(
             cut &= judged.open > enough[judged.part]
             _add(job, found, judged, ~cut)
             todo += [halves.some(np.tile(cut, 2))] if cut.any() else []
-    most = measure.units(ar, judged_whole.mass)[1]
+    most = measure.units(ar, all_of_it.mass)[1]
     rows = zip(*found.tolist(), most.tolist(), parts, strict=True)
     return [
         Counts(right * p.size, (all_ - wrong) * p.size)
@@ -350,21 +440,12 @@ def _judge(
             np.append(share, [[0.0], [0.0]], 1),
             np.zeros((2, len(level.cube))),
         )
-
-        def apart(some: np.ndarray, atoms: np.ndarray, level=level) -> np.ndarray:
-            here = (end[level.cube[some]] for end in ends)
-            return _apart(ar, told, level.node[some], atoms, *here)
-
         rows, leaves = np.flatnonzero(level.sign), np.flatnonzero(~level.sign)
         inside, outside = (below[:, i] for i in level.after[:, rows])
-        either = both(ar, inside, outside)
-        ways, signs = each[:, rows, 0], apart(rows, np.zeros(len(rows), np.int64))
-        share[:, rows] = of_cases(ar, ways, inside, outside, either, signs)
-        share[:, leaves] = job.once(Condition).shares(
-            ar,
-            each[:, leaves],
-            lambda some, atoms, l=leaves, a=apart: a(l[some], atoms),
-        )
+        here = (end[level.cube[rows]] for end in ends)
+        apart = _apart(ar, told, level.node[rows], *here)
+        share[:, rows] = _of_cases(ar, each[:, rows, 0], inside, outside, apart)
+        share[:, leaves] = job.once(Condition).told(ar, each[:, leaves])
     open_ = ar.ends(mass)[1] * np.maximum(1 - share.sum(0), 0.0)
     met = np.bincount(
         np.concatenate([level.cube for level in levels]), minlength=len(low)
@@ -380,20 +461,30 @@ def _judge(
     )
 
 
-def _apart(
+def _of_cases(
     ar: Arithmetic,
-    told: Cases,
-    node: np.ndarray,
-    atom: np.ndarray,
-    low: np.ndarray,
-    high: np.ndarray,
+    ways: np.ndarray,
+    inside: np.ndarray,
+    outside: np.ndarray,
+    apart: np.ndarray,
 ) -> np.ndarray:
-    """Booleans [pairs]: whether the forms below an atom, or a sign's value, and below its negation are nowhere above
-    zero together on the cube, as their sum isn't. Outside the node's own case, where neither is known to hold, both may
-    be. What is not finite tells nothing of the kind."""
-    sides = atom, atom + told.sure.shape[1] // 2
-    least = -ar.up(sum(told.constants[node, i] for i in sides))
-    value, negation = (told.slopes.map(lambda a, i=i: a[node, i]) for i in sides)
+    """Lower bounds of shares [2, pairs] from those of both cases, and of where forms show a value positive, and
+    negative; `apart`: no point has both."""
+    first, second = both(ar, ways[0], inside), both(ar, ways[1], outside)
+    split = np.where(apart, ar.down(first + second), np.maximum(first, second))
+    either = np.clip(np.maximum(split, both(ar, inside, outside)), 0.0, 1.0)
+    return np.where(ways[0] == 1, inside, np.where(ways[1] == 1, outside, either))
+
+
+def _apart(
+    ar: Arithmetic, told: Cases, node: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> np.ndarray:
+    """Booleans [pairs]: whether the forms below a sign's value and below its negation are nowhere above zero together
+    on the cube, as their sum isn't. Outside the node's own case, where neither is known to hold, both may be. What is
+    not finite tells nothing of the kind."""
+    m = told.sure.shape[1] // 2
+    least = -ar.up(told.constants[node, 0] + told.constants[node, m])
+    value, negation = (told.slopes.map(lambda a, i=i: a[node, i]) for i in (0, m))
     total = -ar.add(value, negation)
     sums = least_in(least[:, None], total.map(lambda a: a[:, None]), low, high)
     return sums[:, 0] >= 0
@@ -433,8 +524,9 @@ def _halves(grid: _Grid, cubes: _Cubes, judged: _Judged) -> tuple[_Cubes, np.nda
     cubes = cubes._replace(node=judged.node, met=judged.met)
     if not coordinates:
         return cubes.some(np.tile(np.arange(n), 2)), np.zeros(n, bool)
-    rows = np.arange(n)
-    c = np.where(cubes.last - cubes.first > 1, judged.change, -1.0).argmax(-1)
+    rows, (low, high) = np.arange(n), grid.corners(cubes)
+    wide = (cubes.last - cubes.first > 1) & (low < high)
+    c = np.where(wide, judged.change, -1.0).argmax(-1)
     first, last = cubes.first.copy(), cubes.last.copy()
     middle = (first[rows, c] + last[rows, c]) // 2
     low, at, high = (
