@@ -162,16 +162,18 @@ class Parts:
             return [self.budget.why]
 
     def _first(self, within: Fraction) -> None:
-        domains, faces = [self.problem.domain], False
-        with suppress(Rejected):
-            if 1 - self.job.once(cones.within) <= BEYOND * within:
-                self.about, domains = cones.faces(self.job, self.problem.domain)
-                faces = True
+        domains = [self.problem.domain]
+        (found,) = counts(self.job, domains, np.zeros(1, int), np.zeros(1, int))
+        if found.low < found.high:
+            with suppress(Rejected):
+                about, faces = cones.faces(self.job, self.problem.domain)
+                if 1 - self.job.once(cones.within) <= BEYOND * within:
+                    self.about, domains = about, faces
         looked = looked_at(self.job, domains)
-        found, seconds = self._judged(domains, looked)
-        leaves = [_leaf(look) for look in looked]
-        self.proof = {"rule": "faces", "faces": leaves} if faces else leaves[0]
-        for row in zip(leaves, domains, looked, found, strict=True):
+        judged, seconds = self._judged(domains, looked)
+        leaves, whole = [_leaf(look) for look in looked], self.about is self.job
+        self.proof = leaves[0] if whole else {"rule": "faces", "faces": leaves}
+        for row in zip(leaves, domains, looked, judged, strict=True):
             self._keep(Part(*row, seconds / len(domains)))
 
     def _round(self) -> None:
