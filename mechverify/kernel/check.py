@@ -188,7 +188,7 @@ def _decide(
     if refused := sorted(set(axioms) & set(forbid)):
         raise Rejected(f"the proof rests on {', '.join(refused)}, which you forbid")
     job = Job(claim, arithmetic, old=version < NAMED)
-    proved, rules = prove(job, [(claim.domain, document["proof"])])
+    proved, rules = prove(job, document["proof"])
     if listed != (needed := [*claim.axioms, *sorted(job.axioms)]):
         raise Rejected(
             f"the proof needs the axioms {needed}, the certificate lists {listed}"

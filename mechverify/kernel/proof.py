@@ -13,9 +13,14 @@ from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.rules import SPLITS, Rule, rules
 
 
-def prove(job: Job, proofs: list[tuple[Domain, Reader]]) -> tuple[Any, dict[str, int]]:
-    """What the proofs of parts bound together (counts, or a range, as the claim's kind says), and how often each rule
-    was used.
+def prove(job: Job, proof: Reader) -> tuple[Any, dict[str, int]]:
+    """What the proof bounds on the job's domain (counts, or a range, as the claim's kind says), and how often each rule
+    was used."""
+    return united(job, [(job.claim.domain, proof)])
+
+
+def united(job: Job, proofs: list[tuple[Domain, Reader]]) -> tuple[Any, dict[str, int]]:
+    """The same, of parts of it together, each with its proof.
 
     The tree is walked with a stack: its depth is the certificate's to choose. A `split` cuts a part in two: the halves
     are made here, not listed, so they cover their parent whatever the file says, and their bounds are united. `both`
@@ -70,7 +75,7 @@ def prove(job: Job, proofs: list[tuple[Domain, Reader]]) -> tuple[Any, dict[str,
             waiting.setdefault(known[name], []).append((len(steps), part, node))
             steps.append((None, None))
         elif known[name].nested:
-            found, inside = known[name].check(job, part, node, prove)
+            found, inside = known[name].check(job, part, node, united)
             used.update(inside)
             steps.append((None, found))
         else:

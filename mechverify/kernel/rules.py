@@ -14,7 +14,7 @@ class Rule(NamedTuple):
     module: str  # in a family's folder
     function: str = "check"
     together: bool = False  # of lists of parts and witnesses
-    nested: bool = False  # takes `prove`, and tells which rules its own proofs used
+    nested: bool = False  # takes `united`, and tells which rules its own proofs used
 
     @property
     def check(self) -> Callable:
