@@ -212,7 +212,7 @@ class Claim:
         for c in range(n if round_ else 0):
             sides = sum(end != 0 for end in (low[c], high[c]))
             held = held * self.between(c, low[c], high[c]) / constant(sides)
-        return total - (total - least) / held.hi, most / held.hi
+        return max(total - (total - least) / held.hi, Fraction(0)), min(most / held.hi, Fraction(total))
 
     def relaxation(self, part: Part, proof: dict) -> Shares:
         proof, signs = optional(proof, "signs", 0)

@@ -42,6 +42,7 @@ NEURONS = "tests/soundness/test_neurons.py"
 CAPTURED = "tests/soundness/test_captured.py"
 BOXES = "tests/soundness/test_boxes.py"
 CASES = "tests/soundness/test_cases.py"
+CONES = "tests/soundness/test_cones.py"
 SHARES = "tests/soundness/test_shares.py"
 SUMS = "tests/kernel/test_sum_of_ratios.py"
 RATIOS = "tests/soundness/test_ratios.py"
@@ -309,6 +310,22 @@ FAULTS = [
     Fault("cases", "relaxation/shares.py", "alone[cube[~(up | down)]] = False", "pass", CASES),
     Fault("cases", "relaxation/shares.py", "least -= n * 2.0**-51 * size + n * ETA", "pass", CASES),
     Fault("cases", "relaxation/shares.py", "np.minimum(k * a, k * b) - slopes.rad[..., c] * far", "np.minimum(k * a, k * b)", CASES),
+    # relaxation/cones.py
+    Fault("cone", "relaxation/cones.py", "0 if entries.any() else ANY", "ANY", CONES),
+    Fault("cone", "relaxation/cones.py", "return None if len(others) > 1 else", "return max(others) if len(others) > 1 else", CONES),
+    Fault("cone", "relaxation/cones.py", "known[0] * node.attr", "known[0]", CONES),
+    Fault("cone", "relaxation/cones.py", "all(d in (0, ANY) for d in known)", "True", CONES),
+    Fault("cone", "relaxation/cones.py", "ANY if ANY in known else sum(known)", "ANY if ANY in known else max(known)", CONES),
+    Fault("face", "relaxation/cones.py", "/ (below + above) / len(self.low)", "/ (below + above)", CONES),
+    Fault("face", "relaxation/cones.py", "ceil(found.high / held)", "found.high", CONES),
+    Fault("face", "relaxation/cones.py", "ceil((total - found.low) / held)", "total - found.low", CONES),
+    Fault("face", "relaxation/cones.py", "if (part.low != low).any() or (part.high != high).any():", "if False:", CONES),
+    Fault("face", "relaxation/cones.py", "if not ((low <= 0) & (high >= 0) & (low < high)).all():", "if False:", CONES),
+    Fault("face", "relaxation/cones.py", "and not any(n.mean for n in normals)", "", CONES),
+    Fault("face", "relaxation/cones.py", "-angle if (len(sides) - sum(corner)) % 2 else angle", "angle", CONES),
+    Fault("face", "relaxation/cones.py", "Fraction(2 ** int((corners == 0).sum()), 2 ** len(sides))", "Fraction(1, 2 ** len(sides))", CONES),
+    Fault("face", "relaxation/cones.py", "ar.rational(Fraction(len(self.low)))", "ar.rational(Fraction(1, 4))", CONES),
+    Fault("face", "relaxation/cones.py", "Fraction(1, int((ends != 0).sum()))", "Fraction(1)", CONES),
     # check.py
     Fault("split", "proof.py", "(None, second, node[\"outside\"])", "(None, first, node[\"outside\"])", RULES),
     Fault("split", "core/domain.py", "if (t in first) == inside)", "if t in first or not inside)", RULES),
@@ -759,6 +776,7 @@ LEMMAS = {
     "compact": ("K1", "K2", "K3", "K4", "K5"),
     "conclusion": ("C7",),
     "condition": ("M4", "M5"),
+    "cone": ("M8",),
     "container": ("C10",),
     "counterexample": ("C5",),
     "cut": ("O2",),
@@ -767,6 +785,7 @@ LEMMAS = {
     "ends": ("L1",),
     "enumerate": ("C5",),
     "exact": ("C1",),
+    "face": ("M9",),
     "farkas": ("L15",),
     "float32": ("O1",),
     "float64": ("C1",),
