@@ -327,7 +327,7 @@ FAULTS = [
     Fault("face", "relaxation/cones.py", "ar.rational(Fraction(len(self.low)))", "ar.rational(Fraction(1, 4))", CONES),
     Fault("face", "relaxation/cones.py", "Fraction(1, int((ends != 0).sum()))", "Fraction(1)", CONES),
     # check.py
-    Fault("split", "proof.py", "(None, second, node[\"outside\"])", "(None, first, node[\"outside\"])", RULES),
+    Fault("split", "proof.py", "(second, node[\"outside\"])", "(first, node[\"outside\"])", RULES),
     Fault("split", "core/domain.py", "if (t in first) == inside)", "if t in first or not inside)", RULES),
     Fault("split", "core/counts.py", "Counts(a.low + b.low, a.high + b.high)", "Counts(a.low + b.high, a.high + b.high)", RULES),
     Fault("both", "core/counts.py", "max(a.low, b.low)", "max(a.high, b.low)", RULES),
