@@ -446,7 +446,7 @@ def test_what_a_proof_may_say_of_faces():
     for proof, allowed in (
         (faces(*four), True), (faces(LEAF, opened, cut(1, 0.5), LEAF), False), (faces(cut(1, 0.5), LEAF, LEAF, opened), True),
         (faces(LEAF, LEAF, LEAF), False), (faces(*four, LEAF), False), (faces(), False), (faces(*four, sides=4), False),
-        (cut(0, 0, faces(*four), LEAF), False), (faces(faces(*four), LEAF, LEAF, LEAF), False),
+        (cut(0, 0, faces(*four), LEAF), False), (cut(0, 0, faces(LEAF, opened, opened, opened), opened), False), (faces(faces(*four), LEAF, LEAF, LEAF), False),
         (faces(cut(0, 0), LEAF, LEAF, LEAF), False), (faces(cut(0, -8), LEAF, LEAF, LEAF), False),
         (faces(LEAF, cut(1, 8), LEAF, LEAF), False), (faces({"rule": "enumerate"}, LEAF, LEAF, LEAF), False),
         ({"rule": "both", "first": faces(*four), "second": cut(0, 0)}, True),
