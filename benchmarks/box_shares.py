@@ -50,12 +50,18 @@ def recurrent(hidden: int, length: int, seed: int, steps: int = 3_000) -> Second
     return model.double().eval()
 
 
+def right(y: Tensor, x: Tensor) -> Tensor:
+    """Whether they say so [batch]."""
+    best = y.topk(2).values
+    return (y.argmax(1) == second(x)) & (best[:, 0] > best[:, 1])
+
+
 def says(y, x, length: int):
-    """The largest output is that of the second largest input."""
+    """The largest output is that of the second largest input; a tie is no answer."""
     every, cases = set(range(length)), []
     for i in range(length):
-        leads = [y[i] >= y[j] for j in every - {i}]
-        between = [And(x[j] >= x[i], *(x[i] >= x[k] for k in every - {i, j})) for j in every - {i}]
+        leads = [y[i] > y[j] for j in every - {i}]
+        between = [And(x[j] > x[i], *(x[i] > x[k] for k in every - {i, j})) for j in every - {i}]
         cases.append(And(*leads, Or(*between)))
     return Or(*cases)
 
@@ -68,12 +74,12 @@ def boxes(board: Board, quick: bool) -> None:
         captured = capture(model, torch.zeros(1, length, dtype=torch.float64))
         x = box([-8.0] * length, [8.0] * length, distribution=normal(0, 1))
         found = prove(Share(says(captured["output"], x, length), over=x, within=within), time_limit=BOX_SECONDS)
-        right, drawn = 0, torch.Generator().manual_seed(0)
+        count, drawn = 0, torch.Generator().manual_seed(0)
         with torch.no_grad():
             for _ in range(samples // 10**6):
                 points = torch.randn(10**6, length, dtype=torch.float64, generator=drawn)
-                right += int((model(points).argmax(1) == second(points)).sum())
-        mean, error = right / samples, 5 / samples**0.5
+                count += int(right(model(points), points).sum())
+        mean, error = count / samples, 5 / samples**0.5
         theorem = found.theorem
         low, high = (0.0, 1.0) if theorem is None else (count / theorem.claim.total for count in theorem.right)
         what = f"{length} inputs, hidden {hidden}: share of Gaussian inputs that are right"

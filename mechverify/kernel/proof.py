@@ -15,7 +15,12 @@ from mechverify.kernel.rules import SPLITS, Rule, rules
 
 def prove(job: Job, proof: Reader) -> tuple[Any, dict[str, int]]:
     """What the proof bounds on the job's domain (counts, or a range, as the claim's kind says), and how often each rule
-    was used.
+    was used."""
+    return united(job, [(job.claim.domain, proof)])
+
+
+def united(job: Job, proofs: list[tuple[Domain, Reader]]) -> tuple[Any, dict[str, int]]:
+    """The same, of parts of it together, each with its proof.
 
     The tree is walked with a stack: its depth is the certificate's to choose. A `split` cuts a part in two: the halves
     are made here, not listed, so they cover their parent whatever the file says, and their bounds are united. `both`
@@ -24,19 +29,19 @@ def prove(job: Job, proof: Reader) -> tuple[Any, dict[str, int]]:
     """
     claim, known = job.claim, rules(job.claim.kind, job.old)
     used: Counter[str] = Counter()
-    steps: list[
-        tuple
-    ] = []  # (how to combine the last two results, or None; a result), in the order of a postfix walk
+    # results, and how to combine the last two of them, in the order of a postfix walk
+    steps: list[Any] = []
     waiting: dict[
         Rule, list[tuple[int, Domain, Reader]]
     ] = {}  # leaves by their place among the steps
-    todo: list[tuple] = [(None, claim.domain, proof)]
+    todo: list[Any] = [*[claim.unite] * (len(proofs) - 1), *proofs]
     held = 0
     while todo:
-        combine, part, node = todo.pop()
-        if combine is not None:
-            steps.append((combine, None))
+        task = todo.pop()
+        if callable(task):
+            steps.append(task)
             continue
+        part, node = task
         job.ar.spend(0)
         name = node["rule"].one_of([*known, "split", "both"])
         used[name] += 1
@@ -53,36 +58,30 @@ def prove(job: Job, proof: Reader) -> tuple[Any, dict[str, int]]:
             )
             first, second = made(job, part, node)
             todo += [
-                (claim.unite, None, None),
-                (None, first, node["inside"]),
-                (None, second, node["outside"]),
+                claim.unite,
+                (first, node["inside"]),
+                (second, node["outside"]),
             ]
             node.close()
         elif name == "both":
-            todo += [
-                (claim.meet, None, None),
-                (None, part, node["first"]),
-                (None, part, node["second"]),
-            ]
+            todo += [claim.meet, (part, node["first"]), (part, node["second"])]
             node.close()
         elif known[name].together:
             waiting.setdefault(known[name], []).append((len(steps), part, node))
-            steps.append((None, None))
+            steps.append(None)
         elif known[name].nested:
-            found, inside = known[name].check(job, part, node, prove)
+            found, inside = known[name].check(job, part, node, united)
             used.update(inside)
-            steps.append((None, found))
+            steps.append(found)
         else:
-            steps.append((None, known[name].check(job, part, node)))
+            steps.append(known[name].check(job, part, node))
     for rule, leaves in waiting.items():
         places, parts, nodes = zip(*leaves, strict=True)
         for place, result in zip(
             places, rule.check(job, list(parts), list(nodes)), strict=True
         ):
-            steps[place] = None, result
+            steps[place] = result
     results: list = []
-    for combine, result in steps:
-        results.append(
-            result if combine is None else combine(results.pop(), results.pop())
-        )
+    for step in steps:
+        results.append(step(results.pop(), results.pop()) if callable(step) else step)
     return claim.meet(results.pop(), claim.everything), dict(used)

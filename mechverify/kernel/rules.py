@@ -14,7 +14,7 @@ class Rule(NamedTuple):
     module: str  # in a family's folder
     function: str = "check"
     together: bool = False  # of lists of parts and witnesses
-    nested: bool = False  # takes `prove`, and tells which rules its own proofs used
+    nested: bool = False  # takes `united`, and tells which rules its own proofs used
 
     @property
     def check(self) -> Callable:
@@ -39,7 +39,11 @@ RULES: dict[str, dict[str, Rule]] = {
         "ratios": Rule("ratios.rule"),
         "nested": Rule("nested.rule"),
     },
-    "share": {**_COUNTING, "relaxation": Rule("relaxation.shares", together=True)},
+    "share": {
+        **_COUNTING,
+        "relaxation": Rule("relaxation.shares", together=True),
+        "faces": Rule("relaxation.cones", nested=True),
+    },
     "bounds": {
         "point": Rule("replay.points", "point"),
         "solver": Rule("replay.points", "solver"),

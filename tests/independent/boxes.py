@@ -3,7 +3,8 @@
 Follows docs/certificate.md. A proof's parts are walked through, and how much of each can be right is found anew: the
 part is halved, the widest interval first, and the condition's range on every piece is that of bounds.py; nothing here
 knows atoms, half-spaces or cases of signs, and a leaf's `to` and `signs` are not followed. Masses are exact, or, of a
-Gaussian, enclosed by that page's own erf.
+Gaussian, enclosed by that page's own erf. A part of a face, one coordinate of which is a point where the domain's isn't,
+has the mass of its multiples.
 
 Three answers, as in bounds.py: `check` returns (what is stated is true), raises Rejected (no certificate, or its proof
 can't show so much), or raises NotConfirmed.
@@ -72,11 +73,39 @@ class Claim:
     def mass(self, part: Part) -> Interval:
         """In units."""
         total = constant(self.unit * math.prod(map(len, part.tokens)))
+        if fixed := [c for c, (a, b) in enumerate(zip(part.low, part.high, strict=True)) if a == b and self.wide(c)]:
+            return total * (self.pyramid if self.normal[0] is None else self.angle)(part, *fixed)
         for c, (a, b) in enumerate(zip(part.low, part.high, strict=True)):
             low, high = self.domain.low[c], self.domain.high[c]
             if low < high:
                 total = total * self.between(c, a, b) / self.between(c, low, high)
         return total
+
+    def wide(self, c: int) -> bool:
+        return self.domain.low[c] < self.domain.high[c]
+
+    def pyramid(self, part: Part, fixed: int) -> Interval:
+        """Of a part of a face, by volume."""
+        share = abs(part.low[fixed]) / len(part.low)
+        for c, (a, b) in enumerate(zip(part.low, part.high, strict=True)):
+            share *= (1 if c == fixed else b - a) / (self.domain.high[c] - self.domain.low[c])
+        return constant(share)
+
+    def angle(self, part: Part, fixed: int) -> Interval:
+        """Of a part of a face, as it is seen from zero, over the angle of all faces."""
+        low, high = ([x / about[1] for x, about in zip(end, self.normal, strict=True) if about] for end in part[1:3])
+        distance = abs(low[fixed])
+        ends = [(a, b) for c, (a, b) in enumerate(zip(low, high, strict=True)) if c != fixed]
+        seen = constant(0)
+        for corner in itertools.product((0, 1), repeat=len(ends)):
+            at = [end[i] for end, i in zip(ends, corner, strict=True)]
+            length = bounds.sqrt(constant(distance**2 + sum(x * x for x in at))) if len(at) == 2 else constant(1)
+            one = bounds.atan(constant(math.prod(at) / distance) / length)
+            seen = seen + (one if sum(corner) % 2 == len(at) % 2 else bounds.minus(one))
+        zeros = [*self.domain.low, *self.domain.high].count(0)
+        return (
+            seen * constant(Fraction(2**zeros, 2 ** len(ends))) / Interval(bounds.PI, bounds.PI + Fraction(1, 2**900))
+        ).short()
 
     def between(self, c: int, a: Fraction, b: Fraction) -> Interval:
         if self.normal[c] is None:
@@ -154,6 +183,8 @@ class Claim:
                 _, first, second = fields(proof, "rule", "first", "second")
                 (a, b), (c, d) = self.prove(first, part), self.prove(second, part)
                 return max(a, c), min(b, d)
+            case "faces":
+                return self.faces(part, proof)
             case "split":
                 need("node" not in proof, "a split at a value, of which nobody knows the mass")
                 parts, inside, outside = self.split(part, proof)
@@ -161,6 +192,27 @@ class Claim:
                 return a + c, b + d
         need(False, f"rule {rule}")
         raise AssertionError
+
+    def faces(self, part: Part, proof: dict) -> Shares:
+        _, proofs = fields(proof, "rule", "faces")
+        low, high, n = self.domain.low, self.domain.high, len(self.domain.low)
+        need(n and (part.low, part.high) == (low, high), "faces of a whole box")
+        need(all(a <= 0 <= b and a < b for a, b in zip(low, high, strict=True)), "zero in the box, and no points")
+        round_ = n in (2, 3) and all(about is not None and not about[0] for about in self.normal)
+        need(round_ or not any(self.normal), "faces of such a distribution")
+        keeps = Degrees(self.values_of).keeps_sign(self.values_of.output)
+        (need if self.values_of.position is None else confirm)(keeps, "a cone")
+        ends = [(c, at) for c in range(n) for at in (low[c], high[c]) if at]
+        least, most = Fraction(0), Fraction(0)
+        for (c, at), inner in zip(ends, items(proofs, len(ends)), strict=True):
+            face = part._replace(low=[*low[:c], at, *low[c + 1 :]], high=[*high[:c], at, *high[c + 1 :]])
+            a, b = self.prove(inner, face)
+            least, most = least + a, most + b
+        total, held = self.unit * math.prod(map(len, part.tokens)), constant(1)
+        for c in range(n if round_ else 0):
+            sides = sum(end != 0 for end in (low[c], high[c]))
+            held = held * self.between(c, low[c], high[c]) / constant(sides)
+        return max(total - (total - least) / held.hi, Fraction(0)), min(most / held.hi, Fraction(total))
 
     def relaxation(self, part: Part, proof: dict) -> Shares:
         proof, signs = optional(proof, "signs", 0)
@@ -180,6 +232,88 @@ class Claim:
         halves = self.values_of.by_number(part, c, where)
         need(part.low[c] < halves[0].high[c] < part.high[c], "a cut that is not inside")
         return halves, inside, outside
+
+
+class Degrees:
+    """Of the values of a claim's graph: d where it is t^d times as much at t times an input; None of those that have none."""
+
+    ANY = -1
+
+    def __init__(self, claim: bounds.Claim):
+        self.claim, self.nodes = claim, claim.graph.nodes
+        self.known: dict[int, int | None] = {}
+        for n, node in enumerate(self.nodes):
+            self.known[n] = self.of(node, [self.known[a] for a in node.args])
+
+    def of(self, node: bounds.Node, args: list) -> int | None:
+        if node.op == "input":
+            return 1
+        if node.op in ("weight", "constant"):
+            zero = all(v == 0 for v in self.numbers(node))
+            return self.ANY if zero else 0
+        if None in args:
+            return None
+        found = None
+        match node.op:
+            case "view" | "concat" | "add" | "sub" | "relu" | "abs" | "extremum" | "ascending" | "over_root":
+                found = self.one(args)
+            case "mul" | "einsum":
+                found = self.ANY if self.ANY in args else sum(args)
+            case "power":
+                found = self.ANY if args == [self.ANY] else args[0] * node.attr
+            case "pick":
+                found = args[0]
+            case "choose":
+                found = None if self.one(args[:2]) is None else self.one(args[2:])
+        if found is None and all(a in (0, self.ANY) for a in args):
+            return 0
+        return None if found is None or found > 1024 else found
+
+    def one(self, degrees: list[int]) -> int | None:
+        some = [d for d in degrees if d != self.ANY]
+        return self.ANY if not some else some[0] if some.count(some[0]) == len(some) else None
+
+    def numbers(self, node: bounds.Node) -> list[Fraction]:
+        if node.op == "constant":
+            return node.attr[1]
+        whole, numbers = self.claim.tensors[node.attr[0]]
+        return [numbers[bounds.flat(i, whole)] for i in itertools.product(*map(range, node.shape))]
+
+    def bare(self, n: int) -> int:
+        """What a view or a concatenation of one number shows."""
+        node = self.nodes[n]
+        while node.op in ("view", "concat") and len(node.args) == math.prod(node.shape) == self.size(node.args[0]) == 1:
+            n, node = node.args[0], self.nodes[node.args[0]]
+        return n
+
+    def size(self, n: int) -> int:
+        return math.prod(self.nodes[n].shape)
+
+    def keeps_sign(self, root: int) -> bool:
+        """At all multiples of an input."""
+        todo, done = [root], set()
+        while todo:
+            n = self.bare(todo.pop())
+            if n in done:
+                continue
+            done.add(n)
+            both = self.extremum(n)
+            if not both and self.known[n] is None:
+                return False
+            todo += both
+        return True
+
+    def extremum(self, n: int) -> list[int]:
+        """The operands of y + relu(x - y), or x - relu(x - y), of single numbers."""
+        node = self.nodes[n]
+        for own, rest in itertools.permutations(node.args) if node.op in ("add", "sub") else ():
+            bent = self.nodes[rest]
+            if bent.op != "relu" or self.nodes[bent.args[0]].op != "sub" or (node.op == "sub" and rest == node.args[0]):
+                continue
+            x, y = self.nodes[bent.args[0]].args
+            if own == (y if node.op == "add" else x) and self.size(n) == self.size(x) == self.size(y) == 1:
+                return [x, y]
+        return []
 
 
 def name_of(part: Part) -> tuple:

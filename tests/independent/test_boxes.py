@@ -11,12 +11,16 @@ from sympy import And, Or
 
 from mechverify import Share, box, normal, prove, uniform
 from mechverify.kernel.core import container
+from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.measure import HALVINGS
+from mechverify.kernel.relaxation import cones
+from mechverify.kernel.relaxation.shares import counts
 from tests.independent import boxes
 from tests.independent.both import Both
 from tests.independent.test_schema import VALIDATOR
 from tests.soundness import forge
 from tests.soundness.test_boxes import PLAIN, cut, mixed, proved
+from tests.soundness.test_cases import job_of
 
 OURS = "right inputs stated|units of work"  # the kernel's bounds, and its limits
 agree = Both(boxes.check, OURS).agree
@@ -53,8 +57,27 @@ def weaker(document: dict, weights: bytes) -> tuple[dict, bytes]:
     return document, weights
 
 
+def of_faces(distribution) -> tuple[dict, bytes]:
+    """A condition that is a cone's, with bounds that are weaker: the second checker tells that they are true."""
+    x, out = box([-2, -1], [2, 4], distribution=distribution), PLAIN["output"]
+    condition = Or(And(out[0] > out[1], x[0] > x[1]), out[1] > 2 * x[0])
+    share = Share(condition, over=x, within="1/4")
+    job = job_of(share)
+    contents = container.unpack(prove(share).certificate)
+    document = json.loads(contents["certificate.json"]) | {"cost": None}
+    document["proof"] = {"rule": "faces", "faces": [LEAF, cut(1, 0.5, LEAF, LEAF), LEAF, cut(0, 0, LEAF, LEAF)]}
+    about, domains = cones.faces(job, job.claim.domain)
+    found = [counts(about, [d], np.array([6]), np.array([2]))[0] for d in domains]
+    right = cones.of_box(job, job.claim.domain, Counts(*map(sum, zip(*found, strict=True))))
+    part = TOTAL // 5
+    ends = {"right_at_least": str(max(0, right.low - part)), "right_at_most": str(min(TOTAL, right.high + part))}
+    document["conclusion"] = {"verdict": "BOUNDED"} | ends
+    return document, contents["weights.safetensors"]
+
+
 LEAF = {"rule": "relaxation", "to": 6, "signs": 2}
 FILES = {
+    "flat faces": lambda: of_faces(uniform), "round faces": lambda: of_faces([normal(0, 1), normal(0, "1/2")]),
     "uniform": proved, "proved": lambda: proved(Fraction(1, 10)), "refuted": lambda: two(Fraction(9, 10)), "two": two,
     "weaker": lambda: weaker(*two()), "tokens": with_tokens,
 }  # fmt: skip
@@ -64,7 +87,7 @@ FILES = {
 def test_both_agree_on_files_with_one_change(name):
     document, weights = FILES[name]()
     here, there = agree(forge.file(document, weights))
-    assert there and here == ("confirmed" if name == "weaker" else here)
+    assert there and (here == "confirmed" or name not in ("weaker", "flat faces", "round faces"))
     rng, told = np.random.default_rng(len(name)), Counter()
     places = forge.places({k: v for k, v in document.items() if k not in ("cost", "format")})
     groups = [[p for p in places if which(p)] for which in (
@@ -143,3 +166,29 @@ def test_its_masses_and_shares_hold_what_samples_find():
         mass, (low, high) = task.mass(part), task.shares(part)
         assert mass.hi - mass.lo <= 1 and abs(float(mass.lo) / TOTAL - inside.mean()) < 5 / n**0.5
         assert float(low) / TOTAL - 5 / n**0.5 <= (right & inside).mean() <= float(high) / TOTAL + 5 / n**0.5
+
+
+def test_both_refuse_faces_of_what_has_none():
+    """The page's conditions, one after another."""
+    document, weights = of_faces([normal(0, 1), normal(0, "1/2")])
+    document["conclusion"] = {"verdict": "BOUNDED", "right_at_least": "0", "right_at_most": str(TOTAL)}
+    faces = document["proof"]["faces"]
+    for proof, allowed in (
+        (faces, True), (faces[:3], False), ([*faces, LEAF], False), ([], False), ([{"rule": "faces", "faces": faces}, *faces[1:]], False),
+        ([cut(0, 0, LEAF, LEAF), *faces[1:]], False), ([{"rule": "open"}, *faces[1:]], True),
+    ):  # fmt: skip
+        doc = document | {"proof": {"rule": "faces", "faces": proof}}
+        assert agree(forge.file(doc, weights)) == (("confirmed", True) if allowed else ("rejected", False)), proof
+    doc = document | {"proof": cut(0, 0, document["proof"], LEAF)}
+    assert agree(forge.file(doc, weights)) == ("rejected", False)
+    for measure, low in ((["1/9", "1/1"], None), (None, None), (["0/1", "1/1"], 0.5), (["0/1", "1/1"], 2.0)):
+        doc = copy.deepcopy(document)
+        doc["claim"]["measure"][0] = measure
+        if low is not None:
+            doc["claim"]["domain"]["inputs"][0][1][0] = low.hex()
+        assert agree(forge.file(doc, weights)) == ("rejected", False), measure
+    for doc, weights in (two(), proved()):  # of which the first compares an output with 1
+        doc |= {"proof": {"rule": "faces", "faces": [LEAF] * 4}, "conclusion": document["conclusion"]}
+        doc["claim"]["measure"] = [None, None]
+        cone = forge.file(doc, weights)
+        assert agree(cone)[1] == (doc["claim"]["domain"]["inputs"][0][2] == [(1.0).hex()] * 2)

@@ -42,6 +42,7 @@ NEURONS = "tests/soundness/test_neurons.py"
 CAPTURED = "tests/soundness/test_captured.py"
 BOXES = "tests/soundness/test_boxes.py"
 CASES = "tests/soundness/test_cases.py"
+CONES = "tests/soundness/test_cones.py"
 SHARES = "tests/soundness/test_shares.py"
 SUMS = "tests/kernel/test_sum_of_ratios.py"
 RATIOS = "tests/soundness/test_ratios.py"
@@ -312,8 +313,24 @@ FAULTS = [
     Fault("cases", "relaxation/shares.py", "alone[cube[~(up | down)]] = False", "pass", CASES),
     Fault("cases", "relaxation/shares.py", "least -= n * 2.0**-51 * size + n * ETA", "pass", CASES),
     Fault("cases", "relaxation/shares.py", "np.minimum(k * a, k * b) - slopes.rad[..., c] * far", "np.minimum(k * a, k * b)", CASES),
+    # relaxation/cones.py
+    Fault("cone", "relaxation/cones.py", "0 if entries.any() else ANY", "ANY", f"{CONES} -k bias"),
+    Fault("cone", "relaxation/cones.py", "return None if len(others) > 1 else", "return max(others) if len(others) > 1 else", f"{CONES} -k ray"),
+    Fault("cone", "relaxation/cones.py", "known[0] * node.attr", "known[0]", f"{CONES} -k ray"),
+    Fault("cone", "relaxation/cones.py", "all(d in (0, ANY) for d in known)", "True", f"{CONES} -k taken"),
+    Fault("cone", "relaxation/cones.py", "ANY if ANY in known else sum(known)", "ANY if ANY in known else max(known)", f"{CONES} -k ray"),
+    Fault("face", "relaxation/cones.py", "/ (below + above) / len(self.low)", "/ (below + above)", f"{CONES} -k pyramids"),
+    Fault("face", "relaxation/cones.py", "ceil(found.high / held)", "found.high", f"{CONES} -k narrow"),
+    Fault("face", "relaxation/cones.py", "ceil((total - found.low) / held)", "total - found.low", f"{CONES} -k beyond"),
+    Fault("face", "relaxation/cones.py", "if (part.low != low).any() or (part.high != high).any():", "if False:", f"{CONES} -k say_of"),
+    Fault("face", "relaxation/cones.py", "if not ((low <= 0) & (high >= 0) & (low < high)).all():", "if False:", f"{CONES} -k no_faces"),
+    Fault("face", "relaxation/cones.py", "and not any(n.mean for n in normals)", "", f"{CONES} -k no_faces"),
+    Fault("face", "relaxation/cones.py", "-angle if (len(sides) - sum(corner)) % 2 else angle", "angle", f"{CONES} -k mass"),
+    Fault("face", "relaxation/cones.py", "Fraction(2 ** int((corners == 0).sum()), 2 ** len(sides))", "Fraction(1, 2 ** len(sides))", f"{CONES} -k mass"),
+    Fault("face", "relaxation/cones.py", "ar.rational(Fraction(len(self.low)))", "ar.rational(Fraction(1, 4))", f"{CONES} -k bow"),
+    Fault("face", "relaxation/cones.py", "Fraction(1, int((ends != 0).sum()))", "Fraction(1)", f"{CONES} -k beyond"),
     # check.py
-    Fault("split", "proof.py", "(None, second, node[\"outside\"])", "(None, first, node[\"outside\"])", RULES),
+    Fault("split", "proof.py", "(second, node[\"outside\"])", "(first, node[\"outside\"])", RULES),
     Fault("split", "core/domain.py", "if (t in first) == inside)", "if t in first or not inside)", RULES),
     Fault("split", "core/counts.py", "Counts(a.low + b.low, a.high + b.high)", "Counts(a.low + b.high, a.high + b.high)", RULES),
     Fault("both", "core/counts.py", "max(a.low, b.low)", "max(a.high, b.low)", RULES),
@@ -772,6 +789,7 @@ LEMMAS = {
     "compact": ("K1", "K2", "K3", "K4", "K5"),
     "conclusion": ("C7",),
     "condition": ("M4", "M5"),
+    "cone": ("M8",),
     "container": ("C10",),
     "counterexample": ("C5",),
     "cut": ("O2",),
@@ -780,6 +798,7 @@ LEMMAS = {
     "ends": ("L1",),
     "enumerate": ("C5",),
     "exact": ("C1",),
+    "face": ("M9",),
     "farkas": ("L15",),
     "float32": ("O1",),
     "float64": ("C1",),

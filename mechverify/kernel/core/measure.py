@@ -59,9 +59,10 @@ class Measure:
         low, high = ends
         return np.stack([np.floor(low), np.ceil(high)]).astype(np.int64)
 
-    def below(self, ar: Arithmetic, at: np.ndarray) -> Ball:
-        """The share of each coordinate's mass up to there, `at` [parts, coordinates, numbers] in the box; exactly 0 and
-        1 at its corners. Rejects a box that is too wide, or of which a distribution gives too little, to tell."""
+    def marks(self, ar: Arithmetic, at: np.ndarray) -> Ball:
+        """What `mass` is told of points `at` [parts, coordinates, numbers] in the box: the share of each coordinate's
+        mass up to there, exactly 0 and 1 at its corners. Rejects a box that is too wide, or of which a distribution
+        gives too little, to tell."""
         sides = np.zeros(at.shape), np.zeros(at.shape)
         for c, (a, b) in enumerate(
             zip(self.low.tolist(), self.high.tolist(), strict=True)
@@ -69,7 +70,7 @@ class Measure:
             here, place = np.unique(
                 np.append(at[:, c].ravel(), [a, b]), return_inverse=True
             )  # parts have many points in common
-            all_ = ar.exact(here) if self.normal[c] is None else self._erf(ar, c, here)
+            all_ = ar.exact(here) if self.normal[c] is None else self.erf(ar, c, here)
             whole = all_.map(lambda v, place=place: v[place])
             here = here[place]
             first, last = (whole.map(lambda v, i=i: v[i]) for i in (-2, -1))
@@ -87,23 +88,32 @@ class Measure:
                     side[:, c] = np.where(known, value, edge).reshape(side[:, c].shape)
         return Ball(*sides)
 
-    def mass(self, ar: Arithmetic, first: Ball, last: Ball) -> Ball:
-        """Of boxes: the share of the whole [boxes], from those `below` their corners [boxes, coordinates]."""
-        total = ar.whole(np.ones(len(first.mid)))
+    def mass(
+        self, ar: Arithmetic, low: np.ndarray, high: np.ndarray, first: Ball, last: Ball
+    ) -> Ball:
+        """Of boxes: the share of the whole [boxes], from their corners and these' marks [boxes, coordinates]."""
+        total = ar.whole(np.ones(len(low)))
         for c in range(len(self.low)):
             a, b = (end.map(lambda v, c=c: v[:, c]) for end in (first, last))
             uncut = (a.mid == 0) & (a.rad == 0) & (b.mid == 1) & (b.rad == 0)
             if self.low[c] < self.high[c]:
-                total = ar.where(uncut, total, ar.mul(total, ar.sub(b, a)))
+                share = self._between(ar, c, low[:, c], high[:, c], ar.sub(b, a))
+                total = ar.where(uncut, total, ar.mul(total, share))
         return total
+
+    def _between(
+        self, ar: Arithmetic, c: int, low: np.ndarray, high: np.ndarray, share: Ball
+    ) -> Ball:
+        """How much an interval of coordinate c counts that has this share of its mass."""
+        return share
 
     def of(self, ar: Arithmetic, low: np.ndarray, high: np.ndarray) -> Ball:
         """The share of the whole of boxes with these corners [boxes, coordinates]."""
-        both = self.below(ar, np.stack([low, high], -1))
+        both = self.marks(ar, np.stack([low, high], -1))
         first, last = (both.map(lambda a, i=i: a[..., i]) for i in (0, 1))
-        return self.mass(ar, first, last)
+        return self.mass(ar, low, high, first, last)
 
-    def _erf(self, ar: Arithmetic, c: int, at: np.ndarray) -> Ball:
+    def erf(self, ar: Arithmetic, c: int, at: np.ndarray) -> Ball:
         """Twice the mass up to there, but for a constant."""
         return elementary.erf(
             ar, ar.div(self._deviations(ar, c, at), ar.sqrt(ar.rational(Fraction(2))))
@@ -118,6 +128,19 @@ class Measure:
             ar.rational(normal.deviation),
         )
 
+    def _slope(self, ar: Arithmetic, c: int, low: np.ndarray, high: np.ndarray) -> Ball:
+        """Upper bounds [boxes], as points, of how fast the logarithm of the density changes with coordinate c, in
+        deviations: it falls on both sides of the mean."""
+        return ar.exact(far(*self._reach(ar, c, low, high)))
+
+    def _reach(
+        self, ar: Arithmetic, c: int, low: np.ndarray, high: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers [boxes] between which the deviations of coordinate c lie."""
+        ends = (ar.ends(self._deviations(ar, c, end[:, c])) for end in (low, high))
+        (below, _), (_, above) = ends
+        return below, above
+
     def bow(
         self, ar: Arithmetic, low: np.ndarray, high: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -127,16 +150,8 @@ class Measure:
         for c, normal in enumerate(self.normal):
             if normal is None:
                 continue
-            a, b = (
-                self._deviations(ar, c, low[:, c]),
-                self._deviations(ar, c, high[:, c]),
-            )
-            (below, _), (_, above) = ar.ends(a), ar.ends(b)
-            far = np.maximum(np.abs(below), np.abs(above))
-            width, reach = ar.sub(b, a), ar.exact(far)
-            steep = ar.mul(
-                width, reach
-            )  # the slope of the density's logarithm, over the interval
+            a, b = (self._deviations(ar, c, end[:, c]) for end in (low, high))
+            steep = ar.mul(ar.sub(b, a), self._slope(ar, c, low, high))
             small = ar.ends(steep)[1] < 0.5
             steep = ar.where(small, steep, ar.rational(Fraction(1, 2)))
             bend = ar.div(
@@ -151,6 +166,11 @@ class Measure:
             )  # the density rises: less than t lies below
             most[:, c] = np.where(ar.ends(a)[0] >= 0, 0.0, bend)
         return least, most
+
+
+def far(below: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """The largest distance from zero between two numbers."""
+    return np.maximum(np.abs(below), np.abs(above))
 
 
 def _normal(row: Reader) -> Normal:

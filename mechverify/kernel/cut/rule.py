@@ -39,7 +39,7 @@ def check(
     for row in witness["lemmas"].items(16, 1):
         site, mechanism = (row[name].one_of(sites) for name in ("site", "mechanism"))
         about = lemma(job, part, sites[site], sites[mechanism])
-        found, inside = prove(about, row["proof"])
+        found, inside = prove(about, [(part, row["proof"])])
         size = about.claim.outputs
         stated = Range(
             *(
@@ -61,7 +61,8 @@ def check(
             ProvedLemma(site, mechanism, None if found.empty else stated, part)
         )
         used.update(inside)
-    found, inside = prove(conclusion(job, part, lemmas), witness["proof"])
+    about = conclusion(job, part, lemmas)
+    found, inside = prove(about, [(about.claim.domain, witness["proof"])])
     witness.close()
     if vacuous:
         found = job.claim.nothing

@@ -52,16 +52,16 @@ FEW = 8  # and has no more of them, or only one
 
 class Condition:
     """A claim's condition as maxima and minima of `atoms`: rows of `steps` are an atom's number, or (whether it is the
-    maximum, two earlier rows); the last is the condition. `job` is about the atoms, in one vector."""
+    maximum, two earlier rows); the last is the condition. `rows` are the atoms' nodes; `job` is about them, in one
+    vector."""
 
     def __init__(self, job: Job):
         graph = job.further()
         self.steps: list[int | tuple[bool, int, int]] = []
         atoms = self._taken_apart(graph, _bare(graph, job.claim.output))
-        rows = [graph.add("view", n, attr=((1,), 0, (0,))) for n in atoms]
-        self.job = job.about(
-            replace(job.claim, graph=graph, output=graph.add("concat", *rows, attr=0))
-        )
+        self.rows = [graph.add("view", n, attr=((1,), 0, (0,))) for n in atoms]
+        output = graph.add("concat", *self.rows, attr=0)
+        self.job = job.about(replace(job.claim, graph=graph, output=output))
 
     def _taken_apart(self, graph: Graph, root: int) -> list[int]:
         atoms, place, todo = [], {}, [root]
@@ -201,7 +201,7 @@ def _counts(
     )
     whole = _grid(ar, measure, np.arange(len(parts)), parts, 1)
     enough = np.ldexp(1.0, -to)  # any choice is sound
-    judged = _judge(job, told, whole, whole.cubes, enough)
+    judged = all_of_it = _judge(job, told, whole, whole.cubes, enough)
     open_ = (judged.open > enough) & (len(measure.low) > 0)
     _add(job, found, judged, ~open_)
     rest, groups = np.flatnonzero(open_), []
@@ -231,7 +231,7 @@ def _counts(
             cut &= judged.open > enough[judged.part]
             _add(job, found, judged, ~cut)
             todo += [halves.some(np.tile(cut, 2))] if cut.any() else []
-    most = measure.units(ar, measure.mass(ar, *whole.ends(whole.cubes)))[1]
+    most = measure.units(ar, all_of_it.mass)[1]
     rows = zip(*found.tolist(), most.tolist(), parts, strict=True)
     return [
         Counts(right * p.size, (all_ - wrong) * p.size)
@@ -308,7 +308,7 @@ def _grid(
     at = np.clip(low * (1 - along) + high * along, low, high)
     at[..., :1], at[..., -1:] = low, high
     at = np.maximum.accumulate(at, -1)
-    return _Grid(which, at, measure.below(ar, at))
+    return _Grid(which, at, measure.marks(ar, at))
 
 
 class _Judged(NamedTuple):
@@ -407,7 +407,7 @@ def _judge(
         told.sure.shape[1] // 2,
     )
     low, high = ends = grid.corners(cubes)
-    mass = measure.mass(ar, *grid.ends(cubes))
+    mass = measure.mass(ar, low, high, *grid.ends(cubes))
     levels, start = _levels(job, told, cubes, ends)
     places = [level.open() for level in levels]
     open_ = [
@@ -524,8 +524,9 @@ def _halves(grid: _Grid, cubes: _Cubes, judged: _Judged) -> tuple[_Cubes, np.nda
     cubes = cubes._replace(node=judged.node, met=judged.met)
     if not coordinates:
         return cubes.some(np.tile(np.arange(n), 2)), np.zeros(n, bool)
-    rows = np.arange(n)
-    c = np.where(cubes.last - cubes.first > 1, judged.change, -1.0).argmax(-1)
+    rows, (low, high) = np.arange(n), grid.corners(cubes)
+    wide = (cubes.last - cubes.first > 1) & (low < high)
+    c = np.where(wide, judged.change, -1.0).argmax(-1)
     first, last = cubes.first.copy(), cubes.last.copy()
     middle = (first[rows, c] + last[rows, c]) // 2
     low, at, high = (

@@ -1,12 +1,14 @@
 """How much of a box is right: parts of it, judged by the kernel's own rule, those first of which most is open.
 
 A part is judged ever more finely while that tells more of it; then, its linear bounds are too wide, and it is cut.
+Where the condition is one of rule `faces`, the parts are those of the box's faces.
 """
 
 import heapq
 import itertools
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -18,6 +20,7 @@ from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
+from mechverify.kernel.relaxation import cones
 from mechverify.kernel.relaxation.cases import Cases, cases, relaxed
 from mechverify.kernel.relaxation.rule import side_by_side
 from mechverify.kernel.relaxation.shares import FINEST, Condition, counts
@@ -33,6 +36,9 @@ CONSTANT = (
     2.0**-20
 )  # what reaches no further than this times another is no wider for rounding
 WIDE = 0.05  # of how far an atom's bound reaches: linear bounds that are further apart tell no more by judging finely
+BEYOND = Fraction(
+    1, 8
+)  # of how far bounds may be apart: mass beyond the box, at most, for its faces to tell of it
 SLACK = (
     2.0**-36
 )  # of the whole: bounds of parts judged beside others differ in their last bits
@@ -95,6 +101,7 @@ def find_share(claim: Share, semantics: str, budget: Budget) -> Findings:
 class Parts:
     def __init__(self, problem: AccuracyProblem, budget: Budget):
         self.problem, self.budget, self.job = problem, budget, problem.job
+        self.about = problem.job  # of parts: the same, or about faces
         self.proof: Proof | None = None  # of what is judged
         self.heap: list[tuple[int, int, Part]] = []
         self.stuck: list[Part] = []
@@ -109,10 +116,11 @@ class Parts:
     def right(self) -> Counts:
         if self.proof is None:
             return self.problem.claim.everything
-        low, high = (
-            sum(end) for end in zip(*(part.right for part in self.parts), strict=True)
-        )
-        total = self.problem.claim.total
+        found, total = [part.right for part in self.parts], self.problem.claim.total
+        right = Counts(*map(sum, zip(*found, strict=True)))
+        if self.about is not self.job:
+            right = cones.of_box(self.job, self.problem.domain, right)
+        low, high = right
         slack = int(SLACK * total)
         return Counts(
             max(0, low - slack if low < total else low),
@@ -123,7 +131,7 @@ class Parts:
         """Until the claim is decided, or, without a threshold, its bounds are near enough; the reasons why it isn't."""
         problem, total, begun = self.problem, self.problem.claim.total, time.monotonic()
         try:
-            self._first()
+            self._first(within)
             while True:
                 right = self.right
                 if time.monotonic() - begun > 1:
@@ -154,12 +162,20 @@ class Parts:
         except Stopped:
             return [self.budget.why]
 
-    def _first(self) -> None:
-        domain = self.problem.domain
-        (look,) = self._look([domain])
-        (found,), seconds = self._judged([domain], [look])
-        self.proof = _leaf(look)
-        self._keep(Part(self.proof, domain, look, found, seconds))
+    def _first(self, within: Fraction) -> None:
+        domains = [self.problem.domain]
+        (found,) = counts(self.job, domains, np.zeros(1, int), np.zeros(1, int))
+        if found.low < found.high:
+            with suppress(Rejected):
+                about, faces = cones.faces(self.job, self.problem.domain)
+                if 1 - self.job.once(cones.within) <= BEYOND * within:
+                    self.about, domains = about, faces
+        looked = self._look(domains)
+        judged, seconds = self._judged(domains, looked)
+        leaves, whole = [_leaf(look) for look in looked], self.about is self.job
+        self.proof = leaves[0] if whole else {"rule": "faces", "faces": leaves}
+        for row in zip(leaves, domains, looked, judged, strict=True):
+            self._keep(Part(*row, seconds / len(domains)))
 
     def _round(self) -> None:
         """The parts of which most is open: those that hold most of that, together."""
@@ -210,7 +226,7 @@ class Parts:
             to, signs = (
                 np.array([getattr(x, name) for x in looked]) for name in ("to", "signs")
             )
-            found = counts(self.job, domains, to, signs)
+            found = counts(self.about, domains, to, signs)
             return [found, time.monotonic() - begun]
 
         found, seconds = self._once(["judged", domains, looked], judge)
@@ -221,8 +237,9 @@ class Parts:
         return [Look(*row) for row in looks]
 
     def _once(self, asked: list[Any], answer: Callable[[], Any]) -> Any:
+        about = self.problem.document, self.about is self.job  # or of faces
         return self.budget.once(
-            [self.problem.document, *asked], answer, lambda: True
+            [*about, *asked], answer, lambda: True
         )  # what time cuts short raises Stopped
 
     def _keep(self, part: Part) -> None:
