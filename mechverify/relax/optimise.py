@@ -74,8 +74,8 @@ class Moving(Lines):
         if op == "blend":
             share = differences.ROWS["blend"].default(relaxed, n)
             return self._planes(relaxed, n), lambda: [share, share]
-        if op == "secant":
-            row = differences.ROWS["secant"]
+        if op in ("secant", "exchanged"):
+            row = differences.ROWS[op]
             slopes = [
                 relaxed.finite(end[:, None]).detach() for end in row.slopes(relaxed, n)
             ]

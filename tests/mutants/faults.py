@@ -49,6 +49,8 @@ GUARDS = "tests/soundness/test_guards.py"
 NESTED = "tests/soundness/test_nested.py"
 PROVED = "tests/provers/test_ratios.py"
 ORDER = "tests/kernel/test_order.py"
+DIFFERENCES = "tests/soundness/test_differences.py"
+SLOPES = "tests/kernel/test_slopes.py"
 
 FAULTS = [
     # counting/form.py
@@ -744,10 +746,36 @@ FAULTS = [
     Fault("ends", "relaxation/backward.py", "nowhere = ((k.mid > 0) & no_lower) | ((k.mid < 0) & no_upper)", "nowhere = ((k.mid < 0) & no_lower) | ((k.mid > 0) & no_upper)", NORMS),
     Fault("ends", "relaxation/backward.py", "missing = ~use & ~xp.isfinite(level)", "missing = ~use & (level != level)", NORMS),
     Fault("ends", "relaxation/backward.py", "slope, side)], side, c.known)", "slope, side)], side, c.known | True)", NORMS),
+    # differences: joint bounds of two runs
+    Fault("slopes", "relaxation/slopes.py", "xp.minimum(low[1:], low[:-1])", "xp.maximum(low[1:], low[:-1])", SLOPES),
+    Fault("slopes", "relaxation/slopes.py", "ar.add(ar.point(xp.maximum(high[1:], high[:-1])), over)", "ar.point(xp.maximum(high[1:], high[:-1]))", SLOPES),
+    Fault("slopes", "relaxation/slopes.py", '"gelu": (-0.129, 1.129)', '"gelu": (-0.128, 1.128)', SLOPES),
+    Fault("slopes", "relaxation/slopes.py", "return ar.add(half, ar.mul(x, _density(ar, x)))", "return half", SLOPES),
+    Fault("slopes", "relaxation/slopes.py", "(~wide & ~none).any(0)", "~wide.any(0)", SLOPES),
+    Fault("slopes", "relaxation/slopes.py", "ar.ends(ar.sub(chord, bends))[0]", "ar.ends(chord)[0]", SLOPES),
+    Fault("secant", "relaxation/operations/differences.py", "xp.minimum(low, least), xp.maximum(high, most))", "low, high)", DIFFERENCES),
+    Fault("secant", "relaxation/operations/differences.py", "lines.product(ar, rest, apart)[upper]", "lines.product(ar, rest, apart)[1 - upper]", DIFFERENCES),
+    Fault("secant", "relaxation/operations/differences.py", "lines.total(ar, between, (-slope, -slope))", "lines.total(ar, between, (-0.9 * slope, -0.9 * slope))", DIFFERENCES),
+    Fault("secant", "relaxation/operations/differences.py", "lines.total(known.ar, first, (-high, -low))", "lines.total(known.ar, first, (-low, -high))", DIFFERENCES),
+    Fault("blend", "relaxation/operations/differences.py", "(second, ar.sub(k, part))", "(second, k)", DIFFERENCES),
+    Fault("blend", "relaxation/operations/differences.py", "(share == k.mid).all()", "(share == k.mid).any()", DIFFERENCES),
+    Fault("blend", "relaxation/operations/differences.py", "return [(second, k)], None", "return [(first, 2 * k.mid)], None", DIFFERENCES),
+    Fault("exchanged", "relaxation/operations/differences.py", "for own, other in ((p, q), (q, p))", "for own, other in ((p, q), (p, q))", DIFFERENCES),
+    Fault("exchanged", "relaxation/operations/differences.py", "tuple(end[..., None, :] for end in other)", "tuple(end[..., :, None] for end in other)", DIFFERENCES),
+    Fault("exchanged", "differences/rule.py", 'add("sub", own, other)', 'add("sub", other, own)', DIFFERENCES),
+    Fault("exchanged", "relaxation/contraction.py", "if pivot is not None and total else value", "if pivot is not None else value", DIFFERENCES),
+    Fault("differences", "differences/rule.py", "add(x.op, y.args[0], apart[1], attr=x.attr)", "add(x.op, x.args[0], apart[1], attr=x.attr)", DIFFERENCES),
+    Fault("differences", "differences/rule.py", "(x.op, x.attr, x.shape) == (y.op, y.attr, y.shape)", "(x.op, x.shape) == (y.op, y.shape)", DIFFERENCES),
+    Fault("differences", "differences/rule.py", '"secant", x.args[0], y.args[0]', '"secant", y.args[0], x.args[0]', DIFFERENCES),
+    Fault("differences", "differences/rule.py", "if part.facts:", "if False:", DIFFERENCES),
 ]  # fmt: skip
 
 # Which lemmas (docs/soundness/*.md) a rule's faults attack; tests/docs/test_lemmas.py compares with the pages.
 LEMMAS = {
+    "slopes": ("D1",),
+    "secant": ("D1",),
+    "exchanged": ("D2",),
+    "blend": ("D3",),
     "order": ("C15",),
     "ordered bounds": ("L16",),
     "automaton": ("F2",),
@@ -763,6 +791,7 @@ LEMMAS = {
     "counterexample": ("C5",),
     "cut": ("O2",),
     "cut by a count": ("R6",),
+    "differences": ("D4",),
     "double": ("C14",),
     "ends": ("L1",),
     "enumerate": ("C5",),

@@ -201,6 +201,9 @@ def evaluate(graph, weights: dict, nodes: Sequence[int], tokens: np.ndarray, inp
         elif op == "secant":  # of the first two operands, as it is defined
             first, second = (_applied(attr, a, mapped, exact) for a in args[:2])
             value = first - second
+        elif op == "exchanged":
+            p, q = args[:2]
+            value = p[..., :, None] * q[..., None, :] - q[..., :, None] * p[..., None, :]
         elif op == "blend":
             value = args[1]
         else:

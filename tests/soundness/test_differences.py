@@ -167,6 +167,31 @@ def test_every_function(name):
     assert {"secant", "blend"} <= seen.used
 
 
+MASKS = {"all": 3, "fewer": 2, "causal": "causal", "one row": ["101"], "rows": ["110", "011", "001"]}
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_every_softmax(mask):
+    """A head of three positions, and with a batch axis: scores of both runs near each other and apart."""
+    seen = Seen()
+    for seed in range(4):
+        rng = np.random.default_rng([73, seed])
+        weights = {name: rng.normal(size=(2, 2)) * [1.0, 3.0][seed % 2] for name in "qkv"}
+        rows = [given(3, 2)]
+        for name in "qkv":
+            rows += [["weight", [], [name, [2, 2]]], ["einsum", [0, len(rows)], "ia,ab->ib"]]
+        rows += [["einsum", [2, 4], "ib,jb->ij"], ["over_root", [7], 2], ["softmax", [8], MASKS[mask]],
+                 ["einsum", [9, 6], "ij,jb->ib"]]  # fmt: skip
+        if seed == 3:  # the shares of several rows of scores, and one row of them alone
+            rows[-1:] = [["view", [8], [[2, 3, 3], 0, [0, 3, 1]]], ["softmax", [10], MASKS[mask]],
+                         ["einsum", [11, 6], "hij,jb->hib"], ["view", [12], [[2, 2], 2, [6, 1]]]]  # fmt: skip
+        centre, radius = rng.normal(size=(3, 2)), [0.05, 0.3, 0.05, 0.1][seed]
+        net = Network(rows, weights, [(centre - radius, centre + radius)], [], 0)
+        seen.attack(twins(net, rng, [1e-3, 1e-3, 0.5, 1e-3][seed]), rng, 8)
+    assert seen.met >= {"exchanged", "blend", "einsum"} and {"exchanged", "blend"} <= seen.used
+    assert seen.within > 500 and seen.decided > 500
+
+
 # --- whole proofs -----------------------------------------------------------------------------------------------------
 
 

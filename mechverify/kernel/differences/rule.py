@@ -4,10 +4,11 @@ Where the graph takes x - y, and both are made in the same way, the difference i
 operands: of W a - V b, V (a - b) and (W - V) a; of f(a) - f(b), a slope of f times a - b. All of it is equal for every
 input, so that a proof of the new graph's output is one of the old.
 
-Lemma D3 (docs/soundness/differences.md).
+Lemmas D2, D4 (docs/soundness/differences.md).
 """
 
 from collections.abc import Callable
+from math import prod
 
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.domain import Domain
@@ -17,6 +18,7 @@ from mechverify.kernel.core.graph import Graph, Node
 from mechverify.kernel.core.operations import is_function
 from mechverify.kernel.core.ranges import Range
 
+LETTERS = "abcdefgh"  # axes before the last one
 FIXED = ("weight", "constant", "pi")
 MOVED = ("view", "select", "over_root")
 Pair = tuple[int, int]
@@ -92,7 +94,7 @@ class Differences:
             and (x.op, x.attr, x.shape) == (y.op, y.attr, y.shape)
             and not all(map(self._fixed, pair))
             and (
-                x.op in (*MOVED, "add", "sub", "mul", "einsum", "concat")
+                x.op in (*MOVED, "add", "sub", "mul", "einsum", "concat", "softmax")
                 or is_function(x)
             )
         )
@@ -125,7 +127,12 @@ class Differences:
         if not operands:
             return apart
         first, second = self.graph.nodes[x], self.graph.nodes[y]
-        joint = self._joint(first, second, [self.made[p] for p in operands])
+        between = [self.made[p] for p in operands]
+        joint = (
+            self._exchanged(x, y, between[0])
+            if first.op == "softmax"
+            else self._joint(first, second, between)
+        )
         if joint is None or first.op in MOVED:
             return joint
         return self.graph.add("blend", joint, apart)
@@ -149,6 +156,22 @@ class Differences:
         if is_function(x):
             return add("secant", x.args[0], y.args[0], filled[0], attr=(x.op, x.attr))
         return add(x.op, *filled, attr=x.attr)
+
+    def _exchanged(self, p: int, q: int, scores: int | None) -> int | None:
+        """The difference of two softmaxes, from that of their scores."""
+        if scores is None:
+            return None
+        add, shape = self.graph.add, self.graph.nodes[scores].shape
+        *rest, n = shape
+        steps = [prod(shape[i + 1 :]) for i in range(len(rest))]
+        own, other = (
+            add("view", scores, attr=((*shape, n), 0, (*steps, *last)))
+            for last in ((1, 0), (0, 1))
+        )
+        terms = add("exchanged", p, q, add("sub", own, other))
+        ones = add("constant", attr=((n,), (1.0,) * n))
+        letters = LETTERS[: len(rest)]
+        return add("einsum", terms, ones, attr=f"{letters}ik,k->{letters}i")
 
     def _zero(self, shape: tuple[int, ...]) -> int:
         zero = self.graph.add("constant", attr=((1,), (0.0,)))

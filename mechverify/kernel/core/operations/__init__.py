@@ -180,7 +180,7 @@ GROUPS = {
         "floordiv", "where", "lookup",
     ),
     "internal": ("slack", "pivot"),
-    "differences": ("secant", "blend"),
+    "differences": ("secant", "exchanged", "blend"),
 }  # fmt: skip
 UNNAMED = ("select", *GROUPS["internal"], *GROUPS["differences"])  # by any file
 INTEGERS = GROUPS["integers"]  # what a mechanism is made of

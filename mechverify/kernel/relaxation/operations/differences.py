@@ -1,8 +1,9 @@
 """Differences of a function's values at two arguments, and values that are known in two ways.
 
-Lemmas D1, D2 (docs/soundness/differences.md).
+Lemmas D1, D2, D3 (docs/soundness/differences.md).
 """
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from mechverify.kernel.core.operations.differences import applied
@@ -21,67 +22,94 @@ if TYPE_CHECKING:
     from mechverify.kernel.relaxation.intervals import Intervals
 
 
-class Secant(Elementwise, Curved):
-    """f(a) - f(b) = s d, d = a - b, where s is a slope of f between a and b."""
+class Sloped(Curved):
+    """s d, where d is the last operand, and s lies between the ends of `slopes`."""
 
     def bends(self, known, n):
         return True
 
     def ends(self, known, n, found):
-        a, b, d = operand_ends(known, n)
-        f = function_of(applied(known.graph.nodes[n]))
-        (low, high), (least, most) = (lines.image(known.ar, f, *x) for x in (a, b))
-        apart = lines.total(known.ar, (low, high), (-most, -least))
-        return lines.meet(
-            known.ar, apart, lines.product(known.ar, self.slopes(known, n), d)
-        )
+        d = known.graph.nodes[n].args[-1]
+        return lines.product(known.ar, self.slopes(known, n), known.ends[d])
 
     def back(self, known, start, n, k):
-        ar, d = known.ar, known.graph.nodes[n].args[2]
-        slopes, apart = (
+        ar, d = known.ar, known.graph.nodes[n].args[-1]
+        between, apart = (
             tuple(end[:, None] for end in ends)
             for ends in (self.slopes(known, n), known.ends[d])
         )
         given = known.lines.choose(known, start, n)
-        if given is None:
-            given = self.default(known, n)
         planes = []
-        for upper, slope in enumerate(given):
-            rest = lines.total(ar, slopes, (-slope, -slope))
+        for upper, slope in enumerate(given or self.default(known, n)):
+            rest = lines.total(ar, between, (-slope, -slope))
             end = lines.product(ar, rest, apart)[upper]
-            finite = ar.xp.isfinite(end)
-            constant = ar.exact(known.finite(end))
-            planes.append(
-                known.levelled(n, [ar.exact(slope), constant], bool(upper), finite)
-            )
+            plane = [ar.exact(slope), ar.exact(known.finite(end))]
+            planes.append(known.levelled(n, plane, bool(upper), ar.xp.isfinite(end)))
         (form,), total = known.bent(n, k, planes)
         return [(d, form)], total
 
     def slopes(self, known: "Intervals", n: int) -> Ends:
-        """Between which the slopes of f lie, on the hull of both arguments."""
         if n not in known.slopes:
-            (low, high), (least, most), _ = operand_ends(known, n)
-            xp, node = known.ar.xp, applied(known.graph.nodes[n])
-            hull = xp.minimum(low, least), xp.maximum(high, most)
-            known.slopes[n] = slopes(known.ar, node, *hull)
+            known.slopes[n] = self.found(known, n)
         return known.slopes[n]
+
+    @abstractmethod
+    def found(self, known: "Intervals", n: int) -> Ends: ...
 
     def default(self, known: "Relaxed", n: int) -> tuple[Any, Any]:
         """Any slopes are sound. Those of the chords of min s d and max s d, which are concave and convex in d."""
-        xp, d = known.ar.xp, known.graph.nodes[n].args[2]
-        least, most = (known.finite(s[:, None]) for s in self.slopes(known, n))
-        low, high = (known.finite(end[:, None]) for end in known.ends[d])
-        width = xp.where(high > low, high - low, 1.0)
-        lower = xp.minimum(least * high, most * high) - xp.minimum(
-            least * low, most * low
+        xp, d = known.ar.xp, known.graph.nodes[n].args[-1]
+        slopes, (low, high) = (
+            [known.finite(end[:, None]) for end in ends]
+            for ends in (self.slopes(known, n), known.ends[d])
         )
-        upper = xp.maximum(least * high, most * high) - xp.maximum(
-            least * low, most * low
+        wide = high > low
+        width = xp.where(wide, high - low, 1.0)
+        first, last = (xp.stack([s * end for s in slopes]) for end in (low, high))
+        rises = (
+            xp.amin(last, 0) - xp.amin(first, 0),
+            xp.amax(last, 0) - xp.amax(first, 0),
         )
-        flat = ~(high > low)
-        return tuple(
-            xp.where(flat, least, known.finite(rise / width)) for rise in (lower, upper)
+        lower, upper = (
+            xp.where(wide, known.finite(rise / width), slopes[0]) for rise in rises
         )
+        return lower, upper
+
+
+class Secant(Elementwise, Sloped):
+    """f(a) - f(b) = s d, d = a - b, where s is a slope of f between a and b."""
+
+    def ends(self, known, n, found):
+        a, b, _ = operand_ends(known, n)
+        f = function_of(applied(known.graph.nodes[n]))
+        first, (low, high) = (lines.image(known.ar, f, *x) for x in (a, b))
+        apart = lines.total(known.ar, first, (-high, -low))
+        return lines.meet(known.ar, apart, super().ends(known, n, found))
+
+    def found(self, known, n):
+        """On the hull of both arguments."""
+        (low, high), (least, most), _ = operand_ends(known, n)
+        xp, node = known.ar.xp, applied(known.graph.nodes[n])
+        return slopes(known.ar, node, xp.minimum(low, least), xp.maximum(high, most))
+
+
+class Exchanged(Sloped):
+    """c d, where c[i, k] lies between p_i q_k and q_i p_k."""
+
+    def found(self, known, n):
+        p, q, _ = operand_ends(known, n)
+        products = [
+            lines.product(
+                known.ar,
+                tuple(end[..., :, None] for end in own),
+                tuple(end[..., None, :] for end in other),
+            )
+            for own, other in ((p, q), (q, p))
+        ]
+        (low, high), (least, most) = products
+        return known.ar.xp.minimum(low, least), known.ar.xp.maximum(high, most)
+
+    def reads(self, graph, node, args): ...
 
 
 class Blend(Elementwise, Curved):
@@ -113,4 +141,4 @@ class Blend(Elementwise, Curved):
         return known.ar.xp.where(better, 1.0, 0.0 * known.finite(low[:, None]))
 
 
-ROWS = {"secant": Secant(), "blend": Blend()}
+ROWS = {"secant": Secant(), "exchanged": Exchanged(), "blend": Blend()}
