@@ -26,6 +26,7 @@ _HOMES = {
     "box": "mechverify.claims",
     "capture": "mechverify.claims",
     "count": "mechverify.claims",
+    "differ": "mechverify.claims",
     "distinct": "mechverify.claims",
     "dyck": "mechverify.claims",
     "interchanged": "mechverify.claims",

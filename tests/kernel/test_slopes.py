@@ -93,3 +93,13 @@ def test_derivatives_are_the_functions_own(name):
         near = arb(2) ** -80 * (1 + abs(slope))
         assert not (slope + near < least) and not (slope - near > most), (name, x, slope, least, most)
         assert most - least < 1e-8 * (1 + abs(float(slope.mid()))), (name, x)
+
+
+@pytest.mark.parametrize(
+    "low, high", [(-1.0, 5e-324), (-5e-324, 1.0), (0.0, 5e-324), (-5e-324, 0.0), (-5e-324, 5e-324)]
+)
+def test_pieces_too_narrow_to_tell_say_nothing(low, high):
+    for name in ("relu", "abs"):
+        least, most = bounds(name, low, high)
+        for slope in chords(name, sorted({low, 0.0, high})):
+            assert not (slope < least) and not (slope > most), (name, slope, least, most)
