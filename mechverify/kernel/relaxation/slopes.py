@@ -50,8 +50,11 @@ def _from_chords(ar: Arithmetic, c: Curve, step: Ball) -> Ends:
     """On a piece of width h where -N <= f'' <= M the mean of f' is the chord's slope, from which f' differs by at most
     max(M, N) h / 2."""
     chord = ar.div(ar.sub(c.values.at[1:], c.values.at[:-1]), step)
-    bends = ar.div(ar.point(ar.xp.maximum(c.sag.mid, c.rise.mid)), step)
-    return ar.ends(ar.sub(chord, bends))[0], ar.ends(ar.add(chord, bends))[1]
+    larger = ar.xp.maximum(c.sag.mid, c.rise.mid)
+    bends = ar.div(ar.point(larger), step)
+    low, _ = ar.ends(ar.sub(chord, bends))
+    _, high = ar.ends(ar.add(chord, bends))
+    return low, high
 
 
 def _from_derivatives(ar: Arithmetic, node: Node, c: Curve, step: Ball) -> Ends:
@@ -60,10 +63,12 @@ def _from_derivatives(ar: Arithmetic, node: Node, c: Curve, step: Ball) -> Ends:
     xp = ar.xp
     points = xp.where(c.known, xp.clip(c.points.mid, -NEAR, NEAR), 1.0)
     low, high = ar.ends(DERIVATIVES[node.op](ar, node, ar.exact(points)))
-    over = ar.div(ar.point(2 * xp.minimum(c.sag.mid, c.rise.mid)), step)
-    least = ar.sub(ar.point(xp.minimum(low[1:], low[:-1])), over)
-    most = ar.add(ar.point(xp.maximum(high[1:], high[:-1])), over)
-    return ar.ends(least)[0], ar.ends(most)[1]
+    smaller = xp.minimum(c.sag.mid, c.rise.mid)
+    over = ar.div(ar.point(2 * smaller), step)
+    least, most = xp.minimum(low[1:], low[:-1]), xp.maximum(high[1:], high[:-1])
+    least, _ = ar.ends(ar.sub(ar.point(least), over))
+    _, most = ar.ends(ar.add(ar.point(most), over))
+    return least, most
 
 
 def _at(ar: Arithmetic, name: str, x: Ball) -> Ball:
@@ -99,15 +104,18 @@ def _sqrt(ar: Arithmetic, node: Node, x: Ball) -> Ball:
 
 
 def _rsqrt(ar: Arithmetic, node: Node, x: Ball) -> Ball:
-    return _product(ar, Fraction(-1, 2), *[_at(ar, "rsqrt", x)] * 3)
+    value = _at(ar, "rsqrt", x)
+    return _product(ar, Fraction(-1, 2), value, value, value)
 
 
 def _reciprocal(ar: Arithmetic, node: Node, x: Ball) -> Ball:
-    return -_product(ar, *[_at(ar, "reciprocal", x)] * 2)
+    value = _at(ar, "reciprocal", x)
+    return -ar.mul(value, value)
 
 
 def _tanh(ar: Arithmetic, node: Node, x: Ball) -> Ball:
-    return _less(ar, _product(ar, *[_at(ar, "tanh", x)] * 2))
+    value = _at(ar, "tanh", x)
+    return _less(ar, ar.mul(value, value))
 
 
 def _sigmoid(ar: Arithmetic, node: Node, x: Ball) -> Ball:
@@ -122,7 +130,8 @@ def _erf(ar: Arithmetic, node: Node, x: Ball) -> Ball:
 
 
 def _atan(ar: Arithmetic, node: Node, x: Ball) -> Ball:
-    return ar.div(rational(ar, 1), ar.add(rational(ar, 1), ar.mul(x, x)))
+    one = rational(ar, 1)
+    return ar.div(one, ar.add(one, ar.mul(x, x)))
 
 
 def _softplus(ar: Arithmetic, node: Node, x: Ball) -> Ball:
@@ -131,25 +140,33 @@ def _softplus(ar: Arithmetic, node: Node, x: Ball) -> Ball:
 
 def _gelu(ar: Arithmetic, node: Node, x: Ball) -> Ball:
     """Phi(x) + x phi(x)."""
-    inner = _at(ar, "erf", ar.div(x, ar.sqrt(rational(ar, 2))))
-    half = ar.add(rational(ar, 1, 2), _product(ar, Fraction(1, 2), inner))
-    return ar.add(half, ar.mul(x, _density(ar, x)))
+    root = ar.sqrt(rational(ar, 2))
+    inner = _at(ar, "erf", ar.div(x, root))
+    half = rational(ar, 1, 2)
+    share = ar.add(half, ar.mul(half, inner))
+    return ar.add(share, ar.mul(x, _density(ar, x)))
 
 
 def _gelu_tanh(ar: Arithmetic, node: Node, x: Ball) -> Ball:
     """(1 + t) / 2 + x (1 - t^2) u' / 2, where t = tanh(u), u = sqrt(2 / pi) (x + CUBE x^3)."""
     scale = _product(ar, Fraction(2), ar.widen(ar.rational(DENSITY), ROUNDED))
     cubed = _product(ar, CUBE, x, x, x)
-    t = _at(ar, "tanh", ar.mul(scale, ar.add(x, cubed)))
-    steep = ar.add(rational(ar, 1), _product(ar, 3 * CUBE, x, x))
-    inner = _product(ar, Fraction(1, 2), x, _less(ar, ar.mul(t, t)), scale, steep)
-    return ar.add(_product(ar, Fraction(1, 2), ar.add(rational(ar, 1), t)), inner)
+    inner = ar.mul(scale, ar.add(x, cubed))
+    t = _at(ar, "tanh", inner)
+    one, half = rational(ar, 1), rational(ar, 1, 2)
+    steep = ar.add(one, _product(ar, 3 * CUBE, x, x))
+    slope = ar.mul(scale, steep)
+    falling = _less(ar, ar.mul(t, t))
+    first = ar.mul(half, ar.add(one, t))
+    second = _product(ar, half, x, falling, slope)
+    return ar.add(first, second)
 
 
 def _silu(ar: Arithmetic, node: Node, x: Ball) -> Ball:
     """s + x s (1 - s), where s is the sigmoid."""
     s = _at(ar, "sigmoid", x)
-    return ar.add(s, _product(ar, x, s, _less(ar, s)))
+    rest = _product(ar, x, s, _less(ar, s))
+    return ar.add(s, rest)
 
 
 def _sin(ar: Arithmetic, node: Node, x: Ball) -> Ball:
