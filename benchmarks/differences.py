@@ -123,12 +123,14 @@ def width(job: Job) -> np.ndarray:
 
 
 class Widths(NamedTuple):
-    """Over what search reaches, the mean of all entries (the worst entry: `worst`)."""
+    """Over what search reaches, the mean of all entries (the worst entry: `worst`). `joint`: with optimised lines, and
+    without splitting; `own`: with the kernel's own lines."""
 
     apart: float
     pair: float
     joint: float
     worst: float
+    own: float
 
 
 def measured(pair: Pair) -> tuple[Widths, np.ndarray]:
@@ -136,10 +138,14 @@ def measured(pair: Pair) -> tuple[Widths, np.ndarray]:
     seen = climb(problem, budget, sample(problem, budget, 0), STEPS)
     assert seen is not None
     reached = seen.values.max(0) - seen.values.min(0)
-    joint = width(jointly(problem.job, problem.domain)) / reached
+    own = width(jointly(problem.job, problem.domain)) / reached
+    theorem = prove(bounds(pair.joint, pair), method="optimised", time_limit=SECONDS).theorem
+    joint = (theorem.range.high - theorem.range.low) / reached
     alone = [width(RangeProblem.of(bounds(m, pair), "real").job) for m in pair.apart]
     apart = np.mean(sum(alone) / reached) if alone else math.nan
-    return Widths(float(apart), float(np.mean(width(problem.job) / reached)), joint.mean(), joint.max()), reached
+    return Widths(
+        float(apart), float(np.mean(width(problem.job) / reached)), joint.mean(), joint.max(), own.mean()
+    ), reached
 
 
 def split(pair: Pair, reached: np.ndarray) -> float:
@@ -200,7 +206,8 @@ def _row(board: Board, case: Case, seeds: int) -> None:
     told = f"{mean.joint:.2f} (worst pair {worst:.2f}); as a pair {mean.pair:.1f}"
     told += "" if math.isnan(mean.apart) else f", apart {mean.apart:.0f}"
     target = "for information" if case.whole is None else f"at most {case.whole:g} on average"
-    never = all(w.joint <= w.pair for w in found)
+    told += f"; with the kernel's own lines {mean.own:.2f}"
+    never = all(max(w.joint, w.own) <= w.pair for w in found)
     board.row(f"{case.what}: proved width over reached, {seeds} pairs", target, told,
               never and (case.whole is None or mean.joint <= case.whole))  # fmt: skip
     if parts:
