@@ -4,7 +4,8 @@
 
 Sampling keeps what agrees with the model on 1,000 inputs, and leaves out part after part in the same order. On which
 share of the domain its circuit agrees is then proved. Exit code 1 if a target is missed: a circuit is proved and found
-in time, with nothing undecided of those that are smaller; some of sampling's circuits are refuted.
+in time, with nothing undecided of those that are smaller; some of sampling's circuits are refuted; and differences of
+nearly equal networks (differences.py) are proved to be as narrow as is asked.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from sympy import Eq, Ne
 
+from benchmarks import differences
 from benchmarks.board import Board
 from mechverify import Circuits, Part, count, distinct, kernel, load, parts, prove, smallest, tokens
 from mechverify.graph import adapters
@@ -109,6 +111,7 @@ def main() -> int:
     for case in CASES:
         if (case.quick or not options.quick) and (not options.only or any(w in case.what for w in options.only)):
             refuted.append(compared(board, case))
+    differences.rows(board, options.only, options.quick)
     if not options.quick and not options.only:
         board.row("circuits of sampling that are refuted", f"at least {REFUTED}", sum(refuted), sum(refuted) >= REFUTED)
     return board.finish("circuits", options.quick or bool(options.only))

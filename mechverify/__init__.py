@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # what editors and type checkers see
         box,
         capture,
         count,
+        differ,
         distinct,
         dyck,
         interchanged,
@@ -55,7 +56,7 @@ if TYPE_CHECKING:  # what editors and type checkers see
 __all__ = [
     "Accuracy", "Bounds", "Cases", "Circuits", "ClaimError", "Equivariant", "Holds", "MechverifyError", "Mod",
     "NotACertificate", "OverLimit", "Part", "Rejected", "Same", "Share", "Theorem", "Unsupported", "Verdict", "Within",
-    "ball", "box", "capture", "check", "count", "distinct", "dyck", "interchanged", "kth_largest", "load", "lookup",
+    "ball", "box", "capture", "check", "count", "differ", "distinct", "dyck", "interchanged", "kth_largest", "load", "lookup",
     "normal", "pair_mlp", "parts", "prove", "smallest", "tokens", "transformer", "uniform",
 ]  # fmt: skip
 _HOMES = {

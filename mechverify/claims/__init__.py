@@ -5,6 +5,7 @@ from mechverify.claims.circuits import (
     Circuits,
     Equivariant,
     Same,
+    differ,
     interchanged,
     parts,
 )
@@ -26,7 +27,7 @@ from mechverify.graph.interventions import Part
 
 __all__ = [
     "Accuracy", "Bounds", "Box", "CapturedModel", "Cases", "Circuits", "ClaimError", "Entry", "Equivariant", "Holds",
-    "Mod", "Model", "Part", "Same", "Share", "Site", "Tokens", "Within", "ball", "box", "capture", "count", "distinct",
-    "dyck", "interchanged", "kth_largest", "load", "lookup", "normal", "pair_mlp", "parts", "tokens", "transformer",
-    "uniform",
+    "Mod", "Model", "Part", "Same", "Share", "Site", "Tokens", "Within", "ball", "box", "capture", "count", "differ",
+    "distinct", "dyck", "interchanged", "kth_largest", "load", "lookup", "normal", "pair_mlp", "parts", "tokens",
+    "transformer", "uniform",
 ]  # fmt: skip

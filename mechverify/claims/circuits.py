@@ -235,6 +235,18 @@ class Same(Share):
         )  # fmt: skip
 
 
+def differ(
+    model: Module, other: Module, *, over: Tokens | Box, at_most: Any = None, row: int | None = None, given: Any = (),
+) -> Bounds:  # fmt: skip
+    """No entry of the outputs of two models of the same inputs differs by more than `at_most` (None: the least that can
+    be proved), anywhere `over`. Nearly equal models are bounded jointly. Raises ClaimError."""
+    twins = interventions.Twins(_module(model), _module(other), row)
+    captured = _both(twins, over, f"{_called(model)} and {_called(other)}")
+    return Bounds(
+        captured["output.difference"], over=over, at_most=at_most, given=given
+    )
+
+
 class Equivariant(Share):
     """On at least a share `at_least` of the inputs, the model's output for moved tokens agrees with its moved output.
 

@@ -49,6 +49,7 @@ RULES: dict[str, dict[str, Rule]] = {
         "solver": Rule("replay.points", "solver"),
         "relaxation": _RELAXATION,
         "cut": Rule("cut.rule", nested=True),
+        "differences": Rule("differences.rule", nested=True),
     },
 }
 OLD = {

@@ -12,6 +12,7 @@ from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.relaxation import planes
 from mechverify.kernel.relaxation.backward import Lines, Relaxed
 from mechverify.kernel.relaxation.intervals import Cells
+from mechverify.kernel.relaxation.operations import differences
 from mechverify.kernel.relaxation.rewriting import Rewritten
 from mechverify.relax.tensors import Tensors
 
@@ -47,28 +48,43 @@ class Moving(Lines):
         ] = {}  # slopes between which the lines of a node lie
 
     def choose(self, relaxed: Relaxed, start: int, n: int) -> Pair:
-        key, rows, product = (
-            (start, n),
-            relaxed.rows[start],
-            relaxed.graph.nodes[n].op == "mul",
-        )
-        ends = self._planes(relaxed, n) if product else self._ends(relaxed, n)
+        key, rows = (start, n), relaxed.rows[start]
+        ends, initial = self._between(relaxed, n)
         if key not in self.numbers:
-            initial = (
-                self._mixes(relaxed, n) if product else self._shares(relaxed, n, ends)
-            )
             self.numbers[key] = [
                 v.detach()
                 .expand(v.shape[0], rows, *v.shape[2:])
                 .clone()
                 .requires_grad_()
-                for v in initial
+                for v in initial()
             ]
         low, high = (
             a + (b - a) * t for (a, b), t in zip(ends, self.numbers[key], strict=True)
         )
         self.used[key] = low.detach(), high.detach()
         return low, high
+
+    def _between(
+        self, relaxed: Relaxed, n: int
+    ) -> tuple[list[Pair], Callable[[], list[torch.Tensor]]]:
+        """Between which numbers the lines of a node lie, and where to begin."""
+        op = relaxed.graph.nodes[n].op
+        if op == "mul":
+            return self._planes(relaxed, n), lambda: self._mixes(relaxed, n)
+        if op == "blend":
+            share = differences.ROWS["blend"].default(relaxed, n)
+            return self._planes(relaxed, n), lambda: [share, share]
+        if op in ("secant", "exchanged"):
+            row = differences.ROWS[op]
+            slopes = [
+                relaxed.finite(end[:, None]).detach() for end in row.slopes(relaxed, n)
+            ]
+            first = row.default(relaxed, n)
+            return [(slopes[0], slopes[1])] * 2, lambda: [
+                self._share(s, *slopes) for s in first
+            ]
+        ends = self._ends(relaxed, n)
+        return ends, lambda: self._shares(relaxed, n, ends)
 
     def multipliers(self, relaxed: Relaxed, start: int, n: int) -> torch.Tensor:
         floor, ceiling = (

@@ -1,5 +1,6 @@
 """Circuits and other pairs of runs: what is counted of them is what torch counts, with hooks of its own."""
 
+import copy
 from itertools import product
 
 import numpy as np
@@ -15,6 +16,7 @@ from mechverify import (
     Part,
     Same,
     box,
+    differ,
     interchanged,
     parts,
     prove,
@@ -350,3 +352,23 @@ def test_a_condition_by_itself_and_arrays_are_taken():
         circuits.differ([])
     with pytest.raises(ClaimError, match="mapping of names"):
         Circuits(model, [Part("act")], over=X)
+
+
+def test_nearly_equal_models_differ_by_little():
+    torch.manual_seed(2)
+    model = nn.Sequential(nn.Linear(2, 6), nn.GELU(), nn.Linear(6, 3)).double().eval()
+    other = copy.deepcopy(model)
+    other[0].weight.data += 1e-3
+    over = box([-1, -1], [1, 1])
+    points = torch.cat(
+        [torch.rand(4_000, 2, dtype=torch.float64) * 2 - 1, torch.tensor([[1.0, 1], [-1, -1], [1, -1], [-1, 1]])]
+    )
+    with torch.no_grad():
+        largest = float((model(points) - other(points)).abs().max())
+    outcome = prove(differ(model, other, over=over), method="linear")
+    assert largest <= float(outcome.theorem.range.high[0]) < 6 * largest
+    assert "differences" in outcome.theorem.rules
+    assert prove(differ(model, other, over=over, at_most=str(2 * largest))).verdict == "PROVED"
+    assert prove(differ(model, other, over=over, at_most=str(0.9 * largest))).verdict == "REFUTED"
+    with pytest.raises(ClaimError, match="shapes"):
+        differ(model, nn.Sequential(nn.Linear(2, 2)).double().eval(), over=over)

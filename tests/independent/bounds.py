@@ -575,6 +575,7 @@ class Claim:
 
     def __init__(self, claim: Any, weights: bytes, version: int = 5):
         self.version = version
+        self.added = False  # whether values that only the kernel numbers may be named
         kind, architecture, semantics, digest, domain, graph, self.site, self.position, where, cases, least, most = (
             fields(claim, "kind", "architecture", "semantics", "weights_sha256", "domain", "graph", "site", "position",
                    "where", "cases", "at_least", "at_most"))  # fmt: skip
@@ -750,6 +751,19 @@ class Claim:
                 _, first, second = fields(proof, "rule", "first", "second")
                 found = [self.prove(p, part, target) for p in (first, second)]
                 return tuple([meet(a, b) for a, b in zip(*pair, strict=True)] for pair in zip(*found, strict=True))
+            case "differences" if self.version >= 5:  # another graph of the same values, which only the kernel needs
+                need(not part.facts, "differences below a split at a value")
+                (_, inner), before = fields(proof, "rule", "proof"), (self.added, self.attained)
+                self.added, self.attained = True, []  # what it shows at points refutes nothing
+                try:
+                    return self.prove(inner, part, target)
+                finally:
+                    self.added, self.attained = before
+            case "split" if "node" in proof and self.added and integer(proof["node"]) >= len(self.graph.nodes):
+                _, _, entry, at, inside, outside = fields(proof, "rule", "node", "entry", "at", "inside", "outside")
+                integer(entry, 0), a_float(at)
+                found = [self.prove(p, part, target) for p in (inside, outside)]
+                return tuple([hull([a, b]) for a, b in zip(*pair, strict=True)] for pair in zip(*found, strict=True))
             case "split" if "node" in proof and self.version >= 5:
                 _, node, entry, cut, inside, outside = fields(proof, "rule", "node", "entry", "at", "inside", "outside")
                 node = integer(node, 0, len(self.graph.nodes) - 1)
@@ -800,6 +814,8 @@ class Claim:
         match = re.fullmatch(form, value, re.ASCII) if type(value) is str else None
         need(match, "a name of a value")
         if value != "output":
+            if self.added and int(match[1]) >= len(self.graph.nodes):
+                return
             number = integer(int(match[1]), 0, len(self.graph.nodes) - 1)
             need(not match[2] or match[2].count(",") + 1 == len(self.graph.nodes[number].shape), "a slice")
 

@@ -11,6 +11,11 @@ class Fault(NamedTuple):
     new: str
     tests: str  # pytest arguments
 
+    @property
+    def files(self) -> list[str]:
+        """Of its tests."""
+        return [test.split("::")[0] for test in self.tests.split(" -k ")[0].split()]
+
 
 DIFF = "tests/soundness/test_differential.py"
 REG = "tests/soundness/test_regressions.py"
@@ -53,6 +58,8 @@ ORDER = "tests/kernel/test_order.py"
 LEADS = "tests/test_statement.py::test_leads_are_printed_of_nothing_else"
 LESSER = "tests/test_statement.py::test_the_lesser_and_the_larger_are_printed_of_nothing_else"
 READ_BACK = "tests/test_statement.py::test_random_claims_are_read_back_and_planted_changes_noticed"
+DIFFERENCES = "tests/soundness/test_differences.py"
+SLOPES = "tests/kernel/test_slopes.py"
 
 FAULTS = [
     # counting/form.py
@@ -774,10 +781,36 @@ FAULTS = [
     Fault("formula", "statement/formula.py", "if read == expected else None", "if read[2:] == expected[2:] else None", LEADS),
     Fault("formula", "statement/formula.py", "Fraction(p.attr[1][0]) / Fraction(q.attr[1][0])", "Fraction(p.attr[1][0]) * Fraction(q.attr[1][0])", READ_BACK),
     Fault("formula", "statement/formula.py", '"lt": "<", "le": "<="', '"lt": "<=", "le": "<"', READ_BACK),
+    # differences: joint bounds of two runs
+    Fault("slopes", "relaxation/slopes.py", "xp.minimum(low[1:], low[:-1])", "xp.maximum(low[1:], low[:-1])", SLOPES),
+    Fault("slopes", "relaxation/slopes.py", "ar.ends(ar.add(ar.point(most), over))", "ar.ends(ar.point(most))", SLOPES),
+    Fault("slopes", "relaxation/slopes.py", '"gelu": (-0.129, 1.129)', '"gelu": (-0.128, 1.128)', SLOPES),
+    Fault("slopes", "relaxation/slopes.py", "return ar.add(share, ar.mul(x, _density(ar, x)))", "return share", SLOPES),
+    Fault("slopes", "relaxation/slopes.py", "(~wide & ~none).any(0)", "~wide.any(0)", SLOPES),
+    Fault("slopes", "relaxation/slopes.py", "ar.ends(ar.sub(chord, bends))", "ar.ends(chord)", SLOPES),
+    Fault("secant", "relaxation/operations/differences.py", "xp.minimum(low, least), xp.maximum(high, most))", "low, high)", DIFFERENCES),
+    Fault("secant", "relaxation/operations/differences.py", "lines.product(ar, rest, apart)[upper]", "lines.product(ar, rest, apart)[1 - upper]", DIFFERENCES),
+    Fault("secant", "relaxation/operations/differences.py", "lines.total(ar, between, (-slope, -slope))", "lines.total(ar, between, (-0.9 * slope, -0.9 * slope))", DIFFERENCES),
+    Fault("secant", "relaxation/operations/differences.py", "lines.total(known.ar, first, (-high, -low))", "lines.total(known.ar, first, (-low, -high))", DIFFERENCES),
+    Fault("blend", "relaxation/operations/differences.py", "(second, ar.sub(k, part))", "(second, k)", DIFFERENCES),
+    Fault("blend", "relaxation/operations/differences.py", "[(first, part), (second,", "[(first, k), (second,", DIFFERENCES),
+    Fault("blend", "relaxation/operations/differences.py", "return [(second, k)], None", "return [(second, -k)], None", DIFFERENCES),
+    Fault("exchanged", "relaxation/operations/differences.py", "for own, other in ((p, q), (q, p))", "for own, other in ((p, q), (p, q))", DIFFERENCES),
+    Fault("exchanged", "relaxation/operations/differences.py", "tuple(end[..., None, :] for end in other)", "tuple(end[..., :, None] for end in other)", DIFFERENCES),
+    Fault("exchanged", "differences/rule.py", 'add("sub", own, other)', 'add("sub", other, own)', DIFFERENCES),
+    Fault("exchanged", "relaxation/contraction.py", "if pivot is not None and total else value", "if pivot is not None else value", DIFFERENCES),
+    Fault("differences", "differences/rule.py", "add(x.op, y.args[0], apart[1], attr=x.attr)", "add(x.op, x.args[0], apart[1], attr=x.attr)", DIFFERENCES),
+    Fault("differences", "differences/rule.py", "(x.op, x.attr, x.shape) == (y.op, y.attr, y.shape)", "(x.op, x.shape) == (y.op, y.shape)", DIFFERENCES),
+    Fault("differences", "differences/rule.py", '"secant", x.args[0], y.args[0]', '"secant", y.args[0], x.args[0]', DIFFERENCES),
+    Fault("differences", "differences/rule.py", "if part.facts:", "if False:", DIFFERENCES),
 ]  # fmt: skip
 
 # Which lemmas (docs/soundness/*.md) a rule's faults attack; tests/docs/test_lemmas.py compares with the pages.
 LEMMAS = {
+    "slopes": ("D1",),
+    "secant": ("D1",),
+    "exchanged": ("D2",),
+    "blend": ("D3",),
     "order": ("C15",),
     "ordered bounds": ("L16",),
     "automaton": ("F2",),
@@ -794,6 +827,7 @@ LEMMAS = {
     "counterexample": ("C5",),
     "cut": ("O2",),
     "cut by a count": ("R6",),
+    "differences": ("D4",),
     "double": ("C14",),
     "ends": ("L1",),
     "enumerate": ("C5",),

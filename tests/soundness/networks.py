@@ -198,10 +198,24 @@ def evaluate(graph, weights: dict, nodes: Sequence[int], tokens: np.ndarray, inp
         elif op == "softmax":
             scores = args[0] if exact else args[0] - args[0].max(-1, keepdims=True)  # exp may overflow
             value = _softmax(mapped(0, scores, FUNCTIONS["exp"][exact]), node)
+        elif op == "secant":  # of the first two operands, as it is defined
+            first, second = (_applied(attr, a, mapped, exact) for a in args[:2])
+            value = first - second
+        elif op == "exchanged":
+            p, q = args[:2]
+            value = p[..., :, None] * q[..., None, :] - q[..., :, None] * p[..., None, :]
+        elif op == "blend":
+            value = args[1]
         else:
             value = mapped(0, args[0], FUNCTIONS[op][exact])
         values[n] = np.asarray(value)
     return {n: values[n] for n in nodes}
+
+
+def _applied(function: tuple, a: np.ndarray, mapped: Callable, exact: bool) -> np.ndarray:
+    """A function, by its name and attribute."""
+    name, exponent = function
+    return reduce(np.multiply, [a] * exponent) if name == "power" else mapped(0, a, FUNCTIONS[name][exact])
 
 
 def _integer(node: Any, args: list, values: np.ndarray, tokens: np.ndarray) -> Any:

@@ -55,6 +55,7 @@ ALLOWED = {
     "compact/enclosed.Enclosed._table": TABLES,
     "compact/enclosed.Enclosed._place": TABLES,
     "core/evaluate.Evaluation.align": AXES,
+    "differences/rule.jointly": "the numbers of nodes that it has added, each of which asked",
     "relaxation/operations/tokens.Tokens.reads": READS,
     "relaxation/operations/integers.Value.reads": READS,
     "relaxation/operations/__init__.no_tokens": READS,

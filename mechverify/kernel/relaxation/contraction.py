@@ -15,15 +15,18 @@ if TYPE_CHECKING:
 
 def products(steps: "Steps", node: Node, args: list[int]) -> int:
     """Of two values that depend on the input: products of repeated entries, and a sum. Of shares p of a softmax and
-    values v: sum_i p_i v_i = c + sum_i p_i (v_i - c) for any c, which keeps the products small."""
+    values v: sum_i p_i v_i = c + sum_i p_i (v_i - c) for any c, which keeps the products small; of a difference of
+    shares likewise, without the c."""
     first, second, result = node.attr.replace("->", ",").split(",")
     graph, pivot = steps.graph, None
-    if (
-        graph.nodes[node.args[0]].op == "softmax"
-        and first[-1] not in result
-        and set(first[:-1]) <= set(result)
-    ):
-        pivot = steps.add("pivot", *args, attr=node.attr)
+    total = _total(graph, node.args[0])
+    if total is not None and first[-1] not in result and set(first[:-1]) <= set(result):
+        about = args[0]
+        if not total:  # near the mean
+            shape = graph.nodes[about].shape
+            mean = steps.add("constant", attr=((), (1 / shape[-1],)))
+            about = steps.expanded(mean, shape)
+        pivot = steps.add("pivot", about, args[1], attr=node.attr)
     summed = [c for c in dict.fromkeys(first + second) if c not in result]
     sizes = dict(
         zip(first + second, sum((graph.nodes[a].shape for a in args), ()), strict=True)
@@ -41,7 +44,17 @@ def products(steps: "Steps", node: Node, args: list[int]) -> int:
         value = steps.add(
             "einsum", value, ones, attr=f"{letters},{''.join(summed)}->{result}"
         )
-    return value if pivot is None else steps.add("add", value, pivot)
+    return steps.add("add", value, pivot) if pivot is not None and total else value
+
+
+def _total(graph: Graph, n: int) -> int | None:
+    """What the entries of the last axis add up to, if that is known: one, or of a difference of such, zero."""
+    node = graph.nodes[n]
+    if node.op == "blend":
+        return _total(graph, node.args[1])  # of the second, which is no other blend
+    if node.op == "sub" and all(graph.nodes[a].op == "softmax" for a in node.args):
+        return 0
+    return 1 if node.op == "softmax" else None
 
 
 def average(graph: Graph, node: Node) -> tuple[int, tuple] | None:

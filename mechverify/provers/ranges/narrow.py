@@ -1,5 +1,7 @@
 """Narrower ranges: halve coordinates, optimise lines."""
 
+import time
+
 import numpy as np
 import torch
 
@@ -18,6 +20,7 @@ CHOOSING, CHECKING, OPTIMISING = (
     40.0,
     40.0,
 )  # seconds: for choosing cuts, relaxing cells, optimising lines
+PRICED = 4  # halvings whose cells are relaxed to know what one takes
 OPTIMISED = 2  # halvings before slopes are optimised
 
 
@@ -56,10 +59,11 @@ class Narrow:
         try:
             with budget.within(CHOOSING):
                 cuts = _cuts(problem, budget)
-            while (
-                2 ** len(cuts) * problem.seconds > CHECKING
-            ):  # side by side, they take less
-                cuts.pop()
+            if 2 ** len(cuts) * problem.seconds > CHECKING:
+                with budget.within(CHECKING):
+                    price = _price(problem, cuts)
+                while 2 ** len(cuts) * price > CHECKING:
+                    cuts.pop()
             if cuts:
                 budget.progress(f"{2 ** len(cuts):,} cells", None)
                 parts = _parts(problem.domain, cuts)
@@ -77,6 +81,14 @@ class Narrow:
             why = budget.why if budget.spent() else f"not within {CHECKING:.0f} s"
             found.reasons.append(f"{self.name}: {why}")
         return _with_optimised_lines(problem, budget, found, cuts[:OPTIMISED])
+
+
+def _price(problem: RangeProblem, cuts: list[int]) -> float:
+    """Seconds that the kernel takes for a cell, of some that are relaxed side by side."""
+    some = _parts(problem.domain, cuts[:PRICED])
+    begun = time.monotonic()
+    kernel_ranges(problem, some)
+    return (time.monotonic() - begun) / len(some)
 
 
 def _cuts(problem: RangeProblem, budget: Budget) -> list[int]:

@@ -38,10 +38,13 @@ class RangeProblem:
         job: Job,
         device: str = "cpu",
         own: tuple[np.ndarray, np.ndarray] | None = None,
+        plain: "RangeProblem | None" = None,
     ):
-        """`own`: the corners between which a point is one of the user's inputs, if these aren't the domain's."""
+        """`own`: the corners between which a point is one of the user's inputs, if these aren't the domain's. `plain`:
+        the problem about another graph of the same values, which torch can run."""
         self.job, self.claim, self.device = job, job.claim, device
         self.own = (self.domain.low, self.domain.high) if own is None else own
+        self.plain = plain
         self.failed, self.unshown = (
             0,
             -np.inf,
@@ -105,6 +108,11 @@ class RangeProblem:
         """There is a threshold to decide."""
         return self.claim.least is not None or self.claim.most is not None
 
+    @property
+    def needed(self) -> list[int]:
+        """The nodes that the output needs."""
+        return self.claim.graph.ancestors([self.claim.output])
+
     @cached_property
     def tabulated(self) -> bool:
         """Every entry of the output is in a table, so that intervals give its range exactly."""
@@ -144,6 +152,8 @@ class RangeProblem:
         """The output [inputs, entries] in float64, differentiable in `points` [inputs, coordinates]; and the least
         value [inputs] of the claim's conditions, infinite without any, -inf where the input is none of the user's, or
         NaN comes out."""
+        if self.plain is not None:
+            return self.plain.values(tokens, points)
         inputs, start = [], 0
         for shape in self.claim.shapes:
             size = int(np.prod(shape))

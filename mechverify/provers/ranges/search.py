@@ -5,6 +5,7 @@ import numpy as np
 
 from mechverify.provers.base import Budget, Prover
 from mechverify.provers.ranges.branch import Branch
+from mechverify.provers.ranges.differences import Jointly
 from mechverify.provers.ranges.extremes import sample
 from mechverify.provers.ranges.known import Found, Known
 from mechverify.provers.ranges.narrow import Lines, Narrow
@@ -16,7 +17,8 @@ from mechverify.provers.ranges.whole import SLOW, Whole
 SEED = 0  # of samples
 RangeProver = Prover[RangeProblem, Known, Found]
 FIRST: list[RangeProver] = [Whole(), GivenSlopes()]
-PROVERS: list[RangeProver] = [Look(), Lines(), Branch(), Narrow(), Reached()]
+NARROWER: list[RangeProver] = [Lines(), Branch(), Narrow()]
+PROVERS: list[RangeProver] = [Look(), Jointly(NARROWER), *NARROWER, Reached()]
 
 
 def search(problem: RangeProblem, known: Known, budget: Budget) -> Found:

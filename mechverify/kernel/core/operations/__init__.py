@@ -180,8 +180,9 @@ GROUPS = {
         "floordiv", "where", "lookup",
     ),
     "internal": ("slack", "pivot"),
+    "differences": ("secant", "exchanged", "blend"),
 }  # fmt: skip
-UNNAMED = ("select", *GROUPS["internal"])  # by any file
+UNNAMED = ("select", *GROUPS["internal"], *GROUPS["differences"])  # by any file
 INTEGERS = GROUPS["integers"]  # what a mechanism is made of
 OPERATIONS: Rows[Operation] = Rows("core.operations", GROUPS)
 LISTED = [name for name in OPERATIONS if name not in UNNAMED]  # what a file may name
