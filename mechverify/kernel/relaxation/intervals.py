@@ -78,6 +78,7 @@ class Intervals:
         self.spans: dict[int, list[Span]] = {}  # of integers, cell by cell
         self.empty = ar.raw(np.zeros(len(cells), bool))
         self.dominated: dict[tuple[int, int], Any] = {}  # of norms.py
+        self.disturbances: dict[int, Ball] = {}  # of operations/rounding.py
         self.differences = any(graph.nodes[n].op == "sub" for n in self.order)
         self.quotients = any(
             graph.nodes[n].op in ("rsqrt", "reciprocal") for n in self.order

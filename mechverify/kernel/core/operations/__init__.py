@@ -180,8 +180,9 @@ GROUPS = {
         "floordiv", "where", "lookup",
     ),
     "internal": ("slack", "pivot"),
+    "rounding": ("rounding",),
 }  # fmt: skip
-UNNAMED = ("select", *GROUPS["internal"])  # by any file
+UNNAMED = ("select", "rounding", *GROUPS["internal"])  # by any file
 INTEGERS = GROUPS["integers"]  # what a mechanism is made of
 OPERATIONS: Rows[Operation] = Rows("core.operations", GROUPS)
 LISTED = [name for name in OPERATIONS if name not in UNNAMED]  # what a file may name
