@@ -11,6 +11,7 @@ Lemma O4 (docs/soundness/options.md).
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 from math import prod
 from typing import Any, NamedTuple
 
@@ -28,8 +29,7 @@ from mechverify.kernel.core.semantics import Real
 
 LONGEST = 2**15  # terms of a sum: so far n * U32 exceeds gamma_n
 LEAST_EPS = 2.0**-40  # of a normalisation
-NORM = 4  # units that an entry of a normalised vector errs by, times features and the largest entry before
-FAR = 2.0**-3  # of a norm, that it may err by
+FAR = 2.0**-5  # of a norm, that it may err by
 RELATIVE = {  # of the value: the axiom `torch:float32`, and for a product, a quotient and a power what they round
     "mul": 1, "over_root": 6, "sqrt": 4, "rsqrt": 4, "reciprocal": 4, "tanh": 8, "erf": 8, "sigmoid": 8, "silu": 12,
     "softplus": 16, "exp": EXP / U32,
@@ -92,7 +92,7 @@ def terms(
     elif op == "softmax":
         yield _share(raw, extra)
     elif op == "norm":
-        yield from _normalised(ar, extra, raw, *rest)
+        yield from _normalised(ar, extra, raw, rest[0], align(rest[1]))
     else:
         yield RELATIVE[op] * U32, TINY.get(op, 4 * FLUSH), raw
         if op == "mul":
@@ -127,13 +127,17 @@ def _contracted(
 
 def _normalised(ar: Arithmetic, n: int, y: Ball, x: Ball, scale: Ball) -> Iterator[Term]:
     """y = c scale, c being x or x less its mean, and scale 1 / sqrt(mean of c^2 + eps)."""
-    largest = x.size.map(lambda a: ar.xp.amax(a, -1)[..., None])
-    off = ar.widen(_nothing(largest), 1.25 * NORM * (n + 8) * U32, 16 * FLUSH, of=largest).size
-    off = ar.mul(off, scale.size)
-    if not bool((ar.ends(off)[1] < ar.units(FAR, off.exponent)).all()):
+    size = x.size
+    squares = ar.sum(ar.mul(size, size)).at[..., None]
+    share = ar.rational(Fraction(1, n))
+    norm = ar.sqrt(ar.add(ar.mul(squares, share), ar.rational(Fraction(FLUSH)))).size  # root of the mean square
+    largest = size.map(lambda a: ar.xp.amax(a, -1)[..., None])
+    off = ar.mul(ar.widen(_nothing(norm), 2 * (n + 8) * U32, 16 * FLUSH, of=norm).size, scale.size).size
+    own = ar.mul(ar.widen(ar.widen(_nothing(norm), n * U32, of=norm), 8 * U32, 16 * FLUSH, of=largest).size, scale.size)
+    if not bool((ar.upper(off) < ar.units(FAR, off.exponent)).all()):
         raise Unsupported("a float32 normalisation of a vector that may be nearly constant: nothing bounds its error")
-    yield 1.0, 0.0, off
-    yield 1.0, 0.0, ar.mul(off, y.size)
+    yield 1 + 2 * FAR, 0.0, own
+    yield 1 + 2 * FAR, 0.0, ar.mul(off, y.size)
     yield (n + 16) * U32, 4 * FLUSH, y
 
 
@@ -294,10 +298,15 @@ def normalised(graph: Graph, weights: dict[str, np.ndarray], root: int) -> tuple
         assert match is not None
         return match[1], match[2], match[3]
 
+    def broadcast(smaller: tuple[int, ...]) -> tuple[int, ...]:
+        return (1,) * (len(shape) - len(smaller)) + smaller
+
     need(nodes[root].op == "mul")
     c, scale = nodes[root].args
-    n, shape = nodes[c].shape[-1], nodes[c].shape
-    need(nodes[root].shape == shape and nodes[scale].shape == (*shape[:-1], 1))
+    shape = nodes[c].shape
+    need(len(shape) > 0)
+    n = shape[-1]
+    need(nodes[root].shape == shape and broadcast(nodes[scale].shape) == (*shape[:-1], 1))
     root_of = under(scale)
     need(nodes[root_of].op == "rsqrt" and _in_order(graph, scale))
     total, eps = nodes[nodes[root_of].args[0]].args if nodes[nodes[root_of].args[0]].op == "add" else (root, root)

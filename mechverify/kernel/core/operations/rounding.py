@@ -34,7 +34,8 @@ class Rounding(Operation):
         if op == "norm":
             if axis == len(n.shape) - 1:
                 return "select", [node], (axis, index)
-            return "rounding", [(a, axis, index) for a in n.args], n.attr
+            _, (_, scale), _ = row_of("mul").slice(graph, raw, axis, index)
+            return "rounding", [(raw, axis, index), (rest[0], axis, index), scale], n.attr
         if not rest:
             return "rounding", [(raw, axis, index)], n.attr
         same, operands, attr = row_of(op).slice(graph, raw, axis, index)
