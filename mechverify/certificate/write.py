@@ -54,7 +54,9 @@ def claim_document(claim: Accuracy | Bounds | Share, semantics: str) -> dict[str
     return common | {
         "kind": "bounds",
         "domain": _mixed(claim.over),
-        "graph": graph_document(claim.output.captured.captured, model.source, semantics),
+        "graph": graph_document(
+            claim.output.captured.captured, model.source, semantics
+        ),
         "where": list(claim.given),
         "cases": list(claim.cases),
         "at_least": thresholds(claim.at_least),
@@ -99,7 +101,9 @@ def _ratio(value: Fraction) -> str:
     return f"{value.numerator}/{value.denominator}"
 
 
-def graph_document(captured: Captured, module: str, semantics: str = "real") -> dict[str, Any]:
+def graph_document(
+    captured: Captured, module: str, semantics: str = "real"
+) -> dict[str, Any]:
     """A captured graph as data. Raises ClaimError where nothing is known of the module's float32 programs."""
     compared = captured.compared
     done = {} if compared is None else {
@@ -122,7 +126,11 @@ def graph_document(captured: Captured, module: str, semantics: str = "real") -> 
 def _programs(programs: Programs | None) -> dict[str, Any]:
     """Which rows a float32 program of the module computes."""
     if programs is None or programs.missing is not None:
-        why = "the claim is about no module" if programs is None else f"the module uses {programs.missing}"
+        why = (
+            "the claim is about no module"
+            if programs is None
+            else f"the module uses {programs.missing}"
+        )
         raise ClaimError(f"--semantics float32: {why}; use --semantics real")
     return {"rows": programs.rows, "norms": list(programs.norms)}
 

@@ -48,7 +48,9 @@ class Builder:
         self.axis_of: dict[
             int, tuple[Value, int]
         ] = {}  # of a pattern's node: scores without a mask, and the axis
-        self.norms: list[int] = []  # nodes that are normalised vectors, before weight and bias
+        self.norms: list[
+            int
+        ] = []  # nodes that are normalised vectors, before weight and bias
         self.truths: set[int] = set()  # nodes whose entries are 1 and 0 alone
         self._stored = {}
         for name, tensor in state.items():

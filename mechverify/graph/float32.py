@@ -6,6 +6,7 @@ where every float32 program of it is among those of the nodes that it became: wh
 do, or is one of the functions, softmaxes and normalisations that the axiom `torch:float32` is about. Others are named.
 """
 
+import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,7 +19,14 @@ from mechverify.graph.lowering import CASTS, EXACT, MOVED, SHAPE_ALONE, name_of
 from mechverify.kernel.core.graph import Graph
 
 MOVING = ("view", "concat", "gather", "tokens", "input", "weight", "constant", "select")
-FOLDED = {"arange", "zeros", "ones", "eye", "full", "scalar_tensor"}  # constants that are as they are written
+FOLDED = {
+    "arange",
+    "zeros",
+    "ones",
+    "eye",
+    "full",
+    "scalar_tensor",
+}  # constants that are as they are written
 
 
 class Programs(NamedTuple):
@@ -46,12 +54,38 @@ class Recording(Graph):
         return n
 
 
-def missing(graph: Recording, node: torch.fx.Node, args: tuple, kwargs: dict[str, Any], value: Any) -> str | None:
+def opened(graph: Graph) -> Graph:
+    """A copy for a claim's own nodes. None of these is found among the module's, but for entries that are moved: of
+    float32 values, what a claim computes is exact, and what the module computes is not."""
+    copied = copy.deepcopy(graph)
+    copied._ids = {
+        key: n
+        for key, n in copied._ids.items()
+        if key[0] in MOVING or copied.nodes[n].kind != "real"
+    }
+    return copied
+
+
+def missing(
+    graph: Recording,
+    node: torch.fx.Node,
+    args: tuple,
+    kwargs: dict[str, Any],
+    value: Any,
+) -> str | None:
     """What stands in the way at a call of the program: in words; None if nothing does."""
-    name = name_of(node.target)
+    op: Any = node.target
+    name = name_of(op)
     leaves = pytree.tree_leaves((args, kwargs), is_leaf=_is_value)
-    if not any(isinstance(a, Value) for a in (*leaves, *pytree.tree_leaves(value, is_leaf=_is_value))):
-        return None if _as_float32(name, value) else f"{name} of constants, which a program rounds"
+    if not any(
+        isinstance(a, Value)
+        for a in (*leaves, *pytree.tree_leaves(value, is_leaf=_is_value))
+    ):
+        return (
+            None
+            if _as_float32(name, value)
+            else f"{name} of constants, which a program rounds"
+        )
     if node in graph.again:
         return f"{name} of what another operation has computed already, which may come out otherwise"
     if name in MOVED | CASTS | SHAPE_ALONE:
@@ -59,16 +93,25 @@ def missing(graph: Recording, node: torch.fx.Node, args: tuple, kwargs: dict[str
     if name not in COVERED:
         return f"{name}, whose float32 programs no lemma covers"
     full = [args[k] if k < len(args) else kwargs.get(a.name, a.default_value)
-            for k, a in enumerate(node.target._schema.arguments)]  # fmt: skip
-    named = dict(zip([a.name for a in node.target._schema.arguments], full, strict=True))
-    return None if COVERED[name](named) else f"{name} with these arguments, whose float32 programs no lemma covers"
+            for k, a in enumerate(op._schema.arguments)]  # fmt: skip
+    named = dict(zip([a.name for a in op._schema.arguments], full, strict=True))
+    return (
+        None
+        if COVERED[name](named)
+        else f"{name} with these arguments, whose float32 programs no lemma covers"
+    )
 
 
 def _as_float32(name: str, value: Any) -> bool:
     """Computed from constants, the numbers are those that float32 arithmetic gives."""
     if name in MOVED | EXACT | CASTS | SHAPE_ALONE | FOLDED:
-        return True  # whether the numbers themselves are float32 numbers, the kernel sees
-    return not any(isinstance(a, Tensor) and a.is_floating_point() for a in pytree.tree_leaves(value))
+        return (
+            True  # whether the numbers themselves are float32 numbers, the kernel sees
+        )
+    return not any(
+        isinstance(a, Tensor) and a.is_floating_point()
+        for a in pytree.tree_leaves(value)
+    )
 
 
 def _is_value(a: Any) -> bool:
@@ -86,7 +129,11 @@ def _plain(*names: str) -> Callable[[dict[str, Any]], bool]:
 
 def _power(named: dict[str, Any]) -> bool:
     x, exponent = named.get("self"), named.get("exponent")
-    whole = isinstance(exponent, int | float) and exponent == int(exponent) and 2 <= exponent <= 16
+    whole = (
+        isinstance(exponent, int | float)
+        and exponent == int(exponent)
+        and 2 <= exponent <= 16
+    )
     return isinstance(x, Value) and (whole or exponent in (-1, -0.5, 0.5, 1))
 
 
@@ -102,5 +149,6 @@ COVERED: dict[str, Callable[[dict[str, Any]], bool]] = {
     "softplus": _plain("beta"),
     "pow": _power,
     "einsum": lambda named: len(named["tensors"]) == 2,
-    **dict.fromkeys(["where", "masked_fill"], lambda named: isinstance(named.get("condition", named.get("mask")), Tensor)),
+    **dict.fromkeys(["where", "masked_fill"],
+                    lambda named: isinstance(named.get("condition", named.get("mask")), Tensor)),
 }  # fmt: skip

@@ -136,7 +136,9 @@ def rows(program: Program, captured: Any, tokens: np.ndarray, inputs: list[np.nd
     return values
 
 
-def _row(p: Program, captured: Any, k: int, node: Any, values: list, tokens: np.ndarray, inputs: list, size: int) -> Any:
+def _row(
+    p: Program, captured: Any, k: int, node: Any, values: list, tokens: np.ndarray, inputs: list, size: int
+) -> Any:
     args = [values[a] for a in node.args]
     nodes = captured.graph.nodes
     if k in captured.programs.norms:
@@ -158,7 +160,7 @@ def _row(p: Program, captured: Any, k: int, node: Any, values: list, tokens: np.
             return np.concatenate([np.broadcast_to(a, (size, *a.shape[1:])) for a in args], node.attr + 1)
         case "add" | "sub":
             x, y = (_aligned(a, len(node.shape)) for a in args)
-            for own, other, at in ((x, y, 0), (y, x, 1)):
+            for _, other, at in ((x, y, 0), (y, x, 1)):
                 inner = nodes[node.args[at]]
                 if node.op == "add" and inner.op == "einsum" and p.rng.random() < 0.3:
                     return p.contract(inner.attr, *(values[a] for a in inner.args), start=other)

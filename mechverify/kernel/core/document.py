@@ -15,7 +15,9 @@ FLOATS = (
     "torch.float64",
 )  # that a module may have been given in
 
-PROGRAMS = {"float32": ("torch:float32",)}  # axioms about programs of a captured module, by semantics
+PROGRAMS = {
+    "float32": ("torch:float32",)
+}  # axioms about programs of a captured module, by semantics
 
 
 def captured(

@@ -62,7 +62,9 @@ class Module(NamedTuple):
         norms = entry["norms"].integers(2**12)
         entry.close()
         if not all(0 <= n < rows for n in norms):
-            raise Rejected(f"{entry.where}: a normalised vector is none of the module's rows")
+            raise Rejected(
+                f"{entry.where}: a normalised vector is none of the module's rows"
+            )
         return Module(rows, tuple(norms))
 
 
@@ -71,7 +73,7 @@ def terms(
 ) -> Iterator[Term]:
     """By how much a program's value may differ from the operation's of its operands: the sum of relative * size of a
     ball + absolute. `raw` holds the operation's value, `rest` are the operands; `align` makes these broadcast."""
-    op, inner, extra = attr
+    op, inner, extra, _ = attr
     if op in EXACT:
         yield 0.0, 2 * FLUSH, raw
     elif op in ("input", "constant"):
@@ -116,26 +118,50 @@ def _contracted(
         ar.widen(_nothing(x), *_share(x, m)[:2], of=x).size if m else None
         for x, m in zip(sizes, of, strict=True)
     ]
-    sizes = [x if e is None else ar.add(x, e).size for x, e in zip(sizes, errors, strict=True)]
+    sizes = [
+        x if e is None else ar.add(x, e).size
+        for x, e in zip(sizes, errors, strict=True)
+    ]
     more = [ar.widen(_nothing(x), 1.0, 1.0, of=x).size for x in sizes]
     yield (n + 1) * U32, 0.0, ar.contract(spec, *sizes)
     yield 4 * FLUSH, 0.0, ar.contract(spec, *more)
     for k, error in enumerate(errors):
         if error is not None:
-            yield 1.0, 0.0, ar.contract(spec, *(error if i == k else x for i, x in enumerate(sizes)))
+            yield (
+                1.0,
+                0.0,
+                ar.contract(
+                    spec, *(error if i == k else x for i, x in enumerate(sizes))
+                ),
+            )
 
 
-def _normalised(ar: Arithmetic, n: int, y: Ball, x: Ball, scale: Ball) -> Iterator[Term]:
+def _normalised(
+    ar: Arithmetic, n: int, y: Ball, x: Ball, scale: Ball
+) -> Iterator[Term]:
     """y = c scale, c being x or x less its mean, and scale 1 / sqrt(mean of c^2 + eps)."""
     size = x.size
     squares = ar.sum(ar.mul(size, size)).at[..., None]
     share = ar.rational(Fraction(1, n))
-    norm = ar.sqrt(ar.add(ar.mul(squares, share), ar.rational(Fraction(FLUSH)))).size  # root of the mean square
+    norm = ar.sqrt(
+        ar.add(ar.mul(squares, share), ar.rational(Fraction(FLUSH)))
+    ).size  # root of the mean square
     largest = size.map(lambda a: ar.xp.amax(a, -1)[..., None])
-    off = ar.mul(ar.widen(_nothing(norm), 2 * (n + 8) * U32, 16 * FLUSH, of=norm).size, scale.size).size
-    own = ar.mul(ar.widen(ar.widen(_nothing(norm), n * U32, of=norm), 8 * U32, 16 * FLUSH, of=largest).size, scale.size)
+    off = ar.mul(
+        ar.widen(_nothing(norm), 2 * (n + 8) * U32, 16 * FLUSH, of=norm).size,
+        scale.size,
+    ).size
+    own = ar.mul(
+        ar.widen(
+            ar.widen(_nothing(norm), n * U32, of=norm), 8 * U32, 16 * FLUSH, of=largest
+        ).size,
+        scale.size,
+    )
     if not bool((ar.upper(off) < ar.units(FAR, off.exponent)).all()):
-        raise Unsupported("a float32 normalisation of a vector that may be nearly constant: nothing bounds its error")
+        raise Unsupported(
+            "a float32 normalisation of a vector that may be nearly constant: nothing bounds its error"
+        )
+    yield 0.0, 0.0, squares  # which may overflow
     yield 1 + 2 * FAR, 0.0, own
     yield 1 + 2 * FAR, 0.0, ar.mul(off, y.size)
     yield (n + 16) * U32, 4 * FLUSH, y
@@ -149,7 +175,9 @@ def program(claim: Any) -> Any:
     """The claim about every float32 program of its module, as one about real values: of a graph with disturbances. The
     module's rows are computed as the program computes them; the claim's own rows read these, and are exact."""
     if "module" not in claim.stated["graph"]:
-        raise Rejected("semantics float32 needs to know which rows of the graph are the module's: `module`")
+        raise Rejected(
+            "semantics float32 needs to know which rows of the graph are the module's: `module`"
+        )
     graph = claim.graph.copy()
     build = _Build(graph, claim)
     sites = build.sites()
@@ -161,7 +189,9 @@ def program(claim: Any) -> Any:
         for name in ("where", "cases")
         if name in claim.stated
     }
-    return replace(claim, semantics="real", graph=graph, sites=sites, output=output, **changed)
+    return replace(
+        claim, semantics="real", graph=graph, sites=sites, output=output, **changed
+    )
 
 
 class _Build:
@@ -169,20 +199,31 @@ class _Build:
 
     def __init__(self, graph: Graph, claim: Claim):
         stated = claim.stated["graph"]
-        self.graph, self.claim, self.old, self.stated = graph, claim, graph.listed, stated
+        self.graph, self.claim, self.old, self.stated = (
+            graph,
+            claim,
+            graph.listed,
+            stated,
+        )
         self.module = Module.read(Reader(stated["module"], "module"), len(self.old))
         given = stated.get("compared", {}).get("dtype")
         if given != "torch.float32":
-            raise Rejected(f"semantics float32 speaks of modules that compute in torch.float32; this one is {given}")
+            raise Rejected(
+                f"semantics float32 speaks of modules that compute in torch.float32; this one is {given}"
+            )
         self.raw: list[int] = []  # of each row the operation alone, and
         self.new: list[int] = []  # what the program computes
-        self.computed: dict[int, int] = {}  # the same of the module's rows, by their nodes
+        self.computed: dict[
+            int, int
+        ] = {}  # the same of the module's rows, by their nodes
         for k, row in enumerate(stated["nodes"]):
             node, args = graph.nodes[self.old[k]], row[1]
             if k < self.module.rows:
                 self._module_row(k, node, args)
             else:
-                self.raw.append(graph.add(node.op, *map(self._exact, args), attr=node.attr))
+                self.raw.append(
+                    graph.add(node.op, *map(self._exact, args), attr=node.attr)
+                )
                 self.new.append(self.raw[k])
         graph.listed = self.new
 
@@ -200,7 +241,7 @@ class _Build:
         if k in self.module.norms:
             self._norm(k)
         elif node.op == "choose":  # which one is chosen may depend on what is flushed
-            operands[0] = self._behind(operands[0], (node.op, None, None))
+            operands[0] = self._behind(operands[0], (node.op, None, None, k))
             self._add(k, node, operands, None)
         elif node.op in MOVING or node.kind != "real":
             self.raw.append(self.graph.add(node.op, *operands, attr=node.attr))
@@ -208,14 +249,19 @@ class _Build:
         elif node.op == "weight":
             value = table(self.claim.weights, node)
             if not _is_float32(value):
-                raise Rejected(f"semantics float32 speaks of float32 weights; {node.attr[0]} holds other numbers")
+                raise Rejected(
+                    f"semantics float32 speaks of float32 weights; {node.attr[0]} holds other numbers"
+                )
             self.raw.append(self.old[k])
             self.new.append(self.old[k])
         elif node.op == "constant" and _is_float32(table({}, node)):
             self.raw.append(self.old[k])
             self.new.append(self.old[k])
         elif node.op == "einsum":
-            first = [self.raw[a] if m else self.new[a] for a, m in zip(args, shares, strict=True)]
+            first = [
+                self.raw[a] if m else self.new[a]
+                for a, m in zip(args, shares, strict=True)
+            ]
             self._add(k, node, first, (_terms(self.graph, node.attr, first), *shares))
         else:
             self._add(k, node, operands, self._extra(node, operands))
@@ -223,12 +269,16 @@ class _Build:
 
     def _add(self, k: int, node: Node, operands: list[int], extra: Any) -> None:
         self.raw.append(self.graph.add(node.op, *operands, attr=node.attr))
-        self.new.append(self._behind(self.raw[k], (node.op, node.attr if node.op != "softmax" else None, extra),
-                                     operands))  # fmt: skip
+        inner = node.attr if node.op in ("einsum", "power") else None
+        self.new.append(self._behind(self.raw[k], (node.op, inner, extra, k), operands))
 
     def _behind(self, raw: int, attr: tuple, operands: list[int] | None = None) -> int:
+        """What a program makes of `raw`. The row's number is in `attr`: rows that compute the same may round it
+        otherwise."""
         if attr[0] not in ROWS:
-            raise Unsupported(f"semantics float32 has no row for {attr[0]!r}: what a program of it adds is not known")
+            raise Unsupported(
+                f"semantics float32 has no row for {attr[0]!r}: what a program of it adds is not known"
+            )
         return self.graph.add("rounding", raw, *(operands or []), attr=attr)
 
     def _extra(self, node: Node, operands: list[int]) -> Any:
@@ -248,7 +298,9 @@ class _Build:
         node = self.graph.nodes[n]
         while node.op in ("view", "rounding"):
             node = self.graph.nodes[node.args[0]]
-        return _terms(self.graph, node.attr, list(node.args)) if node.op == "einsum" else 0
+        return (
+            _terms(self.graph, node.attr, list(node.args)) if node.op == "einsum" else 0
+        )
 
     def _norm(self, k: int) -> None:
         """The whole of a normalisation is one operation, of what the program computed before it."""
@@ -258,14 +310,24 @@ class _Build:
         def exact(m: int) -> int:
             if m not in known:
                 node = self.graph.nodes[m]
-                known[m] = self.graph.add(node.op, *map(exact, node.args), attr=node.attr)
+                known[m] = self.graph.add(
+                    node.op, *map(exact, node.args), attr=node.attr
+                )
             return known[m]
 
         self.raw.append(exact(self.old[k]))
-        self.new.append(self._behind(self.raw[k], ("norm", None, _limited(n)), [known[source], known[scale]]))
+        self.new.append(
+            self._behind(
+                self.raw[k],
+                ("norm", None, _limited(n), k),
+                [known[source], known[scale]],
+            )
+        )
 
 
-def normalised(graph: Graph, weights: dict[str, np.ndarray], root: int) -> tuple[int, int, int]:
+def normalised(
+    graph: Graph, weights: dict[str, np.ndarray], root: int
+) -> tuple[int, int, int]:
     """If a node is x / sqrt(mean of x^2 + eps), or that of x less its mean, over the last axis: the node x, its entries
     along that axis, and the node that multiplies. Rejects what isn't."""
     nodes = graph.nodes
@@ -306,24 +368,38 @@ def normalised(graph: Graph, weights: dict[str, np.ndarray], root: int) -> tuple
     shape = nodes[c].shape
     need(len(shape) > 0)
     n = shape[-1]
-    need(nodes[root].shape == shape and broadcast(nodes[scale].shape) == (*shape[:-1], 1))
+    need(
+        nodes[root].shape == shape and broadcast(nodes[scale].shape) == (*shape[:-1], 1)
+    )
     root_of = under(scale)
     need(nodes[root_of].op == "rsqrt" and _in_order(graph, scale))
-    total, eps = nodes[nodes[root_of].args[0]].args if nodes[nodes[root_of].args[0]].op == "add" else (root, root)
+    total, eps = (
+        nodes[nodes[root_of].args[0]].args
+        if nodes[nodes[root_of].args[0]].op == "add"
+        else (root, root)
+    )
     need(number(eps) >= LEAST_EPS)
     summed = mean(total, n)
     first, second, result = spec(summed)
     square, ones = nodes[summed].args
     need(nodes[square][:3] == ("power", (c,), 2) and nodes[square].shape == shape)
     need(second == first[-1:] and result == first[:-1] and number(ones) == 1)
-    if nodes[c].op not in ("over_root", "mul") or nodes[nodes[c].args[0]].op != "einsum":
+    if (
+        nodes[c].op not in ("over_root", "mul")
+        or nodes[nodes[c].args[0]].op != "einsum"
+    ):
         return c, n, scale
-    centred = mean(c, n)
-    first, second, result = spec(centred)
-    x, matrix = nodes[centred].args
-    need(nodes[matrix].op in ("constant", "weight") and len(second) == 2)
-    need(np.array_equal(table(weights, nodes[matrix]), n * np.eye(n) - 1))
-    need(first[-1:] in second and result[:-1] == first[:-1] and {first[-1], result[-1]} == {*second})
+    x, matrix = nodes[nodes[c].args[0]].args
+    if nodes[matrix].op not in ("constant", "weight") or not np.array_equal(
+        table(weights, nodes[matrix]), n * np.eye(n) - 1
+    ):
+        return c, n, scale
+    first, second, result = spec(mean(c, n))
+    need(
+        first[-1:] in second
+        and result[:-1] == first[:-1]
+        and {first[-1], result[-1]} == {*second}
+    )
     return x, n, scale
 
 
@@ -335,15 +411,23 @@ def _in_order(graph: Graph, n: int) -> bool:
     if node.op != "view":
         return True
     size = prod(graph.nodes[node.args[0]].shape)
-    return np.array_equal(entries(node.attr).ravel(), np.arange(size)) and _in_order(graph, node.args[0])
+    return np.array_equal(entries(node.attr).ravel(), np.arange(size)) and _in_order(
+        graph, node.args[0]
+    )
 
 
 def _terms(graph: Graph, spec: str, operands: list[int]) -> int:
     """How many products each entry of a contraction adds up."""
     einsum = Node("einsum", tuple(operands), spec, "real", ())
     first, second, result = spec.replace("->", ",").split(",")
-    sizes = zip(first + second, sum((graph.nodes[a].shape for a in einsum.args), ()), strict=True)
-    return _limited(prod({letter: size for letter, size in sizes if letter not in result}.values()))
+    sizes = zip(
+        first + second,
+        sum((graph.nodes[a].shape for a in einsum.args), ()),
+        strict=True,
+    )
+    return _limited(
+        prod({letter: size for letter, size in sizes if letter not in result}.values())
+    )
 
 
 def _limited(n: int) -> int:
@@ -357,4 +441,16 @@ def _is_float32(a: np.ndarray) -> bool:
         return np.array_equal(a.astype(np.float32).astype(np.float64), a)
 
 
-ROWS = {*EXACT, *RELATIVE, *OF_OPERAND, "input", "constant", "add", "sub", "power", "einsum", "softmax", "norm"}
+ROWS = {
+    *EXACT,
+    *RELATIVE,
+    *OF_OPERAND,
+    "input",
+    "constant",
+    "add",
+    "sub",
+    "power",
+    "einsum",
+    "softmax",
+    "norm",
+}

@@ -3,7 +3,6 @@
 Lemma O4 (docs/soundness/options.md).
 """
 
-
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.float32 import LARGEST
@@ -25,26 +24,43 @@ class Rounding(Operation):
     def value(self, known, node, args):
         raw, *rest = args
         rank = len(node.shape)
-        return disturbed(known.semantics.ar, node.attr, raw, rest, lambda x: known.align(x, rank), raw)
+        return disturbed(
+            known.semantics.ar,
+            node.attr,
+            raw,
+            rest,
+            lambda x: known.align(x, rank),
+            raw,
+        )
 
     def slice(self, graph, node, axis, index):
         n = graph.nodes[node]
         raw, *rest = n.args
-        op, inner, extra = n.attr
+        op, inner, extra, row = n.attr
         if op == "norm":
             if axis == len(n.shape) - 1:
                 return "select", [node], (axis, index)
             _, (_, scale), _ = row_of("mul").slice(graph, raw, axis, index)
-            return "rounding", [(raw, axis, index), (rest[0], axis, index), scale], n.attr
+            return (
+                "rounding",
+                [(raw, axis, index), (rest[0], axis, index), scale],
+                n.attr,
+            )
         if not rest:
             return "rounding", [(raw, axis, index)], n.attr
         same, operands, attr = row_of(op).slice(graph, raw, axis, index)
         if same != op:
             return "select", [node], (axis, index)
-        return "rounding", [(raw, axis, index), *operands], (op, inner if inner is None else attr, extra)
+        return (
+            "rounding",
+            [(raw, axis, index), *operands],
+            (op, inner and attr, extra, row),
+        )
 
 
-def disturbed(ar: Arithmetic, attr: tuple, raw: Ball, rest: list[Ball], align: Aligned, x: Ball) -> Ball:
+def disturbed(
+    ar: Arithmetic, attr: tuple, raw: Ball, rest: list[Ball], align: Aligned, x: Ball
+) -> Ball:
     """The ball x, widened by what a program may add; rejects what may come near float32's largest number."""
     for relative, absolute, of in terms(ar, attr, raw, rest, align):
         size = of.size

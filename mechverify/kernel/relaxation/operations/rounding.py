@@ -11,7 +11,19 @@ if TYPE_CHECKING:
     from mechverify.kernel.relaxation.intervals import Intervals
 
 # Rounded once, or by a function that is never negative: what isn't negative stays so.
-SIGNED = ("mul", "over_root", "power", "abs", "relu", "exp", "sqrt", "rsqrt", "reciprocal", "sigmoid", "softmax")
+SIGNED = (
+    "mul",
+    "over_root",
+    "power",
+    "abs",
+    "relu",
+    "exp",
+    "sqrt",
+    "rsqrt",
+    "reciprocal",
+    "sigmoid",
+    "softmax",
+)
 
 
 class Rounding(Row):
@@ -36,7 +48,9 @@ class Rounding(Row):
     def _sum(self, known: "Intervals", n: int) -> bool:
         """A sum of products none of which is negative."""
         node = known.graph.nodes[n]
-        return node.attr[0] == "einsum" and all(bool((known.ends[a][0] >= 0).all()) for a in node.args[1:])
+        return node.attr[0] == "einsum" and all(
+            bool((known.ends[a][0] >= 0).all()) for a in node.args[1:]
+        )
 
     def back(self, known, start, n, k):
         size = self._range(known, n).size
@@ -48,7 +62,11 @@ class Rounding(Row):
     def _range(self, known: "Intervals", n: int) -> Ball:
         """A ball about zero that holds the disturbance, found once."""
         if n not in known.disturbances:
-            node, ar, rank = known.graph.nodes[n], known.ar, len(known.graph.nodes[n].shape)
+            node, ar, rank = (
+                known.graph.nodes[n],
+                known.ar,
+                len(known.graph.nodes[n].shape),
+            )
             raw, *rest = balls(known, n)
             known.disturbances[n] = disturbed(ar, node.attr, raw, rest, lambda x: _aligned(x, rank),
                                               raw._replace(mid=0 * known.finite(raw.mid)).point)  # fmt: skip
@@ -57,7 +75,9 @@ class Rounding(Row):
 
 def _aligned(x: Ball, rank: int) -> Ball:
     """Axes of size one between cells and shape."""
-    return x.map(lambda a: a.reshape(a.shape[0], *(1,) * (rank + 1 - a.ndim), *a.shape[1:]))
+    return x.map(
+        lambda a: a.reshape(a.shape[0], *(1,) * (rank + 1 - a.ndim), *a.shape[1:])
+    )
 
 
 ROWS = {"rounding": Rounding()}
