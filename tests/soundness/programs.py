@@ -21,6 +21,8 @@ FUNCTIONS = {
     "softplus": lambda x: torch.logaddexp(x, 0 * x),
     "gelu_tanh": lambda x: torch.nn.functional.gelu(x, approximate="tanh"),
 }  # fmt: skip
+UNITS = {"exp": 8, "tanh": 8, "erf": 8, "sigmoid": 8, "silu": 12, "softplus": 16, "gelu": 8, "gelu_tanh": 12, "sqrt": 4,
+         "rsqrt": 4, "reciprocal": 4}  # of the axiom `torch:float32`  # fmt: skip
 
 
 class Program:
@@ -89,9 +91,11 @@ class Program:
         return self.total(self.out(a * b).reshape(size), start)
 
     def function(self, name: str, x: np.ndarray) -> np.ndarray:
+        """As far off as the axiom allows, but for the last rounding: units of the value, or of the operand."""
         y = FUNCTIONS[name](torch.from_numpy(x.astype(np.float64))).numpy()
-        units = 2 if name == "exp" else 1.5
-        return self.out(y * (1 + units * 2.0**-24 * self.rng.uniform(-1, 1, y.shape)))
+        size = np.abs(x if name in ("gelu", "gelu_tanh") else y)
+        off = (UNITS[name] - 1.2) * 2.0**-24 * size * np.sign(self.rng.uniform(-1, 1, y.shape))
+        return self.out(y + off * (self.rng.random() < 0.7))
 
     def softmax(self, x: np.ndarray, kept: np.ndarray) -> np.ndarray:
         x = np.where(kept, x, -np.inf)

@@ -5,16 +5,20 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from mechverify import Bounds, Share, ball, capture, prove, tokens
 from mechverify.certificate.write import claim_document
 from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.errors import Rejected, Unsupported
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.exact import Exact
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.kinds import read_claim
+from mechverify.kernel.core.operations.rounding import disturbed
 from mechverify.kernel.relaxation.backward import Relaxed
 from mechverify.kernel.relaxation.rule import _value
 from tests.soundness.programs import Program, rows
@@ -176,6 +180,111 @@ def test_torch_contradicts_no_bound(name):
     with torch.no_grad():
         for y in forms(net, x):
             assert (y.double() >= low).all() and (y.double() <= high).all()
+
+
+ONE, TINY, UNIT = Fraction(1), Fraction(2) ** -126, Fraction(2) ** -24
+
+
+def allowed(op: str, operands: list[np.ndarray], inner=None, extra=None, raw: float = 0.0) -> Fraction:
+    """What lemma O4 says that a program of an operation may add, at points."""
+    ar = Float64()
+    balls = [ar.exact(np.asarray(x, float)) for x in operands]
+    value = disturbed(ar, (op, inner, extra, 0), ar.exact(np.asarray(raw, float)), balls, lambda x: x,
+                      ar.exact(np.zeros(())))  # fmt: skip
+    return Fraction(float(np.max(value.rad)))
+
+
+def f32(x: Fraction | float) -> Fraction:
+    """The nearest float32 number."""
+    return Fraction(float(np.float32(float(x))))
+
+
+NEAR = float(1 + UNIT * 255 / 256)  # a float64 that float32 rounds by nearly half a unit
+
+
+@pytest.mark.parametrize(("what", "op", "operands", "inner", "extra", "computed", "exact"), [
+    ("rounded", "input", [NEAR], None, None, 1, Fraction(NEAR)),
+    ("rounded", "add", [1.0, NEAR - 1], None, (0, 0), 1, Fraction(NEAR)),
+    ("flushed", "add", [2.0**-126, -1.5 * 2.0**-126], None, (0, 0), 0, -TINY / 2),
+    ("flushed operands", "add", [0.9 * 2.0**-126, 0.9 * 2.0**-126], None, (0, 0), 0, 2 * Fraction(0.9 * 2.0**-126)),
+    ("from the bias", "add", [2.0**24, 297.0], None, (0, 300), 2**24, 2**24 + 297),
+    ("from the bias, at the right", "add", [297.0, 2.0**24], None, (300, 0), 2**24, 2**24 + 297),
+    ("rounded", "mul", [1 + 2.0**-12, 1 + 2.0**-13 - 2.0**-23], None, None,
+     f32((1 + 2.0**-12) * (1 + 2.0**-13 - 2.0**-23)), (ONE + ONE / 2**12) * (ONE + ONE / 2**13 - ONE / 2**23)),
+    ("a flushed operand", "mul", [0.9 * 2.0**-126, 2.0**100], None, None, 0, Fraction(0.9 * 2.0**-126) * 2**100),
+    ("flushed", "mul", [2.0**-70, 2.0**-57], None, None, 0, Fraction(2) ** -127),
+    ("flushed", "relu", [0.9 * 2.0**-126], None, None, 0, Fraction(0.9 * 2.0**-126)),
+    ("lost one by one", "einsum", [np.array([1.0] + [2.0**-24] * 200), np.ones(201)], "i,i->", (201, 0, 0), 1,
+     1 + 200 * UNIT),
+    ("flushed operands", "einsum", [np.full(9, 0.9 * 2.0**-126), np.full(9, 2.0**90)], "i,i->", (9, 0, 0), 0,
+     9 * Fraction(0.9 * 2.0**-126) * 2**90),
+    ("flushed products", "einsum", [np.full(9, 2.0**-70), np.full(9, 2.0**-57)], "i,i->", (9, 0, 0), 0,
+     9 * Fraction(2) ** -127),
+    ("a flushed square", "power", [2.0**-63.5], 2, None, 0, Fraction(2.0**-63.5) ** 2),
+    ("the operand's size", "gelu", [-20.0], None, None, -20 * 5 * UNIT, 0),
+    ("a flushed operand", "reciprocal", [2.0**-30], None, None, 1 / (ONE / 2**30 - TINY), ONE * 2**30),
+])  # fmt: skip
+def test_a_row_covers_what_a_program_may_do(what, op, operands, inner, extra, computed, exact):
+    """In exact rationals: examples near the edge of what is covered."""
+    error = abs(Fraction(computed) - exact)
+    assert 0 < error <= allowed(op, operands, inner, extra, float(exact))
+
+
+def test_a_quotient_by_a_root_may_go_through_two_rounded_constants():
+    rng, worst = np.random.default_rng(0), 0.0
+    for d in range(2, 300):
+        x = rng.uniform(1, 2, 2000).astype(np.float32)
+        root = np.float32(np.sqrt(d))
+        y = (x * (np.float32(1) / root)).astype(np.float64)
+        exact = x.astype(np.float64) / np.sqrt(np.float64(d))
+        worst = max(worst, (np.abs(y - exact) / exact).max() * 2**24)
+    assert 2.1 < worst <= float(allowed("over_root", [1.0], None, None, 1.0) / UNIT)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.floats(-100, 100, width=32), min_size=2, max_size=24), st.randoms())
+def test_sums_in_any_order_are_covered(numbers, random):
+    """Against the exact sum of exact products."""
+    x = np.array(numbers, np.float32)
+    y = np.array([random.uniform(-1, 1) for _ in numbers], np.float32)
+    exact = sum((Fraction(float(a)) * Fraction(float(b)) for a, b in zip(x, y, strict=True)), Fraction(0))
+    limit = allowed("einsum", [x, y], "i,i->", (len(x), 0, 0), float(exact))
+    for seed in range(8):
+        got = Program(np.random.default_rng(seed)).contract("i,i->", x[None], y[None])[0]
+        assert abs(Fraction(float(got)) - exact) <= limit
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(2, 24), st.floats(-50, 50, width=32), st.floats(0.01, 20), st.integers(0, 10**6), st.booleans())
+def test_normalisations_are_covered(n, centre, spread, seed, centred):
+    """Far from zero, where x times scale less mean times scale loses most; against float64."""
+    rng = np.random.default_rng(seed)
+    x = (centre + spread * rng.standard_normal((1, n))).astype(np.float32)
+    c = x.astype(float) - (x.astype(float).mean() if centred else 0)
+    scale = 1 / np.sqrt((c**2).mean() + 1e-5)
+    y, ar = c * scale, Float64()
+    try:
+        b = disturbed(ar, ("norm", None, n, 0), ar.exact(y), [ar.exact(x.astype(float)), ar.exact(np.full((1, 1), scale))],
+                      lambda a: a, ar.exact(np.zeros((1, n))))  # fmt: skip
+    except Unsupported:
+        return  # nearly constant
+    for k in range(8):
+        got = Program(np.random.default_rng([seed, k])).norm(x, 1e-5, centred)
+        assert (np.abs(got - y) <= b.rad + 1e-13).all()
+
+
+def test_a_nearly_constant_vector_has_no_bound():
+    ar, x = Float64(), np.full((1, 8), 300.0)
+    with pytest.raises(Unsupported, match="nearly constant"):
+        disturbed(ar, ("norm", None, 8, 0), ar.exact(0 * x), [ar.exact(x), ar.exact(np.full((1, 1), 316.0))],
+                  lambda a: a, ar.exact(0 * x))  # fmt: skip
+
+
+def test_what_may_overflow_is_refused():
+    with pytest.raises(Rejected, match="overflow"):
+        allowed("mul", [2.0**63, 2.0**63], None, None, 2.0**126)
+    with pytest.raises(Rejected, match="overflow"):
+        allowed("einsum", [np.array([2.0**63, 2.0**63]), np.array([2.0**63, -(2.0**63)])], "i,i->", (2, 0, 0), 0.0)
 
 
 def test_bounds_are_a_little_wider_than_over_the_reals():

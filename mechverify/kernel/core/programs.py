@@ -22,7 +22,8 @@ from mechverify.kernel.core.claim import Claim
 from mechverify.kernel.core.errors import Rejected, Unsupported
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float32 import EXP, FLUSH, U32
-from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.core.graph import Graph, entries
+from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.core.operations import Node
 from mechverify.kernel.core.operations.weights import table
 from mechverify.kernel.core.semantics import Real
@@ -31,7 +32,7 @@ LONGEST = 2**15  # terms of a sum: so far n * U32 exceeds gamma_n
 LEAST_EPS = 2.0**-40  # of a normalisation
 FAR = 2.0**-5  # of a norm, that it may err by
 RELATIVE = {  # of the value: the axiom `torch:float32`, and for a product, a quotient and a power what they round
-    "mul": 1, "over_root": 6, "sqrt": 4, "rsqrt": 4, "reciprocal": 4, "tanh": 8, "erf": 8, "sigmoid": 8, "silu": 12,
+    "mul": 1, "over_root": 4, "sqrt": 4, "rsqrt": 4, "reciprocal": 4, "tanh": 8, "erf": 8, "sigmoid": 8, "silu": 12,
     "softplus": 16, "exp": EXP / U32,
 }  # fmt: skip
 OF_OPERAND = {"gelu": 8, "gelu_tanh": 12}  # units of the operand's size
@@ -368,6 +369,7 @@ def normalised(
     shape = nodes[c].shape
     need(len(shape) > 0)
     n = shape[-1]
+    reserve(n, n)
     need(
         nodes[root].shape == shape and broadcast(nodes[scale].shape) == (*shape[:-1], 1)
     )
@@ -405,12 +407,11 @@ def normalised(
 
 def _in_order(graph: Graph, n: int) -> bool:
     """A view keeps all entries, in their order."""
-    from mechverify.kernel.core.graph import entries
-
     node = graph.nodes[n]
     if node.op != "view":
         return True
     size = prod(graph.nodes[node.args[0]].shape)
+    reserve(size)
     return np.array_equal(entries(node.attr).ravel(), np.arange(size)) and _in_order(
         graph, node.args[0]
     )
