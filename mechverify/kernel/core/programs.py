@@ -222,9 +222,7 @@ class _Build:
             if k < self.module.rows:
                 self._module_row(k, node, args)
             else:
-                self.raw.append(
-                    graph.add(node.op, *map(self._exact, args), attr=node.attr)
-                )
+                self.raw.append(self._own_row(node, args))
                 self.new.append(self.raw[k])
         graph.listed = self.new
 
@@ -235,6 +233,27 @@ class _Build:
         """What a claim reads of a row: an input is the user's, and a number is the one that the file holds."""
         leaf = self.graph.nodes[self.raw[k]].op in ("input", "constant", "weight")
         return self.raw[k] if leaf else self.new[k]
+
+    def _own_row(self, node: Node, args: list[int]) -> int:
+        """A node of the row's value. Of a maximum and a minimum, which claims write by relu, the one whose ball isn't
+        wider than its operands' (of a box, shares are told by the others)."""
+        operands, nodes = [*map(self._exact, args)], self.graph.nodes
+        if node.shape == () and not self.claim.shapes and node.op in ("add", "sub"):
+            for own, rest in (operands, operands[::-1])[: 2 if node.op == "add" else 1]:
+                if nodes[rest].op == "relu" and nodes[nodes[rest].args[0]].op == "sub":
+                    pair = nodes[nodes[rest].args[0]].args
+                    if own == pair[node.op == "add"]:
+                        rows = [
+                            self.graph.add("view", n, attr=((1,), 0, (0,)))
+                            for n in pair
+                        ]
+                        which = "max" if node.op == "add" else "min"
+                        return self.graph.add(
+                            "extremum",
+                            self.graph.add("concat", *rows, attr=0),
+                            attr=which,
+                        )
+        return self.graph.add(node.op, *operands, attr=node.attr)
 
     def _module_row(self, k: int, node: Node, args: list[int]) -> None:
         operands = [self.new[a] for a in args]
