@@ -21,7 +21,7 @@ from mechverify.kernel.core.kinds import read_claim
 from mechverify.kernel.core.operations.rounding import disturbed
 from mechverify.kernel.relaxation.backward import Relaxed
 from mechverify.kernel.relaxation.rule import _value
-from tests.soundness.programs import Program, rows
+from tests.soundness.programs import FUNCTIONS, UNITS, Program, rows
 
 F = nn.functional
 
@@ -197,6 +197,31 @@ def test_normalisations_are_covered(n, centre, spread, seed, centred):
     for k in range(8):
         got = Program(np.random.default_rng([seed, k])).norm(x, 1e-5, centred)
         assert (np.abs(got - y) <= b.rad + 1e-13).all()
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_functions_of_exact_operands_are_covered(name):
+    """By programs as bad as the axiom allows."""
+    x = np.random.default_rng(0).uniform(0.1, 4, 300).astype(np.float32)
+    x = x if name in ("sqrt", "rsqrt", "reciprocal") else np.concatenate([x, -x])
+    y, ar = FUNCTIONS[name](torch.from_numpy(x.astype(float))).numpy(), Float64()
+    b = disturbed(ar, (name, None, None, 0), ar.exact(y), [ar.exact(x.astype(float))], lambda a: a, ar.exact(0 * y))
+    for seed in range(8):
+        got = Program(np.random.default_rng(seed)).function(name, x)
+        assert (np.abs(got - y) <= b.rad + 1e-14).all()
+
+
+def test_softmaxes_of_exact_scores_are_covered():
+    rng, ar = np.random.default_rng(0), Float64()
+    for n in (2, 3, 8):
+        x = (rng.standard_normal((200, n)) * rng.choice([1, 10, 1e4])).astype(np.float32)
+        y = torch.from_numpy(x.astype(float)).softmax(-1).numpy()
+        b = disturbed(
+            ar, ("softmax", None, n, 0), ar.exact(y), [ar.exact(x.astype(float))], lambda a: a, ar.exact(0 * y)
+        )
+        for seed in range(8):
+            got = Program(np.random.default_rng(seed)).softmax(x, np.ones(n, bool))
+            assert (np.abs(got - y) <= b.rad + 1e-14).all()
 
 
 def test_a_nearly_constant_vector_has_no_bound():
