@@ -10,11 +10,14 @@ import numpy as np
 from mechverify.claims.box import Box
 from mechverify.claims.claim import Accuracy, Bounds, Share
 from mechverify.claims.domain import Tokens
+from mechverify.claims.errors import ClaimError
 from mechverify.claims.model import CapturedModel
 from mechverify.graph.capture import Captured
+from mechverify.graph.float32 import Programs
 from mechverify.kernel.check import FORMAT, VERSION
 from mechverify.kernel.core import container
 from mechverify.kernel.core.counts import Counts
+from mechverify.kernel.core.document import PROGRAMS
 from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.core.semantics import SEMANTICS
 
@@ -33,7 +36,7 @@ def claim_document(claim: Accuracy | Bounds | Share, semantics: str) -> dict[str
     }
     if isinstance(claim, Share):
         return common | {
-            "kind": "share", "graph": graph_document(claim.output.captured.captured, model.source),
+            "kind": "share", "graph": graph_document(claim.output.captured.captured, model.source, semantics),
             "strict": claim.strict, **_counted(claim),
         }  # fmt: skip
     if isinstance(claim, Accuracy):
@@ -51,7 +54,9 @@ def claim_document(claim: Accuracy | Bounds | Share, semantics: str) -> dict[str
     return common | {
         "kind": "bounds",
         "domain": _mixed(claim.over),
-        "graph": graph_document(claim.output.captured.captured, model.source),
+        "graph": graph_document(
+            claim.output.captured.captured, model.source, semantics
+        ),
         "where": list(claim.given),
         "cases": list(claim.cases),
         "at_least": thresholds(claim.at_least),
@@ -96,8 +101,10 @@ def _ratio(value: Fraction) -> str:
     return f"{value.numerator}/{value.denominator}"
 
 
-def graph_document(captured: Captured, module: str) -> dict[str, Any]:
-    """A captured graph as data."""
+def graph_document(
+    captured: Captured, module: str, semantics: str = "real"
+) -> dict[str, Any]:
+    """A captured graph as data. Raises ClaimError where nothing is known of the module's float32 programs."""
     compared = captured.compared
     done = {} if compared is None else {
         "compared": {
@@ -105,6 +112,8 @@ def graph_document(captured: Captured, module: str) -> dict[str, Any]:
             "difference": compared.difference.hex(), "tolerance": compared.tolerance.hex(),
         }
     }  # fmt: skip
+    if semantics == "float32":
+        done["module"] = _programs(captured.programs)
     return done | {
         "nodes": [[n.op, list(n.args), _attribute(n.op, n.attr)] for n in captured.graph.nodes],
         "sites": [[name, node] for name, node in captured.sites.items()],
@@ -112,6 +121,18 @@ def graph_document(captured: Captured, module: str) -> dict[str, Any]:
             "module": module, "inputs": captured.replayed, "difference": float(captured.difference).hex(),
         },
     }  # fmt: skip
+
+
+def _programs(programs: Programs | None) -> dict[str, Any]:
+    """Which rows a float32 program of the module computes."""
+    if programs is None or programs.missing is not None:
+        why = (
+            "the claim is about no module"
+            if programs is None
+            else f"the module uses {programs.missing}"
+        )
+        raise ClaimError(f"--semantics float32: {why}; use --semantics real")
+    return {"rows": programs.rows, "norms": list(programs.norms)}
 
 
 def _attribute(op: str, attr: Any) -> Any:
@@ -153,6 +174,7 @@ def write(
             "ieee754",
             *captured,
             *SEMANTICS[claim["semantics"]].axioms,
+            *(PROGRAMS.get(claim["semantics"], ()) if captured else ()),
             *solver,
         ],
         "proof": proof,

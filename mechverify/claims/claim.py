@@ -25,6 +25,7 @@ from mechverify.claims.numbers import difference, number
 from mechverify.claims.samples import samples
 from mechverify.claims.showing import Shown, said, threshold
 from mechverify.graph.capture import Captured
+from mechverify.graph.float32 import opened
 from mechverify.graph.messages import short
 from mechverify.kernel.core.architectures import ARCHITECTURES
 from mechverify.kernel.core.graph import Graph, entries
@@ -147,7 +148,7 @@ class Share(Shown):
         model = _model_of([condition]) or _no_model(box, sequences)
         _same_inputs(model, box, sequences)
         captured = model.captured
-        graph, sites = copy.deepcopy(captured.graph), dict(captured.sites)
+        graph, sites = opened(captured.graph), dict(captured.sites)
         graph.values = (0,) if sequences is None else sequences.values
         compiler = Expressions(graph, captured.sites, box, sequences)
         node, strict = compiler.condition(condition)
@@ -606,7 +607,7 @@ def _compiled(
     if site is not None and not any(groups) and not using:
         return site, [() for _ in groups], ()
     captured = model.captured
-    graph, sites, names = copy.deepcopy(captured.graph), dict(captured.sites), []
+    graph, sites, names = opened(captured.graph), dict(captured.sites), []
     graph.values = (0,) if tokens is None else tokens.values
     compiler = Expressions(graph, captured.sites, box, tokens)
     for kind, group in zip(("given", "case"), groups, strict=True):

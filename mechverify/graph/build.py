@@ -48,6 +48,9 @@ class Builder:
         self.axis_of: dict[
             int, tuple[Value, int]
         ] = {}  # of a pattern's node: scores without a mask, and the axis
+        self.norms: list[
+            int
+        ] = []  # nodes that are normalised vectors, before weight and bias
         self.truths: set[int] = set()  # nodes whose entries are 1 and 0 alone
         self._stored = {}
         for name, tensor in state.items():
@@ -149,6 +152,11 @@ class Builder:
         if shape == self.graph.nodes[node].shape and attr == _affine(_indices(shape)):
             return node
         return self.graph.add("view", node, attr=(shape, offset, strides))
+
+    def unviewed(self, node: int) -> int:
+        while self.graph.nodes[node].op == "view":
+            (node,) = self.graph.nodes[node].args
+        return node
 
     def reshape(self, node: int, shape: Sequence[int]) -> int:
         return (

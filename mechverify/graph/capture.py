@@ -31,6 +31,7 @@ from mechverify.graph.export import (
     real_arithmetic,
     site_of,
 )
+from mechverify.graph.float32 import Programs, Recording, missing
 from mechverify.graph.lowering import CASTS, MOVED, Lowering, name_of
 from mechverify.graph.original import Compared, Comparison, Original
 from mechverify.graph.program import Program
@@ -50,7 +51,8 @@ class Captured:
     ("blocks.0.attn"; "norm@1" for a second call, "self.output" where the path is a name of the module's own), what it
     returned when it returned it; and "<path>.pattern", "<path>.scores" of its softmax ("<path>.unmasked_scores", finite
     numbers, if entries of it are masked). `inputs`: shapes of the real inputs. Replayed on `replayed` inputs: the
-    largest relative difference. `compared`: with the module as it was given, which `comparison` does."""
+    largest relative difference. `compared`: with the module as it was given, which `comparison` does. `programs`: what
+    theorems about its float32 programs need to know."""
 
     graph: Graph
     weights: dict[str, np.ndarray]
@@ -61,6 +63,7 @@ class Captured:
     replayed: int
     difference: float
     compared: Compared | None = None
+    programs: Programs | None = None
     comparison: Comparison | None = field(default=None, compare=False, repr=False)
 
     def compared_at(
@@ -129,9 +132,9 @@ class _Capture:
         ids = [t for t in tensors if not t.is_floating_point()]
         self.length = ids[0].shape[1] if ids else 0
         self.vocab = (vocab or self._smallest_table()) if ids else 0
-        self.builder = Builder(
-            Graph(self.length, tuple(range(self.vocab))), self._state()
-        )
+        self.recording = Recording(self.length, tuple(range(self.vocab)))
+        self.builder = Builder(self.recording, self._state())
+        self.missing: list[str] = []  # in the way of theorems about float32 programs
         self.lowering = Lowering(self.builder, self._ids(ids), original.dtype)
         self.sites: dict[str, Value] = {}
         self.env: dict[Any, Any] = {}
@@ -159,9 +162,14 @@ class _Capture:
             raise unsupported(problems)
         for name, node in outputs.items():
             self._site(name, self.env[node], node in wanted)
-        graph, sites = _compact(
-            self.builder.graph,
-            {name: self._without_batch(v) for name, v in self.sites.items()},
+        norms = dict(enumerate(self.builder.norms))
+        named = {name: self._without_batch(v) for name, v in self.sites.items()}
+        graph, found = _compact(self.builder.graph, {**named, **norms})
+        sites = {name: found[name] for name in named}
+        programs = Programs(
+            len(graph.nodes),
+            tuple(found[k] for k in norms),
+            self.missing[0] if self.missing else None,
         )
         weights = {
             n.attr[0]: self.builder.weights[n.attr[0]]
@@ -184,6 +192,7 @@ class _Capture:
             self.vocab,
             REPLAYS,
             difference,
+            programs=programs,
             comparison=comparison,
         )
         return captured, batches
@@ -316,7 +325,7 @@ class _Capture:
         if any(n not in self.env for n in node.all_input_nodes):
             return  # what it needs has failed
         args, kwargs = torch.fx.map_arg((node.args, node.kwargs), self.env.__getitem__)
-        count = len(self.builder.softmaxes)
+        count, self.recording.call = len(self.builder.softmaxes), node
         try:
             if node.target is operator.getitem:
                 value = args[0][args[1]]
@@ -326,6 +335,8 @@ class _Capture:
                 _not_strided(node)
                 value = self.lowering(node.target, args, kwargs)
                 self.lowering.check(node.target, args, kwargs, value, node.meta["val"])
+                if said := missing(self.recording, node, args, kwargs, value):
+                    self.missing.append(said)
             else:
                 raise NotLowered(
                     "control flow and custom operations: write the module without them"
@@ -470,7 +481,7 @@ def _differs(name: str, difference: float, computed: bool) -> str:
     )
 
 
-def _compact(graph: Graph, sites: dict[str, int]) -> tuple[Graph, dict[str, int]]:
+def _compact(graph: Graph, sites: dict[Any, int]) -> tuple[Graph, dict[Any, int]]:
     """Without what no site needs."""
     small, new = Graph(graph.length, graph.values), {}
     for n in graph.ancestors(list(sites.values())):

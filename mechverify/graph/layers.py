@@ -32,7 +32,9 @@ def standardised(b: Builder, x: Operand, eps: float) -> Operand:
     """x / sqrt(mean of squares + eps) over the last axis."""
     mean = div(b, squares(b, x), float(b.shape(x)[-1]))
     scale = b.elementwise("rsqrt", add(b, mean, eps))
-    return b.elementwise("mul", x, b.shaped(scale, (*b.shape(scale), 1)))
+    out = b.elementwise("mul", x, b.shaped(scale, (*b.shape(scale), 1)))
+    b.norms.append(b.unviewed(out.node))
+    return out
 
 
 def layer_norm(b: Builder, x: Operand, shape: Sequence[int], weight: Optional = None, bias: Optional = None,

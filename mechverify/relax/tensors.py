@@ -146,6 +146,9 @@ class Tensors(Arithmetic):
         known = low.isfinite() & high.isfinite()
         return torch.where(known, low, -torch.inf), torch.where(known, high, torch.inf)
 
+    def units(self, value: float, exponent: int) -> float:
+        return value
+
     def down(self, x: Tensor) -> Tensor:
         return x
 

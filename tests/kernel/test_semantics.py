@@ -1,6 +1,7 @@
 """Float32's widened operations against adversaries that use every freedom that docs/soundness/options.md (O1) gives them."""
 
 from itertools import product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -47,4 +48,4 @@ def test_what_may_overflow_float32_is_rejected():
     with pytest.raises(Rejected, match="overflow"):
         Float32(ar).contract("i,i->", ar.exact(np.full(4, 2.0**62)), ar.exact(np.array([1.0, -1, 1, -1]) * 2.0**62))
     with pytest.raises(Rejected, match="float32 weights"):
-        Float32(ar).accept({"w": np.array([1e-300])})
+        Float32.of(SimpleNamespace(captured=False, weights={"w": np.array([1e-300])}), ar)

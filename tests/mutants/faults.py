@@ -21,6 +21,8 @@ DIFF = "tests/soundness/test_differential.py"
 REG = "tests/soundness/test_regressions.py"
 RULES = "tests/soundness/test_rules.py"
 FLOAT32 = "tests/soundness/test_float32.py"
+PROGRAMS = "tests/soundness/test_programs.py"
+DEPLOYED = "tests/soundness/test_deployed.py"
 DOUBLE = "tests/kernel/test_double.py"
 ARITHMETIC = "tests/kernel/test_arithmetic.py"
 PREFIXES = "tests/kernel/test_prefixes.py"
@@ -575,6 +577,36 @@ FAULTS = [
     Fault("float32", "core/float32.py", "self.ar.widen(x, 2 * U32, 2 * EXP + FLUSH, of=size)", "x", SEMANTICS),
     Fault("float32", "core/float32.py", "if not np.array_equal(value.astype(np.float32).astype(np.float64), value):",
           "if False:", SEMANTICS),
+    # programs.py, operations/rounding.py
+    Fault("programs", "core/programs.py", "yield U32, 3 * FLUSH, ar.add(*sizes)", "yield U32 / 2, 3 * FLUSH, ar.add(*sizes)", PROGRAMS),
+    Fault("programs", "core/programs.py", "yield U32, 3 * FLUSH, ar.add(*sizes)", "yield U32, 0.0, ar.add(*sizes)", PROGRAMS),
+    Fault("programs", "core/programs.py", "if n:  # which may start that sum", "if False:", PROGRAMS),
+    Fault("programs", "core/programs.py", "zip(extra, sizes[::-1], strict=True)", "zip(extra, sizes, strict=True)", PROGRAMS),
+    Fault("programs", "core/programs.py", "yield 0.0, 2 * FLUSH, raw", "yield 0.0, 0.0, raw", PROGRAMS),
+    Fault("programs", "core/programs.py", "yield U32, FLUSH, raw", "yield U32 / 2, FLUSH, raw", PROGRAMS),
+    Fault("programs", "core/programs.py", '"over_root": 4,', '"over_root": 2,', PROGRAMS),
+    Fault("programs", "core/programs.py", '"mul": 1,', '"mul": 0.5,', PROGRAMS),
+    Fault("programs", "core/programs.py", '"tanh": 8,', '"tanh": 4,', PROGRAMS),
+    Fault("programs", "core/programs.py", '"gelu": 8,', '"gelu": 4,', PROGRAMS),
+    Fault("programs", "core/programs.py", "yield OF_OPERAND[op] * U32, 4 * FLUSH, rest[0]", "yield OF_OPERAND[op] * U32, 4 * FLUSH, raw", PROGRAMS),
+    Fault("programs", "core/programs.py", "yield (n + 1) * U32, 0.0, ar.contract(spec, *sizes)", "yield (n + 1) / 2 * U32, 0.0, ar.contract(spec, *sizes)", PROGRAMS),
+    Fault("programs", "core/programs.py", "yield 4 * FLUSH, 0.0, ar.contract(spec, *more)", "yield 0.0, 0.0, ar.contract(spec, *more)", PROGRAMS),
+    Fault("programs", "core/programs.py", "yield 2 * FLUSH, 0.0, ar.add(*(align(x).size for x in rest))", "yield 0.0, 0.0, ar.add(*(align(x).size for x in rest))", PROGRAMS),
+    Fault("programs", "core/programs.py", "if error is not None:", "if False:", PROGRAMS),
+    Fault("programs", "core/programs.py", "2.5 * EXP + 2 * (n + 8) * U32, U32 / 2", "0.0, 0.0", PROGRAMS),
+    Fault("programs", "core/programs.py", "yield 1 + 2 * FAR, 0.0, own", "yield 0.0, 0.0, own", PROGRAMS),
+    Fault("programs", "core/programs.py", "8 * U32, 16 * FLUSH, of=largest", "0.0, 16 * FLUSH, of=largest", PROGRAMS),
+    Fault("programs", "core/programs.py", "yield 1 + 2 * FAR, 0.0, ar.mul(off, y.size)", "yield 0.0, 0.0, ar.mul(off, y.size)", PROGRAMS),
+    Fault("programs", "core/programs.py", "yield (n + 16) * U32, 4 * FLUSH, y", "yield 0.0, 4 * FLUSH, y", PROGRAMS),
+    Fault("programs", "core/programs.py", "if not bool((ar.upper(off) < ar.units(FAR, off.exponent)).all()):", "if False:", PROGRAMS),
+    Fault("programs", "core/programs.py", "self._behind(self.raw[k], (node.op, inner, extra, k), operands)", "self._behind(self.raw[k], (node.op, inner, extra, 0), operands)", DEPLOYED),
+    Fault("programs", "core/programs.py", "self._behind(self.raw[k], (node.op, inner, extra, k), operands)", "self.raw[k]", PROGRAMS),
+    Fault("programs", "core/programs.py", "if k < self.module.rows:", "if True:", DEPLOYED),
+    Fault("programs", "core/programs.py", 'if given != "torch.float32":', "if False:", DEPLOYED),
+    Fault("programs", "core/operations/rounding.py", "x = ar.widen(x, relative, absolute, of=size)", "ar.widen(x, relative, absolute, of=size)", PROGRAMS),
+    Fault("programs", "core/operations/rounding.py", 'raise Rejected("a float32 value may overflow")', "pass", PROGRAMS),
+    Fault("programs", "relaxation/operations/rounding.py", "-known.dot(k.size, size)", "known.dot(k.size, 0 * size.mid)", PROGRAMS),
+    Fault("programs", "relaxation/operations/rounding.py", "return known.ar.add(raw, self._range(known, n))", "return raw", PROGRAMS),
     # container.py
     Fault("container", "core/container.py", "if pack(contents) != data:", "if False:", "tests/kernel/test_container.py"),
     Fault("container", "core/container.py", "if len(result) != len(pairs):", "if False:", "tests/kernel/test_container.py"),
@@ -835,6 +867,7 @@ LEMMAS = {
     "face": ("M9",),
     "farkas": ("L15",),
     "float32": ("O1",),
+    "programs": ("O4",),
     "float64": ("C1",),
     "fold": ("F6", "F8", "F9"),
     "functions": ("L4",),

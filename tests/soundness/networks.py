@@ -101,7 +101,7 @@ def document(net: Network, proof: Any = None, *, low=None, high=None, n=1, verdi
             "low": [None] * n if low is None else [v if v is None else float(v).hex() for v in low],
             "high": [None] * n if high is None else [v if v is None else float(v).hex() for v in high],
         },
-        "axioms": ["ieee754", "capture", *(["libm:float32"] if semantics == "float32" else [])],
+        "axioms": ["ieee754", "capture", *(["libm:float32", "torch:float32"] if semantics == "float32" else [])],
         "proof": proof or {"rule": "relaxation", "lines": None},
     }, data  # fmt: skip
 

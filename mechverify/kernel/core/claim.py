@@ -153,9 +153,8 @@ class Job:
         axioms: set[str] | None = None,
         old: bool = False,
     ):
-        self.claim, self.ar, self.old = claim, arithmetic, old
-        self.semantics = SEMANTICS[claim.semantics](arithmetic)
-        self.semantics.accept(claim.weights)
+        self.ar, self.old = arithmetic, old
+        self.semantics, self.claim = SEMANTICS[claim.semantics].of(claim, arithmetic)
         self.axioms = set() if axioms is None else axioms
         self.found = Evidence()
         self._made: dict[Callable, Any] = {}

@@ -5,6 +5,7 @@ import numpy as np
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.core.loading import late
 from mechverify.kernel.core.operations import LISTED, row_of
 
 FLOATS = (
@@ -13,6 +14,10 @@ FLOATS = (
     "torch.float32",
     "torch.float64",
 )  # that a module may have been given in
+
+PROGRAMS = {
+    "float32": ("torch:float32",)
+}  # axioms about programs of a captured module, by semantics
 
 
 def captured(
@@ -50,6 +55,8 @@ def captured(
     replayed["difference"].number()
     replayed["module"].text()
     replayed.close()
+    if "module" in entry.value:  # of claims about float32 programs
+        late("core.programs").Module.read(entry["module"], len(ids))
     if "compared" in entry.value:  # not in files of earlier versions
         compared = entry["compared"]
         compared["dtype"].one_of(FLOATS)

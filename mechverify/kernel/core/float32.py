@@ -8,12 +8,13 @@ Lemma O1 (docs/soundness/options.md).
 """
 
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mechverify.kernel.core.arithmetic import Ball
+from mechverify.kernel.core.arithmetic import Arithmetic, Ball
 from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.loading import late
 from mechverify.kernel.core.semantics import Real
 
 if TYPE_CHECKING:
@@ -34,9 +35,13 @@ EXP = 2.0**-21  # axiom: |computed exp(d) - e^d| <= EXP e^d + FLUSH for d <= 0
 class Float32(Real):
     axioms = ("libm:float32",)
 
-    def accept(self, weights: dict[str, np.ndarray]) -> None:
+    @classmethod
+    def of(cls, claim: Any, arithmetic: Arithmetic) -> tuple[Real, Any]:
         """Rejects weights that the semantics doesn't speak of."""
-        for name, value in weights.items():
+        if claim.captured:
+            programs = late("core.programs")
+            return programs.Programs(arithmetic), programs.program(claim)
+        for name, value in claim.weights.items():
             with np.errstate(over="ignore"):
                 if not np.array_equal(
                     value.astype(np.float32).astype(np.float64), value
@@ -44,6 +49,7 @@ class Float32(Real):
                     raise Rejected(
                         f"semantics float32 speaks of float32 weights; {name} holds other numbers"
                     )
+        return cls(arithmetic), claim
 
     def rounded(self, x: Ball, times: int = 1) -> Ball:
         return self.ar.widen(self._bounded(x, x), times * U32, times * FLUSH)

@@ -20,12 +20,13 @@ from mechverify.kernel.core.claim import (
     read_weights,
     subject,
 )
-from mechverify.kernel.core.document import captured
+from mechverify.kernel.core.document import PROGRAMS, captured
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.meter import Meter
+from mechverify.kernel.core.semantics import SEMANTICS
 
 
 class Range(NamedTuple):
@@ -65,7 +66,7 @@ class RangeClaim(Claim):
 
     @staticmethod
     def read(entry: Reader, weights_data: bytes, meter: Meter | None) -> "RangeClaim":
-        entry["semantics"].one_of(["real"])
+        entry["semantics"].one_of(SEMANTICS)
         entry["architecture"].one_of(["captured"])
         weights = read_weights(entry, weights_data)
         inputs, values, shapes = domain.read(entry["domain"], real=True)
@@ -81,6 +82,10 @@ class RangeClaim(Claim):
         )
         entry.close()
         return RangeClaim(**about, where=where, cases=cases, least=least, most=most)
+
+    @property
+    def axioms(self) -> list[str]:
+        return [*super().axioms, *PROGRAMS.get(self.semantics, ())]
 
     def about(
         self, graph: Graph, output: int, part: Domain, shapes: Sequence[tuple[int, ...]]

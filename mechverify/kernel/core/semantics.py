@@ -4,9 +4,7 @@
 operations. Each method returns balls that hold every value that an evaluation can have.
 """
 
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball
 from mechverify.kernel.core.loading import Rows
@@ -25,7 +23,10 @@ class Real:
     def __init__(self, arithmetic: Arithmetic):
         self.ar = arithmetic
 
-    def accept(self, weights: dict[str, np.ndarray]) -> None: ...
+    @classmethod
+    def of(cls, claim: Any, arithmetic: Arithmetic) -> "tuple[Real, Any]":
+        """Itself, and the claim that is to be decided with it."""
+        return cls(arithmetic), claim
 
     def add(self, x: Ball, y: Ball, sums: tuple[int, ...] = (0, 0)) -> Ball:
         """`sums`: how many products each operand is a sum of, if it is; the other one may start that sum."""

@@ -11,13 +11,14 @@ import numpy as np
 from mechverify.kernel.core import domain, splits
 from mechverify.kernel.core.claim import Job, read_weights, subject
 from mechverify.kernel.core.counts import CountingClaim, read_counted
-from mechverify.kernel.core.document import captured
+from mechverify.kernel.core.document import PROGRAMS, captured
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.measure import Measure
 from mechverify.kernel.core.meter import Meter
+from mechverify.kernel.core.semantics import SEMANTICS
 
 if TYPE_CHECKING:
     from mechverify.kernel.core.evaluate import Evaluation
@@ -38,7 +39,7 @@ class ShareClaim(CountingClaim):
 
     @staticmethod
     def read(entry: Reader, weights_data: bytes, meter: Meter | None) -> "ShareClaim":
-        entry["semantics"].one_of(["real"])
+        entry["semantics"].one_of(SEMANTICS)
         entry["architecture"].one_of(["captured"])
         weights = read_weights(entry, weights_data)
         inputs, values, shapes = domain.read(
@@ -69,6 +70,10 @@ class ShareClaim(CountingClaim):
                 f"site {claim.site!r} has {claim.outputs} entries; a condition is one number"
             )
         return claim
+
+    @property
+    def axioms(self) -> list[str]:
+        return [*super().axioms, *PROGRAMS.get(self.semantics, ())]
 
     @property
     def whole(self) -> int:

@@ -14,10 +14,11 @@ import numpy as np
 
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.domain import Domain
-from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.errors import Rejected, Unsupported
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.ranges import ProvedLemma, Range
+from mechverify.kernel.core.semantics import Real
 
 
 class Lemma(NamedTuple):
@@ -34,6 +35,8 @@ def check(
     """Precondition: nothing but its box and tokens is known of the part. Postcondition: every entry of the output is in
     the range, everywhere in the part: the input's own site - mechanism is one of the errors. The range is empty if a
     lemma's is: then no input of the part satisfies the claim's conditions. Complexity: that of the proofs."""
+    if type(job.semantics) is not Real:
+        raise Unsupported("lemmas are for semantics real: leave out using=")
     sites, lemmas, vacuous = job.claim.sites, [], False
     used: Counter[str] = Counter()
     for row in witness["lemmas"].items(16, 1):

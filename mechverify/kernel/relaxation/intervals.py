@@ -79,6 +79,7 @@ class Intervals:
         self.empty = ar.raw(np.zeros(len(cells), bool))
         self.dominated: dict[tuple[int, int], Any] = {}  # of norms.py
         self.slopes: dict[int, Ends] = {}  # of secants
+        self.disturbances: dict[int, Ball] = {}  # of operations/rounding.py
         self.differences = any(graph.nodes[n].op == "sub" for n in self.order)
         self.quotients = any(
             graph.nodes[n].op in ("rsqrt", "reciprocal") for n in self.order

@@ -14,6 +14,7 @@ from math import prod
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.relaxation.rewriting import Rewriting
 
 NUMBER = r"(?:0|[1-9][0-9]{0,6})"
@@ -48,7 +49,7 @@ class Names:
                 self._slices(number, index) if len(index) == len(shape) else ()
             ):
                 found = (
-                    self.roots.steps.get((n, match[3]))
+                    self.roots.steps.get((within(self.graph, n), match[3]))
                     if match[3]
                     else self.roots.of.get(n)
                 )
@@ -93,6 +94,12 @@ class Names:
                     todo.append((part, rest[:axis] + rest[axis + 1 :]))
             if n in standing:
                 todo.append((standing[n], rest))
+
+
+def within(graph: Graph, n: int) -> int:
+    """Where the names of what stands within a node's rewriting begin: at the operation that a disturbance is of."""
+    node = graph.nodes[n]
+    return node.args[0] if node.op == "rounding" else n
 
 
 def unravelled(entry: int, shape: tuple[int, ...]) -> tuple[int, ...]:

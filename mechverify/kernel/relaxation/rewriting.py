@@ -109,6 +109,8 @@ class Steps:
         args = [self.new[a] for a in node.args]
         if node.op == "softmax":
             return self._shares(node, args[0])
+        if node.op == "rounding":
+            self.roles[node.args[0], "exact"] = args[0]
         if node.op in ("extremum", "ascending", "choose"):
             return late("relaxation.order").ROWS[node.op](self, node, args)
         if node.op in ("add", "sub"):

@@ -55,7 +55,7 @@ def asserted(claim: Claim, formulas: Formulas, nodes: Listing) -> tuple[str, ...
         else "not replayed"
     )
     others = [f"{printable(key, 40)}: {printable(str(value), 400)}" for key, value in graph.items()
-              if key not in ("nodes", "sites", "replayed")]  # fmt: skip
+              if key not in ("nodes", "sites", "replayed", "module")]  # fmt: skip
     named = [
         (n, text) for n, text in sorted(formulas.used.items()) if text != nodes.name(n)
     ]
@@ -69,8 +69,19 @@ def asserted(claim: Claim, formulas: Formulas, nodes: Listing) -> tuple[str, ...
     return (
         f"the graph is the module {quoted(printable(replayed['module'], 100))}, {how}",
         *others,
+        *_programs(graph.get("module")),
         *called,
     )
+
+
+def _programs(module: dict | None) -> list[str]:
+    """Of a claim about float32 programs."""
+    if module is None:
+        return []
+    norms = listed([str(n) for n in module["norms"]])
+    vectors = f", of which {norms} are whole normalisations" if norms else ""
+    return [f"the module computes the first {module['rows']} nodes of its list{vectors}, in float32; other nodes, "
+            "and the claim's expressions, are exact"]  # fmt: skip
 
 
 def _rational(text: str) -> Fraction:

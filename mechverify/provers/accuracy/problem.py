@@ -64,7 +64,8 @@ class AccuracyProblem:
         except Rejected as error:
             raise ClaimError(str(error)) from None
         assert isinstance(checked, CountingClaim)
-        return AccuracyProblem(document, checked, Job(checked, Float64(watch=watch)))
+        job = Job(checked, Float64(watch=watch))
+        return AccuracyProblem(document, job.claim, job)
 
     @cached_property
     def trials(self) -> int | None:

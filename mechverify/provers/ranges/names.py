@@ -13,6 +13,7 @@ from mechverify.kernel.relaxation.names import (
     Names,
     ravelled,
     unravelled,
+    within,
 )
 from mechverify.kernel.relaxation.rewriting import Rewriting
 
@@ -88,7 +89,7 @@ class Called:
             if n in self.roots.of:
                 self.of.setdefault(self.roots.of[n], text)
                 self.held.setdefault(self.roots.of[n], (number, index))
-            for role, new in self._roles.get(n, []):
+            for role, new in self._roles.get(within(self.graph, n), []):
                 self.of.setdefault(new, text + role)
 
     def _slices(self, root: int) -> Iterator[tuple[int, Index]]:

@@ -1,0 +1,145 @@
+"""Claims about float32 programs of captured modules, end to end: lemma O4."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mechverify import Bounds, Share, ball, capture, prove, tokens
+from tests.soundness.test_programs import BOXES, F, box_claim, tokens_claim
+
+
+@pytest.mark.parametrize("c", [2.0**12, 2.0**20, 2.0**24])
+def test_the_rounding_trap(c):
+    """relu(x + c) - c is x over the reals and a multiple of an ulp of c in float32: a claim that it is nearly x is
+    proved for `real` alone."""
+
+    class Trap(nn.Module):
+        def forward(self, x):
+            return torch.relu(x + c) - c
+
+    model = capture(Trap().eval(), torch.zeros(1, 2))
+    unit = c * 2.0**-23
+    for limit, truth in ((unit / 8, False), (4 * unit, True)):
+        out, x = model["output"], model["input.0"]
+        claim = Bounds([out[0] - x[0]], over=ball(torch.zeros(2), 1.0), at_least=-limit, at_most=limit)
+        assert prove(claim, time_limit=20).verdict == "PROVED"
+        found = prove(claim, semantics="float32", time_limit=5)
+        assert (found.verdict == "PROVED") == truth
+    with torch.no_grad():
+        x = torch.linspace(-1, 1, 1001)[:, None]
+        assert (Trap()(x) - x).abs().max() > unit / 8
+
+
+def test_shares_of_tokens_are_those_of_every_program():
+    """Inputs whose margin is within float32's rounding count for neither bound."""
+
+    class Near(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.e = nn.Embedding.from_pretrained(torch.tensor([[0.1], [0.3], [-0.2], [0.7]]))
+            self.c = nn.Parameter(torch.tensor(0.4))
+
+        def forward(self, ids):
+            return self.e(ids).sum(1) - self.c
+
+    model = capture(Near().eval(), torch.zeros(1, 2, dtype=torch.long))
+    x = tokens("x", length=2, vocab=4)
+    y = model["output"][0]
+    real, program = (prove(Share(y > 0, over=x), semantics=s, time_limit=20).theorem.right for s in ("real", "float32"))
+    assert program.low <= real.low <= real.high <= program.high
+    assert program.low < program.high  # 0.1 + 0.3 - 0.4
+    ids = torch.cartesian_prod(torch.arange(4), torch.arange(4))
+    right = int((Near()(ids) > 0).sum())
+    assert program.low <= right <= program.high
+
+
+def test_what_a_claim_computes_is_exact_and_what_the_module_computes_is_not():
+    """A difference that the module rounds, and the same one in the claim, are two values; two roads to one row are."""
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(3, 3)
+
+        def forward(self, x):
+            y = self.a(x)
+            return torch.cat([y, y[:, :1] - y[:, 1:2], self.a(x[:, None])[:, 0]], -1)
+
+    model = capture(Two().eval(), torch.zeros(1, 3))
+    out, over = model["output"], ball(torch.zeros(3), 1.0)
+    assert model.captured.programs is not None
+    for left, right in ((out[3], out[0] - out[1]), (out[4], out[0])):
+        claim = Bounds([left - right], over=over, at_least=-1e-12, at_most=1e-12)
+        assert prove(claim, time_limit=10).verdict == "PROVED"
+        if model.captured.programs.missing is None:
+            assert prove(claim, semantics="float32", time_limit=3).verdict != "PROVED"
+    assert model.captured.programs.missing is None or "another operation" in model.captured.programs.missing
+
+
+def test_rows_that_a_slice_makes_equal_round_apart():
+    """The last row of a product, and the product of the last row, are equal over the reals alone."""
+
+    class Rows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.randn(3, 3))
+
+        def forward(self, x):
+            return (x @ self.w)[:, -1] - x[:, -1] @ self.w
+
+    model = capture(Rows().eval(), torch.zeros(1, 2, 3))
+    assert model.captured.programs.missing is None
+    claim = Bounds(model["output"], over=ball(torch.zeros(2, 3), 1.0), at_least=-1e-12, at_most=1e-12)
+    assert prove(claim, time_limit=10).verdict == "PROVED"
+    assert prove(claim, semantics="float32", time_limit=3).verdict != "PROVED"
+
+
+@pytest.mark.parametrize("what", ["sdpa", "twice", "half", "double", "cos", "folded"])
+def test_what_is_not_covered_is_refused_by_name(what):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(4, 4)
+
+        def forward(self, x):
+            if what == "sdpa":
+                return F.scaled_dot_product_attention(x[None], x[None], self.a(x)[None])[0]
+            if what == "twice":
+                return self.a(x) - F.linear(x, self.a.weight)
+            if what == "folded":
+                return self.a(x) + torch.arange(4.0).sin()
+            return self.a(x).cos() if what == "cos" else self.a(x)
+
+    kind = {"half": torch.bfloat16, "double": torch.float64}.get(what, torch.float32)
+    model = capture(Net().to(kind).eval(), torch.zeros(1, 4, dtype=kind))
+    claim = Bounds(model["output"], over=ball(torch.zeros(4), 0.1))
+    said = {"sdpa": "scaled_dot_product_attention", "twice": "another operation", "half": "bfloat16",
+            "double": "float64", "cos": "cos", "folded": "of constants"}[what]  # fmt: skip
+    with pytest.raises(Exception, match=said):
+        prove(claim, semantics="float32", time_limit=5)
+
+
+def forms(net, x):
+    """What torch makes of an input, in several ways."""
+    yield net(x)
+    yield torch.cat([net(part) for part in x.split(len(x) // 7)])
+    with torch.no_grad():
+        yield torch.cat([net(row[None]) for row in x[:50]] + [net(x[50:])])
+
+
+@pytest.mark.parametrize("name", [*BOXES, "head"])
+def test_torch_contradicts_no_bound(name):
+    net, _, claim = tokens_claim() if name == "head" else box_claim(name)
+    outcome = prove(claim, semantics="float32", time_limit=20)
+    assert outcome.theorem is not None and outcome.theorem.claim.semantics == "float32"
+    assert {"torch:float32", "capture"} <= {*outcome.theorem.axioms}
+    low, high = (torch.from_numpy(end) for end in outcome.theorem.range)
+    if name == "head":
+        x = torch.cartesian_prod(*[torch.arange(5)] * 4)
+    else:
+        box = outcome.theorem.claim.domain
+        x = torch.from_numpy(np.random.default_rng(0).uniform(box.low, box.high, (100_000, len(box.low)))).float()
+    with torch.no_grad():
+        for y in forms(net, x):
+            assert (y.double() >= low).all() and (y.double() <= high).all()
