@@ -17,6 +17,7 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph, Node
 from mechverify.kernel.core.operations import is_function
 from mechverify.kernel.core.ranges import Range
+from mechverify.kernel.core.semantics import Real
 
 LETTERS = "abcdefgh"  # axes before the last one
 FIXED = ("weight", "constant", "pi")
@@ -38,6 +39,8 @@ def jointly(job: Job, part: Domain) -> Job:
     """About the output on that part, in a graph where differences of what is made alike are made from differences."""
     if part.facts:
         raise Rejected("joint bounds stand above splits at a model's values")
+    if type(job.semantics) is not Real:
+        raise Rejected("joint bounds are for semantics real")
     graph = job.further()
     differences, new, listed = Differences(graph), {}, len(graph.nodes)
     for n in graph.ancestors([job.claim.output]):
