@@ -568,7 +568,6 @@ FAULTS = [
     Fault("programs", "core/programs.py", "2.5 * EXP + 2 * (n + 8) * U32, U32 / 2", "0.0, 0.0", PROGRAMS),
     Fault("programs", "core/programs.py", "yield 1 + 2 * FAR, 0.0, own", "yield 0.0, 0.0, own", PROGRAMS),
     Fault("programs", "core/programs.py", "if not bool((ar.upper(off) < ar.units(FAR, off.exponent)).all()):", "if False:", PROGRAMS),
-    Fault("programs", "core/programs.py", "self._behind(self.raw[k], (node.op, inner, extra, k), operands)", "self._behind(self.raw[k], (node.op, inner, extra, 0), operands)", DEPLOYED),
     Fault("programs", "core/programs.py", "self._behind(self.raw[k], (node.op, inner, extra, k), operands)", "self.raw[k]", PROGRAMS),
     Fault("programs", "core/programs.py", 'if given != "torch.float32":', "if False:", DEPLOYED),
     Fault("programs", "core/operations/rounding.py", "x = ar.widen(x, relative, absolute, of=size)", "ar.widen(x, relative, absolute, of=size)", PROGRAMS),
