@@ -56,8 +56,8 @@ if TYPE_CHECKING:  # what editors and type checkers see
 __all__ = [
     "Accuracy", "Bounds", "Cases", "Circuits", "ClaimError", "Equivariant", "Holds", "MechverifyError", "Mod",
     "NotACertificate", "OverLimit", "Part", "Rejected", "Same", "Share", "Theorem", "Unsupported", "Verdict", "Within",
-    "ball", "box", "capture", "check", "count", "differ", "distinct", "dyck", "interchanged", "kth_largest", "load", "lookup",
-    "normal", "pair_mlp", "parts", "prove", "smallest", "tokens", "transformer", "uniform",
+    "ball", "box", "capture", "check", "count", "differ", "distinct", "dyck", "interchanged", "kth_largest", "load",
+    "lookup", "normal", "pair_mlp", "parts", "prove", "smallest", "tokens", "transformer", "uniform",
 ]  # fmt: skip
 _HOMES = {
     **dict.fromkeys(("Verdict", "check"), "verdict"),

@@ -802,9 +802,9 @@ FAULTS = [
     Fault("formula", "statement/formula.py", "and exceeds.args[0] == a", "", LESSER),
     Fault("formula", "statement/formula.py", "and exceeds.args[1] == node.args[0]", "", LESSER),
     Fault("formula", "statement/formula.py", 'if beyond.op == "relu" else node', "if beyond.args else node", LESSER),
-    Fault("formula", "statement/formula.py", '(node.op, node.attr) != ("extremum", "min")', 'node.op != "extremum"', LEADS),
-    Fault("formula", "statement/formula.py", "if read == expected else None", "if read[:2] == expected[:2] else None", LEADS),
-    Fault("formula", "statement/formula.py", "if read == expected else None", "if read[2:] == expected[2:] else None", LEADS),
+    Fault("formula", "statement/leads.py", '(node.op, node.attr) != ("extremum", "min")', 'node.op != "extremum"', LEADS),
+    Fault("formula", "statement/leads.py", "if read == expected else None", "if read[:2] == expected[:2] else None", LEADS),
+    Fault("formula", "statement/leads.py", "if read == expected else None", "if read[2:] == expected[2:] else None", LEADS),
     Fault("formula", "statement/formula.py", "Fraction(p.attr[1][0]) / Fraction(q.attr[1][0])", "Fraction(p.attr[1][0]) * Fraction(q.attr[1][0])", READ_BACK),
     Fault("formula", "statement/formula.py", '"lt": "<", "le": "<="', '"lt": "<=", "le": "<"', READ_BACK),
     # differences: joint bounds of two runs

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mechverify.kernel.core.graph import Graph, Node
+from mechverify.kernel.core.loading import late
 from mechverify.kernel.core.operations import OPERATIONS
 from mechverify.kernel.core.words import listed, number, quoted
 
@@ -103,8 +104,9 @@ class Formulas:
         """A node's operation and operands; of one that the graph spells out in several nodes, its short name and the
         operands of all of them."""
         node = self.graph.nodes[n]
-        if (vector := self._leads(n)) is not None:
-            return "leads", (vector,)
+        if node.op == "extremum":
+            vector = late("statement.leads").vector(self.graph, n)
+            return (node.op, node.args) if vector is None else ("leads", (vector,))
         if node.op == "sub" and (other := self._beyond(*node.args)) is not None:
             return "min", (node.args[0], other)
         if node.op == "add":
@@ -120,32 +122,6 @@ class Formulas:
         exceeds = self.graph.nodes[node.args[0]] if node.op == "relu" else node
         found = node.op == "relu" and exceeds.op == "sub" and exceeds.args[0] == a
         return exceeds.args[1] if found else None
-
-    def _leads(self, n: int) -> int | None:
-        """The vector, if the node is by how much each of its entries exceeds the largest other one: the least entry of
-        each row of the differences of all pairs, without the diagonal."""
-        nodes, node = self.graph.nodes, self.graph.nodes[n]
-        if (node.op, node.attr) != ("extremum", "min"):
-            return None
-        rows = nodes[node.args[0]]
-        others = nodes[rows.args[0]] if rows.op == "view" else rows
-        pairs = nodes[others.args[0]] if others.op == "view" else others
-        if (rows.op, others.op, pairs.op) != ("view", "view", "sub"):
-            return None
-        column, vector = (nodes[a] for a in pairs.args)
-        if len(vector.shape) != 1:
-            return None
-        (size,) = vector.shape
-        source, start, step = pairs.args[1], 0, 1
-        if column.args != (source,) and vector.op == "view":  # a row of a matrix
-            (source,), (_, start, (step,)) = vector.args, vector.attr
-        if column.args != (source,):
-            return None
-        read = column.op, column.attr, others.attr, rows.attr
-        columns = (size, 1), start, (step, 0)
-        without = (1, size - 1, size), 1, (0, size + 1, 1)
-        expected = "view", columns, without, ((size, size - 1), 0, (size - 1, 1))
-        return pairs.args[1] if read == expected else None
 
     def _token(self, n: int) -> int | None:
         """The position, if the node is the integer that the token there means."""

@@ -183,7 +183,12 @@ GROUPS = {
     "differences": ("secant", "exchanged", "blend"),
     "rounding": ("rounding",),
 }  # fmt: skip
-UNNAMED = ("select", "rounding", *GROUPS["internal"], *GROUPS["differences"])  # by any file
+UNNAMED = (
+    "select",
+    "rounding",
+    *GROUPS["internal"],
+    *GROUPS["differences"],
+)  # by any file
 INTEGERS = GROUPS["integers"]  # what a mechanism is made of
 OPERATIONS: Rows[Operation] = Rows("core.operations", GROUPS)
 LISTED = [name for name in OPERATIONS if name not in UNNAMED]  # what a file may name
