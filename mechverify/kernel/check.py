@@ -18,6 +18,7 @@ from mechverify.kernel.core.errors import NotACertificate, OverLimit, Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64, check_environment
 from mechverify.kernel.core.kinds import read_claim
+from mechverify.kernel.core.loading import late
 from mechverify.kernel.core.meter import Meter, Watch
 from mechverify.kernel.core.texts import NAME, names_a_value, printable
 from mechverify.kernel.proof import prove
@@ -68,22 +69,19 @@ def check(
     Rejected) if `limit` doesn't allow to find out, and nothing else.
     """
     contents = container.unpack(data)
-    try:
-        document = container.read_json(contents["certificate.json"])
-    except NotACertificate as error:
-        raise NotACertificate(printable(str(error))) from None
-    if type(document) is not dict or document.get("format") != FORMAT:
-        raise NotACertificate(
-            f"certificate.json doesn't say that its format is {FORMAT!r}"
-        )
-    version = document.get("version")
-    if type(version) is not int or version not in VERSIONS:
-        what = f"format version {version!r:.60}; this kernel reads versions {', '.join(map(str, VERSIONS))}"
-        raise NotACertificate(
-            f"{what}: prove again, or check with a release of mechverify that reads it"
-        )
     announced = None
     try:
+        document = container.read_json(contents["certificate.json"])
+        if type(document) is not dict or document.get("format") != FORMAT:
+            raise NotACertificate(
+                f"certificate.json doesn't say that its format is {FORMAT!r}"
+            )
+        version = document.get("version")
+        if type(version) is not int or version not in VERSIONS:
+            raise NotACertificate(
+                f"format version {version!r:.60}; this kernel reads versions {', '.join(map(str, VERSIONS))}: "
+                "prove again, or check with a release of mechverify that reads it"
+            )
         with np.errstate(
             all="ignore"
         ):  # what isn't finite is rejected, or bounds nothing: docs/soundness.md
@@ -93,7 +91,8 @@ def check(
                 contents["weights.safetensors"],
             )
             announced = _announced(reader)
-            arithmetic = _arithmetic(exact)(_allowed(announced, exact, limit), watch)
+            kind = late("core.exact").Exact if exact else Float64
+            arithmetic = kind(_allowed(announced, exact, limit), watch)
             arithmetic.look()
             arithmetic.step(
                 PER_BYTE * _size(contents["certificate.json"], announced)
@@ -122,14 +121,6 @@ def check(
         ) from error
 
 
-def _arithmetic(exact: bool) -> type[Arithmetic]:
-    if not exact:
-        return Float64
-    from mechverify.kernel.core.exact import Exact  # only where it is asked for
-
-    return Exact
-
-
 def _size(text: bytes, announced: int | None) -> int:
     """Bytes of the document, but for spaces, so that it may be written in another way, and with null for its cost, so
     that saying it costs nothing."""
@@ -156,8 +147,9 @@ def _allowed(announced: int | None, exact: bool, limit: float | None) -> float:
     if announced is None:
         return LIMIT if limit is None else limit
     if limit is not None and limit < announced:
-        said = f"it announces {announced:.3g} units of work, more than the limit of {limit:.3g}"
-        raise OverLimit(f"{said}; --limit allows more")
+        raise OverLimit(
+            f"it announces {announced:.3g} units of work, more than the limit of {limit:.3g}; --limit allows more"
+        )
     return (
         _most(announced, exact)
         if limit is None
