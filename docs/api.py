@@ -14,7 +14,7 @@ GROUPS = {
     "Models": "transformer load capture pair_mlp Part",
     "Domains": "tokens box ball normal uniform",
     "Claims": "Accuracy Share Bounds Within Holds Cases",
-    "Circuits and interventions": "Circuits Same Equivariant parts interchanged smallest",
+    "Circuits and interventions": "Circuits Same differ Equivariant parts interchanged smallest",
     "Words for mechanisms": "Mod count distinct dyck kth_largest lookup",
     "Proving and checking": "prove check Verdict Theorem",
     "Errors": "MechverifyError ClaimError NotACertificate Rejected Unsupported OverLimit",

@@ -647,7 +647,7 @@ FAULTS = [
           "((xl, yl), (xu, yu)) if upper else ((xl, yu), (xu, yl))", LINEAR),
     Fault("relaxation", "relaxation/planes.py", "if not ((mix.mid >= 0) & (mix.mid <= 1)).all():", "if False:", LINEAR),
     Fault("relaxation", "relaxation/lines.py", "ar.xp.maximum(up.mid, down.mid)", "ar.xp.minimum(up.mid, down.mid)", LINEAR),
-    Fault("relaxation", "relaxation/contraction.py", 'graph.nodes[node.args[0]].op == "softmax" and first', "first", LINEAR),
+    Fault("relaxation", "relaxation/contraction.py", 'return 1 if node.op == "softmax" else None', "return 1", LINEAR),
     Fault("relaxation", "relaxation/softmax.py", 'total = steps.add("add", total, steps.ones(*node.shape), role="total")', "", LINEAR),
     Fault("relaxation", "relaxation/softmax.py", 'steps.add("view", twice, attr=(pairs, 1,', 'steps.add("view", twice, attr=(pairs, 0,', LINEAR),
     Fault("relaxation", "relaxation/softmax.py", "after = (np.arange(n)[:, None] + 1", "after = (np.arange(n)[:, None]", LINEAR),

@@ -164,6 +164,7 @@ ALLOWED = {
     "relaxation/cases.Sloped.below": "as many as a form that is there has rows, and the box coordinates",
     "relaxation/cases.Sloped.kinks": "as many as there are cells",
     "relaxation/cases._bounds": "of ATOMS, which are their gate; and of a node, which was asked for",
+    "differences/rule.Differences._exchanged": "as many ones as a row of a softmax has entries",
     "relaxation/cones.Round.marks": "as many as the box has coordinates",
     "relaxation/cones.Round.mass": "as many as there are boxes, and the corners of SOLID coordinates",
     "relaxation/cones.Round._slope": "as many as the box has coordinates",

@@ -30,7 +30,7 @@ def check(
 ) -> tuple[Range, dict[str, int]]:
     """Precondition: nothing but its box and tokens is known of the part. Postcondition: every entry of the output is in
     the range, everywhere in the part. Complexity: that of the proof."""
-    found, used = prove(jointly(job, part), witness["proof"])
+    found, used = prove(jointly(job, part), [(part, witness["proof"])])
     witness.close()
     return found, used
 
