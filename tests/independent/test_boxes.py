@@ -18,6 +18,7 @@ from mechverify.kernel.relaxation.shares import counts
 from tests.independent import boxes
 from tests.independent.both import Both
 from tests.independent.test_schema import VALIDATOR
+from tests.rounds import few
 from tests.soundness import forge
 from tests.soundness.test_boxes import PLAIN, cut, mixed, proved
 from tests.soundness.test_cases import job_of
@@ -83,7 +84,7 @@ FILES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", few(FILES, 5))
 def test_both_agree_on_files_with_one_change(name):
     document, weights = FILES[name]()
     here, there = agree(forge.file(document, weights))

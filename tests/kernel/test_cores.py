@@ -15,6 +15,7 @@ from mechverify.kernel.core.meter import GLANCE
 from mechverify.kernel.core.prefixes import Prefixes, shared
 from mechverify.kernel.core.semantics import Real
 from tests.kernel.test_prefixes import Built, every, two_layers
+from tests.rounds import few
 
 MANY = [1, 2, 3, 8]
 ITEMS = [*range(12)]
@@ -173,7 +174,7 @@ def run(arithmetic: type[Float64]) -> tuple:
     return [[a.tobytes() for a in ball[:2]] for ball in found], counted(ar)
 
 
-@pytest.mark.parametrize("arithmetic", [Float64, Double])
+@pytest.mark.parametrize("arithmetic", few([Float64, Double], 1))
 def test_values_have_the_same_bits_on_any_number_of_cores(monkeypatch, many, arithmetic):
     monkeypatch.setattr(prefixes, "PIECE", 2**9)
     here = run(arithmetic)

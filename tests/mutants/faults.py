@@ -657,7 +657,7 @@ FAULTS = [
     Fault("rewriting", "relaxation/rewriting.py", "attr=_slice(self.graph.nodes[args[0]].shape, *node.attr)", "attr=_slice(self.graph.nodes[args[0]].shape, node.attr[0], 0)", REWRITING),
     Fault("rewriting", "relaxation/rewriting.py", "square = x == y and x not in self.fixed", "square = x not in self.fixed", REWRITING),
     Fault("rewriting", "relaxation/contraction.py", "zip(args, (first, second), strict=True)]", "zip(args, (second, first), strict=True)]", REWRITING),
-    Fault("rewriting", "relaxation/contraction.py", 'return value if pivot is None else steps.add("add", value, pivot)', "return value", REWRITING),
+    Fault("rewriting", "relaxation/contraction.py", 'return steps.add("add", value, pivot) if pivot is not None and total else value', "return value", REWRITING),
     Fault("rewriting", "relaxation/contraction.py", "and set(first[:-1]) <= set(result)", "or set(first[:-1]) <= set(result)", REWRITING),
     Fault("rewriting", "relaxation/softmax.py", "mask = np.broadcast_to(kept(node), node.shape).astype(float)", "mask = np.ones(node.shape)", REWRITING),
     Fault("rewriting", "relaxation/softmax.py", 'e = e if mask.all() else steps.add("mul", e, weights, role="kept")', "", REWRITING),

@@ -13,6 +13,7 @@ from mechverify.provers.base import METHODS
 from mechverify.provers.ranges.cases import cases as split_cases
 from mechverify.provers.ranges.problem import RangeProblem
 from mechverify.report.statement import lines
+from tests.rounds import few
 
 
 def relu_net(inputs: int, width: int, outputs: int = 1):
@@ -39,7 +40,7 @@ CONDITIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CONDITIONS)
+@pytest.mark.parametrize("name", few(CONDITIONS, 2))
 def test_the_range_holds_where_the_conditions_do_and_is_no_wider_than_without(name):
     where, holds = CONDITIONS[name]
     theorem = prove(Bounds(site_of(PLANE, 2), over=x, given=where)).theorem

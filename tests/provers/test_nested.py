@@ -178,6 +178,7 @@ def test_conditions_that_are_no_short_folds_are_left_out(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not PUBLISHED.exists(), reason="shared models are not here")
+@pytest.mark.campaign  # token 0 of the shared model: benchmarks/ratios.py measures it
 def test_the_published_model_is_proved_for_one_token():
     """25^6 inputs: token 0 at 3 and 7, any other tokens elsewhere."""
     result = prove(claim(PUBLISHED, others="any", token=0, earliest=3, latest=3))

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from mechverify import Accuracy, capture, kernel, pair_mlp, prove, tokens, transformer
 from tests.plain import Plain
+from tests.rounds import few
 
 FOLDER = "toy_models/weights"
 STYLES = ("einsum", "fused", "loop")
@@ -40,7 +41,7 @@ def known_largest(strategy: str | None):
 
 
 @pytest.mark.parametrize("strategy", [None, "cubic", "lowrank-qk-maxdiff"])
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", few(STYLES, 1))
 def test_the_largest_of_four(style, strategy):
     found = prove(largest(4, plain(MAX, style, 4)), strategy=strategy)
     theorem = kernel.check(found.certificate)
@@ -48,7 +49,7 @@ def test_the_largest_of_four(style, strategy):
     assert {"fold", "compact"} & {*theorem.rules} and "enumerate" not in theorem.rules
 
 
-@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("style", few(STYLES, 1))
 def test_a_sum_through_neurons(style):
     found = prove(running_sum(6, plain(SUM, style, 6), at_least=1, margin="1/4"))
     known = prove(running_sum(6, transformer(SUM, act_fn="relu").logits[-1], at_least=1, margin="1/4"))

@@ -16,13 +16,14 @@ from mechverify import Bounds, ball, capture, kernel, prove
 from mechverify.claims.errors import ClaimError
 from mechverify.relax import lirpa
 from mechverify.relax.lirpa import METHODS, LirpaError, lirpa_bounds
+from tests.rounds import few
 
 peer = pytest.mark.skipif(not find_spec("auto_LiRPA"), reason=f"the peer isn't installed: {lirpa.INSTALL}")
 NETS = {name: rest for name, *rest in nets()}
 
 
 @peer
-@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("name", few(NETS, 4))
 @pytest.mark.parametrize("method", METHODS)
 def test_reference(name, method):
     module, centre, radius = NETS[name]

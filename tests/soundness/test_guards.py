@@ -24,6 +24,7 @@ from mechverify.kernel.core.meter import ROOM, Meter
 from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.counting import guard as guards
 from tests.models import as_bytes, max_weights
+from tests.rounds import few
 from tests.soundness import forge
 from tests.soundness.test_shares import ENUMERATE, INPUTS, LEAD, WEIGHTS, document
 
@@ -56,7 +57,7 @@ def given(what: str, values=(0, 1, 2, 3), allowed=None) -> tuple[Graph, int, Dom
     return graph, node, Domain(x.allowed), inside
 
 
-@pytest.mark.parametrize("what", CONDITIONS)
+@pytest.mark.parametrize("what", few(CONDITIONS, 3))
 @pytest.mark.parametrize("values", [(0, 1, 2, 3), (3, 1, 2, 0)], ids=["ids", "others"])
 def test_what_is_given_is_listed_once_in_order_and_counted(what, values, monkeypatch):
     graph, node, domain, inside = given(what, values, [[0, 1, 2, 3], [0, 2, 3], [0, 1, 2, 3], [1, 2, 3]])
@@ -251,7 +252,7 @@ def test_conditions_on_values_of_the_model_are_no_guard(tmp_path):
         Accuracy(model.logits[-1], equals=Max(*x), over=x, given=tokens("z", length=1, vocab=2)[0] > 0)
 
 
-@pytest.mark.parametrize("what", ["a sum", "few", "the last", "either", "a repeat"])
+@pytest.mark.parametrize("what", few(["a sum", "few", "the last", "either", "a repeat"], 2))
 def test_rule_fold_counts_in_a_guarded_domain(what, tmp_path):
     """Random weights and five guards, against every input; the count of the whole product is no bound of it."""
     from mechverify.kernel.core.claim import Job

@@ -15,6 +15,7 @@ from mechverify.kernel.core.graph import entries
 from mechverify.kernel.relaxation import lines, norms
 from mechverify.kernel.relaxation import rule as linear
 from mechverify.kernel.relaxation.intervals import Intervals
+from tests.rounds import few
 from tests.soundness import hostile, networks
 from tests.soundness.hostile import HUGE, Extreme, Normaliser, outside
 from tests.soundness.networks import Maker, Network, constant, given
@@ -126,7 +127,7 @@ def test_what_is_almost_a_norm_is_held(name, sliced):
     assert limit is None or (high < limit + 1e-9 if sliced else abs(high - limit) < 1e-9)
 
 
-@pytest.mark.parametrize("group", range(GROUPS))
+@pytest.mark.parametrize("group", few(range(GROUPS), 2))
 def test_no_normalisation_leaves_its_range(group):
     proved = 0
     for seed in range(group, NETWORKS, GROUPS):
@@ -137,7 +138,7 @@ def test_no_normalisation_leaves_its_range(group):
     assert proved > NETWORKS // GROUPS / 3
 
 
-@pytest.mark.parametrize("group", range(GROUPS))
+@pytest.mark.parametrize("group", few(range(GROUPS), 2))
 def test_no_value_at_the_ends_of_float64_leaves_its_range(group):
     proved = 0
     for seed in range(group, NETWORKS, GROUPS):
