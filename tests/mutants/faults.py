@@ -825,6 +825,7 @@ FAULTS = [
     Fault("exchanged", "relaxation/operations/differences.py", "tuple(end[..., None, :] for end in other)", "tuple(end[..., :, None] for end in other)", DIFFERENCES),
     Fault("exchanged", "differences/rule.py", 'add("sub", own, other)', 'add("sub", other, own)', DIFFERENCES),
     Fault("exchanged", "relaxation/contraction.py", "if pivot is not None and total else value", "if pivot is not None else value", DIFFERENCES),
+    Fault("exchanged", "relaxation/contraction.py", ' and o.shape == node.shape', "", DIFFERENCES),
     Fault("differences", "differences/rule.py", "add(x.op, y.args[0], apart[1], attr=x.attr)", "add(x.op, x.args[0], apart[1], attr=x.attr)", DIFFERENCES),
     Fault("differences", "differences/rule.py", '"secant", x.args[0], y.args[0]', '"secant", y.args[0], x.args[0]', DIFFERENCES),
     Fault("differences", "differences/rule.py", "if part.facts:", "if False:", DIFFERENCES),

@@ -456,6 +456,19 @@ def test_what_a_proof_may_say_of_faces():
         assert accepted(document | {"proof": proof}, weights) == allowed, proof
 
 
+@pytest.mark.parametrize("distribution", [None, normal(0, 1)])
+def test_exact_arithmetic_tells_no_masses(distribution):
+    """With `--exact` it is refused in words, whatever the proof."""
+    x = box([-8, -8], [8, 8], distribution=distribution)
+    document, weights = file_of(Share(says(CAPTURED["output"], x), over=x, within="1/2"))
+    opened = {"rule": "open"}
+    for proof in (opened, cut(0, 0.5, opened, opened), {"rule": "faces", "faces": [opened] * 4}, LEAF):
+        data = forge.file(free(document) | {"proof": proof}, weights)
+        check(data)
+        with pytest.raises(Rejected, match="float64"):
+            check(data, exact=True)
+
+
 def test_claims_that_have_no_faces():
     """Each certificate has a proof by faces, which holds of the claim as it was, and not of the one with this change."""
     document, weights = proved()

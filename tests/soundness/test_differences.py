@@ -193,6 +193,23 @@ def test_every_softmax(mask):
     assert seen.within > 500 and seen.decided > 500
 
 
+@pytest.mark.parametrize("shapes", [((3,), (1,)), ((3,), (3, 1)), ((3, 3), (3,)), ((1, 3), (3, 1)), ((3, 3), (3, 3))])
+def test_shares_less_a_share_that_broadcasts(shapes):
+    """Entries of p - q add up to zero where both have as many: of one share, which is 1, each entry of p loses 1."""
+    axes = max(map(len, shapes))
+    rows = [given(*shapes[0]), given(*shapes[1], number=1), given(3, number=2)]
+    rows += [["softmax", [i], shape[-1]] for i, shape in enumerate(shapes)]
+    rows += [["sub", [3, 4], None], ["einsum", [5, 2], ["i,i->", "ji,i->j"][axes - 1]]]
+    box_of = [(np.full(shape, -0.1), np.full(shape, 0.1)) for shape in shapes]
+    net = Network(rows, {}, [*box_of, (np.ones(3), np.full(3, 1.1))], [], 0)
+    tokens, inputs = samples(net, 50, np.random.default_rng(0))
+    job = Job(networks.claim(net), Float64())
+    values = evaluate(job.claim.graph, {}, job.claim.graph.ancestors([6]), tokens, inputs)[6].reshape(50, -1)
+    for kind in (linear.Intervals, linear.Relaxed):
+        (range_,) = linear.ranges(job, [job.claim.domain], kind=kind)
+        assert (range_.low <= values + 1e-12).all() and (values - 1e-12 <= range_.high).all()
+
+
 # --- whole proofs -----------------------------------------------------------------------------------------------------
 
 

@@ -109,6 +109,8 @@ class Measure:
 
     def of(self, ar: Arithmetic, low: np.ndarray, high: np.ndarray) -> Ball:
         """The share of the whole of boxes with these corners [boxes, coordinates]."""
+        if ar.is_exact:
+            raise Rejected("how much of a box a part is, is told in float64 only")
         both = self.marks(ar, np.stack([low, high], -1))
         first, last = (both.map(lambda a, i=i: a[..., i]) for i in (0, 1))
         return self.mass(ar, low, high, first, last)

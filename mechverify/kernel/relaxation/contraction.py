@@ -52,7 +52,10 @@ def _total(graph: Graph, n: int) -> int | None:
     node = graph.nodes[n]
     if node.op == "blend":
         return _total(graph, node.args[1])  # of the second, which is no other blend
-    if node.op == "sub" and all(graph.nodes[a].op == "softmax" for a in node.args):
+    operands = [graph.nodes[a] for a in node.args]
+    if node.op == "sub" and all(
+        o.op == "softmax" and o.shape == node.shape for o in operands
+    ):  # one entry that broadcasts would be taken off each of the others
         return 0
     return 1 if node.op == "softmax" else None
 
