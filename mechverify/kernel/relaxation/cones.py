@@ -22,6 +22,7 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.measure import Measure, far
 from mechverify.kernel.core.operations import Node
 from mechverify.kernel.core.operations.weights import table
+from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.relaxation.shares import Condition
 
 ANY = -1  # degree of what is zero on all inputs
@@ -51,6 +52,8 @@ def faces(job: Job, part: Domain) -> tuple[Job, list[Domain]]:
     where it is least and where it is largest."""
     claim, measure = job.claim, job.claim.measure
     low, high = measure.low, measure.high
+    if type(job.semantics) is not Real:
+        raise Rejected("faces are for semantics real: what is rounded is no cone")
     if not len(low):
         raise Rejected("there is no box, of which faces would be")
     if (part.low != low).any() or (part.high != high).any():
