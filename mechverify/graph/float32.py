@@ -63,12 +63,19 @@ class Recording(Graph):
 
 def opened(graph: Graph) -> Graph:
     """A copy for a claim's own nodes. None of these is found among the module's, but for entries that are moved: of
-    float32 values, what a claim computes is exact, and what the module computes is not."""
-    copied = copy.deepcopy(graph)
+    float32 values, what a claim computes is exact, and what the module computes is not. Nor are moved entries of inputs
+    and numbers: a module reads these rounded."""
+    copied, told = copy.deepcopy(graph), set()
+    for n, node in enumerate(copied.nodes):
+        if node.op in ("input", "constant") or (
+            node.op in ("view", "concat") and told & {*node.args}
+        ):
+            told.add(n)
     copied._ids = {
         key: n
         for key, n in copied._ids.items()
-        if key[0] in MOVING or copied.nodes[n].kind != "real"
+        if (key[0] in MOVING or copied.nodes[n].kind != "real")
+        and not (key[1] and n in told)
     }
     return copied
 

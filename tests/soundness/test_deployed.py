@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from mechverify import Bounds, Share, ball, capture, prove, tokens
+from mechverify import Bounds, Share, ball, box, capture, prove, tokens
 from tests.soundness.test_programs import BOXES, F, box_claim, seeded, tokens_claim
 
 
@@ -129,6 +129,42 @@ def test_equal_entries_round_apart(make, width, radius):
         y = torch.cat([net(x) for x in inputs.split(1 if make is Repeated else 50)])
     most = (y[:, 0] - y[:, last]).abs().max().item()  # 1.2e-7, and 5e-6, with AVX2
     assert found.theorem.range.low[0] <= -most and most <= found.theorem.range.high[0]
+
+
+class First(nn.Module):
+    def forward(self, x):
+        return x[:, 0]
+
+
+class Same(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.drop = nn.Dropout()
+
+    def forward(self, x):
+        return self.drop(x)
+
+
+TENTH = 0.1  # no float32: that is 1.5e-9 more
+
+
+@pytest.mark.parametrize(("make", "of"), [
+    (First, lambda m: m["output"][()] - m["input.0"][0]),
+    (Same, lambda m: m["output"][0] - TENTH),
+    (Same, lambda m: m["output"][0] - m["input.0"][0]),
+    (Same, lambda m: m["drop"][0] - TENTH),
+], ids=["moved", "number", "input", "inner"])  # fmt: skip
+@pytest.mark.parametrize("width", [1, 2])
+def test_a_claim_reads_an_input_as_it_is_and_the_module_rounds_it(make, of, width):
+    """Also where the module returns the input itself, or an entry that the claim reads, too."""
+    model = capture(make().eval(), torch.zeros(1, width))
+    assert model["input.0"].shape == (width,)
+    claim = Bounds([of(model)], over=box([TENTH] * width, [TENTH] * width), at_least=-1e-12, at_most=1e-12)
+    assert prove(claim, time_limit=5).verdict == "PROVED"
+    found = prove(claim, semantics="float32", time_limit=2)
+    assert found.verdict != "PROVED" and found.theorem is not None
+    error = float(torch.tensor(TENTH)) - TENTH
+    assert found.theorem.range.low[0] <= error <= found.theorem.range.high[0]
 
 
 class Refused(nn.Module):

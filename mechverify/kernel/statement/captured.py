@@ -78,10 +78,14 @@ def _programs(module: dict | None) -> list[str]:
     """Of a claim about float32 programs."""
     if module is None:
         return []
-    norms = listed([str(n) for n in module["norms"]])
-    vectors = f", of which {norms} are whole normalisations" if norms else ""
-    return [f"the module computes the first {module['rows']} nodes of its list{vectors}, in float32; other nodes, "
-            "and the claim's expressions, are exact"]  # fmt: skip
+    norms = [f"number {n}" for n in module["norms"]]
+    whole = (
+        f"; of these {listed(norms)}, counted from 0, each with what it takes, are normalisations"
+        if norms
+        else ""
+    )
+    return [f"the module computes the first {module['rows']} nodes of its list, in float32, of inputs that are rounded "
+            f"first{whole}; other nodes, and the claim's expressions, are exact"]  # fmt: skip
 
 
 def _rational(text: str) -> Fraction:
