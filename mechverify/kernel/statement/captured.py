@@ -69,15 +69,13 @@ def asserted(claim: Claim, formulas: Formulas, nodes: Listing) -> tuple[str, ...
     return (
         f"the graph is the module {quoted(printable(replayed['module'], 100))}, {how}",
         *others,
-        *_programs(graph.get("module")),
+        *(_programs(graph["module"]) if claim.semantics == "float32" else ()),
         *called,
     )
 
 
-def _programs(module: dict | None) -> list[str]:
+def _programs(module: dict) -> list[str]:
     """Of a claim about float32 programs."""
-    if module is None:
-        return []
     norms = [f"number {n}" for n in module["norms"]]
     whole = (
         f"; of these {listed(norms)}, counted from 0, each with what it takes, are normalisations"
