@@ -163,7 +163,7 @@ class _Capture:
         for name, node in outputs.items():
             self._site(name, self.env[node], node in wanted)
         norms = dict(enumerate(self.builder.norms))
-        named = {name: self._without_batch(v) for name, v in self.sites.items()}
+        named = {name: self._named(name, v) for name, v in self.sites.items()}
         graph, found = _compact(self.builder.graph, {**named, **norms})
         sites = {name: found[name] for name in named}
         programs = Programs(
@@ -367,6 +367,18 @@ class _Capture:
         except (NotLowered, Rejected) as error:
             if wanted:
                 raise CaptureError(f"{name}: {error}") from error
+
+    def _named(self, name: str, value: Value) -> int:
+        """The node of a site. What the module returns is a node of its own even where it is an input: a float32 program
+        rounds that first."""
+        if name.split(".")[0] == "input":  # has no batch axis
+            return value.node
+        found, graph = self._without_batch(value), self.builder.graph
+        if graph.nodes[found].op not in ("input", "constant"):
+            return found
+        shape = graph.nodes[found].shape
+        steps = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+        return graph.add("view", found, attr=(shape, 0, steps))
 
     def _without_batch(self, value: Value) -> int:
         shape = self.builder.shape(value)

@@ -7,7 +7,8 @@ do, or is one of the functions, softmaxes and normalisations that the axiom `tor
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -53,17 +54,44 @@ class Recording(Graph):
             self.again.add(self.call)
         return n
 
+    def whole(self, n: int) -> int:
+        """What a node is views of."""
+        while self.nodes[n].op == "view":
+            (n,) = self.nodes[n].args
+        return n
+
 
 def opened(graph: Graph) -> Graph:
     """A copy for a claim's own nodes. None of these is found among the module's, but for entries that are moved: of
-    float32 values, what a claim computes is exact, and what the module computes is not."""
-    copied = copy.deepcopy(graph)
+    float32 values, what a claim computes is exact, and what the module computes is not. Nor are moved entries of inputs
+    and numbers: a module reads these rounded."""
+    copied, told = copy.deepcopy(graph), set()
+    for n, node in enumerate(copied.nodes):
+        if node.op in ("input", "constant") or (
+            node.op in ("view", "concat") and told & {*node.args}
+        ):
+            told.add(n)
     copied._ids = {
         key: n
         for key, n in copied._ids.items()
-        if key[0] in MOVING or copied.nodes[n].kind != "real"
+        if (key[0] in MOVING or copied.nodes[n].kind != "real")
+        and not (key[1] and n in told)
     }
     return copied
+
+
+COPIES = {
+    "where",
+    "masked_fill",
+    "dropout",
+    "cat",
+    "stack",
+    "tril",
+    "triu",
+    "embedding",
+    "pow",
+}
+# leave subnormal numbers where they are, if they change nothing
 
 
 def missing(
@@ -73,19 +101,22 @@ def missing(
     kwargs: dict[str, Any],
     value: Any,
 ) -> str | None:
-    """What stands in the way at a call of the program: in words; None if nothing does."""
+    """What stands in the way at a call of the program: in words; None if nothing does. `args` and `kwargs` are as the
+    program has them, but for values and float64 tensors; `value` is what the graph has."""
     op: Any = node.target
     name = name_of(op)
     leaves = pytree.tree_leaves((args, kwargs), is_leaf=_is_value)
-    if not any(
-        isinstance(a, Value)
-        for a in (*leaves, *pytree.tree_leaves(value, is_leaf=_is_value))
-    ):
-        return (
-            None
-            if _as_float32(name, value)
-            else f"{name} of constants, which a program rounds"
-        )
+    known = [a for a in leaves if isinstance(a, Value)]
+    found = [
+        a for a in pytree.tree_leaves(value, is_leaf=_is_value) if isinstance(a, Value)
+    ]
+    if not known and not found:
+        if _as_float32(op, name, args, kwargs, value):
+            return None
+        return f"{name} of constants, which a program rounds"
+    for like in pytree.tree_leaves(node.meta["val"]):
+        if like.is_floating_point() and like.dtype != torch.float32:
+            return f"{name} in {like.dtype}"  # casts are no nodes of a graph
     if node in graph.again:
         return f"{name} of what another operation has computed already, which may come out otherwise"
     if name in MOVED | CASTS | SHAPE_ALONE:
@@ -95,23 +126,53 @@ def missing(
     full = [args[k] if k < len(args) else kwargs.get(a.name, a.default_value)
             for k, a in enumerate(op._schema.arguments)]  # fmt: skip
     named = dict(zip([a.name for a in op._schema.arguments], full, strict=True))
-    return (
-        None
-        if COVERED[name](named)
-        else f"{name} with these arguments, whose float32 programs no lemma covers"
-    )
+    if not COVERED[name](named):
+        return f"{name} with these arguments, whose float32 programs no lemma covers"
+    if name not in COPIES and {graph.whole(a.node) for a in known} & {
+        graph.whole(a.node) for a in found
+    }:
+        return f"{name} that changes nothing over the reals, and may flush a subnormal number: leave it out"
+    return None
 
 
-def _as_float32(name: str, value: Any) -> bool:
-    """Computed from constants, the numbers are those that float32 arithmetic gives."""
-    if name in MOVED | EXACT | CASTS | SHAPE_ALONE | FOLDED:
-        return (
-            True  # whether the numbers themselves are float32 numbers, the kernel sees
+def _as_float32(
+    op: Any, name: str, args: tuple, kwargs: dict[str, Any], value: Any
+) -> bool:
+    """Computed from constants, the numbers are those that float32 arithmetic gives, or they are rounded once (the
+    kernel sees which): no sum, no product; and whatever is compared, or rounded once, comes out so in float32."""
+    tensors = [a for a in pytree.tree_leaves(value) if isinstance(a, Tensor)]
+    floats = any(a.is_floating_point() for a in tensors)
+    if floats and name not in MOVED | EXACT | CASTS | SHAPE_ALONE | FOLDED:
+        return False
+    if name == "index_put" and (args[3] if len(args) > 3 else kwargs.get("accumulate")):
+        return False
+    if "reduce" in op._overloadname:
+        return False
+    if name == "arange" and not all(a == int(a) for a in args):
+        return False
+    with _default(torch.float32):
+        given = pytree.tree_map(_shorter, (args, kwargs))
+        computed = op(*given[0], **given[1])
+    return all(
+        not isinstance(a, Tensor) or torch.equal(_shorter(a), b)
+        for a, b in zip(
+            pytree.tree_leaves(value), pytree.tree_leaves(computed), strict=True
         )
-    return not any(
-        isinstance(a, Tensor) and a.is_floating_point()
-        for a in pytree.tree_leaves(value)
     )
+
+
+@contextmanager
+def _default(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _shorter(a: Any) -> Any:
+    return a.float() if isinstance(a, Tensor) and a.is_floating_point() else a
 
 
 def _is_value(a: Any) -> bool:

@@ -599,6 +599,7 @@ FAULTS = [
     Fault("programs", "core/programs.py", 'if given != "torch.float32":', "if False:", DEPLOYED),
     Fault("programs", "core/operations/rounding.py", "x = ar.widen(x, relative, absolute, of=size)", "ar.widen(x, relative, absolute, of=size)", PROGRAMS),
     Fault("programs", "core/operations/rounding.py", 'raise Rejected("a float32 value may overflow")', "pass", PROGRAMS),
+    Fault("programs", "core/operations/rounding.py", "place = place, axis, index", "place = place", DEPLOYED),
     Fault("programs", "relaxation/operations/rounding.py", "-known.dot(k.size, size)", "known.dot(k.size, 0 * size.mid)", PROGRAMS),
     Fault("programs", "relaxation/operations/rounding.py", "return known.ar.add(raw, self._range(known, n))", "return raw", PROGRAMS),
     # container.py

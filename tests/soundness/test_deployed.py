@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from mechverify import Bounds, Share, ball, capture, prove, tokens
-from tests.soundness.test_programs import BOXES, F, box_claim, tokens_claim
+from mechverify import Bounds, Share, ball, box, capture, prove, tokens
+from tests.soundness.test_programs import BOXES, F, box_claim, seeded, tokens_claim
 
 
 @pytest.mark.parametrize("c", [2.0**12, 2.0**20, 2.0**24])
@@ -93,6 +93,127 @@ def test_rows_that_a_slice_makes_equal_round_apart():
     claim = Bounds(model["output"], over=ball(torch.zeros(2, 3), 1.0), at_least=-1e-12, at_most=1e-12)
     assert prove(claim, time_limit=10).verdict == "PROVED"
     assert prove(claim, semantics="float32", time_limit=3).verdict != "PROVED"
+
+
+class Repeated(nn.Module):
+    """One number many times, to a function: torch computes the last one by another routine."""
+
+    def forward(self, x):
+        return torch.sigmoid(x.repeat(1, 17))
+
+
+class Expanded(nn.Module):
+    """The same column many times: the last one is summed in another order."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(64, 1))
+
+    def forward(self, x):
+        return x @ self.w.expand(64, 5)
+
+
+@pytest.mark.parametrize(("make", "width", "radius"), [(Repeated, 1, 3.0), (Expanded, 64, 1.0)])
+def test_equal_entries_round_apart(make, width, radius):
+    net = seeded(make)
+    model = capture(net, torch.zeros(1, width))
+    assert model.captured.programs.missing is None
+    out, over = model["output"], ball(torch.zeros(width), radius)
+    last = out.shape[0] - 1
+    claim = Bounds([out[0] - out[last]], over=over, at_least=-1e-12, at_most=1e-12)
+    assert prove(claim, time_limit=10).verdict == "PROVED"
+    found = prove(claim, semantics="float32", time_limit=3)
+    assert found.verdict != "PROVED" and found.theorem is not None
+    inputs = (2 * torch.rand(3000, width, generator=torch.Generator().manual_seed(0)) - 1) * radius
+    with torch.no_grad():
+        y = torch.cat([net(x) for x in inputs.split(1 if make is Repeated else 50)])
+    most = (y[:, 0] - y[:, last]).abs().max().item()  # 1.2e-7, and 5e-6, with AVX2
+    assert found.theorem.range.low[0] <= -most and most <= found.theorem.range.high[0]
+
+
+class First(nn.Module):
+    def forward(self, x):
+        return x[:, 0]
+
+
+class Same(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.drop = nn.Dropout()
+
+    def forward(self, x):
+        return self.drop(x)
+
+
+TENTH = 0.1  # no float32: that is 1.5e-9 more
+
+
+@pytest.mark.parametrize(("make", "of"), [
+    (First, lambda m: m["output"][()] - m["input.0"][0]),
+    (Same, lambda m: m["output"][0] - TENTH),
+    (Same, lambda m: m["output"][0] - m["input.0"][0]),
+    (Same, lambda m: m["drop"][0] - TENTH),
+], ids=["moved", "number", "input", "inner"])  # fmt: skip
+@pytest.mark.parametrize("width", [1, 2])
+def test_a_claim_reads_an_input_as_it_is_and_the_module_rounds_it(make, of, width):
+    """Also where the module returns the input itself, or an entry that the claim reads, too."""
+    model = capture(make().eval(), torch.zeros(1, width))
+    assert model["input.0"].shape == (width,)
+    claim = Bounds([of(model)], over=box([TENTH] * width, [TENTH] * width), at_least=-1e-12, at_most=1e-12)
+    assert prove(claim, time_limit=5).verdict == "PROVED"
+    found = prove(claim, semantics="float32", time_limit=2)
+    assert found.verdict != "PROVED" and found.theorem is not None
+    error = float(torch.tensor(TENTH)) - TENTH
+    assert found.theorem.range.low[0] <= error <= found.theorem.range.high[0]
+
+
+class Refused(nn.Module):
+    """Each was once proved to be what torch contradicts."""
+
+    def __init__(self, what: str):
+        super().__init__()
+        self.what, self.w = what, nn.Parameter(torch.tensor([0.1, 0.5]))
+        self.register_buffer("at", torch.zeros(41, dtype=torch.long))
+        self.register_buffer("many", torch.cat([torch.ones(1), torch.full((40,), 2.0**-25)]))
+
+    def forward(self, x):
+        y = x * 3.0
+        match self.what:
+            case "gt of constants":  # 0.1 as a float32 exceeds 0.1 over the reals, and equals it in float32
+                return torch.relu(x - 0.95).masked_fill(self.w > 0.1, 0.0)
+            case "index_put of constants":  # a sum, in float64
+                return y * torch.zeros(2).index_put((self.at,), self.many, accumulate=True)
+            case "arange of constants":  # two roundings of each entry
+                return y[:, :1] * torch.arange(-0.55, 0.9, 0.1)
+            case "to in torch.float64":  # a cast back, which rounds
+                return torch.cat([y.double() * 0.3, (y.double() * 0.3).float()], -1)
+            case "sum in torch.float64":
+                return y.sum(-1, keepdim=True, dtype=torch.float64)
+            case "mul that changes nothing":  # but with torch.set_flush_denormal(True)
+                return torch.cat([x, x * 1.0], -1)
+            case "add that changes nothing":
+                return torch.cat([x, x + torch.zeros(2)], -1)
+            case "mean that changes nothing":
+                return x[..., :1].mean(-1)
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("what", ["gt of constants", "index_put of constants", "arange of constants",
+                                  "to in torch.float64", "sum in torch.float64", "mul that changes nothing",
+                                  "add that changes nothing", "mean that changes nothing"])  # fmt: skip
+def test_what_rounds_where_its_graph_does_not_is_refused(what):
+    model = capture(Refused(what).eval(), torch.full((1, 2), 0.5))
+    assert what in (model.captured.programs.missing or "")
+
+
+def test_constants_that_float32_does_not_round_again_are_no_obstacle():
+    class Masked(nn.Module):
+        def forward(self, x):
+            mask = torch.triu(torch.ones(4, 4), 1) > 0
+            return torch.where(torch.arange(4) < 2, x.masked_fill(mask, -1e9), 0.1).softmax(-1)
+
+    model = capture(Masked().eval(), torch.zeros(1, 4, 4))
+    assert model.captured.programs.missing is None
 
 
 @pytest.mark.parametrize("what", ["sdpa", "twice", "half", "double", "cos", "folded"])

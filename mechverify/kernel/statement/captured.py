@@ -69,19 +69,21 @@ def asserted(claim: Claim, formulas: Formulas, nodes: Listing) -> tuple[str, ...
     return (
         f"the graph is the module {quoted(printable(replayed['module'], 100))}, {how}",
         *others,
-        *_programs(graph.get("module")),
+        *(_programs(graph["module"]) if claim.semantics == "float32" else ()),
         *called,
     )
 
 
-def _programs(module: dict | None) -> list[str]:
+def _programs(module: dict) -> list[str]:
     """Of a claim about float32 programs."""
-    if module is None:
-        return []
-    norms = listed([str(n) for n in module["norms"]])
-    vectors = f", of which {norms} are whole normalisations" if norms else ""
-    return [f"the module computes the first {module['rows']} nodes of its list{vectors}, in float32; other nodes, "
-            "and the claim's expressions, are exact"]  # fmt: skip
+    norms = [f"number {n}" for n in module["norms"]]
+    whole = (
+        f"; of these {listed(norms)}, counted from 0, each with what it takes, are normalisations"
+        if norms
+        else ""
+    )
+    return [f"the module computes the first {module['rows']} nodes of its list, in float32, of inputs that are rounded "
+            f"first{whole}; other nodes, and the claim's expressions, are exact"]  # fmt: skip
 
 
 def _rational(text: str) -> Fraction:

@@ -34,9 +34,11 @@ class Rounding(Operation):
         )
 
     def slice(self, graph, node, axis, index):
+        """Two entries of equal operands, as an expanded value has, are rounded apart: the place stays in `attr`."""
         n = graph.nodes[node]
         raw, *rest = n.args
-        op, inner, extra, row = n.attr
+        op, inner, extra, place = n.attr
+        place = place, axis, index
         if op == "norm":
             if axis == len(n.shape) - 1:
                 return "select", [node], (axis, index)
@@ -44,17 +46,17 @@ class Rounding(Operation):
             return (
                 "rounding",
                 [(raw, axis, index), (rest[0], axis, index), scale],
-                n.attr,
+                (op, inner, extra, place),
             )
         if not rest:
-            return "rounding", [(raw, axis, index)], n.attr
+            return "rounding", [(raw, axis, index)], (op, inner, extra, place)
         same, operands, attr = row_of(op).slice(graph, raw, axis, index)
         if same != op:
             return "select", [node], (axis, index)
         return (
             "rounding",
             [(raw, axis, index), *operands],
-            (op, inner and attr, extra, row),
+            (op, inner and attr, extra, place),
         )
 
 
