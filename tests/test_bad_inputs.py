@@ -112,7 +112,6 @@ TABLE = [  # command, exit code, what is said to be wrong, and what to do
     ("prove net.py -p radius", 2, "-p radius", "write it as name=value"),
     ("prove net.py -p radius=1 -p radius=2", 2, "-p radius", "given twice"),
     ("prove net.py --semantics float16", 2, "--semantics float16: unknown", "choose real or float32"),
-    ("prove net.py --semantics float32", 2, "'float32'; known: real", "leave --semantics out"),
     (f"{MAX} -p weights=double.safetensors --semantics float32", 2, "float32 weights", "leave --semantics out"),
     ("prove net.py --strategy fold", 2, "strategies are for claims Accuracy", "leave it out"),
     (f"{MAX} -p weights=small.safetensors --strategy none", 2, "--strategy none: unknown", "`mechverify strategies`"),

@@ -23,7 +23,7 @@ from mechverify.kernel.relaxation import rule
 from tests.soundness.networks import Network, claim, given
 
 ROOT = Path(__file__).parent.parent.parent
-INTERNAL = {"select", "slack", "pivot", "secant", "exchanged", "blend"}  # no file names them
+INTERNAL = {"select", "slack", "pivot", "secant", "exchanged", "blend", "rounding"}  # no file names them
 PARTS = ("shape", "value", "slice")
 REAL = ("linear", "ball", "ends", "transposed", "bends", "back")
 

@@ -121,7 +121,8 @@ def _changed(*path_and_value):
 
 CHANGES = {
     "version 4": (_changed("version", 4), "share isn't written in version 4"),
-    "float32": (_changed("claim", "semantics", "float32"), "known: real"),
+    "float32": (_changed("claim", "semantics", "float32"), "which rows of the graph are the module's"),
+    "float16": (_changed("claim", "semantics", "float16"), "known: real, float32"),
     "a known architecture": (_changed("claim", "architecture", "transformer"), "known: captured"),
     "no comparison": (lambda doc: doc["claim"].pop("strict"), "field 'strict' is missing"),
     "a comparison that is no truth value": (_changed("claim", "strict", 1), "expected true or false"),
