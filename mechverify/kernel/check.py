@@ -47,7 +47,7 @@ AXIOMS = {
     "matmul adds integers exactly while all sums are below 2^53",
     "capture": "the graph is what the claim's author meant: the file says of which module, and how they were compared",
     "solver:z3": "z3, and what mechverify asked it, are right that no input of the part leaves the certificate's range",
-    "torch:float32": "the float32 program's functions, softmax and normalisations err by at most what lemma O4 says",
+    "torch:float32": "the module's operations run one by one, in float32 alone (no TF32), and err at most as O4 says",
     "libm:float32": "the float32 program's exp(d), d <= 0, is within 2^-21 e^d + 2^-126 of e^d",
 }
 

@@ -53,12 +53,10 @@ class Store:
         key = hashlib.sha256(
             json.dumps([code(), asked], sort_keys=True, default=_plain).encode()
         ).hexdigest()
-        found = self.database.execute(
-            "SELECT answer FROM finished WHERE asked = ?", [key]
-        ).fetchone()
+        found = self._known(key)
         if found is not None:
             self.known += 1
-            return json.loads(found[0])
+            return json.loads(found)
         text = json.dumps(answer(), default=_plain)
         if whole() and not self.broken:
             try:
@@ -68,6 +66,16 @@ class Store:
             except sqlite3.Error as error:  # say, a full disk: the proof goes on
                 self.broken = str(error)
         return json.loads(text)
+
+    def _known(self, key: str) -> str | None:
+        try:
+            found = self.database.execute(
+                "SELECT answer FROM finished WHERE asked = ?", [key]
+            ).fetchone()
+        except sqlite3.Error as error:  # a spoilt file: what it held is found anew
+            self.broken = str(error)
+            return None
+        return None if found is None else found[0]
 
 
 def _plain(value: Any) -> Any:

@@ -811,8 +811,21 @@ class Sentence:
             need(not found[2] or value(found[3]) >= exact(said["difference"]), "a difference is larger")
             need(json.loads(found[1])[:20].isascii(), "")
             return
+        found = re.fullmatch(
+            r"the module computes the first ([0-9]+) nodes of its list, in float32, of inputs that are rounded first"
+            r"(?:; of these (.*), counted from 0, each with what it takes, are normalisations)?"
+            r"; other nodes, and the claim's expressions, are exact", text,
+        )  # fmt: skip
+        if found:
+            need(self.claim["semantics"] == "float32", "nothing is computed in float32")
+            need(int(found[1]) == graph["module"]["rows"], "other nodes are the module's")
+            norms = [f"number {n}" for n in graph["module"]["norms"]]
+            need(bool(norms) == bool(found[2]), "other nodes are normalisations")
+            if norms:
+                same_list(found[2], norms)
+            return
         key = text.partition(": ")[0]
-        need(key in graph and key not in ("nodes", "sites", "replayed"), "the file says no such thing")
+        need(key in graph and key not in ("nodes", "sites", "replayed", "module"), "the file says no such thing")
 
     def read_names(self, lines: list[str]) -> None:
         """Before formulas are read: names, and the nodes that the file gives them to."""
@@ -948,12 +961,15 @@ def false_lines(printed: str, certificate: bytes) -> list[str]:
                 _other(sentence, label, text)
             except False_ as error:
                 problems.append(f"{label}  {text:.100}: {error}")
+    told = any(line[18:].startswith("the module computes ") for line in printed.split("\n"))
+    if sentence.captured and sentence.claim["semantics"] == "float32" and not told:
+        problems.append("it is not printed which nodes are computed in float32")
     problems += [f"the lemma about {row['site']!r:.60} is not printed" for row, _ in sentence.unmatched]
     return problems
 
 
 def _axiom(text: str) -> str:
-    found = re.match(r"(ieee754|capture|solver:z3|libm:float32): ", text)
+    found = re.match(r"(ieee754|capture|solver:z3|libm:float32|torch:float32): ", text)
     need(found, f"{text:.40} is no axiom")
     return found[1]
 

@@ -1,11 +1,15 @@
 """Claims about float32 programs of captured modules, end to end: lemma O4."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from benchmarks.campaigns.statements import printed
 from mechverify import Bounds, Share, ball, box, capture, prove, tokens
+from tests.independent.sentence import false_lines
 from tests.soundness.test_programs import BOXES, F, box_claim, seeded, tokens_claim
 
 
@@ -264,3 +268,22 @@ def test_torch_contradicts_no_bound(name):
     with torch.no_grad():
         for y in forms(net, x):
             assert (y.double() >= low).all() and (y.double() <= high).all()
+
+
+def test_what_is_printed_of_programs_can_be_read_back():
+    """By a reader who has the documents alone; and it sees another number of nodes, or another normalisation."""
+    _, _, claim = box_claim("normed")
+    outcome = prove(claim, semantics="float32", time_limit=20)
+    lines = printed(outcome.theorem)
+    assert false_lines(lines, outcome.certificate) == []
+    rows = re.search("the first ([0-9]+) nodes", lines)[1]
+    norm = re.search("of these number ([0-9]+)", lines)[1]
+    for old, new in (
+        (f"the first {rows} nodes", f"the first {int(rows) - 1} nodes"),
+        (f"of these number {norm}", f"of these number {int(norm) - 1}"),
+        ("in float32, of inputs", "of inputs"),
+    ):
+        assert lines.count(old) == 1
+        assert false_lines(lines.replace(old, new), outcome.certificate)
+    without = "\n".join(line for line in lines.split("\n") if "the module computes" not in line)
+    assert false_lines(without, outcome.certificate)

@@ -93,6 +93,7 @@ def attacked(job: Job, kind: Lines | None, values: dict, points: int) -> int:
         if n not in values or new not in known.ends:
             continue
         low, high = (np.broadcast_to(end[0], values[n].shape[1:]) for end in known.ends[new])
+        assert not np.isnan([low, high]).any()
         for point in range(points):
             for value, a, b in zip(np.ravel(values[n][point]).tolist(), low.ravel(), high.ravel(), strict=True):
                 if value.is_finite():

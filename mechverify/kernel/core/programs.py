@@ -411,7 +411,7 @@ def normalised(
     ):
         return c, n, scale
     x, matrix = nodes[nodes[c].args[0]].args
-    if nodes[matrix].op not in ("constant", "weight") or not np.array_equal(
+    if nodes[matrix].op != "constant" or not np.array_equal(
         table(weights, nodes[matrix]), n * np.eye(n) - 1
     ):
         return c, n, scale
