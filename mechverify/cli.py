@@ -21,6 +21,7 @@ from mechverify import STARTED
 if TYPE_CHECKING:  # each command imports what it needs, so that --help needs nothing
     from mechverify.kernel import Theorem
     from mechverify.kernel.core.errors import MechverifyError
+    from mechverify.report.checked import Checked
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
@@ -363,7 +364,8 @@ def check(
     for axiom in forbid or []:
         if axiom not in AXIOMS:
             _stop(f"--forbid {axiom}: unknown axiom; known: {', '.join(AXIOMS)}")
-    theorem, seconds = _checked(certificate, limit, exact=exact, forbid=forbid or [])
+    checked = _checked(certificate, limit, exact=exact, forbid=forbid or [])
+    theorem, seconds = checked.theorem, checked.seconds
     if weights is not None:
         _same_weights(theorem, weights)
     if json_:
@@ -390,51 +392,63 @@ def show(
 ) -> None:
     """The theorem in words, its axioms, its proof and its cost (after checking it)."""
     from mechverify.kernel.statement.sentence import listing
-    from mechverify.report.tree import proof_tree
+    from mechverify.report.tree import outline, terminal
 
-    theorem, _ = _checked(certificate, limit)
+    checked = _checked(certificate, limit)
+    theorem = checked.theorem
     if graph:
         for line in listing(theorem).lines():
             print(line)
         return
     _print_theorem(theorem, theorem.verdict)
-    out.print(proof_tree(certificate.read_bytes(), theorem))
+    out.print(terminal(outline(checked.data, theorem)))
 
 
 @app.command()
 def report(
     certificates: list[Path],
-    html: Annotated[
-        Path | None, typer.Option(help="A folder for the page and its figures.")
-    ] = None,
+    html: Annotated[Path | None, typer.Option(help="A folder for the page.")] = None,
     latex: Annotated[
-        Path | None, typer.Option(help="A file for a table of all certificates.")
+        Path | None, typer.Option(help="A file for tables and theorems.")
+    ] = None,
+    figures: Annotated[
+        Path | None, typer.Option(help="A folder for the pictures, as PDF and PNG.")
     ] = None,
     limit: Limit = None,
 ) -> None:
-    """Pictures and tables of checked certificates."""
-    from mechverify.report.html import write_html
-    from mechverify.report.latex import write_latex
-
-    if html is None and latex is None:
-        _stop("say where to: --html FOLDER, --latex FILE, or both")
-    checked = [(path, *_checked(path, limit)) for path in certificates]
+    """Pages, tables and pictures of certificates, which are checked first."""
+    if html is None and latex is None and figures is None:
+        _stop("say where to: --html FOLDER, --latex FILE, --figures FOLDER, or several")
+    for option, folder in (("--html", html), ("--figures", figures)):
+        if folder is not None and folder.exists() and not folder.is_dir():
+            _stop(f"{option} {folder}: a file; give a folder, to write into")
+    checked = [_checked(path, limit) for path in certificates]
+    target = None
     try:
-        if html is not None and html.exists() and not html.is_dir():
-            _stop(f"--html {html}: a file; give a folder, in which the page is written")
-        if html is not None:
-            out.print(
-                f"report: {write_html(html, checked)}", markup=False, soft_wrap=True
-            )
-        if latex is not None:
-            out.print(
-                f"table: {write_latex(latex, checked)}", markup=False, soft_wrap=True
-            )
+        if (target := html) is not None:
+            from mechverify.report.html import write_html
+
+            _told("report", write_html(html, checked))
+        if (target := latex) is not None:
+            from mechverify.report.latex import write_latex
+
+            _told("table", write_latex(latex, checked))
+        if (target := figures) is not None:
+            from mechverify.report.figures import write_figures
+
+            for path in write_figures(figures, checked):
+                _told("figure", path)
     except OSError as error:
-        where = error.filename or html or latex
+        where = error.filename or target
         _stop(
             f"can't write {where}: {error.strerror}; give another place, or make room"
         )
+
+
+def _told(what: str, path: Path) -> None:
+    from mechverify.kernel.core.texts import printable
+
+    out.print(f"{what}: {printable(str(path))}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -658,15 +672,14 @@ def _parameters(texts: list[str]) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def _checked(
-    path: Path, limit: float | None, **options: Any
-) -> tuple["Theorem", float]:
-    """The theorem, and the seconds that the check took. What it may cost is said before it begins."""
+def _checked(path: Path, limit: float | None, **options: Any) -> "Checked":
+    """What the kernel makes of a file. What it may cost is said before it begins."""
     from mechverify import kernel
     from mechverify.kernel.check import SECONDS
     from mechverify.kernel.core.errors import OverLimit
     from mechverify.kernel.core.texts import printable
     from mechverify.kernel.core.words import units
+    from mechverify.report.checked import Checked
     from mechverify.report.progress import Reporter
 
     try:
@@ -695,7 +708,7 @@ def _checked(
             _stop(f"REJECTED: {named}: {error}{_hint(error)}", REJECTED)
         except KeyboardInterrupt:
             _stop(f"NOT CHECKED: {named}: interrupted; check it again", INTERRUPTED)
-    return theorem, time.monotonic() - start
+    return Checked(path, theorem, time.monotonic() - start, data)
 
 
 def _hint(error: "MechverifyError") -> str:

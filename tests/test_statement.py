@@ -19,7 +19,7 @@ from mechverify.kernel.core.words import about, number, share
 from mechverify.kernel.statement.common import digest
 from mechverify.kernel.statement.formula import Formulas, Listing
 from mechverify.kernel.statement.sentence import listing, state
-from mechverify.report.latex import escape
+from mechverify.report.mathematics import verbatim
 from tests import oracle
 from tests.independent.sentence import false_lines, value
 from tests.models import as_bytes, as_float64, random_weights
@@ -69,7 +69,7 @@ def test_texts_of_a_file_stay_on_their_line():
     for text in ("a\nb", "\x1b[2J", "\u202e", "\ud800", "\x7f", "é", "\u2028"):
         assert printable(text).isascii() and printable(text).isprintable()
     assert len(printable("a" * 10**6)) < 3_000
-    assert escape(r"\{}~^_&%#$<>|") == (
+    assert verbatim(r"\{}~^_&%#$<>|") == (
         r"\textbackslash{}\{\}\textasciitilde{}\textasciicircum{}\_\&\%\#\$\textless{}\textgreater{}\textbar{}"
     )
 

@@ -1,35 +1,85 @@
-"""Figures of a theorem, made from what the kernel checked."""
+"""The pictures of a checked certificate: what was proved of each part, margins over the domain, the cost."""
 
-import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
 
-import matplotlib
-
-from mechverify.kernel.core.counts import CountingTheorem
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-from mechverify.kernel import Theorem
+from mechverify.kernel.core.claim import Claim
+from mechverify.kernel.core.counts import CountingTheorem
+from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.ranges import RangeTheorem
+from mechverify.kernel.core.words import scientific
+from mechverify.report import inside, samples
+from mechverify.report.checked import Checked, names
+from mechverify.report.statement import brute_force_ops
+from mechverify.report.style import BAD, FAINT, GOOD, INK, SHADES, canvas, save, styled
+from mechverify.report.tree import cuts
 
 TINY = 1e-300
+FINE = 10_000  # cells up to which a picture holds each as a shape of its own
+SHOWN = 48  # entries of a bounded value
+GRID = 120  # points a side of a map
+DRAWN = "Drawn for the eye: no part of the theorem."
 
 
-def cells_figure(theorem: Theorem) -> str | None:
-    """An SVG of the cells of fold, ratios and nested: query token across, mechanism value upwards, and in colour the
-    largest share of the cell's inputs that can be wrong; grey where the proof leaves a cell open (often because
-    it is too small to be worth counting). None where the proof has no such cells."""
-    cells = theorem.cells if isinstance(theorem, CountingTheorem) else []
-    if not cells:
+class Picture(NamedTuple):
+    """`name` is one word; `alt` says what is to be seen to those who don't."""
+
+    name: str
+    caption: str
+    alt: str
+    figure: Figure
+
+
+def pictures(checked: Checked) -> Iterator[Picture]:
+    """Those that the theorem has."""
+    for draw in (cells, _bounds, _map, _margins, *inside.PICTURES, _cost):
+        # where the values of a picture overflow, there is none
+        with suppress(Rejected, OverflowError), styled():
+            if found := draw(checked):
+                yield Picture(*found)
+
+
+def write_figures(folder: Path, checked: Sequence[Checked]) -> list[Path]:
+    """Each picture as `folder`/CERTIFICATE-PICTURE.pdf and .png; return the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = [
+        (f"{name.removesuffix('.cert')}-{picture.name}", picture.figure)
+        for name, one in zip(names(checked), checked, strict=True)
+        for picture in pictures(one)
+    ]
+    if len(checked) > 1:
+        from mechverify.report.compare import fronts
+
+        found += [(f"front-{i + 1}", f) for i, (*_, f) in enumerate(fronts(checked))]
+    return [
+        save(figure, folder / f"{name}{suffix}")
+        for name, figure in found
+        for suffix in (".pdf", ".png")
+    ]
+
+
+def cells(checked: Checked) -> tuple | None:
+    """The cells of fold, ratios and nested: query token across, mechanism value upwards, and in colour the largest
+    share of the cell's inputs that can be wrong; hatched where the proof leaves a cell open (often because it is too
+    small to be worth counting)."""
+    theorem = checked.theorem
+    found = theorem.cells if isinstance(theorem, CountingTheorem) else []
+    if not found:
         return None
-    tokens = sorted({c[0] for c in cells})
-    values = sorted({c[1][0] for c in cells})
+    tokens = sorted({c[0] for c in found})
+    values = sorted({c[1][0] for c in found})
     share = np.full(
         (len(values), len(tokens)), np.nan
     )  # of several cells at one place, the worst
     nothing = np.ma.masked_all(share.shape)
-    for token, key, size, wrong in cells:
+    for token, key, size, wrong in found:
         at = values.index(key[0]), tokens.index(token)
         if wrong == (0, size):
             nothing[at] = 1.0
@@ -38,32 +88,263 @@ def cells_figure(theorem: Theorem) -> str | None:
                 max(wrong.high / size, TINY) if wrong.high else 0.0
             )  # not right everywhere, however few are wrong
             share[at] = np.fmax(share[at], some)
-    fig, axes = plt.subplots(figsize=(6.4, 5.2), layout="constrained")
+    figure, (axes,) = canvas(height=3.6)
     proved = np.ma.masked_where(~(share == 0), share)
     open_ = np.ma.masked_where(~(share > 0), share)
+    coarse = share.size > FINE
     axes.pcolormesh(
-        tokens, values, proved, cmap=ListedColormap(["#d9ead3"]), rasterized=True
+        tokens, values, proved, cmap=ListedColormap(["#dcefd6"]), rasterized=coarse
     )
-    axes.pcolormesh(
-        tokens, values, nothing, cmap=ListedColormap(["#d0d0d0"]), rasterized=True
-    )
+    if nothing.count():
+        axes.pcolor(
+            tokens,
+            values,
+            nothing,
+            cmap=ListedColormap(["#b9b9b9"]),
+            hatch="////",
+            edgecolor="#555555",
+            linewidth=0,
+            rasterized=coarse,
+        )
     if open_.count():
         norm = LogNorm(max(float(open_.min()), 1e-8), 1.0, clip=True)
         image = axes.pcolormesh(
-            tokens, values, open_, norm=norm, cmap="inferno_r", rasterized=True
+            tokens, values, open_, norm=norm, cmap="inferno_r", rasterized=coarse
         )
-        fig.colorbar(image, label="proved: at most this share of the cell is wrong")
+        figure.colorbar(image, label="proved: at most this share of the cell is wrong")
     position, length = theorem.claim.position, theorem.claim.domain.length
     axes.set_xlabel(
         "last token" if position == length - 1 else f"token at position {position}"
     )
     axes.set_ylabel("value of the mechanism")
-    axes.set_title(
-        "green: right on every input of the cell; grey: nothing proved", fontsize=10
+    right = sum(1 for *_, wrong in found if not wrong.high)
+    left = sum(1 for *_, size, wrong in found if wrong == (0, size) and size)
+    caption = (
+        "What was proved of each cell, by query token and value of the mechanism. Pale: right on every input of the "
+        "cell. Coloured: at most that share of it is wrong. Hatched: nothing was proved of it."
     )
-    buffer = io.StringIO()
-    with plt.rc_context({"svg.hashsalt": "mechverify"}):
-        fig.savefig(buffer, format="svg", dpi=200, metadata={"Date": None})
-    plt.close(fig)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    alt = f"{len(found)} cells, {right} of them right everywhere; of {left} nothing was proved."
+    return "cells", caption, alt, figure
+
+
+def _bounds(checked: Checked) -> tuple | None:
+    """Of each entry: the proved range, what inputs reach, and the thresholds."""
+    theorem = checked.theorem
+    if not isinstance(theorem, RangeTheorem):
+        return None
+    claim, shown = theorem.claim, min(theorem.claim.outputs, SHOWN)
+    low, high = (end[:shown] for end in theorem.range)
+    finite = np.isfinite(low) & np.isfinite(high)
+    at, figure = np.arange(shown), None
+    figure, (axes,) = canvas()
+    axes.bar(
+        at[finite],
+        (high - low)[finite],
+        0.7,
+        low[finite],
+        facecolor=f"{GOOD}33",
+        edgecolor=GOOD,
+        linewidth=0.9,
+        label="proved range",
+    )
+    count = samples.affordable(claim, [claim.output])
+    inputs = samples.drawn(claim, count) if count else None
+    if inputs is not None and len(inputs.tokens):
+        reached = samples.entries(claim, inputs)[:, :shown]
+        axes.vlines(
+            at,
+            reached.min(0),
+            reached.max(0),
+            INK,
+            linewidth=2.2,
+            label=f"{len(reached)} inputs drawn at random",
+        )
+    if theorem.attained is not None:
+        points = (theorem.attained.low + theorem.attained.high)[:, :shown] / 2
+        axes.plot(
+            np.broadcast_to(at, points.shape).ravel(),
+            points.ravel(),
+            "x",
+            color=BAD,
+            markersize=4,
+            linestyle="none",
+            label="inputs in the certificate",
+        )
+    for ends, word, style in (
+        (claim.least, "at least", "--"),
+        (claim.most, "at most", ":"),
+    ):
+        if ends is not None:
+            axes.step(
+                np.append(at, shown) - 0.5,
+                [float(t) for t in (*ends[:shown], ends[shown - 1])],
+                style,
+                where="post",
+                color=BAD,
+                linewidth=1.2,
+                label=f"claimed: {word}",
+            )
+    axes.set_xlabel("entry" if shown > 1 else "the value")
+    axes.set_xticks(at if shown <= 12 else at[:: -(-shown // 8)])
+    axes.set_xlim(-0.8, shown - 0.2)
+    figure.legend(loc="outside upper left", ncols=2, fontsize=8)
+    of = f" (the first {shown} of {claim.outputs})" if shown < claim.outputs else ""
+    unbounded = int((~finite).sum())
+    rest = f" Of {unbounded} entries an end is unbounded; they have no box." * bool(
+        unbounded
+    )
+    caption = (
+        f"Each entry{of}: proved ranges as boxes, and within them the values at inputs, about.{rest} "
+        "What lies between is room in the proof, or inputs that nobody has drawn."
+    )
+    alt = f"The proved ranges of {shown} entries, as listed above, and what sampled inputs reach within them."
+    return "bounds", caption, alt, figure
+
+
+def _map(checked: Checked) -> tuple | None:
+    """Over a box with one or two coordinates that vary: the value that is claimed about, and the proof's parts."""
+    theorem, claim = checked.theorem, checked.theorem.claim
+    free = np.flatnonzero(claim.domain.low < claim.domain.high)
+    if claim.domain.size != 1 or not 1 <= len(free) <= 2 or claim.outputs != 1:
+        return None
+    if samples.affordable(claim, [claim.output]) < samples.MOST:
+        return None
+    counting = isinstance(theorem, CountingTheorem)
+    low, high = claim.domain.low, claim.domain.high
+    sides = [
+        np.linspace(low[c], high[c], GRID if len(free) > 1 else 8 * GRID) for c in free
+    ]
+    grid = np.stack(np.meshgrid(*sides, indexing="ij"), -1).reshape(-1, len(free))
+    points = np.tile(low, (len(grid), 1))
+    points[:, free] = grid
+    tokens = np.tile([ids[0] for ids in claim.domain.tokens], (len(grid), 1))
+    inputs = samples.Inputs(tokens.reshape(len(grid), -1).astype(np.int64), points)
+    value = samples.entries(claim, inputs)[:, 0]
+    figure, (axes,) = canvas(height=3.4)
+    names = [coordinate(claim, int(c)) for c in free]
+    axes.set_xlabel(names[0])
+    parts = cuts(checked.data, claim.domain)
+    if len(free) == 1:
+        axes.plot(sides[0], value, color=GOOD, linewidth=1.4)
+        for part in parts[1:]:
+            axes.axvline(part.low[free[0]], color=FAINT, linewidth=0.4)
+        _levels(theorem, axes.axhline)
+        axes.set_ylabel("left side of the condition" if counting else "the value")
+    else:
+        x, y = np.meshgrid(*sides, indexing="ij")
+        z = value.reshape(x.shape)
+        image = axes.pcolormesh(x, y, z, cmap=SHADES, rasterized=True, shading="auto")
+        figure.colorbar(
+            image, label="left side of the condition" if counting else "the value"
+        )
+        if counting and z.min() < 0 < z.max():
+            axes.contourf(x, y, z, [z.min(), 0], colors="none", hatches=["////"])
+            axes.contour(x, y, z, [0], colors=BAD, linewidths=1.4)
+        for part in parts:
+            corner, opposite = part.low[free], part.high[free]
+            axes.add_patch(
+                Rectangle(
+                    corner,
+                    *(opposite - corner),
+                    fill=False,
+                    edgecolor="#00000055",
+                    linewidth=0.3,
+                )
+            )
+        axes.set_ylabel(names[1])
+    what = (
+        "the left side of the condition: hatched, where it is below zero"
+        if counting
+        else "the value that is bounded"
+    )
+    boxes = (
+        f"; thin lines are the borders of the proof's {len(parts):,} parts"
+        if len(parts) > 1
+        else ""
+    )
+    caption = f"About {what}, at {len(grid):,} points of the box{boxes}. {DRAWN}"
+    alt = f"A map of {what} over the box, from about {value.min():.4g} to {value.max():.4g}."
+    return "map", caption, alt, figure
+
+
+def _levels(theorem: object, line: Callable) -> None:
+    """What a value is compared with."""
+    if isinstance(theorem, CountingTheorem):
+        line(0, color=BAD, linestyle="--", linewidth=1.2)
+    elif isinstance(theorem, RangeTheorem):
+        for ends, style in ((theorem.claim.least, "--"), (theorem.claim.most, ":")):
+            if ends is not None:
+                line(float(ends[0]), color=BAD, linestyle=style, linewidth=1.2)
+
+
+def _margins(checked: Checked) -> tuple | None:
+    """Of inputs drawn at random: by how much each is right."""
+    theorem, claim = checked.theorem, checked.theorem.claim
+    count = samples.affordable(claim, [claim.output])
+    if not isinstance(theorem, CountingTheorem) or count < 100:
+        return None
+    inputs = samples.drawn(claim, count)
+    margins = samples.entries(claim, inputs).ravel() if len(inputs.tokens) else []
+    if len(margins) < 10:
+        return None
+    needed = float(getattr(claim, "margin", 0))
+    figure, (axes,) = canvas()
+    edges = np.histogram_bin_edges(margins, 40)
+    _, _, bars = axes.hist(margins, edges, color=GOOD, edgecolor=INK, linewidth=0.3)
+    for bar, left in zip(bars, edges, strict=False):  # type: ignore[arg-type]
+        if left < needed:
+            bar.set(hatch="////", facecolor=f"{BAD}88")
+    axes.axvline(needed, color=BAD, linestyle="--", linewidth=1.2)
+    lead = claim.kind == "accuracy"
+    axes.set_xlabel(
+        "lead of the mechanism's output" if lead else "left side of the condition"
+    )
+    axes.set_ylabel("inputs")
+    short = int(np.sum(np.asarray(margins) <= needed))
+    caption = (
+        f"Margins of {len(margins):,} inputs, drawn uniformly: the least is about {min(margins):.4g}; {short} are at or "
+        f"left of the dashed line, where the condition fails. {DRAWN}"
+    )
+    alt = f"A histogram of margins from about {min(margins):.4g} to {max(margins):.4g}."
+    return "margins", caption, alt, figure
+
+
+def _cost(checked: Checked) -> tuple | None:
+    """The check beside running every input."""
+    theorem = checked.theorem
+    brute = brute_force_ops(theorem) if isinstance(theorem, CountingTheorem) else None
+    if not brute:
+        return None
+    figure, (axes,) = canvas(height=1.5)
+    # of huge integers the logarithm, which fits into a float
+    sizes = [
+        len(str(n)) - 1 + np.log10(float(str(n)[:15].ljust(15, "0"))) - 14
+        for n in (brute, max(theorem.kernel_ops, 1))
+    ]
+    bars = axes.barh(
+        ["brute force", "this check"],
+        sizes,
+        color=["none", GOOD],
+        edgecolor=INK,
+        hatch=["////", ""],
+        linewidth=0.6,
+    )
+    axes.bar_label(bars, [scientific(brute), scientific(theorem.kernel_ops)], padding=3)
+    axes.set_xlim(0, max(sizes) * 1.2)
+    axes.set_xlabel("operations, as a power of ten")
+    caption = (
+        "Operations of the check, beside those of running every input of the domain."
+    )
+    alt = f"The check took {scientific(theorem.kernel_ops)} operations; brute force takes {scientific(brute)}."
+    return "cost", caption, alt, figure
+
+
+def coordinate(claim: Claim, c: int) -> str:
+    """The name of a coordinate of all real inputs together."""
+    for k, shape in enumerate(claim.shapes):
+        size = int(np.prod(shape))
+        if c < size:
+            index = ", ".join(str(int(i)) for i in np.unravel_index(c, shape))
+            return f"input{k}[{index}]" if shape else f"input{k}"
+        c -= size
+    raise ValueError(f"no coordinate {c}")

@@ -14,7 +14,7 @@ from mechverify.kernel.core.neighbours import float_below
 from mechverify.kernel.core.words import decimal, scientific
 from mechverify.provers.accuracy.strategies import chosen
 from mechverify.provers.frontier import Row
-from mechverify.report.latex import escape
+from mechverify.report.mathematics import verbatim
 
 
 @dataclass(frozen=True)
@@ -196,12 +196,12 @@ def write_latex(target: Path, found: list[Point]) -> Path:
             f"brute force: \\num{{{scientific(some[0].brute_force_ops)}}} operations"
         )
         title = re.sub(
-            r"\\textasciicircum\{\}(\d+)", r"\\textsuperscript{\1}", escape(group)
+            r"\\textasciicircum\{\}(\d+)", r"\\textsuperscript{\1}", verbatim(group)
         )
         lines.append(f"\\midrule\n\\multicolumn{{7}}{{l}}{{{title}; {brute}}} \\\\\n")
         for p in reversed(some):
             cells = [
-                f"\\texttt{{{escape(p.strategy)}}}", _mathematics(p.complexity), _spread(p.bound, " +- "),
+                f"\\texttt{{{verbatim(p.strategy)}}}", _mathematics(p.complexity), _spread(p.bound, " +- "),
                 _spread(p.ratio, " +- "), scientific(round(p.ops.mean)),
                 "{--}" if p.unexplained is None else scientific(p.unexplained), str(p.models),
             ]  # fmt: skip
@@ -213,4 +213,4 @@ def write_latex(target: Path, found: list[Point]) -> Path:
 def _mathematics(formula: str) -> str:
     """A complexity such as `k v^3 + n k v, n inputs of open cells`: the formula as such, what explains it as text."""
     symbols, comma, words = formula.replace("log", r"\log").partition(",")
-    return f"${symbols}${comma}{escape(words)}"
+    return f"${symbols}${comma}{verbatim(words)}"

@@ -1,54 +1,114 @@
-"""One self-contained page for some checked certificates."""
+"""One self-contained page about checked certificates: no script, and nothing from the network.
 
-from pathlib import Path
-
-from jinja2 import Environment
-
-from mechverify.files import write
-from mechverify.kernel import Theorem
-from mechverify.kernel.core.texts import printable
-from mechverify.report.figures import cells_figure
-from mechverify.report.statement import lines
-
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>mechverify report</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
- body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}
- section{border-top:1px solid #ccc;margin-top:2rem} dl{display:grid;grid-template-columns:10rem 1fr;gap:.2rem 1rem}
- dt{color:#666;text-align:right} dd{margin:0;overflow-wrap:anywhere} svg{max-width:100%;height:auto}
- .PROVED{color:#137333}.REFUTED{color:#b3261e}.BOUNDED{color:#0b6a86}
-</style><h1>mechverify report</h1>
-<p>Each theorem below was checked by the kernel when this page was written. Check again with
-<code>python -m mechverify.kernel CERTIFICATE</code>, which needs nothing but numpy.</p>
-{% for item in items %}<section><h2>{{ item.name }}: <span class="{{ item.verdict }}">{{ item.verdict }}</span></h2>
-<dl>{% for label, text in item.lines %}<dt>{{ label }}</dt><dd>{{ text }}</dd>{% endfor %}
-<dt>checked in</dt><dd>{{ '%.2f' % item.seconds }} s</dd></dl>
-{% if item.figure %}<figure>{{ item.figure|safe }}
-<figcaption>The cells of the proof: query token across, value of the mechanism upwards.</figcaption></figure>
-{% endif %}</section>{% endfor %}</html>
+The words are the kernel's statement, escaped; what a certificate's author says, and nobody checked, stands apart.
 """
 
+from collections.abc import Sequence
+from contextlib import suppress
+from hashlib import sha256
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
-def _names(checked: list[tuple[Path, Theorem, float]]) -> list[str]:
-    """File names, numbered where two are alike."""
-    names = [printable(path.name) for path, _, _ in checked]
-    return [f"{i + 1}-{n}" if names.count(n) > 1 else n for i, n in enumerate(names)]
+from jinja2 import Environment
+from markupsafe import Markup
+
+from mechverify.files import write
+from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.words import scientific
+from mechverify.kernel.statement.sentence import state
+from mechverify.report import mathematics
+from mechverify.report.checked import Checked, names
+from mechverify.report.figures import pictures
+from mechverify.report.latex import theorem as in_latex
+from mechverify.report.statement import proof
+from mechverify.report.style import inline
+from mechverify.report.tree import outline
+from mechverify.verdict import Verdict
+
+APART = ("assumed", "the file says", "axiom")  # labels that stand in lists of their own
+HEADINGS = {  # of the pictures, in their order
+    "Margins over the domain": ("cells", "bounds", "map", "margins"),
+    "Inside the model": ("attention", "values"),
+}
 
 
-def write_html(folder: Path, checked: list[tuple[Path, Theorem, float]]) -> Path:
-    """Write `folder`/index.html, and each figure as a file of its own beside it; return the page's path."""
+def write_html(folder: Path, checked: Sequence[Checked]) -> Path:
+    """Write `folder`/index.html; return its path."""
     items = [
-        {
-            "name": name, "verdict": theorem.verdict, "lines": lines(theorem), "seconds": seconds,
-            "figure": cells_figure(theorem),
-        }
-        for name, (_, theorem, seconds) in zip(_names(checked), checked, strict=True)
-    ]  # fmt: skip
+        _item(i + 1, name, one)
+        for i, (name, one) in enumerate(zip(names(checked), checked, strict=True))
+    ]
+    found = _fronts(checked)
+    title = (
+        f"{len(items)} theorems" if len(items) > 1 else f"A theorem: {items[0]['name']}"
+    )
+    environment = Environment(autoescape=True)
+    template = environment.from_string(
+        files("mechverify.report").joinpath("page.html").read_text("utf-8")
+    )
+    text = template.render(
+        items=items, fronts=found, title=title, version=version("mechverify")
+    )
     folder.mkdir(parents=True, exist_ok=True)
-    for item in items:
-        if item["figure"]:
-            write(folder / f"{item['name']}.svg", item["figure"].encode())
     page = folder / "index.html"
-    text = Environment(autoescape=True).from_string(PAGE).render(items=items)
     write(page, text.encode())
     return page
+
+
+def _item(i: int, name: str, checked: Checked) -> dict[str, Any]:
+    theorem = checked.theorem
+    statement = state(theorem)
+    drawn = {
+        p.name: _picture(f"c{i}-{p.name}", p.caption, p.alt, p.figure)
+        for p in pictures(checked)
+    }
+    return {
+        "id": f"c{i}",
+        "name": name,
+        "verdict": theorem.verdict,
+        "seconds": f"{checked.seconds:.2f}",
+        "size": len(checked.data),
+        "sha256": sha256(checked.data).hexdigest(),
+        "proved": statement.proved[:2],
+        "operations": scientific(theorem.kernel_ops),
+        "mathml": Markup(mathematics.mathml(mathematics.claim(statement))),
+        "latex": in_latex(name, statement),
+        "theorem": [row for row in statement.rows() if row[0] not in APART],
+        "axioms": [row for row in statement.rows() if row[0] in ("axiom", "assumed")],
+        "unsaid": [row for row in statement.rows() if row[0] == "the file says"],
+        "pictures": [
+            (heading, [drawn[p] for p in of if p in drawn])
+            for heading, of in HEADINGS.items()
+        ],
+        "examples": statement.examples,
+        "explained": _explained(checked),
+        "tree": outline(checked.data, theorem),
+        "cost": proof(theorem),
+        "cost_pictures": [drawn["cost"]] if "cost" in drawn else [],
+    }
+
+
+def _picture(prefix: str, caption: str, alt: str, figure: Any) -> dict[str, Any]:
+    return {"svg": Markup(inline(figure, prefix, alt)), "caption": caption}
+
+
+def _explained(checked: Checked) -> Sequence[tuple[str, str]]:
+    """About the values at the first counterexample, where there is one and they don't overflow."""
+    found = Verdict(checked.theorem.verdict, checked.theorem, checked.data)
+    with suppress(Rejected, OverflowError):
+        if (example := found.counterexample) is not None:
+            return example.explain().rows
+    return ()
+
+
+def _fronts(checked: Sequence[Checked]) -> list[dict[str, Any]]:
+    if len(checked) < 2:
+        return []
+    from mechverify.report.compare import fronts  # only where there is what to compare
+
+    return [
+        _picture(f"front{i}", caption, alt, figure)
+        for i, (caption, alt, figure) in enumerate(fronts(checked))
+    ]

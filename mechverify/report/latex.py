@@ -1,80 +1,79 @@
-"""A LaTeX table of theorems (booktabs and siunitx), and below it each theorem's sentence."""
+"""LaTeX of checked certificates: tables (booktabs and siunitx), and each theorem as a theorem."""
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 from mechverify.files import write
-from mechverify.kernel import Theorem
 from mechverify.kernel.core.counts import CountingTheorem
 from mechverify.kernel.core.ranges import RangeTheorem
-from mechverify.kernel.core.texts import printable
 from mechverify.kernel.core.words import decimal, scientific, share
 from mechverify.kernel.statement.common import Statement
 from mechverify.kernel.statement.ranges import widths
 from mechverify.kernel.statement.sentence import state
+from mechverify.report import mathematics
+from mechverify.report.checked import Checked, names
+from mechverify.report.mathematics import in_words, verbatim
 from mechverify.report.statement import brute_force_ops
 
-HEAD = r"""% \usepackage{booktabs,siunitx}
-\begin{tabular}{llllllrS[table-format=1.8]S[table-format=1.8]S[table-format=1.1e2]S[table-format=1.1e2]l}
+HEAD = r"""% \usepackage{amsmath,booktabs,graphicx,siunitx}, and \newtheorem{theorem}{Theorem} unless you have one
+"""
+FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%" + "\n"
+COUNTS = r"""\begin{tabular}{lllllllS[table-format=1.8]S[table-format=1.8]S[table-format=1.2e2]S[table-format=1.2e2]l}
 \toprule
 certificate & verdict & mechanism & margin & threshold & semantics & inputs & {share $\geq$} & {share $\leq$}
 & {kernel ops} & {brute force} & weights \\
 \midrule
 """
-RANGES = r"""% \usepackage{booktabs,siunitx}
-\begin{tabular}{lllllS[table-format=3.0]S[table-format=1.6]S[table-format=1.6]S[table-format=1.1e2]l}
+RANGES = r"""\begin{tabular}{lllllS[table-format=5.0]S[table-format=1.6]S[table-format=1.6]S[table-format=1.2e2]l}
 \toprule
 certificate & verdict & value & threshold & semantics & {entries} & {mean width} & {reached} & {kernel ops} & weights \\
 \midrule
 """
-TAIL = "\\bottomrule\n\\end{tabular}\n"
+TAIL = "\\bottomrule\n\\end{tabular}}\n"
 SHORT = 60  # characters of a cell
-ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-           ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
-           **{c: f"\\{c}" for c in "_&%#${}"}}  # fmt: skip
 
 
-def write_latex(target: Path, checked: list[tuple[Path, Theorem, float]]) -> Path:
-    rows, ranges, notes = [], [], []
-    for path, theorem, _ in checked:
-        statement = state(theorem)
-        if isinstance(theorem, CountingTheorem):
-            into, told = rows, _counting(theorem, statement)
+def write_latex(target: Path, checked: Sequence[Checked]) -> Path:
+    counts, ranges, theorems = [], [], []
+    for name, one in zip(names(checked), checked, strict=True):
+        statement = state(one.theorem)
+        if isinstance(one.theorem, CountingTheorem):
+            into, told = counts, _counting(one.theorem, statement)
         else:
-            assert isinstance(theorem, RangeTheorem)
-            into, told = ranges, _range(theorem, statement)
-        name = escape(printable(path.name))
-        cells = [
-            name,
-            theorem.verdict,
-            *told,
-            f"\\texttt{{{theorem.claim.weights_sha256[:12]}}}",
-        ]
+            assert isinstance(one.theorem, RangeTheorem)
+            into, told = ranges, _range(one.theorem, statement)
+        weights = f"\\texttt{{{one.theorem.claim.weights_sha256[:12]}}}"
+        cells = [verbatim(name), one.theorem.verdict, *told, weights]
         into.append(" & ".join(cells) + " \\\\\n")
-        notes.append(_note(path, statement))
+        theorems.append(theorem(name, statement))
     target.parent.mkdir(parents=True, exist_ok=True)
     tables = [
-        head + "".join(body) + TAIL
-        for head, body in ((HEAD, rows), (RANGES, ranges))
+        f"{FITTED}{head}{''.join(body)}{TAIL}"
+        for head, body in ((COUNTS, counts), (RANGES, ranges))
         if body
     ]
-    write(target, "\n".join([*tables, "".join(notes)]).encode())
+    write(target, (HEAD + "\n".join([*tables, *theorems])).encode())
     return target
 
 
-def _note(path: Path, statement: Statement) -> str:
-    """The whole sentence."""
-    said = "; ".join(
-        f"{label}: {escape(text)}"
+def theorem(name: str, statement: Statement) -> str:
+    """The whole sentence: the claim in mathematics, and what belongs to it line by line."""
+    claim = mathematics.latex(mathematics.claim(statement))
+    rows = "".join(
+        f"\\item[{verbatim(label)}] {in_words(text)}\n"
         for label, text in statement.rows()
-        if label != "verdict"
+        if label not in ("verdict", "claim")
     )
-    name = escape(printable(path.name))
-    return f"\n\\noindent{{\\footnotesize \\texttt{{{name}}}: {statement.verdict}; {said}.\\par}}\n"
+    return (
+        f"\\begin{{theorem}}[{{{statement.verdict}: {in_words(name)}}}]\n\\sloppy {claim}.\n"
+        + f"\\begin{{description}}\n{rows}\\end{{description}}\n\\end{{theorem}}\n"
+    )  # fmt: skip
 
 
 def _counting(theorem: CountingTheorem, statement: Statement) -> list[str]:
     total, right = theorem.claim.total, theorem.right
+    brute = brute_force_ops(theorem)
     return [
         _short(statement.equals or statement.subject),
         _short(statement.margin or "--"),
@@ -83,10 +82,10 @@ def _counting(theorem: CountingTheorem, statement: Statement) -> list[str]:
         f"\\num{{{scientific(total)}}}"
         if theorem.claim.by_example
         else "--",  # of a box, no inputs are counted
-        share(right.low, total, up=False),
-        share(right.high, total, up=True),
+        _number(share(right.low, total, up=False)),
+        _number(share(right.high, total, up=True)),
         scientific(theorem.kernel_ops),
-        "--" if (brute := brute_force_ops(theorem)) is None else scientific(brute),
+        "{--}" if brute is None else scientific(brute),
     ]
 
 
@@ -100,16 +99,17 @@ def _range(theorem: RangeTheorem, statement: Statement) -> list[str]:
         _short(statement.threshold or "--"),
         theorem.claim.semantics,
         str(theorem.claim.outputs),
-        "{--}" if proved is None else decimal(proved, 6, up=True),
-        "{--}" if reached is None else decimal(reached, 6, up=False),
+        "{--}" if proved is None else _number(decimal(proved, 6, up=True)),
+        "{--}" if reached is None else _number(decimal(reached, 6, up=False)),
         scientific(theorem.kernel_ops),
     ]
 
 
+def _number(text: str) -> str:
+    """In a column of numbers; one that is much longer than they are, as a text."""
+    return text if len(text) <= 12 else f"{{{text}}}"
+
+
 def _short(text: str) -> str:
     """The text, or where it stands: a part of it would read as something else."""
-    return f"\\texttt{{{escape(text)}}}" if len(text) <= SHORT else "below"
-
-
-def escape(text: str) -> str:
-    return "".join(ESCAPES.get(c, c) for c in text)
+    return f"\\texttt{{{verbatim(text)}}}" if len(text) <= SHORT else "below"

@@ -1,22 +1,15 @@
 """The picture of a frontier: what a proof costs against what it proves."""
 
-import logging
 from pathlib import Path
-from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from mechverify.kernel.core.words import scientific
 from mechverify.report.frontier import Point, pareto
+from mechverify.report.style import INK, plain, save, styled
 
-logging.getLogger("fontTools").setLevel(
-    logging.ERROR
-)  # it minds that a date is left out
 MARKERS = "os^DvPX<*>"
 COLOURS = (
     "#0072b2",
@@ -25,13 +18,8 @@ COLOURS = (
     "#cc79a7",
     "#e69f00",
     "#56b4e9",
-    "#000000",
+    INK,
 )  # distinct to everyone
-STYLE: Any = {
-    "font.family": "serif", "mathtext.fontset": "dejavuserif", "font.size": 9, "axes.linewidth": 0.6,
-    "svg.fonttype": "path", "svg.hashsalt": "mechverify", "pdf.fonttype": 42, "axes.spines.top": False,
-    "axes.spines.right": False,
-}  # fmt: skip
 SHARES = (
     0,
     0.5,
@@ -52,19 +40,28 @@ Published = dict[
 def draw(
     found: list[Point], targets: list[Path], published: Published | None = None
 ) -> None:
-    """One panel for each group: operations (log) against bound over true accuracy (stretched towards 1), means over
-    models with deviations, and the front as a line. `published`: points of others, in grey."""
+    """Write the picture of a measured frontier."""
+    figure = picture(found, "proved bound / true accuracy", published)
+    for target in targets:
+        save(figure, target)
+
+
+def picture(
+    found: list[Point], ylabel: str, published: Published | None = None, widest: int = 2
+) -> Figure:
+    """One panel for each group: operations (log) against the points' `ratio` (stretched towards 1), means over models
+    with deviations, and the front as a line. `published`: points of others, in grey. `widest`: panels side by side."""
     groups = list(dict.fromkeys(p.group for p in found))
     names = list(
         dict.fromkeys(p.strategy for p in sorted(found, key=lambda p: -p.ratio.mean))
     )
     looks = {n: _look(i) for i, n in enumerate(names)}
-    with plt.rc_context(STYLE):
-        width, rows = min(len(groups), 2), (len(groups) + 1) // 2
+    with styled():
+        width = min(len(groups), widest)
+        rows = -(-len(groups) // width)
         size = (6.0 if width == 1 else 7.8, 0.3 + 3.2 * rows)
-        figure, axes = plt.subplots(
-            rows, width, figsize=size, sharey=True, squeeze=False, layout="constrained"
-        )
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(rows, width, sharey=True, squeeze=False)
         for ax, group in zip(axes.flat, groups, strict=False):
             _panel(
                 ax,
@@ -76,7 +73,7 @@ def draw(
         for ax in axes.flat[len(groups) :]:
             ax.set_visible(False)
         for ax in axes[:, 0]:
-            ax.set_ylabel("proved bound / true accuracy")
+            ax.set_ylabel(ylabel)
         for ax in axes.flat[max(0, len(groups) - width) : len(groups)]:
             ax.set_xlabel("operations to check the proof")
         entries = {
@@ -84,14 +81,12 @@ def draw(
             for ax in axes.flat
             for line, label in zip(*ax.get_legend_handles_labels(), strict=True)
         }
-        order = [n for n in names if n in entries] + [
-            n for n in entries if n not in names
-        ]
-        legend = [entries[n] for n in order]
+        order = [n for n in map(plain, names) if n in entries]
+        order += [n for n in entries if n not in order]
         figure.legend(
-            legend,
+            [entries[n] for n in order],
             order,
-            loc="outside right upper",
+            loc="outside right upper" if widest > 1 else "outside lower left",
             frameon=False,
             fontsize=8,
             handletextpad=0.2,
@@ -99,14 +94,7 @@ def draw(
         figure.draw_without_rendering()  # now it is known where points are
         for ax, group in zip(axes.flat, groups, strict=False):
             _names(ax, [p for p in found if p.group == group])
-        for target in targets:
-            figure.savefig(
-                target,
-                metadata={".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(
-                    target.suffix
-                ),
-            )
-    plt.close(figure)
+    return figure
 
 
 def _look(i: int) -> dict[str, str]:
@@ -138,7 +126,7 @@ def _panel(
             p.ratio.deviation, 1 - p.ratio.mean
         )  # no bound is more than the accuracy
         ax.errorbar(
-            p.ops.mean, p.ratio.mean, xerr=p.ops.deviation or None, label=p.strategy, linestyle="none",
+            p.ops.mean, p.ratio.mean, xerr=p.ops.deviation or None, label=plain(p.strategy), linestyle="none",
             yerr=[[p.ratio.deviation], [above]] if p.ratio.deviation else None, elinewidth=0.7, capsize=1.5,
             capthick=0.7, markersize=4.5, markeredgewidth=0.8, zorder=3, **looks[p.strategy],
         )  # fmt: skip
@@ -161,20 +149,23 @@ def _panel(
     ax.set_ylim(0, 1 + NEAREST / 4)
     ax.set_yticks(SHARES, [f"{s:g}" for s in SHARES])
     ax.grid(True, which="major", linewidth=0.3, color="0.88")
-    claim, _, inputs = group.rpartition(", ")
-    base, _, power = inputs.partition("^")
     models = max(p.models for p in found)
-    ax.set_title(
-        f"{claim}, ${base}^{{{power}}}$ inputs, {models} model{'s' * (models > 1)}",
-        fontsize=9,
-    )
-    digits, _, exponent = scientific(found[0].brute_force_ops).partition("e")
-    text = f"brute force: ${digits}" + (
-        rf" \cdot 10^{{{exponent}}}$" if exponent else "$"
-    )
-    ax.text(
-        0.98, 0.03, text, transform=ax.transAxes, ha="right", fontsize=7.5, color="0.35"
-    )
+    ax.set_title(_title(group, models), fontsize=9)
+    if brute := found[0].brute_force_ops:
+        digits, _, exponent = scientific(brute).partition("e")
+        text = f"brute force: ${digits}" + (
+            rf" \cdot 10^{{{exponent}}}$" if exponent else "$"
+        )
+        ax.text(0.98, 0.03, text, transform=ax.transAxes, ha="right", fontsize=7.5)
+
+
+def _title(group: str, models: int) -> str:
+    claim, _, inputs = group.rpartition(", ")
+    base, power, exponent = inputs.partition("^")
+    if not (power and (base + exponent).isdigit()):
+        return plain(group)
+    many = f", {models} models" if models > 1 else ""
+    return f"{plain(claim)}, ${base}^{{{exponent}}}$ inputs{many}"
 
 
 def _names(ax: Axes, found: list[Point]) -> None:
@@ -190,5 +181,5 @@ def _names(ax: Axes, found: list[Point]) -> None:
             left > end or x < start or abs(y - base) > 7 for start, end, base in taken
         ):
             taken.append((left, x, y))
-            ax.annotate(p.strategy, (p.ops.mean, p.ratio.mean), xytext=(-5, 2), textcoords="offset points", ha="right",
-                        fontsize=6.5, color="0.25")  # fmt: skip
+            ax.annotate(plain(p.strategy), (p.ops.mean, p.ratio.mean), xytext=(-5, 2), textcoords="offset points", ha="right",
+                        fontsize=6.5)  # fmt: skip

@@ -16,10 +16,11 @@ from mechverify.kernel.statement.sentence import state
 def lines(theorem: Theorem) -> list[tuple[str, str]]:
     """(label, text) pairs: the whole theorem, its assumptions and its cost."""
     statement = state(theorem)
-    return [*statement.rows(), *_proof(theorem), *statement.examples]
+    return [*statement.rows(), *proof(theorem), *statement.examples]
 
 
-def _proof(theorem: Theorem) -> list[tuple[str, str]]:
+def proof(theorem: Theorem) -> list[tuple[str, str]]:
+    """How it was proved, and what that cost."""
     cost = f"{scientific(theorem.kernel_ops)} operations"
     if isinstance(theorem, CountingTheorem):
         brute = brute_force_ops(theorem) or 0

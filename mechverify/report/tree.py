@@ -1,6 +1,8 @@
-"""The proof tree of a checked certificate, for the terminal."""
+"""The proof of a checked certificate as a tree: its steps in words, for the terminal and for a page."""
 
 import json
+from collections import deque
+from dataclasses import dataclass, field
 
 from rich.text import Text
 from rich.tree import Tree
@@ -8,32 +10,86 @@ from rich.tree import Tree
 from mechverify.kernel import Theorem
 from mechverify.kernel.core import container
 from mechverify.kernel.core.counts import CountingTheorem
+from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.words import listed, number
 
 DEPTH = 12  # levels shown
+MOST = 400  # steps shown
+NEXT = ("inside", "outside", "first", "second")
 
 
-def proof_tree(certificate: bytes, theorem: Theorem) -> Tree:
-    proof = json.loads(container.unpack(certificate)["certificate.json"])["proof"]
+@dataclass
+class Step:
+    """`below` counts the steps under it that aren't shown."""
+
+    label: str
+    steps: "list[Step]" = field(default_factory=list)
+    below: int = 0
+
+
+def outline(certificate: bytes, theorem: Theorem) -> Step:
+    """The proof from above, as far as it is shown: those with fewer levels above them first."""
     cells = theorem.cells if isinstance(theorem, CountingTheorem) else []
     decided = sum(1 for *_, wrong in cells if wrong.high == 0)
-    root = Tree(
+    root = Step(
         f"proof: {len(cells)} cells, {decided} of them right everywhere"
         if cells
         else "proof"
     )
-    todo = [(root, proof, 0)]
-    while todo:
-        parent, node, depth = todo.pop()
-        branch = parent.add(Text(_label(node)))
-        if depth == DEPTH:
-            branch.add("...")
-            continue
-        for name in ("second", "first", "outside", "inside"):
-            if type(node.get(name)) is dict:  # `first` of a split is a set of tokens
-                todo.append((branch, node[name], depth + 1))
+    waiting, left = deque([(root, _proof(certificate), DEPTH)]), MOST
+    while waiting:
+        parent, node, levels = waiting.popleft()
+        if left and levels:
+            left -= 1
+            step = Step(_label(node))
+            parent.steps.append(step)
+            waiting += [(step, below, levels - 1) for below in _next(node)]
+        else:
+            parent.below += _size(node)
     return root
+
+
+def terminal(root: Step) -> Tree:
+    tree = Tree(Text(root.label))
+    todo = [(tree, root)]
+    while todo:
+        branch, step = todo.pop()
+        if step.below:
+            branch.add(f"... {step.below:,} more")
+        todo += [(branch.add(Text(child.label)), child) for child in step.steps]
+    return tree
+
+
+def cuts(certificate: bytes, domain: Domain) -> list[Domain]:
+    """The boxes into which a proof cuts its domain at coordinates; one where it doesn't."""
+    parts, todo = [], [(domain, _proof(certificate))]
+    while todo:
+        part, node = todo.pop()
+        if node["rule"] == "split" and "coordinate" in node:
+            at = Reader(node["at"], "at").float64()
+            halves = part.cut(node["coordinate"], at)
+            todo += [(halves[1], node["outside"]), (halves[0], node["inside"])]
+        else:
+            parts.append(part)
+    return parts
+
+
+def _proof(certificate: bytes) -> dict:
+    return json.loads(container.unpack(certificate)["certificate.json"])["proof"]
+
+
+def _next(node: dict) -> list[dict]:
+    """The steps below; `first` of a split is a set of tokens."""
+    return [node[name] for name in NEXT if type(node.get(name)) is dict]
+
+
+def _size(node: dict) -> int:
+    count, todo = 0, [node]
+    while todo:
+        count += 1
+        todo += _next(todo.pop())
+    return count
 
 
 def _label(node: dict) -> str:

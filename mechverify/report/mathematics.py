@@ -1,0 +1,174 @@
+"""The kernel's sentence in the letters of mathematics: in LaTeX, and in MathML for a page.
+
+The formulas of a sentence (docs/statement.md) are set sign by sign, in their order: nothing is simplified, left out or
+put in other brackets, so that what is set says what is printed. What can't be set as mathematics is set verbatim.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from html import escape
+from typing import NamedTuple
+
+from mechverify.kernel.statement.common import Statement
+
+SIGN = re.compile(
+    r"""(?P<text>"(?:[^"\\]|\\.)*") | (?P<name>'[^']*') | (?P<number>-?[0-9]+(?:\.[0-9]+)?(?:\*2\^-?[0-9]+|/[0-9]+)?)
+      | \^[ ](?P<power>[0-9]+) | (?P<word>[A-Za-z_][A-Za-z0-9_]*(?:[.@][A-Za-z0-9_]+)*)
+      | (?P<sign>==|<=|>=|//|[-+*<>=(),:[\]]) | (?P<blank>[ ]+) | (?P<other>.)""",
+    re.VERBOSE | re.DOTALL,
+)
+SIGNS = {  # LaTeX, and the character of MathML
+    "==": ("=", "="), "<=": (r"\le ", "≤"), ">=": (r"\ge ", "≥"), "*": (r"\cdot ", "·"),
+    "//": (r"\mathbin{/\!\!/}", "//"), "-": ("-", "−"), ",": (r",\allowbreak ", ","), "and": (r"\land ", "∧"),
+    "or": (r"\lor ", "∨"), "mod": (r"\bmod ", "mod"), "pi": (r"\pi ", "π"),
+}  # fmt: skip
+WORDS = ("if", "else", "where", "at", "of")
+NAMED = ("max", "min", "exp", "log", "sin", "cos", "tanh")  # LaTeX has them
+INDEXED = re.compile(r"(x|t|n|input)([0-9]+)")
+LETTERS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
+           ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
+           **{c: f"\\{c}" for c in "_&%#${}"}}  # fmt: skip
+HASH = re.compile(r"[0-9a-f]{32,}")
+
+
+class Piece(NamedTuple):
+    """Of a sentence: words, or a formula."""
+
+    text: str
+    formula: bool
+
+
+def claim(statement: Statement) -> list[Piece]:
+    """The claim, cut: the pieces' texts together are `statement.claim`."""
+    rest, where, shared = statement.claim.partition(", where t1 = ")
+    pieces = []
+    for part in (statement.subject, statement.equals or ""):
+        formula = part.partition(", where t1 = ")[0]
+        before, found, after = rest.partition(formula)
+        if formula and found:
+            pieces += [Piece(before, False), Piece(formula, True)]
+            rest = after
+    pieces += [Piece(rest, False)]
+    if where:
+        pieces += [Piece(", where ", False), Piece(f"t1 = {shared}", True)]
+    return [piece for piece in pieces if piece.text]
+
+
+def latex(pieces: list[Piece]) -> str:
+    """For the body of a document with amsmath."""
+    return "".join(
+        f"${''.join(map(_in_latex, _signs(piece.text)))}$"
+        if piece.formula
+        else in_words(piece.text)
+        for piece in pieces
+    )
+
+
+def mathml(pieces: list[Piece]) -> str:
+    """For the body of a page."""
+    return "".join(
+        f"<math><mrow>{''.join(map(_in_mathml, _signs(piece.text)))}</mrow></math>"
+        if piece.formula
+        else escape(piece.text)
+        for piece in pieces
+    )
+
+
+def in_words(text: str) -> str:
+    """Any text in LaTeX; hashes may be broken at the ends of lines."""
+
+    def breakable(found: re.Match) -> str:
+        return r"\allowbreak{}".join(re.findall(".{1,8}", found[0]))
+
+    return HASH.sub(breakable, verbatim(text))
+
+
+def verbatim(text: str) -> str:
+    return "".join(LETTERS.get(c, c) for c in text)
+
+
+def _signs(text: str) -> Iterator[tuple[str, str]]:
+    """(kind, text) of each sign, blanks left out; a word before a bracket is a `function`."""
+    for found in SIGN.finditer(text):
+        kind = found.lastgroup or "other"
+        if kind == "word" and text[found.end() : found.end() + 1] == "(":
+            kind = "function"
+        if kind != "blank":
+            yield kind, found[kind]
+
+
+def _set(kind: str, text: str, write: Callable[[str, str, str], str]) -> str:
+    """`write(how, text, index)`, as the sign is to be set."""
+    if kind in ("word", "sign", "function") and text in SIGNS:
+        return write("sign", text, "")
+    if kind == "word" and text in WORDS:
+        return write("words", text, "")
+    if kind == "word" and (indexed := INDEXED.fullmatch(text)):
+        return write("indexed", *indexed.groups())
+    hows = {
+        "sign": "plain",
+        "number": "number",
+        "power": "power",
+        "function": "function",
+    }
+    return write(hows.get(kind, "name"), text, "")
+
+
+def _in_latex(sign: tuple[str, str]) -> str:
+    def write(how: str, text: str, index: str) -> str:
+        match how:
+            case "sign":
+                return SIGNS[text][0]
+            case "plain":
+                return text
+            case "number":
+                base, two, power = text.partition("*2^")
+                return rf"{base}\cdot 2^{{{power}}}" if two else base
+            case "power":
+                return f"^{{{text}}}"
+            case "words":
+                return rf"\text{{ {text} }}"
+            case "indexed":
+                letter = text if len(text) == 1 else rf"\mathit{{{text}}}"
+                return f"{letter}_{{{index}}}"
+            case "function" if text in NAMED:
+                return f"\\{text}"
+            case "function":
+                return rf"\operatorname{{{_spelt(text)}}}"
+        return rf"\text{{\ttfamily {verbatim(text)}}}"
+
+    return _set(*sign, write)
+
+
+def _spelt(text: str) -> str:
+    return text.replace("_", r"\_")
+
+
+def _in_mathml(sign: tuple[str, str]) -> str:
+    def write(how: str, text: str, index: str) -> str:
+        match how:
+            case "sign":
+                return f"<mo>{SIGNS[text][1]}</mo>"
+            case "plain":
+                fence = ' stretchy="false"' if text in "()[]" else ""
+                return f"<mo{fence}>{escape(text)}</mo>"
+            case "number":
+                base, two, power = text.partition("*2^")
+                times = f"<mo>·</mo><msup><mn>2</mn><mn>{power}</mn></msup>"
+                return f"<mn>{base}</mn>{times if two else ''}"
+            case "power":
+                return f"<msup><mrow></mrow><mn>{text}</mn></msup>"
+            case "words":
+                return f"<mtext>&nbsp;{text}&nbsp;</mtext>"
+            case "indexed":
+                return f"<msub><mi>{text}</mi><mn>{index}</mn></msub>"
+            case "function":
+                return f"<mi>{escape(text)}</mi>"
+        return f'<mtext class="name">{escape(text)}</mtext>'
+
+    return _set(*sign, write)
+
+
+def named(text: str) -> list[str]:
+    """The names of values in a formula, as they are printed."""
+    return [sign for kind, sign in _signs(text) if kind in ("word", "name")]

@@ -1,0 +1,114 @@
+"""Inputs of a claim's domain, drawn at random, and about which values the model takes there: for pictures alone.
+
+Nothing here is proved, and no sentence rests on it. Values are the centres of the kernel's own enclosures.
+"""
+
+from collections.abc import Sequence
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+
+from mechverify.kernel.core.accuracy import AccuracyClaim
+from mechverify.kernel.core.claim import Claim
+from mechverify.kernel.core.counts import CountingClaim
+from mechverify.kernel.core.evaluate import Evaluation, batch_size
+from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.ranges import RangeClaim
+from mechverify.kernel.core.semantics import Real
+
+MOST = 1_000  # inputs of a picture
+NUMBERS = 2e7  # that a picture's values may take on the way, about seconds
+TRIES = 20  # times that inputs are drawn where some don't satisfy the conditions
+
+
+class Inputs(NamedTuple):
+    """Ids [inputs, length], and all coordinates of real inputs [inputs, coordinates]."""
+
+    tokens: np.ndarray
+    points: np.ndarray
+
+    def some(self, index: np.ndarray | slice) -> "Inputs":
+        return Inputs(self.tokens[index], self.points[index])
+
+
+def affordable(claim: Claim, nodes: Sequence[int]) -> int:
+    """How many inputs a picture of these nodes may have."""
+    graph = claim.graph
+    each = sum(prod(graph.nodes[n].shape) for n in graph.varying([*nodes]))
+    return int(min(MOST, NUMBERS // max(1, each)))
+
+
+def drawn(claim: Claim, count: int) -> Inputs:
+    """At most so many, uniformly from the domain's sets and box, of those that satisfy the conditions."""
+    rng, domain, found = np.random.default_rng(0), claim.domain, []
+    for _ in range(TRIES):
+        columns = [rng.choice(np.array(ids), count) for ids in domain.tokens]
+        tokens = np.stack(columns, -1) if columns else np.zeros((count, 0), np.int64)
+        low, high = domain.low, domain.high
+        points = low + rng.random((count, len(low))) * (high - low)
+        some = Inputs(tokens, np.clip(points, low, high))
+        found.append(some.some(_satisfying(claim, some)))
+        if sum(len(inputs.tokens) for inputs in found) >= count:
+            break
+    tokens, points = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return Inputs(tokens, points).some(slice(count))
+
+
+def _satisfying(claim: Claim, inputs: Inputs) -> np.ndarray:
+    """Booleans [inputs]."""
+    if isinstance(claim, CountingClaim) and claim.guarded:
+        return claim.satisfied(Float64(), inputs.tokens)
+    kept = np.ones(len(inputs.tokens), bool)
+    if isinstance(claim, RangeClaim):
+        for value in values(claim, claim.where, inputs):
+            kept &= (value >= 0).reshape(len(value), -1).all(1)
+    return kept
+
+
+def values(claim: Claim, nodes: Sequence[int], inputs: Inputs) -> list[np.ndarray]:
+    """About the value of each node, [inputs, *shape]; Rejected where one overflows."""
+    found: list[list[np.ndarray]] = [[] for _ in nodes]
+    step = batch_size(claim.graph, [*nodes])
+    for start in range(0, len(inputs.tokens), step):
+        here = inputs.some(slice(start, start + step))
+        with np.errstate(all="ignore"):
+            at = Evaluation(
+                claim.graph,
+                claim.weights,
+                Real(Float64()),
+                here.tokens,
+                inputs=split(claim, here.points),
+            )
+            for n, parts in zip(nodes, found, strict=True):
+                value, node = at[n], claim.graph.nodes[n]
+                if node.kind == "real":
+                    value = np.ldexp(value.mid, value.exponent)
+                parts.append(np.broadcast_to(value, (len(here.tokens), *node.shape)))
+    return [np.concatenate(parts) for parts in found]
+
+
+def split(claim: Claim, points: np.ndarray) -> list[np.ndarray]:
+    """All coordinates [inputs, coordinates] as the inputs that they are, [inputs, *shape] each."""
+    ends = np.cumsum([prod(shape) for shape in claim.shapes])[:-1].astype(int)
+    parts = np.split(points, ends, axis=1) if len(claim.shapes) else []
+    return [
+        part.reshape(len(points), *shape)
+        for part, shape in zip(parts, claim.shapes, strict=True)
+    ]
+
+
+def entries(claim: Claim, inputs: Inputs) -> np.ndarray:
+    """What the claim is decided by, [inputs, entries]: of an accuracy the lead of the mechanism's output over the best
+    other one, where it is an output; of a share the left side of its condition; of bounds every entry."""
+    if not isinstance(claim, AccuracyClaim):
+        (value,) = values(claim, [claim.output], inputs)
+        return value.reshape(len(value), -1)
+    logits, target = values(claim, [claim.output, claim.target], inputs)
+    known = (target >= 0) & (target < claim.outputs)
+    logits, target = logits[known], target[known].astype(int)
+    if claim.outputs == 1:
+        return np.zeros((0, 1))
+    own = np.take_along_axis(logits, target[:, None], 1)
+    others = np.where(np.arange(claim.outputs) == target[:, None], -np.inf, logits)
+    return own - others.max(1, keepdims=True)
