@@ -1,5 +1,6 @@
 """The pictures of a checked certificate: what was proved of each part, margins over the domain, the cost."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -121,7 +122,7 @@ def cells(checked: Checked) -> tuple | None:
     left = sum(1 for *_, size, wrong in found if wrong == (0, size) and size)
     caption = (
         "What was proved of each cell, by query token and value of the mechanism. Pale: right on every input of the "
-        "cell. Coloured: at most that share of it is wrong. Hatched: nothing was proved of it."
+        f"cell. Coloured: at most that share of it is wrong.{' Hatched: nothing was proved of it.' * bool(left)}"
     )
     alt = f"{len(found)} cells, {right} of them right everywhere; of {left} nothing was proved."
     return "cells", caption, alt, figure
@@ -134,19 +135,14 @@ def _bounds(checked: Checked) -> tuple | None:
         return None
     claim, shown = theorem.claim, min(theorem.claim.outputs, SHOWN)
     low, high = (end[:shown] for end in theorem.range)
-    finite = np.isfinite(low) & np.isfinite(high)
-    at, figure = np.arange(shown), None
+    finite = (np.abs(low) < samples.LARGEST) & (np.abs(high) < samples.LARGEST)
+    at = np.arange(shown)
     figure, (axes,) = canvas()
-    axes.bar(
-        at[finite],
-        (high - low)[finite],
-        0.7,
-        low[finite],
-        facecolor=f"{GOOD}33",
-        edgecolor=GOOD,
-        linewidth=0.9,
-        label="proved range",
-    )
+    if finite.any():
+        axes.bar(
+            at[finite], (high - low)[finite], 0.7, low[finite], facecolor=f"{GOOD}33",
+            edgecolor=GOOD, linewidth=0.9, label="proved range",
+        )  # fmt: skip
     count = samples.affordable(claim, [claim.output])
     inputs = samples.drawn(claim, count) if count else None
     if inputs is not None and len(inputs.tokens):
@@ -190,14 +186,17 @@ def _bounds(checked: Checked) -> tuple | None:
     figure.legend(loc="outside upper left", ncols=2, fontsize=8)
     of = f" (the first {shown} of {claim.outputs})" if shown < claim.outputs else ""
     unbounded = int((~finite).sum())
-    rest = f" Of {unbounded} entries an end is unbounded; they have no box." * bool(
-        unbounded
+    boxes = "proved ranges as boxes, and " * bool(finite.any())
+    rest = (
+        f" Of {unbounded} entries an end is unbounded, so that they have no box."
+        if 0 < unbounded < shown
+        else ""
     )
     caption = (
-        f"Each entry{of}: proved ranges as boxes, and within them the values at inputs, about.{rest} "
-        "What lies between is room in the proof, or inputs that nobody has drawn."
+        f"Each entry{of}: {boxes}about the values at inputs, which are drawn for the eye and no part of the theorem."
+        f"{rest}"
     )
-    alt = f"The proved ranges of {shown} entries, as listed above, and what sampled inputs reach within them."
+    alt = f"A bar for each of {shown} entries; the proved ranges stand in the theorem above."
     return "bounds", caption, alt, figure
 
 
@@ -316,11 +315,7 @@ def _cost(checked: Checked) -> tuple | None:
     if not brute:
         return None
     figure, (axes,) = canvas(height=1.5)
-    # of huge integers the logarithm, which fits into a float
-    sizes = [
-        len(str(n)) - 1 + np.log10(float(str(n)[:15].ljust(15, "0"))) - 14
-        for n in (brute, max(theorem.kernel_ops, 1))
-    ]
+    sizes = [math.log10(n) for n in (brute, max(theorem.kernel_ops, 1))]
     bars = axes.barh(
         ["brute force", "this check"],
         sizes,
@@ -331,7 +326,8 @@ def _cost(checked: Checked) -> tuple | None:
     )
     axes.bar_label(bars, [scientific(brute), scientific(theorem.kernel_ops)], padding=3)
     axes.set_xlim(0, max(sizes) * 1.2)
-    axes.set_xlabel("operations, as a power of ten")
+    axes.xaxis.set_major_formatter(lambda power, _: f"1e{power:g}")
+    axes.set_xlabel("operations")
     caption = (
         "Operations of the check, beside those of running every input of the domain."
     )

@@ -8,6 +8,7 @@ from contextlib import suppress
 from hashlib import sha256
 from importlib.metadata import version
 from importlib.resources import files
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from markupsafe import Markup
 from mechverify.files import write
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.words import scientific
+from mechverify.kernel.statement.common import Statement
 from mechverify.kernel.statement.sentence import state
 from mechverify.report import mathematics
 from mechverify.report.checked import Checked, names
@@ -45,6 +47,7 @@ def write_html(folder: Path, checked: Sequence[Checked]) -> Path:
         f"{len(items)} theorems" if len(items) > 1 else f"A theorem: {items[0]['name']}"
     )
     environment = Environment(autoescape=True)
+    environment.filters["alike"] = _alike
     template = environment.from_string(
         files("mechverify.report").joinpath("page.html").read_text("utf-8")
     )
@@ -53,8 +56,15 @@ def write_html(folder: Path, checked: Sequence[Checked]) -> Path:
     )
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "index.html"
-    write(page, text.encode())
+    write(page, text.encode("ascii", "xmlcharrefreplace"))
     return page
+
+
+def _alike(rows: Sequence[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    """Neighbours of one label together."""
+    return [
+        (k, [text for _, text in of]) for k, of in groupby(rows, lambda row: row[0])
+    ]
 
 
 def _item(i: int, name: str, checked: Checked) -> dict[str, Any]:
@@ -71,7 +81,7 @@ def _item(i: int, name: str, checked: Checked) -> dict[str, Any]:
         "seconds": f"{checked.seconds:.2f}",
         "size": len(checked.data),
         "sha256": sha256(checked.data).hexdigest(),
-        "proved": statement.proved[:2],
+        "proved": _briefly(statement),
         "operations": scientific(theorem.kernel_ops),
         "mathml": Markup(mathematics.mathml(mathematics.claim(statement))),
         "latex": in_latex(name, statement),
@@ -88,6 +98,11 @@ def _item(i: int, name: str, checked: Checked) -> dict[str, Any]:
         "cost": proof(theorem),
         "cost_pictures": [drawn["cost"]] if "cost" in drawn else [],
     }
+
+
+def _briefly(statement: Statement) -> Sequence[tuple[str, str]]:
+    """The first lines of what was proved; where nothing was but that the claim is wrong, where it is."""
+    return [r for r in statement.proved if r[0] != "conditions"][:2] or statement.examples[:1]  # fmt: skip
 
 
 def _picture(prefix: str, caption: str, alt: str, figure: Any) -> dict[str, Any]:

@@ -41,11 +41,11 @@ def _example(theorem: Theorem) -> At | None:
     if isinstance(theorem, CountingTheorem) and len(theorem.wrong):
         one = samples.Inputs(theorem.wrong[:1], np.zeros((1, 0)))
         return At(one, "the first counterexample")
-    if isinstance(theorem, RangeTheorem) and theorem.verdict == "REFUTED":
-        if worst := broken(theorem):
-            k = slice(worst[0].point, worst[0].point + 1)
-            one = samples.Inputs(theorem.tokens[k], theorem.points[k])
-            return At(one, "the worst counterexample")
+    refuted = isinstance(theorem, RangeTheorem) and theorem.verdict == "REFUTED"
+    if refuted and (worst := broken(theorem)):
+        k = slice(worst[0].point, worst[0].point + 1)
+        one = samples.Inputs(theorem.tokens[k], theorem.points[k])
+        return At(one, "the worst counterexample")
     inputs = samples.drawn(
         claim, min(LOOKED, samples.affordable(claim, [claim.output]))
     )
@@ -109,34 +109,43 @@ def _attention(checked: Checked) -> tuple | None:
 
 
 def _values(checked: Checked) -> tuple | None:
-    """The values that the sentence names, and the output."""
+    """The values that the sentence names, and the output; those of one entry in words."""
     theorem, claim = checked.theorem, checked.theorem.claim
-    spoken = dict(_spoken(theorem))
+    spoken = _spoken(theorem)
     if not spoken or (at := _example(theorem)) is None:
         return None
-    found = zip(
-        spoken, samples.values(claim, [*spoken.values()], at.inputs), strict=True
-    )
-    shown = [(title, _read(claim, spoken[title], value[0])) for title, value in found]
-    heights = [1.6 if value.ndim < 2 else 2.2 for _, (value, _) in shown]
-    figure, axes = canvas(len(shown), height=sum(heights) + 0.2)
-    words = []
-    for ax, (title, (value, row)) in zip(axes, shown, strict=True):
-        ax.set_title(plain(f"{title}{row}"), loc="left")
-        if value.ndim < 2:
-            words.append(
-                _bars(ax, theorem, at, np.atleast_1d(value), title == _site(claim))
-            )
-        else:
+    found = samples.values(claim, [*spoken.values()], at.inputs)
+    read = [_read(claim, n, v[0]) for n, v in zip(spoken.values(), found, strict=True)]
+    shown = [
+        (f"{title}{index}", value)
+        for title, (index, value) in zip(spoken, read, strict=True)
+    ]
+    words = [
+        f"{title} is about {value.item():.6g}."
+        for title, value in shown
+        if value.size == 1
+    ]
+    shown = [(title, value) for title, value in shown if value.size > 1]
+    if not shown:
+        return None
+    height = sum(1.7 if value.ndim < 2 else 2.3 for _, value in shown)
+    figure, axes = canvas(len(shown), height=height + 0.1)
+    for ax, (title, value) in zip(axes, shown, strict=True):
+        ax.set_title(plain(title), loc="left")
+        if value.ndim == 2:
             image = ax.imshow(
                 value, cmap=SHADES, aspect="auto", interpolation="nearest"
             )
             figure.colorbar(image, ax=ax)
-    said = " ".join(filter(None, words))
-    caption = f"About the values that the claim speaks of, at {_told(claim, at)}.{' ' * bool(said)}{said}"
+            continue
+        _bars(ax, value)
+        if isinstance(claim, AccuracyClaim) and title.startswith(_site(claim)):
+            words.append(_answers(ax, claim, at, value))
+    caption = " ".join(
+        [f"About the values that the claim speaks of, at {_told(claim, at)}.", *words]
+    )
     alt = "; ".join(
-        f"{title}{row}: from {value.min():.4g} to {value.max():.4g}"
-        for title, (value, row) in shown
+        f"{title}: from {v.min():.4g} to {v.max():.4g}" for title, v in shown
     )
     return "values", caption, f"Values at one input. {alt}.", figure
 
@@ -145,67 +154,53 @@ def _site(claim: Claim) -> str:
     return printable(claim.site, 40)
 
 
-def _spoken(theorem: Theorem) -> Iterator[tuple[str, int]]:
-    claim = theorem.claim
-    statement = state(theorem)
-    words = set(named(" ".join([statement.claim, *statement.given])))
+def _spoken(theorem: Theorem) -> dict[str, int]:
+    """Nodes by the sites' names: those in the sentence, and the claim's own."""
+    claim, statement = theorem.claim, state(theorem)
+    words = named(" ".join([statement.claim, *statement.given]))
     sites = {
-        text: n
-        for text, n in claim.sites.items()
-        if text == claim.site or name(text, VOCABULARY) in words
+        n: text for text, n in claim.sites.items() if name(text, VOCABULARY) in words
     }
-    output = {claim.site: claim.sites[claim.site]} if claim.site in claim.sites else {}
-    drawn = {n: text for text, n in (sites | output).items()}  # a node once
-    for n, text in [*drawn.items()][-SITES:]:
-        node = claim.graph.nodes[n]
-        if (
-            node.kind == "real"
-            and node.op != "input"
-            and 0 < np.prod(node.shape) <= LARGE
-        ):
-            yield printable(text, 40), n
+    sites |= {claim.sites[claim.site]: claim.site}
+    nodes = claim.graph.nodes
+    return {
+        printable(text, 40): n
+        for n, text in [*sites.items()][-SITES:]
+        if nodes[n].kind == "real"
+        and nodes[n].op != "input"
+        and 0 < np.prod(nodes[n].shape) <= LARGE
+    }
 
 
-def _read(claim: Claim, n: int, value: np.ndarray) -> tuple[np.ndarray, str]:
-    """The row that the claim reads, or the whole; of more than two axes the last matrix; and what index that is."""
+def _read(claim: Claim, n: int, value: np.ndarray) -> tuple[str, np.ndarray]:
+    """The row that the claim reads, or the whole, of more than two axes the last matrix; and before it, which."""
     if n == claim.sites[claim.site] and claim.position is not None:
-        return value[claim.position], f"[{claim.position}]"
+        return f"[{claim.position}]", value[claim.position]
     index = ""
-    while value.ndim > 2:
-        index += f"[{len(value) - 1}]"
-        value = value[-1]
-    return (
-        (value[0], f"{index}[0]")
-        if value.ndim == 2 and len(value) == 1
-        else (value, index)
-    )
+    while value.ndim > 2 or (value.ndim == 2 and len(value) == 1):
+        index, value = f"{index}[{len(value) - 1}]", value[-1]
+    return index, value
 
 
-def _bars(ax: Axes, theorem: Theorem, at: At, value: np.ndarray, output: bool) -> str:
-    """A vector; of an accuracy's output, marked: what the mechanism says, and what the model says."""
-    claim, at_entry = theorem.claim, np.arange(len(value))
+def _bars(ax: Axes, value: np.ndarray) -> None:
+    at = np.arange(len(value))
     if len(value) > BARS:
-        ax.plot(at_entry, value, color=GOOD, linewidth=0.8)
+        ax.plot(at, value, color=GOOD, linewidth=0.8)
     else:
-        bars = ax.bar(at_entry, value, 0.8, color=GOOD, edgecolor=INK, linewidth=0.3)
+        ax.bar(at, value, 0.8, color=GOOD, edgecolor=INK, linewidth=0.3)
     ax.axhline(0, color=FAINT, linewidth=0.5)
     ax.margins(x=0.01)
-    if not (
-        output and isinstance(claim, AccuracyClaim) and len(value) == claim.outputs
-    ):
-        return ""
+
+
+def _answers(ax: Axes, claim: AccuracyClaim, at: At, value: np.ndarray) -> str:
+    """Mark what the mechanism says, and the largest output."""
     (target,) = samples.values(claim, [claim.target], at.inputs)
     says, best = int(target.ravel()[0]), int(value.argmax())
-    if 0 <= says < len(value):
-        ax.plot(says, value[says], "v", color=BAD, markeredgecolor=INK, markersize=6)
-        if len(value) <= BARS and says != best:
-            bars[best].set(hatch="////")
-    other = (
-        f"; the largest is {best}, hatched"
-        if says != best
-        else ", which is the largest"
-    )
-    return f"The triangle marks what the mechanism says, {says}{other}."
+    ax.plot(best, value[best], "o", color=INK, markerfacecolor="none", markersize=9)
+    if not 0 <= says < len(value):
+        return f"The mechanism says {says}, which is no output; the circle marks the largest, {best}."
+    ax.plot(says, value[says], "v", color=BAD, markeredgecolor=INK, markersize=6)
+    return f"Triangle: what the mechanism says, {says}. Circle: the largest, {best}."
 
 
 def _called(claim: Claim, n: int) -> str:
@@ -232,6 +227,20 @@ def _grid(panels: list[tuple[str, np.ndarray]], at: At, claim: Claim) -> Figure:
             matrix, cmap=SHADES, vmin=0, vmax=1, interpolation="nearest", aspect="auto"
         )
         ax.set_title(plain(title), fontsize=7 if columns > 1 else 9)
+        ax.set_ylabel("query", fontsize=7)
+        ax.set_xlabel("key", fontsize=7)
+        if matrix.size <= 64 // columns**2:
+            for (i, j), weight in np.ndenumerate(matrix):
+                ink = "white" if weight > 0.55 else "black"
+                ax.text(
+                    j,
+                    i,
+                    f"{weight:.2f}",
+                    ha="center",
+                    va="center",
+                    color=ink,
+                    fontsize=7,
+                )
         for axis, size in ((ax.xaxis, matrix.shape[1]), (ax.yaxis, matrix.shape[0])):
             if size == len(tokens) and size <= 12:
                 axis.set_ticks(range(size), [str(t) for t in tokens], fontsize=7)

@@ -58,15 +58,15 @@ def write_latex(target: Path, checked: Sequence[Checked]) -> Path:
 
 
 def theorem(name: str, statement: Statement) -> str:
-    """The whole sentence: the claim in mathematics, and what belongs to it line by line."""
+    """The whole sentence: the verdict, and of what, in mathematics; and what belongs to it line by line."""
     claim = mathematics.latex(mathematics.claim(statement))
     rows = "".join(
         f"\\item[{verbatim(label)}] {in_words(text)}\n"
-        for label, text in statement.rows()
+        for label, text in (*statement.rows(), *statement.examples)
         if label not in ("verdict", "claim")
     )
     return (
-        f"\\begin{{theorem}}[{{{statement.verdict}: {in_words(name)}}}]\n\\sloppy {claim}.\n"
+        f"\\begin{{theorem}}[{{{in_words(name)}}}]\n\\sloppy\\textbf{{{statement.verdict}}}: {claim}.\n"
         + f"\\begin{{description}}\n{rows}\\end{{description}}\n\\end{{theorem}}\n"
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ put in other brackets, so that what is set says what is printed. What can't be s
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from html import escape
 from typing import NamedTuple
 
@@ -28,6 +28,8 @@ INDEXED = re.compile(r"(x|t|n|input)([0-9]+)")
 LETTERS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
            ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
            **{c: f"\\{c}" for c in "_&%#${}"}}  # fmt: skip
+MINUS = "−"
+BREAK, BREAKABLE = "\n", re.compile(r'<mo (form="infix"|separator)')
 HASH = re.compile(r"[0-9a-f]{32,}")
 
 
@@ -42,10 +44,10 @@ def claim(statement: Statement) -> list[Piece]:
     """The claim, cut: the pieces' texts together are `statement.claim`."""
     rest, where, shared = statement.claim.partition(", where t1 = ")
     pieces = []
-    for part in (statement.subject, statement.equals or ""):
+    for part in filter(None, (statement.subject, statement.equals)):
         formula = part.partition(", where t1 = ")[0]
         before, found, after = rest.partition(formula)
-        if formula and found:
+        if found:
             pieces += [Piece(before, False), Piece(formula, True)]
             rest = after
     pieces += [Piece(rest, False)]
@@ -65,13 +67,20 @@ def latex(pieces: list[Piece]) -> str:
 
 
 def mathml(pieces: list[Piece]) -> str:
-    """For the body of a page."""
+    """For the body of a page; lines may be broken after commas and between operands."""
     return "".join(
-        f"<math><mrow>{''.join(map(_in_mathml, _signs(piece.text)))}</mrow></math>"
+        _in_lines(map(_in_mathml, _signs(piece.text)))
         if piece.formula
         else escape(piece.text)
         for piece in pieces
     )
+
+
+def _in_lines(signs: Iterable[str]) -> str:
+    """Formulas that a line may end between: a browser breaks none."""
+    found = "".join(f"{sign}{BREAK if BREAKABLE.match(sign) else ''}" for sign in signs)
+    parts = filter(None, found.split(BREAK))
+    return "<wbr>".join(f"<math><mrow>{part}</mrow></math>" for part in parts)
 
 
 def in_words(text: str) -> str:
@@ -90,11 +99,11 @@ def verbatim(text: str) -> str:
 def _signs(text: str) -> Iterator[tuple[str, str]]:
     """(kind, text) of each sign, blanks left out; a word before a bracket is a `function`."""
     for found in SIGN.finditer(text):
-        kind = found.lastgroup or "other"
+        kind = group = found.lastgroup or "other"
         if kind == "word" and text[found.end() : found.end() + 1] == "(":
             kind = "function"
         if kind != "blank":
-            yield kind, found[kind]
+            yield kind, found[group]
 
 
 def _set(kind: str, text: str, write: Callable[[str, str, str], str]) -> str:
@@ -148,14 +157,16 @@ def _in_mathml(sign: tuple[str, str]) -> str:
     def write(how: str, text: str, index: str) -> str:
         match how:
             case "sign":
-                return f"<mo>{SIGNS[text][1]}</mo>"
+                how = ' separator="true"' if text == "," else ' form="infix"'
+                return f"<mo{how}>{escape(SIGNS[text][1])}</mo>"
+            case "plain" if text in "()[]:":
+                return f'<mo stretchy="false">{text}</mo>'
             case "plain":
-                fence = ' stretchy="false"' if text in "()[]" else ""
-                return f"<mo{fence}>{escape(text)}</mo>"
+                return f'<mo form="infix">{escape(text)}</mo>'
             case "number":
                 base, two, power = text.partition("*2^")
-                times = f"<mo>·</mo><msup><mn>2</mn><mn>{power}</mn></msup>"
-                return f"<mn>{base}</mn>{times if two else ''}"
+                times = f"<mo>·</mo><msup><mn>2</mn><mn>{power.replace('-', MINUS)}</mn></msup>"
+                return f"<mn>{base.replace('-', MINUS)}</mn>{times if two else ''}"
             case "power":
                 return f"<msup><mrow></mrow><mn>{text}</mn></msup>"
             case "words":

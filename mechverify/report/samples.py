@@ -19,6 +19,7 @@ from mechverify.kernel.core.semantics import Real
 
 MOST = 1_000  # inputs of a picture
 NUMBERS = 2e7  # that a picture's values may take on the way, about seconds
+LARGEST = 1e100  # that a picture shows
 TRIES = 20  # times that inputs are drawn where some don't satisfy the conditions
 
 
@@ -67,7 +68,7 @@ def _satisfying(claim: Claim, inputs: Inputs) -> np.ndarray:
 
 
 def values(claim: Claim, nodes: Sequence[int], inputs: Inputs) -> list[np.ndarray]:
-    """About the value of each node, [inputs, *shape]; Rejected where one overflows."""
+    """About the value of each node, [inputs, *shape]; Rejected, or OverflowError, where one is too large."""
     found: list[list[np.ndarray]] = [[] for _ in nodes]
     step = batch_size(claim.graph, [*nodes])
     for start in range(0, len(inputs.tokens), step):
@@ -85,7 +86,10 @@ def values(claim: Claim, nodes: Sequence[int], inputs: Inputs) -> list[np.ndarra
                 if node.kind == "real":
                     value = np.ldexp(value.mid, value.exponent)
                 parts.append(np.broadcast_to(value, (len(here.tokens), *node.shape)))
-    return [np.concatenate(parts) for parts in found]
+    together = [np.concatenate(parts) for parts in found]
+    if not all((np.abs(value) < LARGEST).all() for value in together):
+        raise OverflowError
+    return together
 
 
 def split(claim: Claim, points: np.ndarray) -> list[np.ndarray]:

@@ -13,6 +13,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyQuadMesh, QuadMesh
 from matplotlib.figure import Figure
 
 logging.getLogger("fontTools").setLevel(
@@ -73,6 +74,8 @@ def save(figure: Figure, target: Path) -> Path:
 def inline(figure: Figure, prefix: str, alt: str) -> str:
     """An SVG element for a page, in the page's ink, with a text for those who don't see it. `prefix` keeps its ids
     apart from those of other pictures."""
+    for mesh in [*figure.findobj(QuadMesh), *figure.findobj(PolyQuadMesh)]:
+        mesh.set_rasterized(True)  # thousands of shapes are slow to show
     buffer = io.StringIO()
     with styled():
         figure.savefig(

@@ -16,7 +16,6 @@ from mechverify.kernel.core.words import listed, number
 
 DEPTH = 12  # levels shown
 MOST = 400  # steps shown
-NEXT = ("inside", "outside", "first", "second")
 
 
 @dataclass
@@ -80,8 +79,19 @@ def _proof(certificate: bytes) -> dict:
 
 
 def _next(node: dict) -> list[dict]:
-    """The steps below; `first` of a split is a set of tokens."""
-    return [node[name] for name in NEXT if type(node.get(name)) is dict]
+    """The proofs that a step is made of, in their order; `first` of a split is a set of tokens."""
+    match node["rule"]:
+        case "split":
+            return [node["inside"], node["outside"]]
+        case "both":
+            return [node["first"], node["second"]]
+        case "cut":
+            return [*(row["proof"] for row in node["lemmas"]), node["proof"]]
+        case "differences":
+            return [node["proof"]]
+        case "faces":
+            return [*node["faces"]]
+    return []
 
 
 def _size(node: dict) -> int:
@@ -111,6 +121,27 @@ def _label(node: dict) -> str:
             return f"split: entry {node['entry']} of a value of the model at {at}"
         case "point":
             return f"point: {len(node['inputs'])} inputs, replayed"
+        case "cut":
+            return f"cut: {len(node['lemmas'])} lemmas, and the output from them"
+        case "differences":
+            return "differences: of a graph that computes differences from differences"
+        case "faces":
+            return f"faces: of a cone, {len(node['faces'])} faces of the box"
+        case "solver":
+            return (
+                "solver: z3's word that no input leaves a range, which nobody checked"
+            )
+        case "enumerate":
+            return "enumerate: every input of the part, run"
+        case "open":
+            return "open: nothing is said of the part"
+        case "relaxation" if "to" in node:
+            signs = (
+                f", told apart by the signs of {node['signs']} values"
+                if node.get("signs")
+                else ""
+            )
+            return f"relaxation: half-spaces{signs}, on a grid down to 2^-{node['to']} of the whole"
         case "relaxation" | "interval" | "linear" | "farkas":
             return _relaxation(node)
         case "split":
