@@ -19,7 +19,17 @@ from mechverify.kernel.core.words import scientific
 from mechverify.report import inside, samples
 from mechverify.report.checked import Checked, names
 from mechverify.report.statement import brute_force_ops
-from mechverify.report.style import BAD, FAINT, GOOD, INK, SHADES, canvas, save, styled
+from mechverify.report.style import (
+    BAD,
+    FAINT,
+    GOOD,
+    INK,
+    SHADES,
+    canvas,
+    save,
+    styled,
+    whole,
+)
 from mechverify.report.tree import cuts
 
 TINY = 1e-300
@@ -118,11 +128,14 @@ def cells(checked: Checked) -> tuple | None:
         "last token" if position == length - 1 else f"token at position {position}"
     )
     axes.set_ylabel("value of the mechanism")
+    whole(axes.xaxis)
+    whole(axes.yaxis)
     right = sum(1 for *_, wrong in found if not wrong.high)
     left = sum(1 for *_, size, wrong in found if wrong == (0, size) and size)
     caption = (
         "What was proved of each cell, by query token and value of the mechanism. Pale: right on every input of the "
-        f"cell. Coloured: at most that share of it is wrong.{' Hatched: nothing was proved of it.' * bool(left)}"
+        f"cell.{' Coloured: at most that share of it is wrong.' * bool(open_.count())}"
+        f"{' Hatched: nothing was proved of it.' * bool(nothing.count())}"
     )
     alt = f"{len(found)} cells, {right} of them right everywhere; of {left} nothing was proved."
     return "cells", caption, alt, figure
@@ -226,7 +239,7 @@ def _map(checked: Checked) -> tuple | None:
     if len(free) == 1:
         axes.plot(sides[0], value, color=GOOD, linewidth=1.4)
         for part in parts[1:]:
-            axes.axvline(part.low[free[0]], color=FAINT, linewidth=0.4)
+            axes.axvline(float(part.low[free[0]]), color=FAINT, linewidth=0.4)
         _levels(theorem, axes.axhline)
         axes.set_ylabel("left side of the condition" if counting else "the value")
     else:
@@ -240,16 +253,10 @@ def _map(checked: Checked) -> tuple | None:
             axes.contourf(x, y, z, [z.min(), 0], colors="none", hatches=["////"])
             axes.contour(x, y, z, [0], colors=BAD, linewidths=1.4)
         for part in parts:
-            corner, opposite = part.low[free], part.high[free]
-            axes.add_patch(
-                Rectangle(
-                    corner,
-                    *(opposite - corner),
-                    fill=False,
-                    edgecolor="#00000055",
-                    linewidth=0.3,
-                )
-            )
+            (x0, y0), (x1, y1) = part.low[free].tolist(), part.high[free].tolist()
+            box = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, linewidth=0.3)
+            box.set_edgecolor("#00000055")
+            axes.add_patch(box)
         axes.set_ylabel(names[1])
     what = (
         "the left side of the condition: hatched, where it is below zero"
@@ -288,21 +295,24 @@ def _margins(checked: Checked) -> tuple | None:
         return None
     needed = float(getattr(claim, "margin", 0))
     figure, (axes,) = canvas()
-    edges = np.histogram_bin_edges(margins, 40)
-    _, _, bars = axes.hist(margins, edges, color=GOOD, edgecolor=INK, linewidth=0.3)
-    for bar, left in zip(bars, edges, strict=False):  # type: ignore[arg-type]
-        if left < needed:
-            bar.set(hatch="////", facecolor=f"{BAD}88")
+    number, edges = np.histogram(margins, 40)
+    short = edges[:-1] < needed
+    for here, colour, hatch in ((~short, GOOD, ""), (short, f"{BAD}88", "////")):
+        axes.bar(
+            edges[:-1][here], number[here], np.diff(edges)[here], align="edge",
+            facecolor=colour, edgecolor=INK, linewidth=0.3, hatch=hatch,
+        )  # fmt: skip
     axes.axvline(needed, color=BAD, linestyle="--", linewidth=1.2)
     lead = claim.kind == "accuracy"
     axes.set_xlabel(
         "lead of the mechanism's output" if lead else "left side of the condition"
     )
     axes.set_ylabel("inputs")
-    short = int(np.sum(np.asarray(margins) <= needed))
+    fails = np.less_equal if getattr(claim, "strict", True) else np.less
+    failing = int(fails(margins, needed).sum())
     caption = (
-        f"Margins of {len(margins):,} inputs, drawn uniformly: the least is about {min(margins):.4g}; {short} are at or "
-        f"left of the dashed line, where the condition fails. {DRAWN}"
+        f"Margins of {len(margins):,} inputs, drawn uniformly: the least is about {min(margins):.4g}; of about "
+        f"{failing} of them the condition fails, left of the dashed line. {DRAWN}"
     )
     alt = f"A histogram of margins from about {min(margins):.4g} to {max(margins):.4g}."
     return "margins", caption, alt, figure

@@ -19,7 +19,7 @@ from mechverify.kernel.statement.sentence import state
 from mechverify.report import samples
 from mechverify.report.checked import Checked
 from mechverify.report.mathematics import named
-from mechverify.report.style import BAD, FAINT, GOOD, INK, SHADES, canvas, plain
+from mechverify.report.style import BAD, FAINT, GOOD, INK, SHADES, canvas, plain, whole
 
 PANELS = 8  # matrices of one picture
 SITES = 3  # values that are drawn
@@ -41,9 +41,8 @@ def _example(theorem: Theorem) -> At | None:
     if isinstance(theorem, CountingTheorem) and len(theorem.wrong):
         one = samples.Inputs(theorem.wrong[:1], np.zeros((1, 0)))
         return At(one, "the first counterexample")
-    refuted = isinstance(theorem, RangeTheorem) and theorem.verdict == "REFUTED"
-    if refuted and (worst := broken(theorem)):
-        k = slice(worst[0].point, worst[0].point + 1)
+    if isinstance(theorem, RangeTheorem) and (worst := _worst(theorem)) is not None:
+        k = slice(worst, worst + 1)
         one = samples.Inputs(theorem.tokens[k], theorem.points[k])
         return At(one, "the worst counterexample")
     inputs = samples.drawn(
@@ -61,6 +60,11 @@ def _example(theorem: Theorem) -> At | None:
                 f"of {len(margins)} inputs drawn at random, that with the least margin"
             )
     return At(inputs.some(slice(least, least + 1)), which)
+
+
+def _worst(theorem: RangeTheorem) -> int | None:
+    """The row of a replayed input."""
+    return next((b.point for b in broken(theorem)), None)
 
 
 def _told(claim: Claim, at: At) -> str:
@@ -190,6 +194,7 @@ def _bars(ax: Axes, value: np.ndarray) -> None:
         ax.bar(at, value, 0.8, color=GOOD, edgecolor=INK, linewidth=0.3)
     ax.axhline(0, color=FAINT, linewidth=0.5)
     ax.margins(x=0.01)
+    whole(ax.xaxis)
 
 
 def _answers(ax: Axes, claim: AccuracyClaim, at: At, value: np.ndarray) -> str:
@@ -244,6 +249,8 @@ def _grid(panels: list[tuple[str, np.ndarray]], at: At, claim: Claim) -> Figure:
         for axis, size in ((ax.xaxis, matrix.shape[1]), (ax.yaxis, matrix.shape[0])):
             if size == len(tokens) and size <= 12:
                 axis.set_ticks(range(size), [str(t) for t in tokens], fontsize=7)
+            else:
+                whole(axis)
     for ax in axes[len(panels) :]:
         ax.set_visible(False)
     return figure

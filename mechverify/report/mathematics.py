@@ -26,9 +26,10 @@ WORDS = ("if", "else", "where", "at", "of")
 NAMED = ("max", "min", "exp", "log", "sin", "cos", "tanh")  # LaTeX has them
 INDEXED = re.compile(r"(x|t|n|input)([0-9]+)")
 LETTERS = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-           ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
+           ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"{\ttfamily\char34}",
            **{c: f"\\{c}" for c in "_&%#${}"}}  # fmt: skip
 MINUS = "−"
+LONG = 24  # characters of a number that is kept together
 BREAK, BREAKABLE = "\n", re.compile(r'<mo (form="infix"|separator)')
 HASH = re.compile(r"[0-9a-f]{32,}")
 
@@ -93,7 +94,9 @@ def in_words(text: str) -> str:
 
 
 def verbatim(text: str) -> str:
-    return "".join(LETTERS.get(c, c) for c in text)
+    """Any text as it stands: no sign is a command, and none become another one together."""
+    text = "".join(LETTERS.get(c, c) for c in text)
+    return re.sub(r"([-'`,!?])(?=[-'`,])", r"\1{}", text)
 
 
 def _signs(text: str) -> Iterator[tuple[str, str]]:
@@ -132,6 +135,7 @@ def _in_latex(sign: tuple[str, str]) -> str:
                 return text
             case "number":
                 base, two, power = text.partition("*2^")
+                base = r"\allowbreak ".join(_parts(base))
                 return rf"{base}\cdot 2^{{{power}}}" if two else base
             case "power":
                 return f"^{{{text}}}"
@@ -149,6 +153,11 @@ def _in_latex(sign: tuple[str, str]) -> str:
     return _set(*sign, write)
 
 
+def _parts(number: str) -> list[str]:
+    """Of a long number, between which a line may end."""
+    return re.findall(".{1,10}", number) if len(number) > LONG else [number]
+
+
 def _spelt(text: str) -> str:
     return text.replace("_", r"\_")
 
@@ -164,9 +173,10 @@ def _in_mathml(sign: tuple[str, str]) -> str:
             case "plain":
                 return f'<mo form="infix">{escape(text)}</mo>'
             case "number":
-                base, two, power = text.partition("*2^")
-                times = f"<mo>·</mo><msup><mn>2</mn><mn>{power.replace('-', MINUS)}</mn></msup>"
-                return f"<mn>{base.replace('-', MINUS)}</mn>{times if two else ''}"
+                base, two, power = text.replace("-", MINUS).partition("*2^")
+                number = BREAK.join(f"<mn>{part}</mn>" for part in _parts(base))
+                times = f"<mo>·</mo><msup><mn>2</mn><mn>{power}</mn></msup>"
+                return f"{number}{times if two else ''}"
             case "power":
                 return f"<msup><mrow></mrow><mn>{text}</mn></msup>"
             case "words":

@@ -59,7 +59,7 @@ def picture(
     with styled():
         width = min(len(groups), widest)
         rows = -(-len(groups) // width)
-        size = (6.0 if width == 1 else 7.8, 0.3 + 3.2 * rows)
+        size = ({1: 4.8}.get(widest, 6.0 if width == 1 else 7.8), 0.3 + 3.2 * rows)
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(rows, width, sharey=True, squeeze=False)
         for ax, group in zip(axes.flat, groups, strict=False):
@@ -87,6 +87,7 @@ def picture(
             [entries[n] for n in order],
             order,
             loc="outside right upper" if widest > 1 else "outside lower left",
+            ncols=1 if widest > 1 else 2,
             frameon=False,
             fontsize=8,
             handletextpad=0.2,
@@ -181,5 +182,7 @@ def _names(ax: Axes, found: list[Point]) -> None:
             left > end or x < start or abs(y - base) > 7 for start, end, base in taken
         ):
             taken.append((left, x, y))
-            ax.annotate(plain(p.strategy), (p.ops.mean, p.ratio.mean), xytext=(-5, 2), textcoords="offset points", ha="right",
-                        fontsize=6.5)  # fmt: skip
+            ax.annotate(
+                plain(p.strategy), (p.ops.mean, p.ratio.mean), xytext=(-5, 2), textcoords="offset points",
+                ha="right", fontsize=6.5,
+            )  # fmt: skip

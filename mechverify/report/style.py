@@ -13,8 +13,10 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.collections import PolyQuadMesh, QuadMesh
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 logging.getLogger("fontTools").setLevel(
     logging.ERROR
@@ -52,6 +54,11 @@ def canvas(
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     return figure, [*np.ravel(axes)]
+
+
+def whole(axis: Axis) -> None:
+    """Ticks at integers alone."""
+    axis.set_major_locator(MaxNLocator(integer=True))
 
 
 def plain(text: str) -> str:
