@@ -19,8 +19,7 @@ from mechverify.kernel.core.words import number, units
 from mechverify.kernel.statement.ranges import broken
 from mechverify.kernel.statement.sentence import state
 from mechverify.provers.ranges.smtlib import Query
-from mechverify.report import figures
-from mechverify.report.figures import cells_figure
+from mechverify.report.checked import Checked
 from mechverify.report.html import write_html
 from mechverify.report.latex import write_latex
 from tests.independent.sentence import false_lines
@@ -155,25 +154,6 @@ def test_a_fold_is_not_said_to_have_the_cells_of_another(tmp_path):
     assert sum("fold: 0 cells counted on a grid, 0 added up input by input" in line for line in lines) == 2
 
 
-def test_a_picture_shows_the_worst_of_cells_at_one_place(monkeypatch):
-    """Each order of a cell that is right everywhere and one that isn't, with the same token and value."""
-    from mechverify.kernel.core.counts import Counts
-
-    shown = []
-    monkeypatch.setattr(figures.ListedColormap, "__init__", lambda self, colours: shown.append(colours) or None)
-    drawn = []
-    monkeypatch.setattr(figures.plt.Axes, "pcolormesh", lambda self, x, y, c, **_: drawn.append(c))
-    monkeypatch.setattr(figures.plt.Figure, "colorbar", lambda *_, **__: None)
-    theorem = check(folded())
-    good, bad = (0, (3, 0), 10, Counts(0, 0)), (0, (3, 1), 2**2000, Counts(0, 1))
-    for cells in ([good, bad], [bad, good]):
-        drawn.clear()
-        theorem.cells[:] = cells
-        cells_figure(theorem)
-        proved, _, open_ = drawn
-        assert proved.mask.all() and open_.count() == 1
-
-
 NAMES = [
     "a\nACCEPTED.cert",
     "\x1b[2J.cert",
@@ -187,12 +167,11 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES)
 def test_no_file_name_is_more_than_a_name(tmp_path, name):
     file = replayed(0.5)
-    theorem = check(file)
+    checked = Checked(tmp_path / name, check(file), 0.1, file)
     assert run(tmp_path, file, "show", name=name).exit_code == 0
-    page, table = tmp_path / "page", tmp_path / "table.tex"
     texts = [
-        write_html(page, [(tmp_path / name, theorem, 0.1)]).read_text(),
-        write_latex(table, [(tmp_path / name, theorem, 0.1)]).read_text(),
+        write_html(tmp_path / "page", [checked]).read_text(),
+        write_latex(tmp_path / "table.tex", [checked]).read_text(),
     ]
     assert "<b>" not in texts[0]
     result = CliRunner().invoke(app, ["report", str(tmp_path / name), "--html", str(tmp_path / "[/x]")])
@@ -207,7 +186,7 @@ def test_a_table_shows_no_part_of_a_number_or_formula(tmp_path):
     file = replayed(0.5, at_least=f"{long.numerator}/{long.denominator}", verdict="PROVED")
     row = next(
         r
-        for r in write_latex(tmp_path / "t", [(tmp_path / "a", check(file), 0.1)]).read_text().splitlines()
+        for r in write_latex(tmp_path / "t", [Checked(tmp_path / "a", check(file), 0.1, file)]).read_text().splitlines()
         if r.startswith("a & ")
     )
     assert "0" * 20 not in row and "& below &" in row and number(long) in (tmp_path / "t").read_text()

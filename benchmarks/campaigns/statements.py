@@ -30,6 +30,7 @@ from mechverify.kernel.core.counts import CountingTheorem, Counts
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.kinds import read_claim
 from mechverify.kernel.statement.sentence import state
+from mechverify.report.checked import Checked
 from mechverify.report.latex import write_latex
 from mechverify.report.result import as_json
 from mechverify.report.statement import lines
@@ -554,7 +555,8 @@ def latex() -> str:
     with TemporaryDirectory() as folder:
         target = Path(folder) / "table.tex"
         doc, data = margined()
-        write_latex(target, [(Path("a_b~c^d{e}.cert"), check(Made("", "", doc, data).file), 0.0)])
+        file = Made("", "", doc, data).file
+        write_latex(target, [Checked(Path("a_b~c^d{e}.cert"), check(file), 0.0, file)])
         cells = target.read_text().split("\\midrule\n")[1].split(" \\\\")[0].split(" & ")
     return " | ".join(cells[:6])
 

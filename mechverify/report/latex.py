@@ -18,19 +18,21 @@ from mechverify.report.statement import brute_force_ops
 
 HEAD = r"""% \usepackage{amsmath,booktabs,graphicx,siunitx}, and \newtheorem{theorem}{Theorem} unless you have one
 """
-FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%" + "\n"
-COUNTS = r"""\begin{tabular}{lllllllS[table-format=1.8]S[table-format=1.8]S[table-format=1.2e2]S[table-format=1.2e2]l}
+FITTED = (
+    r"\noindent\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%" + "\n"
+)
+COUNTS = r"""\begin{tabular}{lllllllS[table-format=1.8]S[table-format=1.8]S[table-format=4.2e2]S[table-format=4.2e2]}
 \toprule
 certificate & verdict & mechanism & margin & threshold & semantics & inputs & {share $\geq$} & {share $\leq$}
-& {kernel ops} & {brute force} & weights \\
+& {kernel ops} & {brute force} \\
 \midrule
 """
-RANGES = r"""\begin{tabular}{lllllS[table-format=5.0]S[table-format=1.6]S[table-format=1.6]S[table-format=1.2e2]l}
+RANGES = r"""\begin{tabular}{lllllS[table-format=5.0]S[table-format=1.6]S[table-format=1.6]S[table-format=4.2e2]}
 \toprule
-certificate & verdict & value & threshold & semantics & {entries} & {mean width} & {reached} & {kernel ops} & weights \\
+certificate & verdict & value & threshold & semantics & {entries} & {mean width} & {reached} & {kernel ops} \\
 \midrule
 """
-TAIL = "\\bottomrule\n\\end{tabular}}\n"
+TAIL = "\\bottomrule\n\\end{tabular}}\\par\\medskip\n"
 SHORT = 60  # characters of a cell
 
 
@@ -43,8 +45,7 @@ def write_latex(target: Path, checked: Sequence[Checked]) -> Path:
         else:
             assert isinstance(one.theorem, RangeTheorem)
             into, told = ranges, _range(one.theorem, statement)
-        weights = f"\\texttt{{{one.theorem.claim.weights_sha256[:12]}}}"
-        cells = [verbatim(name), one.theorem.verdict, *told, weights]
+        cells = [verbatim(name), one.theorem.verdict, *told]
         into.append(" & ".join(cells) + " \\\\\n")
         theorems.append(theorem(name, statement))
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -67,7 +68,7 @@ def theorem(name: str, statement: Statement) -> str:
     )
     return (
         f"\\begin{{theorem}}[{{{in_words(name)}}}]\n\\sloppy\\textbf{{{statement.verdict}}}: {claim}.\n"
-        + f"\\begin{{description}}\n{rows}\\end{{description}}\n\\end{{theorem}}\n"
+        + f"\\begin{{description}}\\setlength{{\\itemsep}}{{0pt}}\n{rows}\\end{{description}}\n\\end{{theorem}}\n"
     )  # fmt: skip
 
 

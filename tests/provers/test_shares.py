@@ -13,6 +13,7 @@ from sympy import And, Eq, Implies, Max, Ne, Not, Or, Piecewise
 from benchmarks.shares import INDUCTION, Shape, Transformer
 from mechverify import Accuracy, Share, capture, count, distinct, prove, tokens, transformer
 from mechverify.claims.errors import ClaimError
+from mechverify.report.checked import Checked
 from mechverify.report.latex import write_latex
 from mechverify.report.result import as_json
 from mechverify.report.statement import lines
@@ -108,8 +109,9 @@ def test_every_report_says_the_same(model, x, tmp_path):
     found = json.loads(json.dumps(as_json(outcome.theorem, outcome.verdict, None, 0, 0, [])))
     assert found["claim"]["kind"] == "share" and found["claim"]["domain_size"] == "64"
     assert found["claim"]["condition"].endswith(" > 0") and found["value"]["exact_lower"] == str(Fraction(count, 64))
-    table = write_latex(tmp_path / "table.tex", [(tmp_path / "a.cert", outcome.theorem, 0.1)]).read_text()
-    assert "> 0" in table.replace(r"\textgreater{}", ">") and "--" in table
+    checked = Checked(tmp_path / "a.cert", outcome.theorem, 0.1, outcome.certificate)
+    table = write_latex(tmp_path / "table.tex", [checked]).read_text()
+    assert ">0$, on at least 1/64 of them" in table and "{--}" in table
 
 
 @pytest.mark.parametrize(("make", "message"), [

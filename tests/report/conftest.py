@@ -1,5 +1,7 @@
 """One certificate of each kind, made once."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch import nn
 
 from mechverify import Share, ball, capture, prove
 from mechverify.report.checked import Checked
+from mechverify.report.html import write_html
 from tests.report import made
 
 
@@ -21,3 +24,10 @@ def kinds() -> dict[str, Checked]:
         "bounds": made.bounds(), "refuted": made.refuted(), "share": share.certificate,
     }  # fmt: skip
     return {name: made.checked(data, f"{name}.cert") for name, data in files.items()}
+
+
+@pytest.fixture(scope="session")
+def whole(kinds, tmp_path_factory) -> Path:
+    """The page of all kinds, one of them twice."""
+    twice = kinds["fold"]._replace(path=Path("again.cert"))
+    return write_html(tmp_path_factory.mktemp("page"), [*kinds.values(), twice])

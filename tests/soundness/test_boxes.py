@@ -22,6 +22,7 @@ from mechverify.kernel.core import container
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.measure import HALVINGS, Measure, Normal
 from mechverify.kernel.relaxation import shares
+from mechverify.report.checked import Checked
 from mechverify.report.latex import write_latex
 from tests.soundness import forge
 
@@ -402,6 +403,7 @@ def test_parts_of_token_sequences_are_judged_by_relaxation():
 def test_a_table_counts_no_inputs_of_a_box(tmp_path):
     """Units of mass are no inputs."""
     x = box([-1, -1], [1, 1], distribution=[uniform, normal("1/3", 2)])
-    theorem = prove(Share(PLAIN["output"][0] >= x[0], over=x, within="1/10")).theorem
-    text = write_latex(tmp_path / "table.tex", [(Path("box.cert"), theorem, 0.0)]).read_text()
+    found = prove(Share(PLAIN["output"][0] >= x[0], over=x, within="1/10"))
+    checked = Checked(Path("box.cert"), found.theorem, 0.0, found.certificate)
+    text = write_latex(tmp_path / "table.tex", [checked]).read_text()
     assert "& real & -- &" in text and "\\num{" not in text
