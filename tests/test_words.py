@@ -184,12 +184,9 @@ def test_no_file_name_is_more_than_a_name(tmp_path, name):
 def test_a_table_shows_no_part_of_a_number_or_formula(tmp_path):
     long = -Fraction(10**300 + 1, 10**299)
     file = replayed(0.5, at_least=f"{long.numerator}/{long.denominator}", verdict="PROVED")
-    row = next(
-        r
-        for r in write_latex(tmp_path / "t", [Checked(tmp_path / "a", check(file), 0.1, file)]).read_text().splitlines()
-        if r.startswith("a & ")
-    )
-    assert "0" * 20 not in row and "& below &" in row and number(long) in (tmp_path / "t").read_text()
+    text = write_latex(tmp_path / "t", [Checked(tmp_path / "a", check(file), 0.1, file)]).read_text()
+    (row,) = (line for line in text.splitlines() if line.startswith("a & "))
+    assert "0" * 20 not in row and "& below &" in row and number(long) in text.replace(r"\allowbreak{}", "")
 
 
 def test_work_is_announced_rounded_up():
