@@ -3,7 +3,7 @@
     python benchmarks/people.py [--quick]
 
 Exit code 1 if a target is missed. Start-up is measured in seconds of CPU, the least of some runs: what it takes on an
-idle core. The time on the clock stands beside it. Not measured here: more than one machine, and how a report looks.
+idle core. The time on the clock stands beside it. Not measured here: more than one machine.
 """
 
 import argparse
@@ -100,6 +100,19 @@ def bad_inputs(board: Board) -> None:
               said, done.returncode == 0 and len(rows) >= 30)  # fmt: skip
 
 
+def reports(board: Board) -> None:
+    """The page in a browser, and the LaTeX: pytest's word on both. Needs Chromium, the extra `browser`, and pdflatex."""
+    for what, target, file in (
+        ("the report page in Chromium at three widths, light and dark: fits, no complaint, no request, axe finds nothing",
+         "all passed, none skipped", "tests/report/test_browser.py"),
+        ("report --latex compiles, and no line is too wide", "all passed, none skipped", "tests/report/test_latex.py"),
+    ):  # fmt: skip
+        command = [sys.executable, "-m", "pytest", "-q", file, "-p", "no:cacheprovider"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        said = done.stdout.strip().splitlines()[-1]
+        board.row(what, target, said, done.returncode == 0 and "passed" in said and "skipped" not in said)
+
+
 def kills(board: Board, folder: Path, quick: bool) -> None:
     """A share of a box, killed at random moments, against an undisturbed run."""
     (folder / "share.py").write_text(SHARE)
@@ -163,6 +176,7 @@ def main() -> int:
         kills(board, folder, quick)
         first_hour(board, folder, quick)
         bad_inputs(board)
+        reports(board)
     return board.finish("people", quick)
 
 

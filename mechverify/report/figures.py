@@ -35,6 +35,7 @@ from mechverify.report.tree import cuts
 TINY = 1e-300
 FINE = 10_000  # cells up to which a picture holds each as a shape of its own
 SHOWN = 48  # entries of a bounded value
+FEW = 4  # replayed inputs that are drawn one by one
 GRID = 120  # points a side of a map
 DRAWN = "Drawn for the eye: no part of the theorem."
 
@@ -168,17 +169,14 @@ def _bounds(checked: Checked) -> tuple | None:
             linewidth=2.2,
             label=f"{len(reached)} inputs drawn at random",
         )
-    if theorem.attained is not None:
+    if theorem.attained is not None and len(theorem.points):
         points = (theorem.attained.low + theorem.attained.high)[:, :shown] / 2
+        if len(points) > FEW:
+            points = np.stack([points.min(0), points.max(0)])
         axes.plot(
-            np.broadcast_to(at, points.shape).ravel(),
-            points.ravel(),
-            "x",
-            color=BAD,
-            markersize=4,
-            linestyle="none",
-            label="inputs in the certificate",
-        )
+            np.broadcast_to(at, points.shape).ravel(), points.ravel(), "x", color=BAD, markersize=4,
+            linestyle="none", label=f"{'ends of ' * (len(theorem.points) > FEW)}inputs in the certificate",
+        )  # fmt: skip
     for ends, word, style in (
         (claim.least, "at least", "--"),
         (claim.most, "at most", ":"),
@@ -311,8 +309,8 @@ def _margins(checked: Checked) -> tuple | None:
     fails = np.less_equal if getattr(claim, "strict", True) else np.less
     failing = int(fails(margins, needed).sum())
     caption = (
-        f"Margins of {len(margins):,} inputs, drawn uniformly: the least is about {min(margins):.4g}; of about "
-        f"{failing} of them the condition fails, left of the dashed line. {DRAWN}"
+        f"Margins of {len(margins):,} inputs, drawn uniformly: the least is about {min(margins):.4g}. The condition "
+        f"fails left of the dashed line: for {f'about {failing} of them' if failing else 'none of them'}. {DRAWN}"
     )
     alt = f"A histogram of margins from about {min(margins):.4g} to {max(margins):.4g}."
     return "margins", caption, alt, figure

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from mechverify.files import write
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.words import scientific
-from mechverify.kernel.statement.common import Statement
+from mechverify.kernel.statement.common import Rows, Statement
 from mechverify.kernel.statement.sentence import state
 from mechverify.report import mathematics
 from mechverify.report.checked import Checked, names
@@ -30,6 +30,7 @@ from mechverify.report.tree import outline
 from mechverify.verdict import Verdict
 
 APART = ("assumed", "the file says", "axiom")  # labels that stand in lists of their own
+LONG = 400  # characters of a claim that is folded away
 HEADINGS = {  # of the pictures, in their order
     "Margins over the domain": ("cells", "bounds", "map", "margins"),
     "Inside the model": ("attention", "values"),
@@ -83,6 +84,7 @@ def _item(i: int, name: str, checked: Checked) -> dict[str, Any]:
         "sha256": sha256(checked.data).hexdigest(),
         "proved": _briefly(statement),
         "operations": scientific(theorem.kernel_ops),
+        "long": len(statement.claim) > LONG,
         "mathml": Markup(mathematics.mathml(mathematics.claim(statement))),
         "latex": in_latex(name, statement),
         "theorem": [row for row in statement.rows() if row[0] not in APART],
@@ -100,9 +102,13 @@ def _item(i: int, name: str, checked: Checked) -> dict[str, Any]:
     }
 
 
-def _briefly(statement: Statement) -> Sequence[tuple[str, str]]:
-    """The first lines of what was proved; where nothing was but that the claim is wrong, where it is."""
-    return [r for r in statement.proved if r[0] != "conditions"][:2] or statement.examples[:1]  # fmt: skip
+def _briefly(statement: Statement) -> Rows:
+    """What was proved, in a line or two; where nothing was but that the claim is wrong, where it is."""
+    proved = {label: text for label, text in statement.proved if label != "conditions"}
+    if "proved width" in proved:
+        del proved["entry 0" if "entry 1" in proved else "proved width"]
+        return [*proved.items()][:1]
+    return [*proved.items()][:2] or [*statement.examples][:1]
 
 
 def _picture(prefix: str, caption: str, alt: str, figure: Any) -> dict[str, Any]:

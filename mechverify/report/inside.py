@@ -15,13 +15,14 @@ from mechverify.kernel.core.texts import printable
 from mechverify.kernel.core.words import name
 from mechverify.kernel.statement.formula import VOCABULARY
 from mechverify.kernel.statement.ranges import broken
-from mechverify.kernel.statement.sentence import state
+from mechverify.kernel.statement.sentence import listing, state
 from mechverify.report import samples
 from mechverify.report.checked import Checked
 from mechverify.report.mathematics import named
 from mechverify.report.style import BAD, FAINT, GOOD, INK, SHADES, canvas, plain, whole
 
 PANELS = 8  # matrices of one picture
+CLAIMED = "what is claimed about"  # where the sentence has a formula for it
 SITES = 3  # values that are drawn
 BARS = 64  # entries of a vector that is drawn as bars
 LARGE = 2**14  # entries of a value that is not drawn
@@ -95,7 +96,7 @@ def _attention(checked: Checked) -> tuple | None:
     if not found or (at := _example(checked.theorem)) is None:
         return None
     panels = [
-        (f"{_called(claim, n)}{index}", matrix)
+        (f"{_called(checked.theorem, n)}{index}", matrix)
         for n, value in zip(found, samples.values(claim, found, at.inputs), strict=True)
         for index, matrix in _matrices(value[0])
     ]
@@ -119,22 +120,18 @@ def _values(checked: Checked) -> tuple | None:
     if not spoken or (at := _example(theorem)) is None:
         return None
     found = samples.values(claim, [*spoken.values()], at.inputs)
-    read = [_read(claim, n, v[0]) for n, v in zip(spoken.values(), found, strict=True)]
-    shown = [
-        (f"{title}{index}", value)
-        for title, (index, value) in zip(spoken, read, strict=True)
-    ]
-    words = [
-        f"{title} is about {value.item():.6g}."
-        for title, value in shown
-        if value.size == 1
-    ]
-    shown = [(title, value) for title, value in shown if value.size > 1]
+    shown, words, height = [], [], 0.1
+    for (title, n), value in zip(spoken.items(), found, strict=True):
+        index, here = _read(claim, n, value[0])
+        if here.size == 1:
+            words.append(f"{title}{index} is about {here.item():.6g}.")
+        else:
+            shown.append((f"{title}{index}", here, n == claim.sites[claim.site]))
+            height += 1.7 if here.ndim < 2 else 2.3
     if not shown:
         return None
-    height = sum(1.7 if value.ndim < 2 else 2.3 for _, value in shown)
-    figure, axes = canvas(len(shown), height=height + 0.1)
-    for ax, (title, value) in zip(axes, shown, strict=True):
+    figure, axes = canvas(len(shown), height=height)
+    for ax, (title, value, own) in zip(axes, shown, strict=True):
         ax.set_title(plain(title), loc="left")
         if value.ndim == 2:
             image = ax.imshow(
@@ -143,19 +140,13 @@ def _values(checked: Checked) -> tuple | None:
             figure.colorbar(image, ax=ax)
             continue
         _bars(ax, value)
-        if isinstance(claim, AccuracyClaim) and title.startswith(_site(claim)):
+        if own and isinstance(claim, AccuracyClaim):
             words.append(_answers(ax, claim, at, value))
-    caption = " ".join(
-        [f"About the values that the claim speaks of, at {_told(claim, at)}.", *words]
-    )
+    about = f"About the values that the claim speaks of, at {_told(claim, at)}."
     alt = "; ".join(
-        f"{title}: from {v.min():.4g} to {v.max():.4g}" for title, v in shown
+        f"{title}: from {v.min():.4g} to {v.max():.4g}" for title, v, _ in shown
     )
-    return "values", caption, f"Values at one input. {alt}.", figure
-
-
-def _site(claim: Claim) -> str:
-    return printable(claim.site, 40)
+    return "values", " ".join([about, *words]), f"Values at one input. {alt}.", figure
 
 
 def _spoken(theorem: Theorem) -> dict[str, int]:
@@ -165,7 +156,8 @@ def _spoken(theorem: Theorem) -> dict[str, int]:
     sites = {
         n: text for text, n in claim.sites.items() if name(text, VOCABULARY) in words
     }
-    sites |= {claim.sites[claim.site]: claim.site}
+    own = name(claim.site, VOCABULARY) in words
+    sites |= {claim.sites[claim.site]: claim.site if own else CLAIMED}
     nodes = claim.graph.nodes
     return {
         printable(text, 40): n
@@ -208,10 +200,14 @@ def _answers(ax: Axes, claim: AccuracyClaim, at: At, value: np.ndarray) -> str:
     return f"Triangle: what the mechanism says, {says}. Circle: the largest, {best}."
 
 
-def _called(claim: Claim, n: int) -> str:
-    """Of several names the shortest."""
-    texts = [printable(text, 40) for text, node in claim.sites.items() if node == n]
-    return min(texts, key=len, default=f"softmax {n}")
+def _called(theorem: Theorem, n: int) -> str:
+    """Of several names the shortest; of none, the node's number in the listing."""
+    sites = theorem.claim.sites.items()
+    texts = [printable(text, 40) for text, node in sites if node == n]
+    nodes = listing(theorem)
+    return min(
+        texts, key=len, default=nodes.name(n) if n in nodes.number else "attention"
+    )
 
 
 def _matrices(value: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
