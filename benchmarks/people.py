@@ -90,27 +90,29 @@ def first_hour(board: Board, folder: Path, quick: bool) -> None:
                   f"{codes}, {total:.0f}", not any(codes) and total < HOUR)  # fmt: skip
 
 
+def suite(file: str) -> tuple[bool, str]:
+    """Whether all tests of a file pass, and pytest's last line."""
+    command = [sys.executable, "-m", "pytest", file, "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.returncode == 0, done.stdout.strip().splitlines()[-1]
+
+
 def bad_inputs(board: Board) -> None:
     """The table of the suite, with pytest's word on it."""
     rows = runpy.run_path(str(ROOT / "tests" / "test_bad_inputs.py"))["TABLE"]
-    command = [sys.executable, "-m", "pytest", "-q", "tests/test_bad_inputs.py", "-p", "no:cacheprovider"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    said = done.stdout.strip().splitlines()[-1]
+    passed, said = suite("tests/test_bad_inputs.py")
     board.row(f"bad inputs: {len(rows)} rows, and full disks, pipes, signals", "30 or more, all with one clear message",
-              said, done.returncode == 0 and len(rows) >= 30)  # fmt: skip
+              said, passed and len(rows) >= 30)  # fmt: skip
 
 
 def reports(board: Board) -> None:
-    """The page in a browser, and the LaTeX: pytest's word on both. Needs Chromium, the extra `browser`, and pdflatex."""
-    for what, target, file in (
-        ("the report page in Chromium at three widths, light and dark: fits, no complaint, no request, axe finds nothing",
-         "all passed, none skipped", "tests/report/test_browser.py"),
-        ("report --latex compiles, and no line is too wide", "all passed, none skipped", "tests/report/test_latex.py"),
-    ):  # fmt: skip
-        command = [sys.executable, "-m", "pytest", "-q", file, "-p", "no:cacheprovider"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        said = done.stdout.strip().splitlines()[-1]
-        board.row(what, target, said, done.returncode == 0 and "passed" in said and "skipped" not in said)
+    """With pytest's word on them; without Chromium, the extra `browser` or pdflatex they are missed."""
+    for what, file in (
+        ("the report page in Chromium at three widths, light and dark: it fits, axe finds nothing", "test_browser.py"),
+        ("report --latex compiles, and no line is too wide", "test_latex.py"),
+    ):
+        passed, said = suite(f"tests/report/{file}")
+        board.row(what, "all passed, none skipped", said, passed and "passed" in said and "skipped" not in said)
 
 
 def kills(board: Board, folder: Path, quick: bool) -> None:
