@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -37,6 +38,8 @@ FINE = 10_000  # cells up to which a picture holds each as a shape of its own
 SHOWN = 48  # entries of a bounded value
 FEW = 4  # replayed inputs that are drawn one by one
 GRID = 120  # points a side of a map
+# from light to dark, but neither as light as what is proved nor as dark as a dark page
+RIGHT, WRONG = "#dcefd6", colormaps["inferno_r"](np.linspace(0.2, 0.8, 256))
 DRAWN = "Drawn for the eye: no part of the theorem."
 
 
@@ -105,7 +108,7 @@ def cells(checked: Checked) -> tuple | None:
     open_ = np.ma.masked_where(~(share > 0), share)
     coarse = share.size > FINE
     axes.pcolormesh(
-        tokens, values, proved, cmap=ListedColormap(["#dcefd6"]), rasterized=coarse
+        tokens, values, proved, cmap=ListedColormap([RIGHT]), rasterized=coarse
     )
     if nothing.count():
         axes.pcolor(
@@ -121,7 +124,12 @@ def cells(checked: Checked) -> tuple | None:
     if open_.count():
         norm = LogNorm(max(float(open_.min()), 1e-8), 1.0, clip=True)
         image = axes.pcolormesh(
-            tokens, values, open_, norm=norm, cmap="inferno_r", rasterized=coarse
+            tokens,
+            values,
+            open_,
+            norm=norm,
+            cmap=ListedColormap(WRONG),
+            rasterized=coarse,
         )
         figure.colorbar(image, label="proved: at most this share of the cell is wrong")
     position, length = theorem.claim.position, theorem.claim.domain.length

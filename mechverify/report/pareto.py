@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from mechverify.kernel.core.words import scientific
 from mechverify.report.frontier import Point, pareto
-from mechverify.report.style import INK, plain, save, styled
+from mechverify.report.style import FAINT, INK, plain, save, styled
 
 MARKERS = "os^DvPX<*>"
 COLOURS = (
@@ -120,7 +120,7 @@ def _panel(
         (right, front[-1].ratio.mean),
     ]
     ax.step(
-        *zip(*corners, strict=True), where="post", color="0.7", linewidth=0.9, zorder=1
+        *zip(*corners, strict=True), where="post", color=FAINT, linewidth=0.9, zorder=1
     )
     for p in found:
         above = min(
@@ -137,7 +137,7 @@ def _panel(
             ops,
             shares,
             "x",
-            color="0.45",
+            color=FAINT,
             markersize=5,
             linestyle="none",
             label="Gross et al. 2024",
@@ -149,7 +149,7 @@ def _panel(
         lambda y: -np.log10(np.maximum(1 + NEAREST - y, NEAREST / 2)), lambda z: 1 + NEAREST - 10.0**-z))  # fmt: skip
     ax.set_ylim(0, 1 + NEAREST / 4)
     ax.set_yticks(SHARES, [f"{s:g}" for s in SHARES])
-    ax.grid(True, which="major", linewidth=0.3, color="0.88")
+    ax.grid(True, which="major", linewidth=0.3, color=FAINT, alpha=0.5)
     models = max(p.models for p in found)
     ax.set_title(_title(group, models), fontsize=9)
     if brute := found[0].brute_force_ops:

@@ -11,7 +11,7 @@ from PIL import Image
 from mechverify.kernel.core.counts import Counts
 from mechverify.report import samples
 from mechverify.report.compare import fronts
-from mechverify.report.figures import cells, pictures, write_figures
+from mechverify.report.figures import RIGHT, WRONG, cells, pictures, write_figures
 from mechverify.report.style import BAD, GOOD, SHADES
 from tests.report import made
 
@@ -51,8 +51,9 @@ def test_what_differs_in_colour_differs_in_lightness_or_hatching():
     from matplotlib import colormaps
 
     shades = [lightness(c[:3]) for c in colormaps[SHADES](np.linspace(0, 1, 64))]
-    wrong = [lightness(c[:3]) for c in colormaps["inferno_r"](np.linspace(0, 1, 64))]
-    assert (np.diff(shades) < 0).all() and (np.diff(wrong) < 0.01).all()
+    wrong = [lightness(c[:3]) for c in WRONG]
+    assert (np.diff(shades) < 0).all() and (np.diff(wrong) <= 0).all() and wrong[0] > 4 * wrong[-1]
+    assert wrong[0] < lightness(RIGHT) - 0.1 and wrong[-1] > lightness("#14171b")
     for paper in (lightness("#ffffff"), lightness("#14171b")):  # 3 : 1 on either, as for large signs
         for ink in (GOOD, BAD):
             light, dark = sorted((lightness(ink), paper), reverse=True)
