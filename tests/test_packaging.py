@@ -60,6 +60,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(dist):
         entries = wheel.read(next(n for n in names if n.endswith("entry_points.txt"))).decode()
     tops = {name.split("/")[0] for name in names}
     assert len(tops) == 2 and "mechverify" in tops and "mechverify/py.typed" in names
+    assert "mechverify/report/page.html" in names
     modules = {str(p.relative_to(ROOT)) for p in (ROOT / "mechverify").rglob("*.py")}
     assert modules == {name for name in names if name.endswith(".py")}
     assert "mechverify = mechverify.cli:main" in entries

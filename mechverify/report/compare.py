@@ -9,6 +9,7 @@ from mechverify.kernel import Theorem
 from mechverify.kernel.core.counts import CountingTheorem
 from mechverify.kernel.core.neighbours import float_below
 from mechverify.kernel.core.ranges import RangeTheorem
+from mechverify.kernel.statement.common import Statement
 from mechverify.kernel.statement.ranges import widths
 from mechverify.kernel.statement.sentence import state
 from mechverify.report.checked import Checked, names
@@ -16,6 +17,7 @@ from mechverify.report.frontier import Mean, Point
 from mechverify.report.pareto import picture
 from mechverify.report.statement import brute_force_ops
 
+LONG = 200  # characters of a claim in a caption
 SHARE = "proved: at least this share"
 WIDTH = "reached width / proved width"
 
@@ -43,14 +45,24 @@ def fronts(checked: Sequence[Checked]) -> list[tuple[str, str, Figure]]:
                 f"{p.strategy}: {p.ops.mean:.2e} operations, {p.ratio.mean:.6f}"
                 for p in some
             )
+            claims = " ".join(
+                f"Claim {i + 1}: {_short(state(g[0][1]))}."
+                for i, g in enumerate(several)
+            )
             caption = (
-                "Certificates of one claim: further left is cheaper to check, further up says more. The line joins "
-                "those that no other one beats or equals at no more cost."
+                f"{claims} Further left is cheaper to check, further up says more. The line joins those that no other "
+                "one beats or equals at no more cost."
             )
             found.append(
                 (caption, f"{ylabel}. {listed}.", picture(some, ylabel, widest=1))
             )
     return found
+
+
+def _short(statement: Statement) -> str:
+    """What is claimed, without the threshold; where that is long, what it is about is in the theorems."""
+    text = " = ".join(filter(None, (statement.subject, statement.equals)))
+    return text if len(text) <= LONG else "see there"
 
 
 def _claim(theorem: Theorem) -> tuple:

@@ -6,7 +6,7 @@ The words are the kernel's statement, escaped; what a certificate's author says,
 from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import sha256
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
@@ -52,13 +52,19 @@ def write_html(folder: Path, checked: Sequence[Checked]) -> Path:
     template = environment.from_string(
         files("mechverify.report").joinpath("page.html").read_text("utf-8")
     )
-    text = template.render(
-        items=items, fronts=found, title=title, version=version("mechverify")
-    )
+    text = template.render(items=items, fronts=found, title=title, version=_version())
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "index.html"
     write(page, text.encode("ascii", "xmlcharrefreplace"))
     return page
+
+
+def _version() -> str:
+    """That of the installed package; nothing in a tree that isn't installed."""
+    try:
+        return version("mechverify")
+    except PackageNotFoundError:
+        return ""
 
 
 def _alike(rows: Sequence[tuple[str, str]]) -> list[tuple[str, list[str]]]:

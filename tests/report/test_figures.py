@@ -123,7 +123,8 @@ def test_a_value_that_is_too_large_has_no_picture():
 
 
 def test_certificates_of_one_claim_stand_beside_each_other(kinds):
-    ((_, alt, _),) = fronts([*kinds.values()])
+    ((caption, alt, _),) = fronts([*kinds.values()])
+    assert caption.startswith("Claim 1: logits[2] = max(x0, x1, x2). Further left")
     assert "fold.cert: " in alt and "listed.cert: " in alt and "bounds" not in alt
     assert fronts([kinds["fold"], kinds["bounds"]]) == []
     tight, loose = (made.checked(made.bounds(high=[h, 0.5]), f"{h}.cert") for h in (1.25, 2.0))
