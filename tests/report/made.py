@@ -20,7 +20,7 @@ HOSTILE = [
     "javascript:alert(1)",
     "{{ 7 * 7 }}{% raw %}",
     "&lt;b&gt;",
-    "$\\frac{1}{0}$",
+    "$\\frac{$",
     "]]>--><!--",
     "\\input{/etc/passwd}",
 ]

@@ -1,5 +1,6 @@
 """A sentence in the letters of mathematics is the printed one, sign by sign."""
 
+import json
 import re
 from html import unescape
 
@@ -22,6 +23,10 @@ FORMULAS = [
      r"\text{\ttfamily {\ttfamily\char34}ij,jk-\textgreater{}ik{\ttfamily\char34}})$"),
     ("over_root(q, 32)", r"$\operatorname{over\_root}(\text{\ttfamily q},\allowbreak 32)$"),
 ]  # fmt: skip
+KNOWN = {
+    *(f"<{slash}{tag}>" for tag in ("math", "mrow", "mi", "mn", "mo", "mtext", "msub", "msup") for slash in ("", "/")),
+    "<wbr>", '<mtext class="name">', '<mo stretchy="false">', '<mo form="infix">', '<mo separator="true">',
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "latex"), FORMULAS)
@@ -35,6 +40,13 @@ def test_what_mathml_shows_is_what_was_printed(text):
     for sign, plain in (("−", "-"), ("=", "=="), ("≤", "<="), ("·2", "*2^"), ("\xa0", " ")):
         shown = shown.replace(sign, plain)
     assert shown.replace(" ", "") == text.replace(" ^ ", "").replace(" ", "")
+
+
+@pytest.mark.parametrize("text", made.HOSTILE)
+def test_no_formula_is_markup(text):
+    for formula in (text, f"'{text}'", json.dumps(text), f"{text}(x0)"):
+        shown = mathematics.mathml([Piece(formula, True), Piece(text, False)])
+        assert set(re.findall("<[^>]*>", shown)) <= KNOWN
 
 
 def test_a_claim_is_cut_and_loses_nothing(kinds):
@@ -60,6 +72,11 @@ def test_long_numbers_may_be_broken():
     for set_ in (mathematics.latex([Piece(digits, True)]), mathematics.mathml([Piece(digits, True)])):
         assert digits not in set_
         assert re.sub(r"<[^>]*>|\\allowbreak |\$", "", set_) == digits
+
+
+def test_words_are_words():
+    assert mathematics.latex([Piece("50 % & x_1 ", False), Piece("x1", True)]) == r"50 \% \& x\_1 $x_{1}$"
+    assert mathematics.mathml([Piece("a < b & c", False)]) == "a &lt; b &amp; c"
 
 
 def test_a_text_holds_no_ligature_and_no_command():

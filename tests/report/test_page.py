@@ -89,16 +89,19 @@ def test_a_claim_that_is_refuted_never_stands_alone(kinds, tmp_path):
     assert re.sub("<[^>]*>", "", claim).startswith("REFUTED: every entry at most 0.25")
 
 
+SQUARE = made.Network(
+    [["input", [], [0, [2, 2]]], ["softmax", [0], "causal"]], {}, [(np.full((2, 2), -1.0), np.ones((2, 2)))], [], 0
+)  # fmt: skip
+
+
 def hostile(text: str) -> bytes:
-    """A file that calls its module, a site and a tensor so, and says so of them."""
-    doc, data = made.networks.document(
-        made.NET, {"rule": "point", "inputs": [[[], [(0.5).hex(), (0.75).hex()]]]}, n=2, at_most="1/4",
-        verdict="REFUTED",
-    )  # fmt: skip
+    """A file that calls its module, the site that the claim is about, and another one so: pictures show the latter."""
+    points = {"rule": "point", "inputs": [[[], [(0.5).hex()] * 4]]}
+    doc, data = made.networks.document(SQUARE, points, n=4, at_most="1/4", verdict="REFUTED")
     graph = doc["claim"]["graph"]
     graph["replayed"]["module"] = text
-    graph["sites"] += [[text, 1]]
-    graph["sites"][0][0] = doc["claim"]["site"] = f"{text}!"
+    graph["sites"] = [[text, 1], [f"{text}!", 1]]
+    doc["claim"]["site"] = f"{text}!"
     return made.networks.file(doc, data)
 
 
