@@ -145,6 +145,8 @@ class RangeClaim(Claim):
 
     def conclude(self, entry: Reader, verdict: str, job: Job, proved: Range) -> Range:
         """Ends that aren't stated are null; thresholds are compared as rational numbers."""
+        if self.union is not None and job.old:
+            raise Rejected("a union isn't written before version 5 of the format")
         if proved.empty:
             raise Rejected("no input satisfies the claim's conditions")
         stated = read_range(entry, self.outputs)

@@ -57,6 +57,8 @@ class ShareClaim(CountingClaim):
         if "union" in entry.value:
             union = counted["union"] = late("core.unions").read(entry["union"], inputs)
             measure = late("core.masses").disjoint(graph.meter, measure, union)
+        if shapes and counted["guard"] is not None and not inputs.length:
+            raise Rejected("a condition `given` is on tokens, and the domain has none")
         counted["total"] *= measure.total
         about = subject(
             entry,

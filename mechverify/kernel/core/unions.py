@@ -71,7 +71,7 @@ def check(
     Postcondition: bounds of the inputs of the part that lie in a box, from those of what it has in common with each.
     Complexity: that of the proofs, which are checked side by side."""
     claim: RangeClaim | ShareClaim = job.claim
-    if claim.union is None or job.old:
+    if claim.union is None:
         raise Rejected(f"{witness.where}: the claim is about no union of boxes")
     job.ar.spend(4 * claim.union.low.size)
     parts = claim.union.parts(part)

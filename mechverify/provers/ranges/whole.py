@@ -38,7 +38,7 @@ class Whole:
 
 
 def _relaxed(problem: RangeProblem, budget: Budget, kind: type[Intervals]) -> Found:
-    """Of the whole domain (of a union, of each box), through the better form of a softmax. Intervals where linear bounds
+    """Of the whole domain, of a union of each box, through the better form of a softmax. Intervals where linear bounds
     can't be had, or where the output has a table, and nothing where intervals can't."""
     best, reasons, begun = None, [], time.monotonic()
     tries = (
