@@ -106,7 +106,7 @@ def test_accuracy_counts_each_input_once(tmp_path):
 class Embedded(nn.Module):
     def __init__(self):
         super().__init__()
-        torch.manual_seed(1)
+        torch.manual_seed(0)
         self.e, self.l = nn.Embedding(VOCAB, 4), nn.Linear(4 * LENGTH, 3)
 
     def forward(self, ids):

@@ -75,8 +75,8 @@ def check(
         raise Rejected(f"{witness.where}: the claim is about no union of boxes")
     job.ar.spend(4 * claim.union.low.size)
     parts = claim.union.parts(part)
-    proofs = witness["parts"].items(len(parts), len(parts))
-    witness.close()
     if not parts:
         raise Rejected(f"{witness.where}: no box of the union meets this part")
+    proofs = witness["parts"].items(len(parts), len(parts))
+    witness.close()
     return prove(job, list(zip(parts, proofs, strict=True)))
