@@ -28,6 +28,7 @@ class Disjoint(Measure):
 
     def marks(self, ar: Arithmetic, at: np.ndarray) -> Ball:
         """Of the box that each part is in; of the first coordinate that is no point, times that box's share."""
+        ar.step(len(at) * self.union.low.size, len(self.low), COST)
         box = self._box_of(at)
         found = self.along(ar, at, self.union.low[box], self.union.high[box])
         first = int(np.argmax(self.low < self.high))
@@ -61,8 +62,8 @@ def disjoint(meter: Meter, measure: Measure, union: Union) -> Disjoint:
             "a box of the union has no volume beside the others: a coordinate of it is a point"
         )
     low, high = union.low[:, wide], union.high[:, wide]
+    meter.step(len(low) * low.size, len(low), COST)
     for i in range(len(low)):
-        meter.step(low.size, 1, COST)
         apart = ((low[i + 1 :] >= high[i]) | (high[i + 1 :] <= low[i])).any(1)
         if not apart.all():
             raise Rejected(
