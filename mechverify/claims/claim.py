@@ -111,9 +111,9 @@ class Share(Shown):
     and inputs, as conditions of Bounds are, or one whose relations of real values are all strict.
 
     A share of token sequences is counted; of a box, it is its volume, or the mass that its `distribution` gives it; of
-    a box with tokens, the mean over all sequences. `at_least` is as in Accuracy, and so is `given`, for token sequences
-    alone; without a threshold, bounds of a share of a box are sought until they are `within` that of each other. Raises
-    ClaimError.
+    a box with tokens, the mean over all sequences. `at_least` is as in Accuracy, and so is `given`, on tokens alone,
+    also beside a box; without a threshold, bounds of a share of a box are sought until they are `within` that of each
+    other. Raises ClaimError.
     """
 
     output: Site

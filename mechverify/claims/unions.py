@@ -24,10 +24,10 @@ MOST = 2**12  # boxes that overlapping ones are cut into
 Sets = tuple[tuple[int, ...], ...]  # of ids, for each position
 
 
-def union(*domains: Any) -> Any:
-    """All inputs of any of these domains: of tokens(...) of one name, length and vocabulary, or of boxes and balls of
-    one name and of the same shapes, with the same distribution, if they have one. `union(*balls).with_tokens(x)` has
-    the same tokens beside each. Raises ClaimError."""
+def union(*domains: Tokens | Box | Sequence[Tokens | Box]) -> Any:
+    """All inputs of at least one of these domains (or of those that a list has): of tokens(...) of one name, length and
+    vocabulary, or of boxes and balls of one name, shapes and distribution; what they have in common counts once.
+    `union(*balls).with_tokens(x)` has the same tokens beside each. Raises ClaimError."""
     listed = (
         [*domains[0]]
         if len(domains) == 1 and isinstance(domains[0], list | tuple)
@@ -119,7 +119,7 @@ class TokenUnion(Tokens):
         return [(label, f"{text}, the union of {len(self.members)} products")]
 
 
-def _of_tokens(domains: list[Tokens]) -> Tokens:
+def _of_tokens(domains: list[Any]) -> Tokens:
     first = domains[0]
     for d in domains[1:]:
         if (d.name, d.values, len(d)) != (first.name, first.values, len(first)):
@@ -166,7 +166,7 @@ def _among(x: sympy.Symbol, integers: list[int], inside: list[bool]) -> Any:
 # --- Boxes ------------------------------------------------------------------------------------------------------------
 
 
-def _of_boxes(domains: list[Box]) -> Box:
+def _of_boxes(domains: list[Any]) -> Box:
     boxes = [b for d in domains for b in d.each]
     first = domains[0]
     for d in domains[1:]:
