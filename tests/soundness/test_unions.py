@@ -187,7 +187,7 @@ def test_what_is_no_union_is_refused():
     check(forge.file(document, weights))
     zero, one, far = (0.0).hex(), (1.0).hex(), (9.0).hex()
     for boxes, words in (
-        ([], "list of 1"), ([[[zero, zero], [far, one]]] * 3, "beyond"), ([[[one, one], [zero, one]]] * 3, "empty"),
+        ([], "list of 1"), ([[[zero, zero], [far, one]]] * 3, "beyond"), ([[[(-9.0).hex(), zero], [zero, one]]] * 3, "beyond"), ([[[one, one], [zero, one]]] * 3, "empty"),
         ([[[zero], [one]]] * 3, "list of 2"), ([[[zero, zero]]] * 3, "list of 2"), ([[["1/3", zero], [one, one]]] * 3, "float64"),
     ):  # fmt: skip
         doc = copy.deepcopy(document)
@@ -261,14 +261,17 @@ def test_parts_of_a_union_weigh_what_they_do(normals, seed):
     a, b = np.sort(rng.random((2, 60, 2)), 0)
     a, b = (low[which] * (1 - t) + high[which] * t for t in (a * (rng.random((60, 1)) < 0.7), b))
     a, b = np.clip(a, low[which], high[which]), np.clip(b, low[which], high[which])
-    mass = measure.of(AR, a, b)
+    mass, sizes = measure.of(AR, a, b), exact_contents(low, high, normals)
+    assert sum(map(Fraction, measure.share.tolist())) == 1 and (measure.share > 0).all()
     with mpmath.workdps(60):
-        total = sum(exact_contents(low, high, normals))
-        for m, r, exact in zip(mass.mid, mass.rad, exact_contents(a, b, normals), strict=True):
-            assert abs(exact / total - m) <= r <= (1e-12 if width == 0.75 else 1e-7)
+        true = [size / sum(sizes) for size in sizes]
+        apart = sum(abs(s - t) for s, t in zip(measure.share.tolist(), true, strict=True)) * TOTAL
+        assert apart <= measure.error < (2**20 if width == 0.75 else 2**40)
+        for m, r, i, part in zip(mass.mid, mass.rad, which.tolist(), exact_contents(a, b, normals), strict=True):
+            exact = mpmath.mpf(float(measure.share[i])) * part / sizes[i]
+            assert abs(exact - m) <= r <= (1e-12 if width == 0.75 else 1e-7)
     units = measure.units(AR, measure.of(AR, low, high))
-    assert units[0].sum() <= TOTAL <= units[1].sum()
-    assert width < 0.75 or units[1].sum() - units[0].sum() < 2**20
+    assert units[0].sum() == TOTAL == units[1].sum()
     with pytest.raises(Rejected, match="inside one box"):
         measure.of(AR, low.min(0)[None] - 1, high.max(0)[None])
 
@@ -278,7 +281,7 @@ def test_tiny_and_many_dimensional_boxes_have_shares():
     union_ = unions.Union(centres - 0.125, centres + 0.125)
     whole = Measure(union_.low.min(0), union_.high.max(0), (None,) * 200)
     mass = masses.disjoint(Meter(), whole, union_).of(AR, union_.low, union_.high)
-    assert (abs(mass.mid - 1 / 50) <= mass.rad).all() and mass.rad.max() < 1e-11
+    assert (abs(mass.mid - 1 / 50) <= 50 * 2.0**-53).all() and (mass.rad == 0).all()
 
 
 @pytest.mark.parametrize(("low", "high", "words"), [
@@ -298,7 +301,7 @@ def test_boxes_may_touch_and_share_a_point_coordinate():
     low, high = np.array([[0.0, 3.0], [1.0, 3.0]]), np.array([[1.0, 3.0], [4.0, 3.0]])
     measure = masses.disjoint(Meter(), Measure(low.min(0), high.max(0), (None, None)), unions.Union(low, high))
     mass = measure.of(AR, low, high)
-    assert (abs(mass.mid - [0.25, 0.75]) <= mass.rad).all()
+    assert (abs(mass.mid - [0.25, 0.75]) <= 2.0**-52).all() and (mass.rad == 0).all()
 
 
 APART = [box([0.0, 0.0], [1.0, 1.0]), box([1.0, 0.0], [3.0, 0.5]), box([-2.0, -2.0], [-1.0, 0.0])]
@@ -353,6 +356,28 @@ def test_shares_of_unions_hold_what_samples_find(distribution):
     share, error = (weight * held).sum() / weight.sum(), 5 / len(points) ** 0.5
     low, high = (Fraction(n, theorem.claim.total) for n in theorem.right)
     assert low - error <= share <= high + error and high - low <= Fraction(1, 500)
+
+
+def test_all_of_a_union_and_none_of_it_are_said_exactly():
+    for condition, share in ((PLAIN["output"][0] > -500, 1), (PLAIN["output"][0] < -500, 0)):
+        document, weights = shared(boxes=[*APART, box([7.0, 1.0], [7.3, 1.1])][:4], condition=condition)
+        assert counted(document) == (share, share)
+        check(forge.file(document, weights))
+    document, _ = shared(condition=PLAIN["output"][0] > -500, at_least=1)
+    assert document["conclusion"]["verdict"] == "PROVED"
+
+
+def test_a_share_is_stated_beyond_what_boxes_may_weigh_otherwise():
+    """Thirds are no float64 numbers."""
+    boxes = [box([float(k), 0.0], [k + 1.0, 1.0]) for k in range(0, 6, 2)]
+    x = union(*boxes)
+    document, weights = shared(boxes=boxes, condition=x[0] > 3.5)
+    claim = read_claim(Reader(document["claim"], "claim"), weights)
+    low, high = counted(document)
+    assert 0 < claim.measure.error < 2**12 and low <= Fraction(1, 3) <= high
+    counts = type(claim.everything)(100, TOTAL // 3)
+    assert claim.within(counts) == (max(0, 100 - claim.measure.error), TOTAL // 3 + claim.measure.error)
+    assert claim.within(claim.everything._replace(low=TOTAL)) == (TOTAL, TOTAL)
 
 
 def test_a_leaf_lies_in_one_box():

@@ -11,6 +11,7 @@ import numpy as np
 
 from mechverify.kernel.core import elementary
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball
+from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 
@@ -58,6 +59,10 @@ class Measure:
         )
         low, high = ends
         return np.stack([np.floor(low), np.ceil(high)]).astype(np.int64)
+
+    def told(self, found: Counts, total: int) -> Counts:
+        """Right units of the whole, of which there are so many, from what was counted."""
+        return found
 
     def marks(self, ar: Arithmetic, at: np.ndarray) -> Ball:
         """What `mass` is told of points `at` [parts, coordinates, numbers] in the box: the share of each coordinate's

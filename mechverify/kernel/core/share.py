@@ -87,7 +87,9 @@ class ShareClaim(CountingClaim):
         return self.total if self.shapes else self.domain.size
 
     def within(self, proved: Counts) -> Counts:
-        return proved if self.shapes else super().within(proved)
+        if self.shapes:
+            return self.measure.told(proved, self.total)
+        return super().within(proved)
 
     def sequences(self, ar: Arithmetic, part: Domain) -> int:
         """How many token sequences of a part its units are counted for."""
