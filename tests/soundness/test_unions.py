@@ -176,6 +176,9 @@ def test_a_counterexample_lies_in_a_box():
             continue
         with pytest.raises(Rejected, match="no box"):
             check(forge.file(document, weights))
+    document["proof"]["inputs"].append([[], [float(v).hex() for v in (0.5, 0.25)]])
+    with pytest.raises(Rejected, match="no box"):  # one of the two is in a box
+        check(forge.file(document, weights))
     del document["claim"]["union"]
     check(forge.file(document, weights))
 
