@@ -92,8 +92,8 @@ class ShareClaim(CountingClaim):
         return super().within(proved)
 
     def sequences(self, ar: Arithmetic, part: Domain) -> int:
-        """How many token sequences of a part its units are counted for."""
-        if self.guard is None:
+        """How many token sequences of a part its units are counted for: without a box, whatever the guard."""
+        if self.guard is None or not self.shapes:
             return part.size
         return late("counting.guard").size(ar, self.graph, self.guard, part)
 
