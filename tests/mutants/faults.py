@@ -338,7 +338,7 @@ FAULTS = [
           "[part.size for part in parts]", UNIONS),
     Fault("guard of a box", "core/share.py", "return self.sequences(job.ar, part) * int(", "return part.size * int(", UNIONS),
     Fault("guard of a box", "core/share.py", "if self.guard is None or not self.shapes:", "if self.guard is None:", GUARDS),
-    Fault("guard of a box", "relaxation/shares.py", "if not job.claim.shapes:", "if False:", BOXES),
+    Fault("guard of a box", "relaxation/shares.py", "if not job.claim.shapes:", "if False:", UNIONS),
     Fault("half-space", "relaxation/shares.py", "least, _ = ar.ends(ar.div(total, below))",
           "_, least = ar.ends(ar.div(total, below))", BOXES),
     Fault("half-space", "relaxation/shares.py", "-term if (k - sum(corner)) % 2 else term", "term", BOXES),

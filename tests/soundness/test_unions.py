@@ -484,6 +484,22 @@ def test_a_guard_of_a_box_is_not_dropped_or_faked():
         check(forge.file(document | {"proof": {"rule": "faces", "faces": [JUDGED] * 4}}, weights))
 
 
+def test_parts_of_token_sequences_are_not_relaxed_under_a_guard():
+    from tests.soundness.test_guards import DISTINCT
+    from tests.soundness.test_shares import LEAD, WEIGHTS
+    from tests.soundness.test_shares import document as of_tokens
+
+    leaf = {"rule": "relaxation", "to": 0}
+    for given, words in (({"given": DISTINCT}, "leave out given"), ({}, None)):
+        doc = of_tokens(LEAD, leaf, (0, 9), **given)
+        doc["conclusion"]["right_at_most"] = "9"
+        if words is None:
+            check(forge.file(doc, WEIGHTS))
+            continue
+        with pytest.raises(Rejected, match=words):
+            check(forge.file(doc, WEIGHTS))
+
+
 # --- what is printed ----------------------------------------------------------------------------------------------------
 
 PRINTED = {
