@@ -12,6 +12,7 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.words import listed, number
 
 DEPTH = 12  # levels shown
+BOXES = 8  # of a union, whose proofs are shown
 
 
 def proof_tree(certificate: bytes, theorem: Theorem) -> Tree:
@@ -30,6 +31,10 @@ def proof_tree(certificate: bytes, theorem: Theorem) -> Tree:
         if depth == DEPTH:
             branch.add("...")
             continue
+        parts = node.get("parts", [])
+        if len(parts) > BOXES:
+            branch.add("...")
+        todo += [(branch, part, depth + 1) for part in parts[:BOXES][::-1]]
         for name in ("second", "first", "outside", "inside"):
             if type(node.get(name)) is dict:  # `first` of a split is a set of tokens
                 todo.append((branch, node[name], depth + 1))
@@ -59,6 +64,8 @@ def _label(node: dict) -> str:
             return _relaxation(node)
         case "split":
             return f"split: the token at position {node['position']} is in [{listed(node['first'])}], or not"
+        case "union":
+            return f"union: a proof for each of {len(node['parts'])} boxes"
         case "both":
             return "both: the better of two proofs' bounds"
         case rule:

@@ -59,7 +59,10 @@ def read(entry: Reader, inputs: Domain) -> Union:
     return Union(low, high)
 
 
-def need_inside(union: Union, points: np.ndarray) -> None:
+def need_inside(job: Job, points: np.ndarray) -> None:
+    """Rejects points [points, coordinates] of which one is in no box of the claim's union."""
+    union = job.claim.union
+    job.ar.step(len(points) * union.low.size, len(points), 2)
     if not union.holds(points).all():
         raise Rejected("a point lies in no box of the union")
 

@@ -56,7 +56,7 @@ def point(job: Job, domain: Domain, witness: Reader) -> Range:
     ):
         raise Rejected("a point lies outside its part of the domain")
     if job.claim.union is not None:
-        late("core.unions").need_inside(job.claim.union, numbers)
+        late("core.unions").need_inside(job, numbers)
     job.found.tokens.append(ids)
     job.found.points.append(numbers)
     attained, broken = enclose(job, ids, numbers)
