@@ -287,6 +287,26 @@ def test_tiny_and_many_dimensional_boxes_have_shares():
     assert (abs(mass.mid - 1 / 50) <= 50 * 2.0**-53).all() and (mass.rad == 0).all()
 
 
+def test_no_box_weighs_nothing():
+    """Of one whose share is far below 2^-53 something is counted, and what that is too much."""
+    low = np.array([[0.0, 0.0], [2.0, 2.0]])
+    boxes = unions.Union(low, low + np.array([[1.0], [2.0**-40]]))
+    measure = masses.disjoint(Meter(), Measure(boxes.low.min(0), boxes.high.max(0), (None, None)), boxes)
+    assert measure.share.min() == 2.0**-53 and sum(map(Fraction, measure.share.tolist())) == 1
+    assert 2**8 <= measure.error < 2**12
+
+
+def test_a_cones_faces_are_not_those_of_a_union():
+    boxes = [box([-1.0, -1.0], [1.0, 1.0]), box([2.0, -1.0], [3.0, 1.0])]
+    document, weights = opened(prove(Share(PLAIN["output"][0] > PLAIN["output"][1], over=union(*boxes), within="1/20")))
+    document["conclusion"] = {"verdict": "BOUNDED", "right_at_least": "0", "right_at_most": str(TOTAL)}
+    document["proof"] = {"rule": "faces", "faces": [JUDGED] * 4}
+    with pytest.raises(Rejected, match="one box"):
+        check(forge.file(document, weights))
+    del document["claim"]["union"]
+    check(forge.file(document, weights))
+
+
 @pytest.mark.parametrize(("low", "high", "words"), [
     ([[0, 0], [1, 0]], [[2, 1], [3, 1]], "boxes 0 and 1"),
     ([[0, 0], [5, 5], [5.5, 5.5]], [[1, 1], [6, 6], [7, 7]], "boxes 1 and 2"),
