@@ -187,7 +187,8 @@ def volume(boxes: list) -> Fraction:
 def test_overlapping_boxes_are_cut_into_disjoint_ones(seed):
     rng = np.random.default_rng(seed)
     n = int(rng.integers(1, 4))
-    ends = [np.sort(rng.integers(0, 9, (2, n)) / 4.0, 0) + [[0.0], [0.25]] for _ in range(int(rng.integers(2, 7)))]
+    wider = np.array([[0.0], [0.25]])
+    ends = [np.sort(rng.integers(0, 9, (2, n)) / 4.0, 0) + wider for _ in range(int(rng.integers(2, 7)))]
     whole = union(*(box(*e) for e in ends))
     cut = disjoint(whole)
     pieces = list(zip(*(end.tolist() for end in cut.corners), strict=True))
