@@ -296,6 +296,8 @@ def bounds_certificate(data: bytes) -> bytes:
     doc["conclusion"] |= {"low": ends, "high": [v and v.lstrip("-") for v in ends]}
     views(tape, doc)
     names(tape, doc)
+    if box and tape.below(4) == 0:
+        boxes(tape, doc, box)
     if tape.below(8) == 0:
         conditions(tape, doc)
     if tape.below(6) == 0:
@@ -371,6 +373,22 @@ def conditions(tape: Tape, doc: dict) -> None:
     sites = [name for name, _ in doc["claim"]["graph"]["sites"]]
     for field in ("where", "cases"):
         doc["claim"][field] = [tape.pick(sites) for _ in range(tape.below(3))]
+
+
+def boxes(tape: Tape, doc: dict, box: list[tuple[str, str]]) -> None:
+    """A union of a few boxes between ends and middles of the domain's, some upside down or beyond; with a proof for
+    each, mostly, or the proof as it was."""
+    found = []
+    for _ in range(1 + tape.below(3)):
+        middle = [float(np.mean([float.fromhex(v) for v in ends])).hex() for ends in box]
+        low, high = ([tape.pick([ends[k], ends[k], m]) for ends, m in zip(box, middle, strict=True)] for k in (0, 1))
+        low, high = (high, low) if tape.below(24) == 0 else (low, high)
+        high[-1] = tape.pick([*[high[-1]] * 24, ENDS[-1]])
+        found.append([low, high])
+    doc["claim"]["union"] = found
+    leaves = [tape.pick([doc["proof"], {"rule": "relaxation", "lines": None}]) for _ in found]
+    joined = {"rule": "union", "parts": leaves[: tape.pick([3, 3, 3, 1])]}
+    doc["proof"] = tape.pick([joined, joined, {"rule": "both", "first": joined, "second": doc["proof"]}, doc["proof"]])
 
 
 def lemmas(tape: Tape, doc: dict) -> None:

@@ -1,19 +1,20 @@
 """False claims on shares, each beside a true one that differs from it by one step: a part of benchmarks/shares.py.
 
-The truth of claims on tokens is counted by torch in float64; that of claims on boxes is known in closed form.
+The truth of claims on tokens is counted by torch in float64; that of claims on boxes is known in closed form. The suite
+takes some of them (tests/soundness/test_planted_shares.py).
 """
 
 import math
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from sympy import And, Eq, Max, Min, Mod, Ne
 from torch import Tensor, nn
 
 from benchmarks.board import Board
-from mechverify import Accuracy, Share, box, capture, count, distinct, kth_largest, normal, prove, tokens
+from mechverify import Accuracy, Share, box, capture, count, distinct, kth_largest, normal, prove, tokens, union
 
 VOCAB, LENGTH, WIDTH = 6, 3, 8
 SEEDS = (0, 1, 2)
@@ -127,6 +128,51 @@ def on_tokens(seed: int) -> Iterator[Pair]:
         if share(ALL, other) < share(ALL, answer):
             true, false = (claim(ALL, d, share(ALL, answer)) for d in (largest, decoder))
             yield Pair("a wrong decoder", true, false)
+    with torch.no_grad():
+        y = model(ids)
+    for a in range(VOCAB - 1):
+        first, second = (Fraction(int((y[:, i] > y[:, j]).sum()), len(ids)) for i, j in ((a, a + 1), (a + 1, a)))
+        higher, lower = (a, a + 1) if first > second else (a + 1, a)
+        if first != second:
+            true, false = (
+                Share(output[i] > output[j], over=x, at_least=max(first, second))
+                for i, j in ((higher, lower), (lower, higher))
+            )
+            yield Pair("another comparison", true, false)
+    yield from _of_token_unions(output, (says == answer(ids)).reshape((VOCAB,) * LENGTH))
+
+
+SETS = [  # of a union, by position; a few sequences are in several of them
+    (range(4), range(4), range(3)), (range(2, 6), range(3, 6), range(1, 6)), ([1, 3], range(6), [0, 2, 5]),
+]  # fmt: skip
+
+
+def _of_token_unions(output, right: Tensor) -> Iterator[Pair]:
+    """`right` [tokens at each position]: whether the largest is decoded."""
+
+    def inside(sets: list) -> Tensor:
+        held = torch.zeros(right.shape, dtype=torch.int64)
+        for at in sets:
+            held[torch.meshgrid(*map(torch.tensor, map(list, at)), indexing="ij")] += 1
+        return held
+
+    def claim(sets: list, at_least: Fraction) -> Accuracy:
+        x = union([tokens("x", length=LENGTH, vocab=VOCAB, allowed=list(map(list, at))) for at in sets])
+        return Accuracy(output, equals=Max(*x), over=x, at_least=at_least)
+
+    held = inside(SETS)
+    wrong, number = held[(held > 0) & ~right], int((held > 0).sum())
+    share = Fraction(int(right[held > 0].sum()), number)
+    false = [("a union's size off by one", SETS, Fraction(share.numerator * (number // share.denominator), number - 1))]
+    false.append(("sequences of two sets counted twice", SETS, 1 - Fraction(len(wrong), int(held.sum()))))
+    for k in range(len(SETS)):
+        others = SETS[:k] + SETS[k + 1 :]
+        left = inside(others) > 0
+        if Fraction(int(right[left].sum()), int(left.sum())) < share:
+            false.append(("a set dropped from a union", others, share))
+    for fault, sets, at_least in false:
+        if len(wrong) and (sets is not SETS or share < at_least <= 1):
+            yield Pair(fault, claim(SETS, share), claim(sets, at_least))
 
 
 class Affine(nn.Module):
@@ -167,9 +213,58 @@ def on_boxes() -> Iterator[Pair]:
             yield Pair("a share of a box too high by a millionth", true, false)
 
 
+def on_unions() -> Iterator[Pair]:
+    """Of boxes on both sides of x = 0; the condition is that x is above it."""
+    net = Affine([1.0, 0.0], 0.0)
+    output, slack = capture(net, torch.zeros(1, 2, dtype=torch.float64))["output"], Fraction(1, 10**6)
+
+    def claim(boxes: list, at_least: Fraction, distribution: Any = None) -> Share:
+        extra = {} if distribution is None else {"distribution": distribution}
+        over = union([box(*corners, **extra) for corners in boxes])
+        return Share(output[0] > 0, over=over, at_least=at_least, within=slack)
+
+    left, right = ([-1.0, 0.0], [0.0, 1.0]), ([0.0, 0.0], [1.0, 1.0])
+    third, half_of_it = ([3.0, 2.0], [4.0, 3.0]), ([0.5, 0.0], [1.5, 1.0])
+    share = Fraction(2, 3)
+    for dropped in (right, third):
+        rest = [b for b in (left, right, third) if b is not dropped]
+        yield Pair("a box dropped from a union", claim([left, right, third], share - slack), claim(rest, share - slack))
+    overlapping = [left, right, half_of_it]
+    yield Pair(
+        "a box counted twice where two overlap",
+        claim(overlapping, Fraction(3, 5) - slack),
+        claim(overlapping, share - slack),
+    )
+    again = [left, right, right, right]
+    yield Pair(
+        "a box counted twice where two overlap",
+        claim(again, Fraction(1, 2) - slack),
+        claim(again, Fraction(3, 4) - slack),
+    )
+    around = normal(0, 1)
+    mirrored = [([-2.0, 0.0], [-1.0, 1.0]), ([1.0, 0.0], [2.0, 1.0])]
+    for more in (slack, Fraction(1, 4)):
+        yield Pair(
+            "a share of a union too high", claim(mirrored, Fraction(1, 2) - slack, around),
+            claim(mirrored, Fraction(1, 2) + more, around),
+        )  # fmt: skip
+    for corner in ([1.0, 1.0], [0.5, 2.0]):
+        zero = capture(Affine([1.0, 1.0], sum(corner)), torch.zeros(1, 2, dtype=torch.float64))["output"]
+        for axis in range(2):
+            longer, shorter = list(corner), list(corner)
+            longer[axis] = math.nextafter(corner[axis], math.inf)
+            shorter[axis] -= SHORT
+            true, false = (
+                Share(zero[0] <= 0, over=union(box([-5.0, -5.0], [-4.0, -4.0]), box([-1.0, -1.0], high)), at_least=1)
+                for high in (shorter, longer)
+            )
+            yield Pair("a box of a union too large by an ulp", true, false)
+
+
 def planted(board: Board, quick: bool) -> None:
     """No false claim is proved; that each true one is shows that not everything is refused."""
-    pairs = [p for seed in SEEDS[: 1 if quick else None] for p in on_tokens(seed)] + list(on_boxes())
+    pairs = [p for seed in SEEDS[: 1 if quick else None] for p in on_tokens(seed)]
+    pairs += [*on_boxes(), *on_unions()]
     kinds: dict[str, list[tuple[str, str]]] = {}
     for pair in pairs:
         verdicts = kinds.setdefault(pair.fault, [])

@@ -12,7 +12,7 @@ import mechverify
 PAGE = Path(__file__).parent / "api.md"
 GROUPS = {
     "Models": "transformer load capture pair_mlp Part",
-    "Domains": "tokens box ball normal uniform",
+    "Domains": "tokens box ball union normal uniform",
     "Claims": "Accuracy Share Bounds Within Holds Cases",
     "Circuits and interventions": "Circuits Same differ Equivariant parts interchanged smallest",
     "Words for mechanisms": "Mod count distinct dyck kth_largest lookup",

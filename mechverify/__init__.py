@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # what editors and type checkers see
         tokens,
         transformer,
         uniform,
+        union,
     )
     from mechverify.kernel import Theorem
     from mechverify.kernel.core.errors import (
@@ -58,6 +59,7 @@ __all__ = [
     "NotACertificate", "OverLimit", "Part", "Rejected", "Same", "Share", "Theorem", "Unsupported", "Verdict", "Within",
     "ball", "box", "capture", "check", "count", "differ", "distinct", "dyck", "interchanged", "kth_largest", "load",
     "lookup", "normal", "pair_mlp", "parts", "prove", "smallest", "tokens", "transformer", "uniform",
+    "union",
 ]  # fmt: skip
 _HOMES = {
     **dict.fromkeys(("Verdict", "check"), "verdict"),

@@ -51,17 +51,21 @@ def claim_document(claim: Accuracy | Bounds | Share, semantics: str) -> dict[str
         return common | margin | graph | {
             "kind": "accuracy", "equals": claim.rows, **_counted(claim),
         }  # fmt: skip
-    return common | {
-        "kind": "bounds",
-        "domain": _mixed(claim.over),
-        "graph": graph_document(
-            claim.output.captured.captured, model.source, semantics
-        ),
-        "where": list(claim.given),
-        "cases": list(claim.cases),
-        "at_least": thresholds(claim.at_least),
-        "at_most": thresholds(claim.at_most),
-    }
+    return (
+        common
+        | _union(claim.over)
+        | {
+            "kind": "bounds",
+            "domain": _mixed(claim.over),
+            "graph": graph_document(
+                claim.output.captured.captured, model.source, semantics
+            ),
+            "where": list(claim.given),
+            "cases": list(claim.cases),
+            "at_least": thresholds(claim.at_least),
+            "at_most": thresholds(claim.at_most),
+        }
+    )
 
 
 def _mixed(box: Box) -> dict[str, Any]:
@@ -94,7 +98,21 @@ def _counted(claim: Accuracy | Share) -> dict[str, Any]:
     measure = [
         None if d is None else [_ratio(d.mean), _ratio(d.deviation)] for d in each
     ]
-    return given | {"domain": _mixed(domain), "measure": measure, "at_least": at_least}
+    return (
+        given
+        | _union(domain)
+        | {"domain": _mixed(domain), "measure": measure, "at_least": at_least}
+    )
+
+
+def _union(box: Box) -> dict[str, Any]:
+    """The boxes of a union, which the domain's real inputs are around."""
+    pairs = zip(*box.corners, strict=True)
+    return (
+        {"union": [[hexadecimal(a), hexadecimal(b)] for a, b in pairs]}
+        if box.boxes
+        else {}
+    )
 
 
 def _ratio(value: Fraction) -> str:

@@ -23,11 +23,12 @@ from mechverify.claims.model import (
     transformer,
 )
 from mechverify.claims.transformers import load
+from mechverify.claims.unions import union
 from mechverify.graph.interventions import Part
 
 __all__ = [
     "Accuracy", "Bounds", "Box", "CapturedModel", "Cases", "Circuits", "ClaimError", "Entry", "Equivariant", "Holds",
     "Mod", "Model", "Part", "Same", "Share", "Site", "Tokens", "Within", "ball", "box", "capture", "count", "differ",
     "distinct", "dyck", "interchanged", "kth_largest", "load", "lookup", "normal", "pair_mlp", "parts", "tokens",
-    "transformer", "uniform",
+    "transformer", "uniform", "union",
 ]  # fmt: skip

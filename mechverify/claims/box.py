@@ -43,7 +43,8 @@ class Box(Shown):
     are the corners of the largest float64 box inside the user's, where corners had to be rounded outwards: a
     counterexample must lie there, and there is none where these corners have passed each other.
 
-    `distribution` has one for each entry of all inputs, as shares weigh them (none at all: uniform).
+    `distribution` has one for each entry of all inputs, as shares weigh them (none at all: uniform). `boxes`: of a
+    union (unions.py), which this is the box around; without tokens.
 
     `x[i, j]` is the symbol of an entry, for conditions; of several inputs, `x[k, i, j]` that of input k."""
 
@@ -53,24 +54,32 @@ class Box(Shown):
     name: str = "x"
     inner: tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]] | None = None
     distribution: tuple["Normal | None", ...] = ()
+    boxes: tuple["Box", ...] = ()
 
     def described(self) -> list[tuple[str, str]]:
-        pairs = zip(self.low, self.high, strict=True)
+        of = f"union of {len(self.boxes)} boxes, the first one" if self.boxes else "box"
+        pairs = zip(self.each[0].low, self.each[0].high, strict=True)
         said = [
-            f"box {low.shape} from {low.tolist()} to {high.tolist()}"
+            f"{of} {low.shape} from {low.tolist()} to {high.tolist()}"
             for low, high in pairs
         ]
         reals = [(f"box {self.name}", short(text)) for text in said]
         return [*reals, *(() if self.tokens is None else self.tokens.described())]
 
     @property
+    def each(self) -> "tuple[Box, ...]":
+        """The boxes of a union, or this one."""
+        return self.boxes or (self,)
+
+    @property
+    def corners(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each box, of all inputs one after another [boxes, coordinates]."""
+        return _flat([(b.low, b.high) for b in self.each])
+
+    @property
     def own(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of all inputs, one after another, the corners between which a float64 point is one of the user's."""
-        ends = self.inner or (self.low, self.high)
-        low, high = (
-            np.concatenate([np.zeros(0), *(a.ravel() for a in end)]) for end in ends
-        )
-        return low, high
+        """The same, between which a float64 point is one of the user's."""
+        return _flat([b.inner or (b.low, b.high) for b in self.each])
 
     def with_tokens(self, tokens: Tokens) -> "Box":
         """The product of this box and a product of token sets."""
@@ -102,6 +111,16 @@ class Box(Shown):
                 f"{self.name}{list(whole)}: the inputs have shapes {shapes}; index one entry"
             )
         return self.symbols()[which][int(inside)]
+
+
+def _flat(boxes: list[tuple]) -> tuple[np.ndarray, np.ndarray]:
+    low, high = (
+        np.stack(
+            [np.concatenate([np.zeros(0), *map(np.ravel, ends[k])]) for ends in boxes]
+        )
+        for k in (0, 1)
+    )
+    return low, high
 
 
 def _symbol(name: str, index: tuple[int, ...]) -> sympy.Symbol:

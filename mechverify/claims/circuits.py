@@ -73,6 +73,7 @@ class Circuits:
         self.over, self.row = over, row
         self.patch = patch
         self.given = list(given) if isinstance(given, list | tuple) else [given]
+        self.given += over.given
         self.parts = {name: _plain(model, part) for name, part in parts.items()}
         if not self.parts:
             raise ClaimError(
@@ -305,6 +306,10 @@ def interchanged(
     """The model in which `part` has the value that it has for another input, and its domain: the tokens of the one and
     then of the other. A claim Accuracy says what it computes then. Raises ClaimError."""
     network, part = _module(model), _plain(model, part)
+    if over.given:
+        raise ClaimError(
+            "interchanged takes one product of token sets, not a union: say in given= of the claim which are meant"
+        )
     name = f"{_called(model)} with {part} of another input"
     with _said(name):
         places = Places(network, {"part": part}, [_first(over)])

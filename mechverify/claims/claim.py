@@ -24,6 +24,7 @@ from mechverify.claims.numbers import array as exactly
 from mechverify.claims.numbers import difference, number
 from mechverify.claims.samples import samples
 from mechverify.claims.showing import Shown, said, threshold
+from mechverify.claims.unions import disjoint
 from mechverify.graph.capture import Captured
 from mechverify.graph.float32 import opened
 from mechverify.graph.messages import short
@@ -77,7 +78,7 @@ class Accuracy(Shown):
         set_(self, "over", over)
         set_(self, "at_least", _share(at_least))
         set_(self, "margin", _margin(margin))
-        set_(self, "given", _guard(given, over))
+        set_(self, "given", _guard([*_entries(given), *over.given], over))
         if self.margin is None and not self.at_least:
             raise ClaimError(
                 'margin="best" asks for a margin on a share of the inputs: say at_least=1, or the share'
@@ -110,9 +111,9 @@ class Share(Shown):
     and inputs, as conditions of Bounds are, or one whose relations of real values are all strict.
 
     A share of token sequences is counted; of a box, it is its volume, or the mass that its `distribution` gives it; of
-    a box with tokens, the mean over all sequences. `at_least` is as in Accuracy, and so is `given`, for token sequences
-    alone; without a threshold, bounds of a share of a box are sought until they are `within` that of each other. Raises
-    ClaimError.
+    a box with tokens, the mean over all sequences. `at_least` is as in Accuracy, and so is `given`, on tokens alone,
+    also beside a box; without a threshold, bounds of a share of a box are sought until they are `within` that of each
+    other. Raises ClaimError.
     """
 
     output: Site
@@ -135,13 +136,18 @@ class Share(Shown):
     ):
         object.__setattr__(self, "said", said(condition))
         condition, (box, sequences) = _both("condition", condition), corners(over)
-        if box.inner is not None:
+        if any(b.inner is not None for b in box.each):
             what = "a corner of the box is no float64, and of another box the share is another one"
             raise ClaimError(
                 f"{_here()}{what}: give corners that are, as float('0.1') is"
             )
-        if box.low and _entries(given):
-            what = "given= is for token sequences alone, of a box it has no known mass"
+        asked, own = _entries(given), set(sequences or ())
+        if box.low and any(
+            sequences is None or c.atoms(Entry) or c.free_symbols - own for c in asked
+        ):
+            what = (
+                "given= of a share is for tokens alone, of a box it has no known mass"
+            )
             raise ClaimError(
                 f"{_here()}{what}: put it into the claim, as Share(And(..), ..) or Share(Implies(..), ..)"
             )
@@ -158,20 +164,33 @@ class Share(Shown):
         changed = replace(model, captured=replace(captured, graph=graph, sites=sites))
         set_ = object.__setattr__
         set_(self, "output", Site(changed.compared_at(*samples(box, sequences)), name))
-        set_(self, "over", over)
+        set_(self, "over", disjoint(over) if isinstance(over, Box) else over)
         set_(self, "at_least", _share(at_least))
         set_(self, "position", None)
         set_(self, "strict", strict)
         set_(self, "within", number(within))
-        set_(self, "given", [] if sequences is None else _guard(given, sequences))
+        conditions = [] if sequences is None else [*asked, *sequences.given]
+        set_(
+            self,
+            "given",
+            _guard(conditions, sequences) if sequences is not None else [],
+        )
 
     def described(self) -> list[tuple[str, str]]:
-        of = f"{self.over.size:,} inputs" if isinstance(self.over, Tokens) else "a box"
+        of = (
+            f"{self.over.size:,} inputs"
+            if isinstance(self.over, Tokens)
+            else _boxes(self.over)
+        )
         return [
             ("claim", f"Share: {self.said}"),
             ("on", f"{_of_all(self.at_least)} {of}"),
             ("model", self.output.model.source),
         ]
+
+
+def _boxes(over: Box) -> str:
+    return f"a union of {len(over.boxes):,} boxes" if over.boxes else "a box"
 
 
 def _of_all(share: Fraction | None) -> str:
@@ -318,6 +337,8 @@ class Bounds(Shown):
         using=(),
     ):
         using = list(using) if isinstance(using, Iterable) else [using]
+        box, tokens = corners(over)
+        given = [*_entries(given), *(tokens.given if tokens is not None else [])]
         groups = [_conditions("given", given), _conditions("cases", cases)]
         if (
             isinstance(output, Entry)
@@ -335,13 +356,12 @@ class Bounds(Shown):
             raise ClaimError(
                 'Bounds needs a site of a captured module, such as capture(module, example)["output"]'
             )
-        model = model or _no_model(*corners(over))
+        model = model or _no_model(box, tokens)
         site, position, shape = (
             _row_of(output)
             if isinstance(output, Site)
             else (None, None, (len(expressions),))
         )
-        box, tokens = corners(over)
         _same_inputs(model, box, tokens)
         _usable(using, model, box, tokens)
         site, (given, cases), lemmas = _compiled(
@@ -366,7 +386,10 @@ class Bounds(Shown):
     def described(self) -> list[tuple[str, str]]:
         tokens, reals = self.over.tokens, [a.shape for a in self.over.low]
         over = [f"{tokens.size:,} token sequences"] if tokens is not None else []
-        over += [f"boxes of shapes {', '.join(map(str, reals))}"] if reals else []
+        which = (
+            f"a union of {len(self.over.boxes):,} boxes" if self.over.boxes else "boxes"
+        )
+        over += [f"{which} of shapes {', '.join(map(str, reals))}"] if reals else []
         extra = ("given", self.given), ("cases", self.cases), ("using", self.lemmas)
         return [
             ("claim", f"{type(self).__name__}: {self.said}"),
@@ -452,6 +475,10 @@ class Lemma:
 
 
 def _usable(using: list, model: CapturedModel, box: Box, tokens: Tokens | None) -> None:
+    if using and box.boxes:
+        raise ClaimError(
+            f"{_here()}using= is for one box, the domain is a union: claim each box by itself"
+        )
     for lemma in using:
         if not isinstance(lemma, Within) or lemma.actual is None:
             raise ClaimError(

@@ -90,6 +90,16 @@ class Tokens(Shown):
         )
 
     @property
+    def members(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
+        """The products that it is made of (unions.py): itself."""
+        return (self.allowed,)
+
+    @property
+    def given(self) -> list[Any]:
+        """Conditions on the sequences of `allowed` that say which of them it has; none: all."""
+        return []
+
+    @property
     def size(self) -> int:
         """The exact number of sequences."""
         return prod(map(len, self.allowed))

@@ -10,7 +10,7 @@ from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.meter import reserve
-from mechverify.kernel.rules import SPLITS, Rule, rules
+from mechverify.kernel.rules import Rule, rules
 
 
 def prove(job: Job, proof: Reader) -> tuple[Any, dict[str, int]]:
@@ -48,15 +48,7 @@ def united(job: Job, proofs: list[tuple[Domain, Reader]]) -> tuple[Any, dict[str
         held += claim.size
         reserve(held // 4)  # all bounds together
         if name == "split":
-            made = next(
-                (
-                    rule.check
-                    for field, rule in SPLITS[claim.kind].items()
-                    if field in node.value
-                ),
-                claim.halves,
-            )
-            first, second = made(job, part, node)
+            first, second = claim.halves(job, part, node)
             todo += [
                 claim.unite,
                 (first, node["inside"]),

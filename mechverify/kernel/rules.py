@@ -21,11 +21,6 @@ class Rule(NamedTuple):
         return getattr(late(self.module), self.function)
 
 
-_RELAXATION = Rule("relaxation.rule", together=True)
-# Splits that a family makes, by kind of claim and the field that says what is split; the kind makes the others.
-SPLITS: dict[str, dict[str, Rule]] = {
-    "accuracy": {}, "share": {}, "bounds": {"node": Rule("relaxation.rule", "sides")},
-}  # fmt: skip
 _COUNTING = {
     "enumerate": Rule("replay.enumerate"),
     "counterexample": Rule("replay.counterexample"),
@@ -43,13 +38,15 @@ RULES: dict[str, dict[str, Rule]] = {
         **_COUNTING,
         "relaxation": Rule("relaxation.shares", together=True),
         "faces": Rule("relaxation.cones", nested=True),
+        "union": Rule("core.unions", nested=True),
     },
     "bounds": {
         "point": Rule("replay.points", "point"),
         "solver": Rule("replay.points", "solver"),
-        "relaxation": _RELAXATION,
+        "relaxation": Rule("relaxation.rule", together=True),
         "cut": Rule("cut.rule", nested=True),
         "differences": Rule("differences.rule", nested=True),
+        "union": Rule("core.unions", nested=True),
     },
 }
 OLD = {

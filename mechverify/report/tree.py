@@ -91,6 +91,8 @@ def _next(node: dict) -> list[dict]:
             return [node["proof"]]
         case "faces":
             return [*node["faces"]]
+        case "union":
+            return [*node["parts"]]
     return []
 
 
@@ -107,6 +109,10 @@ def _label(node: dict) -> str:
         case "fold":
             alone = sum(1 for c in node["cells"] if c[2] is None)
             return f"fold: {len(node['cells']) - alone} cells counted on a grid, {alone} added up input by input"
+        case "ratios" if "trials" in node:
+            return "ratios: the range of a sum of ratios, for each token of the query"
+        case "nested" if "other" in node:
+            return "nested: how much a head of the second layer attends to a position"
         case "ratios":
             return f"ratios: {len(node['cells'])} cells, the heads' ratios bounded together in each"
         case "nested":
@@ -146,6 +152,8 @@ def _label(node: dict) -> str:
             return _relaxation(node)
         case "split":
             return f"split: the token at position {node['position']} is in [{listed(node['first'])}], or not"
+        case "union":
+            return f"union: a proof for each of {len(node['parts'])} boxes"
         case "both":
             return "both: the better of two proofs' bounds"
         case rule:

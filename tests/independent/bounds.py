@@ -20,6 +20,7 @@ from functools import lru_cache, reduce
 from typing import Any, NamedTuple
 
 from tests.independent.checker import (
+    ABSENT,
     LN2,
     OPERATIONS,
     Interval,
@@ -575,6 +576,8 @@ class Claim:
 
     def __init__(self, claim: Any, weights: bytes, version: int = 5):
         self.version = version
+        claim, union = optional(claim, "union", ABSENT)
+        need(version >= 5 or union is ABSENT, "a union before version 5")
         self.added = False  # whether values that only the kernel numbers may be named
         kind, architecture, semantics, digest, domain, graph, self.site, self.position, where, cases, least, most = (
             fields(claim, "kind", "architecture", "semantics", "weights_sha256", "domain", "graph", "site", "position",
@@ -595,6 +598,7 @@ class Claim:
                 end += [a_float(v) for v in items(corner, math.prod(shapes[-1]))]
         need(all(a <= b for a, b in zip(self.domain.low, self.domain.high, strict=True)), "low <= high")
         self.shapes, self.tensors = shapes, read_tensors(weights)
+        self.boxes = None if union is ABSENT else self._boxes(union)
         graph, compared = optional(graph, "compared", UNCOMPARED)
         rows, sites, replayed = fields(graph, "nodes", "sites", "replayed")
         self.graph = Graph(rows, self.tensors, shapes, len(self.domain.tokens), values)
@@ -620,6 +624,29 @@ class Claim:
             self.outputs //= node.shape[0]
         self.least, self.most = (self._thresholds(t) for t in (least, most))
         self.attained: list[list[Interval]] = []  # at points
+
+    def _boxes(self, union: Any) -> list[tuple[list[Fraction], list[Fraction]]]:
+        """Of a union: its corners, each box inside the domain's intervals."""
+        least, most = self.domain.low, self.domain.high
+        need(least and 1 <= len(items(union)) <= 2**16, "a union of real inputs")
+        found = []
+        for box in union:
+            low, high = ([a_float(v) for v in items(end, len(least))] for end in items(box, 2))
+            inside = all(a <= b <= c <= d for a, b, c, d in zip(least, low, high, most, strict=True))
+            need(inside, "a box that is empty, or not within the domain")
+            found.append((low, high))
+        return found
+
+    def in_boxes(self, part: Part) -> list[Part]:
+        """What a part has in common with each box that it meets."""
+        need(self.boxes is not None, "no union is claimed about")
+        found = []
+        for low, high in self.boxes:
+            low, high = [*map(max, low, part.low)], [*map(min, high, part.high)]
+            if all(a <= b for a, b in zip(low, high, strict=True)):
+                found.append(part._replace(low=low, high=high))
+        need(found, "a part that no box meets")
+        return found
 
     def _thresholds(self, value: Any) -> list[Fraction] | None:
         if value is None:
@@ -751,6 +778,10 @@ class Claim:
                 _, first, second = fields(proof, "rule", "first", "second")
                 found = [self.prove(p, part, target) for p in (first, second)]
                 return tuple([meet(a, b) for a, b in zip(*pair, strict=True)] for pair in zip(*found, strict=True))
+            case "union" if self.version >= 5:
+                parts, (_, proofs) = self.in_boxes(part), fields(proof, "rule", "parts")
+                found = [self.prove(p, own, target) for p, own in zip(items(proofs, len(parts)), parts, strict=True)]
+                return tuple([hull([*row]) for row in zip(*rows, strict=True)] for rows in zip(*found, strict=True))
             case "differences" if self.version >= 5:  # another graph of the same values, which only the kernel needs
                 need(not part.facts, "differences below a split at a value")
                 (_, inner), before = fields(proof, "rule", "proof"), (self.added, self.attained)
@@ -829,6 +860,10 @@ class Claim:
                 all(a <= x <= b for a, x, b in zip(part.low, numbers, part.high, strict=True)),
                 "a point outside the part",
             )
+            inside = [
+                all(a <= x <= b for a, x, b in zip(low, numbers, high, strict=True)) for low, high in self.boxes or []
+            ]
+            need(self.boxes is None or any(inside), "a point in no box of the union")
             try:
                 need(self.allowed(at(ids, numbers)), "a point that may not satisfy the conditions")
                 self.attained.append([v.range for v in self.values(at(ids, numbers))])

@@ -23,6 +23,7 @@ from tests.independent.bounds import NotConfirmed, Part, confirm, constant
 from tests.independent.checker import (
     ABSENT,
     Interval,
+    Mechanism,
     announced,
     fields,
     integer,
@@ -43,6 +44,8 @@ RANGES: dict[Any, Interval | None] = {}  # of conditions on pieces: files that a
 class Claim:
     def __init__(self, claim: Any, weights: bytes):
         claim, measure = optional(claim, "measure", ABSENT)
+        claim, given = optional(claim, "given", ABSENT)
+        claim, union = optional(claim, "union", ABSENT)
         kind, architecture, semantics, digest, domain, graph, site, position, self.strict, share = fields(
             claim, "kind", "architecture", "semantics", "weights_sha256", "domain", "graph", "site", "position",
             "strict", "at_least")  # fmt: skip
@@ -54,8 +57,12 @@ class Claim:
             "domain": domain, "graph": graph, "site": site, "position": position, "where": [], "cases": [],
             "at_least": None, "at_most": None,
         }  # fmt: skip
+        about |= {} if union is ABSENT else {"union": union}
         self.values_of = bounds.Claim(about, weights)
         self.domain = self.values_of.domain
+        need(given is ABSENT or (measure is not ABSENT and self.domain.tokens), "a condition on a box's tokens")
+        self.given = None if given is ABSENT else Mechanism(given, domain["values"], len(self.domain.tokens))
+        need(self.given is None or (self.given.span[0] >= 0 and self.given.span[1] <= 1), "given is no truth value")
         need(self.values_of.outputs == 1, "a condition of several entries")
         need((measure is ABSENT) == (not self.values_of.shapes), "a measure of real inputs")
         rows = [] if measure is ABSENT else items(measure, len(self.domain.low))
@@ -63,16 +70,46 @@ class Claim:
         self.at_least = None if share is None else number(share, "[0-9]+/[1-9][0-9]*")
         need(self.at_least is None or self.at_least <= 1, "at_least above 1")
         self.unit = UNITS if self.values_of.shapes else 1
+        self.union = None if union is ABSENT else self.values_of.in_boxes(self.domain)
+        if self.union is not None:
+            for k, one in enumerate(self.union):
+                need(
+                    all(a < b for c, (a, b) in enumerate(zip(one.low, one.high, strict=True)) if self.wide(c)),
+                    "a flat box",
+                )
+                need(any(map(self.wide, range(len(one.low)))), "no volume")
+                for other in self.union[:k]:
+                    sides = enumerate(zip(one.low, one.high, other.low, other.high, strict=True))
+                    need(any(self.wide(c) and (b <= x or y <= a) for c, (a, b, x, y) in sides), "boxes that overlap")
+        need(self.total, "no sequence satisfies the condition")
         self.found: dict[Any, Shares] = {}
         self.condition = hashlib.sha256(json.dumps(about | {"domain": domain.get("values")}).encode()).digest()
 
     @property
     def total(self) -> int:
-        return self.unit * math.prod(map(len, self.domain.tokens))
+        return self.unit * self.sequences(self.domain)
+
+    def sequences(self, part: Part) -> int:
+        """Those that satisfy the condition, if there is one."""
+        if self.given is None:
+            return math.prod(map(len, part.tokens))
+        return sum(self.given(x) for x in itertools.product(*part.tokens))
+
+    def content(self, part: Part) -> Interval:
+        """Of a box of a union, or a part of it: its volume, or mass, but for a factor."""
+        found = constant(1)
+        for c, (a, b) in enumerate(zip(part.low, part.high, strict=True)):
+            found = (found * self.between(c, a, b)).short() if self.wide(c) else found
+        return found
 
     def mass(self, part: Part) -> Interval:
         """In units."""
-        total = constant(self.unit * math.prod(map(len, part.tokens)))
+        total = constant(self.unit * self.sequences(part))
+        if self.union is not None:
+            whole = constant(0)
+            for box in self.union:
+                whole = whole + self.content(box)
+            return total * self.content(part) / whole
         if fixed := [c for c, (a, b) in enumerate(zip(part.low, part.high, strict=True)) if a == b and self.wide(c)]:
             return total * (self.pyramid if self.normal[0] is None else self.angle)(part, *fixed)
         for c, (a, b) in enumerate(zip(part.low, part.high, strict=True)):
@@ -178,6 +215,7 @@ class Claim:
                 return self.relaxation(part, proof)
             case "open":
                 fields(proof, "rule")
+                self.in_a_box(part)
                 return Fraction(0), self.mass(part).lo
             case "both":
                 _, first, second = fields(proof, "rule", "first", "second")
@@ -185,6 +223,10 @@ class Claim:
                 return max(a, c), min(b, d)
             case "faces":
                 return self.faces(part, proof)
+            case "union":
+                parts, (_, proofs) = self.values_of.in_boxes(part), fields(proof, "rule", "parts")
+                found = [self.prove(p, own) for p, own in zip(items(proofs, len(parts)), parts, strict=True)]
+                return sum(low for low, _ in found), sum(high for _, high in found)
             case "split":
                 need("node" not in proof, "a split at a value, of which nobody knows the mass")
                 parts, inside, outside = self.split(part, proof)
@@ -195,6 +237,7 @@ class Claim:
 
     def faces(self, part: Part, proof: dict) -> Shares:
         _, proofs = fields(proof, "rule", "faces")
+        need(self.union is None and self.given is None, "faces of one box, for all sequences")
         low, high, n = self.domain.low, self.domain.high, len(self.domain.low)
         need(n and (part.low, part.high) == (low, high), "faces of a whole box")
         need(all(a <= 0 <= b and a < b for a, b in zip(low, high, strict=True)), "zero in the box, and no points")
@@ -221,8 +264,15 @@ class Claim:
         integer(to, 0, 40)
         integer(signs, 0, 12)
         need(type(shared) is bool, "shared")
+        self.in_a_box(part)
         low, high = self.shares(part)
         return high, low  # it shows no more than is true
+
+    def in_a_box(self, part: Part) -> None:
+        boxes = [self.domain] if self.union is None else self.union
+        inside = [all(map(Fraction.__le__, box.low, part.low)) and all(map(Fraction.__le__, part.high, box.high))
+                  for box in boxes]  # fmt: skip
+        need(any(inside), "a leaf of a part that is not in one box")
 
     def split(self, part: Part, proof: dict) -> tuple[list[Part], Any, Any]:
         if "position" in proof:
@@ -347,6 +397,7 @@ def check(data: bytes) -> dict[str, Any]:
             need(target is not None and most < target, "verdict")
         case _:
             need(verdict == "BOUNDED", "verdict")
-    low, high = task.shares(task.domain)
+    found = [task.shares(box) for box in ([task.domain] if task.union is None else task.union)]
+    low, high = (sum(ends) for ends in zip(*found, strict=True))
     confirm(least <= low and most >= high, "true or not, as far as these ranges tell")
     return conclusion

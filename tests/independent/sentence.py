@@ -526,8 +526,10 @@ class Sentence:
         self.tokens, self.values = self.claim["domain"]["tokens"], self.claim["domain"]["values"]
         self.accuracy = self.claim["kind"] == "accuracy"
         self.counts = self.claim["kind"] in ("accuracy", "share")
-        boxes = [] if self.counts else self.claim["domain"]["inputs"]
+        boxes = self.claim["domain"].get("inputs", [])
         self.boxes = [(shape, list(map(exact, low)), list(map(exact, high))) for shape, low, high in boxes]
+        self.union = [[[*map(exact, end)] for end in box] for box in self.claim.get("union", [])]
+        self.weighed = "measure" in self.claim
         self.captured = "graph" in self.claim
         equals = self.claim["equals"] if self.accuracy else []  # the mechanism's nodes come first, then the guard's
         given = self.claim.get("given", []) if self.counts else []
@@ -577,8 +579,14 @@ class Sentence:
                     todo += [(node["inside"], tokens, [box[0], high]), (node["outside"], tokens, [low, box[1]])]
                 case "split":
                     todo += [(node[side], tokens, box) for side in ("inside", "outside")]
+                case "union":
+                    met = [[[*map(max, low, box[0])], [*map(min, high, box[1])]] for low, high in self.union]
+                    met = [[low, high] for low, high in met if all(a <= b for a, b in zip(low, high, strict=True))]
+                    todo += [(own, tokens, part) for own, part in zip(node["parts"], met, strict=True)]
                 case "cut":
                     lemmas += [(row, (tokens, box)) for row in node["lemmas"]]
+                case "faces":
+                    todo += [(own, tokens, box) for own in node["faces"]]
                 case "counterexample":
                     inputs += [(row, []) for row in node["inputs"]]
                 case "point":
@@ -598,7 +606,7 @@ class Sentence:
         kinds[self.claim["kind"]](*parsed(text))
 
     def _share(self, text: str, parts: list[tuple]) -> None:
-        text, share = self._ending(text, r", on at least (\S+) of them")
+        text, share = self._ending(text, rf", on at least (\S+) of {'the whole' if self.weighed else 'them'}")
         need(share == (None if self.claim["at_least"] is None else Fraction(self.claim["at_least"])), "another share")
         end = " > 0" if self.claim["strict"] else " >= 0"
         need(text.endswith(end), "another comparison")
@@ -680,12 +688,38 @@ class Sentence:
         if self.tokens:
             need(lines, "the domain's tokens are not printed")
             self._sequences(lines.pop(0))
+        if self.weighed:
+            need(lines, "how a share is weighed is not printed")
+            self._weights(lines.pop())
+        if self.union:
+            need(lines, "the union is not printed")
+            self._union(lines.pop())
         need(len(lines) == len(self.boxes), f"{len(self.boxes)} real inputs")
         for k, (text, (shape, low, high)) in enumerate(zip(lines, self.boxes, strict=True)):
             start = f"input{k} of shape ({', '.join(map(str, shape))}) in "
             need(text.startswith(start), "another input")
             box = [f"[{written(a)}, {written(b)}]" for a, b in zip(low, high, strict=True)]
             same_list(text.removeprefix(start), grouped(box), " x ")
+
+    def _union(self, text: str) -> None:
+        which = "one box" if len(self.union) == 1 else f"at least one of {len(self.union):,} boxes"
+        start = f"of these real inputs, those in {which}: "
+        need(text.startswith(start), "another union")
+        each = [grouped(f"[{written(a)}, {written(b)}]" for a, b in zip(*box, strict=True)) for box in self.union]
+        same_list(text.removeprefix(start), [abridged(box, " x ") for box in each], " or ")
+
+    def _weights(self, text: str) -> None:
+        text, tail, like = text.partition(", all sequences")
+        need(
+            like == ("", " alike", " that are given alike")[bool(tail) + (bool(tail) and "given" in self.claim)],
+            "alike",
+        )
+        need(bool(tail) == bool(self.tokens), "sequences")
+        end = " within these boxes" if self.union else " within these bounds"
+        need(text.startswith("weighed by ") and text.endswith(end), "can't be read")
+        rows = [None if row is None else [written(exact(v)) for v in row] for row in self.claim["measure"]]
+        said = ["uniform" if row is None else f"normal({row[0]}, {row[1]})" for row in rows]
+        same_list(text.removeprefix("weighed by ").removesuffix(end), grouped(said), " x ")
 
     def _sequences(self, text: str) -> None:
         number, vocab = len(self.tokens), len(self.values)
@@ -837,11 +871,14 @@ class Sentence:
 
     def right(self, text: str, at_least: bool) -> None:
         end = int(self.conclusion["right_at_least" if at_least else "right_at_most"])
-        found = re.fullmatch(r"([0-9,]+)  \(([0-9.]+) of (?:all|those given), rounded (down|up)\)", text)
+        if self.weighed:
+            found = re.fullmatch(r"()([0-9.]+) of the whole  \(rounded (down|up)\)", text)
+        else:
+            found = re.fullmatch(r"([0-9,]+)  \(([0-9.]+) of (?:all|those given), rounded (down|up)\)", text)
         need(found and found[3] == ("down" if at_least else "up"), "can't be read")
-        need(int(found[1].replace(",", "")) == end, f"the file says {end}")
-        need((" of all, " in text) == ("given" not in self.claim), "of other inputs")
-        share, said = Fraction(end, self.total), Fraction(found[2])
+        need(self.weighed or int(found[1].replace(",", "")) == end, f"the file says {end}")
+        need(self.weighed or (" of all, " in text) == ("given" not in self.claim), "of other inputs")
+        share, said = Fraction(end, self.total * (2**60 if self.weighed else 1)), Fraction(found[2])
         need(said <= share if at_least else said >= share, "rounded to more than was proved")
         need(said not in (0, 1) or share in (0, 1) or len(found[2]) > 300, "rounded to nothing or all")
 
@@ -868,6 +905,7 @@ class Sentence:
             node = todo.pop()
             used[node["rule"]] = used.get(node["rule"], 0) + 1
             inside = [v for name, v in node.items() if name in ("inside", "outside", "first", "second", "proof")]
+            inside += [*node.get("parts", []), *node.get("faces", [])]
             todo += [v for v in [*inside, *(row["proof"] for row in node.get("lemmas", []))] if type(v) is dict]
         need(text == ", ".join(f"{n:,} {rule}" for rule, n in sorted(used.items())), "other rules")
 

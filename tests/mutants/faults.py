@@ -49,6 +49,7 @@ NEURONS = "tests/soundness/test_neurons.py"
 CAPTURED = "tests/soundness/test_captured.py"
 BOXES = "tests/soundness/test_boxes.py"
 CASES = "tests/soundness/test_cases.py"
+UNIONS = "tests/soundness/test_unions.py"
 CONES = "tests/soundness/test_cones.py"
 SHARES = "tests/soundness/test_shares.py"
 SUMS = "tests/kernel/test_sum_of_ratios.py"
@@ -299,6 +300,45 @@ FAULTS = [
           "self._deviations(ar, c, at)", BOXES),
     Fault("mass", "core/measure.py", "ar.rational(Fraction(8))", "ar.rational(Fraction(80))", BOXES),
     Fault("mass", "core/measure.py", "np.where(ar.ends(b)[1] <= 0, 0.0, -bend)", "np.where(ar.ends(b)[1] <= 9, 0.0, -bend)", BOXES),
+    # core/unions.py, core/masses.py; guards of boxes' tokens
+    Fault("union", "core/unions.py", "np.maximum(self.low, part.low), np.minimum(self.high, part.high)",
+          "np.maximum(self.low, part.low), np.minimum(np.nextafter(self.high, -np.inf), part.high)", UNIONS),
+    Fault("union", "core/unions.py", "np.maximum(self.low, part.low)", "self.low", UNIONS),
+    Fault("union", "core/unions.py", 'witness["parts"].items(len(parts), len(parts))',
+          'witness["parts"].items(len(parts))\n    parts = parts[:len(proofs)]', UNIONS),
+    Fault("union", "core/unions.py", "(low <= high).all(1)", "(low < high).all(1)", UNIONS),
+    Fault("union", "core/unions.py", "((self.low <= x) & (x <= self.high)).all(1).any()",
+          "((self.low <= x) & (x <= self.high)).any(1).any()", UNIONS),
+    Fault("union", "core/unions.py", "(inputs.low <= low) & (low <= high)", "(low <= high)", UNIONS),
+    Fault("union", "core/unions.py", "if not union.holds(points).all():", "if not union.holds(points).any():", UNIONS),
+    Fault("union", "replay/points.py", "if job.claim.union is not None:", "if False:", UNIONS),
+    Fault("union", "core/ranges.py", "if self.union is not None and job.old:", "if False:", UNIONS),
+    Fault("union", "core/unions.py", "if claim.union is None:", "if False:", UNIONS),
+    Fault("union", "statement/common.py", "zip(union.low.tolist(), union.high.tolist(), strict=True)",
+          "zip(union.low.tolist()[1:], union.high.tolist()[1:], strict=True)", UNIONS),
+    Fault("union mass", "core/masses.py", "if not apart.all():", "if False:", UNIONS),
+    Fault("union mass", "core/masses.py", "(low[i + 1 :] >= high[i]) | (high[i + 1 :] <= low[i])",
+          "(low[i + 1 :] >= high[i]) | (high[i + 1 :] <= high[i])", UNIONS),
+    Fault("union mass", "core/masses.py", "if not holds.any(1).all():", "if False:", UNIONS),
+    Fault("union mass", "core/masses.py", "holds = inside.all(2)", "holds = inside.any(2)", UNIONS),
+    Fault("union mass", "core/masses.py", "not (union.low[:, wide] < union.high[:, wide]).all()", "False", UNIONS),
+    Fault("union mass", "core/masses.py", "exact = ar.div(weight, total)",
+          "exact = ar.div(ar.whole(np.ones(len(union.low))), ar.whole(np.full(len(union.low), len(union.low))))", UNIONS),
+    Fault("union mass", "core/masses.py", "return share, ceil(sum(map(Fraction, errors)) * measure.total)", "return share, 0", UNIONS),
+    Fault("union mass", "core/masses.py", "found.low if found.low == total else max(0, found.low - error)", "found.low", UNIONS),
+    Fault("union mass", "core/masses.py", "found.high if found.high == 0 else min(total, found.high + error)", "found.high", UNIONS),
+    Fault("union mass", "core/masses.py", "ar.where((a.mid == 0) & (a.rad == 0), b, ar.sub(b, a))", "b", UNIONS),
+    Fault("union mass", "core/masses.py", "np.maximum(np.rint(np.ldexp(exact.mid, DIGITS)), 1)", "np.rint(np.ldexp(exact.mid, DIGITS))", UNIONS),
+    Fault("union mass", "core/masses.py", "self.along(ar, at, self.union.low[box], self.union.high[box])",
+          "self.along(ar, at, self.low[None] + 0 * self.union.low[box], self.high[None] + 0 * self.union.high[box])", UNIONS),
+    Fault("union mass", "relaxation/cones.py", "if claim.union is not None:", "if False:", UNIONS),
+    Fault("guard of a box", "core/share.py", "if self.shapes:\n            return self.measure.told",
+          "if False:\n            return self.measure.told", UNIONS),
+    Fault("guard of a box", "relaxation/shares.py", "[job.claim.sequences(ar, part) for part in parts]",
+          "[part.size for part in parts]", UNIONS),
+    Fault("guard of a box", "core/share.py", "return self.sequences(job.ar, part) * int(", "return part.size * int(", UNIONS),
+    Fault("guard of a box", "core/share.py", "if self.guard is None or not self.shapes:", "if self.guard is None:", GUARDS),
+    Fault("guard of a box", "relaxation/shares.py", "if not job.claim.shapes:", "if False:", UNIONS),
     Fault("half-space", "relaxation/shares.py", "least, _ = ar.ends(ar.div(total, below))",
           "_, least = ar.ends(ar.div(total, below))", BOXES),
     Fault("half-space", "relaxation/shares.py", "-term if (k - sum(corner)) % 2 else term", "term", BOXES),
@@ -868,6 +908,7 @@ LEMMAS = {
     "functions": ("L4",),
     "guard": ("S2",),
     "guard size": ("S2",),
+    "guard of a box": ("S2", "M5"),
     "half-space": ("M3", "M5", "M7"),
     "interval": ("L1", "L2", "L3", "L9", "L11", "L12"),
     "joint form": ("R4",),
@@ -907,4 +948,6 @@ LEMMAS = {
     "line": ("N7",),
     "price": ("N8",),
     "two layers": ("N1",),
+    "union": ("C19",),
+    "union mass": ("M10",),
 }

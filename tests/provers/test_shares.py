@@ -17,12 +17,24 @@ from mechverify.report.checked import Checked
 from mechverify.report.latex import write_latex
 from mechverify.report.result import as_json
 from mechverify.report.statement import lines
-from tests.soundness.test_planted_shares import attended
 
 VOCAB, LENGTH = 4, 3
 IDS = torch.tensor(list(itertools.product(range(VOCAB), repeat=LENGTH)))
 torch.manual_seed(1)
 MODULE = Transformer(Shape(2, 4, "before", "gelu", True), VOCAB, LENGTH, width=8).double().eval()
+
+
+def attended(weights: dict[str, np.ndarray], ids: np.ndarray) -> np.ndarray:
+    """The logits of a causal transformer without neurons and biases."""
+    n = ids.shape[1]
+    x, later = weights["embed.W_E"][ids] + weights["pos_embed.W_pos"][:n], np.triu(np.ones((n, n), bool), 1)
+    for layer in range(2):
+        q, k, v = (np.einsum("bid,hde->bhie", x, weights[f"blocks.{layer}.attn.W_{name}"]) for name in "QKV")
+        scores = np.where(later, -np.inf, q @ k.swapaxes(-1, -2) / q.shape[-1] ** 0.5)
+        pattern = np.exp(scores - scores.max(-1, keepdims=True))
+        z = pattern / pattern.sum(-1, keepdims=True) @ v
+        x = x + np.einsum("bhie,hed->bid", z, weights[f"blocks.{layer}.attn.W_O"])
+    return x @ weights["unembed.W_U"]
 
 
 @pytest.fixture(scope="module")

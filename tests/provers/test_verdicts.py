@@ -88,13 +88,13 @@ def test_float_ends_are_the_neighbours():
 def test_corners_are_rounded_outwards_and_counterexamples_are_the_users():
     x = box([Fraction(1, 3)], [Fraction(2, 3)])
     assert Fraction(x.low[0][0]) < Fraction(1, 3) and Fraction(x.high[0][0]) > Fraction(2, 3)
-    assert Fraction(x.own[0][0]) > Fraction(1, 3) and Fraction(x.own[1][0]) < Fraction(2, 3)
+    assert Fraction(x.own[0][0, 0]) > Fraction(1, 3) and Fraction(x.own[1][0, 0]) < Fraction(2, 3)
     outcome = prove(Holds(x[0] <= 0.5, over=x))
-    assert outcome.verdict == "REFUTED" and x.own[0][0] <= outcome.theorem.points[0, 0] <= x.own[1][0]
+    assert outcome.verdict == "REFUTED" and x.own[0][0, 0] <= outcome.theorem.points[0, 0] <= x.own[1][0, 0]
     outcome = prove(Holds(x[0] <= Rational(2, 3), over=x))  # true of the user's box, false of the rounded one
     assert outcome.verdict == "UNKNOWN" and any("rounded outwards" in r for r in outcome.reasons)
     around = ball([0.1, 0.2], "0.1")
-    assert all(Fraction(v) <= Fraction(c) + Fraction(1, 10) for v, c in zip(around.own[1], (0.1, 0.2), strict=True))
+    assert all(Fraction(v) <= Fraction(c) + Fraction(1, 10) for v, c in zip(around.own[1][0], (0.1, 0.2), strict=True))
     outcome = prove(Holds(around[0] + around[1] <= 0.3, over=around))
     point = outcome.theorem.points[0]
     assert outcome.verdict == "REFUTED" and (around.own[0] <= point).all() and (point <= around.own[1]).all()

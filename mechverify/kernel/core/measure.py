@@ -11,6 +11,7 @@ import numpy as np
 
 from mechverify.kernel.core import elementary
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball
+from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 
@@ -59,34 +60,62 @@ class Measure:
         low, high = ends
         return np.stack([np.floor(low), np.ceil(high)]).astype(np.int64)
 
+    def told(self, found: Counts, total: int) -> Counts:
+        """Right units of the whole, of which there are so many, from what was counted."""
+        return found
+
     def marks(self, ar: Arithmetic, at: np.ndarray) -> Ball:
         """What `mass` is told of points `at` [parts, coordinates, numbers] in the box: the share of each coordinate's
         mass up to there, exactly 0 and 1 at its corners. Rejects a box that is too wide, or of which a distribution
         gives too little, to tell."""
+        low, high = (
+            np.broadcast_to(end, at.shape[:2]) for end in (self.low, self.high)
+        )
+        return self.along(ar, at, low, high)
+
+    def along(
+        self, ar: Arithmetic, at: np.ndarray, low: np.ndarray, high: np.ndarray
+    ) -> Ball:
+        """The same, of each part's share of the box with these corners [parts, coordinates]."""
         sides = np.zeros(at.shape), np.zeros(at.shape)
-        for c, (a, b) in enumerate(
-            zip(self.low.tolist(), self.high.tolist(), strict=True)
-        ):
-            here, place = np.unique(
-                np.append(at[:, c].ravel(), [a, b]), return_inverse=True
-            )  # parts have many points in common
-            all_ = ar.exact(here) if self.normal[c] is None else self.erf(ar, c, here)
-            whole = all_.map(lambda v, place=place: v[place])
-            here = here[place]
-            first, last = (whole.map(lambda v, i=i: v[i]) for i in (-2, -1))
-            size = ar.sub(last, first)
-            if a < b and not ar.ends(size)[0] > 0:
+        for c in range(len(self.low)):
+            first, last, inside = self.interval(ar, c, low[:, c], high[:, c], at[:, c])
+            size, wide = ar.sub(last, first), (low[:, c] < high[:, c])[:, None]
+            if (wide & ~(ar.ends(size)[0] > 0)).any():
+                a, b = (
+                    end[np.argmax(wide & ~(ar.ends(size)[0] > 0)), c]
+                    for end in (low, high)
+                )
                 raise Rejected(
                     f"coordinate {c}: from {a} to {b} is more, or has less mass, than float64 can tell"
                 )
-            if a < b:
-                share = ar.div(ar.sub(whole.map(lambda v: v[:-2]), first), size)
-                known = (here[:-2] != a) & (here[:-2] != b)
-                for side, value, edge in zip(
-                    sides, share[:2], (here[:-2] == b, 0.0), strict=True
-                ):
-                    side[:, c] = np.where(known, value, edge).reshape(side[:, c].shape)
+            share = ar.div(
+                ar.sub(inside, first), ar.where(wide, size, ar.rational(Fraction(1)))
+            )
+            a, b = (end[:, c, None] for end in (low, high))
+            known = wide & (at[:, c] != a) & (at[:, c] != b)
+            for side, value, edge in zip(
+                sides, share[:2], (wide & (at[:, c] == b), 0.0), strict=True
+            ):
+                side[:, c] = np.where(known, value, edge)
         return Ball(*sides)
+
+    def interval(
+        self, ar: Arithmetic, c: int, low: np.ndarray, high: np.ndarray, at: np.ndarray
+    ) -> tuple[Ball, Ball, Ball]:
+        """How much of coordinate c's mass lies below ends [parts], as [parts, 1], and below `at` [parts, numbers], all
+        in one unit and but for one constant."""
+        numbers = np.concatenate([low[:, None], high[:, None], at], 1)
+        here, place = np.unique(
+            numbers, return_inverse=True
+        )  # parts have many points in common
+        whole = ar.exact(here) if self.normal[c] is None else self.erf(ar, c, here)
+        whole = whole.map(lambda v: v[place.reshape(numbers.shape)])
+        first, last, inside = (
+            whole.map(lambda v, k=k: v[:, k])
+            for k in (slice(1), slice(1, 2), slice(2, None))
+        )
+        return first, last, inside
 
     def mass(
         self, ar: Arithmetic, low: np.ndarray, high: np.ndarray, first: Ball, last: Ball

@@ -6,7 +6,7 @@ Lemmas C7, C9 (docs/soundness/core.md).
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -25,8 +25,12 @@ from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.core.loading import late
 from mechverify.kernel.core.meter import Meter
 from mechverify.kernel.core.semantics import SEMANTICS
+
+if TYPE_CHECKING:
+    from mechverify.kernel.core.unions import Union
 
 
 class Range(NamedTuple):
@@ -53,13 +57,15 @@ class ProvedLemma(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class RangeClaim(Claim):
-    """Every entry of the output lies between `least` and `most` [entries] (None: no threshold), for all inputs for
-    which no entry of the nodes `where` is negative. `cases` are nodes whose entries a proof may tell apart."""
+    """Every entry of the output lies between `least` and `most` [entries] (None: no threshold), for all inputs, of the
+    `union` if there is one, for which no entry of the nodes `where` is negative. `cases` are nodes whose entries a
+    proof may tell apart."""
 
     where: tuple[int, ...]
     cases: tuple[int, ...]
     least: list[Fraction] | None
     most: list[Fraction] | None
+    union: "Union | None" = None
 
     kind: ClassVar[str] = "bounds"
     in_exact: ClassVar[bool] = False
@@ -80,6 +86,8 @@ class RangeClaim(Claim):
         least, most = (
             _thresholds(entry[name], outputs) for name in ("at_least", "at_most")
         )
+        if "union" in entry.value:
+            about["union"] = late("core.unions").read(entry["union"], inputs)
         entry.close()
         return RangeClaim(**about, where=where, cases=cases, least=least, most=most)
 
@@ -90,9 +98,10 @@ class RangeClaim(Claim):
     def about(
         self, graph: Graph, output: int, part: Domain, shapes: Sequence[tuple[int, ...]]
     ) -> "RangeClaim":
-        """That another value of the model has some range."""
+        """That another value of the model has some range; where inputs were added, of the union nothing is known."""
         return replace(
             self,
+            union=self.union if shapes is self.shapes else None,
             graph=graph,
             output=output,
             domain=part,
@@ -128,12 +137,16 @@ class RangeClaim(Claim):
         return both
 
     def halves(self, job: Job, part: Domain, node: Reader) -> tuple[Domain, Domain]:
+        if "node" in node.value:
+            return late("relaxation.rule").sides(job, part, node)
         if "position" in node.value:  # halves of a box hold the same token sequences
             return splits.by_token(job.ar, part, node)
         return splits.by_coordinate(job.ar, part, node)
 
     def conclude(self, entry: Reader, verdict: str, job: Job, proved: Range) -> Range:
         """Ends that aren't stated are null; thresholds are compared as rational numbers."""
+        if self.union is not None and job.old:
+            raise Rejected("a union isn't written before version 5 of the format")
         if proved.empty:
             raise Rejected("no input satisfies the claim's conditions")
         stated = read_range(entry, self.outputs)

@@ -9,29 +9,33 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from mechverify.kernel.core import domain, splits
+from mechverify.kernel.core.arithmetic import Arithmetic
 from mechverify.kernel.core.claim import Job, read_weights, subject
-from mechverify.kernel.core.counts import CountingClaim, read_counted
+from mechverify.kernel.core.counts import CountingClaim, Counts, read_counted
 from mechverify.kernel.core.document import PROGRAMS, captured
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.core.loading import late
 from mechverify.kernel.core.measure import Measure
 from mechverify.kernel.core.meter import Meter
 from mechverify.kernel.core.semantics import SEMANTICS
 
 if TYPE_CHECKING:
     from mechverify.kernel.core.evaluate import Evaluation
+    from mechverify.kernel.core.unions import Union
 
 
 @dataclass(frozen=True, eq=False)
 class ShareClaim(CountingClaim):
     """An input is right if the one entry of the node `output` is at least zero there; of a `strict` claim, if it is
-    more than zero. Where there are real inputs, units are those of the `measure` of their box, for each token
-    sequence."""
+    more than zero. Where there are real inputs, units are those of the `measure` of their box, or of the `union` of
+    several, for each token sequence; there, rules count in those sequences alone that satisfy the guard."""
 
     strict: bool
     measure: Measure
+    union: "Union | None" = None
 
     kind: ClassVar[str] = "share"
     where: ClassVar[tuple[int, ...]] = ()  # conditions on the domain's inputs
@@ -50,8 +54,11 @@ class ShareClaim(CountingClaim):
         )
         graph = Graph(inputs.length, values, meter)
         counted = read_counted(entry, inputs, graph)
-        if shapes and counted["guard"] is not None:
-            raise Rejected("a condition `given` is for token sequences alone")
+        if "union" in entry.value:
+            union = counted["union"] = late("core.unions").read(entry["union"], inputs)
+            measure = late("core.masses").disjoint(graph.meter, measure, union)
+        if shapes and counted["guard"] is not None and not inputs.length:
+            raise Rejected("a condition `given` is on tokens, and the domain has none")
         counted["total"] *= measure.total
         about = subject(
             entry,
@@ -77,7 +84,18 @@ class ShareClaim(CountingClaim):
 
     @property
     def whole(self) -> int:
-        return self.domain.size * self.measure.total
+        return self.total if self.shapes else self.domain.size
+
+    def within(self, proved: Counts) -> Counts:
+        if self.shapes:
+            return self.measure.told(proved, self.total)
+        return super().within(proved)
+
+    def sequences(self, ar: Arithmetic, part: Domain) -> int:
+        """How many token sequences of a part its units are counted for: without a box, whatever the guard."""
+        if self.guard is None or not self.shapes:
+            return part.size
+        return late("counting.guard").size(ar, self.graph, self.guard, part)
 
     @property
     def by_example(self) -> bool:
@@ -85,7 +103,9 @@ class ShareClaim(CountingClaim):
 
     def most(self, job: Job, part: Domain) -> int:
         mass = self.measure.of(job.ar, part.low[None], part.high[None])
-        return part.size * int(self.measure.units(job.ar, mass)[1, 0])
+        return self.sequences(job.ar, part) * int(
+            self.measure.units(job.ar, mass)[1, 0]
+        )
 
     def halves(self, job: Job, part: Domain, node: Reader) -> tuple[Domain, Domain]:
         """Those of a box share what has no mass."""

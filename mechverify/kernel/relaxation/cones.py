@@ -60,6 +60,8 @@ def faces(job: Job, part: Domain) -> tuple[Job, list[Domain]]:
         raise Rejected("faces are those of the whole box")
     if not ((low <= 0) & (high >= 0) & (low < high)).all():
         raise Rejected("zero is not in the box, or a coordinate is a point")
+    if claim.union is not None:
+        raise Rejected("faces are those of one box")
     claim.need_whole("faces")
     job.once(_need_cone)
     on_faces, found = _kind(measure)(low, high, measure.normal), []

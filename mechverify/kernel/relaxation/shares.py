@@ -146,7 +146,8 @@ def check(job: Job, parts: list[Domain], witnesses: list[Reader]) -> list[Counts
         raise Rejected(
             "parts are judged by relaxation for semantics real, and in float64"
         )
-    job.claim.need_whole("relaxation")
+    if not job.claim.shapes:
+        job.claim.need_whole("relaxation")
     results: list = [None] * len(parts)
     to, signs, alike = (
         np.zeros(len(parts), np.int64),
@@ -232,11 +233,9 @@ def _counts(
             _add(job, found, judged, ~cut)
             todo += [halves.some(np.tile(cut, 2))] if cut.any() else []
     most = measure.units(ar, all_of_it.mass)[1]
-    rows = zip(*found.tolist(), most.tolist(), parts, strict=True)
-    return [
-        Counts(right * p.size, (all_ - wrong) * p.size)
-        for right, wrong, all_, p in rows
-    ]
+    sequences = [job.claim.sequences(ar, part) for part in parts]
+    rows = zip(*found.tolist(), most.tolist(), sequences, strict=True)
+    return [Counts(right * n, (all_ - wrong) * n) for right, wrong, all_, n in rows]
 
 
 def _steps(coordinates: int, to: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import OverLimit, Rejected, Unsupported
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.core.loading import late
 from mechverify.kernel.core.neighbours import float_above, float_below
 from mechverify.kernel.core.ranges import Range, read_range
 from mechverify.kernel.core.semantics import Real
@@ -54,6 +55,8 @@ def point(job: Job, domain: Domain, witness: Reader) -> Range:
         or not ((domain.low <= numbers) & (numbers <= domain.high)).all()
     ):
         raise Rejected("a point lies outside its part of the domain")
+    if job.claim.union is not None:
+        late("core.unions").need_inside(job, numbers)
     job.found.tokens.append(ids)
     job.found.points.append(numbers)
     attained, broken = enclose(job, ids, numbers)

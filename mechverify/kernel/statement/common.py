@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from hashlib import sha256
 from math import prod
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from mechverify.kernel.core.neighbours import float_below
 from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.core.words import listed, number, runs
 from mechverify.kernel.statement.formula import Listing
+
+if TYPE_CHECKING:
+    from mechverify.kernel.core.unions import Union
 
 SHOWN = 4  # replayed inputs
 NOTHING = Fraction(1, 10**300)  # numbers below it are about zero
@@ -115,6 +118,18 @@ def domain(claim: Claim) -> tuple[str, ...]:
         texts.append(f"input{k} of shape {_shape(shape)} in {box}")
         start += prod(shape)
     return tuple(texts)
+
+
+def boxes(union: "Union | None") -> tuple[str, ...]:
+    """Of the real inputs, those of a union: each box by the intervals of all coordinates."""
+    if union is None:
+        return ()
+    each = [
+        listed(runs([interval(*e) for e in zip(*ends, strict=True)]), separator=" x ")
+        for ends in zip(union.low.tolist(), union.high.tolist(), strict=True)
+    ]
+    which = f"in at least one of {len(each):,} boxes" if len(each) > 1 else "in one box"
+    return (f"of these real inputs, those {which}: {listed(each, separator=' or ')}",)
 
 
 def _sequences(claim: Claim) -> str:

@@ -20,8 +20,8 @@ def of_them(claim: CountingClaim) -> str:
     return f", on {least} of {whole}" if least else ""
 
 
-def given(claim: CountingClaim, formulas: Formulas) -> tuple[str, ...]:
-    """The guard, and how many inputs satisfy it."""
+def given(claim: CountingClaim, formulas: Formulas, units: int = 1) -> tuple[str, ...]:
+    """The guard, and how many sequences satisfy it, of so many units each."""
     if claim.guard is None:
         return ()
     (text,), shared = formulas.write([claim.guard])
@@ -29,7 +29,7 @@ def given(claim: CountingClaim, formulas: Formulas) -> tuple[str, ...]:
         text == formulas.listing.name(claim.guard) and not claim.captured
     ):  # of a captured one, the graph is named
         text += f" of a {graph_of(formulas.listing)}"
-    return (f"{text}: {claim.total:,} of these sequences{defined(shared)}",)
+    return (f"{text}: {claim.total // units:,} of these sequences{defined(shared)}",)
 
 
 def counted(theorem: CountingTheorem, what: str) -> tuple[tuple[str, str], ...]:

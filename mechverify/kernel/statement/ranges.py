@@ -16,6 +16,7 @@ from mechverify.kernel.statement.common import (
     Rows,
     Statement,
     around,
+    boxes,
     common,
     defined,
     graph_of,
@@ -46,8 +47,10 @@ def state(theorem: RangeTheorem) -> Statement:
     given = tuple(_condition(claim, formulas, n) for n in claim.where)
     examples = tuple(("broken at", text) for text in _told(theorem, formulas))
     lemmas = tuple(_lemma(claim, formulas, lemma) for lemma in theorem.lemmas)
+    said = common(theorem)
+    said["domain"] += boxes(claim.union)
     return Statement(
-        **common(theorem),
+        **said,
         claim=f"{what} {subject}{count}{defined(shared)}",
         subject=subject,
         equals=None,

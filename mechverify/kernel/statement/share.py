@@ -8,6 +8,7 @@ from mechverify.kernel.statement.common import (
     SHOWN,
     Statement,
     around,
+    boxes,
     common,
     defined,
     graph_of,
@@ -29,7 +30,7 @@ def listing(theorem: CountingTheorem) -> Listing:
 def state(theorem: CountingTheorem) -> Statement:
     claim, nodes, said = theorem.claim, listing(theorem), common(theorem)
     assert isinstance(claim, ShareClaim)
-    said["domain"] += _weights(claim)
+    said["domain"] += (*boxes(claim.union), *_weights(claim))
     n = claim.sites[claim.site]
     own = (
         {n} if claim.graph.nodes[n].shape == () else set()
@@ -45,7 +46,7 @@ def state(theorem: CountingTheorem) -> Statement:
         equals=None,
         margin="",
         threshold=threshold(claim),
-        given=given(claim, formulas),
+        given=given(claim, formulas, claim.measure.total),
         lemmas=(),
         model=f"{graph_of(nodes)}, weights sha256 {claim.weights_sha256}",
         assumed=(),
@@ -66,9 +67,11 @@ def _weights(claim: ShareClaim) -> tuple[str, ...]:
         "uniform" if n is None else f"normal({number(n.mean)}, {number(n.deviation)})"
         for n in claim.measure.normal
     ]
-    sequences = ", all sequences alike" if claim.domain.length else ""
+    given = " that are given" if claim.guarded else ""
+    sequences = f", all sequences{given} alike" if claim.domain.length else ""
+    within = "these bounds" if claim.union is None else "these boxes"
     return (
-        f"weighed by {listed(runs(each), separator=' x ')} within these bounds{sequences}",
+        f"weighed by {listed(runs(each), separator=' x ')} within {within}{sequences}",
     )
 
 

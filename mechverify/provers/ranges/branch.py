@@ -362,9 +362,12 @@ def _branched(
 ) -> Found:
     """Until all cells are proved, a threshold is broken in one, or nothing is left of the budget. `seen` is asked once
     easy claims are decided, for an input that breaks a threshold."""
-    tree: Proof = problem.linear
     work = Branching(problem, budget)
-    first = [(tree, problem.domain, 1.0)]
+    roots: list[Proof] = [problem.linear for _ in problem.parts]
+    tree, share = problem.joined(roots), 1 / len(roots)
+    first = [
+        (root, part, share) for root, part in zip(roots, problem.parts, strict=True)
+    ]
     try:
         work.relax(first if problem.asks else work.told_apart(first))
     except Stopped:

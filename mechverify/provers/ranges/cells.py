@@ -10,7 +10,7 @@ from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.relaxation import rule as linear
 from mechverify.kernel.relaxation.backward import Relaxed
-from mechverify.kernel.relaxation.intervals import Cells
+from mechverify.kernel.relaxation.intervals import Cells, Intervals
 from mechverify.provers.ranges.problem import RangeProblem
 from mechverify.relax.tensors import TensorBall
 
@@ -49,9 +49,20 @@ def relaxed(problem: RangeProblem, cells: Cells, kind: type[R] = Relaxed) -> R:
 
 def kernel_ranges(problem: RangeProblem, parts: list[Domain]) -> list[Range]:
     """What the kernel proves of each part, with its own lines."""
-    found, step = [], linear.side_by_side(problem.job, problem.whole)
+    return ranges(problem, parts, problem.flags, Relaxed)
+
+
+def ranges(
+    problem: RangeProblem,
+    parts: list[Domain],
+    flags: linear.Flags,
+    kind: type[Intervals],
+) -> list[Range]:
+    """What the kernel proves of each part, with its own lines, or by intervals."""
+    found, step = [], linear.side_by_side(problem.job, flags.whole)
     for start in range(0, len(parts), step):
-        found += linear.ranges(problem.job, parts[start : start + step], problem.flags)
+        some = parts[start : start + step]
+        found += linear.ranges(problem.job, some, flags, kind=kind)
     return found
 
 

@@ -15,7 +15,8 @@ SAMPLES, STEPS, RESTARTS = (
 
 
 def sample(problem: RangeProblem, budget: Budget, seed: int) -> Inputs:
-    """Random inputs, half of them corners; those that satisfy the claim's conditions (maybe none)."""
+    """Random inputs, half of them corners, as many of each box of a union; those that satisfy the claim's conditions
+    (maybe none)."""
     rng, domain = np.random.default_rng(seed), problem.domain
     graph = problem.claim.graph
     numbers = sum(int(np.prod(graph.nodes[m].shape)) for m in graph.ancestors([problem.claim.output])
@@ -25,6 +26,9 @@ def sample(problem: RangeProblem, budget: Budget, seed: int) -> Inputs:
     share = rng.random((batch, len(domain.low)))
     share[batch // 2 :] = np.round(share[batch // 2 :])
     low, high = problem.own
+    if len(low) > 1:
+        which = rng.permutation(np.arange(batch) % len(low))
+        low, high = low[which], high[which]
     points = np.clip(
         (1 - share) * low + share * high, low, high
     )  # it may round outside
@@ -53,10 +57,12 @@ def climb(
     sign = np.tile(np.repeat([1.0, -1.0], n), starts)
     entry = np.tile(np.arange(n), 2 * starts)
     best = inputs.at(start)
-    low, high = map(torch.from_numpy, problem.own)
-    reach = torch.nan_to_num(high - low)
+    box = problem.owned(best.points).argmax(1)
+    low, high = (
+        torch.from_numpy(end[box]) for end in problem.own
+    )  # each row stays in its box
     points = torch.tensor(best.points)
-    live = np.arange(len(entry) if len(low) else 0)  # rows that still move
+    live = np.arange(len(entry) if low.shape[1] else 0)  # rows that still move
     for step in range(steps):
         if not len(live) or budget.spent():
             break
@@ -72,8 +78,9 @@ def climb(
         best.values[live[better]] = values.detach().numpy()[better]
         best.clear[live[better]] = least.numpy()[better] > CLEARLY
         rate = 0.5 * (1 - step / steps)
+        reach = torch.nan_to_num(high[live] - low[live])
         after = points - rate * reach * torch.nan_to_num(slope).sign()
-        after = torch.clamp(after, low, high)
+        after = torch.clamp(after, low[live], high[live])
         # what a step doesn't move stays where it is, as later steps are shorter
         moved = (after != points).any(1)
         points, live = after[moved], live[moved.numpy()]

@@ -22,6 +22,7 @@ CHOOSING, CHECKING, OPTIMISING = (
 )  # seconds: for choosing cuts, relaxing cells, optimising lines
 PRICED = 4  # halvings whose cells are relaxed to know what one takes
 OPTIMISED = 2  # halvings before slopes are optimised
+OPTIMISED_BOXES = 2**5  # of a union, at most, whose slopes are
 
 
 class Lines:
@@ -61,16 +62,17 @@ class Narrow:
                 cuts = _cuts(problem, budget)
             if 2 ** len(cuts) * problem.seconds > CHECKING:
                 with budget.within(CHECKING):
-                    price = _price(problem, cuts)
-                while 2 ** len(cuts) * price > CHECKING:
+                    price = _price(problem, cuts) * len(problem.parts)
+                while cuts and 2 ** len(cuts) * price > CHECKING:
                     cuts.pop()
             if cuts:
-                budget.progress(f"{2 ** len(cuts):,} cells", None)
-                parts = _parts(problem.domain, cuts)
+                cells = len(problem.parts) * 2 ** len(cuts)
+                budget.progress(f"{cells:,} cells", None)
+                parts = _parts(problem.parts, cuts)
                 with budget.within(CHECKING), budget.rehearsing():
                     range_ = meet(found.range, unite(kernel_ranges(problem, parts)))
                 found = Found(
-                    _tree(cuts, [problem.linear] * len(parts), problem.domain),
+                    _tree(cuts, [problem.linear] * len(parts), problem),
                     range_,
                     False,
                     found.reasons,
@@ -85,7 +87,7 @@ class Narrow:
 
 def _price(problem: RangeProblem, cuts: list[int]) -> float:
     """Seconds that the kernel takes for a cell, of some that are relaxed side by side."""
-    some = _parts(problem.domain, cuts[:PRICED])
+    some = _parts(problem.parts[:1], cuts[:PRICED])
     begun = time.monotonic()
     kernel_ranges(problem, some)
     return (time.monotonic() - begun) / len(some)
@@ -93,11 +95,12 @@ def _price(problem: RangeProblem, cuts: list[int]) -> float:
 
 def _cuts(problem: RangeProblem, budget: Budget) -> list[int]:
     """Coordinates to halve one after another, in every cell: each time the one, of those that move the output most,
-    that makes the output's range narrowest; until it is no longer worth a doubling."""
-    domain, cuts = problem.domain, []
-    while len(domain.low) and 2 ** (len(cuts) + 1) <= CELLS and not budget.spent():
+    that makes the output's range narrowest; until it is no longer worth a doubling. Of a union: the first box
+    is cut, and the others like it."""
+    domain, cuts, most = problem.parts[0], [], CELLS // len(problem.parts)
+    while len(domain.low) and 2 ** (len(cuts) + 1) <= most and not budget.spent():
         budget.progress(f"choosing the next of {len(cuts)} cuts", None)
-        part = _parts(domain, cuts)[0]
+        part = _parts([domain], cuts)[0]
         middle = torch.from_numpy((part.low + part.high) / 2)[None].requires_grad_()
         tokens = np.array([[t[0] for t in domain.tokens]], np.int64).reshape(1, -1)
         (slope,) = torch.autograd.grad(
@@ -135,7 +138,9 @@ def _with_optimised_lines(
     budget.progress("optimising slopes", None)
     while cuts and 2 ** len(cuts) * problem.seconds > CHECKING:
         cuts = cuts[:-1]
-    parts = _parts(problem.domain, cuts)
+    parts = _parts(problem.parts, cuts)
+    if len(problem.parts) > OPTIMISED_BOXES:
+        return found
     try:
         leaves = optimised_leaves(problem, parts, budget, seconds=OPTIMISING)
         range_ = unite([found for _, found in leaves])
@@ -147,23 +152,30 @@ def _with_optimised_lines(
     except (Rejected, Unsupported) as error:  # what the kernel's own lines prove stands
         found.reasons.append(f"optimised lines: {error}")
         return found
-    return found.beside(
-        _tree(cuts, [leaf for leaf, _ in leaves], problem.domain), range_
-    )
+    return found.beside(_tree(cuts, [leaf for leaf, _ in leaves], problem), range_)
 
 
-def _parts(domain: Domain, cuts: list[int]) -> list[Domain]:
-    parts = [domain]
+def _parts(parts: list[Domain], cuts: list[int]) -> list[Domain]:
     for c in cuts:
         parts = [half for part in parts for half in part.cut(c, middle_of(part, c))]
     return parts
 
 
-def _tree(cuts: list[int], leaves: list[Proof], domain: Domain) -> Proof:
-    """The proof that cuts `domain` like _parts, and has these leaves."""
+def _tree(cuts: list[int], leaves: list[Proof], problem: RangeProblem) -> Proof:
+    """The proof that cuts the domain's parts like _parts, and has these leaves."""
+    many = len(leaves) // len(problem.parts)
+    return problem.joined(
+        [
+            _halves(cuts, leaves[i * many : (i + 1) * many], part)
+            for i, part in enumerate(problem.parts)
+        ]
+    )
+
+
+def _halves(cuts: list[int], leaves: list[Proof], part: Domain) -> Proof:
     if not cuts:
         return leaves[0]
     first, half = cuts[0], len(leaves) // 2
-    inside, outside = domain.cut(first, at := middle_of(domain, first))
-    return {"rule": "split", "coordinate": first, "at": at.hex(), "inside": _tree(cuts[1:], leaves[:half], inside),
-            "outside": _tree(cuts[1:], leaves[half:], outside)}  # fmt: skip
+    inside, outside = part.cut(first, at := middle_of(part, first))
+    return {"rule": "split", "coordinate": first, "at": at.hex(), "inside": _halves(cuts[1:], leaves[:half], inside),
+            "outside": _halves(cuts[1:], leaves[half:], outside)}  # fmt: skip

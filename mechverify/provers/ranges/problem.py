@@ -15,7 +15,7 @@ from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.kinds import read_claim
-from mechverify.kernel.core.meter import Watch
+from mechverify.kernel.core.meter import ROOM, Watch
 from mechverify.kernel.core.neighbours import float_above, float_below
 from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.core.words import listed
@@ -40,10 +40,16 @@ class RangeProblem:
         own: tuple[np.ndarray, np.ndarray] | None = None,
         plain: "RangeProblem | None" = None,
     ):
-        """`own`: the corners between which a point is one of the user's inputs, if these aren't the domain's. `plain`:
-        the problem about another graph of the same values, which torch can run."""
+        """`own`: the corners [boxes, coordinates] between which a point is one of the user's inputs, if these aren't
+        the parts'. `plain`: the problem about another graph of the same values, which torch can run."""
         self.job, self.claim, self.device = job, job.claim, device
-        self.own = (self.domain.low, self.domain.high) if own is None else own
+        union = self.claim.union
+        self.parts = [self.domain] if union is None else union.parts(self.domain)
+        self.rounded = own is not None
+        low, high = (
+            np.stack([getattr(p, end) for p in self.parts]) for end in ("low", "high")
+        )
+        self.own = own or (low, high)
         self.plain = plain
         self.failed, self.unshown = (
             0,
@@ -78,7 +84,9 @@ class RangeProblem:
     ) -> "RangeProblem":
         document = claim_document(claim, semantics)
         read = read_claim(Reader(document, "claim"), claim.output.model.data)
-        own = claim.over.own if claim.over.inner else None
+        own = (
+            claim.over.own if claim.over.inner else None
+        )  # boxes are those of the union, in order
         return RangeProblem(Job(read, Float64(watch=watch)), device, own)
 
     @property
@@ -166,12 +174,25 @@ class RangeProblem:
             least = torch.minimum(
                 least, values[n].detach().reshape(len(tokens), -1).amin(1)
             )
-        own = (
-            (torch.from_numpy(self.own[0]) <= points)
-            & (points <= torch.from_numpy(self.own[1]))
-        ).all(1)
+        owned = torch.from_numpy(self.owned(points.detach().numpy()).any(1))
         return output, torch.where(
-            own & ~output.detach().isnan().any(1) & ~least.isnan(), least, -torch.inf
+            owned & ~output.detach().isnan().any(1) & ~least.isnan(), least, -torch.inf
+        )
+
+    def owned(self, points: np.ndarray) -> np.ndarray:
+        """Booleans [points, boxes]: which of the user's own boxes hold which points."""
+        low, high = self.own
+        step = max(1, ROOM // max(1, low.size))
+        some = [points[i : i + step, None] for i in range(0, len(points), step)]
+        found = [((low <= x) & (x <= high)).all(2) for x in some]
+        return np.concatenate([np.zeros((0, len(low)), bool), *found])
+
+    def joined(self, proofs: list[Proof]) -> Proof:
+        """Of the domain, from those of its parts."""
+        return (
+            proofs[0]
+            if self.claim.union is None
+            else {"rule": "union", "parts": proofs}
         )
 
     def missing(self, low: np.ndarray, high: np.ndarray) -> np.ndarray:

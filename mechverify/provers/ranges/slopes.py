@@ -17,6 +17,8 @@ class GivenSlopes:
     name = "the given slopes"
 
     def accepts(self, problem: RangeProblem, known: Known) -> str | None:
+        if known.slopes and problem.claim.union is not None:
+            raise ClaimError("slopes can be given for one box, not for a union")
         return None if known.slopes else ""
 
     def prove(self, problem: RangeProblem, known: Known, budget: Budget) -> Found:

@@ -35,7 +35,9 @@ class Solver:
     def accepts(self, problem: RangeProblem, known: Known) -> str | None:
         return (
             None
-            if (self.enabled or self.folder is not None) and problem.open(known.found)
+            if (self.enabled or self.folder is not None)
+            and problem.claim.union is None
+            and problem.open(known.found)
             else ""
         )
 
@@ -100,7 +102,7 @@ class Solver:
             and (broken := refuted(problem, _input(problem, query, values))) is not None
         ):
             return broken
-        whose = "" if problem.own[0] is problem.domain.low else " of the rounded domain"
+        whose = " of the rounded domain" if problem.rounded else ""
         says = {
             "sat": f"finds a rational input{whose} that breaks a threshold, but float64 doesn't show it",
             "inside": "finds no input that breaks a threshold, but a certificate states float64 numbers, and "
@@ -129,7 +131,7 @@ def _input(problem: RangeProblem, query: Query, values: dict[str, Fraction]) -> 
         points[i] = (
             float(values.get(name, Fraction(domain.low[i]))) if name else points[i]
         )
-    points = np.clip(points, *problem.own)[None]
+    points = np.clip(points, *(end[0] for end in problem.own))[None]
     ids = np.array(tokens, np.int64).reshape(1, n)
     return Inputs.allowed(ids, points, *problem.values(ids, torch.from_numpy(points)))
 

@@ -11,7 +11,8 @@ from mechverify.kernel.relaxation import rule as linear
 from mechverify.kernel.relaxation.backward import Relaxed
 from mechverify.kernel.relaxation.intervals import Intervals
 from mechverify.provers.base import Budget
-from mechverify.provers.ranges.known import Found, Known
+from mechverify.provers.ranges.cells import ranges
+from mechverify.provers.ranges.known import Found, Known, unite
 from mechverify.provers.ranges.problem import RangeProblem
 
 SLOW = 5.0  # seconds of linear bounds, beyond which a range isn't narrowed any further
@@ -37,8 +38,8 @@ class Whole:
 
 
 def _relaxed(problem: RangeProblem, budget: Budget, kind: type[Intervals]) -> Found:
-    """Of the whole domain, through the better form of a softmax. Intervals where linear bounds can't be had, or where
-    the output has a table, and nothing where intervals can't."""
+    """Of the whole domain, of a union of each box, through the better form of a softmax. Intervals where linear bounds
+    can't be had, or where the output has a table, and nothing where intervals can't."""
     best, reasons, begun = None, [], time.monotonic()
     tries = (
         [(Relaxed, False), (Relaxed, True), (Intervals, False)]
@@ -65,8 +66,8 @@ def _relaxed(problem: RangeProblem, budget: Budget, kind: type[Intervals]) -> Fo
         started = time.monotonic()
         try:
             with budget.rehearsing():
-                (range_,) = linear.ranges(
-                    problem.job, [problem.domain], linear.Flags(shared), kind=rule
+                range_ = unite(
+                    ranges(problem, problem.parts, linear.Flags(shared), rule)
                 )
         except Stopped:
             reasons.append(f"{name}: {budget.why}")
@@ -79,11 +80,7 @@ def _relaxed(problem: RangeProblem, budget: Budget, kind: type[Intervals]) -> Fo
             best.range.high - best.range.low
         ):
             problem.shared, problem.seconds = shared, time.monotonic() - started
-            best = Found(
-                problem.linear if rule is Relaxed else INTERVAL,
-                range_,
-                False,
-                reasons,
-                True,
-            )
+            leaf = problem.linear if rule is Relaxed else INTERVAL
+            proof = problem.joined([{**leaf} for _ in problem.parts])
+            best = Found(proof, range_, False, reasons, len(problem.parts) == 1)
     return best or Found(None, problem.claim.everything, False, reasons)

@@ -20,6 +20,7 @@ from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
+from mechverify.kernel.core.share import ShareClaim
 from mechverify.kernel.relaxation import cones
 from mechverify.kernel.relaxation.cases import Cases, cases, relaxed
 from mechverify.kernel.relaxation.rule import side_by_side
@@ -163,9 +164,12 @@ class Parts:
             return [self.budget.why]
 
     def _first(self, within: Fraction) -> None:
-        domains = [self.problem.domain]
-        (found,) = counts(self.job, domains, np.zeros(1, int), np.zeros(1, int))
-        if found.low < found.high:
+        claim, domains = self.problem.claim, [self.problem.domain]
+        assert isinstance(claim, ShareClaim)
+        union = claim.union
+        if union is not None:
+            domains = union.parts(domains[0])
+        elif self._open(domains[0]):
             with suppress(Rejected):
                 about, faces = cones.faces(self.job, self.problem.domain)
                 if 1 - self.job.once(cones.within) <= BEYOND * within:
@@ -173,9 +177,16 @@ class Parts:
         looked = self._look(domains)
         judged, seconds = self._judged(domains, looked)
         leaves, whole = [_leaf(look) for look in looked], self.about is self.job
-        self.proof = leaves[0] if whole else {"rule": "faces", "faces": leaves}
+        if union is not None:
+            self.proof = {"rule": "union", "parts": leaves}
+        else:
+            self.proof = leaves[0] if whole else {"rule": "faces", "faces": leaves}
         for row in zip(leaves, domains, looked, judged, strict=True):
             self._keep(Part(*row, seconds / len(domains)))
+
+    def _open(self, domain: Domain) -> bool:
+        (found,) = counts(self.job, [domain], np.zeros(1, int), np.zeros(1, int))
+        return found.low < found.high
 
     def _round(self) -> None:
         """The parts of which most is open: those that hold most of that, together."""
