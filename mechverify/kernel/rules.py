@@ -21,15 +21,12 @@ class Rule(NamedTuple):
         return getattr(late(self.module), self.function)
 
 
-_RELAXATION = Rule("relaxation.rule", together=True)
 # Splits that a family makes, by kind of claim and the field that says what is split; the kind makes the others.
 SPLITS: dict[str, dict[str, Rule]] = {
     "accuracy": {}, "share": {}, "bounds": {"node": Rule("relaxation.rule", "sides")},
 }  # fmt: skip
 _COUNTING = {
-    "enumerate": Rule("replay.enumerate"),
-    "counterexample": Rule("replay.counterexample"),
-    "open": Rule("replay.open"),
+    name: Rule(f"replay.{name}") for name in ("enumerate", "counterexample", "open")
 }
 RULES: dict[str, dict[str, Rule]] = {
     "accuracy": {
@@ -47,9 +44,10 @@ RULES: dict[str, dict[str, Rule]] = {
     "bounds": {
         "point": Rule("replay.points", "point"),
         "solver": Rule("replay.points", "solver"),
-        "relaxation": _RELAXATION,
+        "relaxation": Rule("relaxation.rule", together=True),
         "cut": Rule("cut.rule", nested=True),
         "differences": Rule("differences.rule", nested=True),
+        "ratios": Rule("ratios.ranges"),
     },
 }
 OLD = {

@@ -99,7 +99,7 @@ FAULTS = [
     Fault("ratios", "ratios/rule.py", "sum(self.lost(*group) for group in counted)", "max([self.lost(*group) for group in counted], default=0)",
           RATIOS),
     Fault("ratios", "ratios/rule.py", "return Counts(0, self.size)\n        if \"cut\"", "return Counts(0, 0)\n        if \"cut\"", RATIOS),
-    Fault("ratios", "ratios/rule.py", "self.query if power.shape[1] > 1 else 0", "0", RATIOS),
+    Fault("ratios", "ratios/linear.py", "row = query if self.power.shape[1] > 1 else 0", "row = 0", RATIOS),
     Fault("ratios", "ratios/rule.py", "return rivals[left[~(around.linear(left).least > 0)]]", "return rivals[left[around.linear(left).least > 0]]",
           RATIOS),
     # nested/layers.py
