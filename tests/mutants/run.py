@@ -24,6 +24,7 @@ from tests.mutants.faults import FAULTS, Fault
 ROOT = Path(__file__).parent.parent.parent
 COPIED = ("mechverify", "tests", "benchmarks", "toy_models", "proofs", "pyproject.toml")
 LONGEST = 900.0  # seconds; a fault that makes the tests hang is not noticed by them
+FAILED = 77  # what a process exits with where a test failed; one that breaks down exits with 1
 ROUNDS = ("4", "30")  # of random cases: most faults are noticed in the first few
 
 # The tests of each fault have a process of their own, forked from one that has loaded what doesn't change.
@@ -68,7 +69,7 @@ def _failing(folder: Path, tests: list[str], rounds: str) -> bool:
     if running.is_alive():
         running.kill()
         running.join()
-    return running.exitcode == 1
+    return running.exitcode == FAILED
 
 
 @contextmanager
@@ -83,7 +84,7 @@ def _planted_in(folder: Path, fault: Fault) -> Iterator[None]:
 
 
 def _run_tests(folder: Path, tests: list[str], rounds: str) -> None:
-    """Run pytest on `folder`'s copy in this process; its exit code is this process's."""
+    """Run pytest on `folder`'s copy in this process."""
     silence = os.open(folder / "output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(silence, 1)
     os.dup2(silence, 2)
@@ -95,7 +96,8 @@ def _run_tests(folder: Path, tests: list[str], rounds: str) -> None:
     sys.dont_write_bytecode = True
     import pytest
 
-    sys.exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])))
+    found = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])
+    sys.exit(FAILED if found == pytest.ExitCode.TESTS_FAILED else 0)
 
 
 def copy(folder: Path) -> None:
