@@ -36,7 +36,9 @@ def check(job: Job, part: Domain, witness: Reader) -> Range:
     if len(part.low) or part.facts:
         raise Rejected("rule ratios is for token sequences alone")
     tables = job.once(tables_of)
-    trial = read_range(witness["trials"], job.claim.outputs)
+    trials = witness["trials"]
+    trial = read_range(trials, job.claim.outputs)
+    trials.close()
     tokens = [np.array(sorted(here)) for here in part.tokens]
     ends = _ends(trial)
     queries = tokens[tables.form.pin]

@@ -26,6 +26,7 @@ from mechverify.provers.ranges.refute import refuted
 MOST, LONGEST = 2**9, 20.0  # parts; seconds, where no threshold is asked for
 SWEEPS = 50  # over the positions, of a descent that changes one token at a time
 STARTS = 4  # of it, with several heads
+HOPELESS = 100.0  # times wider than what is reached: cutting takes too many parts
 BELOW = 1e-12  # relative: trial values are that far beyond what is reached
 NEAR = 1e-7  # relative: bounds that are that near to what is reached are exact
 
@@ -129,9 +130,9 @@ class Terms:
                 mass = self.factor[None, :, here, i]
                 above = above - self.weighed[ends, :, x[:, i], i]
                 below = below - self.factor[:, x[:, i], i].T
-                values = ((above[:, :, None] + more) / (below[:, :, None] + mass)).sum(
-                    1
-                )
+                ratios = (above[:, :, None] + more) / (below[:, :, None] + mass)
+                values = ratios.sum(1)
+                values[~np.isfinite(values)] = np.inf  # all weights underflow
                 pick = values.argmin(1)
                 x[:, i] = here[pick]
                 above = above + more[ends, :, pick]
@@ -139,7 +140,8 @@ class Terms:
             if (x == before).all():
                 break
             above, below = self._sums(x)  # without what rounding piled up
-        return self.base + (above / below).sum(1), x
+        values = self.base + (above / below).sum(1)
+        return np.where(np.isfinite(values), values, np.inf), x
 
     def _sums(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         positions = np.arange(x.shape[1])
@@ -194,7 +196,8 @@ class Cutting:
         worst, many = -self.open[0][0], len(self.open)
         late = time.monotonic() - self.begun > LONGEST and not self.problem.asks
         self.budget.progress(f"{many:,} parts, {worst:.1e} wider than reached", None)
-        return worst <= NEAR or many >= MOST or late or self.budget.spent()
+        over = late or self.budget.spent() or worst > HOPELESS
+        return worst <= NEAR or many >= MOST or over
 
     def _add(self, node: Proof, domain: Domain, extreme: Extreme) -> None:
         n = self.problem.claim.outputs
