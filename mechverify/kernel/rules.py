@@ -31,10 +31,7 @@ _COUNTING = {
 RULES: dict[str, dict[str, Rule]] = {
     "accuracy": {
         **_COUNTING,
-        "fold": Rule("fold.rule"),
-        "compact": Rule("compact.rule"),
-        "ratios": Rule("ratios.rule"),
-        "nested": Rule("nested.rule"),
+        **{n: Rule(f"{n}.rule") for n in ("fold", "compact", "ratios", "nested")},
     },
     "share": {
         **_COUNTING,
@@ -48,6 +45,7 @@ RULES: dict[str, dict[str, Rule]] = {
         "cut": Rule("cut.rule", nested=True),
         "differences": Rule("differences.rule", nested=True),
         "ratios": Rule("ratios.ranges"),
+        "nested": Rule("nested.patterns"),
     },
 }
 OLD = {

@@ -764,6 +764,13 @@ class Claim:
                 self._trials(proof, part)
                 found = self.every(part)
                 return found, found
+            case "nested" if self.version >= 5:
+                _, other = fields(proof, "rule", "other")
+                need(not part.low and not part.facts, "rule nested of real inputs")
+                need(self.outputs == 1, "rule nested of several entries")
+                integer(0 if other is None else other, 0, len(part.tokens) - 1)
+                found = self.every(part)
+                return found, found
             case "split" if "node" in proof and self.added and integer(proof["node"]) >= len(self.graph.nodes):
                 _, _, entry, at, inside, outside = fields(proof, "rule", "node", "entry", "at", "inside", "outside")
                 integer(entry, 0), a_float(at)

@@ -56,6 +56,7 @@ RATIOS = "tests/soundness/test_ratios.py"
 GUARDS = "tests/soundness/test_guards.py"
 NESTED = "tests/soundness/test_nested.py"
 PROVED = "tests/provers/test_ratios.py"
+PATTERNS = "tests/soundness/test_pattern_ranges.py"
 RATIO_RANGES = "tests/soundness/test_ratio_ranges.py"
 ORDER = "tests/kernel/test_order.py"
 LEADS = "tests/test_statement.py::test_leads_are_printed_of_nothing_else"
@@ -90,6 +91,14 @@ FAULTS = [
     Fault("joint form", "ratios/linear.py", "for r in (low, high) for w in (few, many)", "for r in (low, high) for w in (few,)", RATIOS),
     Fault("joint form", "ratios/linear.py", "(np.arange(terms.mid.shape[1]) == box.pin)", "(np.arange(terms.mid.shape[1]) >= 0)", RATIOS),
     Fault("joint form", "ratios/linear.py", "least = np.minimum(least, corner.mid)", "least = np.maximum(least, corner.mid)", RATIOS),
+    # nested/patterns.py
+    Fault("patterns", "nested/patterns.py", "low = np.minimum(low, looking.least(query, box))", "low = looking.least(query, box)", PATTERNS),
+    Fault("patterns", "nested/patterns.py", "high = np.maximum(high, most)", "high = most", PATTERNS),
+    Fault("patterns", "nested/patterns.py", "terms = [factors.get(i, nothing) for i in range(max(self.keys) + 1)]", "terms = [factors.get(i, nothing) for i in range(max(self.keys))]", PATTERNS),
+    Fault("patterns", "nested/patterns.py", "points(factor.mid.max(), factor.exponent)", "points(factor.mid.min(), factor.exponent)", PATTERNS),
+    Fault("patterns", "nested/patterns.py", "factors = self._factors(query, box, self.position)", "factors = self._factors(query, box, min(self.keys))", PATTERNS),
+    Fault("patterns", "nested/layers.py", 'query = graph.add("mul", query, node.args[scale])', "pass", PATTERNS),
+    Fault("patterns", "nested/layers.py", "place = place.ravel()[entries(node.attr)]", "place = place.ravel()[entries(node.attr) * 0]", PATTERNS),
     # ratios/ranges.py
     Fault("ranges of ratios", "ratios/ranges.py", "np.minimum(together, 0.0)", "together", RATIO_RANGES),
     Fault("ranges of ratios", "ratios/ranges.py", "np.maximum(apart, np.minimum(together, 0.0))", "np.maximum(apart, 0 * together)", RATIO_RANGES),
@@ -903,6 +912,7 @@ LEMMAS = {
     "ratio form": ("F1",),
     "ratios": ("R5", "R7"),
     "ranges of ratios": ("R8",),
+    "patterns": ("N9",),
     "recursion": ("F3", "F4", "F5"),
     "relaxation": ("L5", "L6", "L7", "L8"),
     "rewriting": ("L7", "L8"),

@@ -9,6 +9,7 @@ from mechverify.provers.ranges.differences import Jointly
 from mechverify.provers.ranges.extremes import sample
 from mechverify.provers.ranges.known import Found, Known
 from mechverify.provers.ranges.narrow import Lines, Narrow
+from mechverify.provers.ranges.patterns import Patterns
 from mechverify.provers.ranges.problem import RangeProblem
 from mechverify.provers.ranges.ratios import Ratios
 from mechverify.provers.ranges.refute import Look, Reached, refuted
@@ -17,7 +18,7 @@ from mechverify.provers.ranges.whole import SLOW, Whole
 
 SEED = 0  # of samples
 RangeProver = Prover[RangeProblem, Known, Found]
-EXACT: list[RangeProver] = [Ratios()]
+EXACT: list[RangeProver] = [Ratios(), Patterns()]
 FIRST: list[RangeProver] = [Whole(), GivenSlopes()]
 NARROWER: list[RangeProver] = [Lines(), Branch(), Narrow()]
 PROVERS: list[RangeProver] = [Look(), Jointly(NARROWER), *NARROWER, Reached()]
