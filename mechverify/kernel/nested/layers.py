@@ -105,7 +105,7 @@ def entry_of_pattern(
         if len(node.args) > 1 or (node.op == "concat" and node.shape != (1,)):
             raise Unsupported("several values side by side: ask for one at a time")
         moved.append(node)
-        (top,) = node.args
+        top = max(node.args)  # the one there is
     pattern = graph.nodes[top]
     if pattern.op != "softmax" or math.prod(graph.nodes[output].shape) != 1:
         raise Unsupported("the output is no entry of a pattern of attention")
