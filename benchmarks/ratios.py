@@ -1,5 +1,5 @@
-"""Several heads, and two layers: what rules ratios and nested certify of models whose accuracy is known, and how long
-search and check take.
+"""Several heads, and two layers: what rules ratios and nested certify of models whose accuracy is known, and of where
+their heads look, and how long search and check take.
 
     python benchmarks/ratios.py [--quick]
     python benchmarks/ratios.py --cell     # the figures of the one cell that docs/ratios.md explains
@@ -12,6 +12,7 @@ are not there. --quick: the shorter ones, and fewer steps of training.
 import argparse
 import sys
 import tempfile
+import time
 from math import perm
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from mechverify.kernel import check
 from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.ratios.rule import Partition
 from mechverify.provers.accuracy.problem import AccuracyProblem
-from proofs import induction
+from proofs import attention, induction
 from proofs.max_of_k import claim
 from toy_models.max_of_k import path, train
 
@@ -36,6 +37,8 @@ SHARED = Path(__file__).parent.parent.parent / "shared" / "models"
 BATCH = 2**16
 NEAR, SHORT, LONG = 0.00005, 60.0, 300.0  # share, and seconds of search and check
 SAMPLED = 0.002  # share below that of samples
+CLOSE, LOOKS = 1.5, 0.99  # what a pattern's constant leaves, over what is left where search looked; of one position
+SHIPPED = Path(__file__).parent.parent / induction.SHIPPED
 
 
 def right(weights: dict[str, torch.Tensor], x: torch.Tensor) -> int:
@@ -139,6 +142,25 @@ def completed(board: Board, what: str, file: Path, inputs: int, least: float) ->
     board.row(f"{what}: search and check, seconds", f"at most {LONG:g}", round(seconds, 1), seconds <= LONG)
 
 
+def patterns(board: Board, what: str, file: Path, length: int, heads: int) -> None:
+    """Each head of the first layer on the token before, at every position: the best constant, and what is reached."""
+    worst, begun = 1.0, time.monotonic()
+    for head in range(heads):
+        for position in range(1, length):
+            proved, reached = attended(file, length=length, head=head, position=position)
+            worst = max(worst, (1 - proved) / max(1 - reached, 1e-12))
+    seconds = time.monotonic() - begun
+    figure = f"{worst:.4f} ({heads * (length - 1)} entries, {seconds:.1f} s)"
+    board.row(f"{what}, token before: what is left, proved over reached", f"at most {CLOSE:g}", figure, worst <= CLOSE)
+
+
+def attended(file: Path, **which: int | str) -> tuple[float, float]:
+    """An entry of a pattern: at least how much is proved, and reached."""
+    done = prove(attention.claim(file, **which), time_limit=SHORT)
+    assert done.theorem is not None and done.theorem.attained is not None
+    return float(done.theorem.range.low[0]), float(done.theorem.attained.high.min())
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
@@ -163,6 +185,15 @@ def main() -> int:
     for name, number, length, least in (("induction6-2heads", 16, 6, 1.0), ("induction8-1head", 16, 8, 0.999)):
         if (file := SHARED / f"{name}.safetensors").exists() and not quick:
             completed(board, name, file, (length - 2) * perm(number, length - 1), least)
+    looking = (("induction6-2heads", 6, 2), ("induction8-1head", 8, 1), ("gbmi-induction8", 8, 1))
+    for name, length, heads in looking[-1:] if quick else looking:
+        if (file := SHARED / f"{name}.safetensors").exists():
+            patterns(board, name, file, length, heads)
+    patterns(board, "induction of 6, shipped", SHIPPED, 6, 1)
+    if (file := SHARED / "gbmi-induction8.safetensors").exists():
+        low, reached = attended(file, length=8, layer=1, position=7, source=4, repeated="3,7")
+        figure = f"{low:.6f} (reached {reached:.6f})"
+        board.row("gbmi-induction8, layer 1 on position 4", f"at least {LOOKS}", figure, low >= LOOKS)
     with tempfile.TemporaryDirectory() as folder:
         for heads in (8,) if quick else (1, 2, 4, 8):
             file = trained(folder, 4, heads, 600 if quick else 3_000)

@@ -22,17 +22,12 @@ class Rule(NamedTuple):
 
 
 _COUNTING = {
-    "enumerate": Rule("replay.enumerate"),
-    "counterexample": Rule("replay.counterexample"),
-    "open": Rule("replay.open"),
+    name: Rule(f"replay.{name}") for name in ("enumerate", "counterexample", "open")
 }
 RULES: dict[str, dict[str, Rule]] = {
     "accuracy": {
         **_COUNTING,
-        "fold": Rule("fold.rule"),
-        "compact": Rule("compact.rule"),
-        "ratios": Rule("ratios.rule"),
-        "nested": Rule("nested.rule"),
+        **{n: Rule(f"{n}.rule") for n in ("fold", "compact", "ratios", "nested")},
     },
     "share": {
         **_COUNTING,
@@ -47,6 +42,8 @@ RULES: dict[str, dict[str, Rule]] = {
         "cut": Rule("cut.rule", nested=True),
         "differences": Rule("differences.rule", nested=True),
         "union": Rule("core.unions", nested=True),
+        "ratios": Rule("ratios.ranges"),
+        "nested": Rule("nested.patterns"),
     },
 }
 OLD = {

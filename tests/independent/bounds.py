@@ -41,6 +41,7 @@ from tests.independent.checker import (
 )
 
 SIZE = 2**14  # of a value, and of the products of a contraction
+SEQUENCES = 2**10  # of a part whose tokens are run through
 PIECES = 8  # of an interval, for a function
 TINY = Fraction(1, 2**80)  # a line is not worth while on so short an interval
 CELLS = 8  # into which a part is cut at most, to reach what is stated
@@ -790,6 +791,17 @@ class Claim:
                     return self.prove(inner, part, target)
                 finally:
                     self.added, self.attained = before
+            case "ratios" if self.version >= 5:
+                self._trials(proof, part)
+                found = self.every(part)
+                return found, found
+            case "nested" if self.version >= 5:
+                _, other = fields(proof, "rule", "other")
+                need(not part.low and not part.facts, "rule nested of real inputs")
+                need(self.outputs == 1, "rule nested of several entries")
+                integer(0 if other is None else other, 0, len(part.tokens) - 1)
+                found = self.every(part)
+                return found, found
             case "split" if "node" in proof and self.added and integer(proof["node"]) >= len(self.graph.nodes):
                 _, _, entry, at, inside, outside = fields(proof, "rule", "node", "entry", "at", "inside", "outside")
                 integer(entry, 0), a_float(at)
@@ -819,6 +831,23 @@ class Claim:
                 found = [self.prove(p, half, target) for p, half in zip((inside, outside), halves, strict=True)]
                 return tuple([hull([a, b]) for a, b in zip(*pair, strict=True)] for pair in zip(*found, strict=True))
         raise Rejected("unknown rule")
+
+    def _trials(self, leaf: dict, part: Part) -> None:
+        """Of what rule ratios is told no more is read than that it has its form."""
+        _, trials, points = fields(leaf, "rule", "trials", "points")
+        need(not part.low and not part.facts, "rule ratios of real inputs")
+        sought = 0
+        for end in fields(trials, "low", "high"):
+            sought += sum(v is not None and a_float(v) is not None for v in items(end, self.outputs))
+        for rows in [] if points is None else items(points):
+            for row in items(rows, sought):
+                [integer(t, 0) for t in items(row, len(part.tokens))]
+
+    def every(self, part: Part) -> "Range":
+        """What no rule can beat, by every sequence of a part."""
+        confirm(math.prod(map(len, part.tokens)) <= SEQUENCES, "too many sequences for this checker")
+        each = [[v.range for v in self.values(at([*ids], []))] for ids in itertools.product(*part.tokens)]
+        return [hull([*column]) for column in zip(*each, strict=True)]
 
     def nothing(self) -> "Range":
         return [Interval(-INFINITY, INFINITY)] * self.outputs

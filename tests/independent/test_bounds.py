@@ -7,7 +7,10 @@ range or its lines.
 
 import copy
 import hashlib
+import io
+import json
 import os
+import zipfile
 from collections import Counter
 from fractions import Fraction
 
@@ -27,6 +30,7 @@ from tests.soundness import bounds, forge, networks
 from tests.soundness.networks import FUNCTIONS as TRUE
 from tests.soundness.networks import POSITIVE, Maker, Network, constant, given
 from tests.soundness.test_linear import tree
+from tests.soundness.test_ratio_ranges import Attention
 
 FORGED = int(os.environ.get("MECHVERIFY_FORGED", 120))
 OURS = "tighter than those proved|lines|mixture|not refuted|units of work"  # the kernel's ranges, its lines, its limits
@@ -206,6 +210,26 @@ def test_agreement_on_tokens_and_real_inputs() -> None:
     over = ball(np.zeros((2, 2)), 0.01).with_tokens(tokens("x", length=2, vocab=4, allowed=[[0, 1], [2]]))
     found = prove(Bounds(model["output"], over=over, at_most=[4.0, 4.0]))
     assert found.verdict == "PROVED" and agree(found.certificate) == ("confirmed", True)
+
+
+@pytest.mark.parametrize("heads, read", [(1, "pattern"), (1, "logits"), (2, "both")])
+def test_agreement_on_ranges_of_ratios(heads: int, read: str) -> None:
+    """What is proved is confirmed, moved inwards beyond what is reached it is rejected; so is a witness of another
+    form."""
+    module = Attention(3, heads, 0.5, read)
+    model = capture(module.eval(), torch.zeros(1, 3, dtype=torch.long))
+    found = prove(Bounds(model["output"], over=tokens("x", length=3, vocab=4, allowed=[[0, 1], [1, 3], [0, 2, 3]])))
+    assert found.theorem.rules["ratios"] and agree(found.certificate) == ("confirmed", True)
+    with zipfile.ZipFile(io.BytesIO(found.certificate)) as entries:
+        doc, data = json.loads(entries.read("certificate.json")), entries.read("weights.safetensors")
+    moved = copy.deepcopy(doc)
+    moved["conclusion"]["low"][0] = (float.fromhex(doc["conclusion"]["low"][0]) + 1e-3).hex()
+    assert agree(forge.file(moved, data)) == ("rejected", False)
+    for old, new in (('"points":', '"point":'), ('"high":', '"more": 0, "high":'), ('"ratios"', '"ratio"')):
+        text = json.dumps(doc["proof"])
+        assert old in text
+        spoilt = doc | {"proof": json.loads(text.replace(old, new, 1))}
+        assert agree(forge.file(spoilt, data)) == ("rejected", False)
 
 
 def test_agreement_on_forged_certificates(monkeypatch: pytest.MonkeyPatch) -> None:

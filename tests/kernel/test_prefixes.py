@@ -10,6 +10,7 @@ import torch
 from benchmarks.shares import SHAPES, Transformer
 from mechverify import capture
 from mechverify.claims.errors import ClaimError
+from mechverify.kernel.core import prefixes as module
 from mechverify.kernel.core.double import Double
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.float64 import Float64
@@ -258,6 +259,18 @@ def test_blocks_are_the_whole():
     root = g.add("einsum", causal(g), g.constant(2**14, entries=[1.0] * 2**14), attr="je,f->jef")
     parts = shared(Prefixes(g.graph, [root]), g.weights, Real(Float64()), inputs, lambda values: values.tokens)
     assert len(parts) > 1
+    assert np.array_equal(np.concatenate(parts), inputs)
+
+
+def test_a_block_of_which_less_is_shared_than_of_the_whole_is_cut_again(monkeypatch):
+    g, inputs = Built(), every()
+    prefixes = Prefixes(g.graph, [two_layers(g)])
+    whole = Shared(prefixes, g.weights, Real(Float64()), inputs)
+    monkeypatch.setattr(module, "PIECE", whole.numbers // 4)
+    pieces = whole.pieces()
+    assert any(len(Shared(prefixes, g.weights, Real(Float64()), piece).pieces()) > 1 for piece in pieces)
+    parts = shared(prefixes, g.weights, Real(Float64()), inputs, lambda values: values.tokens)
+    assert len(parts) > len(pieces)
     assert np.array_equal(np.concatenate(parts), inputs)
 
 

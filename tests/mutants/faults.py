@@ -57,6 +57,8 @@ RATIOS = "tests/soundness/test_ratios.py"
 GUARDS = "tests/soundness/test_guards.py"
 NESTED = "tests/soundness/test_nested.py"
 PROVED = "tests/provers/test_ratios.py"
+PATTERNS = "tests/soundness/test_pattern_ranges.py"
+RATIO_RANGES = "tests/soundness/test_ratio_ranges.py"
 ORDER = "tests/kernel/test_order.py"
 LEADS = "tests/test_statement.py::test_leads_are_printed_of_nothing_else"
 LESSER = "tests/test_statement.py::test_the_lesser_and_the_larger_are_printed_of_nothing_else"
@@ -90,6 +92,25 @@ FAULTS = [
     Fault("joint form", "ratios/linear.py", "for r in (low, high) for w in (few, many)", "for r in (low, high) for w in (few,)", RATIOS),
     Fault("joint form", "ratios/linear.py", "(np.arange(terms.mid.shape[1]) == box.pin)", "(np.arange(terms.mid.shape[1]) >= 0)", RATIOS),
     Fault("joint form", "ratios/linear.py", "least = np.minimum(least, corner.mid)", "least = np.maximum(least, corner.mid)", RATIOS),
+    # nested/patterns.py
+    Fault("patterns", "nested/patterns.py", "low = np.minimum(low, looking.least(query, box))", "low = looking.least(query, box)", PATTERNS),
+    Fault("patterns", "nested/patterns.py", "high = np.maximum(high, most)", "high = most", PATTERNS),
+    Fault("patterns", "nested/patterns.py", "terms = [factors.get(i, nothing) for i in range(max(self.keys) + 1)]", "terms = [factors.get(i, nothing) for i in range(max(self.keys))]", PATTERNS),
+    Fault("patterns", "nested/patterns.py", "points(factor.mid.max(), factor.exponent)", "points(factor.mid.min(), factor.exponent)", PATTERNS),
+    Fault("patterns", "nested/patterns.py", "factors = self._factors(query, box, self.position)", "factors = self._factors(query, box, min(self.keys))", PATTERNS),
+    Fault("patterns", "nested/layers.py", 'query = graph.add("mul", query, node.args[scale])', "pass", PATTERNS),
+    Fault("patterns", "nested/layers.py", "place = place.ravel()[entries(node.attr)]", "place = place.ravel()[entries(node.attr) * 0]", PATTERNS),
+    # ratios/ranges.py
+    Fault("ranges of ratios", "ratios/ranges.py", "np.minimum(together, 0.0)", "together", RATIO_RANGES),
+    Fault("ranges of ratios", "ratios/ranges.py", "np.maximum(apart, np.minimum(together, 0.0))", "np.maximum(apart, 0 * together)", RATIO_RANGES),
+    Fault("ranges of ratios", "ratios/ranges.py", "least = np.minimum(least, _least(", "least = np.maximum(least * 0 - 1e9, _least(", RATIO_RANGES),
+    Fault("ranges of ratios", "ratios/ranges.py", "np.array([query]) if i == tables.form.pin else here", "here[:1] if i == 0 else here", RATIO_RANGES),
+    Fault("ranges of ratios", "ratios/ranges.py", "trial.low[entries], -trial.high[entries]", "trial.low[entries], trial.high[entries]", RATIO_RANGES),
+    Fault("ranges of ratios", "ratios/ranges.py", "np.eye(size).ravel()", "np.eye(size)[::-1].ravel()", RATIO_RANGES),
+    Fault("ranges of ratios", "ratios/ranges.py", "return ar.mul(flat, sign)", "return flat", RATIO_RANGES),
+    Fault("ranges of ratios", "ratios/ranges.py", "if len(part.low) or part.facts:", "if False:", RATIO_RANGES),
+    # counting/form.py
+    Fault("sum of ratios", "counting/form.py", "slice(start, start + part[axis])", "slice(0, part[axis])", RATIO_RANGES),
     # ratios/rule.py
     Fault("ratios", "ratios/rule.py", "-lead if upper else lead", "lead", PROVED),
     Fault("ratios", "ratios/rule.py", "ar.sub(base, ar.rational(margin)) if margin else base", "base", RATIOS),
@@ -100,7 +121,7 @@ FAULTS = [
     Fault("ratios", "ratios/rule.py", "sum(self.lost(*group) for group in counted)", "max([self.lost(*group) for group in counted], default=0)",
           RATIOS),
     Fault("ratios", "ratios/rule.py", "return Counts(0, self.size)\n        if \"cut\"", "return Counts(0, 0)\n        if \"cut\"", RATIOS),
-    Fault("ratios", "ratios/rule.py", "self.query if power.shape[1] > 1 else 0", "0", RATIOS),
+    Fault("ratios", "ratios/linear.py", "row = query if self.power.shape[1] > 1 else 0", "row = 0", RATIOS),
     Fault("ratios", "ratios/rule.py", "return rivals[left[~(around.linear(left).least > 0)]]", "return rivals[left[around.linear(left).least > 0]]",
           RATIOS),
     # nested/layers.py
@@ -931,6 +952,8 @@ LEMMAS = {
     "ranges": ("L2", "L3"),
     "ratio form": ("F1",),
     "ratios": ("R5", "R7"),
+    "ranges of ratios": ("R8",),
+    "patterns": ("N9",),
     "recursion": ("F3", "F4", "F5"),
     "relaxation": ("L5", "L6", "L7", "L8"),
     "rewriting": ("L7", "L8"),

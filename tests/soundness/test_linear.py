@@ -611,6 +611,15 @@ def test_extreme_boxes(low, high, true_low, true_high):
         assert proved.low.item() <= (low if len(rows) == 1 else 0.0) and proved.high.item() >= most
 
 
+@pytest.mark.parametrize("low, high, least, most", [(0, 1, -1, 1), (-1, 0, -1, -1), (0, 0, -1, -1), (0.25, 1, 1, 1)])
+def test_of_a_tie_the_other_one_is_chosen(low, high, least, most):
+    """One where x > 0, minus one elsewhere: no more is proved than is true at zero, and no less than signs tell."""
+    rows = [given(1), constant([0.0]), constant([1.0]), constant([-1.0]), ["choose", [0, 1, 2, 3], None]]
+    claim = networks.claim(Network(rows, {}, [(np.array([float(low)]), np.array([float(high)]))], [], 0))
+    proved, _ = prove(Job(claim, Float64()), Reader(LINEAR, "proof"))
+    assert least - 1e-9 <= proved.low.item() <= least and most <= proved.high.item() <= most + 1e-9
+
+
 @pytest.mark.parametrize("low, high", [(1.0, 0.0), (5e-324, -0.0), (0.0, -5e-324)])
 def test_an_empty_box_is_refused(low, high):
     with pytest.raises(Rejected):

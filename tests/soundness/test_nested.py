@@ -433,12 +433,26 @@ def test_sequences_of_different_tokens_are_counted(seed):
 
 @pytest.mark.parametrize("values, kept", [([0, 1, 2], {0, 1, 3}), ([1, 1, 2], set())])
 def test_positions_are_apart_where_all_pairs_are(values, kept):
-    """Of 0, 1, 3 and 2, 3; not where two tokens mean the same."""
+    """Of 0, 1, 3 and 1, 2; not where two tokens mean the same."""
     x, graph = tokens("x", length=4, vocab=3, values=values), Graph(4, tuple(values))
-    rows = compile_mechanism(And(distinct(x[0], x[1], x[3]), Ne(x[2], x[3]), Eq(x[0], x[2]), Ne(x[1], 1)), x)
+    rows = compile_mechanism(And(distinct(x[0], x[1], x[3]), Ne(x[1], x[2]), Eq(x[0], x[2]), Ne(x[1], 1)), x)
     asked = conditions_of(graph, add_expression(graph, Reader(rows, "given")))
     found = apart(graph, asked)
     assert found == kept and sum(is_apart(graph, n, found) for n in asked) == len(kept)
+
+
+def test_factors_where_the_reference_is_not_told_apart_are_the_largest():
+    """N4: in a part of a box, of the tokens that its reference has left."""
+    ar, rng = Float64(), np.random.default_rng(0)
+    box = [np.arange(3)] * 3
+    part = [np.array([0, 2]), np.array([1, 2]), np.array([0, 1])]
+    family = Family.__new__(Family)
+    x = ar.exact(rng.random((3, 3, 3)))  # [tokens at the reference, tokens before, own tokens]
+    found = family._part(x, 1, 2, box, part)
+    expected = [[max(x.mid[at, a, b] for at in part[2]) for b in part[1]] for a in part[0]]
+    np.testing.assert_array_equal(ar.approximate(found), expected)
+    told_once = family._part(x.at[:1], 1, 2, box, part)
+    np.testing.assert_array_equal(ar.approximate(told_once), x.mid[0][np.ix_(part[0], part[1])])
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))

@@ -299,6 +299,8 @@ def _linear(tables: Evaluation, node: Node, args: list[Any]) -> _Sum:
                 lambda x: semantics.div(x, root),
                 lambda x: semantics.div(x, root),
             )
+        case "concat":
+            return _concatenated(tables, node, args)
         case "view" | "select":
             shape = graph.nodes[node.args[0]].shape
             held = sum(r.value.mid.size for r in total.ratios)
@@ -313,6 +315,34 @@ def _linear(tables: Evaluation, node: Node, args: list[Any]) -> _Sum:
     raise Unsupported(
         f"{node.op!r} on the result of attention is not linear, or its factor reads other tokens"
     )
+
+
+def _concatenated(tables: Evaluation, node: Node, args: list[Any]) -> _Sum:
+    """Each part in its place, among zeros."""
+    graph, axis, axes = tables.graph, node.attr, len(node.shape)
+    base = tables.semantics.ar.whole(np.zeros((1, 1, *node.shape), np.int64))
+    ratios, start = [], 0
+    for a, n in zip(args, node.args, strict=True):
+        end = start + graph.nodes[n].shape[axis]
+        place = partial(_among, axis=axis, start=start, shape=node.shape)
+        part = a if type(a) is _Sum else _Sum(tables.align(a.value, axes), [])
+        _reserve(graph, node, part, len(part.base.mid))
+        base = tables.semantics.ar.add(base, part.base.map(place))
+        ratios += [r._replace(value=r.value.map(place)) for r in part.ratios]
+        start = end
+    return _Sum(base, ratios)
+
+
+def _among(a: np.ndarray, axis: int, start: int, shape: tuple[int, ...]) -> np.ndarray:
+    """The last axes filled up with zeros to a shape, this part's entries being from `start` on along one of them."""
+    leading = a.ndim - len(shape)
+    part = list(shape)
+    part[axis] = a.shape[leading + axis]
+    whole = np.zeros((*a.shape[:leading], *shape), a.dtype)
+    at = [slice(None)] * whole.ndim
+    at[leading + axis] = slice(start, start + part[axis])
+    whole[tuple(at)] = a
+    return whole
 
 
 def _reserve(graph: Graph, node: Node, total: _Sum, rows: int) -> int:

@@ -8,17 +8,19 @@ Lemma N1 (docs/soundness/nested.md).
 """
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from mechverify.kernel.core.errors import Unsupported
-from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.core.graph import Graph, entries
 from mechverify.kernel.core.operations.softmax import kept
 from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.counting.form import SumOfRatios, row_by_row, sum_of_ratios
 
 HEADS = 64  # of the second layer
+FIXED = ("constant", "weight")  # the same for all inputs
 LINEAR = {"add", "mul", "einsum", "over_root", "view", "select"}
 
 
@@ -62,22 +64,13 @@ def two_layers(
     output = row_by_row(graph, output)
     found = _second(graph, output)
 
-    def form(node: int, pin: int | None = None) -> SumOfRatios:
-        sums = sum_of_ratios(graph, weights, semantics, node)
-        if pin is not None and sums.pin != pin:
-            raise Unsupported(
-                f"the row of position {pin} reads the token at {sums.pin} by itself"
-            )
-        if sums.value.mid.shape[1] > 1:
-            raise Unsupported("a value of the first layer depends on the query's token")
-        return sums
-
+    form = partial(_form, graph, weights, semantics)
     direct = form(_left(graph, output, found.mixed))
     pattern = graph.nodes[found.pattern]
     mask = np.broadcast_to(kept(pattern), pattern.shape)
     heads = []
     for head in np.ndindex(pattern.shape[:-1]):
-        query, keys = _scores(graph, found, head)
+        query, keys = _scores(graph, found.pattern, head)
         attended = np.flatnonzero(mask[head]).tolist()
         rows = {i: graph.select(*keys, i) for i in attended}
         alone = {i: _alone(graph, output, found, head, i) for i in attended}
@@ -89,6 +82,67 @@ def two_layers(
             )
         )
     return TwoLayers(direct.pin, direct, heads)
+
+
+class Looking(NamedTuple):
+    """One row of the second layer's pattern: the softmax over i of query . keys[i]."""
+
+    query: SumOfRatios
+    keys: dict[int, SumOfRatios]
+
+
+def entry_of_pattern(
+    graph: Graph, weights: dict[str, np.ndarray], semantics: Real, output: int
+) -> tuple[Looking, int]:
+    """The row of the second layer's pattern in which the output, one number, is an entry, and the position of that.
+
+    Precondition: none (Unsupported says what stands in the way). Complexity: as of `two_layers`.
+    """
+    graph = graph.copy()
+    top = row_by_row(graph, output)
+    moved = []
+    while (node := graph.nodes[top]).op in ("view", "select", "concat"):
+        if len(node.args) > 1 or (node.op == "concat" and node.shape != (1,)):
+            raise Unsupported("several values side by side: ask for one at a time")
+        moved.append(node)
+        top = max(node.args)  # the one there is
+    pattern = graph.nodes[top]
+    if pattern.op != "softmax" or math.prod(graph.nodes[output].shape) != 1:
+        raise Unsupported("the output is no entry of a pattern of attention")
+    place = np.arange(math.prod(pattern.shape)).reshape(pattern.shape)
+    for node in reversed(moved):
+        if node.op == "select":
+            place = np.take(place, node.attr[1], node.attr[0])
+        elif node.op == "view":
+            place = place.ravel()[entries(node.attr)]
+    *head, position = np.unravel_index(int(place.item()), pattern.shape)
+    if pattern.shape[-1] != graph.length:
+        raise Unsupported(f"a pattern of shape {pattern.shape} is not of positions")
+    row = tuple(int(i) for i in head)
+    query, keys = _scores(graph, top, row)
+    mask = np.broadcast_to(kept(pattern), pattern.shape)[row]
+    form = partial(_form, graph, weights, semantics)
+    attended = np.flatnonzero(mask).tolist()
+    rows = {i: form(graph.select(*keys, i), i) for i in attended}
+    return Looking(form(query), rows), int(position)
+
+
+def _form(
+    graph: Graph,
+    weights: dict[str, np.ndarray],
+    semantics: Real,
+    node: int,
+    pin: int | None = None,
+) -> SumOfRatios:
+    """Of one position's row: that of `pin`, where it is said."""
+    sums = sum_of_ratios(graph, weights, semantics, node)
+    if pin is not None and sums.pin != pin:
+        raise Unsupported(
+            f"the row of position {pin} reads the token at {sums.pin} by itself"
+        )
+    if sums.value.mid.shape[1] > 1:
+        raise Unsupported("a value of the first layer depends on the query's token")
+    return sums
 
 
 def _second(graph: Graph, output: int) -> _Attention:
@@ -121,14 +175,13 @@ def _second(graph: Graph, output: int) -> _Attention:
 
 
 def _scores(
-    graph: Graph, found: _Attention, head: tuple[int, ...]
+    graph: Graph, pattern: int, head: tuple[int, ...]
 ) -> tuple[int, tuple[int, int]]:
     """Of a head the query, a vector; and the node and axis of which the i-th slice is the key of position i."""
-    top = graph.nodes[found.pattern].args[0]
-    roots = []
-    while graph.nodes[top].op == "over_root":
-        roots.append(graph.nodes[top].attr)
-        top = graph.nodes[top].args[0]
+    top, scaled = graph.nodes[pattern].args[0], []
+    while (scale := _scale(graph, top)) is not None:
+        scaled.append((graph.nodes[top], scale))
+        top = graph.nodes[top].args[1 - scale]
     node = graph.nodes[top]
     if node.op != "einsum":
         raise Unsupported(f"scores made by {node.op!r} are no inner products")
@@ -143,9 +196,25 @@ def _scores(
         keys, offered = _sliced(graph, keys, offered, letter, index)
     if len(asked) != 1 or set(offered) != {asked, last}:
         raise Unsupported(f"scores made as {node.attr!r} are no inner products")
-    for size in roots:
-        query = graph.add("over_root", query, attr=size)
+    for node, scale in scaled:
+        if node.op == "mul":
+            query = graph.add("mul", query, node.args[scale])
+        else:
+            query = graph.add(node.op, query, attr=node.attr)
     return query, (keys, offered.index(last))
+
+
+def _scale(graph: Graph, n: int) -> int | None:
+    """Which operand of a node is the number that it multiplies by (1: the root that it divides by, no operand)."""
+    node = graph.nodes[n]
+    if node.op == "over_root":
+        return 1
+    if node.op != "mul":
+        return None
+    numbers = [
+        graph.nodes[a].shape == () and graph.nodes[a].op in FIXED for a in node.args
+    ]
+    return numbers.index(True) if any(numbers) else None
 
 
 def _sliced(

@@ -16,7 +16,9 @@ import numpy as np
 from mechverify.kernel.core.arithmetic import Arithmetic, Array, Ball, aligned, points
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.meter import reserve
+from mechverify.kernel.core.series import exp_parts, relative_exponentials
 from mechverify.kernel.counting.automaton import Layer
+from mechverify.kernel.counting.form import SumOfRatios
 from mechverify.kernel.counting.smallest import smallest
 
 LIGHTEST = 2.0**-500  # so that 1 / Z doesn't overflow
@@ -80,6 +82,42 @@ class Box:
         reserve(max(layer.states for layer in self.layers), len(terms), terms.shape[-1])
         self.ar.spend(terms.size, 2 * len(self.layers), 4)
         return smallest(self.ar, self.layers, term, (len(terms), terms.shape[-1]))
+
+
+class Tables:
+    """A sum of ratios, and mantissas and exponents of its e^s: nothing underflows yet."""
+
+    def __init__(self, ar: Arithmetic, form: SumOfRatios):
+        self.ar, self.form = ar, form
+        self.mantissa, self.power = exp_parts(ar, form.score)
+
+    def box(self, layers: list[Layer], query: int) -> Box:
+        """Of the inputs that an automaton accepts, all with that token at the query: with factors over the largest that
+        can occur."""
+        ar, form = self.ar, self.form
+        occurring = [
+            np.concatenate([tokens for tokens, _ in layer.groups]) for layer in layers
+        ]
+        tokens = np.unique(np.concatenate(occurring))
+        alive = (
+            np.stack([np.isin(tokens, here) for here in occurring], -1)
+            & form.attends[:, None]
+        )
+        reserve(*alive.shape)
+        row = query if self.power.shape[1] > 1 else 0
+        parts = (
+            self.mantissa.map(lambda a: a[:, row, tokens]),
+            self.power[:, row, tokens],
+        )
+        factor = relative_exponentials(ar, parts, alive, (1, 2))
+        zero = ar.whole(np.zeros((1, 1, 1), np.int64))
+        return Box(ar, layers, tokens, ar.where(alive, factor, zero), form.pin)
+
+    def outputs(self, query: int, tokens: np.ndarray) -> Lead:
+        """All outputs, where a lead has rivals."""
+        base, value = self.form.base, self.form.value
+        row, deep = (query if n > 1 else 0 for n in (len(base.mid), value.mid.shape[1]))
+        return Lead(base.map(lambda a: a[row]), value.map(lambda a: a[:, deep, tokens]))
 
 
 class Expansion:

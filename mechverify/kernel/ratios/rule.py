@@ -22,13 +22,12 @@ from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.meter import reserve
-from mechverify.kernel.core.series import exp_parts, relative_exponentials
 from mechverify.kernel.counting import recursion
 from mechverify.kernel.counting.automaton import Layer, towards
 from mechverify.kernel.counting.classes import Classes
-from mechverify.kernel.counting.form import SumOfRatios, sum_of_ratios
+from mechverify.kernel.counting.form import sum_of_ratios
 from mechverify.kernel.counting.split import by_count
-from mechverify.kernel.ratios.linear import Box, Expansion, Lead, Linear
+from mechverify.kernel.ratios.linear import Box, Expansion, Lead, Linear, Tables
 
 LISTED = 2**22  # inputs times heads of a cell that is listed
 DEEPEST = 8  # cuts of a cell within each other
@@ -76,7 +75,8 @@ class Partition(Classes):
     """The domain cut into families of cells, one for each class of the mechanism and `keys`, further mechanisms."""
 
     def __init__(self, job: Job, domain: Domain, keys: Sequence[Reader]):
-        self.form, self.exponentials = job.once(_tables)
+        self.tables = job.once(_tables)
+        self.form = self.tables.form
         super().__init__(job, domain, keys)
 
     def classes(self) -> Iterator["InputClass"]:
@@ -84,11 +84,11 @@ class Partition(Classes):
             yield InputClass(self, i, key)
 
 
-def _tables(job: Job) -> tuple[SumOfRatios, tuple[Ball, np.ndarray]]:
-    """The form of the claim's output, and mantissas and exponents of e^s: nothing underflows yet."""
+def _tables(job: Job) -> Tables:
+    """The form of the claim's output."""
     claim = job.claim
     form = sum_of_ratios(claim.graph, claim.weights, job.semantics, claim.output)
-    return form, exp_parts(job.ar, form.score)
+    return Tables(job.ar, form)
 
 
 class InputClass:
@@ -213,44 +213,15 @@ class Cell:
 
     @cached_property
     def box(self) -> Box:
-        """The tokens that occur, and the factors of the query's row, over the largest that can occur in the cell."""
-        form, (mantissa, power) = (
-            self.input_class.form,
-            self.input_class.partition.exponentials,
-        )
-        occurring = [
-            np.concatenate([tokens for tokens, _ in layer.groups])
-            for layer in self.layers
-        ]
-        tokens = np.unique(np.concatenate(occurring))
-        alive = (
-            np.stack([np.isin(tokens, here) for here in occurring], -1)
-            & form.attends[:, None]
-        )
-        reserve(*alive.shape)
-        row = self.query if power.shape[1] > 1 else 0
-        parts = mantissa.map(lambda a: a[:, row, tokens]), power[:, row, tokens]
-        factor = relative_exponentials(self.ar, parts, alive, (1, 2))
-        zero = self.ar.whole(np.zeros((1, 1, 1), np.int64))
-        return Box(
-            self.ar, self.layers, tokens, self.ar.where(alive, factor, zero), form.pin
-        )
+        return self.input_class.partition.tables.box(self.layers, self.query)
 
     def lead(self, rivals: Sequence[int] | np.ndarray) -> Lead:
         """Of the right output over each of the rivals."""
         ar, right, some = self.ar, self.input_class.right, np.asarray(rivals, int)
-        (base, value), tokens = (
-            (self.input_class.form.base, self.input_class.form.value),
-            self.box.tokens,
-        )
-        row, deep = (
-            self.query if n > 1 else 0 for n in (len(base.mid), value.mid.shape[1])
-        )
-        base = base.map(lambda a: a[row])
-        value = value.map(lambda a: a[:, deep, tokens])
+        tables = self.input_class.partition.tables
         base, value = (
             ar.sub(x.map(lambda a: a[..., right, None]), x.map(lambda a: a[..., some]))
-            for x in (base, value)
+            for x in tables.outputs(self.query, self.box.tokens)
         )
         margin = self.input_class.partition.job.claim.margin
         return Lead(ar.sub(base, ar.rational(margin)) if margin else base, value)

@@ -44,6 +44,7 @@ class Known:
     slopes: Slopes = field(default_factory=dict)
     cases: bool = True
     reached: bool = True  # whether a proof says what inputs reach as well
+    exact: bool = False  # whether no range is narrower than what was found
     looked: bool = False  # whether gradient steps have looked for a broken threshold
     seen: Inputs = field(default_factory=Inputs.none)
     kept: Found | None = None

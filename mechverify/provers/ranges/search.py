@@ -9,13 +9,16 @@ from mechverify.provers.ranges.differences import Jointly
 from mechverify.provers.ranges.extremes import sample
 from mechverify.provers.ranges.known import Found, Known
 from mechverify.provers.ranges.narrow import Lines, Narrow
+from mechverify.provers.ranges.patterns import Patterns
 from mechverify.provers.ranges.problem import RangeProblem
+from mechverify.provers.ranges.ratios import Ratios
 from mechverify.provers.ranges.refute import Look, Reached, refuted
 from mechverify.provers.ranges.slopes import GivenSlopes
 from mechverify.provers.ranges.whole import SLOW, Whole
 
 SEED = 0  # of samples
 RangeProver = Prover[RangeProblem, Known, Found]
+EXACT: list[RangeProver] = [Ratios(), Patterns()]
 FIRST: list[RangeProver] = [Whole(), GivenSlopes()]
 NARROWER: list[RangeProver] = [Lines(), Branch(), Narrow()]
 PROVERS: list[RangeProver] = [Look(), Jointly(NARROWER), *NARROWER, Reached()]
@@ -31,10 +34,24 @@ def search(problem: RangeProblem, known: Known, budget: Budget) -> Found:
         if (broken := refuted(problem, known.seen)) is not None:
             known.found = broken
             return broken
-        _try(FIRST, problem, known, budget)
-        known.method = _affordable(problem, known)
+        _try(EXACT, problem, known, budget)
+        if known.found.broken or (problem.asks and not problem.open(known.found)):
+            return known.found
+        if known.exact:
+            known.method = "interval"
+        else:
+            _relax(problem, known, budget)
         _try(PROVERS, problem, known, budget)
     return known.found
+
+
+def _relax(problem: RangeProblem, known: Known, budget: Budget) -> None:
+    """Beside what is found already."""
+    before = known.found
+    _try(FIRST, problem, known, budget)
+    known.method = _affordable(problem, known)
+    if before.proof is not None:
+        known.found = known.found.beside(before.proof, before.range)
 
 
 def _try(
