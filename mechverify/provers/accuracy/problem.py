@@ -1,5 +1,7 @@
 """A claim about accuracy as the search sees it, what was seen of it, and what a prover gives back."""
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -32,6 +34,7 @@ class AccuracyProblem:
     """A claim Accuracy or Share, read exactly as the kernel reads it."""
 
     document: dict[str, Any]
+    data: bytes  # the weights' file
     claim: CountingClaim
     job: Job
     known: Counts | None = None  # what earlier provers found
@@ -58,14 +61,25 @@ class AccuracyProblem:
     ) -> "AccuracyProblem":
         """`watch` is told of the work that the search has the kernel's arithmetic do. Raises ClaimError where no input
         satisfies the claim's conditions, or it can't be told how many do."""
-        document = claim_document(claim, semantics)
+        document, data = claim_document(claim, semantics), claim.output.model.data
         try:
-            checked = read_claim(Reader(document, "claim"), claim.output.model.data)
+            return made(document, data, watch)
         except Rejected as error:
             raise ClaimError(str(error)) from None
-        assert isinstance(checked, CountingClaim)
-        job = Job(checked, Float64(watch=watch))
-        return AccuracyProblem(document, job.claim, job)
+
+    travels = True  # to other processes
+
+    def watched(self, watch: Watch) -> None:
+        self.job.ar.watch = watch
+
+    @cached_property
+    def content(self) -> str:
+        """What decides each answer about it."""
+        text = json.dumps(self.document, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def __reduce__(self) -> tuple:
+        return made, (self.document, self.data)
 
     @cached_property
     def trials(self) -> int | None:
@@ -114,6 +128,15 @@ class AccuracyProblem:
         if self.at_least is None or right.low == right.high:
             return right.low == right.high
         return self.verdict(right, True) is not None
+
+
+def made(
+    document: dict[str, Any], data: bytes, watch: Watch | None = None
+) -> AccuracyProblem:
+    claim = read_claim(Reader(document, "claim"), data)
+    assert isinstance(claim, CountingClaim)
+    job = Job(claim, Float64(watch=watch))
+    return AccuracyProblem(document, data, job.claim, job)
 
 
 @dataclass
