@@ -55,6 +55,10 @@ class Asks(Protocol):
 
     def drop(self) -> None: ...
 
+    def memory(self) -> int: ...
+
+    def close(self) -> None: ...
+
 
 class Keeps(Protocol):
     """See store.py."""
@@ -83,6 +87,22 @@ class Budget:
     memory: float = math.inf
     short: bool = False
     _rehearsal: float | None = None  # since when
+
+    def __enter__(self) -> "Budget":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.desk is not None:
+            self.desk.close()
+
+    @contextmanager
+    def searching(self) -> Iterator[None]:
+        """After it nobody works on what was given out."""
+        try:
+            yield
+        finally:
+            if self.desk is not None:
+                self.desk.drop()
 
     def limit(self, seconds: float, since: float | None = None) -> None:
         """From `since` (now) on."""

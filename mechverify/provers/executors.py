@@ -14,6 +14,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
@@ -157,16 +158,13 @@ class Processes:
         while self.waiting and len(self.busy) < self.workers:
             idle = [pipe for pipe in self.all if pipe not in self.busy]
             worker = self.all[idle[0]] if idle else self._begin()
-            given = number, task, problem = self.waiting.popleft()
-            self.busy[worker.pipe] = given
+            number, task, problem = self.waiting.popleft()
+            self.busy[worker.pipe] = number, task, problem
             known = task.about in worker.known
             worker.known.add(task.about)
-            try:
-                worker.pipe.send_bytes(
-                    pickle.dumps((task, None if known else problem))
-                )
-            except OSError:  # it has ended, as will be seen
-                pass
+            sent = pickle.dumps((task, None if known else problem))
+            with suppress(OSError):  # it has ended, as will be seen
+                worker.pipe.send_bytes(sent)
 
     def _begin(self) -> Worker:
         ours, theirs = Pipe()
@@ -215,25 +213,28 @@ class Ray:
     """A cluster that runs, where RAY_ADDRESS says so; or one of `workers` on this machine, which ends with us. Ray
     starts what a worker had in hand that ended."""
 
-    def __init__(self, workers: int):
+    def __init__(self, workers: int | None):
         try:
             import ray
         except ImportError:
-            told = "ray is not installed; pip install 'mechverify[ray]', or leave it out"
+            told = (
+                "ray is not installed; pip install 'mechverify[ray]', or leave it out"
+            )
             raise ClaimError(f"--executor ray: {told}") from None
-        self.ray, self.workers = ray, workers
+        self.ray = ray
         self.ours = not ray.is_initialized()
         if self.ours:
-            local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers}
+            there = bool(os.environ.get("RAY_ADDRESS"))
+            local = {} if there else {"num_cpus": workers, "include_dashboard": False}
             path = {"PYTHONPATH": str(PACKAGES), "OMP_NUM_THREADS": "1"}
             ray.init(
-                log_to_driver=False, include_dashboard=False, logging_level="ERROR",
+                log_to_driver=False, logging_level="ERROR",
                 runtime_env={"env_vars": path}, **local,
             )  # fmt: skip
+        self.workers = workers or int(ray.cluster_resources().get("CPU", 1))
         self.remote = ray.remote(num_cpus=1, max_retries=TRIES)(_on_ray)
         self.problems: dict[str, Any] = {}
         self.running: dict[Any, int] = {}
-        self.waiting: deque[tuple[int, Task, bytes]] = deque()
 
     def start(self, number: int, task: Task, problem: bytes) -> None:
         if task.about not in self.problems:
@@ -242,17 +243,18 @@ class Ray:
         self.running[reference] = number
 
     def finished(self, seconds: float) -> list[tuple[int, Answered]]:
-        done, _ = self.ray.wait(
-            [*self.running], num_returns=len(self.running), timeout=0
-        )
+        out = [*self.running]
+        done, _ = self.ray.wait(out, num_returns=len(out), timeout=0)
         if not done:
-            done, _ = self.ray.wait([*self.running], num_returns=1, timeout=seconds)
+            done, _ = self.ray.wait(out, num_returns=1, timeout=seconds)
         found = []
         for reference in done:
             try:
                 one = Answered(*pickle.loads(self.ray.get(reference)))
             except self.ray.exceptions.RayError as error:
-                said = MemoryError(f"{ENDED.format(TRIES + 1)} ({type(error).__name__})")
+                said = MemoryError(
+                    f"{ENDED.format(TRIES + 1)} ({type(error).__name__})"
+                )
                 one = Answered(None, said, 0.0)
             found.append((self.running.pop(reference), one))
         return found
@@ -284,3 +286,10 @@ def _one_thread() -> None:
 
 
 EXECUTORS: dict[str, Callable[[int], Executor]] = {"processes": Processes, "ray": Ray}
+
+
+def begun(name: str, jobs: int | None) -> Executor | None:
+    """None where this process does it alone. Without `jobs`, Ray's workers are as many as the cluster has cores."""
+    if name == "ray":
+        return Ray(jobs)
+    return None if jobs is None or jobs == 1 else Processes(jobs)

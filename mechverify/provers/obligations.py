@@ -100,3 +100,11 @@ class Desk:
                 self.collect(0)
             self.executor.drop()
         self._keys, self._back = {}, {}
+
+    def memory(self) -> int:
+        """Bytes that the workers have on this machine."""
+        return 0 if self.executor is None else self.executor.memory()
+
+    def close(self) -> None:
+        if self.executor is not None:
+            self.executor.close()

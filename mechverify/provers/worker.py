@@ -1,6 +1,6 @@
 """A process that answers obligations, one at a time, until the one that started it ends.
 
-    python -m mechverify.provers.worker FD
+python -m mechverify.provers.worker FD
 """
 
 import os

@@ -22,15 +22,19 @@ from mechverify.relax.threads import one_thread
 
 
 class Sizes(NamedTuple):
-    """Open cells to begin with, at most; and of a subproblem; and how many cells it bounds before it gives back what
-    is open: about a second's."""
+    """Open cells to begin with, at most; and of a subproblem; how many it bounds before it gives back what is open: a
+    second's work or so; and how few of them are given back before that, to be bounded together with others'."""
 
     first: int
     cells: int
     quota: int
+    few: int
 
 
-CHEAP, DEAR = Sizes(256, 32, 4096), Sizes(32, 2, 64)  # DEAR: with optimised lines
+CHEAP, DEAR = (
+    Sizes(1024, 256, 4096, 64),
+    Sizes(32, 2, 64, 0),
+)  # DEAR: with optimised lines
 
 
 def divided(work: Branching, seen: Callable[[], Found | None]) -> Found | None:
@@ -44,28 +48,31 @@ def divided(work: Branching, seen: Callable[[], Found | None]) -> Found | None:
         queue: deque[tuple[list[Cell], Callable[[], Any]]] = deque()
         left, done = Remaining(budget.desk.taken, max(1, budget.desk.workers)), 0
 
-        def divide(cells: list[Cell]) -> int:
-            few = [
-                cells[i : i + sizes.cells] for i in range(0, len(cells), sizes.cells)
-            ]
-            for some in few:
-                asked = [sizes.quota, [_told(cell) for cell in some]]
-                queue.append((some, budget.ask(bounded, problem, asked)))
-            return len(few)
+        def divide(cells: list[Cell], few: int) -> None:
+            asked = [sizes.quota, few, [_told(cell) for cell in cells]]
+            queue.append((cells, budget.ask(bounded, problem, asked)))
 
-        divide(_taken(work))
-        while queue:
+        pool = _taken(work)  # open, and in no subproblem
+        while pool or queue:
+            before = len(queue)
+            while len(pool) >= sizes.cells:
+                divide(pool[: sizes.cells], sizes.few)
+                del pool[: sizes.cells]
+            if pool and not queue:
+                divide(pool, 0)
+                pool = []
+            left.answered(len(queue) - before)
             cells, promise = queue.popleft()
             try:
                 answer = promise()
             except Stopped:
-                work.open += [(0.0, 0, c) for c in cells]
-                work.open += [(0.0, 0, c) for some, _ in queue for c in some]
+                pool += [cell for some, _ in [(cells, None), *queue] for cell in some]
+                work.open += [(0.0, 0, cell) for cell in pool]
                 return None
             if answer["broken"] is not None:
                 return Found(answer["broken"], problem.claim.everything, True, [])
+            pool += _merged(work, cells, answer)
             done += 1
-            left.answered(divide(_merged(work, cells, answer)))
             said = f"{work.total:,} cells, {done:,} parts done, {len(queue):,} open"
             budget.progress(said + left.words(len(queue)), work.proved)
     return None
@@ -102,15 +109,21 @@ def _merged(work: Branching, cells: list[Cell], answer: dict) -> list[Cell]:
 def bounded(problem: RangeProblem, asked: list, budget: Budget) -> dict[str, Any]:
     """An obligation: best first, until all cells are proved, a threshold is broken, or the quota is spent. Gives a tree
     for each cell (empty where it wasn't cut), and what is open in them."""
-    quota, rows = asked
+    quota, few, rows = asked
     with one_thread(), np.errstate(all="ignore"):
         work, trees = Branching(problem, budget), [dict() for _ in rows]
         for tree, row in zip(trees, rows, strict=True):
             work.add(_read(tree, row))
-        broken = work.search(enough=lambda: work.total >= quota)
+        broken = work.search(
+            enough=lambda: (
+                work.total >= quota or 0 < work.total and len(work.open) < few
+            )
+        )
     if broken is None and budget.spent():
         raise Stopped
-    place = {id(node): at for i, tree in enumerate(trees) for node, at in _walked(tree, i)}
+    place = {
+        id(node): at for i, tree in enumerate(trees) for node, at in _walked(tree, i)
+    }
     order = sorted(work.open, key=lambda row: row[1])
     open_ = [[place[id(cell.node)], _told(cell)] for _, _, cell in order]
     stuck = [[place[id(cell.node)], _told(cell)] for cell in work.stuck]
