@@ -48,6 +48,7 @@ class Asks(Protocol):
     """See obligations.py."""
 
     workers: int
+    taken: list[float]
 
     def ask(
         self, by: Callable[..., Any], problem: Any, asked: Any, budget: "Budget"

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ class RangeProblem:
         device: str = "cpu",
         own: tuple[np.ndarray, np.ndarray] | None = None,
         plain: "RangeProblem | None" = None,
-        made: tuple[Callable[..., "RangeProblem"], tuple] | None = None,
+        made: tuple[Callable[..., Any], tuple] | None = None,
     ):
         """`own`: the corners between which a point is one of the user's inputs, if these aren't the domain's. `plain`:
         the problem about another graph of the same values, which torch can run. `made`: a function of a module, and its
@@ -235,7 +236,7 @@ def made(
 
 
 def again(
-    make: Callable[..., RangeProblem], arguments: tuple, shared: bool, whole: bool
+    make: Callable[..., Any], arguments: tuple, shared: bool, whole: bool
 ) -> RangeProblem:
     """In another process."""
     problem = make(*arguments)

@@ -111,14 +111,10 @@ def bounded(problem: RangeProblem, asked: list, budget: Budget) -> dict[str, Any
     for each cell (empty where it wasn't cut), and what is open in them."""
     quota, few, rows = asked
     with one_thread(), np.errstate(all="ignore"):
-        work, trees = Branching(problem, budget), [dict() for _ in rows]
+        work, trees = Branching(problem, budget), [{} for _ in rows]
         for tree, row in zip(trees, rows, strict=True):
             work.add(_read(tree, row))
-        broken = work.search(
-            enough=lambda: (
-                work.total >= quota or 0 < work.total and len(work.open) < few
-            )
-        )
+        broken = work.search(enough=lambda: _enough(work, quota, few))
     if broken is None and budget.spent():
         raise Stopped
     place = {
@@ -133,6 +129,10 @@ def bounded(problem: RangeProblem, asked: list, budget: Budget) -> dict[str, Any
         "reached": [end.tolist() for end in work.reached],
         "proved": work.proved, "total": work.total, "leaves": work.leaves,
     }  # fmt: skip
+
+
+def _enough(work: Branching, quota: int, few: int) -> bool:
+    return work.total >= quota or (work.total > 0 and len(work.open) < few)
 
 
 def _walked(tree: Proof, number: int) -> Iterator[tuple[Proof, list]]:
