@@ -7,6 +7,7 @@ is trusted: what the answers are put together to is a certificate, which the ker
 
 import importlib
 import json
+import logging
 import os
 import pickle
 import subprocess
@@ -216,19 +217,20 @@ class Ray:
     def __init__(self, workers: int | None):
         try:
             import ray
+            from ray.exceptions import RayError
         except ImportError:
             told = (
                 "ray is not installed; pip install 'mechverify[ray]', or leave it out"
             )
             raise ClaimError(f"--executor ray: {told}") from None
-        self.ray = ray
+        self.ray, self.error = ray, RayError
         self.ours = not ray.is_initialized()
         if self.ours:
             there = bool(os.environ.get("RAY_ADDRESS"))
             local = {} if there else {"num_cpus": workers, "include_dashboard": False}
             path = {"PYTHONPATH": str(PACKAGES), "OMP_NUM_THREADS": "1"}
             ray.init(
-                log_to_driver=False, logging_level="ERROR",
+                log_to_driver=False, logging_level=logging.ERROR,
                 runtime_env={"env_vars": path}, **local,
             )  # fmt: skip
         self.workers = workers or int(ray.cluster_resources().get("CPU", 1))
@@ -251,7 +253,7 @@ class Ray:
         for reference in done:
             try:
                 one = Answered(*pickle.loads(self.ray.get(reference)))
-            except self.ray.exceptions.RayError as error:
+            except self.error as error:
                 said = MemoryError(
                     f"{ENDED.format(TRIES + 1)} ({type(error).__name__})"
                 )

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mechverify.certificate.write import Proof
-from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Stopped
 from mechverify.provers.base import Budget
+from mechverify.provers.domains import read, told
 from mechverify.provers.ranges.branch import DEPTH, Branching, Cell
 from mechverify.provers.ranges.known import Found
 from mechverify.provers.ranges.problem import RangeProblem
@@ -146,23 +146,18 @@ def _walked(tree: Proof, number: int) -> Iterator[tuple[Proof, list]]:
 
 
 def _placed(cells: list[Cell], row: list) -> Cell:
-    (number, way), told = row
+    (number, way), cell = row
     node = cells[number].node
     for step in way:
         node = node["inside" if step == "i" else "outside"]
-    return _read(node, told)
+    return _read(node, cell)
 
 
 def _told(cell: Cell) -> list:
     """As JSON says it, to the bit."""
-    part, ends = cell.part, [cell.low.tolist(), cell.high.tolist()]
-    box = [part.low.tolist(), part.high.tolist()]
-    facts = [list(fact) for fact in part.facts]
-    return [[list(ids) for ids in part.tokens], *box, facts, cell.share, *ends]
+    return [told(cell.part), cell.share, cell.low.tolist(), cell.high.tolist()]
 
 
-def _read(node: Proof, told: list) -> Cell:
-    tokens, low, high, facts, share, least, most = told
-    box = np.array(low, float), np.array(high, float)
-    part = Domain(tuple(map(tuple, tokens)), *box, tuple(map(tuple, facts)))
-    return Cell(node, part, share, np.array(least, float), np.array(most, float))
+def _read(node: Proof, row: list) -> Cell:
+    part, share, low, high = row
+    return Cell(node, read(part), share, np.array(low, float), np.array(high, float))
