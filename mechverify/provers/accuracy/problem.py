@@ -23,7 +23,7 @@ from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.integers import FOLDS
 from mechverify.kernel.core.kinds import read_claim
 from mechverify.kernel.core.meter import Watch
-from mechverify.kernel.fold.rule import Partition, output_form
+from mechverify.kernel.fold.rule import InputClass, Partition, output_form
 
 KEYS = 8  # that a witness of rule fold may have
 TRIALS = 16  # values that a neuron in a cell of rule fold is compared with
@@ -100,6 +100,11 @@ class AccuracyProblem:
     def partition(self) -> Partition:
         """The domain's cells under rule fold; raises Unsupported where it has none."""
         return self.partitioned(self.keys)
+
+    @cached_property
+    def classes(self) -> dict[tuple[int, ...], InputClass]:
+        """Of the partition, in its order."""
+        return {key: InputClass(self.partition, key) for key in self.partition.places}
 
     def partitioned(self, keys: list[list[Row]]) -> Partition:
         with np.errstate(all="ignore"):
