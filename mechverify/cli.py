@@ -254,6 +254,10 @@ def prove(
             outcome.reasons.append(
                 f"{store} keeps what is finished: the same command goes on"
             )
+        elif budget.interrupted:
+            outcome.reasons.append(
+                "to be able to go on next time, keep what is finished: --store FILE"
+            )
         if outcome.unchecked is not None:
             aside = target.with_name(target.name + ".unchecked")
             unwritten = _write(aside, outcome.unchecked) or unwritten

@@ -51,9 +51,11 @@ def prove(
     if strategy is not None:
         return _follow(claim, strategy, semantics, budget, start)
     if isinstance(claim, Accuracy | Share):
-        find = find_share if isinstance(claim.over, Box) else find_accuracy
         with budget.searching():
-            findings = find(claim, semantics, budget)
+            if isinstance(claim, Share) and isinstance(claim.over, Box):
+                findings = find_share(claim, semantics, budget)
+            else:
+                findings = find_accuracy(claim, semantics, budget)
         return confirm_accuracy(findings, budget, start)
     problem = RangeProblem.of(claim, semantics, device, budget.watch)
     with budget.searching():
