@@ -25,7 +25,7 @@ from mechverify.claims.errors import ClaimError
 from mechverify.provers.store import plain
 
 PACKAGES = Path(__file__).parent.parent.parent
-TRIES = 5  # workers that may end before they answer one obligation
+TRIES = 3  # workers that may end before they answer one obligation
 ENDED = (
     "worker processes ended {} times before they had answered one obligation; if memory "
     "is short, run fewer at a time: --jobs"

@@ -1,6 +1,7 @@
 """A search that is cut into obligations: whoever answers them, and whatever is killed, the certificate is the same."""
 
 import importlib.util
+import json
 import os
 import pickle
 import random
@@ -25,6 +26,8 @@ from mechverify.provers.base import Budget
 from mechverify.provers.executors import Processes
 from mechverify.provers.obligations import Desk
 from mechverify.provers.ranges import subproblems
+from mechverify.provers.ranges.branch import Branching
+from mechverify.provers.ranges.problem import RangeProblem
 from mechverify.provers.ranges.subproblems import Sizes
 from mechverify.provers.remaining import Remaining
 from mechverify.provers.store import Store
@@ -88,20 +91,20 @@ def test_processes_come_to_the_same_bytes(claim):
     assert len(alone.taken) >= 2 and len(several.taken) >= len(alone.taken)  # a few are begun that nobody needs
 
 
-def test_with_optimised_lines(many_parts):
-    """More than 16 coordinates: the search's lines are in the certificate."""
+def test_with_optimised_lines():
+    """More than 16 coordinates: the search's own lines are in the tree. One obligation, here and elsewhere."""
     torch.manual_seed(1)
     layers = torch.nn.Linear(17, 5), torch.nn.ReLU(), torch.nn.Linear(5, 5), torch.nn.ReLU(), torch.nn.Linear(5, 1)
-    net = torch.nn.Sequential(*layers).double().eval().requires_grad_(False)
-    for layer in (net[0], net[2]):
-        layer.weight *= 2
-    model = capture(net, torch.zeros(1, 17, dtype=torch.float64))
-    corners = (2 * torch.rand(20_000, 17, dtype=torch.float64) - 1).sign()
-    claim = Bounds(model["output"][0], over=ball([0.0] * 17, 1), at_most=round(float(net(corners).max()) + 0.6, 6))
-    alone = Desk()
-    found = proved(claim, alone)
-    assert found.verdict == "PROVED" and len(alone.taken) >= 2
-    assert proved(claim, Desk(Processes(2))).certificate == found.certificate
+    model = capture(torch.nn.Sequential(*layers).double().eval(), torch.zeros(1, 17, dtype=torch.float64))
+    problem = RangeProblem.of(Bounds(model["output"][0], over=ball([0.0] * 17, 1), at_most=0.1), "real")
+    work = Branching(problem, Budget())
+    work.relax([({}, problem.domain, 1.0)])
+    asked = [2, 0, [subproblems._told(cell) for cell in subproblems._taken(work)]]
+    assert work.deep and len(asked[2]) == 1
+    with Budget(desk=Desk()) as here, Budget(desk=Desk(Processes(1))) as there:
+        answers = [budget.ask(subproblems.bounded, problem, asked)() for budget in (here, there)]
+    assert answers[0] == answers[1] and answers[0]["total"] == 2
+    assert answers[0]["trees"][0]["rule"] == "split" and '"lines": [[' in json.dumps(answers[0]["trees"])
 
 
 def test_a_false_claim_is_refuted_by_the_same_input(many_parts, monkeypatch):
