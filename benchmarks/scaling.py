@@ -2,9 +2,10 @@
 
     python benchmarks/scaling.py [--quick] [--workers 1 2]
 
-Measured, in seconds of CPU of one thread, which a loaded machine tells as well: each obligation in one process, what is done outside them, the kernel's check; how that grows as a
-claim gets harder; and runs with real processes. Simulated, and said so: N workers that take the obligations in their
-order as soon as they are known (list scheduling), with the measured seconds, and OVERHEAD for each.
+Measured, in seconds of CPU of one thread, which a loaded machine tells as well: each obligation in one process, what is
+done outside them, the kernel's check; how that grows as a claim gets harder; and runs with real processes. Simulated,
+and said so: N workers that take the obligations in their order as soon as they are known (list scheduling), with the
+measured seconds, and OVERHEAD for each.
 """
 
 import argparse
