@@ -39,6 +39,20 @@ def claim(dims=2, hidden=6, within="1/20000"):
     model = capture(torch.nn.Sequential(*layers).double().eval(), torch.zeros(1, dims, dtype=torch.float64))
     return Share(model["output"][0] > 0.1, over=ball([0.0] * dims, 3), within=within)
 """
+RANGE = """import torch
+from mechverify import Bounds, ball, capture
+
+
+def claim(dims="6", hidden="16", most="1.125848"):
+    torch.manual_seed(0)
+    d, h, linear = int(dims), int(hidden), torch.nn.Linear
+    layers = linear(d, h), torch.nn.Tanh(), linear(h, h), torch.nn.Tanh(), linear(h, 1)
+    net = torch.nn.Sequential(*layers).double().eval().requires_grad_(False)
+    for layer in (net[0], net[2]):
+        layer.weight *= 3
+    model = capture(net, torch.zeros(1, d, dtype=torch.float64))
+    return Bounds(model["output"][0], over=ball([0.0] * d, 1), at_most=most)
+"""
 NET = """import torch
 
 torch.manual_seed(0)
@@ -116,22 +130,26 @@ def reports(board: Board) -> None:
 
 
 def kills(board: Board, folder: Path, quick: bool) -> None:
-    """A share of a box, killed at random moments, against an undisturbed run."""
-    (folder / "share.py").write_text(SHARE)
-    size = ["-p", "dims=3", "-p", "hidden=8", "-p", "within=1/500"] if quick else ["-p", "dims=3", "-p", "hidden=10",
-            "-p", "within=1/20000"]  # fmt: skip
-    wanted, rng = 4 if quick else 100, random.Random(0)
-    whole, done = run(folder, "prove", "share.py", *size, "--out", "undisturbed.cert")
+    """A share of a box, and a threshold over one, killed at random moments, against an undisturbed run."""
+    share = ["hidden=8", "within=1/500"] if quick else ["hidden=10", "within=1/20000"]
+    _killed(board, folder, "share", SHARE, ["dims=3", *share], 4 if quick else 100)
+    _killed(board, folder, "range", RANGE, ["most=1.4"] if quick else [], 4 if quick else 100)
+
+
+def _killed(board: Board, folder: Path, name: str, text: str, parameters: list[str], wanted: int) -> None:
+    (folder / f"{name}.py").write_text(text)
+    size = [word for parameter in parameters for word in ("-p", parameter)]
+    begin = ["prove", f"{name}.py", *size, "--no-solver"]
+    whole, done = run(folder, *begin, "--out", "undisturbed.cert", "--jobs", 1)
     assert done.returncode == 0, done.stderr
     undisturbed, killed, same, runs = (folder / "undisturbed.cert").read_bytes(), 0, 0, 0
+    again, rng = [*begin, "--out", "killed.cert", "--store", "kept.sqlite"], random.Random(0)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     while killed < wanted and runs < 2 * wanted:
         runs += 1
         (folder / "killed.cert").unlink(missing_ok=True)
-        command = [sys.executable, "-m", "mechverify.cli", "prove", "share.py", *size, "--out", "killed.cert",
-                   "--store", "kept.sqlite"]  # fmt: skip
-        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.DEVNULL)  # fmt: skip
+        process = subprocess.Popen([sys.executable, "-m", "mechverify.cli", *again], cwd=folder, env=environment,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
         try:
             process.wait(rng.uniform(0, whole))
         except subprocess.TimeoutExpired:
@@ -144,9 +162,11 @@ def kills(board: Board, folder: Path, quick: bool) -> None:
                 path.unlink()
         elif (folder / "killed.cert").exists():
             check((folder / "killed.cert").read_bytes())  # written whole, or not at all: raises otherwise
-    _, done = run(folder, "prove", "share.py", *size, "--out", "killed.cert", "--store", "kept.sqlite")
+    _, done = run(folder, *again)
     last = done.returncode == 0 and (folder / "killed.cert").read_bytes() == undisturbed
-    board.row(f"kill -9 at random moments of a proof of {whole:.0f} s; restarts that ended, with the same bytes",
+    for path in folder.glob("kept.sqlite*"):
+        path.unlink()
+    board.row(f"kill -9 at random moments of a {name} of {whole:.0f} s; restarts that ended, with the same bytes",
               f"{wanted} kills, all", f"{killed} kills, {same} of {runs - killed} that ended before, the last: {last}",
               killed >= wanted and last and same == runs - killed)  # fmt: skip
 

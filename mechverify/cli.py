@@ -124,6 +124,18 @@ def prove(
         Path | None,
         typer.Option(help="A file that keeps what is finished: a later call goes on."),
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Processes that search; the same certificate for any number."
+        ),
+    ] = None,
+    executor: Annotated[
+        str,
+        typer.Option(
+            help="Where they run: processes (here), ray (a cluster that runs, or a local one)."
+        ),
+    ] = "processes",
     method: Annotated[
         str,
         typer.Option(
@@ -161,8 +173,10 @@ def prove(
     from mechverify.provers import Outcome
     from mechverify.provers import prove as search
     from mechverify.provers.base import METHODS, Budget
+    from mechverify.provers.executors import EXECUTORS, begun
     from mechverify.provers.guard import Guard
     from mechverify.provers.nearest import nearest as true_instead
+    from mechverify.provers.obligations import Desk
     from mechverify.provers.store import Store
     from mechverify.report.progress import Reporter
     from mechverify.report.result import as_json
@@ -170,6 +184,8 @@ def prove(
     _known_semantics(semantics)
     if method not in METHODS:
         _stop(f"--method {method}: unknown; choose {' or '.join(METHODS)}")
+    if executor not in EXECUTORS:
+        _stop(f"--executor {executor}: unknown; choose {' or '.join(EXECUTORS)}")
     target = out_file or Path(file.stem + ".cert")
     if not target.parent.is_dir():
         _stop(
@@ -198,11 +214,13 @@ def prove(
     if memory_limit is not None:
         budget.memory = memory_limit * 1e9
     claim = None
-    with Reporter(err) as reporter, Guard(budget, err, give_up) as guard:
+    with Reporter(err) as reporter, Guard(budget, err, give_up) as guard, budget:
         guard.step = f"reading {file}"
         try:
             reporter(guard.step, None)
             budget.store = None if store is None else Store(store)
+            if store is not None or jobs is not None or executor == "ray":
+                budget.desk = Desk(begun(executor, jobs), budget.store)
             claim = load_claim(file, _parameters(parameter or []))
             guard.step = "the search"
             outcome = search(claim, semantics=semantics, progress=reporter, budget=budget, method=method,
@@ -236,6 +254,10 @@ def prove(
         elif store is not None and budget.interrupted | (outcome.verdict == "UNKNOWN"):
             outcome.reasons.append(
                 f"{store} keeps what is finished: the same command goes on"
+            )
+        elif budget.interrupted:
+            outcome.reasons.append(
+                "to be able to go on next time, keep what is finished: --store FILE"
             )
         if outcome.unchecked is not None:
             aside = target.with_name(target.name + ".unchecked")

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -19,6 +20,7 @@ LATE = (
     2.0,
     0.05,
 )  # seconds, and share of a time limit, by which the check may go beyond it
+AHEAD = 2  # obligations for each worker: one in hand, one that waits
 Progress = Callable[
     [str, float | None], None
 ]  # what is being done; how much of it is done, from 0 to 1
@@ -42,6 +44,23 @@ class Prover(Protocol[A_Problem, Seen, Gives]):
     def prove(self, problem: A_Problem, seen: Seen, budget: "Budget", /) -> Gives: ...
 
 
+class Asks(Protocol):
+    """See obligations.py."""
+
+    workers: int
+    taken: list[float]
+
+    def ask(
+        self, by: Callable[..., Any], problem: Any, asked: Any, budget: "Budget"
+    ) -> Callable[[], Any]: ...
+
+    def drop(self) -> None: ...
+
+    def memory(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
 class Keeps(Protocol):
     """See store.py."""
 
@@ -55,7 +74,8 @@ class Budget:
     """Time and interruption. A prover asks `spent` between steps, and then returns what it has; the kernel's arithmetic
     asks within long steps, and raises Stopped. `reserved` is what checking the proof found so far will take, in
     seconds, so that the search ends while there is time for it. `end`: when the check is given up as well. `memory`:
-    bytes that the process may take; `short`: it has taken them. `store`: of finished obligations (store.py)."""
+    bytes that the process may take; `short`: it has taken them. `store`: of finished obligations (store.py). `desk`: a
+    long search is cut into obligations, and given out there (obligations.py)."""
 
     deadline: float = math.inf
     progress: Progress = lambda what, share: None
@@ -64,9 +84,26 @@ class Budget:
     end: float = math.inf
     reserved: float = 0.0
     store: Keeps | None = None
+    desk: Asks | None = None
     memory: float = math.inf
     short: bool = False
     _rehearsal: float | None = None  # since when
+
+    def __enter__(self) -> "Budget":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.desk is not None:
+            self.desk.close()
+
+    @contextmanager
+    def searching(self) -> Iterator[None]:
+        """After it nobody works on what was given out."""
+        try:
+            yield
+        finally:
+            if self.desk is not None:
+                self.desk.drop()
 
     def limit(self, seconds: float, since: float | None = None) -> None:
         """From `since` (now) on."""
@@ -105,6 +142,25 @@ class Budget:
         if self.store is None:
             return answer()
         return self.store.once(asked, answer, whole)
+
+    def ask(
+        self, by: Callable[..., Any], problem: Any, asked: Any
+    ) -> Callable[[], Any]:
+        """A promise of by(problem, asked, budget); it may be kept elsewhere meanwhile. Raises Stopped when it is called
+        and time is up, or what `by` raises."""
+        if self.desk is None:
+            return lambda: by(problem, asked, self)
+        return self.desk.ask(by, problem, asked, self)
+
+    def in_order(self, promises: Iterable[Callable[[], Any]]) -> Iterator[Any]:
+        """Their answers; as many more are asked for meanwhile as keep all workers busy."""
+        waiting: deque[Callable[[], Any]] = deque()
+        for promise in promises:
+            waiting.append(promise)
+            if len(waiting) > AHEAD * (self.desk.workers if self.desk else 0):
+                yield waiting.popleft()()
+        for promise in waiting:
+            yield promise()
 
     @contextmanager
     def rehearsing(self) -> Iterator[None]:

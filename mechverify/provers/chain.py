@@ -50,14 +50,18 @@ def prove(
         budget.progress = progress
     if strategy is not None:
         return _follow(claim, strategy, semantics, budget, start)
-    if isinstance(claim, Share) and isinstance(claim.over, Box):
-        return confirm_accuracy(find_share(claim, semantics, budget), budget, start)
     if isinstance(claim, Accuracy | Share):
-        return confirm_accuracy(find_accuracy(claim, semantics, budget), budget, start)
+        with budget.searching():
+            if isinstance(claim, Share) and isinstance(claim.over, Box):
+                findings = find_share(claim, semantics, budget)
+            else:
+                findings = find_accuracy(claim, semantics, budget)
+        return confirm_accuracy(findings, budget, start)
     problem = RangeProblem.of(claim, semantics, device, budget.watch)
-    known = find_range(
-        problem, claim.lemmas, budget, method, slopes or {}, Solver(solver, smtlib)
-    )
+    with budget.searching():
+        known = find_range(
+            problem, claim.lemmas, budget, method, slopes or {}, Solver(solver, smtlib)
+        )
     return confirm_range(problem, claim, known, budget, start)
 
 

@@ -102,7 +102,8 @@ class Guard:
 
     def _too_large(self) -> bool:
         """Whether the process was ended for it."""
-        taken = resident()
+        desk = self.budget.desk
+        taken = resident() + (0 if desk is None else desk.memory())
         if taken > self.budget.memory and not self.budget.short:
             self.asked, self.budget.short = time.monotonic(), True
             self.console.print(
@@ -113,12 +114,15 @@ class Guard:
         return taken > MORE * self.budget.memory
 
 
-def resident() -> int:
-    """Bytes of memory that this process has; where the system doesn't say, the most that it had."""
+def resident(process: int | None = None) -> int:
+    """Bytes of memory that a process (this one) has; where the system doesn't say, the most that this one had, and
+    nothing of others."""
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int(Path(f"/proc/{process or 'self'}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
     except OSError:
+        if process is not None:
+            return 0
         import resource
 
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

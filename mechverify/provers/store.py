@@ -50,22 +50,35 @@ class Store:
         whole: Callable[[], bool] = lambda: True,
     ) -> Any:
         """The answer, as JSON gives it back; it is kept if it is `whole`. What raises leaves nothing."""
-        key = hashlib.sha256(
-            json.dumps([code(), asked], sort_keys=True, default=_plain).encode()
-        ).hexdigest()
-        found = self._known(key)
+        key = self.key(asked)
+        found = self.find(key)
         if found is not None:
-            self.known += 1
             return json.loads(found)
-        text = json.dumps(answer(), default=_plain)
-        if whole() and not self.broken:
-            try:
-                with self.database:
-                    self.database.execute(PUT, [key, text])
-                self.new += 1
-            except sqlite3.Error as error:  # say, a full disk: the proof goes on
-                self.broken = str(error)
+        text = json.dumps(answer(), default=plain)
+        if whole():
+            self.keep(key, text)
         return json.loads(text)
+
+    @staticmethod
+    def key(asked: Any) -> str:
+        text = json.dumps([code(), asked], sort_keys=True, default=plain)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def find(self, key: str) -> str | None:
+        """The answer that is kept, as JSON."""
+        found = self._known(key)
+        self.known += found is not None
+        return found
+
+    def keep(self, key: str, answer: str) -> None:
+        if self.broken:
+            return
+        try:
+            with self.database:
+                self.database.execute(PUT, [key, answer])
+            self.new += 1
+        except sqlite3.Error as error:  # say, a full disk: the proof goes on
+            self.broken = str(error)
 
     def _known(self, key: str) -> str | None:
         try:
@@ -78,7 +91,7 @@ class Store:
         return None if found is None else found[0]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """What JSON doesn't know: arrays, with every bit of their numbers."""
     if isinstance(value, np.ndarray):
         return (

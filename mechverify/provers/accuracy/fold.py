@@ -1,8 +1,9 @@
 """Find the witness of rule `fold`: which cells are worth counting, and how to group their rivals."""
 
 import math
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +49,19 @@ class _Counted:
     def gap(self) -> int:
         return self.wrong.high - self.wrong.low
 
+    def row(self) -> list:
+        """As JSON says it."""
+        rest = self.groups, self.certain, self.wrong, self.worst
+        return [list(self.input_class.key), self.query, self.rivals, self.size, *rest]
+
+    @staticmethod
+    def of(input_class: InputClass, row: list) -> "_Counted":
+        _, query, rivals, size, groups, certain, wrong, worst = row
+        groups = None if groups is None else [_read(group) for group in groups]
+        certain = None if certain is None else _read(certain)
+        known = groups, certain, Counts(*wrong), worst
+        return _Counted(input_class, query, rivals, size, *known)
+
     def entry(self) -> list:
         groups = (
             None
@@ -58,6 +72,11 @@ class _Counted:
             None if self.certain is None else [self.certain[0], list(self.certain[1])]
         )
         return [self.query, list(self.input_class.key), groups, certain]
+
+
+def _read(group: list) -> Group:
+    step, rivals = group
+    return step, tuple(rivals)
 
 
 class Fold:
@@ -109,10 +128,7 @@ def listed(problem: AccuracyProblem, budget: Budget) -> Attempt:
         )
 
     with np.errstate(all="ignore"):
-        classes = (
-            InputClass(problem.partition, key) for key in problem.partition.places
-        )
-        counted, right, never, only = _pass(problem, budget, classes, bound)
+        counted, right, never, only = _pass(problem, budget, bound)
     right += problem.partition.unguarded + sum(c.size - c.wrong.high for c in counted)
     never += sum(c.wrong.low for c in counted)
     return Attempt(
@@ -122,38 +138,60 @@ def listed(problem: AccuracyProblem, budget: Budget) -> Attempt:
 
 
 def _pass(
-    problem: AccuracyProblem, budget: Budget, classes: Iterable[InputClass],
+    problem: AccuracyProblem,
+    budget: Budget,
     bound: Callable[[InputClass, Cell, list[int]], _Counted | None],
-) -> tuple[list[_Counted], int, int, list | None]:  # fmt: skip
+) -> tuple[list[_Counted], int, int, list | None]:
     """Once over all cells: those that `bound` counts, how many inputs of the others are right, and wrong, for sure; and
     which families were seen, if time was up before all were."""
+
+    def classes() -> Iterator[list]:
+        for key in problem.partition.places:
+            input_class = InputClass(problem.partition, key)
+            with budget.rehearsing():
+                yield [*_counted(input_class, bound, budget), 0.0]
+
+    return _united(problem, budget, classes())
+
+
+def _united(
+    problem: AccuracyProblem, budget: Budget, classes: Iterable[list]
+) -> tuple[list[_Counted], int, int, list | None]:
+    """Of all classes, what was counted in each; see _pass."""
     counted: list[_Counted] = []
     right = never = 0
     seen: list[list[int]] = []
     keys = problem.partition.places
     try:
-        with budget.rehearsing():
-            for input_class in classes:
-                budget.progress(
-                    f"cells of mechanism value {input_class.key[0]}",
-                    len(seen) / len(keys),
-                )
-                some, good, bad = [], 0, 0
-                for cell in input_class.cells():
-                    rivals = cell.undecided
-                    if budget.spent():
-                        raise Stopped
-                    if input_class.impossible:
-                        bad += cell.size
-                    elif not rivals:
-                        good += cell.size
-                    elif (found := bound(input_class, cell, rivals)) is not None:
-                        some.append(found)
-                counted, right, never = counted + some, right + good, never + bad
-                seen.append(list(input_class.key))
+        for key, (some, good, bad, seconds) in zip(keys, classes, strict=True):
+            counted, right, never = counted + some, right + good, never + bad
+            budget.reserved += seconds
+            seen.append(list(key))
+            said = f"{len(seen):,} of {len(keys):,} classes of cells"
+            budget.progress(said, len(seen) / len(keys))
     except Stopped:
         return counted, right, never, seen
     return counted, right, never, None
+
+
+def _counted(
+    input_class: InputClass,
+    bound: Callable[[InputClass, Cell, list[int]], _Counted | None],
+    budget: Budget,
+) -> tuple[list[_Counted], int, int]:
+    """Of one class: what is counted, and how many inputs of other cells are right, and wrong."""
+    some, good, bad = [], 0, 0
+    for cell in input_class.cells():
+        rivals = cell.undecided
+        if budget.spent():
+            raise Stopped
+        if input_class.impossible:
+            bad += cell.size
+        elif not rivals:
+            good += cell.size
+        elif (found := bound(input_class, cell, rivals)) is not None:
+            some.append(found)
+    return some, good, bad
 
 
 def _witness(
@@ -242,42 +280,37 @@ def _bound(
 ) -> tuple[list[_Counted], Counts, list | None]:
     """Both bounds as tight as patience allows: one pass over all cells, then the widest gaps again; and which families
     were seen, if not all."""
-    classes = [InputClass(problem.partition, key) for key in problem.partition.places]
     sizes = sorted(
-        size for input_class in classes for size in input_class.sizes.values()
+        size for made in problem.classes.values() for size in made.sizes.values()
     )
     small = np.searchsorted(
         np.cumsum(np.array(sizes, float)), NEGLIGIBLE * problem.claim.total
     )
     worth = sizes[small] if small < len(sizes) else 0
-
-    def bound(
-        input_class: InputClass, cell: Cell, rivals: list[int]
-    ) -> _Counted | None:
-        if cell.size < worth and cell.size * len(rivals) > TINY:
-            return None
-        return _first_count(
-            input_class, cell, rivals, NEGLIGIBLE * problem.claim.total / len(sizes)
-        )
-
-    counted, right, never, only = _pass(problem, budget, classes, bound)
+    few = NEGLIGIBLE * problem.claim.total / len(sizes)
+    asked = ([list(key), worth, few] for key in problem.classes)
+    answers = (budget.ask(first_counts, problem, one) for one in asked)
+    counted, right, never, only = _united(
+        problem, budget, _of_classes(problem, budget.in_order(answers))
+    )
     negligible = GAP * problem.claim.total
-    for turn, improve, patience in (
-        ("sharpening", _sharpen, 2 * SHARPENED),
-        ("regrouping", _regroup, PATIENCE),
-    ):
+    for turn, patience in ((sharpened, 2 * SHARPENED), (regrouped, PATIENCE)):
         gap = sum(c.gap for c in counted)
-        for c in sorted(counted, key=lambda c: -c.gap):
-            budget.progress(f"{turn} the widest gaps", None)
-            if c.groups is None:
-                continue
+        widest = [c for c in sorted(counted, key=lambda c: -c.gap) if c.groups]
+        promises = (budget.ask(turn, problem, c.row()) for c in widest)
+        answers = budget.in_order(promises)
+        for c in widest:
+            budget.progress(f"the widest gaps are {turn.__name__}", None)
             if patience <= 0 or gap <= negligible or budget.spent():
                 break
             before = c.gap
             try:
-                patience -= improve(c)
+                spent, row = next(answers)
             except Stopped:  # what is known of it stands
                 break
+            better = _Counted.of(c.input_class, row)
+            c.groups, c.certain, c.wrong = better.groups, better.certain, better.wrong
+            patience -= spent
             gap -= before - c.gap
     counted.sort(key=lambda c: (c.input_class.key, c.query))
     right += problem.partition.unguarded + sum(c.size - c.wrong.high for c in counted)
@@ -286,6 +319,49 @@ def _bound(
         Counts(right, problem.domain.size - never - sum(c.wrong.low for c in counted)),
         only,
     )
+
+
+def _of_classes(problem: AccuracyProblem, answers: Iterable[list]) -> Iterator[list]:
+    """What they say, about this process's classes."""
+    for made, (rows, good, bad, seconds) in zip(
+        problem.classes.values(), answers, strict=True
+    ):
+        yield [[_Counted.of(made, row) for row in rows], good, bad, seconds]
+
+
+def first_counts(problem: AccuracyProblem, asked: list, budget: Budget) -> list:
+    """An obligation: what is counted in the cells of a class that are worth it, all rivals at once; how many inputs of
+    the others are right, and wrong; and the seconds that it took, as the check will."""
+    (key, worth, few), begun = asked, time.monotonic()
+
+    def bound(
+        input_class: InputClass, cell: Cell, rivals: list[int]
+    ) -> _Counted | None:
+        if cell.size < worth and cell.size * len(rivals) > TINY:
+            return None
+        return _first_count(input_class, cell, rivals, few)
+
+    with np.errstate(all="ignore"):
+        counted, *rest = _counted(problem.classes[tuple(key)], bound, budget)
+    return [[c.row() for c in counted], *rest, time.monotonic() - begun]
+
+
+def sharpened(problem: AccuracyProblem, row: list, budget: Budget) -> list:
+    """An obligation: how many counts were spent on what is counted in a cell, and what it is then."""
+    return _improved(_sharpen, problem, row)
+
+
+def regrouped(problem: AccuracyProblem, row: list, budget: Budget) -> list:
+    """The same, with other groups of rivals."""
+    return _improved(_regroup, problem, row)
+
+
+def _improved(
+    improve: Callable[[_Counted], int], problem: AccuracyProblem, row: list
+) -> list:
+    c = _Counted.of(problem.classes[tuple(row[0])], row)
+    with np.errstate(all="ignore"):
+        return [improve(c), c.row()]
 
 
 def _cell(input_class: InputClass, query: int) -> Cell:

@@ -1,5 +1,7 @@
 """A claim about accuracy as the search sees it, what was seen of it, and what a prover gives back."""
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -21,7 +23,7 @@ from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.integers import FOLDS
 from mechverify.kernel.core.kinds import read_claim
 from mechverify.kernel.core.meter import Watch
-from mechverify.kernel.fold.rule import Partition, output_form
+from mechverify.kernel.fold.rule import InputClass, Partition, output_form
 
 KEYS = 8  # that a witness of rule fold may have
 TRIALS = 16  # values that a neuron in a cell of rule fold is compared with
@@ -32,6 +34,7 @@ class AccuracyProblem:
     """A claim Accuracy or Share, read exactly as the kernel reads it."""
 
     document: dict[str, Any]
+    data: bytes  # the weights' file
     claim: CountingClaim
     job: Job
     known: Counts | None = None  # what earlier provers found
@@ -58,14 +61,25 @@ class AccuracyProblem:
     ) -> "AccuracyProblem":
         """`watch` is told of the work that the search has the kernel's arithmetic do. Raises ClaimError where no input
         satisfies the claim's conditions, or it can't be told how many do."""
-        document = claim_document(claim, semantics)
+        document, data = claim_document(claim, semantics), claim.output.model.data
         try:
-            checked = read_claim(Reader(document, "claim"), claim.output.model.data)
+            return made(document, data, watch)
         except Rejected as error:
             raise ClaimError(str(error)) from None
-        assert isinstance(checked, CountingClaim)
-        job = Job(checked, Float64(watch=watch))
-        return AccuracyProblem(document, job.claim, job)
+
+    travels = True  # to other processes
+
+    def watched(self, watch: Watch) -> None:
+        self.job.ar.watch = watch
+
+    @cached_property
+    def content(self) -> str:
+        """What decides each answer about it."""
+        text = json.dumps(self.document, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def __reduce__(self) -> tuple:
+        return made, (self.document, self.data)
 
     @cached_property
     def trials(self) -> int | None:
@@ -86,6 +100,11 @@ class AccuracyProblem:
     def partition(self) -> Partition:
         """The domain's cells under rule fold; raises Unsupported where it has none."""
         return self.partitioned(self.keys)
+
+    @cached_property
+    def classes(self) -> dict[tuple[int, ...], InputClass]:
+        """Of the partition, in its order."""
+        return {key: InputClass(self.partition, key) for key in self.partition.places}
 
     def partitioned(self, keys: list[list[Row]]) -> Partition:
         with np.errstate(all="ignore"):
@@ -114,6 +133,15 @@ class AccuracyProblem:
         if self.at_least is None or right.low == right.high:
             return right.low == right.high
         return self.verdict(right, True) is not None
+
+
+def made(
+    document: dict[str, Any], data: bytes, watch: Watch | None = None
+) -> AccuracyProblem:
+    claim = read_claim(Reader(document, "claim"), data)
+    assert isinstance(claim, CountingClaim)
+    job = Job(claim, Float64(watch=watch))
+    return AccuracyProblem(document, data, job.claim, job)
 
 
 @dataclass

@@ -81,6 +81,43 @@ class Branching:
         )  # what is reserved; what checking a leaf takes
         self.priced = budget.end == math.inf  # then nobody asks
 
+    def search(
+        self,
+        seen: Callable[[], Found | None] = lambda: None,
+        enough: Callable[[], bool] = lambda: False,
+    ) -> Found | None:
+        """Until no cell is open, it is `enough`, or nothing is left of the budget; a threshold that is broken."""
+        budget, begun, rounds = self.budget, time.monotonic(), 0
+        while self.open and not budget.spent() and not enough():
+            if time.monotonic() - begun > 1:
+                budget.progress(
+                    f"{self.total:,} cells, {len(self.open):,} open", self.proved
+                )
+            rounds += 1
+            if rounds == EASY and (broken := seen()) is not None:
+                return broken
+            some = [
+                heapq.heappop(self.open)
+                for _ in range(min(DEEP if self.deep else BRANCHES, len(self.open)))
+            ]
+            cells = [cell for *_, cell in some]
+            if (broken := self.broken(cells)) is not None:
+                return broken
+            if cells[0].share < 2.0**-DEPTH or not self.problem.asks:
+                self.open += some
+                break
+            try:
+                self.relax(self.cut(cells))
+            except Stopped:  # what bounds a cell bounds its halves
+                self.open += some
+                break
+        return None
+
+    def add(self, cell: Cell) -> None:
+        """One that was relaxed, and is open."""
+        short = self.problem.missing(cell.low - self.slack, cell.high + self.slack)
+        heapq.heappush(self.open, (-float(short), next(self.count), cell))
+
     def reserve(self) -> None:
         """The time that checking the tree will take: a leaf for each cell that isn't cut."""
         self.budget.reserved = self.before + self.price * (
@@ -116,7 +153,7 @@ class Branching:
             if short <= 0 or a[0] > b[0]:
                 self.proved += share
                 self.leaves += 1
-                self._reach(a, b)
+                self.reach(a, b)
             elif self.problem.asks and (
                 short <= 2 * self.slack or _single(part)
             ):  # no cut will help
@@ -173,7 +210,7 @@ class Branching:
             (self.problem.missing(low - room, -high + room) <= 0).all()
         )
 
-    def _reach(self, low: np.ndarray, high: np.ndarray) -> None:
+    def reach(self, low: np.ndarray, high: np.ndarray) -> None:
         self.reached = Range(
             np.minimum(self.reached.low, low), np.maximum(self.reached.high, high)
         )
@@ -372,32 +409,16 @@ def _branched(
         work.relax(first if problem.asks else work.told_apart(first))
     except Stopped:
         return Found(None, problem.claim.everything, False, [budget.why])
-    begun, rounds = time.monotonic(), 0
-    while work.open and not budget.spent():
-        if time.monotonic() - begun > 1:
-            budget.progress(
-                f"{work.total:,} cells, {len(work.open):,} open", work.proved
-            )
-        rounds += 1
-        if rounds == EASY and (broken := seen()) is not None:
-            return broken
-        some = [
-            heapq.heappop(work.open)
-            for _ in range(min(DEEP if work.deep else BRANCHES, len(work.open)))
-        ]
-        cells = [cell for *_, cell in some]
-        if (broken := work.broken(cells)) is not None:
-            return broken
-        if cells[0].share < 2.0**-DEPTH or not problem.asks:
-            work.open += some
-            break
-        try:
-            work.relax(work.cut(cells))
-        except Stopped:  # what bounds a cell bounds its halves
-            work.open += some
-            break
+    if budget.desk is None or not (problem.asks and problem.travels):
+        broken = work.search(seen)
+    else:
+        from mechverify.provers.ranges.subproblems import divided
+
+        broken = divided(work, seen)
+    if broken is not None:
+        return broken
     for cell in [*(cell for *_, cell in work.open), *work.stuck]:
-        work._reach(cell.low, cell.high)
+        work.reach(cell.low, cell.high)
     reasons = []
     if work.open and problem.asks:
         hint = (

@@ -31,15 +31,9 @@ class Jointly:
         )
 
     def prove(self, problem: RangeProblem, known: Known, budget: Budget) -> Found:
-        before = known.found
-        try:
-            about = jointly(problem.job, problem.domain)
-        except Rejected:  # nothing that is made alike
+        before, inner = known.found, joint(problem)
+        if inner is None:  # nothing that is made alike
             return before
-        claim = replace(about.claim, least=problem.claim.least, most=problem.claim.most)
-        inner = RangeProblem(
-            about.about(claim), problem.device, problem.own, plain=problem
-        )
         nothing = Found(None, problem.claim.everything, False, [])
         seen = replace(known, found=nothing, slopes={}, reached=False)
         budget.progress(self.name, None)
@@ -55,6 +49,19 @@ class Jointly:
             known.method = "linear"
         known.looked = seen.looked
         return _beside(before, seen.found)
+
+
+def joint(problem: RangeProblem) -> RangeProblem | None:
+    """The same claim, about the graph of differences; None where there is none."""
+    try:
+        about = jointly(problem.job, problem.domain)
+    except Rejected:
+        return None
+    claim = replace(about.claim, least=problem.claim.least, most=problem.claim.most)
+    made = (joint, (problem,)) if problem.travels else None
+    return RangeProblem(
+        about.about(claim), problem.device, problem.own, plain=problem, made=made
+    )
 
 
 def _narrower(new: Found, old: Found) -> bool:

@@ -1,6 +1,10 @@
 """A claim about ranges as the search sees it."""
 
+import hashlib
+import json
+from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +28,7 @@ from mechverify.kernel.relaxation.rule import Flags
 from mechverify.kernel.relaxation.tables import LAST
 from mechverify.provers.ranges.known import Found
 from mechverify.provers.ranges.names import Called
+from mechverify.provers.store import plain
 from mechverify.relax.tensors import Tensors
 
 SHOWN = 3  # values without a table that are named
@@ -39,9 +44,13 @@ class RangeProblem:
         device: str = "cpu",
         own: tuple[np.ndarray, np.ndarray] | None = None,
         plain: "RangeProblem | None" = None,
+        made: tuple[Callable[..., Any], tuple] | None = None,
     ):
         """`own`: the corners [boxes, coordinates] between which a point is one of the user's inputs, if these aren't
-        the parts'. `plain`: the problem about another graph of the same values, which torch can run."""
+        the parts'. `plain`: the problem about another graph of the same values, which torch can run. `made`: a function
+        of a module, and its arguments, that make it again (None: what is about a part of another claim stays in this
+        process)."""
+        self.made = made
         self.job, self.claim, self.device = job, job.claim, device
         union = self.claim.union
         self.parts = [self.domain] if union is None else union.parts(self.domain)
@@ -82,12 +91,32 @@ class RangeProblem:
     def of(
         claim: Bounds, semantics: str, device: str = "cpu", watch: Watch | None = None
     ) -> "RangeProblem":
-        document = claim_document(claim, semantics)
-        read = read_claim(Reader(document, "claim"), claim.output.model.data)
-        own = (
-            claim.over.own if claim.over.inner else None
-        )  # boxes are those of the union, in order
-        return RangeProblem(Job(read, Float64(watch=watch)), device, own)
+        own = claim.over.own if claim.over.inner else None
+        document, data = claim_document(claim, semantics), claim.output.model.data
+        return made(document, data, device, own, watch)
+
+    def watched(self, watch: Watch) -> None:
+        self.job.ar.watch = self.ar.watch = watch
+
+    @property
+    def travels(self) -> bool:
+        return self.made is not None
+
+    @property
+    def content(self) -> str:
+        """What decides each answer about it."""
+        stated = self._stated if self.plain is None else f"jointly {self.plain.content}"
+        return f"{stated} {self.device} {self.shared:d}{self.whole:d}"
+
+    @cached_property
+    def _stated(self) -> str:
+        own = [end.tolist() for end in self.own]
+        about = json.dumps([self.claim.stated, own], sort_keys=True, default=plain)
+        return hashlib.sha256(about.encode()).hexdigest()
+
+    def __reduce__(self) -> tuple:
+        assert self.made is not None
+        return again, (*self.made, self.shared, self.whole)
 
     @property
     def rewriting(self) -> linear.Rewriting:
@@ -212,3 +241,24 @@ class RangeProblem:
     def open(self, found: Found) -> bool:
         """There is a threshold that neither a proof nor an input decides."""
         return self.asks and not found.broken and not self.proves(found.range)
+
+
+def made(
+    document: dict,
+    data: bytes,
+    device: str,
+    own: tuple[np.ndarray, np.ndarray] | None,
+    watch: Watch | None = None,
+) -> RangeProblem:
+    read = read_claim(Reader(document, "claim"), data)
+    recipe = made, (document, data, device, own)
+    return RangeProblem(Job(read, Float64(watch=watch)), device, own, made=recipe)
+
+
+def again(
+    make: Callable[..., Any], arguments: tuple, shared: bool, whole: bool
+) -> RangeProblem:
+    """In another process."""
+    problem = make(*arguments)
+    problem.shared, problem.whole = shared, whole
+    return problem

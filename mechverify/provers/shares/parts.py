@@ -27,6 +27,7 @@ from mechverify.kernel.relaxation.rule import side_by_side
 from mechverify.kernel.relaxation.shares import FINEST, Condition, counts
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Findings
 from mechverify.provers.base import Budget, failure
+from mechverify.provers.domains import read, told
 
 FINER = 3  # halvings of mass down to which a part is judged: at first, of its own, if it must be cut in any case
 FIRST = 12  # ... and of other parts
@@ -40,6 +41,7 @@ WIDE = 0.05  # of how far an atom's bound reaches: linear bounds that are furthe
 BEYOND = Fraction(
     1, 8
 )  # of how far bounds may be apart: mass beyond the box, at most, for its faces to tell of it
+TOGETHER = 64  # parts of an obligation
 SLACK = (
     2.0**-36
 )  # of the whole: bounds of parts judged beside others differ in their last bits
@@ -171,7 +173,7 @@ class Parts:
             domains = union.parts(domains[0])
         elif self._open(domains[0]):
             with suppress(Rejected):
-                about, faces = cones.faces(self.job, self.problem.domain)
+                about, faces = self.job.once(_about_faces)
                 if 1 - self.job.once(cones.within) <= BEYOND * within:
                     self.about, domains = about, faces
         looked = self._look(domains)
@@ -232,26 +234,21 @@ class Parts:
     def _judged(
         self, domains: list[Domain], looked: list[Look]
     ) -> tuple[list[Counts], float]:
-        def judge() -> list[Any]:
-            begun = time.monotonic()
-            to, signs = (
-                np.array([getattr(x, name) for x in looked]) for name in ("to", "signs")
-            )
-            found = counts(self.about, domains, to, signs)
-            return [found, time.monotonic() - begun]
-
-        found, seconds = self._once(["judged", domains, looked], judge)
-        return [Counts(*row) for row in found], seconds
+        rows = [[told(d), x.to, x.signs] for d, x in zip(domains, looked, strict=True)]
+        answers = self._asked(judged, rows)
+        found = [Counts(*row) for right, _ in answers for row in right]
+        return found, sum(seconds for _, seconds in answers)
 
     def _look(self, domains: list[Domain]) -> list[Look]:
-        looks = self._once(["looked", domains], lambda: looked_at(self.job, domains))
-        return [Look(*row) for row in looks]
+        answers = self._asked(looked_at, [[told(domain)] for domain in domains])
+        return [Look(*row) for rows in answers for row in rows]
 
-    def _once(self, asked: list[Any], answer: Callable[[], Any]) -> Any:
-        about = self.problem.document, self.about is self.job  # or of faces
-        return self.budget.once(
-            [*about, *asked], answer, lambda: True
-        )  # what time cuts short raises Stopped
+    def _asked(self, by: Callable[..., Any], rows: list) -> list[Any]:
+        """In obligations of so many parts that the kernel is about as quick as with all of them at once."""
+        faces = self.about is not self.job
+        some = (rows[i : i + TOGETHER] for i in range(0, len(rows), TOGETHER))
+        promises = (self.budget.ask(by, self.problem, [faces, few]) for few in some)
+        return [*self.budget.in_order(promises)]
 
     def _keep(self, part: Part) -> None:
         heapq.heappush(self.heap, (-part.open, next(self.number), part))
@@ -319,22 +316,38 @@ def _cut(whole: Domain, part: Domain) -> tuple[tuple[Domain, Domain], dict] | No
     )
 
 
-def looked_at(job: Job, parts: list[Domain]) -> list[Look]:
-    """Of parts: how many signs to tell apart in each, and whether the linear bounds of an atom, neither of whose signs
-    they exclude, are then so far apart that it must be cut."""
-    about, found = job.once(Condition).job, []
-    step = side_by_side(about)
-    for start in range(0, len(parts), step):
-        some = parts[start : start + step]
-        kinks = [len(open_) for open_ in relaxed(about, some, False).kinks()]
-        signs = [n if n <= KINKS else 0 for n in kinks]
-        told = cases(about, some, np.array(signs), False)
-        coarse = np.zeros(len(some), bool)
-        np.logical_or.at(coarse, told.part, _wide(told, some))
-        found += [
-            Look(n, wide, FINER if wide else FIRST)
-            for n, wide in zip(signs, coarse.tolist(), strict=True)
-        ]
+def judged(problem: AccuracyProblem, asked: list, budget: Budget) -> list[Any]:
+    """An obligation: the counts of parts, or faces, and the seconds that it took."""
+    (faces, rows), begun = asked, time.monotonic()
+    job = problem.job.once(_about_faces)[0] if faces else problem.job
+    to, signs = (np.array([row[at] for row in rows]) for at in (-2, -1))
+    with np.errstate(all="ignore"):
+        right = counts(job, [read(row[0]) for row in rows], to, signs)
+    return [right, time.monotonic() - begun]
+
+
+def _about_faces(job: Job) -> tuple[Job, list[Domain]]:
+    return cones.faces(job, job.claim.domain)
+
+
+def looked_at(problem: AccuracyProblem, asked: list, budget: Budget) -> list[Look]:
+    """An obligation, of parts: how many signs to tell apart in each, and whether the linear bounds of an atom, neither
+    of whose signs they exclude, are then so far apart that it must be cut."""
+    (_, rows), found = asked, []
+    about = problem.job.once(Condition).job
+    parts, step = [read(row[0]) for row in rows], side_by_side(about)
+    with np.errstate(all="ignore"):
+        for start in range(0, len(parts), step):
+            some = parts[start : start + step]
+            kinks = [len(open_) for open_ in relaxed(about, some, False).kinks()]
+            signs = [n if n <= KINKS else 0 for n in kinks]
+            split = cases(about, some, np.array(signs), False)
+            coarse = np.zeros(len(some), bool)
+            np.logical_or.at(coarse, split.part, _wide(split, some))
+            found += [
+                Look(n, wide, FINER if wide else FIRST)
+                for n, wide in zip(signs, coarse.tolist(), strict=True)
+            ]
     return found
 
 

@@ -1,0 +1,444 @@
+"""A search that is cut into obligations: whoever answers them, and whatever is killed, the certificate is the same."""
+
+import importlib.util
+import json
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sympy import Max
+
+from mechverify import Accuracy, Bounds, ClaimError, Share, ball, capture, prove, tokens, transformer
+from mechverify.kernel import check
+from mechverify.kernel.core.domain import Domain
+from mechverify.kernel.core.errors import Rejected, Stopped
+from mechverify.provers import domains, executors
+from mechverify.provers.base import Budget
+from mechverify.provers.executors import Processes
+from mechverify.provers.obligations import Desk
+from mechverify.provers.ranges import subproblems
+from mechverify.provers.ranges.branch import Branching
+from mechverify.provers.ranges.problem import RangeProblem
+from mechverify.provers.ranges.subproblems import Sizes
+from mechverify.provers.remaining import Remaining
+from mechverify.provers.store import Store
+
+ROOT = Path(__file__).parent.parent.parent
+SMALL = Sizes(first=4, cells=2, quota=24, few=1)  # so that a second's proof has many parts
+
+
+def network(dims: int, hidden: int, scale: float, seed: int = 0):
+    torch.manual_seed(seed)
+    layers = torch.nn.Linear(dims, hidden), torch.nn.Tanh(), torch.nn.Linear(hidden, 1)
+    net = torch.nn.Sequential(*layers).double().eval()
+    with torch.no_grad():
+        net[0].weight *= scale
+    return net.requires_grad_(False)
+
+
+def most_of(net, dims: int) -> float:
+    points = 2 * torch.rand(100_000, dims, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) - 1
+    return float(net(points).max())
+
+
+def range_claim(room: float = 0.05, dims: int = 3) -> Bounds:
+    net = network(dims, 8, 4.0)
+    model = capture(net, torch.zeros(1, dims, dtype=torch.float64))
+    return Bounds(model["output"][0], over=ball([0.0] * dims, 1), at_most=round(most_of(net, dims) + room, 6))
+
+
+def share_claim() -> Share:
+    model = capture(network(2, 8, 2.0), torch.zeros(1, 2, dtype=torch.float64))
+    return Share(model["output"][0] > 0.1, over=ball([0.0, 0.0], 1), within="1/200")
+
+
+def fold_claim(weights) -> Accuracy:
+    x = tokens("x", length=4, vocab=64)
+    return Accuracy(transformer(weights).logits[-1], equals=Max(*x), over=x)
+
+
+def proved(claim, desk: Desk | None):
+    with Budget(desk=desk) as budget:
+        return prove(claim, budget=budget, solver=False)
+
+
+@pytest.fixture
+def many_parts(monkeypatch):
+    monkeypatch.setattr(subproblems, "CHEAP", SMALL)
+    monkeypatch.setattr(subproblems, "DEAR", SMALL)
+
+
+@pytest.fixture(params=["range", "share", "fold"])
+def claim(request, shipped, many_parts):
+    return {"range": range_claim, "share": share_claim, "fold": lambda: fold_claim(shipped(4))}[request.param]()
+
+
+def test_processes_come_to_the_same_bytes(claim):
+    plain = proved(claim, None)
+    alone, several = Desk(), Desk(Processes(2))
+    here = proved(claim, alone)
+    assert here.certificate == proved(claim, several).certificate == plain.certificate
+    assert check(here.certificate).verdict == here.verdict == plain.verdict
+    assert len(alone.taken) >= 2 and len(several.taken) >= len(alone.taken)  # a few are begun that nobody needs
+
+
+def test_with_optimised_lines():
+    """More than 16 coordinates: the search's own lines are in the tree. One obligation, here and elsewhere."""
+    torch.manual_seed(1)
+    layers = torch.nn.Linear(17, 5), torch.nn.ReLU(), torch.nn.Linear(5, 5), torch.nn.ReLU(), torch.nn.Linear(5, 1)
+    model = capture(torch.nn.Sequential(*layers).double().eval(), torch.zeros(1, 17, dtype=torch.float64))
+    problem = RangeProblem.of(Bounds(model["output"][0], over=ball([0.0] * 17, 1), at_most=0.1), "real")
+    work = Branching(problem, Budget())
+    work.relax([({}, problem.domain, 1.0)])
+    asked = [2, 0, [subproblems._told(cell) for cell in subproblems._taken(work)]]
+    assert work.deep and len(asked[2]) == 1
+    with Budget(desk=Desk()) as here, Budget(desk=Desk(Processes(1))) as there:
+        answers = [budget.ask(subproblems.bounded, problem, asked)() for budget in (here, there)]
+    assert answers[0] == answers[1] and answers[0]["total"] == 2
+    assert answers[0]["trees"][0]["rule"] == "split" and '"lines": [[' in json.dumps(answers[0]["trees"])
+
+
+def test_a_false_claim_is_refuted_by_the_same_input(many_parts, monkeypatch):
+    """Also where the search finds it in a part, and others are under way."""
+    claim = range_claim(room=-0.002)
+    for name in ("sample", "look"):
+        monkeypatch.setattr(f"mechverify.provers.ranges.{'search' if name == 'sample' else 'branch'}.{name}", nothing)
+    monkeypatch.setattr("mechverify.provers.ranges.search.PROVERS", [subproblem_prover()])
+    found = [proved(claim, desk) for desk in (Desk(), Desk(Processes(2)))]
+    assert [f.verdict for f in found] == ["REFUTED"] * 2 and found[0].certificate == found[1].certificate
+
+
+def nothing(problem, known, *_):
+    from mechverify.provers.ranges.inputs import Inputs
+
+    return Inputs.none() if isinstance(known, Budget) else None
+
+
+def subproblem_prover():
+    from mechverify.provers.ranges.branch import Branch
+
+    return Branch()
+
+
+def test_a_killed_worker_loses_nothing(many_parts):
+    claim, pool = range_claim(), Processes(2)
+    whole, desk, killed = proved(claim, Desk()).certificate, Desk(pool), []
+
+    def kill() -> None:
+        while len(killed) < 3 and not over.wait(0.02):
+            for worker in [pool.all[pipe] for pipe in [*pool.busy] if pipe in pool.all][:1]:
+                if len(desk.taken) > 2 * len(killed):
+                    os.kill(worker.process.pid, signal.SIGKILL)
+                    killed.append(worker.process.pid)
+
+    over = threading.Event()
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        assert proved(claim, desk).certificate == whole
+    finally:
+        over.set()
+        thread.join()
+    assert len(set(killed)) >= 1 and not pool.all
+
+
+def test_an_obligation_that_ends_every_worker_is_given_up():
+    """It fails closed, with what to do."""
+    pool = Processes(1)
+    try:
+        pool.start(0, executors.Task(f"{__name__}:dies", "a", None, 100.0), pickle.dumps(Question()))
+        answers: list = []
+        while not answers:
+            answers = pool.finished(1)
+    finally:
+        pool.close()
+    assert "--jobs" in str(answers[0][1].error) and answers[0][1].text is None
+
+
+def dies(problem, asked, budget):
+    os._exit(1)
+
+
+class Question:
+    """A problem that is no claim."""
+
+    content, travels = "q", True
+
+    def watched(self, watch):
+        self.watch = watch
+
+
+def squared(problem, asked, budget):
+    return asked**2
+
+
+def slow(problem, asked, budget):
+    while not budget.spent():
+        time.sleep(0.01)
+    raise Stopped
+
+
+def refused(problem, asked, budget):
+    raise Rejected("no such thing")
+
+
+@pytest.fixture
+def pool():
+    with Budget(desk=Desk(Processes(2))) as budget:
+        yield budget
+
+
+def test_answers_come_in_the_order_in_which_they_were_asked(pool):
+    promises = (pool.ask(squared, Question(), n) for n in range(20))
+    assert [*pool.in_order(promises)] == [n**2 for n in range(20)]
+
+
+def test_what_a_worker_raises_is_raised_here(pool):
+    with pytest.raises(Rejected, match="no such thing"):
+        pool.ask(refused, Question(), None)()
+    assert pool.ask(squared, Question(), 3)() == 9
+
+
+def test_time_limits_and_interrupts_reach_the_workers(pool):
+    pool.limit(3)
+    promise, begun = pool.ask(slow, Question(), None), time.monotonic()
+    with pytest.raises(Stopped):
+        promise()
+    assert time.monotonic() - begun < 8
+    with pool.searching():
+        pool.deadline = float("inf")
+        pool.ask(slow, Question(), None)
+        time.sleep(0.2)
+        busy = [worker.process for worker in pool.desk.executor.all.values()]
+    pool.desk.drop()  # as the end of a search does
+    assert any(process.poll() is not None for process in busy) and not pool.desk.executor.busy
+    assert pool.ask(squared, Question(), 4)() == 16
+
+
+def test_memory_of_workers_counts(pool):
+    pool.ask(squared, Question(), 1)()
+    assert pool.desk.memory() > 10e6
+
+
+def test_workers_end_with_their_parent(tmp_path):
+    """Even where it is killed, and they are in the middle of something."""
+    code = (
+        "import sys, time; from mechverify.provers.executors import Processes; p = Processes(2); time.sleep(1);"
+        "print(*[w.process.pid for w in p.all.values()], flush=True); time.sleep(60)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    pids = [*map(int, process.stdout.readline().split())]
+    process.kill()
+    process.wait()
+    for _ in range(100):
+        alive = [pid for pid in pids if Path(f"/proc/{pid}/stat").exists() and "Z" not in state(pid)]
+        if not alive:
+            break
+        time.sleep(0.1)
+    assert len(pids) == 2 and not alive
+
+
+def state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return "Z"
+
+
+def test_what_is_kept_is_not_asked_again(claim, tmp_path):
+    first = Desk(store=Store(tmp_path / "kept.sqlite"))
+    whole = proved(claim, first).certificate
+    again = Desk(Processes(1), Store(tmp_path / "kept.sqlite"))
+    assert proved(claim, again).certificate == whole
+    assert not again.taken and len(first.taken) >= 2
+
+
+def test_a_forged_answer_makes_no_theorem(many_parts, tmp_path):
+    """A store that says that all is proved is believed by the search, and not by the kernel."""
+    claim = range_claim(room=-0.001)  # false, by little
+    forged = {
+        "broken": None,
+        "open": [],
+        "stuck": [],
+        "reached": [[-1.0], [-1.0]],
+        "proved": 1.0,
+        "total": 1,
+        "leaves": 1,
+    }
+    before = subproblems.bounded
+
+    def lies(problem, asked, budget):
+        return {**forged, "trees": [{} for _ in asked[2]]}
+
+    lies.__module__, lies.__qualname__ = before.__module__, before.__qualname__
+    subproblems.bounded = lies
+    try:
+        found = proved(claim, Desk())
+    finally:
+        subproblems.bounded = before
+    assert found.verdict != "PROVED"
+
+
+PROGRAM = """import sys
+sys.path.insert(0, {tests!r})
+from mechverify.provers.ranges import subproblems
+from tests.provers.test_obligations import SMALL, range_claim
+subproblems.CHEAP = SMALL
+def claim():
+    return range_claim(room=0.01, dims={dims})
+"""
+
+
+def run(folder: Path, name: str, *options: str) -> subprocess.Popen:
+    command = [
+        sys.executable,
+        "-m",
+        "mechverify.cli",
+        "prove",
+        "range.py",
+        "--no-solver",
+        "--out",
+        f"{name}.cert",
+        *options,
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+
+
+def killed_at_random(folder: Path, kills: int, *options: str) -> None:
+    (folder / "range.py").write_text(PROGRAM.format(tests=str(ROOT), dims=3))
+    begun, first = time.monotonic(), run(folder, "undisturbed", "--jobs", "1")
+    assert "PROVED" in first.communicate()[0]
+    whole, rng = time.monotonic() - begun, random.Random(0)
+    for _ in range(kills):
+        process = run(folder, "killed", "--store", "kept.sqlite", *options)
+        try:
+            process.wait(rng.uniform(0.3 * whole, whole))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    assert "PROVED" in run(folder, "killed", "--store", "kept.sqlite", *options).communicate()[0]
+    assert (folder / "killed.cert").read_bytes() == (folder / "undisturbed.cert").read_bytes()
+
+
+def test_killed_at_random_moments_a_range_comes_to_the_same_certificate(tmp_path):
+    killed_at_random(tmp_path, 2)
+
+
+@pytest.mark.campaign
+def test_killed_with_its_workers(tmp_path):
+    killed_at_random(tmp_path, 12, "--jobs", "2")
+
+
+def test_ctrl_c_leaves_what_is_proved_and_says_how_to_go_on(tmp_path):
+    (tmp_path / "range.py").write_text(PROGRAM.format(tests=str(ROOT), dims=5))
+    process = run(tmp_path, "stopped", "--store", "kept.sqlite", "--jobs", "2")
+    for _ in range(600):  # once some are kept
+        time.sleep(0.1)
+        if (tmp_path / "kept.sqlite").exists() and Store(tmp_path / "kept.sqlite").database.execute(
+            "SELECT count(*) FROM finished"
+        ).fetchone()[0] > 2:
+            break
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 3 and "the same command goes on" in said and "still open" in said
+    assert check((tmp_path / "stopped.cert").read_bytes()).verdict == "BOUNDED"
+
+
+def test_domains_come_back_to_the_bit():
+    part = Domain(((0, 2), (1,)), np.array([-0.1, -np.inf]), np.array([5e-324, 0.3]), ((3, 1, 0.1, True),))
+    again = domains.read(domains.told(part))
+    assert again.tokens == part.tokens and again.facts == part.facts
+    assert again.low.tobytes() == part.low.tobytes() and again.high.tobytes() == part.high.tobytes()
+
+
+def test_the_estimate_of_what_is_left():
+    """On synthetic searches, random trees of obligations: half of what is told lies within a third of the truth, nine of
+    ten within a factor of three, and none is told while more is opened than closed."""
+    ratios = []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        chance = rng.uniform(0.2, 0.45)  # that an obligation leaves two others open
+        waiting, times, estimates = 40, [], []
+        left = Remaining(times, workers=2)
+        while waiting and len(times) < 5_000:
+            estimates.append((left.seconds(waiting), len(times)))
+            children = 2 * int(rng.random() < chance)
+            times.append(rng.exponential(1.0))
+            left.answered(children)
+            waiting += children - 1
+        total = np.array(times)
+        ratios += [told / (total[done:].sum() / 2) for told, done in estimates if told is not None]
+    ratios = np.array(ratios)
+    assert len(ratios) > 1_000
+    assert np.mean(np.abs(np.log(ratios)) < np.log(3)) > 0.85, np.quantile(ratios, [0.05, 0.25, 0.5, 0.75, 0.95])
+    assert 0.7 < np.median(ratios) < 1.4
+    growing = Remaining([1.0] * 100, 1)
+    for _ in range(100):
+        growing.answered(1)
+    assert growing.seconds(10) is None and growing.words(10) == ""
+    assert Remaining([], 1).seconds(5) is None
+
+
+def test_unknown_executors_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "range.py").write_text(PROGRAM.format(tests=str(ROOT), dims=3))
+    assert "choose processes or ray" in run(tmp_path, "x", "--executor", "dask").communicate()[0]
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ClaimError, match=r"pip install 'mechverify\[ray\]'"):
+        executors.begun("ray", 2)
+
+
+# --- Ray --------------------------------------------------------------------------------------------------------------
+
+with_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
+
+
+@with_ray
+@pytest.mark.parametrize("kills", [0, pytest.param(2, marks=pytest.mark.campaign)])
+def test_ray_comes_to_the_same_bytes(many_parts, kills):
+    """A real cluster of two workers on this machine; of which some are killed, in the campaign."""
+    claim = range_claim(0.01 if kills else 0.05)
+    whole, desk = proved(claim, Desk()).certificate, Desk(executors.begun("ray", 2))
+    over, killed = threading.Event(), []
+
+    def kill() -> None:
+        while len(killed) < kills and not over.wait(0.2):
+            if len(desk.taken) > 2 * len(killed):
+                for pid in ray_workers():
+                    if pid not in killed:
+                        os.kill(pid, signal.SIGKILL)
+                        killed.append(pid)
+                        break
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    try:
+        assert proved(claim, desk).certificate == whole
+    finally:
+        over.set()
+        thread.join()
+    assert len(killed) >= min(kills, 1) and len(desk.taken) >= 2
+
+
+def ray_workers() -> list[int]:
+    """Those that answer an obligation of ours right now."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes()
+        except OSError:
+            continue
+        if words.startswith(b"ray::_on_ray"):
+            found.append(int(path.parent.name))
+    return found
