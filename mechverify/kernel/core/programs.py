@@ -411,7 +411,7 @@ def normalised(
     ):
         return c, n, scale
     x, matrix = nodes[nodes[c].args[0]].args
-    if nodes[matrix].op != "constant" or not np.array_equal(
+    if not _folded(nodes[matrix]) or not np.array_equal(
         table(weights, nodes[matrix]), n * np.eye(n) - 1
     ):
         return c, n, scale
@@ -422,6 +422,13 @@ def normalised(
         and {first[-1], result[-1]} == {*second}
     )
     return x, n, scale
+
+
+def _folded(node: Node) -> bool:
+    """A constant of the module's program: small ones stand in the graph, others beside the weights."""
+    return node.op == "constant" or (
+        node.op == "weight" and node.attr[0].startswith("constant.")
+    )
 
 
 def _in_order(graph: Graph, n: int) -> bool:
