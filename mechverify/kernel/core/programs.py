@@ -23,6 +23,7 @@ from mechverify.kernel.core.errors import Rejected, Unsupported
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float32 import EXP, FLUSH, U32
 from mechverify.kernel.core.graph import Graph, entries
+from mechverify.kernel.core.loading import late
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.core.operations import Node
 from mechverify.kernel.core.operations.weights import table
@@ -190,9 +191,10 @@ def program(claim: Any) -> Any:
         for name in ("where", "cases")
         if name in claim.stated
     }
-    return replace(
-        claim, semantics="real", graph=graph, sites=sites, output=output, **changed
-    )
+    changed |= dict(semantics="real", graph=graph, sites=sites, output=output)
+    if claim.kind == "share":
+        return late("core.forms").ShareOfPrograms(**vars(claim) | changed)
+    return replace(claim, **changed)
 
 
 class _Build:
