@@ -45,7 +45,9 @@ class Form(NamedTuple):
 
     @property
     def end(self) -> int:
-        return self.start if self.terms is None else self.start + self.terms.mid.shape[1]
+        return (
+            self.start if self.terms is None else self.start + self.terms.mid.shape[1]
+        )
 
 
 class Forms(Evaluation):
@@ -57,13 +59,23 @@ class Forms(Evaluation):
     """
 
     def __init__(
-        self, graph: Graph, weights: dict[str, np.ndarray], semantics: Real, tokens: np.ndarray, folded: bool = False
+        self,
+        graph: Graph,
+        weights: dict[str, np.ndarray],
+        semantics: Real,
+        tokens: np.ndarray,
+        folded: bool = False,
     ):
         super().__init__(graph, weights, semantics, tokens)
         self.ar, self.folded, self.told = semantics.ar, folded, 0
-        self.rough = Rough(self.ar.limit - self.ar.work)  # of coefficients, which need few digits
-        self.wide = Evaluation(graph, weights, Leading(self.rough), tokens[:, None])  # of a batch axis of disturbances
+        self.rough = Rough(
+            self.ar.limit - self.ar.work
+        )  # of coefficients, which need few digits
+        self.wide = Evaluation(
+            graph, weights, Leading(self.rough), tokens[:, None]
+        )  # of a batch axis of disturbances
         self.readers: dict[int, int] = {}
+        self.balls: dict[int, Ball] = {}
 
     def __getitem__(self, node: int) -> Any:
         order = [n for n in self.graph.ancestors([node]) if n not in self.values]
@@ -77,6 +89,7 @@ class Forms(Evaluation):
                 self.readers[a] -= 1
                 if not self.readers[a]:
                     del self.values[a]
+                    self.balls.pop(a, None)
         self.ar.ops += self.rough.ops
         self.ar.work += self.rough.work
         self.rough.ops = self.rough.work = 0
@@ -84,10 +97,18 @@ class Forms(Evaluation):
 
     def _ball(self, n: int) -> Any:
         form = self.values[n]
-        return self._whole(form) if isinstance(form, Form) else form
+        if not isinstance(form, Form):
+            return form
+        if n not in self.balls:
+            self.balls[n] = self._whole(form)
+        return self.balls[n]
 
     def _whole(self, form: Form) -> Ball:
-        return form.rest if form.terms is None else self._widened(form.rest, self._reach(form.terms))
+        return (
+            form.rest
+            if form.terms is None
+            else self._widened(form.rest, self._reach(form.terms))
+        )
 
     def _form(self, n: int, varying: set[int]) -> Any:
         node = self.graph.nodes[n]
@@ -95,7 +116,9 @@ class Forms(Evaluation):
         if node.kind != "real":
             return row_of(node.op).value(self, node, forms)
         if node.op == "rounding":
-            return self._disturbed(node, forms, {a for a in node.args[1:] if a in varying})
+            return self._disturbed(
+                node, forms, {a for a in node.args[1:] if a in varying}
+            )
         if node.op == "softmax" and n in varying:
             return self._softmax(node, forms[0])
         if any(isinstance(f, Form) and f.terms is not None for f in forms):
@@ -111,9 +134,13 @@ class Forms(Evaluation):
 
     def _linear(self, node: Node, forms: list[Any]) -> Form:
         """Linear in its real operands together: the same of their coefficients."""
-        rest = self._compute(node, [f.rest if isinstance(f, Form) else f for f in forms])
+        rest = self._compute(
+            node, [f.rest if isinstance(f, Form) else f for f in forms]
+        )
         columns, start = self._columns(forms)
-        return self._collected(rest, row_of(node.op).value(self.wide, node, columns), start)
+        return self._collected(
+            rest, row_of(node.op).value(self.wide, node, columns), start
+        )
 
     def _product(self, node: Node, x: Form, y: Form) -> Form:
         """(a + d) (b + e) = a b + d b + a e + d e, d and e being what disturbances make of each: d e is an error, and so
@@ -121,9 +148,21 @@ class Forms(Evaluation):
         rest, parts = self._compute(node, [x.rest, y.rest]), []
         for form, *operands in ((x, x.terms, _fixed(y)), (y, _fixed(x), y.terms)):
             if form.terms is not None:
-                parts.append(Form(rest, row_of(node.op).value(self.wide, node, operands), form.start))
-        d, e = (self._about_zero(None if f.terms is None else self._reach(f.terms).mid) for f in (x, y))
-        r, s = (self._about_zero(f.rest.rad if np.any(f.rest.rad) else None, f.rest) for f in (x, y))
+                parts.append(
+                    Form(
+                        rest,
+                        row_of(node.op).value(self.wide, node, operands),
+                        form.start,
+                    )
+                )
+        d, e = (
+            self._about_zero(None if f.terms is None else self._reach(f.terms).mid)
+            for f in (x, y)
+        )
+        r, s = (
+            self._about_zero(f.rest.rad if np.any(f.rest.rad) else None, f.rest)
+            for f in (x, y)
+        )
         for first, second in ((d, s), (r, e), (d, e)):
             if first is not None and second is not None:
                 rest = self._widened(rest, self._compute(node, [first, second]).size)
@@ -138,26 +177,43 @@ class Forms(Evaluation):
         ar, f, whole = self.ar, function_of(node), self._whole(x)
         low, high = ar.ends(whole)
         least, most = f.reach
-        told = (low >= max(least, STEEP if f.positive or f.root else least)) & (high <= most)
+        told = (low >= max(least, STEEP if f.positive or f.root else least)) & (
+            high <= most
+        )
         low, high = np.where(told, low, 1.0), np.where(told, high, 1.0)
         ends = [ar.exact(low), ar.exact(high)]
         values = [ar.value(f, end) for end in ends]
         run = high - low
-        slope = np.where(run > 0, (values[1].mid - values[0].mid) / np.where(run > 0, run, 1.0), 0.0)
-        told, slope = told & np.isfinite(slope), np.where(np.isfinite(slope), slope, 0.0)
+        slope = np.where(
+            run > 0, (values[1].mid - values[0].mid) / np.where(run > 0, run, 1.0), 0.0
+        )
+        told, slope = (
+            told & np.isfinite(slope),
+            np.where(np.isfinite(slope), slope, 0.0),
+        )
         bend = np.maximum(*(b.size.mid for b in f.bend(ar, *ends, *values)))
         if f.breakpoint:
             ends.append(ar.exact(np.clip(0.0, low, high)))
             values.append(ar.value(f, ends[-1]))
         s, width = ar.exact(slope), ar.sub(ends[1], ends[0])
-        g = self._hull([ar.sub(value, ar.mul(s, end)) for value, end in zip(values, ends, strict=True)])
+        g = self._hull(
+            [
+                ar.sub(value, ar.mul(s, end))
+                for value, end in zip(values, ends, strict=True)
+            ]
+        )
         g = ar.widen(g, 1 / 8, of=ar.mul(ar.mul(width, width), points(bend)).size)
         rest = ar.add(ar.mul(s, x.rest), g)
         if not told.all():
-            rest, slope = ar.where(told, rest, ar.value(f, whole)), np.where(told, slope, 0.0)
+            rest, slope = (
+                ar.where(told, rest, ar.value(f, whole)),
+                np.where(told, slope, 0.0),
+            )
         if x.terms is None:
             return Form(rest)
-        return self._collected(rest, self.rough.mul(points(slope[:, None]), x.terms), x.start)
+        return self._collected(
+            rest, self.rough.mul(points(slope[:, None]), x.terms), x.start
+        )
 
     def _softmax(self, node: Node, scores: Form) -> Form:
         """e_i / sum_j e_j with e_i = e^(s_i - c), c the largest centre: each step a form."""
@@ -165,16 +221,24 @@ class Forms(Evaluation):
         rest, terms, start = self._own(scores)
         top = points(np.where(mask, rest.mid, -np.inf).max(-1, keepdims=True))
         rest = ar.where(mask, ar.sub(rest, top), zero)
-        e = self._masked(self._function(EXP, Form(rest, ar.where(mask, terms, zero), start)), mask)
-        total = self._collected(ar.sum(e.rest).at[..., None], self.rough.sum(e.terms).at[..., None], start)
+        e = self._masked(
+            self._function(EXP, Form(rest, ar.where(mask, terms, zero), start)), mask
+        )
+        total = self._collected(
+            ar.sum(e.rest).at[..., None], self.rough.sum(e.terms).at[..., None], start
+        )
         whole = node._replace(op="mul", attr=None)
-        return self._masked(self._product(whole, e, self._function(RECIPROCAL, total)), mask)
+        return self._masked(
+            self._product(whole, e, self._function(RECIPROCAL, total)), mask
+        )
 
     def _disturbed(self, node: Node, forms: list[Any], varying: set[int]) -> Form:
         """The operation's form, widened as `terms` says of its operands' balls."""
-        ball, *balls = map(self._whole, forms)
+        ball, *balls = map(self._ball, node.args)
         zero, rank = points(np.zeros(ball.mid.shape)), len(node.shape)
-        off = disturbed(self.ar, node.attr, ball, balls, lambda x: self.align(x, rank), zero)
+        off = disturbed(
+            self.ar, node.attr, ball, balls, lambda x: self.align(x, rank), zero
+        )
         raw = forms[0]._replace(rest=self._widened(forms[0].rest, off))
         if node.attr[0] == "add" and len(varying) == 2:
             return self._own(Form(self._whole(raw)) if self.folded else raw)
@@ -184,7 +248,10 @@ class Forms(Evaluation):
 
     def _masked(self, x: Form, mask: np.ndarray) -> Form:
         zero = self.ar.whole(np.zeros(1, np.int64))
-        return x._replace(rest=self.ar.where(mask, x.rest, zero), terms=self.ar.where(mask, x.terms, zero))
+        return x._replace(
+            rest=self.ar.where(mask, x.rest, zero),
+            terms=self.ar.where(mask, x.terms, zero),
+        )
 
     def _own(self, form: Form) -> Form:
         """What each entry may be off by becomes a disturbance of its own."""
@@ -194,7 +261,10 @@ class Forms(Evaluation):
         start = self.told if form.terms is None else form.start
         before = self.told - start
         reserve(batch, before + count, count)
-        columns, own = np.zeros((batch, before + count, *shape)), np.zeros((batch, count, count))
+        columns, own = (
+            np.zeros((batch, before + count, *shape)),
+            np.zeros((batch, count, count)),
+        )
         if form.terms is not None:
             columns[:, : form.end - start] = form.terms.mid
         own[:, np.arange(count), np.arange(count)] = rad.reshape(batch, count)
@@ -234,11 +304,16 @@ class Forms(Evaluation):
         more, for what underflows."""
         sizes = np.abs(terms.mid)
         if sizes.shape[1] > MOST:
-            raise Unsupported(f"more than {MOST} disturbances of a program's values are told apart")
+            raise Unsupported(
+                f"more than {MOST} disturbances of a program's values are told apart"
+            )
         scale = 2.0 ** (DIGITS - int(np.frexp(np.max(sizes, initial=2.0**-500))[1]))
-        return points((np.ceil(sizes * scale).sum(1) + 1) / scale)
+        sizes *= scale
+        return points((np.ceil(sizes, out=sizes).sum(1) + 1) / scale)
 
-    def _about_zero(self, rad: np.ndarray | None, of: Ball | None = None) -> Ball | None:
+    def _about_zero(
+        self, rad: np.ndarray | None, of: Ball | None = None
+    ) -> Ball | None:
         if rad is None:
             return None
         rad = rad if of is None else np.broadcast_to(rad, of.mid.shape)
@@ -249,7 +324,10 @@ class Forms(Evaluation):
 
     def _hull(self, balls: list[Ball]) -> Ball:
         ends = [self.ar.ends(b) for b in balls]
-        low, high = np.minimum.reduce([e[0] for e in ends]), np.maximum.reduce([e[1] for e in ends])
+        low, high = (
+            np.minimum.reduce([e[0] for e in ends]),
+            np.maximum.reduce([e[1] for e in ends]),
+        )
         mid = points((low + high) / 2)
         off = [self.ar.sub(self.ar.point(end), mid).size.mid for end in (low, high)]
         return self.ar.widen(mid, 1.0, of=points(np.maximum(*off)))
@@ -286,9 +364,15 @@ def finely(values: Evaluation, claim: Any, judge: Callable[[Evaluation], Sure]) 
 def together(graph: Graph, roots: list[int]) -> int:
     """Of how many inputs forms are evaluated at a time; none where even one takes too much memory."""
     sizes = [prod(graph.nodes[n].shape) for n in graph.varying(roots)]
-    told = sum(prod(graph.nodes[n].shape) for n in graph.varying(roots) if _is_own(graph.nodes[n]))
+    told = sum(
+        prod(graph.nodes[n].shape)
+        for n in graph.varying(roots)
+        if _is_own(graph.nodes[n])
+    )
     return min(2**6, ROOM // (told * max(sizes) or 1)) if told <= MOST else 0
 
 
 def _is_own(node: Node) -> bool:
-    return node.op == "softmax" or (node.op == "rounding" and node.attr[0] in ("add", "norm"))
+    return node.op == "softmax" or (
+        node.op == "rounding" and node.attr[0] in ("add", "norm")
+    )
