@@ -143,8 +143,8 @@ class Forms(Evaluation):
         )
 
     def _product(self, node: Node, x: Form, y: Form) -> Form:
-        """(a + d) (b + e) = a b + d b + a e + d e, d and e being what disturbances make of each: d e is an error, and so
-        is what d makes of b's radius."""
+        """(a + d) (b + e) = a b + d b + a e + d e, d and e being what disturbances make of each: d e is an error, and
+        so is what d makes of b's radius."""
         rest, parts = self._compute(node, [x.rest, y.rest]), []
         for form, *operands in ((x, x.terms, _fixed(y)), (y, _fixed(x), y.terms)):
             if form.terms is not None:
@@ -284,7 +284,7 @@ class Forms(Evaluation):
                 return points(np.zeros((1, 1, *f.rest.mid.shape[1:])))
             if (f.start, f.end) == (start, end):
                 return f.terms
-            batch, count, *shape = f.terms.mid.shape
+            batch, _, *shape = f.terms.mid.shape
             reserve(batch, end - start, *shape)
             padded = np.zeros((batch, end - start, *shape))
             padded[:, f.start - start : f.end - start] = f.terms.mid

@@ -191,7 +191,7 @@ def program(claim: Any) -> Any:
         for name in ("where", "cases")
         if name in claim.stated
     }
-    changed |= dict(semantics="real", graph=graph, sites=sites, output=output)
+    changed |= {"semantics": "real", "graph": graph, "sites": sites, "output": output}
     if claim.kind == "share":
         return late("core.forms").ShareOfPrograms(**vars(claim) | changed)
     return replace(claim, **changed)
