@@ -229,7 +229,7 @@ def lies(board: Board, quick: bool) -> None:
                 claim = Share(And(*leads), over=x, at_least=Fraction(int(count), len(ids)))
                 found = prove(claim, semantics="float32", time_limit=QUICK_SECONDS)
                 proved[k] += found.verdict == "PROVED"
-    board.row(f"planted false claims, {2 * len(shapes)}, a share too high by one input, or a position off by one: proved",
+    board.row(f"planted false claims, {2 * len(shapes)}, a share too high by one input, or a place off by one: proved",
               "0, 0", f"{proved[0]}, {proved[1]}", not any(proved))  # fmt: skip
 
 

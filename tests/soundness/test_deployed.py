@@ -10,7 +10,7 @@ from torch import nn
 from benchmarks.campaigns.statements import printed
 from mechverify import Bounds, Share, ball, box, capture, prove, tokens
 from tests.independent.sentence import false_lines
-from tests.soundness.test_programs import BOXES, F, box_claim, seeded, tokens_claim
+from tests.soundness.test_programs import BOXES, F, box_claim, problem, seeded, tokens_claim
 
 
 @pytest.mark.parametrize("c", [2.0**12, 2.0**20, 2.0**24])
@@ -287,3 +287,16 @@ def test_what_is_printed_of_programs_can_be_read_back():
         assert false_lines(lines.replace(old, new), outcome.certificate)
     without = "\n".join(line for line in lines.split("\n") if "the module computes" not in line)
     assert false_lines(without, outcome.certificate)
+
+
+@pytest.mark.parametrize("width", [4, 32])
+def test_a_layer_norm_is_one_operation_of_what_goes_in(width):
+    """Whether the matrix that centres stands in the graph or beside the weights. Far from zero, torch's error grows with
+    the mean, which what is centred has lost."""
+    net = nn.LayerNorm(width).eval()
+    model = capture(net, torch.zeros(1, width))
+    over = ball(torch.linspace(-1, 1, width), 0.0)
+    job = problem(Bounds(model["output"], over=over))
+    (norm,) = [n for n in job.claim.graph.nodes if n.op == "rounding" and n.attr[0] == "norm"]
+    source = job.claim.graph.nodes[norm.args[1]]
+    assert source.op == "input" or (source.op == "rounding" and source.attr[0] == "input")
