@@ -148,12 +148,33 @@ NEAR = float(1 + UNIT * 255 / 256)  # a float64 that float32 rounds by nearly ha
      9 * Fraction(2) ** -127),
     ("a flushed square", "power", [2.0**-63.5], 2, None, 0, Fraction(2.0**-63.5) ** 2),
     ("the operand's size", "gelu", [-20.0], None, None, -20 * 5 * UNIT, 0),
+    ("a shift that rounds", "softmax", [0.0], None, 2, np.exp(-65.0) / (1 + np.exp(-65.0)),
+     Fraction(float(np.exp(-65 - 0.999 * 2.0**-18) / (1 + np.exp(-65 - 0.999 * 2.0**-18))))),
     ("a flushed operand", "reciprocal", [2.0**-30], None, None, 1 / (ONE / 2**30 - TINY), ONE * 2**30),
 ])  # fmt: skip
 def test_a_row_covers_what_a_program_may_do(what, op, operands, inner, extra, computed, exact):
     """In exact rationals: examples near the edge of what is covered."""
     error = abs(Fraction(computed) - exact)
     assert 0 < error <= allowed(op, operands, inner, extra, float(exact))
+
+
+def test_rows_that_are_written_alike_round_apart():
+    """A program that computes one thing twice may round it twice, say in another order of its sum."""
+    net = seeded(lambda: nn.Linear(3, 2))
+    model = capture(net, torch.zeros(1, 3))
+    document = claim_document(Bounds(model["output"], over=ball(torch.ones(3), 0.0)), "float32")
+    nodes, module = document["graph"]["nodes"], document["graph"]["module"]
+    (n,) = [k for k, row in enumerate(nodes) if row[0] == "einsum"]
+    assert module["rows"] == len(nodes)
+    nodes += [nodes[n], ["sub", [n, len(nodes)], None]]
+    module["rows"] += 1
+    document["graph"]["sites"] = [["output", len(nodes) - 1]]
+    job = Job(read_claim(Reader(document, "claim"), model.data), Float64())
+    values = Evaluation(
+        job.claim.graph, job.claim.weights, job.semantics, np.zeros((1, 0), int), inputs=[np.ones((1, 3))]
+    )
+    most = allowed("einsum", [np.ones(3), np.abs(net.weight.detach().numpy()).max(0)], "i,i->", (3, 0, 0))
+    assert (values[job.claim.output].rad > float(most) / 4).all()
 
 
 def test_a_quotient_by_a_root_may_go_through_two_rounded_constants():

@@ -205,10 +205,7 @@ class Forms(Evaluation):
         g = ar.widen(g, 1 / 8, of=ar.mul(ar.mul(width, width), points(bend)).size)
         rest = ar.add(ar.mul(s, x.rest), g)
         if not told.all():
-            rest, slope = (
-                ar.where(told, rest, ar.value(f, whole)),
-                np.where(told, slope, 0.0),
-            )
+            rest = ar.where(told, rest, ar.value(f, whole))  # the slope is zero there
         if x.terms is None:
             return Form(rest)
         return self._collected(

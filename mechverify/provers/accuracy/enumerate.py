@@ -257,7 +257,7 @@ def _tried(problem: AccuracyProblem) -> tuple[float, float]:
             if not problem.job.semantics.axioms:
                 wide = doubled(problem.job, width)
             else:
-                some = some[:FEW]
+                some = some[: TRIAL // 2]
                 began = time.monotonic()
                 decide(problem.job, some)
         if claim.total > WHOLE:  # neighbours share values: they take less than samples
