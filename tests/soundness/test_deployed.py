@@ -223,7 +223,7 @@ def test_constants_that_float32_does_not_round_again_are_no_obstacle():
     assert model.captured.programs.missing is None
 
 
-@pytest.mark.parametrize("what", ["sdpa", "twice", "half", "double", "cos", "folded"])
+@pytest.mark.parametrize("what", ["sdpa", "transposed", "twice", "half", "double", "cos", "folded"])
 def test_what_is_not_covered_is_refused_by_name(what):
     class Net(nn.Module):
         def __init__(self):
@@ -233,6 +233,8 @@ def test_what_is_not_covered_is_refused_by_name(what):
         def forward(self, x):
             if what == "sdpa":
                 return F.scaled_dot_product_attention(x[None], x[None], self.a(x)[None])[0]
+            if what == "transposed":
+                return F.conv_transpose1d(x[:, None], self.a.weight[:1, None])[:, 0, :4]
             if what == "twice":
                 return self.a(x) - F.linear(x, self.a.weight)
             if what == "folded":
@@ -242,7 +244,7 @@ def test_what_is_not_covered_is_refused_by_name(what):
     kind = {"half": torch.bfloat16, "double": torch.float64}.get(what, torch.float32)
     model = capture(Net().to(kind).eval(), torch.zeros(1, 4, dtype=kind))
     claim = Bounds(model["output"], over=ball(torch.zeros(4), 0.1))
-    said = {"sdpa": "scaled_dot_product_attention", "twice": "another operation", "half": "bfloat16",
+    said = {"sdpa": "scaled_dot_product_attention", "transposed": "conv_transpose1d", "twice": "another operation", "half": "bfloat16",
             "double": "float64", "cos": "cos", "folded": "of constants"}[what]  # fmt: skip
     with pytest.raises(Exception, match=said):
         prove(claim, semantics="float32", time_limit=5)

@@ -78,6 +78,21 @@ class Normed(nn.Module):
         return self.b(self.rms(torch.relu(self.norm(self.a(x)) + 0.2)))
 
 
+class Convolved(nn.Module):
+    """Signals and images: strides, padding, gaps, groups, with a bias and without."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv1d(1, 4, 3, padding=1)
+        self.b = nn.Conv1d(4, 4, 3, stride=2, dilation=2, groups=2, bias=False)
+        self.c = nn.Conv2d(1, 3, (2, 3), padding="same")
+        self.out = nn.Linear(24, 3)
+
+    def forward(self, x):
+        y = F.gelu(self.b(F.relu(self.a(x[:, None]))))
+        return self.out(torch.tanh(self.c(y[:, None, :, :2])).flatten(1))
+
+
 def seeded(make, *args):
     torch.manual_seed(3)
     return make(*args).eval()
@@ -87,7 +102,7 @@ def mlp():
     return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3))
 
 
-BOXES = {"mlp": (mlp, 4), "by hand": (ByHand, 6), "normed": (Normed, 3)}
+BOXES = {"mlp": (mlp, 4), "by hand": (ByHand, 6), "normed": (Normed, 3), "convolved": (Convolved, 12)}
 
 
 def problem(claim, semantics: str = "float32", arithmetic=Float64) -> Job:
