@@ -39,7 +39,7 @@ from mechverify.kernel.core.kinds import read_claim
 from tests.soundness.programs import Program, rows
 
 WIDER = 1e-4  # bounds of a share, than over the reals
-ATTACKED = 256  # inputs of each shape whose evaluations are compared
+ATTACKED = 128  # inputs of each shape whose evaluations are compared
 SECONDS, QUICK_SECONDS = 600.0, 60.0
 TRAPS = (2.0**10, 2.0**14, 2.0**18, 2.0**22, 2.0**24)
 FALSE = 40
@@ -72,7 +72,7 @@ def ways(model: nn.Module, x: Tensor, times: int, compiled: bool) -> Iterator[tu
     with torch.no_grad():
         for k in range(times):
             order = torch.randperm(len(x), generator=torch.Generator().manual_seed(k))
-            size = 1 if k == 0 else (4096, 7, 100, 33, 16, len(x))[k % 6]
+            size = 1 if k == 0 else (4096, 7, 4096, 100, 4096, 33, 4096, len(x))[k % 8]
             order = order.repeat(-(-size // len(x)))
             torch.set_num_threads(1 + k // 2 % 2)
             yield order.numpy(), torch.cat([layouts[k % 4 // 2](part) for part in x[order].split(size)])
@@ -112,7 +112,7 @@ def evaluations(board: Board, quick: bool) -> None:
         ids = rng.integers(0, VOCAB, (ATTACKED, LENGTH))
         low, high = tabled(Bounds(captured["output"][-1], over=x), ids)
         widest = max(widest, float((high - low).max()) / 2)
-        ran = list(ways(model, torch.from_numpy(ids), 24 if quick else 120, compiled=i % 36 == 0))
+        ran = list(ways(model, torch.from_numpy(ids), 16 if quick else 48, compiled=i % 36 == 0))
         for seed in range(2 if quick else 4):
             values = rows(Program(np.random.default_rng([seed, i])), captured.captured, ids, [])
             ran.append((np.arange(len(ids)), torch.from_numpy(values[captured.captured.sites["output"]])))

@@ -103,16 +103,15 @@ class Accuracy(Shown):
             raise ClaimError(
                 f'{_here()}margin="best" is for semantics real: state the margin'
             )
-        output = Site(self.output.model, self.output.name, self.position)
+        output: Any = Site(self.output.model, self.output.name, self.position)
         last, m = output.shape[0] - 1, self.equals
-        at = sympy.Max(0, sympy.Min(m, last))
+        lead = output[sympy.Max(0, sympy.Min(m, last))]
         leads = [
-            sympy.Or(sympy.Eq(m, t), output[at] - output[t] > self.margin)
+            sympy.Or(sympy.Eq(m, t), lead - output[t] > self.margin)
             for t in range(last + 1)
         ]
-        share = Share(
-            sympy.And(m >= 0, m <= last, *leads), over=self.over, at_least=self.at_least
-        )
+        right = sympy.And(sympy.Ge(m, 0), sympy.Le(m, last), *leads)
+        share = Share(right, over=self.over, at_least=self.at_least)
         object.__setattr__(share, "given", self.given)
         return share
 

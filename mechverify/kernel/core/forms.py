@@ -112,7 +112,7 @@ class Forms(Evaluation):
 
     def _form(self, n: int, varying: set[int]) -> Any:
         node = self.graph.nodes[n]
-        forms = [self.values[a] for a in node.args]
+        forms: list[Any] = [self.values[a] for a in node.args]
         if node.kind != "real":
             return row_of(node.op).value(self, node, forms)
         if node.op == "rounding":
@@ -218,7 +218,7 @@ class Forms(Evaluation):
         rest, terms, start = self._own(scores)
         top = points(np.where(mask, rest.mid, -np.inf).max(-1, keepdims=True))
         rest = ar.where(mask, ar.sub(rest, top), zero)
-        e = self._masked(
+        e: Any = self._masked(
             self._function(EXP, Form(rest, ar.where(mask, terms, zero), start)), mask
         )
         total = self._collected(
@@ -243,14 +243,14 @@ class Forms(Evaluation):
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
-    def _masked(self, x: Form, mask: np.ndarray) -> Form:
+    def _masked(self, x: Any, mask: np.ndarray) -> Form:
         zero = self.ar.whole(np.zeros(1, np.int64))
         return x._replace(
             rest=self.ar.where(mask, x.rest, zero),
             terms=self.ar.where(mask, x.terms, zero),
         )
 
-    def _own(self, form: Form) -> Form:
+    def _own(self, form: Form) -> Any:
         """What each entry may be off by becomes a disturbance of its own."""
         mid, rad = np.broadcast_arrays(form.rest.mid, form.rest.rad)
         batch, shape = len(mid), mid.shape[1:]
