@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mechverify.kernel.core.arithmetic import Ball, points
-from mechverify.kernel.core.errors import Unsupported
+from mechverify.kernel.core.errors import OverLimit, Rejected, Unsupported
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.judging import Sure, refine
@@ -349,13 +349,29 @@ def finely(values: Evaluation, claim: Any, judge: Callable[[Evaluation], Sure]) 
     """What `judge` says of these inputs, of those that are left open by forms."""
     inputs, semantics = values.tokens, values.semantics
     sure = np.zeros(len(inputs), bool), np.zeros(len(inputs), bool)
-    refine(sure, inputs, len(inputs), lambda _: judge(values))
+    refine(sure, inputs, len(inputs), lambda _: _judged(judge, values))
     values.values.clear()
     step = 0 if semantics.ar.is_exact else together(values.graph, claim.judged)
-    for folded in (True, False) if step else ():
-        refine(sure, inputs, step,
-               lambda some: judge(Forms(values.graph, values.weights, semantics, some, folded)))  # noqa: B023  # fmt: skip
+    model = values.graph, values.weights, semantics
+    if step:
+        refine(
+            sure,
+            inputs,
+            step,
+            lambda some: _judged(judge, Forms(*model, some, folded=True)),
+        )
+        refine(sure, inputs, step, lambda some: _judged(judge, Forms(*model, some)))
     return sure
+
+
+def _judged(judge: Callable[[Evaluation], Sure], values: Evaluation) -> Sure:
+    """What has no bound with so wide balls is open, too."""
+    try:
+        return judge(values)
+    except OverLimit:
+        raise
+    except Unsupported as error:
+        raise Rejected(str(error)) from None
 
 
 def together(graph: Graph, roots: list[int]) -> int:
