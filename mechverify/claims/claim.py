@@ -106,8 +106,9 @@ class Accuracy(Shown):
         output: Any = Site(self.output.model, self.output.name, self.position)
         last, m = output.shape[0] - 1, self.equals
         lead = output[sympy.Max(0, sympy.Min(m, last))]
+        equal: Any = sympy.Eq
         leads = [
-            sympy.Or(sympy.Eq(m, t), lead - output[t] > self.margin)
+            sympy.Or(equal(m, t), lead - output[t] > self.margin)
             for t in range(last + 1)
         ]
         right = sympy.And(sympy.Ge(m, 0), sympy.Le(m, last), *leads)
