@@ -185,6 +185,8 @@ def test_rows_that_are_written_alike_round_apart():
     module["rows"] += 1
     document["graph"]["sites"] = [["output", len(nodes) - 1]]
     job = Job(read_claim(Reader(document, "claim"), model.data), Float64())
+    listed = job.claim.graph.listed
+    assert listed[n] != listed[len(nodes) - 2]  # else their difference would be zero
     values = Evaluation(
         job.claim.graph, job.claim.weights, job.semantics, np.zeros((1, 0), int), inputs=[np.ones((1, 3))]
     )
