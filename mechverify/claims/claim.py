@@ -97,6 +97,26 @@ class Accuracy(Shown):
             ("model", self.output.model.source),
         ]
 
+    def by_leads(self) -> "Share":
+        """The same claim of a captured module, as a Share: the mechanism's value is an output, and leads
+        every other by more than the margin. Raises ClaimError where the margin is asked for."""
+        if self.margin is None:
+            raise ClaimError(
+                f'{_here()}margin="best" is for semantics real: state the margin'
+            )
+        output: Any = Site(self.output.model, self.output.name, self.position)
+        last, m = output.shape[0] - 1, self.equals
+        lead = output[sympy.Max(0, sympy.Min(m, last))]
+        equal: Any = sympy.Eq
+        leads = [
+            sympy.Or(equal(m, t), lead - output[t] > self.margin)
+            for t in range(last + 1)
+        ]
+        right = sympy.And(sympy.Ge(m, 0), sympy.Le(m, last), *leads)
+        share = Share(right, over=self.over, at_least=self.at_least)
+        object.__setattr__(share, "given", self.given)
+        return share
+
     def changed(self, **fields: Any) -> "Accuracy":
         """The same claim with another margin, or threshold."""
         changed = copy.copy(self)

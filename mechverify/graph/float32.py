@@ -203,7 +203,7 @@ COVERED: dict[str, Callable[[dict[str, Any]], bool]] = {
                      "exp", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid", "erf", "gelu", "silu", "layer_norm",
                      "rms_norm", "_fused_rms_norm", "embedding", "maximum", "minimum", "clamp", "clamp_min",
                      "clamp_max", "hardtanh", "relu6", "leaky_relu", "softmax", "_softmax", "cat", "stack",
-                     "amax", "amin", "tril", "triu", "dropout", "cumsum"], _any),
+                     "amax", "amin", "tril", "triu", "dropout", "cumsum", "conv1d", "conv2d", "conv3d"], _any),
     **dict.fromkeys(["add", "sub", "rsub"], _plain("alpha")),
     **dict.fromkeys(["addmm", "baddbmm", "addmv"], _plain("alpha", "beta")),
     "div": lambda named: named.get("rounding_mode") is None,

@@ -7,6 +7,7 @@ from pathlib import Path
 from mechverify.claims.box import Box
 from mechverify.claims.claim import Accuracy, Bounds, Share
 from mechverify.claims.errors import ClaimError
+from mechverify.claims.model import CapturedModel
 from mechverify.kernel.core.errors import Rejected
 from mechverify.provers.accuracy.confirm import accept, confirm_accuracy
 from mechverify.provers.accuracy.find import find_accuracy, followed
@@ -50,6 +51,12 @@ def prove(
         budget.progress = progress
     if strategy is not None:
         return _follow(claim, strategy, semantics, budget, start)
+    if (
+        semantics != "real"
+        and isinstance(claim, Accuracy)
+        and isinstance(claim.output.model, CapturedModel)
+    ):
+        claim = claim.by_leads()
     if isinstance(claim, Accuracy | Share):
         with budget.searching():
             if isinstance(claim, Share) and isinstance(claim.over, Box):

@@ -22,6 +22,7 @@ REG = "tests/soundness/test_regressions.py"
 RULES = "tests/soundness/test_rules.py"
 FLOAT32 = "tests/soundness/test_float32.py"
 PROGRAMS = "tests/soundness/test_programs.py"
+DISTURBED = "tests/soundness/test_forms.py"
 DEPLOYED = "tests/soundness/test_deployed.py"
 DOUBLE = "tests/kernel/test_double.py"
 ARITHMETIC = "tests/kernel/test_arithmetic.py"
@@ -663,6 +664,22 @@ FAULTS = [
     Fault("programs", "core/operations/rounding.py", "place = place, axis, index", "place = place", DEPLOYED),
     Fault("programs", "relaxation/operations/rounding.py", "-known.dot(k.size, size)", "known.dot(k.size, 0 * size.mid)", PROGRAMS),
     Fault("programs", "relaxation/operations/rounding.py", "return known.ar.add(raw, self._range(known, n))", "return raw", PROGRAMS),
+    Fault("programs", "core/programs.py", "U32 / 2 + 8 * (n + 2) * FLUSH, p", "8 * (n + 2) * FLUSH, p", PROGRAMS),
+    Fault("programs", "core/programs.py", "(node.op, inner, extra, k), operands)", "(node.op, inner, extra, 0), operands)", PROGRAMS),
+    # core/forms.py
+    Fault("disturbed", "core/forms.py", "for first, second in ((d, s), (r, e), (d, e)):", "for first, second in ((d, s), (r, e)):", DISTURBED),
+    Fault("disturbed", "core/forms.py", "for first, second in ((d, s), (r, e), (d, e)):", "for first, second in ((d, e),):", DISTURBED),
+    Fault("disturbed", "core/forms.py", "g = ar.widen(g, 1 / 8,", "g = ar.widen(g, 1 / 16,", DISTURBED),
+    Fault("disturbed", "core/forms.py", "if f.breakpoint:", "if False:", DISTURBED),
+    Fault("disturbed", "core/forms.py", "rest = ar.where(told, rest, ar.value(f, whole))", "pass", DISTURBED),
+    Fault("disturbed", "core/forms.py", "padded[:, f.start - start : f.end - start] = f.terms.mid", "padded[:, : f.end - f.start] = f.terms.mid", DISTURBED),
+    Fault("disturbed", "core/forms.py", "columns[:, before:] = own.reshape(batch, count, *shape)", "pass", DISTURBED),
+    Fault("disturbed", "core/forms.py", "columns[:, : form.end - start] = form.terms.mid", "pass", DISTURBED),
+    Fault("disturbed", "core/forms.py", "raw = forms[0]._replace(rest=self._widened(forms[0].rest, off))", "raw = forms[0]", DISTURBED),
+    Fault("disturbed", "core/forms.py", "return points((np.ceil(sizes, out=sizes).sum(1) + 1) / scale)", "return points(np.floor(sizes, out=sizes).sum(1) / scale)", DISTURBED),
+    Fault("disturbed", "core/forms.py", "return self._own(Form(self._whole(raw)) if self.folded else raw)", "return self._own(Form(raw.rest) if self.folded else raw)", DISTURBED),
+    Fault("disturbed", "core/forms.py", "rest = ar.add(ar.mul(s, x.rest), g)", "rest = ar.add(ar.mul(s, x.rest.point), g)", DISTURBED),
+    Fault("programs", "core/programs.py", 'node.attr[0].startswith("constant.")', "False", DEPLOYED),
     # container.py
     Fault("container", "core/container.py", "if pack(contents) != data:", "if False:", "tests/kernel/test_container.py"),
     Fault("container", "core/container.py", "if len(result) != len(pairs):", "if False:", "tests/kernel/test_container.py"),
@@ -924,6 +941,7 @@ LEMMAS = {
     "farkas": ("L15",),
     "float32": ("O1",),
     "programs": ("O4",),
+    "disturbed": ("O5",),
     "float64": ("C1",),
     "fold": ("F6", "F8", "F9"),
     "functions": ("L4",),

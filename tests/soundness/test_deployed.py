@@ -1,16 +1,19 @@
 """Claims about float32 programs of captured modules, end to end: lemma O4."""
 
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+from sympy import Mod
 from torch import nn
 
 from benchmarks.campaigns.statements import printed
-from mechverify import Bounds, Share, ball, box, capture, prove, tokens
+from mechverify import Accuracy, Bounds, Share, ball, box, capture, prove, tokens
+from mechverify.claims.errors import ClaimError
 from tests.independent.sentence import false_lines
-from tests.soundness.test_programs import BOXES, F, box_claim, seeded, tokens_claim
+from tests.soundness.test_programs import BOXES, F, box_claim, problem, seeded, tokens_claim
 
 
 @pytest.mark.parametrize("c", [2.0**12, 2.0**20, 2.0**24])
@@ -220,7 +223,7 @@ def test_constants_that_float32_does_not_round_again_are_no_obstacle():
     assert model.captured.programs.missing is None
 
 
-@pytest.mark.parametrize("what", ["sdpa", "twice", "half", "double", "cos", "folded"])
+@pytest.mark.parametrize("what", ["sdpa", "transposed", "twice", "half", "double", "cos", "folded"])
 def test_what_is_not_covered_is_refused_by_name(what):
     class Net(nn.Module):
         def __init__(self):
@@ -230,6 +233,8 @@ def test_what_is_not_covered_is_refused_by_name(what):
         def forward(self, x):
             if what == "sdpa":
                 return F.scaled_dot_product_attention(x[None], x[None], self.a(x)[None])[0]
+            if what == "transposed":
+                return F.conv_transpose1d(x[:, None], self.a.weight[:1, None])[:, 0, :4]
             if what == "twice":
                 return self.a(x) - F.linear(x, self.a.weight)
             if what == "folded":
@@ -239,7 +244,7 @@ def test_what_is_not_covered_is_refused_by_name(what):
     kind = {"half": torch.bfloat16, "double": torch.float64}.get(what, torch.float32)
     model = capture(Net().to(kind).eval(), torch.zeros(1, 4, dtype=kind))
     claim = Bounds(model["output"], over=ball(torch.zeros(4), 0.1))
-    said = {"sdpa": "scaled_dot_product_attention", "twice": "another operation", "half": "bfloat16",
+    said = {"sdpa": "scaled_dot_product_attention", "transposed": "conv_transpose1d", "twice": "another operation", "half": "bfloat16",
             "double": "float64", "cos": "cos", "folded": "of constants"}[what]  # fmt: skip
     with pytest.raises(Exception, match=said):
         prove(claim, semantics="float32", time_limit=5)
@@ -287,3 +292,51 @@ def test_what_is_printed_of_programs_can_be_read_back():
         assert false_lines(lines.replace(old, new), outcome.certificate)
     without = "\n".join(line for line in lines.split("\n") if "the module computes" not in line)
     assert false_lines(without, outcome.certificate)
+
+
+@pytest.mark.parametrize("width", [4, 32])
+def test_a_layer_norm_is_one_operation_of_what_goes_in(width):
+    """Whether the matrix that centres stands in the graph or beside the weights. Far from zero, torch's error grows with
+    the mean, which what is centred has lost."""
+    net = nn.LayerNorm(width).eval()
+    model = capture(net, torch.zeros(1, width))
+    over = ball(torch.linspace(-1, 1, width), 0.0)
+    job = problem(Bounds(model["output"], over=over))
+    (norm,) = [n for n in job.claim.graph.nodes if n.op == "rounding" and n.attr[0] == "norm"]
+    source = job.claim.graph.nodes[norm.args[1]]
+    assert source.op == "input" or (source.op == "rounding" and source.attr[0] == "input")
+
+
+def test_accuracy_is_the_share_of_leads():
+    """What leads in every program is right; where two outputs tie in some program, the input is open, whatever torch's
+    argmax says; a mechanism value that is no output is wrong."""
+
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.e = nn.Embedding.from_pretrained(torch.tensor([[0.5, 0.1], [0.25, 0.3], [1.0, 1.0]]))
+
+        def forward(self, ids):
+            y = self.e(ids).sum(1)
+            return torch.cat([y, y[:, :1] * 0.1 + 0.2], -1)
+
+    net = Tied().eval()
+    x = tokens("x", length=2, vocab=3)
+    model = capture(net, torch.zeros(1, 2, dtype=torch.long))
+    ids = torch.cartesian_prod(torch.arange(3), torch.arange(3))
+    with torch.no_grad():
+        y = net(ids)
+    for equals, meant in ((0, 0), (Mod(x[0] + x[1], 3), ids.sum(1) % 3), (x[0] + x[1], ids.sum(1))):
+        found = prove(Accuracy(model["output"], equals=equals, over=x), semantics="float32", time_limit=30).theorem
+        assert found.claim.semantics == "float32" and "torch:float32" in found.axioms
+        others = y.scatter(1, torch.as_tensor(meant).expand(9).clamp(max=2)[:, None], -torch.inf).amax(1)
+        lead = y[torch.arange(9), torch.as_tensor(meant).expand(9).clamp(max=2)] - others
+        possible = torch.as_tensor(meant).expand(9) < 3
+        assert found.right.low == int((possible & (lead > 1e-6)).sum())
+        assert found.right.high == int((possible & (lead > -1e-6)).sum())
+    assert int((y[:, 0] == y[:, 1]).sum()) == 1 and found.right.low <= found.right.high
+    claim = Accuracy(model["output"], equals=0, over=x, margin=Fraction(1, 4))
+    margin = prove(claim, semantics="float32", time_limit=30).theorem.right
+    assert margin.high == int((y[:, 0] - torch.maximum(y[:, 1], y[:, 2]) > 0.25 - 1e-6).sum())
+    with pytest.raises(ClaimError, match="best"):
+        prove(Accuracy(model["output"], equals=0, over=x, margin="best", at_least=1), semantics="float32", time_limit=9)

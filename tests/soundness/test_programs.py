@@ -78,6 +78,21 @@ class Normed(nn.Module):
         return self.b(self.rms(torch.relu(self.norm(self.a(x)) + 0.2)))
 
 
+class Convolved(nn.Module):
+    """Signals and images: strides, padding, gaps, groups, with a bias and without."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Conv1d(1, 4, 3, padding=1)
+        self.b = nn.Conv1d(4, 4, 3, stride=2, dilation=2, groups=2, bias=False)
+        self.c = nn.Conv2d(1, 3, (2, 3), padding="same")
+        self.out = nn.Linear(24, 3)
+
+    def forward(self, x):
+        y = F.gelu(self.b(F.relu(self.a(x[:, None]))))
+        return self.out(torch.tanh(self.c(y[:, None, :, :2])).flatten(1))
+
+
 def seeded(make, *args):
     torch.manual_seed(3)
     return make(*args).eval()
@@ -87,7 +102,7 @@ def mlp():
     return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3))
 
 
-BOXES = {"mlp": (mlp, 4), "by hand": (ByHand, 6), "normed": (Normed, 3)}
+BOXES = {"mlp": (mlp, 4), "by hand": (ByHand, 6), "normed": (Normed, 3), "convolved": (Convolved, 12)}
 
 
 def problem(claim, semantics: str = "float32", arithmetic=Float64) -> Job:
@@ -148,12 +163,35 @@ NEAR = float(1 + UNIT * 255 / 256)  # a float64 that float32 rounds by nearly ha
      9 * Fraction(2) ** -127),
     ("a flushed square", "power", [2.0**-63.5], 2, None, 0, Fraction(2.0**-63.5) ** 2),
     ("the operand's size", "gelu", [-20.0], None, None, -20 * 5 * UNIT, 0),
+    ("a shift that rounds", "softmax", [0.0], None, 2, np.exp(-65.0) / (1 + np.exp(-65.0)),
+     Fraction(float(np.exp(-65 - 0.999 * 2.0**-18) / (1 + np.exp(-65 - 0.999 * 2.0**-18))))),
     ("a flushed operand", "reciprocal", [2.0**-30], None, None, 1 / (ONE / 2**30 - TINY), ONE * 2**30),
 ])  # fmt: skip
 def test_a_row_covers_what_a_program_may_do(what, op, operands, inner, extra, computed, exact):
     """In exact rationals: examples near the edge of what is covered."""
     error = abs(Fraction(computed) - exact)
     assert 0 < error <= allowed(op, operands, inner, extra, float(exact))
+
+
+def test_rows_that_are_written_alike_round_apart():
+    """A program that computes one thing twice may round it twice, say in another order of its sum."""
+    net = seeded(lambda: nn.Linear(3, 2))
+    model = capture(net, torch.zeros(1, 3))
+    document = claim_document(Bounds(model["output"], over=ball(torch.ones(3), 0.0)), "float32")
+    nodes, module = document["graph"]["nodes"], document["graph"]["module"]
+    (n,) = [k for k, row in enumerate(nodes) if row[0] == "einsum"]
+    assert module["rows"] == len(nodes)
+    nodes += [nodes[n], ["sub", [n, len(nodes)], None]]
+    module["rows"] += 1
+    document["graph"]["sites"] = [["output", len(nodes) - 1]]
+    job = Job(read_claim(Reader(document, "claim"), model.data), Float64())
+    listed = job.claim.graph.listed
+    assert listed[n] != listed[len(nodes) - 2]  # else their difference would be zero
+    values = Evaluation(
+        job.claim.graph, job.claim.weights, job.semantics, np.zeros((1, 0), int), inputs=[np.ones((1, 3))]
+    )
+    most = allowed("einsum", [np.ones(3), np.abs(net.weight.detach().numpy()).max(0)], "i,i->", (3, 0, 0))
+    assert (values[job.claim.output].rad > float(most) / 4).all()
 
 
 def test_a_quotient_by_a_root_may_go_through_two_rounded_constants():

@@ -23,6 +23,7 @@ from mechverify.kernel.core.errors import Rejected, Unsupported
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float32 import EXP, FLUSH, U32
 from mechverify.kernel.core.graph import Graph, entries
+from mechverify.kernel.core.loading import late
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.core.operations import Node
 from mechverify.kernel.core.operations.weights import table
@@ -190,9 +191,10 @@ def program(claim: Any) -> Any:
         for name in ("where", "cases")
         if name in claim.stated
     }
-    return replace(
-        claim, semantics="real", graph=graph, sites=sites, output=output, **changed
-    )
+    changed |= {"semantics": "real", "graph": graph, "sites": sites, "output": output}
+    if claim.kind == "share":
+        return late("core.forms").ShareOfPrograms(**vars(claim) | changed)
+    return replace(claim, **changed)
 
 
 class _Build:
@@ -411,7 +413,7 @@ def normalised(
     ):
         return c, n, scale
     x, matrix = nodes[nodes[c].args[0]].args
-    if nodes[matrix].op != "constant" or not np.array_equal(
+    if not _folded(nodes[matrix]) or not np.array_equal(
         table(weights, nodes[matrix]), n * np.eye(n) - 1
     ):
         return c, n, scale
@@ -422,6 +424,13 @@ def normalised(
         and {first[-1], result[-1]} == {*second}
     )
     return x, n, scale
+
+
+def _folded(node: Node) -> bool:
+    """A constant of the module's program: small ones stand in the graph, others beside the weights."""
+    return node.op == "constant" or (
+        node.op == "weight" and node.attr[0].startswith("constant.")
+    )
 
 
 def _in_order(graph: Graph, n: int) -> bool:
