@@ -106,7 +106,11 @@ def test_every_value_is_in_the_range_whatever_the_witness_says(seed):
         if rng.random() < 0.7:
             points = [[[q if i == module.position % LENGTH else int(rng.choice(t)) for i, t in enumerate(allowed)]
                        for _ in range(ends)] for q in queries]  # fmt: skip
-        found = proved(problem, leaf(low, high, points))
+        try:
+            found = proved(problem, leaf(low, high, points))
+        except Rejected as error:  # scores that differ by hundreds
+            assert "known to be positive" in str(error)
+            continue
         assert (found.low <= values.min(0) + SLACK).all() and (found.high >= values.max(0) - SLACK).all()
         assert (found.low <= np.where(np.isfinite(low), low, -np.inf)).all() and (found.high >= high).all()
 
