@@ -38,6 +38,7 @@ RULES: dict[str, dict[str, Rule]] = {
         "compact": Rule("compact.rule"),
         "ratios": Rule("ratios.rule"),
         "nested": Rule("nested.rule"),
+        "mixtures": Rule("mixtures.rule"),
     },
     "share": {
         **_COUNTING,
@@ -57,6 +58,7 @@ OLD = {
     "open": (),
     "ratios": (),
     "nested": (),
+    "mixtures": (),
 }  # names before format version 5
 
 

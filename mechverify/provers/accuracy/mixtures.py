@@ -1,0 +1,319 @@
+"""Find the witness of rule `mixtures`: directions, centres, halves of boxes and what is taken off there."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mechverify.kernel.core.counts import Counts
+from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.counting import recursion
+from mechverify.kernel.counting.automaton import towards
+from mechverify.kernel.mixtures.columns import Row, centre, mixture
+from mechverify.kernel.mixtures.rule import Group, Leaf, Partition
+from mechverify.kernel.ratios.linear import Box, Lead
+from mechverify.kernel.ratios.rule import Partition as Ratios
+from mechverify.provers.accuracy.falsify import margins_of
+from mechverify.provers.accuracy.problem import (
+    KEYS,
+    AccuracyProblem,
+    Attempt,
+    Evidence,
+    inner_folds,
+)
+from mechverify.provers.accuracy.ratios import least_leads
+from mechverify.provers.base import Budget
+
+FINE = 2.0**-30  # of directions; of centres, times their size
+LEAVES = 2**9  # of one cell's box
+MAIN = 2  # directions along which boxes are halved
+STEPS, ROUNDS = 9, 5  # of the search for a multiplier: values, and how often they are drawn nearer
+ATTACKS = 6  # linearisations of the search for wrong inputs
+ALIKE = 2.0**-6  # how much smaller than a box one is in which its form is a tangent
+
+
+@dataclass
+class _Half:
+    """A part of a cell's box, decided, open, or halved."""
+
+    leaf: Leaf
+    cut: tuple[int, float] | None = None
+    parts: "list[_Half]" = field(default_factory=list)
+
+    def entry(self) -> Any:
+        if self.cut is not None:
+            below, above = (p.entry() for p in self.parts)
+            at = self.cut[1].hex()
+            return {"direction": self.cut[0], "at": at, "below": below, "above": above}
+        return None if self.leaf.multipliers is None else _written(self.leaf.multipliers)
+
+
+class Mixtures:
+    name = "mixtures"
+
+    def accepts(self, problem: AccuracyProblem, evidence: Evidence) -> str | None:
+        for others in (lambda: problem.partition, lambda: Ratios(*_part(problem), [])):
+            try:
+                with np.errstate(all="ignore"):
+                    others()
+            except Unsupported:
+                continue
+            return ""  # what follows attention is linear, or one layer of ReLU neurons
+        try:
+            with np.errstate(all="ignore"):
+                problem.job.once(mixture)
+        except Unsupported as error:
+            return str(error)
+        return None
+
+    def prove(
+        self, problem: AccuracyProblem, evidence: Evidence, budget: Budget
+    ) -> Attempt:
+        with np.errstate(all="ignore"):
+            return _Search(problem, budget).bounded()
+
+
+def _part(problem: AccuracyProblem) -> tuple:
+    return problem.job, problem.domain
+
+
+class _Search:
+    def __init__(self, problem: AccuracyProblem, budget: Budget):
+        self.problem, self.budget = problem, budget
+        self.keys = inner_folds(problem.document["equals"])[:KEYS]
+        readers = [Reader(rows, "keys") for rows in self.keys]
+        self.partition = Partition(problem.job, problem.domain, readers)
+        self.wrong: list[np.ndarray] = []
+        self.margins = margins_of(problem)
+
+    def bounded(self) -> Attempt:
+        """Both bounds of the right inputs; cells that stay open, or that have wrong inputs, are left out."""
+        partition, domain = self.partition, self.problem.domain
+        queries = domain.tokens[partition.pin]
+        rows = {q: self._row(q, np.eye(self._width())) for q in queries}
+        directions = _directions([*rows.values()])
+        low, high, cells = partition.unguarded, partition.unguarded, []
+        for query in queries:
+            sizes = partition.sizes(query)
+            keys = [key for key in sizes if partition.possible(key)]
+            found = self._decided(query, keys, directions, rows[query])
+            cells += [[query, list(key), entry] for key, entry in found.items()]
+            for key, size in sizes.items():
+                wrong = partition.wrong(key, size, key in found)
+                low, high = low + size - wrong.high, high + size - wrong.low
+        listed = [_written(row) for row in directions]
+        proof = {
+            "rule": "mixtures", "keys": self.keys, "directions": listed, "cells": cells,
+        }  # fmt: skip
+        wrong = np.concatenate(self.wrong) if self.wrong else None
+        return Attempt(proof if cells else None, Counts(low, high), None, wrong)
+
+    def _width(self) -> int:
+        return self.partition.mixed.value.mid.shape[-1]
+
+    def _row(self, query: int, directions: np.ndarray) -> Row:
+        p = self.partition
+        exact = p.ar.exact(directions)
+        return Row(p.job, p.domain, p.automaton, p.mixed, exact, query)
+
+    def _decided(
+        self, query: int, keys: list, directions: np.ndarray, row: Row
+    ) -> dict[tuple, Any]:
+        """The entries of the cells that are decided."""
+        if not keys or self.partition.outputs < 2:
+            return {}
+        self.budget.progress(f"bounding {len(keys):,} cells", None)
+        try:
+            centres = self._centres(query, keys, directions, row)
+            group = Group(self.partition, directions, query, keys, centres)
+            with self.budget.rehearsing():
+                whole = [
+                    Leaf(i, group.boxes.low[i], group.boxes.high[i], None)
+                    for i in range(len(keys))
+                ]
+                forms = group.forms(whole)
+                least = group.least(whole, forms)
+        except Stopped:
+            return {}
+        halves = [_Half(leaf) for leaf in whole]
+        right = (least > 0).all(1)
+        for i in np.flatnonzero(~right):
+            if self.budget.spent():
+                break
+            try:
+                if not self._attacked(group, i, forms[0][i], forms[1][i], least[i]):
+                    right[i] = self._halved(group, halves[i])
+            except Stopped:
+                break
+        result = {}
+        for i in np.flatnonzero(right):
+            where = [_written(c) for c in centres[:, i]]
+            result[keys[i]] = {"centre": where, "halves": halves[i].entry()}
+        return result
+
+    def _centres(
+        self, query: int, keys: list, directions: np.ndarray, row: Row
+    ) -> np.ndarray:
+        """Of the cells' boxes, [heads, cells, d]: about the middle of what the mixture reaches from the mean."""
+        ar, partition = self.partition.ar, self.partition
+        factor, value = ar.approximate(row.factor), ar.approximate(row.turned)
+        mean = (factor[..., None] * value).sum((1, 2)) / factor.sum((1, 2))[:, None]
+        share = (np.abs(value).max((1, 2)) > 0) + 1e-12  # of each entry, by head
+        share = share / share.sum(0)
+        centres = np.repeat(_rounded(mean)[:, None], len(keys), 1)
+        classes = np.array([partition.places[key] for key in keys], int)
+        turned = self._row(query, directions)
+        low, high = turned.ranges(classes, centres @ directions.T)
+        moved = (low + high) / 2 @ directions
+        return _rounded(centres + share[:, None] * moved)
+
+    # --- halves -------------------------------------------------------------------------------------------------------
+
+    def _halved(self, group: Group, root: _Half) -> bool:
+        """Whether the cell is decided, by halving what is open along a main direction."""
+        open_, leaves = [root], 1
+        while open_:
+            if leaves > LEAVES or self.budget.spent():
+                return False
+            for half in open_:
+                leaf = half.leaf
+                j = int((leaf.high - leaf.low)[:MAIN].argmax())
+                at = float((leaf.low[j] + leaf.high[j]) / 2)
+                below, above = leaf.high.copy(), leaf.low.copy()
+                below[j] = above[j] = at
+                half.cut = j, at
+                half.parts = [
+                    _Half(leaf._replace(high=below)), _Half(leaf._replace(low=above)),
+                ]  # fmt: skip
+            parts = [part for half in open_ for part in half.parts]
+            leaves += len(parts) // 2
+            open_ = self._open(group, parts)
+        return True
+
+    def _open(self, group: Group, parts: list[_Half]) -> list[_Half]:
+        """Those that no multipliers decide; the others get theirs."""
+        leaves = [part.leaf for part in parts]
+        forms = group.forms(leaves)
+        least = group.least(leaves, forms)
+        rivals, wide = least.shape[1], group.boxes.low.shape[1]
+        best = np.zeros((len(parts), rivals, wide))
+        for j in range(MAIN):
+            scale = 8 * np.abs(forms[0]).max(-1)
+            at, reach = best[..., j].copy(), scale
+            for _ in range(ROUNDS):
+                if (least > 0).all():
+                    break
+                tried = np.linspace(-1, 1, STEPS)
+                values = at[None] + reach * tried[:, None, None]
+                several = np.repeat(best[None], STEPS, 0)
+                several[..., j] = values
+                found = np.stack(
+                    [
+                        self._least(group, leaves, forms, some) for some in several
+                    ]
+                )
+                top = found.argmax(0)
+                better = np.take_along_axis(found, top[None], 0)[0] > least
+                at = np.where(
+                    better, np.take_along_axis(values, top[None], 0)[0], best[..., j]
+                )
+                least = np.maximum(least, found.max(0))
+                best[..., j], reach = at, reach / 4
+        for part, mine in zip(parts, _rounded(best), strict=True):
+            if mine.any():
+                part.leaf = part.leaf._replace(multipliers=mine)
+        least = group.least([part.leaf for part in parts], forms)
+        return [p for p, good in zip(parts, (least > 0).all(1), strict=True) if not good]
+
+    def _least(self, group: Group, leaves: list[Leaf], forms: tuple, off: np.ndarray) -> np.ndarray:
+        moved = [leaf._replace(multipliers=m) for leaf, m in zip(leaves, off, strict=True)]
+        return group.least(moved, forms)
+
+    # --- wrong inputs -------------------------------------------------------------------------------------------------
+
+    def _attacked(
+        self, group: Group, cell: int, slopes: np.ndarray, constants: np.ndarray, least: np.ndarray
+    ) -> bool:
+        """Whether a wrong input of the cell was found: the least inputs of a form, the form of a small box around the
+        mixture there, and so on."""
+        partition, ar = self.partition, self.partition.ar
+        layers = towards(ar, partition.automaton, int(group.classes[cell]))
+        layers = recursion.pin(layers, partition.pin, group.row.query)
+        row = group.row
+        occurring = [np.concatenate([t for t, _ in layer.groups]) for layer in layers]
+        alive = np.isin(row.tokens, np.unique(np.concatenate(occurring)))
+        box = Box(ar, layers, row.tokens[alive], row.factor.map(lambda a: a[:, alive]), row.pin)
+        whole = Leaf(cell, group.boxes.low[cell], group.boxes.high[cell], None)
+        forms = slopes[None], constants[None]
+        seen = []
+        for _ in range(ATTACKS):
+            lead, _, _ = group.lead([whole], forms)
+            value = lead.value.map(lambda a: a[:, alive])
+            open_ = np.flatnonzero(~(least > 0))
+            some = Lead(lead.base.map(lambda a: a[open_]), value.map(lambda a: a[..., open_]))
+            inputs, _ = least_leads(box, some)
+            inputs = inputs.T
+            margins = self.margins(inputs)
+            seen.append(inputs[margins <= 0])
+            worst = inputs[margins.argmin()]
+            t = self._turned(group, cell, worst)
+            width = ALIKE * (whole.high - whole.low)
+            near = Leaf(cell, t - width, t + width, None)
+            forms = group.forms([near])
+        wrong = np.unique(np.concatenate(seen), axis=0)
+        if len(wrong):
+            self.wrong.append(wrong)
+        return bool(len(wrong))
+
+    def _turned(self, group: Group, cell: int, x: np.ndarray) -> np.ndarray:
+        """t of an input, about."""
+        ar, row = self.partition.ar, group.row
+        at = np.searchsorted(row.tokens, x), np.arange(len(x))
+        factor = ar.approximate(row.factor)[:, *at]
+        value = ar.approximate(row.turned)[:, *at]
+        ratios = (factor[..., None] * value).sum(1) / factor.sum(1)[:, None]
+        return centre(ratios) - group.at[cell]
+
+
+def _directions(rows: list[Row]) -> np.ndarray:
+    """An orthonormal basis [d, d] of the mixtures, those first along which changing one token moves them most."""
+    changes = []
+    for row in rows:
+        factor, value = row.ar.approximate(row.factor), row.ar.approximate(row.turned)
+        mass = factor.sum((1, 2))
+        mean = (factor[..., None] * value).sum((1, 2)) / mass[:, None]
+        moved = factor[..., None] * (value - mean[:, None, None]) / mass[:, None, None, None]
+        moved = np.where(factor[..., None] > 0, moved, 0.0).sum(0)  # [tokens, length, d]
+        alive = (factor > 0).any(0)[..., None]
+        middle = (moved * alive).sum(0) / np.maximum(alive.sum(0), 1)
+        changes.append(np.where(alive, moved - middle, 0.0).reshape(-1, value.shape[-1]))
+    every = np.concatenate([*changes, 1e-12 * np.eye(changes[0].shape[-1])])
+    return np.round(np.linalg.svd(every, full_matrices=False)[2] / FINE) * FINE
+
+
+def _rounded(a: np.ndarray) -> np.ndarray:
+    """To numbers that are written in few digits."""
+    return np.ldexp(*_parts(a))
+
+
+def _parts(a: np.ndarray) -> tuple[np.ndarray, int]:
+    size = float(np.abs(a).max(initial=0.0))
+    exponent = int(np.frexp(size)[1]) - 31 if size else 0
+    return np.rint(np.ldexp(a, -exponent)), exponent
+
+
+def _written(a: np.ndarray) -> list:
+    """[exponent, integers] of numbers that a file holds exactly."""
+    flat = np.asarray(a, float).ravel()
+    size = float(np.abs(flat).max(initial=0.0))
+    exponent = int(np.frexp(size)[1]) - 53 if size else 0
+    whole = np.ldexp(flat, -exponent)
+    if (whole != np.rint(whole)).any():
+        raise Rejected("a witness's number has too many digits")
+    integers = [int(v) for v in whole]
+    while exponent < 0 and not any(v & 1 for v in integers):
+        integers, exponent = [v >> 1 for v in integers], exponent + 1
+    return [exponent, integers]
+
+
