@@ -102,7 +102,8 @@ def _heads(ar: Arithmetic, balls: list[Ball]) -> Ball:
 
 
 class Row:
-    """One query token's: `factor` [heads, tokens, length] are the balls of 2^-c e^s, zero where a token doesn't occur
+    """One query token's tables, and of each class bounds `light` and `heavy` [classes, heads] of the sum of its factors,
+    the former where it is `usable` [classes]: it has inputs, and a sum that is known to be positive. `factor` [heads, tokens, length] are the balls of 2^-c e^s, zero where a token doesn't occur
     or a head doesn't attend, `turned` [heads, tokens, length, J] those of b_j.u, `least` and `most` [d] bound z."""
 
     def __init__(
@@ -143,6 +144,8 @@ class Row:
         ends = ar.lower(self.factor), ar.upper(self.factor)
         masses = self._by_class(np.stack([np.maximum(ends[0], 0), -ends[1]], -1))
         self.light, self.heavy = masses[..., 0], -masses[..., 1]  # [classes, heads]
+        least = max(ar.units(LIGHTEST, self.factor.exponent), 0)
+        self.usable = ((self.light > least) & (self.light < ar.infinity)).all(1)
 
     @property
     def step(self) -> int:
@@ -207,17 +210,16 @@ def centre(parts: np.ndarray) -> np.ndarray:
 
 
 class Columns(Box):
-    """Cells of one query token, one for each column of a lead, of the class that `classes` [columns] names. `light` and
-    `heavy` are [heads, columns]."""
+    """Cells of one query token, one for each column of a lead, of the usable class that `classes` [columns] names.
+    `light` and `heavy` are [heads, columns]."""
 
     def __init__(self, row: Row, classes: np.ndarray):
         self.ar, self.row, self.classes = row.ar, row, classes
         self.tokens, self.factor, self.pin = row.tokens, row.factor, row.pin
-        light, heavy = (m[classes].T for m in (row.light, row.heavy))
-        exponent = row.factor.exponent
-        least = max(self.ar.units(LIGHTEST, exponent), 0)
-        self.usable = bool(((light > least) & (light < self.ar.infinity)).all())
-        self.light, self.heavy = points(light, exponent), points(heavy, exponent)
+        self.usable = bool(row.usable[classes].all())
+        self.light, self.heavy = (
+            points(m[classes].T, row.factor.exponent) for m in (row.light, row.heavy)
+        )
 
     def least(self, terms: np.ndarray) -> np.ndarray:
         """Lower bounds [rows, columns] of sums of terms [rows, tokens, length, columns], each over its column's cell;

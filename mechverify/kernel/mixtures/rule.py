@@ -101,6 +101,14 @@ class Partition(Classes):
         rows = [_numbers(row, width) for row in entry.items(DIRECTIONS, 1)]
         return np.stack(rows)
 
+    def row(self, query: int, directions: np.ndarray) -> Row:
+        exact = self.ar.exact(directions)
+        return Row(self.job, self.domain, self.automaton, self.mixed, exact, query)
+
+    def indices(self, keys: Sequence[tuple[int, ...]]) -> np.ndarray:
+        """Where classes stand in the automaton."""
+        return np.array([self.places[key] for key in keys], int)
+
     def sizes(self, query: int) -> dict[tuple[int, ...], int]:
         """Of the cells with an input, by their class."""
         found = sizes_by_class(
@@ -120,27 +128,21 @@ class Partition(Classes):
 
 
 class Group:
-    """Cells of one query token, side by side: of the classes `keys`, around centres [heads, cells, d] that a witness
-    names. `boxes` are those of their mixtures."""
+    """Cells of one query token, side by side: of the classes `keys`, which its row can use, around centres [heads,
+    cells, d] that a witness names. `boxes` are those of their mixtures."""
 
     def __init__(
         self,
         partition: Partition,
+        row: Row,
         directions: np.ndarray,
-        query: int,
         keys: Sequence[tuple[int, ...]],
         centres: np.ndarray,
     ):
-        self.partition, self.ar, self.keys = partition, partition.ar, keys
-        job = partition.job
-        self.behind = Behind(job, query, directions)
-        self.row = Row(
-            job, partition.domain, partition.automaton, partition.mixed,
-            self.ar.exact(directions), query,
-        )  # fmt: skip
-        self.classes = np.array([partition.places[key] for key in keys], int)
-        if not Columns(self.row, self.classes).usable:
-            raise Rejected("the sum of a cell's exponentials is not known to be positive")
+        self.partition, self.ar, self.row = partition, partition.ar, row
+        self.keys = keys
+        self.behind = Behind(partition.job, row.query, directions)
+        self.classes = partition.indices(keys)
         self.right = np.array([key[0] for key in keys], int)
         outputs = np.arange(partition.outputs)
         self.rivals = np.stack([outputs[outputs != m] for m in self.right])
@@ -168,9 +170,8 @@ class Group:
         ar, (slopes, constants) = self.ar, forms
         cell = np.repeat([leaf.cell for leaf in leaves], slopes.shape[1])
         columns, wide = len(cell), slopes.shape[-1]
-        known = np.isfinite(constants)
-        base = ar.exact(np.where(known, constants, -1.0).reshape(columns))
-        form = ar.exact(np.where(known[..., None], slopes, 0.0).reshape(columns, wide))
+        base = ar.exact(constants.reshape(columns))
+        form = ar.exact(slopes.reshape(columns, wide))
         if any(leaf.multipliers is not None for leaf in leaves):
             off = np.zeros(slopes.shape)
             for i, leaf in enumerate(leaves):
@@ -194,6 +195,9 @@ class Group:
         """Numbers [leaves, rivals] of which one that is positive says that the lead is so on all inputs of the cell
         whose mixture lies in the leaf. Complexity: that of `forms`, and three recursions on as many columns."""
         slopes, constants = self.forms(leaves) if forms is None else forms
+        known = np.isfinite(constants)
+        slopes = np.where(known[..., None], slopes, 0.0)
+        constants = np.where(known, constants, -1.0)  # any number: nothing is said
         step, found = max(1, self.row.step // slopes.shape[1]), []
         for start in range(0, len(leaves), step):
             some = slice(start, start + step)
@@ -202,24 +206,29 @@ class Group:
             linear = around.linear(np.arange(len(cell)))
             bound = np.maximum(self.ar.lower(around.total), linear.least)
             found.append(bound.reshape(-1, slopes.shape[1]))
-        return np.concatenate(found)
+        return np.where(known, np.concatenate(found), -np.inf)
 
 
 def decided(
     partition: Partition, directions: np.ndarray, query: int, given: dict[tuple, Reader]
 ) -> dict[tuple, bool]:
     """Of each class that has an entry of the witness, whether all inputs of its cell are right."""
-    keys = [*given]
-    if not keys or partition.outputs < 2:
-        return dict.fromkeys(keys, bool(keys))
+    if not given or partition.outputs < 2:
+        return dict.fromkeys(given, True)
+    row = partition.row(query, directions)
     heads, width = len(partition.mixed.value.mid), directions.shape[1]
-    nodes, centres = [], []
-    for node in given.values():
+    keys, nodes, centres = [], [], []
+    for key, node in given.items():
         rows = node["centre"].items(heads, heads)
-        centres.append([_numbers(row, width) for row in rows])
-        nodes.append(node["halves"])
+        numbers, halves = [_numbers(r, width) for r in rows], node["halves"]
         node.close()
-    group = Group(partition, directions, query, keys, np.array(centres).swapaxes(0, 1))
+        if row.usable[partition.places[key]]:
+            keys.append(key)
+            nodes.append(halves)
+            centres.append(numbers)
+    if not keys:
+        return {}
+    group = Group(partition, row, directions, keys, np.array(centres).swapaxes(0, 1))
     leaves = [
         leaf for i, node in enumerate(nodes) for leaf in _leaves(group, i, node)
     ]

@@ -91,12 +91,14 @@ class _Search:
         """Both bounds of the right inputs; cells that stay open, or that have wrong inputs, are left out."""
         partition, domain = self.partition, self.problem.domain
         queries = domain.tokens[partition.pin]
-        rows = {q: self._row(q, np.eye(self._width())) for q in queries}
+        eye = np.eye(partition.mixed.value.mid.shape[-1])
+        rows = {q: partition.row(q, eye) for q in queries}
         directions = _directions([*rows.values()])
         low, high, cells = partition.unguarded, partition.unguarded, []
         for query in queries:
             sizes = partition.sizes(query)
-            keys = [key for key in sizes if partition.possible(key)]
+            usable = rows[query].usable[partition.indices([*sizes])]
+            keys = [k for k, u in zip(sizes, usable, strict=True) if u and partition.possible(k)]
             found = self._decided(query, keys, directions, rows[query])
             cells += [[query, list(key), entry] for key, entry in found.items()]
             for key, size in sizes.items():
@@ -109,14 +111,6 @@ class _Search:
         wrong = np.concatenate(self.wrong) if self.wrong else None
         return Attempt(proof if cells else None, Counts(low, high), None, wrong)
 
-    def _width(self) -> int:
-        return self.partition.mixed.value.mid.shape[-1]
-
-    def _row(self, query: int, directions: np.ndarray) -> Row:
-        p = self.partition
-        exact = p.ar.exact(directions)
-        return Row(p.job, p.domain, p.automaton, p.mixed, exact, query)
-
     def _decided(
         self, query: int, keys: list, directions: np.ndarray, row: Row
     ) -> dict[tuple, Any]:
@@ -125,9 +119,10 @@ class _Search:
             return {}
         self.budget.progress(f"bounding {len(keys):,} cells", None)
         try:
-            centres = self._centres(query, keys, directions, row)
-            group = Group(self.partition, directions, query, keys, centres)
+            turned = self.partition.row(query, directions)
+            centres = self._centres(row, turned, keys, directions)
             with self.budget.rehearsing():
+                group = Group(self.partition, turned, directions, keys, centres)
                 whole = [
                     Leaf(i, group.boxes.low[i], group.boxes.high[i], None)
                     for i in range(len(keys))
@@ -153,7 +148,7 @@ class _Search:
         return result
 
     def _centres(
-        self, query: int, keys: list, directions: np.ndarray, row: Row
+        self, row: Row, turned: Row, keys: list, directions: np.ndarray
     ) -> np.ndarray:
         """Of the cells' boxes, [heads, cells, d]: about the middle of what the mixture reaches from the mean."""
         ar, partition = self.partition.ar, self.partition
@@ -162,9 +157,7 @@ class _Search:
         share = (np.abs(value).max((1, 2)) > 0) + 1e-12  # of each entry, by head
         share = share / share.sum(0)
         centres = np.repeat(_rounded(mean)[:, None], len(keys), 1)
-        classes = np.array([partition.places[key] for key in keys], int)
-        turned = self._row(query, directions)
-        low, high = turned.ranges(classes, centres @ directions.T)
+        low, high = turned.ranges(partition.indices(keys), centres @ directions.T)
         moved = (low + high) / 2 @ directions
         return _rounded(centres + share[:, None] * moved)
 
