@@ -5,10 +5,12 @@ the model behind attention is bounded from below by a linear form of the mixture
 sums, whose sign over the cell rule ratios decides. A box may be halved along a direction: in a half, a multiple of how
 far the mixture is from its faces is taken off the form, which is then judged over the whole cell.
 
-Lemmas X5, X6, X7 (docs/soundness/mixtures.md).
+Lemmas X5, X6, X8 (docs/soundness/mixtures.md).
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -27,18 +29,21 @@ from mechverify.kernel.mixtures.behind import Behind, Boxes, rest
 from mechverify.kernel.mixtures.columns import Columns, Row, centre, mixture
 from mechverify.kernel.ratios.linear import Expansion, Lead
 
+Key = tuple[int, ...]  # of a class
+Forms = tuple[np.ndarray, np.ndarray]  # raw slopes [.., J] and constants [..]
 DIRECTIONS = 2**8
 DEEPEST = 64  # halves within each other
 
 
 class Leaf(NamedTuple):
-    """A part of a cell's box, `low` to `high` [J], and what is taken off the form of each rival there: multiples
-    [rivals, J] of t, None for none."""
+    """A part of a cell's box, `low` to `high` [J]; what is taken off the form of each rival there, multiples [rivals, J]
+    of t, None for none; and the exponent of a grid's step to count with what stays open (None: it isn't counted)."""
 
     cell: int
     low: np.ndarray
     high: np.ndarray
-    multipliers: np.ndarray | None
+    multipliers: np.ndarray | None = None
+    step: int | None = None
 
 
 def check(job: Job, domain: Domain, witness: Reader) -> Counts:
@@ -57,9 +62,9 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
         sizes = partition.sizes(query)
         given = {key: cells.pop((query, key)) for key in sizes if (query, key) in cells}
         given = {key: node for key, node in given.items() if partition.possible(key)}
-        right = decided(partition, directions, query, given)
+        found = bounded(partition, directions, query, given, sizes)
         for key, size in sizes.items():
-            wrong = partition.wrong(key, size, right.get(key, False))
+            wrong = found.get(key, partition.unknown(key, size))
             job.found.cells.append((query, key, size, wrong))
             covered += size
             low, high = low + size - wrong.high, high + size - wrong.low
@@ -120,11 +125,9 @@ class Partition(Classes):
         """An output decodes to the mechanism's value."""
         return 0 <= key[0] < self.outputs
 
-    def wrong(self, key: tuple[int, ...], size: int, right: bool) -> Counts:
-        """Bounds for the wrong inputs of a cell."""
-        if not self.possible(key):
-            return Counts(size, size)
-        return Counts(0, 0 if right else size)
+    def unknown(self, key: tuple[int, ...], size: int) -> Counts:
+        """Bounds for the wrong inputs of a cell of which nothing is said."""
+        return Counts(0 if self.possible(key) else size, size)
 
 
 class Group:
@@ -155,7 +158,10 @@ class Group:
         )
         self.boxes = Boxes(low, high, middle, left)
 
-    def forms(self, leaves: Sequence[Leaf]) -> tuple[np.ndarray, np.ndarray]:
+    def whole(self, cell: int) -> Leaf:
+        return Leaf(cell, self.boxes.low[cell], self.boxes.high[cell])
+
+    def forms(self, leaves: Sequence[Leaf]) -> Forms:
         """Slopes [leaves, rivals, J] and constants [leaves, rivals], raw, of forms of t that the leads over all rivals
         are not below in the leaves. Complexity: a relaxation for each leaf."""
         cell = np.array([leaf.cell for leaf in leaves])
@@ -163,10 +169,10 @@ class Group:
         return self.behind.affine(boxes, self.right[cell], self.rivals[cell])
 
     def lead(
-        self, leaves: Sequence[Leaf], forms: tuple[np.ndarray, np.ndarray]
+        self, leaves: Sequence[Leaf], forms: Forms, margin: Fraction
     ) -> tuple[Lead, np.ndarray, np.ndarray]:
-        """The same forms less what is taken off in a leaf, as leads of leaves x rivals columns; the ratios at the
-        centres, as trial values [heads, columns]; and the columns' cells."""
+        """The same forms less what is taken off in a leaf, and a margin, as leads of leaves x rivals columns; the
+        ratios at the centres, as trial values [heads, columns]; and the columns' cells."""
         ar, (slopes, constants) = self.ar, forms
         cell = np.repeat([leaf.cell for leaf in leaves], slopes.shape[1])
         columns, wide = len(cell), slopes.shape[-1]
@@ -180,8 +186,7 @@ class Group:
             base = ar.sub(base, most.map(lambda a: a.reshape(columns)))
             form = ar.add(form, ar.exact(off.reshape(columns, wide)))
         base = ar.sub(base, ar.sum(ar.mul(form, ar.exact(self.at[cell]))))
-        if self.partition.job.claim.margin:
-            base = ar.sub(base, ar.rational(self.partition.job.claim.margin))
+        base = ar.sub(base, ar.rational(margin)) if margin else base
         reserve(*self.row.turned.mid.shape[:3], columns)
         value = ar.contract("htlj,cj->htlc", self.row.turned, form)
         about, trial = ar.approximate(form), np.zeros((len(self.theta), columns))
@@ -190,7 +195,7 @@ class Group:
         return Lead(base, value), trial, cell
 
     def least(
-        self, leaves: Sequence[Leaf], forms: tuple[np.ndarray, np.ndarray] | None = None
+        self, leaves: Sequence[Leaf], forms: Forms | None = None
     ) -> np.ndarray:
         """Numbers [leaves, rivals] of which one that is positive says that the lead is so on all inputs of the cell
         whose mixture lies in the leaf. Complexity: that of `forms`, and three recursions on as many columns."""
@@ -198,10 +203,12 @@ class Group:
         known = np.isfinite(constants)
         slopes = np.where(known[..., None], slopes, 0.0)
         constants = np.where(known, constants, -1.0)  # any number: nothing is said
+        margin = self.partition.job.claim.margin
         step, found = max(1, self.row.step // slopes.shape[1]), []
         for start in range(0, len(leaves), step):
             some = slice(start, start + step)
-            lead, trial, cell = self.lead(leaves[some], (slopes[some], constants[some]))
+            part = slopes[some], constants[some]
+            lead, trial, cell = self.lead(leaves[some], part, margin)
             around = Expansion(Columns(self.row, self.classes[cell]), lead, trial)
             linear = around.linear(np.arange(len(cell)))
             bound = np.maximum(self.ar.lower(around.total), linear.least)
@@ -209,34 +216,52 @@ class Group:
         return np.where(known, np.concatenate(found), -np.inf)
 
 
-def decided(
-    partition: Partition, directions: np.ndarray, query: int, given: dict[tuple, Reader]
-) -> dict[tuple, bool]:
-    """Of each class that has an entry of the witness, whether all inputs of its cell are right."""
-    if not given or partition.outputs < 2:
-        return dict.fromkeys(given, True)
-    row = partition.row(query, directions)
+def bounded(
+    partition: Partition, directions: np.ndarray, query: int, given: dict[Key, Reader], sizes: dict[Key, int]
+) -> dict[Key, Counts]:
+    """Bounds for the wrong inputs of the classes that have an entry of the witness, as it says."""
+    rivals = partition.outputs - 1
+    if not given or not rivals:
+        return dict.fromkeys(given, Counts(0, 0))
     heads, width = len(partition.mixed.value.mid), directions.shape[1]
-    keys, nodes, centres = [], [], []
+    row = partition.row(query, directions)
+    keys, halves, centres = [], [], []
     for key, node in given.items():
         rows = node["centre"].items(heads, heads)
-        numbers, halves = [_numbers(r, width) for r in rows], node["halves"]
+        numbers, tree = [_numbers(r, width) for r in rows], node["halves"]
         node.close()
         if row.usable[partition.places[key]]:
             keys.append(key)
-            nodes.append(halves)
+            halves.append(tree)
             centres.append(numbers)
     if not keys:
         return {}
     group = Group(partition, row, directions, keys, np.array(centres).swapaxes(0, 1))
-    leaves = [
-        leaf for i, node in enumerate(nodes) for leaf in _leaves(group, i, node)
-    ]
-    positive = (group.least(leaves) > 0).all(1)
-    right = np.ones(len(keys), bool)
-    for leaf, good in zip(leaves, positive, strict=True):
-        right[leaf.cell] &= good
-    return dict(zip(keys, right.tolist(), strict=True))
+    leaves = [x for i, node in enumerate(halves) for x in _leaves(group, i, node)]
+    forms = group.forms(leaves)
+    left = ~(group.least(leaves, forms) > 0)
+    result = {}
+    for i, key in enumerate(keys):
+        open_ = [
+            (leaf, (forms[0][j], forms[1][j]), int(rival))
+            for j, leaf in enumerate(leaves) if leaf.cell == i
+            for rival in np.flatnonzero(left[j])
+        ]  # fmt: skip
+        result[key] = Counts(0, _wrong(group, i, sizes[key], open_))
+    return result
+
+
+def _wrong(group: Group, cell: int, size: int, open_: list) -> int:
+    """At most so many inputs of a cell are wrong, whose leaves leave these open: a leaf, its forms, and a rival."""
+    if any(leaf.step is None or not np.isfinite(f[1][r]) for leaf, f, r in open_):
+        return size
+    if not open_:
+        return 0
+    from mechverify.kernel.mixtures.counted import Counted  # only where some are
+
+    counted = Counted(group, cell)
+    lost = (counted.lost(counted.below(*one), one[0].step) for one in open_)
+    return min(size, sum(lost))
 
 
 def _leaves(group: Group, cell: int, node: Reader) -> list[Leaf]:
@@ -246,7 +271,7 @@ def _leaves(group: Group, cell: int, node: Reader) -> list[Leaf]:
     found = []
     while todo:
         node, low, high, depth = todo.pop()
-        if type(node.value) is dict:
+        if type(node.value) is dict and "direction" in node.value:
             if depth == DEEPEST:
                 raise Rejected(f"a box is halved more than {DEEPEST} times")
             direction = node["direction"].an_integer(0, wide - 1)
@@ -257,12 +282,23 @@ def _leaves(group: Group, cell: int, node: Reader) -> list[Leaf]:
                 part = (low, moved) if name == "below" else (moved, high)
                 todo.append((node[name], *part, depth + 1))
             node.close()
-        elif node.value is None:
-            found.append(Leaf(cell, low, high, None))
         else:
-            given = _numbers(node, rivals * wide).reshape(rivals, wide)
-            found.append(Leaf(cell, low, high, given))
+            found.append(_leaf(node, Leaf(cell, low, high), rivals))
     return found
+
+
+def _leaf(node: Reader, leaf: Leaf, rivals: int) -> Leaf:
+    """null, or what is taken off, and a step."""
+    if node.value is None:
+        return leaf
+    given, step = node["multipliers"], node["step"]
+    node.close()
+    if given.value is not None:
+        shape = rivals, len(leaf.low)
+        leaf = leaf._replace(multipliers=_numbers(given, prod(shape)).reshape(shape))
+    if step.value is not None:
+        leaf = leaf._replace(step=step.an_integer(-1_000, 1_000))
+    return leaf
 
 
 def _ends(leaves: Sequence[Leaf]) -> tuple[np.ndarray, np.ndarray]:

@@ -11,8 +11,9 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.counting import recursion
 from mechverify.kernel.counting.automaton import towards
 from mechverify.kernel.mixtures.columns import Row, centre, mixture
+from mechverify.kernel.mixtures.counted import Counted
 from mechverify.kernel.mixtures.rule import Group, Leaf, Partition
-from mechverify.kernel.ratios.linear import Box, Lead
+from mechverify.kernel.ratios.linear import Box, Lead, Linear
 from mechverify.kernel.ratios.rule import Partition as Ratios
 from mechverify.provers.accuracy.falsify import margins_of
 from mechverify.provers.accuracy.problem import (
@@ -22,13 +23,17 @@ from mechverify.provers.accuracy.problem import (
     Evidence,
     inner_folds,
 )
-from mechverify.provers.accuracy.ratios import least_leads
+from mechverify.provers.accuracy.ratios import grid_step, least_leads
 from mechverify.provers.base import Budget
 
 FINE = 2.0**-30  # of directions; of centres, times their size
 LEAVES = 2**9  # of one cell's box
+HOPE = 3  # halvings of which one should decide something
 MAIN = 2  # directions along which boxes are halved
 STEPS, ROUNDS = 9, 5  # of the search for a multiplier: values, and how often they are drawn nearer
+MIDDLES = 1.0, 0.7, 0.5, 0.35, 0.25  # shares of a box's main sides, in which its middle is bounded by itself
+STEEP = 2.0**8  # multiple of a form's slopes, beside which they hardly count
+GRID = 2**13  # steps of a counting grid
 ATTACKS = 6  # linearisations of the search for wrong inputs
 ALIKE = 2.0**-6  # how much smaller than a box one is in which its form is a tangent
 
@@ -46,7 +51,18 @@ class _Half:
             below, above = (p.entry() for p in self.parts)
             at = self.cut[1].hex()
             return {"direction": self.cut[0], "at": at, "below": below, "above": above}
-        return None if self.leaf.multipliers is None else _written(self.leaf.multipliers)
+        off, step = self.leaf.multipliers, self.leaf.step
+        if off is None and step is None:
+            return None
+        return {"multipliers": None if off is None else _written(off), "step": step}
+
+    def halved(self, direction: int, at: float) -> "list[_Half]":
+        """The parts below and above a place."""
+        below, above = self.leaf.high.copy(), self.leaf.low.copy()
+        below[direction] = above[direction] = at
+        moved = self.leaf._replace(high=below), self.leaf._replace(low=above)
+        self.cut, self.parts = (direction, at), [_Half(leaf) for leaf in moved]
+        return self.parts
 
 
 class Mixtures:
@@ -85,6 +101,8 @@ class _Search:
         readers = [Reader(rows, "keys") for rows in self.keys]
         self.partition = Partition(problem.job, problem.domain, readers)
         self.wrong: list[np.ndarray] = []
+        self.counts: dict[tuple, Counts] = {}
+        self.sizes: dict[int, dict] = {}
         self.margins = margins_of(problem)
 
     def bounded(self) -> Attempt:
@@ -96,13 +114,13 @@ class _Search:
         directions = _directions([*rows.values()])
         low, high, cells = partition.unguarded, partition.unguarded, []
         for query in queries:
-            sizes = partition.sizes(query)
+            sizes = self.sizes[query] = partition.sizes(query)
             usable = rows[query].usable[partition.indices([*sizes])]
             keys = [k for k, u in zip(sizes, usable, strict=True) if u and partition.possible(k)]
             found = self._decided(query, keys, directions, rows[query])
             cells += [[query, list(key), entry] for key, entry in found.items()]
             for key, size in sizes.items():
-                wrong = partition.wrong(key, size, key in found)
+                wrong = self.counts.get((query, key), partition.unknown(key, size))
                 low, high = low + size - wrong.high, high + size - wrong.low
         listed = [_written(row) for row in directions]
         proof = {
@@ -123,28 +141,29 @@ class _Search:
             centres = self._centres(row, turned, keys, directions)
             with self.budget.rehearsing():
                 group = Group(self.partition, turned, directions, keys, centres)
-                whole = [
-                    Leaf(i, group.boxes.low[i], group.boxes.high[i], None)
-                    for i in range(len(keys))
-                ]
+                whole = [group.whole(i) for i in range(len(keys))]
                 forms = group.forms(whole)
                 least = group.least(whole, forms)
         except Stopped:
             return {}
-        halves = [_Half(leaf) for leaf in whole]
-        right = (least > 0).all(1)
-        for i in np.flatnonzero(~right):
-            if self.budget.spent():
-                break
+        result, halves = {}, [_Half(leaf) for leaf in whole]
+        for i in np.argsort((least <= 0).any(1), kind="stable"):
+            right = bool((least[i] > 0).all())
             try:
-                if not self._attacked(group, i, forms[0][i], forms[1][i], least[i]):
-                    right[i] = self._halved(group, halves[i])
+                if not right and not self.budget.spent():
+                    mine = forms[0][i], forms[1][i]
+                    refuted = self._attacked(group, i, mine, least[i])
+                    right = not refuted and self._halved(group, halves[i])
+                size, half = self.sizes[query][keys[i]], halves[i]
+                high = 0
+                if not right:
+                    half, high = self._counted(group, i, least[i], size)
             except Stopped:
                 break
-        result = {}
-        for i in np.flatnonzero(right):
-            where = [_written(c) for c in centres[:, i]]
-            result[keys[i]] = {"centre": where, "halves": halves[i].entry()}
+            if high < size:
+                self.counts[query, keys[i]] = Counts(0, high)
+                where = [_written(c) for c in centres[:, i]]
+                result[keys[i]] = {"centre": where, "halves": half.entry()}
         return result
 
     def _centres(
@@ -165,20 +184,16 @@ class _Search:
 
     def _halved(self, group: Group, root: _Half) -> bool:
         """Whether the cell is decided, by halving what is open along a main direction."""
-        open_, leaves = [root], 1
+        open_, leaves, level = [root], 1, 0
         while open_:
-            if leaves > LEAVES or self.budget.spent():
+            hopeless = level >= HOPE and len(open_) == 2**level
+            if hopeless or leaves > LEAVES or self.budget.spent():
                 return False
+            level += 1
             for half in open_:
                 leaf = half.leaf
                 j = int((leaf.high - leaf.low)[:MAIN].argmax())
-                at = float((leaf.low[j] + leaf.high[j]) / 2)
-                below, above = leaf.high.copy(), leaf.low.copy()
-                below[j] = above[j] = at
-                half.cut = j, at
-                half.parts = [
-                    _Half(leaf._replace(high=below)), _Half(leaf._replace(low=above)),
-                ]  # fmt: skip
+                half.halved(j, float((leaf.low[j] + leaf.high[j]) / 2))
             parts = [part for half in open_ for part in half.parts]
             leaves += len(parts) // 2
             open_ = self._open(group, parts)
@@ -223,10 +238,61 @@ class _Search:
         moved = [leaf._replace(multipliers=m) for leaf, m in zip(leaves, off, strict=True)]
         return group.least(moved, forms)
 
+    # --- counts -------------------------------------------------------------------------------------------------------
+
+    def _counted(self, group: Group, cell: int, least: np.ndarray, size: int) -> tuple[_Half, int]:
+        """The middle of a cell's box, and what lies beyond, such that at most so many inputs are wrong: those that a
+        form of the middle loses, and those that are not in the middle."""
+        if self.problem.at_least == 1:
+            return _Half(group.whole(cell)), size  # it wouldn't help
+        counted, open_ = Counted(group, cell), np.flatnonzero(~(least > 0)).tolist()
+        found = [(size, _Half(group.whole(cell)))]
+        for share in MIDDLES:
+            if self.budget.spent():
+                break
+            root = _Half(group.whole(cell))
+            middle, outer, leaf = root, [], root.leaf
+            for j in range(MAIN if share < 1 else 0):
+                centre_, far = (leaf.low[j] + leaf.high[j]) / 2, (leaf.high[j] - leaf.low[j]) / 2
+                middle, beyond = middle.halved(j, float(centre_ + share * far))
+                before, middle = middle.halved(j, float(centre_ - share * far))
+                outer += [(beyond, j, -1.0), (before, j, 1.0)]
+            total = sum(self._lost(group, counted, *one, open_) for one in [(middle, 0, 0.0), *outer])
+            found.append((min(total, size), root))
+        high, root = min(found, key=lambda one: one[0])
+        return root, high
+
+    def _lost(
+        self, group: Group, counted: Counted, half: _Half, direction: int, sign: float, open_: list[int]
+    ) -> int:
+        """A leaf's lost inputs: by its form, or those that lie in it along a direction, on its far side."""
+        forms = group.forms([half.leaf])
+        if sign:
+            off = np.zeros(forms[0].shape[1:])
+            off[open_, direction] = sign * STEEP * np.abs(forms[0]).max()
+            half.leaf = half.leaf._replace(multipliers=_rounded(off))
+        left = np.flatnonzero(~(group.least([half.leaf], forms)[0] > 0)).tolist()
+        if not left:
+            return 0
+        mine = forms[0][0], forms[1][0]
+        below = [counted.below(half.leaf, mine, rival) for rival in left]
+        step = max(self._step(counted, form, GRID) for form in below)
+        half.leaf = half.leaf._replace(step=step)
+        return sum(counted.lost(form, step) for form in below)
+
+    def _step(self, counted: Counted, form: Linear, grid: int) -> int:
+        row = counted.group.row
+        terms = row.ar.approximate(form.terms)[..., 0].T
+        alive = [
+            np.searchsorted(row.tokens, np.concatenate([t for t, _ in layer.groups]))
+            for layer in counted.layers
+        ]
+        return grid_step(terms, alive, grid)
+
     # --- wrong inputs -------------------------------------------------------------------------------------------------
 
     def _attacked(
-        self, group: Group, cell: int, slopes: np.ndarray, constants: np.ndarray, least: np.ndarray
+        self, group: Group, cell: int, mine: tuple, least: np.ndarray
     ) -> bool:
         """Whether a wrong input of the cell was found: the least inputs of a form, the form of a small box around the
         mixture there, and so on."""
@@ -237,11 +303,11 @@ class _Search:
         occurring = [np.concatenate([t for t, _ in layer.groups]) for layer in layers]
         alive = np.isin(row.tokens, np.unique(np.concatenate(occurring)))
         box = Box(ar, layers, row.tokens[alive], row.factor.map(lambda a: a[:, alive]), row.pin)
-        whole = Leaf(cell, group.boxes.low[cell], group.boxes.high[cell], None)
-        forms = slopes[None], constants[None]
+        whole, margin = group.whole(cell), partition.job.claim.margin
+        forms = tuple(a[None] for a in mine)
         seen = []
         for _ in range(ATTACKS):
-            lead, _, _ = group.lead([whole], forms)
+            lead, _, _ = group.lead([whole], forms, margin)
             value = lead.value.map(lambda a: a[:, alive])
             open_ = np.flatnonzero(~(least > 0))
             some = Lead(lead.base.map(lambda a: a[open_]), value.map(lambda a: a[..., open_]))
