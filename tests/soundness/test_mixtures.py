@@ -148,10 +148,12 @@ def random_tree(rng, group, cell: int, depth: int = 0):
         at = float(rng.uniform(group.boxes.low[cell, j], group.boxes.high[cell, j]) * rng.choice([1.0, 1.0, 3.0]))
         below, above = (random_tree(rng, group, cell, depth + 1) for _ in range(2))
         return {"direction": j, "at": at.hex(), "below": below, "above": above}
-    if rng.random() < 0.5:
+    if rng.random() < 0.3:
         return None
     size = rng.choice([0.01, 0.3, 3.0])
-    return [-20, np.rint(rng.normal(size=rivals * wide) * size * 2**20).astype(int).tolist()]
+    off = [-20, np.rint(rng.normal(size=rivals * wide) * size * 2**20).astype(int).tolist()]
+    step = int(rng.integers(-12, -4)) if rng.random() < 0.8 else None
+    return {"multipliers": off if rng.random() < 0.5 else None, "step": step}
 
 
 def random_group(made: Made, partition: Partition, query: int, directions=None) -> tuple[Group, np.ndarray] | None:

@@ -10,7 +10,7 @@ from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.counting import recursion
 from mechverify.kernel.counting.automaton import towards
-from mechverify.kernel.mixtures.columns import Row, centre, mixture
+from mechverify.kernel.mixtures.columns import Columns, Row, centre, mixture
 from mechverify.kernel.mixtures.counted import Counted
 from mechverify.kernel.mixtures.rule import Group, Leaf, Partition
 from mechverify.kernel.ratios.linear import Box, Lead, Linear
@@ -23,7 +23,7 @@ from mechverify.provers.accuracy.problem import (
     Evidence,
     inner_folds,
 )
-from mechverify.provers.accuracy.ratios import grid_step, least_leads
+from mechverify.provers.accuracy.ratios import least_leads
 from mechverify.provers.base import Budget
 
 FINE = 2.0**-30  # of directions; of centres, times their size
@@ -276,18 +276,18 @@ class _Search:
             return 0
         mine = forms[0][0], forms[1][0]
         below = [counted.below(half.leaf, mine, rival) for rival in left]
-        step = max(self._step(counted, form, GRID) for form in below)
+        step = max(self._step(counted, form) for form in below)
         half.leaf = half.leaf._replace(step=step)
         return sum(counted.lost(form, step) for form in below)
 
-    def _step(self, counted: Counted, form: Linear, grid: int) -> int:
-        row = counted.group.row
-        terms = row.ar.approximate(form.terms)[..., 0].T
-        alive = [
-            np.searchsorted(row.tokens, np.concatenate([t for t, _ in layer.groups]))
-            for layer in counted.layers
-        ]
-        return grid_step(terms, alive, grid)
+    def _step(self, counted: Counted, form: Linear) -> int:
+        """The exponent of a step of which the sums that occur in the cell span about GRID."""
+        group = counted.group
+        box = Columns(group.row, group.classes[[counted.cell]])
+        terms = group.ar.approximate(form.terms)
+        low, negated = box.least(np.concatenate([terms, -terms], -1)[None])[0]
+        span = max((-negated - low) / GRID, float(np.abs(terms).max()) * 2.0**-28, 2.0**-990)
+        return int(np.frexp(span)[1]) if np.isfinite(span) else 0
 
     # --- wrong inputs -------------------------------------------------------------------------------------------------
 

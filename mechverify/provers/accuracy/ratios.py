@@ -256,15 +256,11 @@ def _lost(
 def _step(cell: Cell, point: Sequence[int], rival: int, grid: int, upper: bool) -> int:
     """The exponent of a step such that the sums that can still be undecided span about `grid` steps."""
     terms = cell.ar.approximate(cell.linear(point, [rival], upper).terms)[..., 0].T
+    terms = -terms if upper else terms
     alive = [
         cell.box.index[np.concatenate([tokens for tokens, _ in layer.groups])]
         for layer in cell.layers
     ]
-    return grid_step(-terms if upper else terms, alive, grid)
-
-
-def grid_step(terms: np.ndarray, alive: Sequence[np.ndarray], grid: int) -> int:
-    """The same of `terms` [length, tokens], `alive` being the tokens that occur."""
     low = np.array([terms[i, tokens].min() for i, tokens in enumerate(alive)])
     high = np.array([terms[i, tokens].max() for i, tokens in enumerate(alive)])
     reach = np.minimum(high, np.maximum(low, low - math.fsum(low)))
