@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from mechverify import Accuracy, Share, capture, lookup, prove, tokens
 from mechverify.kernel import Rejected, check
 from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.counts import CountingTheorem
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.exact import Exact
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.counting.sizes import sizes_by_class
 from mechverify.kernel.mixtures.columns import mixture
-from mechverify.kernel.mixtures.rule import Group, Leaf, Partition, _leaves
+from mechverify.kernel.mixtures.rule import Group, Partition, _leaves
 from mechverify.kernel.proof import prove as proved
 from mechverify.provers.accuracy.mixtures import _Search, _written
 from mechverify.provers.accuracy.problem import AccuracyProblem
@@ -91,7 +92,7 @@ class Made:
             "act": str(rng.choice([*ACTS])), "loop": bool(rng.random() < 0.3), "position": int(rng.integers(self.length)),
             "scale": float(rng.choice([0.3, 1.0, 1.0, 2.0])),
         } | options  # fmt: skip
-        self.options = options
+        self.options, self.margin = options, margin or 0
         self.net = Net(vocab, self.length, **options)
         allowed = [sorted(rng.choice(vocab, int(rng.integers(1, vocab + 1)), replace=False).tolist())
                    for _ in range(self.length)]  # fmt: skip
@@ -190,7 +191,7 @@ def test_every_enclosure_holds_on_every_input_and_between(seed):
             found = random_group(made, partition, query)
         if found is None:
             continue
-        group, centres = found
+        group, _ = found
         b, boxes = group.behind.directions, group.boxes
         z, along = made.turned(b)
         assert (z >= group.row.least - SLACK)[queries == query].all()
@@ -223,7 +224,7 @@ def test_every_enclosure_holds_on_every_input_and_between(seed):
                 logits = made.behind(boxes.centre[i] + anywhere @ b + shift, query)
                 lead = logits[:, [key[0]]] - logits[:, group.rivals[i]]
                 assert (lead >= anywhere @ slopes.T + constants - SLACK).all()
-                margin = float(made.problem.claim.margin)
+                margin = float(made.margin)
                 assert (leads[inside][:, sure > 0] > margin - SLACK).all()
                 if leaf.multipliers is None:  # then the whole form is positive
                     assert (t @ slopes[sure > 0].T + constants[sure > 0] > margin - SLACK).all()
@@ -269,6 +270,7 @@ def test_bounds_hold_the_truth(seed):
             bounds, _ = proved(Job(made.problem.claim, made.problem.job.ar), Reader(proof, "proof"))
         assert bounds.low <= made.right <= bounds.high, (made.options, bounds, made.right)
         data = made.claim.output.model.data
-        assert check(forge.file(document(made, proof, *bounds), data)).right == bounds
+        theorem = check(forge.file(document(made, proof, *bounds), data))
+        assert isinstance(theorem, CountingTheorem) and theorem.right == bounds
         with pytest.raises(Rejected, match="right inputs stated"):
             check(forge.file(document(made, proof, bounds.low + 1, bounds.high), data))

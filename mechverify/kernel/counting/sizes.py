@@ -22,7 +22,9 @@ def sizes_by_class(
 
     Complexity: positions times states times tokens."""
     counts = np.ones(1, object)  # integers of Python: exact
-    for position, (table, tokens) in enumerate(zip(automaton.step, domain, strict=True)):
+    for position, (table, tokens) in enumerate(
+        zip(automaton.step, domain, strict=True)
+    ):
         last = position + 1 == len(automaton.step)
         states = len(automaton.final if last else automaton.step[position + 1])
         after = np.zeros(states, object)

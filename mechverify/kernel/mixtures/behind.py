@@ -49,8 +49,8 @@ class Behind:
         mixed = job.once(mixture)
         self.job, self.directions = job, directions
         self.graph = Graph(0, job.claim.graph.values, job.ar)
-        output = _behind(mixed, self.graph, query, directions)
-        self.roots = rewritten(self.graph, output)
+        self.output = _behind(mixed, self.graph, query, directions)
+        self.roots = rewritten(self.graph, self.output)
         nodes = [self.graph.nodes[n] for n in self.graph.varying([self.roots.output])]
         widest = max(prod(node.shape) for node in nodes)
         self.step = max(1, ROOM // (2 * widest**2))  # boxes at a time
@@ -86,7 +86,9 @@ class Behind:
         outputs = prod(self.graph.nodes[self.roots.output].shape)
         reserve(*rivals.shape, outputs)
         each = np.arange(outputs)
-        lead = (right[:, None, None] == each) - (rivals[..., None] == each).astype(float)
+        lead = (right[:, None, None] == each) - (rivals[..., None] == each).astype(
+            float
+        )
         return lines.affine(lead)
 
 
@@ -156,9 +158,7 @@ def _behind(mixed: Mixture, graph: Graph, query: int, directions: np.ndarray) ->
     return new[mixed.output]
 
 
-def _mixtures(
-    mixed: Mixture, graph: Graph, directions: np.ndarray
-) -> dict[int, int]:
+def _mixtures(mixed: Mixture, graph: Graph, directions: np.ndarray) -> dict[int, int]:
     """A node for each that attention makes, of the entries of z."""
     wide, width = directions.shape
     turned, centred, left = (
@@ -180,10 +180,10 @@ def _mixtures(
 def _row(graph: Graph, table: int, node: Node, query: int) -> int:
     """The row of a table at the query's token."""
     size = prod(node.shape)
-    return graph.add("view", table, attr=(node.shape, query * size, _strides(node.shape)))
+    return graph.add(
+        "view", table, attr=(node.shape, query * size, _strides(node.shape))
+    )
 
 
 def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
-
-

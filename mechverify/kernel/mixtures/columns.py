@@ -48,9 +48,7 @@ def mixture(job: Job) -> Mixture:
     nodes = tuple(n for n in graph.ancestors([output]) if _attends(graph, n))
     if not nodes:
         raise Unsupported("the output doesn't go through attention")
-    forms = [
-        sum_of_ratios(graph, job.claim.weights, job.semantics, n) for n in nodes
-    ]
+    forms = [sum_of_ratios(graph, job.claim.weights, job.semantics, n) for n in nodes]
     if len({f.pin for f in forms}) != 1:
         raise Unsupported("attention is read at several positions")
     if any(np.any(f.base.mid) or np.any(f.base.rad) for f in forms):
@@ -152,7 +150,9 @@ class Row:
         """Columns that fit into an array."""
         heads, tokens, length = self.factor.mid.shape
         states = max(len(t) for t in self.automaton.step)
-        return max(1, WIDE // (heads * max(self.vocab * length, tokens * length, states)))
+        return max(
+            1, WIDE // (heads * max(self.vocab * length, tokens * length, states))
+        )
 
     def _by_class(self, terms: np.ndarray) -> np.ndarray:
         """Lower bounds [classes, heads, columns] of the sums of terms [heads, tokens, length, columns]."""

@@ -153,9 +153,7 @@ class Group:
         self.at = centre(self.theta)
         low, high = self.row.ranges(self.classes, self.theta)
         middle = centre(centres)
-        left = rest(
-            self.ar, directions, middle, self.at, self.row.least, self.row.most
-        )
+        left = rest(self.ar, directions, middle, self.at, self.row.least, self.row.most)
         self.boxes = Boxes(low, high, middle, left)
 
     def whole(self, cell: int) -> Leaf:
@@ -194,9 +192,7 @@ class Group:
             trial = trial + about[:, j] * self.theta[:, cell, j]
         return Lead(base, value), trial, cell
 
-    def least(
-        self, leaves: Sequence[Leaf], forms: Forms | None = None
-    ) -> np.ndarray:
+    def least(self, leaves: Sequence[Leaf], forms: Forms | None = None) -> np.ndarray:
         """Numbers [leaves, rivals] of which one that is positive says that the lead is so on all inputs of the cell
         whose mixture lies in the leaf. Complexity: that of `forms`, and three recursions on as many columns."""
         slopes, constants = self.forms(leaves) if forms is None else forms
@@ -217,7 +213,11 @@ class Group:
 
 
 def bounded(
-    partition: Partition, directions: np.ndarray, query: int, given: dict[Key, Reader], sizes: dict[Key, int]
+    partition: Partition,
+    directions: np.ndarray,
+    query: int,
+    given: dict[Key, Reader],
+    sizes: dict[Key, int],
 ) -> dict[Key, Counts]:
     """Bounds for the wrong inputs of the classes that have an entry of the witness, as it says."""
     rivals = partition.outputs - 1

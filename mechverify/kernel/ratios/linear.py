@@ -81,12 +81,14 @@ class Box:
         self.ar.spend(terms.size, 2 * len(self.layers), 4)
         return smallest(self.ar, self.layers, term, (len(terms), terms.shape[-1]))
 
-    def around(self, lead: Lead, point: Sequence[int]) -> np.ndarray:
+    def around(self, lead: Lead, point: Sequence[int] | np.ndarray) -> np.ndarray:
         """The trial values theta [heads, rivals]: the ratios at `point`, moved so that they add up to a lead of zero."""
         ar, positions = self.ar, np.arange(len(point))
         inside = all(0 <= t < len(self.index) and self.index[t] >= 0 for t in point)
         if len(point) != len(self.layers) or not inside:
-            raise Rejected(f"a point is no sequence of tokens of its cell: {[*point]!s:.100}")
+            raise Rejected(
+                f"a point is no sequence of tokens of its cell: {[*point]!s:.100}"
+            )
         at = self.index[[*point]]
         weight = ar.approximate(self.factor.map(lambda a: a[:, at, positions]))
         value = ar.approximate(lead.value.map(lambda a: a[:, at, positions]))
@@ -104,7 +106,7 @@ class Expansion:
     rivals] are lower bounds of R / Z. `base` [rivals]: the lead's, plus all theta. `decided` [rivals]: the lead is
     positive on the whole box, since the sum of all lower bounds is."""
 
-    def __init__(self, box: Box, lead: Lead, point: Sequence[int]):
+    def __init__(self, box: Box, lead: Lead, point: Sequence[int] | np.ndarray):
         """`point` is a token for each position: theta are the ratios there, moved so that they add up to a lead of
         zero. Any point is sound. Precondition: the box is usable. Complexity: a recursion on heads x 2 rivals columns.
         """

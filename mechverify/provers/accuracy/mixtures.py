@@ -30,8 +30,11 @@ FINE = 2.0**-30  # of directions; of centres, times their size
 LEAVES = 2**9  # of one cell's box
 HOPE = 3  # halvings of which one should decide something
 MAIN = 2  # directions along which boxes are halved
-STEPS, ROUNDS = 9, 5  # of the search for a multiplier: values, and how often they are drawn nearer
-MIDDLES = 1.0, 0.7, 0.5, 0.35, 0.25  # shares of a box's main sides, in which its middle is bounded by itself
+STEPS, ROUNDS = (
+    9,
+    5,
+)  # of the search for a multiplier: values, and how often they are drawn nearer
+MIDDLES = 1.0, 0.7, 0.5, 0.35  # shares of a box's main sides within which its middle is bounded
 STEEP = 2.0**8  # multiple of a form's slopes, beside which they hardly count
 GRID = 2**13  # steps of a counting grid
 ATTACKS = 6  # linearisations of the search for wrong inputs
@@ -69,7 +72,7 @@ class Mixtures:
     name = "mixtures"
 
     def accepts(self, problem: AccuracyProblem, evidence: Evidence) -> str | None:
-        for others in (lambda: problem.partition, lambda: Ratios(*_part(problem), [])):
+        for others in (lambda: problem.partition, lambda: Ratios(problem.job, problem.domain, [])):
             try:
                 with np.errstate(all="ignore"):
                     others()
@@ -88,10 +91,6 @@ class Mixtures:
     ) -> Attempt:
         with np.errstate(all="ignore"):
             return _Search(problem, budget).bounded()
-
-
-def _part(problem: AccuracyProblem) -> tuple:
-    return problem.job, problem.domain
 
 
 class _Search:
@@ -116,7 +115,11 @@ class _Search:
         for query in queries:
             sizes = self.sizes[query] = partition.sizes(query)
             usable = rows[query].usable[partition.indices([*sizes])]
-            keys = [k for k, u in zip(sizes, usable, strict=True) if u and partition.possible(k)]
+            keys = [
+                k
+                for k, u in zip(sizes, usable, strict=True)
+                if u and partition.possible(k)
+            ]
             found = self._decided(query, keys, directions, rows[query])
             cells += [[query, list(key), entry] for key, entry in found.items()]
             for key, size in sizes.items():
@@ -146,20 +149,22 @@ class _Search:
                 least = group.least(whole, forms)
         except Stopped:
             return {}
-        result, halves = {}, [_Half(leaf) for leaf in whole]
+        result, halves, hope = {}, [_Half(leaf) for leaf in whole], True
+        whole_claim = self.problem.at_least == 1
         for i in np.argsort((least <= 0).any(1), kind="stable"):
-            right = bool((least[i] > 0).all())
-            try:
-                if not right and not self.budget.spent():
+            half, high = halves[i], 0
+            size = self.sizes[query][keys[i]]
+            if not (least[i] > 0).all():
+                if self.budget.spent() or (whole_claim and self.wrong):
+                    break
+                try:
                     mine = forms[0][i], forms[1][i]
                     refuted = self._attacked(group, i, mine, least[i])
-                    right = not refuted and self._halved(group, halves[i])
-                size, half = self.sizes[query][keys[i]], halves[i]
-                high = 0
-                if not right:
-                    half, high = self._counted(group, i, least[i], size)
-            except Stopped:
-                break
+                    if refuted or not (hope and self._halved(group, half)):
+                        hope = not whole_claim  # then an open cell is enough
+                        half, high = self._counted(group, i, least[i], size)
+                except Stopped:
+                    break
             if high < size:
                 self.counts[query, keys[i]] = Counts(0, high)
                 where = [_written(c) for c in centres[:, i]]
@@ -217,9 +222,7 @@ class _Search:
                 several = np.repeat(best[None], STEPS, 0)
                 several[..., j] = values
                 found = np.stack(
-                    [
-                        self._least(group, leaves, forms, some) for some in several
-                    ]
+                    [self._least(group, leaves, forms, some) for some in several]
                 )
                 top = found.argmax(0)
                 better = np.take_along_axis(found, top[None], 0)[0] > least
@@ -232,15 +235,23 @@ class _Search:
             if mine.any():
                 part.leaf = part.leaf._replace(multipliers=mine)
         least = group.least([part.leaf for part in parts], forms)
-        return [p for p, good in zip(parts, (least > 0).all(1), strict=True) if not good]
+        return [
+            p for p, good in zip(parts, (least > 0).all(1), strict=True) if not good
+        ]
 
-    def _least(self, group: Group, leaves: list[Leaf], forms: tuple, off: np.ndarray) -> np.ndarray:
-        moved = [leaf._replace(multipliers=m) for leaf, m in zip(leaves, off, strict=True)]
+    def _least(
+        self, group: Group, leaves: list[Leaf], forms: tuple, off: np.ndarray
+    ) -> np.ndarray:
+        moved = [
+            leaf._replace(multipliers=m) for leaf, m in zip(leaves, off, strict=True)
+        ]
         return group.least(moved, forms)
 
     # --- counts -------------------------------------------------------------------------------------------------------
 
-    def _counted(self, group: Group, cell: int, least: np.ndarray, size: int) -> tuple[_Half, int]:
+    def _counted(
+        self, group: Group, cell: int, least: np.ndarray, size: int
+    ) -> tuple[_Half, int]:
         """The middle of a cell's box, and what lies beyond, such that at most so many inputs are wrong: those that a
         form of the middle loses, and those that are not in the middle."""
         if self.problem.at_least == 1:
@@ -250,20 +261,30 @@ class _Search:
         for share in MIDDLES:
             if self.budget.spent():
                 break
-            root = _Half(group.whole(cell))
-            middle, outer, leaf = root, [], root.leaf
+            root = middle = _Half(group.whole(cell))
+            outer: list[tuple] = []
             for j in range(MAIN if share < 1 else 0):
-                centre_, far = (leaf.low[j] + leaf.high[j]) / 2, (leaf.high[j] - leaf.low[j]) / 2
-                middle, beyond = middle.halved(j, float(centre_ + share * far))
-                before, middle = middle.halved(j, float(centre_ - share * far))
+                low, high = float(root.leaf.low[j]), float(root.leaf.high[j])
+                about, far = (low + high) / 2, (high - low) / 2
+                middle, beyond = middle.halved(j, about + share * far)
+                before, middle = middle.halved(j, about - share * far)
                 outer += [(beyond, j, -1.0), (before, j, 1.0)]
-            total = sum(self._lost(group, counted, *one, open_) for one in [(middle, 0, 0.0), *outer])
+            total = sum(
+                self._lost(group, counted, *one, open_)
+                for one in [(middle, 0, 0.0), *outer]
+            )
             found.append((min(total, size), root))
         high, root = min(found, key=lambda one: one[0])
         return root, high
 
     def _lost(
-        self, group: Group, counted: Counted, half: _Half, direction: int, sign: float, open_: list[int]
+        self,
+        group: Group,
+        counted: Counted,
+        half: _Half,
+        direction: int,
+        sign: float,
+        open_: list[int],
     ) -> int:
         """A leaf's lost inputs: by its form, or those that lie in it along a direction, on its far side."""
         forms = group.forms([half.leaf])
@@ -286,7 +307,9 @@ class _Search:
         box = Columns(group.row, group.classes[[counted.cell]])
         terms = group.ar.approximate(form.terms)
         low, negated = box.least(np.concatenate([terms, -terms], -1)[None])[0]
-        span = max((-negated - low) / GRID, float(np.abs(terms).max()) * 2.0**-28, 2.0**-990)
+        span = max(
+            (-negated - low) / GRID, float(np.abs(terms).max()) * 2.0**-28, 2.0**-990
+        )
         return int(np.frexp(span)[1]) if np.isfinite(span) else 0
 
     # --- wrong inputs -------------------------------------------------------------------------------------------------
@@ -302,7 +325,13 @@ class _Search:
         row = group.row
         occurring = [np.concatenate([t for t, _ in layer.groups]) for layer in layers]
         alive = np.isin(row.tokens, np.unique(np.concatenate(occurring)))
-        box = Box(ar, layers, row.tokens[alive], row.factor.map(lambda a: a[:, alive]), row.pin)
+        box = Box(
+            ar,
+            layers,
+            row.tokens[alive],
+            row.factor.map(lambda a: a[:, alive]),
+            row.pin,
+        )
         whole, margin = group.whole(cell), partition.job.claim.margin
         forms = tuple(a[None] for a in mine)
         seen = []
@@ -310,7 +339,9 @@ class _Search:
             lead, _, _ = group.lead([whole], forms, margin)
             value = lead.value.map(lambda a: a[:, alive])
             open_ = np.flatnonzero(~(least > 0))
-            some = Lead(lead.base.map(lambda a: a[open_]), value.map(lambda a: a[..., open_]))
+            some = Lead(
+                lead.base.map(lambda a: a[open_]), value.map(lambda a: a[..., open_])
+            )
             inputs, _ = least_leads(box, some)
             inputs = inputs.T
             margins = self.margins(inputs)
@@ -342,11 +373,19 @@ def _directions(rows: list[Row]) -> np.ndarray:
         factor, value = row.ar.approximate(row.factor), row.ar.approximate(row.turned)
         mass = factor.sum((1, 2))
         mean = (factor[..., None] * value).sum((1, 2)) / mass[:, None]
-        moved = factor[..., None] * (value - mean[:, None, None]) / mass[:, None, None, None]
-        moved = np.where(factor[..., None] > 0, moved, 0.0).sum(0)  # [tokens, length, d]
+        moved = (
+            factor[..., None]
+            * (value - mean[:, None, None])
+            / mass[:, None, None, None]
+        )
+        moved = np.where(factor[..., None] > 0, moved, 0.0).sum(
+            0
+        )  # [tokens, length, d]
         alive = (factor > 0).any(0)[..., None]
         middle = (moved * alive).sum(0) / np.maximum(alive.sum(0), 1)
-        changes.append(np.where(alive, moved - middle, 0.0).reshape(-1, value.shape[-1]))
+        changes.append(
+            np.where(alive, moved - middle, 0.0).reshape(-1, value.shape[-1])
+        )
     every = np.concatenate([*changes, 1e-12 * np.eye(changes[0].shape[-1])])
     return np.round(np.linalg.svd(every, full_matrices=False)[2] / FINE) * FINE
 
@@ -374,5 +413,3 @@ def _written(a: np.ndarray) -> list:
     while exponent < 0 and not any(v & 1 for v in integers):
         integers, exponent = [v >> 1 for v in integers], exponent + 1
     return [exponent, integers]
-
-
