@@ -334,7 +334,6 @@ class _Search:
         )
         whole, margin = group.whole(cell), partition.job.claim.margin
         forms = tuple(a[None] for a in mine)
-        seen = []
         for _ in range(ATTACKS):
             lead, _, _ = group.lead([whole], forms, margin)
             value = lead.value.map(lambda a: a[:, alive])
@@ -345,16 +344,15 @@ class _Search:
             inputs, _ = least_leads(box, some)
             inputs = inputs.T
             margins = self.margins(inputs)
-            seen.append(inputs[margins <= 0])
+            if (margins <= 0).any():
+                self.wrong.append(np.unique(inputs[margins <= 0], axis=0))
+                return True
             worst = inputs[margins.argmin()]
             t = self._turned(group, cell, worst)
             width = ALIKE * (whole.high - whole.low)
             near = Leaf(cell, t - width, t + width, None)
             forms = group.forms([near])
-        wrong = np.unique(np.concatenate(seen), axis=0)
-        if len(wrong):
-            self.wrong.append(wrong)
-        return bool(len(wrong))
+        return False
 
     def _turned(self, group: Group, cell: int, x: np.ndarray) -> np.ndarray:
         """t of an input, about."""
