@@ -258,8 +258,9 @@ def main() -> int:
             certified(board, f"max of 10, {heads} heads, trained here", file, samples, LONG)
     if (SHARED / "decompiled-majority.safetensors").exists():
         majorities(board, quick)
-    for n, heads, width in ((15, 1, 16), (15, 2, 16)) if quick else ((15, 1, 16), (15, 2, 16), (41, 1, 32), (41, 2, 32)):
-        own(board, n, heads, width, samples)
+    for n, width in ((15, 16),) if quick else ((15, 16), (41, 32)):
+        for heads in (1, 2):
+            own(board, n, heads, width, samples)
     return board.finish("ratios", quick)
 
 

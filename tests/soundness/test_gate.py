@@ -97,7 +97,7 @@ ALLOWED = {
     "counting/form.sum_of_ratios": "as many as there are tokens",
     "ratios/linear.Box.__init__": "as many as there are tokens",
     "ratios/linear.Expansion.linear": ASKED,
-    "ratios/linear._around": "heads times positions times rivals, for which Expansion asks",
+    "ratios/linear.Box.around": "heads times positions times rivals, for which Expansion asks",
     "ratios/linear._plus_all": "as many as there are heads",
     "ratios/rule.Cell._cut": "as many as there are positions",
     "ratios/rule.Cell.linear": "as many as there are rivals",

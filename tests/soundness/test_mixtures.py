@@ -3,26 +3,23 @@ says."""
 
 import json
 from fractions import Fraction
-from functools import cache
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
-from sympy import Max, Piecewise
 from torch import Tensor, nn
 
-from mechverify import Accuracy, Share, capture, lookup, prove, tokens
+from mechverify import Accuracy, capture, lookup, tokens
 from mechverify.kernel import Rejected, check
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.counts import CountingTheorem
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.exact import Exact
 from mechverify.kernel.core.fields import Reader
-from mechverify.kernel.counting.sizes import sizes_by_class
-from mechverify.kernel.mixtures.columns import mixture
 from mechverify.kernel.mixtures.rule import Group, Partition, _leaves
 from mechverify.kernel.proof import prove as proved
+from mechverify.provers.accuracy import mixtures as search
 from mechverify.provers.accuracy.mixtures import _Search, _written
 from mechverify.provers.accuracy.problem import AccuracyProblem
 from mechverify.provers.base import Budget
@@ -116,7 +113,8 @@ class Made:
         right = np.take_along_axis(self.logits, np.where(possible, self.target, 0)[:, None], 1)
         self.leads = right - self.logits  # [inputs, outputs]
         others = np.where(np.arange(self.logits.shape[1]) == self.target[:, None], np.inf, self.leads)
-        self.right = int(((others.min(1) > float(margin or 0)) & possible).sum())
+        self.good = (others.min(1) > float(margin or 0)) & possible
+        self.right = int(self.good.sum())
 
     def turned(self, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """z [inputs, d] and B z."""
@@ -258,8 +256,10 @@ def document(made: Made, proof, low: int, high: int) -> dict:
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
-def test_bounds_hold_the_truth(seed):
+def test_bounds_hold_the_truth(seed, monkeypatch):
     """Of random witnesses and of the search's; and what is one step too strong is rejected."""
+    monkeypatch.setattr(search, "LEAVES", 8)  # it need not find much
+    monkeypatch.setattr(search, "ROUNDS", 2)
     made = Made(1_000 + seed, Fraction(1, 8) if seed % 3 == 1 else None)
     with np.errstate(all="ignore"):
         proofs = [random_proof(made), _Search(made.problem, Budget()).bounded().proof]
@@ -274,3 +274,90 @@ def test_bounds_hold_the_truth(seed):
         assert isinstance(theorem, CountingTheorem) and theorem.right == bounds
         with pytest.raises(Rejected, match="right inputs stated"):
             check(forge.file(document(made, proof, bounds.low + 1, bounds.high), data))
+
+
+@pytest.mark.parametrize("seed", range(max(4, ROUNDS // 4)))
+def test_cells_that_are_surely_right_are_decided(seed):
+    """The tests above say something: small weights make nearly linear networks, whose cells are right or wrong."""
+    made = Made(2_000 + seed, scale=0.05, act="tanh", norms="")
+    with np.errstate(all="ignore"):
+        found = _Search(made.problem, Budget()).bounded()
+    cells = zip(made.inputs[:, made.net.position].tolist(), made.target.tolist(), strict=True)
+    lost = {cell for cell, good in zip(cells, made.good, strict=True) if not good}
+    inside = [(q, m) not in lost for q, m in zip(made.inputs[:, made.net.position], made.target, strict=True)]
+    assert found.right.low >= sum(inside) > 0
+
+
+def test_what_is_no_such_model_is_refused():
+    """Two layers; tokens that are read beside attention; float32; exact arithmetic."""
+
+    class Twice(Net):
+        def forward(self, ids: Tensor) -> Tensor:
+            return super().forward(ids) + self.embed(ids)[:, 0] @ self.unembed.weight.T
+
+    class Layers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.unembed = nn.Embedding(3, 4), nn.Linear(4, 3)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            x = self.embed(ids)
+            for _ in range(2):
+                x = x + (x @ x.transpose(1, 2)).softmax(-1) @ x
+            return self.unembed(x)[:, -1]
+
+    x = tokens("x", length=3, vocab=3)
+
+    def problem(net: nn.Module, semantics: str = "real") -> AccuracyProblem:
+        captured = capture(net.float().eval(), torch.zeros(1, 3, dtype=torch.long), vocab=3)
+        return AccuracyProblem.of(Accuracy(captured["output"], equals=x[0], over=x, at_least=None), semantics)
+
+    torch.manual_seed(0)
+    for net in (Twice(3, 3, 1), Layers()):
+        made = problem(net)
+        with pytest.raises(Unsupported), np.errstate(all="ignore"):
+            partition = Partition(made.job, made.domain, [])
+            keys = [*partition.sizes(0)]
+            Group(partition, partition.row(0, np.eye(4)), np.eye(4), keys, np.zeros((1, len(keys), 4)))
+    made = problem(Net(3, 3, 1))
+    with pytest.raises(Unsupported, match="semantics real"):
+        Partition(Job(made.claim, Exact()), made.domain, [])
+
+
+def test_what_a_file_gets_wrong_is_refused():
+    made = Made(7, heads=1, norms="second", act="gelu", scale=1.0)
+    partition = Partition(made.problem.job, made.problem.domain, [])
+    query = made.problem.domain.tokens[partition.pin][0]
+    (key, *_), width = [k for k in partition.sizes(query) if partition.possible(k)], 4
+    numbers = [0, [0] * width]
+    leaf = {"multipliers": None, "step": None}
+    cell = {"centre": [numbers], "halves": leaf}
+    good = {"rule": "mixtures", "keys": [], "directions": [numbers], "cells": [[query, list(key), cell]]}
+
+    def told(**changes) -> str:
+        proof = json.loads(json.dumps(good)) | changes
+        try:
+            with np.errstate(all="ignore"):
+                proved(Job(made.problem.claim, made.problem.job.ar), Reader(proof, "proof"))
+        except Rejected as error:
+            return str(error)
+        return ""
+
+    def of(**changes) -> str:
+        return told(cells=[[query, list(key), cell | changes]])
+
+    assert told() == ""
+    assert "don't exist" in told(cells=[[query, [99], cell]])
+    assert "listed twice" in told(cells=[[query, list(key), cell]] * 2)
+    assert "expected 4 integers" in told(directions=[[0, [1, 2]]])
+    assert "expected 4 integers" in told(directions=[[0, [2**53, 0, 0, 0]]])
+    assert "1 to 256" in told(directions=[])
+    assert "1 to 1" in of(centre=[numbers, numbers])
+    assert "integers below" in of(halves={"multipliers": [0, [1]], "step": None})
+    assert "[-1000, 1000]" in of(halves={"multipliers": None, "step": 2_000})
+    assert "[0, 0]" in of(halves={"direction": 1, "at": (0.0).hex(), "below": None, "above": None})
+    deep = None
+    for _ in range(80):
+        deep = {"direction": 0, "at": (0.0).hex(), "below": deep, "above": None}
+    assert "halved more than 64 times" in of(halves=deep)
+    assert "unknown fields" in of(halves=leaf | {"at": 1})

@@ -33,8 +33,8 @@ TURNED, CENTRE, REST = range(3)  # the real inputs
 
 
 class Boxes(NamedTuple):
-    """Of mixtures, side by side: t between the raw arrays `low` and `high` [boxes, J], the centres c [boxes, d], float64
-    numbers, and each entry of r at most `rest` [boxes, d] in size, raw."""
+    """Of mixtures, side by side: t between the raw arrays `low` and `high` [boxes, J], the centres c [boxes, d],
+    float64 numbers, and each entry of r at most `rest` [boxes, d] in size, raw."""
 
     low: np.ndarray
     high: np.ndarray

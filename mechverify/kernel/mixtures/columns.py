@@ -100,9 +100,10 @@ def _heads(ar: Arithmetic, balls: list[Ball]) -> Ball:
 
 
 class Row:
-    """One query token's tables, and of each class bounds `light` and `heavy` [classes, heads] of the sum of its factors,
-    the former where it is `usable` [classes]: it has inputs, and a sum that is known to be positive. `factor` [heads, tokens, length] are the balls of 2^-c e^s, zero where a token doesn't occur
-    or a head doesn't attend, `turned` [heads, tokens, length, J] those of b_j.u, `least` and `most` [d] bound z."""
+    """One query token's tables: `factor` [heads, tokens, length] are the balls of 2^-c e^s, zero where a token doesn't
+    occur or a head doesn't attend, `turned` [heads, tokens, length, J] those of b_j.u; `least` and `most` [d] bound z.
+    Of each class, `light` and `heavy` [classes, heads] bound the sum of its factors, the former where it is `usable`
+    [classes]: it has inputs, and a sum that is known to be positive."""
 
     def __init__(
         self,
@@ -179,7 +180,9 @@ class Row:
             which = np.repeat(classes[some], wide)
             columns = Columns(self, which)
             trial = theta[:, some].reshape(len(theta), -1)
-            turned = self.turned.map(lambda a, n=len(which) // wide: np.tile(a, n))
+            reserve(*self.turned.mid.shape[:3], len(which))
+            times = len(which) // wide
+            turned = self.turned.map(lambda a, n=times: np.tile(a, n))
             lead = Lead(-ar.exact(at[some].reshape(-1)), turned)
             ends = (
                 ar.lower(Expansion(columns, x, y).total).reshape(-1, wide)

@@ -34,7 +34,7 @@ class Counted:
         return recursion.pin(layers, partition.pin, row.query)
 
     def below(self, leaf: "Leaf", forms: "Forms", rival: int) -> Linear:
-        """Terms whose sum is not positive on any input of the leaf that is lost to the rival; `forms` are the leaf's."""
+        """Terms whose sum is not positive on any input of the leaf that is lost to the rival, by the leaf's forms."""
         slopes, constants = (a[None, rival : rival + 1] for a in forms)
         if leaf.multipliers is not None:
             leaf = leaf._replace(multipliers=leaf.multipliers[rival : rival + 1])

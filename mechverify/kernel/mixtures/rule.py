@@ -36,8 +36,8 @@ DEEPEST = 64  # halves within each other
 
 
 class Leaf(NamedTuple):
-    """A part of a cell's box, `low` to `high` [J]; what is taken off the form of each rival there, multiples [rivals, J]
-    of t, None for none; and the exponent of a grid's step to count with what stays open (None: it isn't counted)."""
+    """A part of a cell's box, `low` to `high` [J]; what is taken off the form of each rival there, multiples [rivals,
+    J] of t, None for none; and the exponent of a grid's step to count what stays open (None: it isn't counted)."""
 
     cell: int
     low: np.ndarray

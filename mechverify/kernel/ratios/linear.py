@@ -82,7 +82,7 @@ class Box:
         return smallest(self.ar, self.layers, term, (len(terms), terms.shape[-1]))
 
     def around(self, lead: Lead, point: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The trial values theta [heads, rivals]: the ratios at `point`, moved so that they add up to a lead of zero."""
+        """The trial values theta [heads, rivals]: the ratios at `point`, moved so that they make a lead of zero."""
         ar, positions = self.ar, np.arange(len(point))
         inside = all(0 <= t < len(self.index) and self.index[t] >= 0 for t in point)
         if len(point) != len(self.layers) or not inside:

@@ -34,7 +34,12 @@ STEPS, ROUNDS = (
     9,
     5,
 )  # of the search for a multiplier: values, and how often they are drawn nearer
-MIDDLES = 1.0, 0.7, 0.5, 0.35  # shares of a box's main sides within which its middle is bounded
+MIDDLES = (
+    1.0,
+    0.7,
+    0.5,
+    0.35,
+)  # shares of a box's main sides within which its middle is bounded
 STEEP = 2.0**8  # multiple of a form's slopes, beside which they hardly count
 GRID = 2**13  # steps of a counting grid
 ATTACKS = 6  # linearisations of the search for wrong inputs
@@ -72,7 +77,10 @@ class Mixtures:
     name = "mixtures"
 
     def accepts(self, problem: AccuracyProblem, evidence: Evidence) -> str | None:
-        for others in (lambda: problem.partition, lambda: Ratios(problem.job, problem.domain, [])):
+        for others in (
+            lambda: problem.partition,
+            lambda: Ratios(problem.job, problem.domain, []),
+        ):
             try:
                 with np.errstate(all="ignore"):
                     others()
@@ -339,7 +347,10 @@ class _Search:
             value = lead.value.map(lambda a: a[:, alive])
             open_ = np.flatnonzero(~(least > 0))
             some = Lead(
-                lead.base.map(lambda a: a[open_]), value.map(lambda a: a[..., open_])
+                *(
+                    part.map(lambda a, at=open_: a[..., at])
+                    for part in (lead.base, value)
+                )
             )
             inputs, _ = least_leads(box, some)
             inputs = inputs.T
