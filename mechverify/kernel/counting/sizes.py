@@ -21,6 +21,9 @@ def sizes_by_class(
     """For each class, the exact number of its sequences with the token `query` at position `pin`.
 
     Complexity: positions times states times tokens."""
+    ar.spend(
+        10 * sum(len(t) * len(d) for t, d in zip(automaton.step, domain, strict=True))
+    )
     counts = np.ones(1, object)  # integers of Python: exact
     for position, (table, tokens) in enumerate(
         zip(automaton.step, domain, strict=True)
@@ -28,7 +31,6 @@ def sizes_by_class(
         last = position + 1 == len(automaton.step)
         states = len(automaton.final if last else automaton.step[position + 1])
         after = np.zeros(states, object)
-        ar.spend(10 * len(table) * len(tokens))
         for token in tokens:
             if position != pin or token == query:
                 np.add.at(after, table[:, token], counts)

@@ -73,7 +73,8 @@ class Behind:
     def _affine(
         self, boxes: Boxes, right: np.ndarray, rivals: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        ar = self.job.ar
+        ar, outputs = self.job.ar, prod(self.graph.nodes[self.roots.output].shape)
+        reserve(*rivals.shape, max(outputs, len(self.directions)))
         inputs = (
             hull(ar, ar.exact(boxes.low), ar.exact(boxes.high)),
             ar.exact(boxes.centre),
@@ -83,8 +84,6 @@ class Behind:
         lines = Affine(
             ar, self.graph, self.job.claim.weights, self.roots, Cells(inputs, allowed)
         )
-        outputs = prod(self.graph.nodes[self.roots.output].shape)
-        reserve(*rivals.shape, outputs)
         each = np.arange(outputs)
         lead = (right[:, None, None] == each) - (rivals[..., None] == each).astype(
             float
@@ -129,6 +128,7 @@ def rest(
 ) -> np.ndarray:  # fmt: skip
     """What the entries of z - c - B^T t don't exceed in size, raw [cells, d], for t = B z - s, centres c [cells, d] and
     s `at` [cells, J]: it is (I - B^T B)(z - c) - B^T (B c - s), and z lies between `least` and `most` [d]."""
+    reserve(max(directions.shape), directions.shape[1])
     b, c = ar.exact(directions), ar.exact(centre)
     eye = ar.exact(np.eye(directions.shape[1]))
     beside = ar.sub(eye, ar.contract("jd,je->de", b, b)).size

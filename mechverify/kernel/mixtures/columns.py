@@ -173,6 +173,7 @@ class Row:
         values theta [heads, cells, J], whose sum over heads is taken as float64 rounds it. Complexity: four recursions
         on cells x J columns."""
         ar, (cells, wide) = self.ar, theta.shape[1:]
+        reserve(cells, wide)
         at = centre(theta)
         step, low, high = max(1, self.step // wide), [], []
         for start in range(0, cells, step):

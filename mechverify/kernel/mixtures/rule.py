@@ -174,6 +174,7 @@ class Group:
         ar, (slopes, constants) = self.ar, forms
         cell = np.repeat([leaf.cell for leaf in leaves], slopes.shape[1])
         columns, wide = len(cell), slopes.shape[-1]
+        reserve(*self.row.turned.mid.shape[:3], columns)
         base = ar.exact(constants.reshape(columns))
         form = ar.exact(slopes.reshape(columns, wide))
         if any(leaf.multipliers is not None for leaf in leaves):
@@ -185,7 +186,6 @@ class Group:
             form = ar.add(form, ar.exact(off.reshape(columns, wide)))
         base = ar.sub(base, ar.sum(ar.mul(form, ar.exact(self.at[cell]))))
         base = ar.sub(base, ar.rational(margin)) if margin else base
-        reserve(*self.row.turned.mid.shape[:3], columns)
         value = ar.contract("htlj,cj->htlc", self.row.turned, form)
         about, trial = ar.approximate(form), np.zeros((len(self.theta), columns))
         for j in range(wide):  # in this order on every machine
@@ -314,6 +314,7 @@ def _most(ar: Arithmetic, k: np.ndarray, low: np.ndarray, high: np.ndarray) -> B
 
 def _along(centres: np.ndarray, directions: np.ndarray) -> np.ndarray:
     """About the entries of centres [heads, cells, d] along directions [J, d]: [heads, cells, J]."""
+    reserve(*centres.shape[:2], len(directions))
     total = np.zeros((*centres.shape[:2], len(directions)))
     for i in range(directions.shape[1]):  # in this order on every machine
         total = total + centres[..., i, None] * directions[:, i]

@@ -242,10 +242,8 @@ class _Search:
         for part, mine in zip(parts, _rounded(best), strict=True):
             if mine.any():
                 part.leaf = part.leaf._replace(multipliers=mine)
-        least = group.least([part.leaf for part in parts], forms)
-        return [
-            p for p, good in zip(parts, (least > 0).all(1), strict=True) if not good
-        ]
+        decided = np.all(group.least([part.leaf for part in parts], forms) > 0, 1)
+        return [part for i, part in enumerate(parts) if not decided[i]]
 
     def _least(
         self, group: Group, leaves: list[Leaf], forms: tuple, off: np.ndarray
@@ -278,8 +276,8 @@ class _Search:
                 before, middle = middle.halved(j, about - share * far)
                 outer += [(beyond, j, -1.0), (before, j, 1.0)]
             total = sum(
-                self._lost(group, counted, *one, open_)
-                for one in [(middle, 0, 0.0), *outer]
+                self._lost(group, counted, half, j, sign, open_)
+                for half, j, sign in [(middle, 0, 0.0), *outer]
             )
             found.append((min(total, size), root))
         high, root = min(found, key=lambda one: one[0])
