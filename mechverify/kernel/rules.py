@@ -27,18 +27,15 @@ SPLITS: dict[str, dict[str, Rule]] = {
     "accuracy": {}, "share": {}, "bounds": {"node": Rule("relaxation.rule", "sides")},
 }  # fmt: skip
 _COUNTING = {
-    "enumerate": Rule("replay.enumerate"),
-    "counterexample": Rule("replay.counterexample"),
-    "open": Rule("replay.open"),
+    name: Rule(f"replay.{name}") for name in ("enumerate", "counterexample", "open")
 }
 RULES: dict[str, dict[str, Rule]] = {
     "accuracy": {
         **_COUNTING,
-        "fold": Rule("fold.rule"),
-        "compact": Rule("compact.rule"),
-        "ratios": Rule("ratios.rule"),
-        "nested": Rule("nested.rule"),
-        "mixtures": Rule("mixtures.rule"),
+        **{
+            name: Rule(f"{name}.rule")
+            for name in ("fold", "compact", "ratios", "nested", "mixtures")
+        },
     },
     "share": {
         **_COUNTING,

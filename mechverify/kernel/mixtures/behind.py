@@ -56,7 +56,10 @@ class Behind:
         self.step = max(1, ROOM // (2 * widest**2))  # boxes at a time
 
     def affine(
-        self, boxes: Boxes, right: np.ndarray, rivals: np.ndarray
+        self,
+        boxes: Boxes,
+        right: np.ndarray,
+        rivals: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Slopes [boxes, rivals, J] and constants [boxes, rivals], raw, such that output[right] - output[rival] >=
         slope.t + constant for every mixture of a box; a constant may be -inf. `right` [boxes], `rivals` [boxes,
@@ -71,7 +74,10 @@ class Behind:
         return np.concatenate(slopes), np.concatenate(constants)
 
     def _affine(
-        self, boxes: Boxes, right: np.ndarray, rivals: np.ndarray
+        self,
+        boxes: Boxes,
+        right: np.ndarray,
+        rivals: np.ndarray,
     ) -> tuple[np.ndarray, np.ndarray]:
         ar, outputs = self.job.ar, prod(self.graph.nodes[self.roots.output].shape)
         reserve(*rivals.shape, max(outputs, len(self.directions)))
@@ -97,7 +103,10 @@ class Affine(Relaxed):
     left: Ball | None = None
     leaving = False
 
-    def affine(self, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def affine(
+        self,
+        coefficients: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Of forms [boxes, rows, outputs]: slopes [boxes, rows, J] and constants [boxes, rows]."""
         if np.any(self.empty):
             raise Rejected("bounds of a box that is not empty contradict each other")
@@ -112,7 +121,12 @@ class Affine(Relaxed):
             slopes = slopes + self.left.mid
         return slopes, constants
 
-    def _back(self, start: int, n: int, k: Ball) -> tuple[Forms, Ball | None]:
+    def _back(
+        self,
+        start: int,
+        n: int,
+        k: Ball,
+    ) -> tuple[Forms, Ball | None]:
         node = self.graph.nodes[n]
         if not (self.leaving and node.op == "input" and node.attr[0] == TURNED):
             return super()._back(start, n, k)
@@ -123,9 +137,13 @@ class Affine(Relaxed):
 
 
 def rest(
-    ar: Arithmetic, directions: np.ndarray, centre: np.ndarray, at: np.ndarray,
-    least: np.ndarray, most: np.ndarray,
-) -> np.ndarray:  # fmt: skip
+    ar: Arithmetic,
+    directions: np.ndarray,
+    centre: np.ndarray,
+    at: np.ndarray,
+    least: np.ndarray,
+    most: np.ndarray,
+) -> np.ndarray:
     """What the entries of z - c - B^T t don't exceed in size, raw [cells, d], for t = B z - s, centres c [cells, d] and
     s `at` [cells, J]: it is (I - B^T B)(z - c) - B^T (B c - s), and z lies between `least` and `most` [d]."""
     reserve(max(directions.shape), directions.shape[1])
@@ -139,7 +157,12 @@ def rest(
     return ar.upper(ar.add(first, ar.contract("cj,jd->cd", missed, b.size)))
 
 
-def _behind(mixed: Mixture, graph: Graph, query: int, directions: np.ndarray) -> int:
+def _behind(
+    mixed: Mixture,
+    graph: Graph,
+    query: int,
+    directions: np.ndarray,
+) -> int:
     """Adds to a graph the output as a function of TURNED, CENTRE and REST."""
     old, new = mixed.graph, _mixtures(mixed, graph, directions)
     for n in old.ancestors([mixed.output]):
@@ -158,7 +181,11 @@ def _behind(mixed: Mixture, graph: Graph, query: int, directions: np.ndarray) ->
     return new[mixed.output]
 
 
-def _mixtures(mixed: Mixture, graph: Graph, directions: np.ndarray) -> dict[int, int]:
+def _mixtures(
+    mixed: Mixture,
+    graph: Graph,
+    directions: np.ndarray,
+) -> dict[int, int]:
     """A node for each that attention makes, of the entries of z."""
     wide, width = directions.shape
     turned, centred, left = (
@@ -177,7 +204,12 @@ def _mixtures(mixed: Mixture, graph: Graph, directions: np.ndarray) -> dict[int,
     return new
 
 
-def _row(graph: Graph, table: int, node: Node, query: int) -> int:
+def _row(
+    graph: Graph,
+    table: int,
+    node: Node,
+    query: int,
+) -> int:
     """The row of a table at the query's token."""
     size = prod(node.shape)
     return graph.add(
@@ -185,5 +217,7 @@ def _row(graph: Graph, table: int, node: Node, query: int) -> int:
     )
 
 
-def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _strides(
+    shape: tuple[int, ...],
+) -> tuple[int, ...]:
     return tuple(prod(shape[i + 1 :]) for i in range(len(shape)))

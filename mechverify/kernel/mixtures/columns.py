@@ -67,14 +67,21 @@ def mixture(job: Job) -> Mixture:
     )
 
 
-def _attends(graph: Graph, n: int) -> bool:
+def _attends(
+    graph: Graph,
+    n: int,
+) -> bool:
     node = graph.nodes[n]
     return node.op == "einsum" and any(
         graph.nodes[a].op == "softmax" for a in node.args
     )
 
 
-def _spread(form: SumOfRatios, start: int, width: int) -> Ball:
+def _spread(
+    form: SumOfRatios,
+    start: int,
+    width: int,
+) -> Ball:
     """A form's values among those of all nodes: zero in the places of the others."""
     size = prod(form.value.mid.shape[4:])
     reserve(*form.value.mid.shape[:4], width)
@@ -87,7 +94,10 @@ def _spread(form: SumOfRatios, start: int, width: int) -> Ball:
     return form.value.map(spread)
 
 
-def _heads(ar: Arithmetic, balls: list[Ball]) -> Ball:
+def _heads(
+    ar: Arithmetic,
+    balls: list[Ball],
+) -> Ball:
     """Along the axis of heads, rows of query tokens alike."""
     rows = max(b.mid.shape[1] for b in balls)
     reserve(sum(len(b.mid) for b in balls), rows, *balls[0].mid.shape[2:])
@@ -155,7 +165,10 @@ class Row:
             1, WIDE // (heads * max(self.vocab * length, tokens * length, states))
         )
 
-    def _by_class(self, terms: np.ndarray) -> np.ndarray:
+    def _by_class(
+        self,
+        terms: np.ndarray,
+    ) -> np.ndarray:
         """Lower bounds [classes, heads, columns] of the sums of terms [heads, tokens, length, columns]."""
         heads, _, length, columns = terms.shape
         reserve(length, self.vocab, heads * columns)
@@ -168,7 +181,11 @@ class Row:
         )
         return found.reshape(-1, heads, columns)
 
-    def ranges(self, classes: np.ndarray, theta: np.ndarray) -> tuple[Any, Any]:
+    def ranges(
+        self,
+        classes: np.ndarray,
+        theta: np.ndarray,
+    ) -> tuple[Any, Any]:
         """Raw arrays [cells, J], between which b_j.z - sum_h theta_hj lies on the cells of these classes, for trial
         values theta [heads, cells, J], whose sum over heads is taken as float64 rounds it. Complexity: four recursions
         on cells x J columns."""
@@ -198,7 +215,11 @@ def _exponentials(job: Job) -> tuple[Ball, np.ndarray]:
     return exp_parts(job.ar, job.once(mixture).score)
 
 
-def _over_heads(ar: Arithmetic, ends: Ball, upper: bool) -> np.ndarray:
+def _over_heads(
+    ar: Arithmetic,
+    ends: Ball,
+    upper: bool,
+) -> np.ndarray:
     total = ends.at[0]
     for h in range(1, len(ends.mid)):
         total = ar.add(total, ends.at[h])
@@ -225,13 +246,20 @@ class Columns(Box):
             points(m[classes].T, row.factor.exponent) for m in (row.light, row.heavy)
         )
 
-    def least(self, terms: np.ndarray) -> np.ndarray:
+    def least(
+        self,
+        terms: np.ndarray,
+    ) -> np.ndarray:
         """Lower bounds [rows, columns] of sums of terms [rows, tokens, length, columns], each over its column's cell;
         the columns may come several times over, one row of them after another."""
         found = self.row._by_class(terms)
         classes = np.tile(self.classes, found.shape[-1] // len(self.classes))
         return found[classes, :, np.arange(len(classes))].T
 
-    def around(self, lead: Lead, point: np.ndarray | Sequence[int]) -> np.ndarray:
+    def around(
+        self,
+        lead: Lead,
+        point: np.ndarray | Sequence[int],
+    ) -> np.ndarray:
         """`point`: the ratios themselves, [heads, columns]."""
         return shared(self.ar, lead, np.asarray(point, float))

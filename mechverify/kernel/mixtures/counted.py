@@ -33,7 +33,12 @@ class Counted:
         layers = towards(self.ar, partition.automaton, index)
         return recursion.pin(layers, partition.pin, row.query)
 
-    def below(self, leaf: "Leaf", forms: "Forms", rival: int) -> Linear:
+    def below(
+        self,
+        leaf: "Leaf",
+        forms: "Forms",
+        rival: int,
+    ) -> Linear:
         """Terms whose sum is not positive on any input of the leaf that is lost to the rival, by the leaf's forms."""
         slopes, constants = (a[None, rival : rival + 1] for a in forms)
         if leaf.multipliers is not None:
@@ -43,7 +48,11 @@ class Counted:
         box = Columns(self.group.row, self.group.classes[[self.cell]])
         return Expansion(box, lead, trial).linear(np.arange(1))
 
-    def lost(self, form: Linear, step: int) -> int:
+    def lost(
+        self,
+        form: Linear,
+        step: int,
+    ) -> int:
         """At most so many inputs have a sum that is not positive."""
         row, terms = self.group.row, form.terms
         reserve(len(self.layers), row.vocab)

@@ -46,7 +46,11 @@ class Leaf(NamedTuple):
     step: int | None = None
 
 
-def check(job: Job, domain: Domain, witness: Reader) -> Counts:
+def check(
+    job: Job,
+    domain: Domain,
+    witness: Reader,
+) -> Counts:
     """Precondition: semantics real; the mixtures are sums of ratios, and the mechanism a short fold.
 
     Postcondition: the bounds hold for the number of right inputs in `domain`, whatever the witness says. Complexity: of
@@ -100,32 +104,52 @@ class Partition(Classes):
         self.pin, self.outputs = self.mixed.pin, job.claim.outputs
         super().__init__(job, domain, keys)
 
-    def directions(self, entry: Reader) -> np.ndarray:
+    def directions(
+        self,
+        entry: Reader,
+    ) -> np.ndarray:
         """Rows [J, d] of float64 numbers."""
         width = self.mixed.value.mid.shape[-1]
         rows = [_numbers(row, width) for row in entry.items(DIRECTIONS, 1)]
         return np.stack(rows)
 
-    def row(self, query: int, directions: np.ndarray) -> Row:
+    def row(
+        self,
+        query: int,
+        directions: np.ndarray,
+    ) -> Row:
         exact = self.ar.exact(directions)
         return Row(self.job, self.domain, self.automaton, self.mixed, exact, query)
 
-    def indices(self, keys: Sequence[tuple[int, ...]]) -> np.ndarray:
+    def indices(
+        self,
+        keys: Sequence[tuple[int, ...]],
+    ) -> np.ndarray:
         """Where classes stand in the automaton."""
         return np.array([self.places[key] for key in keys], int)
 
-    def sizes(self, query: int) -> dict[tuple[int, ...], int]:
+    def sizes(
+        self,
+        query: int,
+    ) -> dict[tuple[int, ...], int]:
         """Of the cells with an input, by their class."""
         found = sizes_by_class(
             self.ar, self.automaton, self.domain.tokens, self.pin, query
         )
         return {key: found[i] for key, i in self.places.items() if found[i]}
 
-    def possible(self, key: tuple[int, ...]) -> bool:
+    def possible(
+        self,
+        key: tuple[int, ...],
+    ) -> bool:
         """An output decodes to the mechanism's value."""
         return 0 <= key[0] < self.outputs
 
-    def unknown(self, key: tuple[int, ...], size: int) -> Counts:
+    def unknown(
+        self,
+        key: tuple[int, ...],
+        size: int,
+    ) -> Counts:
         """Bounds for the wrong inputs of a cell of which nothing is said."""
         return Counts(0 if self.possible(key) else size, size)
 
@@ -156,10 +180,16 @@ class Group:
         left = rest(self.ar, directions, middle, self.at, self.row.least, self.row.most)
         self.boxes = Boxes(low, high, middle, left)
 
-    def whole(self, cell: int) -> Leaf:
+    def whole(
+        self,
+        cell: int,
+    ) -> Leaf:
         return Leaf(cell, self.boxes.low[cell], self.boxes.high[cell])
 
-    def forms(self, leaves: Sequence[Leaf]) -> Forms:
+    def forms(
+        self,
+        leaves: Sequence[Leaf],
+    ) -> Forms:
         """Slopes [leaves, rivals, J] and constants [leaves, rivals], raw, of forms of t that the leads over all rivals
         are not below in the leaves. Complexity: a relaxation for each leaf."""
         cell = np.array([leaf.cell for leaf in leaves])
@@ -167,7 +197,10 @@ class Group:
         return self.behind.affine(boxes, self.right[cell], self.rivals[cell])
 
     def lead(
-        self, leaves: Sequence[Leaf], forms: Forms, margin: Fraction
+        self,
+        leaves: Sequence[Leaf],
+        forms: Forms,
+        margin: Fraction,
     ) -> tuple[Lead, np.ndarray, np.ndarray]:
         """The same forms less what is taken off in a leaf, and a margin, as leads of leaves x rivals columns; the
         ratios at the centres, as trial values [heads, columns]; and the columns' cells."""
@@ -192,7 +225,11 @@ class Group:
             trial = trial + about[:, j] * self.theta[:, cell, j]
         return Lead(base, value), trial, cell
 
-    def least(self, leaves: Sequence[Leaf], forms: Forms | None = None) -> np.ndarray:
+    def least(
+        self,
+        leaves: Sequence[Leaf],
+        forms: Forms | None = None,
+    ) -> np.ndarray:
         """Numbers [leaves, rivals] of which one that is positive says that the lead is so on all inputs of the cell
         whose mixture lies in the leaf. Complexity: that of `forms`, and three recursions on as many columns."""
         slopes, constants = self.forms(leaves) if forms is None else forms
@@ -244,14 +281,20 @@ def bounded(
     for i, key in enumerate(keys):
         open_ = [
             (leaf, (forms[0][j], forms[1][j]), int(rival))
-            for j, leaf in enumerate(leaves) if leaf.cell == i
+            for j, leaf in enumerate(leaves)
+            if leaf.cell == i
             for rival in np.flatnonzero(left[j])
-        ]  # fmt: skip
+        ]
         result[key] = Counts(0, _wrong(group, i, sizes[key], open_))
     return result
 
 
-def _wrong(group: Group, cell: int, size: int, open_: list) -> int:
+def _wrong(
+    group: Group,
+    cell: int,
+    size: int,
+    open_: list,
+) -> int:
     """At most so many inputs of a cell are wrong, whose leaves leave these open: a leaf, its forms, and a rival."""
     if any(leaf.step is None or not np.isfinite(f[1][r]) for leaf, f, r in open_):
         return size
@@ -264,7 +307,11 @@ def _wrong(group: Group, cell: int, size: int, open_: list) -> int:
     return min(size, sum(lost))
 
 
-def _leaves(group: Group, cell: int, node: Reader) -> list[Leaf]:
+def _leaves(
+    group: Group,
+    cell: int,
+    node: Reader,
+) -> list[Leaf]:
     """The parts of a cell's box: a tree of halves, by direction and place; together they are the box."""
     wide, rivals = group.boxes.low.shape[1], group.rivals.shape[1]
     todo = [(node, group.boxes.low[cell], group.boxes.high[cell], 0)]
@@ -287,7 +334,11 @@ def _leaves(group: Group, cell: int, node: Reader) -> list[Leaf]:
     return found
 
 
-def _leaf(node: Reader, leaf: Leaf, rivals: int) -> Leaf:
+def _leaf(
+    node: Reader,
+    leaf: Leaf,
+    rivals: int,
+) -> Leaf:
     """null, or what is taken off, and a step."""
     if node.value is None:
         return leaf
@@ -305,14 +356,22 @@ def _ends(leaves: Sequence[Leaf]) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([x.low for x in leaves]), np.stack([x.high for x in leaves])
 
 
-def _most(ar: Arithmetic, k: np.ndarray, low: np.ndarray, high: np.ndarray) -> Ball:
+def _most(
+    ar: Arithmetic,
+    k: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+) -> Ball:
     """What forms k.t [leaves, rivals] don't exceed for t between two raw arrays [leaves, J]."""
     form = ar.exact(k)
     ends = (ar.upper(ar.mul(form, ar.exact(end[:, None]))) for end in (low, high))
     return ar.sum(ar.exact(np.maximum(*ends)))
 
 
-def _along(centres: np.ndarray, directions: np.ndarray) -> np.ndarray:
+def _along(
+    centres: np.ndarray,
+    directions: np.ndarray,
+) -> np.ndarray:
     """About the entries of centres [heads, cells, d] along directions [J, d]: [heads, cells, J]."""
     reserve(*centres.shape[:2], len(directions))
     total = np.zeros((*centres.shape[:2], len(directions)))
@@ -321,7 +380,10 @@ def _along(centres: np.ndarray, directions: np.ndarray) -> np.ndarray:
     return total
 
 
-def _numbers(entry: Reader, count: int) -> np.ndarray:
+def _numbers(
+    entry: Reader,
+    count: int,
+) -> np.ndarray:
     """[exponent, integers]: integers below 2^53, times 2^exponent."""
     exponent, integers = entry.items(2, 2)
     numbers = integers.integers(count)

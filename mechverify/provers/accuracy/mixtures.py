@@ -388,7 +388,7 @@ def _directions(rows: list[Row]) -> np.ndarray:
         moved = np.where(factor[..., None] > 0, moved, 0.0).sum(
             0
         )  # [tokens, length, d]
-        alive = (factor > 0).any(0)[..., None]
+        alive = np.any(factor > 0, axis=0)[..., None]
         middle = (moved * alive).sum(0) / np.maximum(alive.sum(0), 1)
         changes.append(
             np.where(alive, moved - middle, 0.0).reshape(-1, value.shape[-1])
