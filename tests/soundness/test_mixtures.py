@@ -174,6 +174,81 @@ def random_group(made: Made, partition: Partition, query: int, directions=None) 
     return Group(partition, row, directions, keys, centres), centres
 
 
+def test_what_is_no_such_model_is_refused():
+    """Two layers; tokens that are read beside attention; float32; exact arithmetic."""
+
+    class Twice(Net):
+        def forward(self, ids: Tensor) -> Tensor:
+            return super().forward(ids) + self.embed(ids)[:, 0] @ self.unembed.weight.T
+
+    class Layers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.unembed = nn.Embedding(3, 4), nn.Linear(4, 3)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            x = self.embed(ids)
+            for _ in range(2):
+                x = x + (x @ x.transpose(1, 2)).softmax(-1) @ x
+            return self.unembed(x)[:, -1]
+
+    x = tokens("x", length=3, vocab=3)
+
+    def problem(net: nn.Module, semantics: str = "real") -> AccuracyProblem:
+        captured = capture(net.float().eval(), torch.zeros(1, 3, dtype=torch.long), vocab=3)
+        return AccuracyProblem.of(Accuracy(captured["output"], equals=x[0], over=x, at_least=None), semantics)
+
+    torch.manual_seed(0)
+    for net in (Twice(3, 3, 1), Layers()):
+        made = problem(net)
+        with pytest.raises(Unsupported), np.errstate(all="ignore"):
+            partition = Partition(made.job, made.domain, [])
+            keys = [*partition.sizes(0)]
+            Group(partition, partition.row(0, np.eye(4)), np.eye(4), keys, np.zeros((1, len(keys), 4)))
+    made = problem(Net(3, 3, 1))
+    with pytest.raises(Unsupported, match="semantics real"):
+        Partition(Job(made.claim, Exact()), made.domain, [])
+
+
+def test_what_a_file_gets_wrong_is_refused():
+    made = Made(7, heads=1, norms="second", act="gelu", scale=1.0)
+    partition = Partition(made.problem.job, made.problem.domain, [])
+    query = made.problem.domain.tokens[partition.pin][0]
+    (key, *_), width = [k for k in partition.sizes(query) if partition.possible(k)], 4
+    numbers = [0, [0] * width]
+    leaf = {"multipliers": None, "step": None}
+    cell = {"centre": [numbers], "halves": leaf}
+    good = {"rule": "mixtures", "keys": [], "directions": [numbers], "cells": [[query, list(key), cell]]}
+
+    def told(**changes) -> str:
+        proof = json.loads(json.dumps(good)) | changes
+        try:
+            with np.errstate(all="ignore"):
+                proved(Job(made.problem.claim, made.problem.job.ar), Reader(proof, "proof"))
+        except Rejected as error:
+            return str(error)
+        return ""
+
+    def of(**changes) -> str:
+        return told(cells=[[query, list(key), cell | changes]])
+
+    assert told() == ""
+    assert "don't exist" in told(cells=[[query, [99], cell]])
+    assert "listed twice" in told(cells=[[query, list(key), cell]] * 2)
+    assert "expected 4 integers" in told(directions=[[0, [1, 2]]])
+    assert "expected 4 integers" in told(directions=[[0, [2**53, 0, 0, 0]]])
+    assert "1 to 256" in told(directions=[])
+    assert "1 to 1" in of(centre=[numbers, numbers])
+    assert "integers below" in of(halves={"multipliers": [0, [1]], "step": None})
+    assert "[-1000, 1000]" in of(halves={"multipliers": None, "step": 2_000})
+    assert "[0, 0]" in of(halves={"direction": 1, "at": (0.0).hex(), "below": None, "above": None})
+    deep = None
+    for _ in range(80):
+        deep = {"direction": 0, "at": (0.0).hex(), "below": deep, "above": None}
+    assert "halved more than 64 times" in of(halves=deep)
+    assert "unknown fields" in of(halves=leaf | {"at": 1})
+
+
 @pytest.mark.parametrize("seed", range(ROUNDS))
 def test_every_enclosure_holds_on_every_input_and_between(seed):
     """The tables are the model's; t, what is left, the forms in every leaf, and what is concluded there."""
@@ -286,78 +361,3 @@ def test_cells_that_are_surely_right_are_decided(seed):
     lost = {cell for cell, good in zip(cells, made.good, strict=True) if not good}
     inside = [(q, m) not in lost for q, m in zip(made.inputs[:, made.net.position], made.target, strict=True)]
     assert found.right.low >= sum(inside) > 0
-
-
-def test_what_is_no_such_model_is_refused():
-    """Two layers; tokens that are read beside attention; float32; exact arithmetic."""
-
-    class Twice(Net):
-        def forward(self, ids: Tensor) -> Tensor:
-            return super().forward(ids) + self.embed(ids)[:, 0] @ self.unembed.weight.T
-
-    class Layers(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.embed, self.unembed = nn.Embedding(3, 4), nn.Linear(4, 3)
-
-        def forward(self, ids: Tensor) -> Tensor:
-            x = self.embed(ids)
-            for _ in range(2):
-                x = x + (x @ x.transpose(1, 2)).softmax(-1) @ x
-            return self.unembed(x)[:, -1]
-
-    x = tokens("x", length=3, vocab=3)
-
-    def problem(net: nn.Module, semantics: str = "real") -> AccuracyProblem:
-        captured = capture(net.float().eval(), torch.zeros(1, 3, dtype=torch.long), vocab=3)
-        return AccuracyProblem.of(Accuracy(captured["output"], equals=x[0], over=x, at_least=None), semantics)
-
-    torch.manual_seed(0)
-    for net in (Twice(3, 3, 1), Layers()):
-        made = problem(net)
-        with pytest.raises(Unsupported), np.errstate(all="ignore"):
-            partition = Partition(made.job, made.domain, [])
-            keys = [*partition.sizes(0)]
-            Group(partition, partition.row(0, np.eye(4)), np.eye(4), keys, np.zeros((1, len(keys), 4)))
-    made = problem(Net(3, 3, 1))
-    with pytest.raises(Unsupported, match="semantics real"):
-        Partition(Job(made.claim, Exact()), made.domain, [])
-
-
-def test_what_a_file_gets_wrong_is_refused():
-    made = Made(7, heads=1, norms="second", act="gelu", scale=1.0)
-    partition = Partition(made.problem.job, made.problem.domain, [])
-    query = made.problem.domain.tokens[partition.pin][0]
-    (key, *_), width = [k for k in partition.sizes(query) if partition.possible(k)], 4
-    numbers = [0, [0] * width]
-    leaf = {"multipliers": None, "step": None}
-    cell = {"centre": [numbers], "halves": leaf}
-    good = {"rule": "mixtures", "keys": [], "directions": [numbers], "cells": [[query, list(key), cell]]}
-
-    def told(**changes) -> str:
-        proof = json.loads(json.dumps(good)) | changes
-        try:
-            with np.errstate(all="ignore"):
-                proved(Job(made.problem.claim, made.problem.job.ar), Reader(proof, "proof"))
-        except Rejected as error:
-            return str(error)
-        return ""
-
-    def of(**changes) -> str:
-        return told(cells=[[query, list(key), cell | changes]])
-
-    assert told() == ""
-    assert "don't exist" in told(cells=[[query, [99], cell]])
-    assert "listed twice" in told(cells=[[query, list(key), cell]] * 2)
-    assert "expected 4 integers" in told(directions=[[0, [1, 2]]])
-    assert "expected 4 integers" in told(directions=[[0, [2**53, 0, 0, 0]]])
-    assert "1 to 256" in told(directions=[])
-    assert "1 to 1" in of(centre=[numbers, numbers])
-    assert "integers below" in of(halves={"multipliers": [0, [1]], "step": None})
-    assert "[-1000, 1000]" in of(halves={"multipliers": None, "step": 2_000})
-    assert "[0, 0]" in of(halves={"direction": 1, "at": (0.0).hex(), "below": None, "above": None})
-    deep = None
-    for _ in range(80):
-        deep = {"direction": 0, "at": (0.0).hex(), "below": deep, "above": None}
-    assert "halved more than 64 times" in of(halves=deep)
-    assert "unknown fields" in of(halves=leaf | {"at": 1})
