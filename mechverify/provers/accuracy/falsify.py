@@ -230,7 +230,7 @@ def margins_of(problem: AccuracyProblem) -> Margins:
     if not isinstance(problem.claim, AccuracyClaim):
         return Values(problem)
     if problem.claim.captured and problem.domain.length >= LONG:
-        with suppress(Rejected):  # Unsupported, say
+        with suppress(Rejected, Stopped):  # Unsupported, say
             return Tabled(problem)
     return Leads(problem)
 
