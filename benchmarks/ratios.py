@@ -1,5 +1,5 @@
-"""Several heads, and two layers: what rules ratios and nested certify of models whose accuracy is known, and of where
-their heads look, and how long search and check take.
+"""Several heads, two layers, and what stands behind one layer of attention: what rules ratios, nested and mixtures
+certify of models whose accuracy is known, and of where their heads look, and how long search and check take.
 
     python benchmarks/ratios.py [--quick]
     python benchmarks/ratios.py --cell     # the figures of the one cell that docs/ratios.md explains
@@ -17,6 +17,7 @@ from math import perm
 from pathlib import Path
 
 import numpy as np
+import sympy
 import torch
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
@@ -24,7 +25,9 @@ from safetensors.torch import save_file
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.board import Board, timed
-from mechverify import prove
+from benchmarks.real_models import Normed
+from mechverify import Accuracy, capture, load, prove, tokens
+from mechverify.claims.domain import Tokens
 from mechverify.kernel import check
 from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.ratios.rule import Partition
@@ -39,6 +42,7 @@ NEAR, SHORT, LONG = 0.00005, 60.0, 300.0  # share, and seconds of search and che
 SAMPLED = 0.002  # share below that of samples
 CLOSE, LOOKS = 1.5, 0.99  # what a pattern's constant leaves, over what is left where search looked; of one position
 SHIPPED = Path(__file__).parent.parent / induction.SHIPPED
+ALL, WIDTH = 600.0, 0.005  # seconds for all lengths, and width of an accuracy
 
 
 def right(weights: dict[str, torch.Tensor], x: torch.Tensor) -> int:
@@ -161,6 +165,88 @@ def attended(file: Path, **which: int | str) -> tuple[float, float]:
     return float(done.theorem.range.low[0]), float(done.theorem.attained.high.min())
 
 
+def bits(n: int) -> Tokens:
+    """An odd number of bits between two marks."""
+    return tokens("x", length=n + 2, vocab=4, allowed=[[2], *[range(2)] * n, [3]])
+
+
+def said(x: Tokens) -> sympy.Expr:
+    """The majority."""
+    return sympy.Piecewise((1, sum(x[1:-1]) > (len(x) - 2) // 2), (0, True))
+
+
+def published(n: int, at_least: str) -> Accuracy:
+    """The majority of n bits, by a model in GPT-2 names whose vocabulary has two tokens more."""
+    model = load(SHARED / "decompiled-majority.safetensors", n_heads=1, length=n + 2)
+    x = tokens("x", length=n + 2, vocab=model.d_vocab, allowed=bits(n).allowed)
+    return Accuracy(model.logits[-1], equals=said(x), over=x, at_least=at_least)
+
+
+def majorities(board: Board, quick: bool) -> None:
+    """Rows for layer norm, a GELU MLP and a final layer norm behind one layer of attention, at every odd length."""
+    lengths = range(1, 152, 30 if quick else 2)
+    found, spent = {}, 0.0
+    for n in lengths:
+        seconds, done = timed(lambda n=n: prove(published(n, "1"), time_limit=LONG))
+        spent += seconds
+        found[n] = done.verdict
+        if done.certificate is not None:
+            theorem = check(done.certificate)
+            assert theorem.verdict == done.verdict
+            assert done.verdict == "PROVED" or len(theorem.tokens), "a refutation without an input"
+    decided = sum(v in ("PROVED", "REFUTED") for v in found.values())
+    proved = sum(v == "PROVED" for v in found.values())
+    figure = f"{decided}: {proved} right everywhere, {decided - proved} refuted"
+    board.row("majority of n bits, odd n up to 151: lengths decided", len(lengths), figure, decided == len(lengths))
+    board.row("majority: search and check of all, seconds", f"at most {ALL:g}", round(spent, 1), spent <= ALL)
+    for n in (47,) if quick else (47, 99, 151):
+        seconds, done = timed(lambda n=n: prove(published(n, "best"), time_limit=LONG))
+        theorem = check(done.certificate)
+        low, high = (count / theorem.claim.total for count in theorem.right)
+        figure = f"{low:.8f} to {high:.8f} in {seconds:.1f} s"
+        board.row(f"majority of {n}: width of the accuracy", f"at most {WIDTH:g}", figure, high - low <= WIDTH)
+
+
+def own(board: Board, n: int, heads: int, width: int, samples: int) -> None:
+    """Rows for the same layers, trained here; of short sequences the accuracy is enumerated, else sampled."""
+    torch.manual_seed(heads)
+    net, x = Normed(4, n + 2, width, heads), bits(n)
+    optimiser = torch.optim.Adam(net.parameters(), 3e-3)
+
+    def drawn(number: int) -> torch.Tensor:
+        """Half of them near the middle."""
+        ones = n // 2 + torch.randint(-2, 4, (number, 1))
+        near = torch.rand(number, n).argsort(1) < ones
+        some = torch.where(torch.arange(number)[:, None] % 2 == 0, near, torch.rand(number, n) < 0.5).long()
+        return torch.cat([torch.full((number, 1), 2), some, torch.full((number, 1), 3)], 1)
+
+    def truth(ids: torch.Tensor) -> torch.Tensor:
+        return (ids[:, 1:-1].sum(1) > n // 2).long()
+
+    for _ in range(600):
+        ids = drawn(512)
+        loss = torch.nn.functional.cross_entropy(net(ids), truth(ids))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    net.eval()
+    ids = torch.cartesian_prod(*map(torch.tensor, x.allowed)) if 2**n <= samples else drawn(samples)
+    with torch.no_grad():
+        net.double()
+        true = sum(int((net(some).argmax(1) == truth(some)).sum()) for some in ids.split(BATCH)) / len(ids)
+        net.float()
+    captured = capture(net, torch.zeros(1, n + 2, dtype=torch.long), vocab=4)
+    claimed = Accuracy(captured["output"], equals=said(x), over=x, at_least="best")
+    seconds, done = timed(lambda: prove(claimed, time_limit=LONG))
+    theorem = check(done.certificate)
+    low, high = (count / theorem.claim.total for count in theorem.right)
+    known = "enumerated" if 2**n <= samples else "of samples near the middle"
+    what = f"majority of {n}, {heads} heads, layer norms, GELU, trained here"
+    inside = 2**n > samples or low <= true <= high
+    figure = f"{low:.6f} to {high:.6f} in {seconds:.1f} s"
+    board.row(what, f"within {WIDTH:g}; {true:.6f} {known}", figure, high - low <= WIDTH and inside)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
@@ -201,6 +287,11 @@ def main() -> int:
         for heads in () if quick else (2, 8):
             file = trained(folder, 10, heads, 3_000)
             certified(board, f"max of 10, {heads} heads, trained here", file, samples, LONG)
+    if (SHARED / "decompiled-majority.safetensors").exists():
+        majorities(board, quick)
+    for n, width in ((15, 16),) if quick else ((15, 16), (41, 32)):
+        for heads in (1, 2):
+            own(board, n, heads, width, samples)
     return board.finish("ratios", quick)
 
 

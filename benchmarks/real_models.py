@@ -91,10 +91,11 @@ class Transformer(nn.Module):
 
 
 class Normed(nn.Module):
-    """One layer and one head with layer norm and GELU, as GPT-2 has them."""
+    """One layer with layer norm and GELU, as GPT-2 has them."""
 
-    def __init__(self, vocab: int, length: int, width: int = 16):
+    def __init__(self, vocab: int, length: int, width: int = 16, heads: int = 1):
         super().__init__()
+        self.heads = heads
         self.embed, self.place = nn.Embedding(vocab, width), nn.Parameter(torch.randn(length, width) / 4)
         self.q, self.k, self.v, self.out = (nn.Linear(width, width) for _ in "qkvo")
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
@@ -103,7 +104,9 @@ class Normed(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         x = self.embed(ids) + self.place
         y = self.norms[0](x)
-        x = x + self.out(F.scaled_dot_product_attention(self.q(y), self.k(y), self.v(y), is_causal=True))
+        q, k, v = (part(y).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.q, self.k, self.v))
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(mixed.transpose(1, 2).flatten(2))
         x = x + self.mlp(self.norms[1](x))
         return F.linear(self.norms[2](x), self.embed.weight)[:, -1]
 

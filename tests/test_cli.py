@@ -227,7 +227,7 @@ def test_about_counts_the_kernel():
         assert part in output
 
 
-FAMILIES = {"compact", "counting", "cut", "fold", "ratios", "relaxation", "replay"}
+FAMILIES = {"compact", "counting", "cut", "fold", "mixtures", "ratios", "relaxation", "replay"}
 
 
 @pytest.mark.parametrize(("version", "families"), [(2, {"counting", "fold", "replay"}), (3, {"relaxation"})])

@@ -27,7 +27,10 @@ _COUNTING = {
 RULES: dict[str, dict[str, Rule]] = {
     "accuracy": {
         **_COUNTING,
-        **{n: Rule(f"{n}.rule") for n in ("fold", "compact", "ratios", "nested")},
+        **{
+            n: Rule(f"{n}.rule")
+            for n in ("fold", "compact", "ratios", "nested", "mixtures")
+        },
     },
     "share": {
         **_COUNTING,
@@ -51,6 +54,7 @@ OLD = {
     "open": (),
     "ratios": (),
     "nested": (),
+    "mixtures": (),
 }  # names before format version 5
 
 

@@ -118,6 +118,8 @@ def _label(node: dict) -> str:
         case "nested":
             cells = sum(len(family["cells"]) for family in node["families"])
             return f"nested: {cells} cells of two layers, in {len(node['families'])} families"
+        case "mixtures":
+            return f"mixtures: {len(node['cells'])} cells, the model behind attention bounded by lines in each"
         case "counterexample":
             return f"counterexample: {len(node['inputs'])} wrong inputs, replayed"
         case "split" if "coordinate" in node:

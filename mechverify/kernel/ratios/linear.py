@@ -83,6 +83,24 @@ class Box:
         self.ar.spend(terms.size, 2 * len(self.layers), 4)
         return smallest(self.ar, self.layers, term, (len(terms), terms.shape[-1]))
 
+    def around(self, lead: Lead, point: Sequence[int] | np.ndarray) -> np.ndarray:
+        """The trial values theta [heads, rivals]: the ratios at `point`, moved so that they make a lead of zero."""
+        ar, positions = self.ar, np.arange(len(point))
+        inside = all(0 <= t < len(self.index) and self.index[t] >= 0 for t in point)
+        if len(point) != len(self.layers) or not inside:
+            raise Rejected(
+                f"a point is no sequence of tokens of its cell: {[*point]!s:.100}"
+            )
+        at = self.index[[*point]]
+        weight = ar.approximate(self.factor.map(lambda a: a[:, at, positions]))
+        value = ar.approximate(lead.value.map(lambda a: a[:, at, positions]))
+        mass = np.zeros(len(weight))
+        total = np.zeros((len(weight), value.shape[-1]))
+        for i in positions:  # in this order on every machine
+            mass = mass + weight[:, i]
+            total = total + weight[:, i, None] * value[:, i]
+        return shared(ar, lead, total / mass[:, None])
+
 
 class Tables:
     """A sum of ratios, and mantissas and exponents of its e^s: nothing underflows yet."""
@@ -126,14 +144,14 @@ class Expansion:
     rivals] are lower bounds of R / Z. `base` [rivals]: the lead's, plus all theta. `decided` [rivals]: the lead is
     positive on the whole box, since the sum of all lower bounds is."""
 
-    def __init__(self, box: Box, lead: Lead, point: Sequence[int]):
+    def __init__(self, box: Box, lead: Lead, point: Sequence[int] | np.ndarray):
         """`point` is a token for each position: theta are the ratios there, moved so that they add up to a lead of
         zero. Any point is sound. Precondition: the box is usable. Complexity: a recursion on heads x 2 rivals columns.
         """
         self.box, self.ar = box, box.ar
         ar, (heads, tokens, length, rivals) = self.ar, lead.value.mid.shape
         reserve(heads, tokens, length, 2 * rivals)
-        theta = ar.exact(_around(box, lead, point))
+        theta = ar.exact(box.around(lead, point))
         away = ar.sub(lead.value, theta.map(lambda a: a[:, None, None]))
         self.rest = ar.mul(box.factor.map(lambda a: a[..., None]), away)
         self.base = _plus_all(ar, lead.base, theta)
@@ -184,23 +202,8 @@ class Expansion:
         return points(np.minimum(high.mid, bound.mid), high.exponent)
 
 
-def _around(box: Box, lead: Lead, point: Sequence[int]) -> np.ndarray:
-    """The trial values theta [heads, rivals]: about the ratios at `point`, each less its share of the lead there."""
-    ar, positions = box.ar, np.arange(len(point))
-    inside = all(0 <= t < len(box.index) and box.index[t] >= 0 for t in point)
-    if len(point) != len(box.layers) or not inside:
-        raise Rejected(
-            f"a point is no sequence of tokens of its cell: {[*point]!s:.100}"
-        )
-    at = box.index[[*point]]
-    weight = ar.approximate(box.factor.map(lambda a: a[:, at, positions]))
-    value = ar.approximate(lead.value.map(lambda a: a[:, at, positions]))
-    mass = np.zeros(len(weight))
-    total = np.zeros((len(weight), value.shape[-1]))
-    for i in positions:  # in this order on every machine
-        mass = mass + weight[:, i]
-        total = total + weight[:, i, None] * value[:, i]
-    ratio = total / mass[:, None]
+def shared(ar: Arithmetic, lead: Lead, ratio: np.ndarray) -> np.ndarray:
+    """Trial values [heads, rivals]: about these ratios, each less its share of the lead that they make."""
     there = ar.approximate(lead.base)
     for one in ratio:
         there = there + one

@@ -14,6 +14,7 @@ from mechverify.provers.accuracy.enumerate import Enumerate
 from mechverify.provers.accuracy.falsify import falsify, margins_of
 from mechverify.provers.accuracy.fold import Fold
 from mechverify.provers.accuracy.margin import enumerated_margin, largest_margin
+from mechverify.provers.accuracy.mixtures import Mixtures
 from mechverify.provers.accuracy.nested import Nested
 from mechverify.provers.accuracy.problem import (
     AccuracyProblem,
@@ -35,6 +36,7 @@ PROVERS: list[Prover[AccuracyProblem, Evidence, Attempt]] = [
     Fold(),
     Ratios(),
     Nested(),
+    Mixtures(),
     Enumerate(),
 ]
 

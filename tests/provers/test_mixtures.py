@@ -1,0 +1,116 @@
+"""One layer of attention with layer norms and an MLP behind it, from claim to theorem: what is proved is true, also of
+models that are wrong."""
+
+from fractions import Fraction
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from sympy import Piecewise
+
+from mechverify import Accuracy, capture, prove, tokens
+from mechverify.kernel import check
+from mechverify.kernel.core.counts import CountingTheorem
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.mixtures.rule import Group
+from mechverify.kernel.proof import prove as proved
+from mechverify.provers.accuracy import mixtures as search
+from mechverify.provers.accuracy.falsify import Leads, Tabled
+from mechverify.provers.accuracy.problem import AccuracyProblem
+from mechverify.provers.base import Budget
+from tests.soundness.test_mixtures import Net
+
+BITS = 17
+
+
+class Majority:
+    """Heads that attend to all bits alike, made by hand; `noise`: of an MLP that knows nothing, `shift`: of the
+    unembedding, so that it is wrong near the middle."""
+
+    def __init__(self, heads: int, noise: float, shift: float = 0.0):
+        torch.manual_seed(heads)
+        self.net = Net(3, BITS + 1, heads, norms="second last", act="gelu", out=2, scale=noise)
+        bit = torch.tensor([1.0, -1.0, 0.0, 0.0], dtype=torch.float64)
+        with torch.no_grad():
+            for name in ("embed", "q", "k", "v", "out", "unembed"):
+                for p in getattr(self.net, name).parameters():
+                    p.zero_()
+            self.net.place.zero_()
+            for norm in (self.net.second, self.net.last):
+                norm.reset_parameters()
+            self.net.embed.weight += torch.stack([-bit, bit, bit.roll(2)])
+            self.net.v.weight += torch.eye(4)
+            self.net.out.weight += torch.eye(4)
+            self.net.unembed.weight += torch.stack([-bit, bit])
+            self.net.unembed.bias[1] = shift
+        self.x = tokens("x", length=BITS + 1, vocab=3, allowed=[*[range(2)] * BITS, [2]])
+        self.inputs = np.array([*product(*self.x.allowed)])
+        self.captured = capture(self.net, torch.zeros(1, BITS + 1, dtype=torch.long), vocab=3)
+
+    def claim(self, at_least: str | Fraction) -> Accuracy:
+        said = Piecewise((1, sum(self.x[:-1]) > BITS // 2), (0, True))
+        return Accuracy(self.captured["output"], equals=said, over=self.x, at_least=at_least)
+
+    @property
+    def right(self) -> int:
+        with torch.no_grad():
+            logits = torch.cat([self.net(ids) for ids in torch.from_numpy(self.inputs).split(2**14)])
+        lead = (logits[:, 1] - logits[:, 0]).numpy()
+        return int((np.where(self.inputs.sum(1) - 2 > BITS // 2, lead, -lead) > 0).sum())
+
+
+def theorem(done) -> CountingTheorem:
+    found = check(done.certificate)
+    assert isinstance(found, CountingTheorem)
+    return found
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_a_model_that_is_right_is_proved(heads):
+    made = Majority(heads, 0.1)
+    assert made.right == 2**BITS
+    done = prove(made.claim("1"))
+    assert done.verdict == "PROVED" and theorem(done).rules == {"mixtures": 1}
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+def test_of_a_model_that_is_wrong_no_more_is_proved_than_is_true(heads):
+    made = Majority(heads, 0.1, shift=0.3)
+    right = made.right
+    assert 0 < right < 2**BITS
+    refuted = prove(made.claim("1"))
+    assert refuted.verdict == "REFUTED" and len(theorem(refuted).tokens)
+    problem = AccuracyProblem.of(made.claim("best"), "real")
+    with np.errstate(all="ignore"):
+        found = search._Search(problem, Budget()).bounded()
+    assert found.right.low <= right <= found.right.high and found.right.low > right / 2
+    more = AccuracyProblem.of(made.claim(Fraction(right + 1, 2**BITS)), "real")
+    with np.errstate(all="ignore"):
+        assert search._Search(more, Budget()).bounded().right.low <= right
+
+
+def test_cells_that_one_box_leaves_open_are_decided_in_halves(monkeypatch):
+    """Where the forms of whole boxes are said to be open, those of halves are not; and the kernel agrees."""
+    whole, asked = Group.least, []
+
+    def least(self, leaves, forms=None):
+        asked.append(len(leaves))
+        return whole(self, leaves, forms) if len(asked) > 1 else np.full((len(leaves), 1), -1.0)
+
+    monkeypatch.setattr(Group, "least", least)
+    problem = AccuracyProblem.of(Majority(1, 0.1).claim("1"), "real")
+    with np.errstate(all="ignore"):
+        found = search._Search(problem, Budget()).bounded()
+        assert found.right.low == 2**BITS and found.proof is not None
+        assert all(entry["halves"] is not None for *_, entry in found.proof["cells"])
+        assert proved(problem.job, Reader(found.proof, "proof"))[0] == found.right
+
+
+def test_margins_by_tables_are_the_graphs():
+    made = Majority(2, 0.3, shift=0.1)
+    problem = AccuracyProblem.of(made.claim("1"), "real")
+    some = made.inputs[:: 2**7]
+    by_tables, by_graph = Tabled(problem), Leads(problem)
+    np.testing.assert_allclose(by_tables(some), by_graph(some), atol=1e-6)
+    np.testing.assert_array_equal(by_tables.winner(some[:9]), by_graph.winner(some[:9]))
