@@ -9,6 +9,7 @@ from mechverify.kernel import Theorem
 from mechverify.kernel.core.counts import CountingTheorem
 from mechverify.kernel.core.neighbours import float_below
 from mechverify.kernel.core.ranges import RangeTheorem
+from mechverify.kernel.core.words import decimal
 from mechverify.kernel.statement.common import Statement
 from mechverify.kernel.statement.ranges import widths
 from mechverify.kernel.statement.sentence import state
@@ -42,7 +43,7 @@ def fronts(checked: Sequence[Checked]) -> list[tuple[str, str, Figure]]:
         ]
         if some:
             listed = "; ".join(
-                f"{p.strategy}: {p.ops.mean:.2e} operations, {p.ratio.mean:.6f}"
+                f"{p.strategy}: {p.ops.mean:.2e} operations, {decimal(Fraction(p.ratio.mean), 6, up=False)}"
                 for p in some
             )
             claims = " ".join(
