@@ -6,9 +6,9 @@ from fractions import Fraction
 from matplotlib.figure import Figure
 
 from mechverify.kernel import Theorem
-from mechverify.kernel.core.counts import CountingTheorem
+from mechverify.kernel.core.counts import CountingClaim, CountingTheorem
 from mechverify.kernel.core.neighbours import float_below
-from mechverify.kernel.core.ranges import RangeTheorem
+from mechverify.kernel.core.ranges import RangeClaim, RangeTheorem
 from mechverify.kernel.core.words import decimal
 from mechverify.kernel.statement.common import Statement
 from mechverify.kernel.statement.ranges import widths
@@ -16,6 +16,7 @@ from mechverify.kernel.statement.sentence import state
 from mechverify.report.checked import Checked, names
 from mechverify.report.frontier import Mean, Point
 from mechverify.report.pareto import picture
+from mechverify.report.samples import union_of
 from mechverify.report.statement import brute_force_ops
 
 LONG = 200  # characters of a claim in a caption
@@ -80,9 +81,14 @@ def _claim(theorem: Theorem) -> tuple:
 
 
 def _inputs(theorem: Theorem) -> str:
-    domain, values = theorem.claim.domain, theorem.claim.graph.values
-    if theorem.claim.shapes:
-        return "a box"
+    claim = theorem.claim
+    domain, values = claim.domain, claim.graph.values
+    if claim.shapes:
+        return "a box" if union_of(claim) is None else "a union of boxes"
+    if isinstance(claim, CountingClaim) and claim.guarded:
+        return f"{claim.total:,} inputs"
+    if isinstance(claim, RangeClaim) and claim.where:
+        return "inputs that are given"
     if all(len(ids) == len(values) for ids in domain.tokens):
         return f"{len(values)}^{domain.length}"
     return f"{domain.size:,} inputs"

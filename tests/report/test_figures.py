@@ -10,7 +10,7 @@ import torch
 from matplotlib import colors
 from PIL import Image
 
-from mechverify import Bounds, Share, ball, capture, prove, union
+from mechverify import Bounds, Share, ball, capture, prove, tokens, union
 from mechverify.kernel.core.counts import Counts
 from mechverify.report import samples
 from mechverify.report.checked import Checked
@@ -161,6 +161,32 @@ def test_a_share_beside_others_is_rounded_down(monkeypatch):
     monkeypatch.setattr("mechverify.report.compare._counted", lambda *_: [least, least])
     ((_, alt, _),) = fronts([one, nearly])
     assert "0.999999" in alt and "1.000000" not in alt
+
+
+def test_claims_beside_each_other_say_how_many_inputs_they_are_about(monkeypatch):
+    """Not all that the domain's sets and box hold, where a guard or a union leaves some out."""
+    groups: list[str] = []
+    monkeypatch.setattr("mechverify.report.compare._counted", lambda group, _: groups.append(group) or [])
+    monkeypatch.setattr("mechverify.report.compare._bounded", lambda group, _: groups.append(group) or [])
+    x = tokens("x", length=2, vocab=3)
+    squares = capture(_Squares().double().eval(), torch.zeros(1, 2, dtype=torch.float64))["output"][0]
+    balls = union(ball([2.0, 0.0], 0.5), ball([-2.0, 0.0], 0.5))
+    same = capture(_Same().eval(), torch.zeros(1, 2, dtype=torch.long))["output"][0]
+    for claim in (Share(same >= 1, over=x, given=[x[0] < x[1]]), Bounds(same, over=x, given=[x[0] < x[1]]),
+                  Bounds(squares, over=balls)):  # fmt: skip
+        outcome = prove(claim)
+        one = Checked(Path("a.cert"), outcome.theorem, 0.0, outcome.certificate)
+        assert fronts([one, one]) == []
+    assert groups == ["claim 1, 3 inputs", "claim 1, inputs that are given", "claim 1, a union of boxes"]
+
+
+class _Same(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = torch.nn.Embedding(3, 1)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.embed(ids).sum(1)
 
 
 class _Squares(torch.nn.Module):
