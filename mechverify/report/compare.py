@@ -6,15 +6,17 @@ from fractions import Fraction
 from matplotlib.figure import Figure
 
 from mechverify.kernel import Theorem
-from mechverify.kernel.core.counts import CountingTheorem
+from mechverify.kernel.core.counts import CountingClaim, CountingTheorem
 from mechverify.kernel.core.neighbours import float_below
-from mechverify.kernel.core.ranges import RangeTheorem
+from mechverify.kernel.core.ranges import RangeClaim, RangeTheorem
+from mechverify.kernel.core.words import decimal
 from mechverify.kernel.statement.common import Statement
 from mechverify.kernel.statement.ranges import widths
 from mechverify.kernel.statement.sentence import state
 from mechverify.report.checked import Checked, names
 from mechverify.report.frontier import Mean, Point
 from mechverify.report.pareto import picture
+from mechverify.report.samples import union_of
 from mechverify.report.statement import brute_force_ops
 
 LONG = 200  # characters of a claim in a caption
@@ -42,7 +44,7 @@ def fronts(checked: Sequence[Checked]) -> list[tuple[str, str, Figure]]:
         ]
         if some:
             listed = "; ".join(
-                f"{p.strategy}: {p.ops.mean:.2e} operations, {p.ratio.mean:.6f}"
+                f"{p.strategy}: {p.ops.mean:.2e} operations, {decimal(Fraction(p.ratio.mean), 6, up=False)}"
                 for p in some
             )
             claims = " ".join(
@@ -79,9 +81,14 @@ def _claim(theorem: Theorem) -> tuple:
 
 
 def _inputs(theorem: Theorem) -> str:
-    domain, values = theorem.claim.domain, theorem.claim.graph.values
-    if theorem.claim.shapes:
-        return "a box"
+    claim = theorem.claim
+    domain, values = claim.domain, claim.graph.values
+    if claim.shapes:
+        return "a box" if union_of(claim) is None else "a union of boxes"
+    if isinstance(claim, CountingClaim) and claim.guarded:
+        return f"{claim.total:,} inputs"
+    if isinstance(claim, RangeClaim) and claim.where:
+        return "inputs that are given"
     if all(len(ids) == len(values) for ids in domain.tokens):
         return f"{len(values)}^{domain.length}"
     return f"{domain.size:,} inputs"

@@ -237,7 +237,16 @@ def _map(checked: Checked) -> tuple | None:
     points[:, free] = grid
     tokens = np.tile([ids[0] for ids in claim.domain.tokens], (len(grid), 1))
     inputs = samples.Inputs(tokens.reshape(len(grid), -1).astype(np.int64), points)
-    value = samples.entries(claim, inputs)[:, 0]
+    value, union = samples.entries(claim, inputs)[:, 0], samples.union_of(claim)
+    if union is not None:  # of other inputs the claim doesn't speak
+        value = np.where(union.holds(points), value, np.nan)
+        if np.isnan(value).all():
+            return None
+    count, over = (
+        int((~np.isnan(value)).sum()),
+        "box" if union is None else "union's boxes",
+    )
+    least, most = float(np.nanmin(value)), float(np.nanmax(value))
     figure, (axes,) = canvas(height=3.4)
     names = [coordinate(claim, int(c)) for c in free]
     axes.set_xlabel(names[0])
@@ -255,8 +264,8 @@ def _map(checked: Checked) -> tuple | None:
         figure.colorbar(
             image, label="left side of the condition" if counting else "the value"
         )
-        if counting and z.min() < 0 < z.max():
-            axes.contourf(x, y, z, [z.min(), 0], colors="none", hatches=["////"])
+        if counting and least < 0 < most:
+            axes.contourf(x, y, z, [least, 0], colors="none", hatches=["////"])
             axes.contour(x, y, z, [0], colors=BAD, linewidths=1.4)
         for part in parts:
             (x0, y0), (x1, y1) = part.low[free].tolist(), part.high[free].tolist()
@@ -274,8 +283,8 @@ def _map(checked: Checked) -> tuple | None:
         if len(parts) > 1
         else ""
     )
-    caption = f"About {what}, at {len(grid):,} points of the box{boxes}. {DRAWN}"
-    alt = f"A map of {what} over the box, from about {value.min():.4g} to {value.max():.4g}."
+    caption = f"About {what}, at {count:,} points of the {over}{boxes}. {DRAWN}"
+    alt = f"A map of {what} over the {over}, from about {least:.4g} to {most:.4g}."
     return "map", caption, alt, figure
 
 

@@ -16,6 +16,8 @@ from mechverify.kernel.core.evaluate import Evaluation, batch_size
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.ranges import RangeClaim
 from mechverify.kernel.core.semantics import Real
+from mechverify.kernel.core.share import ShareClaim
+from mechverify.kernel.core.unions import Union
 
 MOST = 1_000  # inputs of a picture
 NUMBERS = 2e7  # that a picture's values may take on the way, about seconds
@@ -41,19 +43,50 @@ def affordable(claim: Claim, nodes: Sequence[int]) -> int:
 
 
 def drawn(claim: Claim, count: int) -> Inputs:
-    """At most so many, uniformly from the domain's sets and box, of those that satisfy the conditions."""
+    """At most so many, uniformly from the domain's sets and box, or from the boxes of a union together, of those that
+    satisfy the conditions."""
     rng, domain, found = np.random.default_rng(0), claim.domain, []
     for _ in range(TRIES):
         columns = [rng.choice(np.array(ids), count) for ids in domain.tokens]
         tokens = np.stack(columns, -1) if columns else np.zeros((count, 0), np.int64)
-        low, high = domain.low, domain.high
-        points = low + rng.random((count, len(low))) * (high - low)
-        some = Inputs(tokens, np.clip(points, low, high))
-        found.append(some.some(_satisfying(claim, some)))
+        points, once = _points(claim, count, rng)
+        some = Inputs(tokens, points)
+        found.append(some.some(_satisfying(claim, some) & once))
         if sum(len(inputs.tokens) for inputs in found) >= count:
             break
     tokens, points = (np.concatenate(parts) for parts in zip(*found, strict=True))
     return Inputs(tokens, points).some(slice(count))
+
+
+def _points(
+    claim: Claim, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of the real inputs; and booleans [count], by which those that lie in several boxes of a union are left out."""
+    (low, high), once = claim.domain[1:3], np.ones(count, bool)
+    union = union_of(claim)
+    share = rng.random((count, len(low)))
+    if union is not None:
+        wide = low < high
+        size = (union.high[:, wide] / 2 - union.low[:, wide] / 2) / (
+            high[wide] / 2 - low[wide] / 2
+        )
+        with np.errstate(all="ignore"):
+            volume = np.log(size).sum(1)
+            weight = np.exp(volume - volume.max())
+        if not np.isfinite(weight).all():  # none has any
+            weight = np.ones(len(weight))
+        which = rng.choice(len(weight), count, p=weight / weight.sum())
+        low, high = union.low[which], union.high[which]
+    points = np.clip(low + share * (high - low), low, high)
+    if union is not None:
+        times = [((union.low <= x) & (x <= union.high)).all(1).sum() for x in points]
+        once = rng.random(count) * np.array(times) < 1
+    return points, once
+
+
+def union_of(claim: Claim) -> Union | None:
+    """The boxes of which the claim speaks alone, if there are some."""
+    return claim.union if isinstance(claim, RangeClaim | ShareClaim) else None
 
 
 def _satisfying(claim: Claim, inputs: Inputs) -> np.ndarray:

@@ -2,16 +2,21 @@
 
 import re
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from matplotlib import colors
 from PIL import Image
 
+from mechverify import Bounds, Share, ball, capture, prove, tokens, union
 from mechverify.kernel.core.counts import Counts
 from mechverify.report import samples
+from mechverify.report.checked import Checked
 from mechverify.report.compare import fronts
 from mechverify.report.figures import RIGHT, WRONG, cells, pictures, write_figures
+from mechverify.report.frontier import Mean, Point
 from mechverify.report.style import BAD, GOOD, SHADES
 from tests.report import made
 
@@ -130,3 +135,60 @@ def test_certificates_of_one_claim_stand_beside_each_other(kinds):
     tight, loose = (made.checked(made.bounds(high=[h, 0.5]), f"{h}.cert") for h in (1.25, 2.0))
     ((_, alt, _),) = fronts([tight, loose])
     assert alt.startswith("reached width / proved width. 1.25.cert: ")
+
+
+def test_of_a_union_inputs_of_its_boxes_alone_are_drawn():
+    """Between two balls the condition fails: no picture of the theorem, which says nothing of that, may show it."""
+    model = capture(_Squares().double().eval(), torch.zeros(1, 2, dtype=torch.float64))
+    over = union(ball([2.0, 0.0], 0.5), ball([-2.0, 0.0], 0.5), ball([-2.25, 0.0], 0.5))
+    squares = model["output"][0]
+    for claim in (Share(squares > 1, over=over, at_least=1), Bounds(squares, over=over, at_least=1)):
+        outcome = prove(claim)
+        inputs = samples.drawn(outcome.theorem.claim, 200)
+        assert outcome.verdict == "PROVED" and outcome.theorem.claim.union.holds(inputs.points).all()
+        right = (inputs.points[:, 0] > 0).mean()
+        assert len(inputs.points) == 200 and 0.3 < right < 0.6  # of a volume of 1 beside one of 1.25
+        found = {p.name: p for p in pictures(Checked(Path("union.cert"), outcome.theorem, 0.0, outcome.certificate))}
+        said = re.search("over the union's boxes, from about ([0-9.]+) to ", found["map"].alt)
+        assert said and float(said[1]) > 1.25  # a grid's point in the box; of the condition 1.25, and of the value 2.25
+        assert "margins" not in found or "for none of them" in found["margins"].caption
+
+
+def test_a_share_beside_others_is_rounded_down(monkeypatch):
+    one = made.checked(made.accuracy(wrong=False))
+    nearly = Checked(one.path, one.theorem, 0.0, one.data)
+    least = Point("", "a", "", 1, 0, *[Mean(1 - 2.0**-40, 0.0)] * 3, 0, None, 0.0, 0.0)
+    monkeypatch.setattr("mechverify.report.compare._counted", lambda *_: [least, least])
+    ((_, alt, _),) = fronts([one, nearly])
+    assert "0.999999" in alt and "1.000000" not in alt
+
+
+def test_claims_beside_each_other_say_how_many_inputs_they_are_about(monkeypatch):
+    """Not all that the domain's sets and box hold, where a guard or a union leaves some out."""
+    groups: list[str] = []
+    monkeypatch.setattr("mechverify.report.compare._counted", lambda group, _: groups.append(group) or [])
+    monkeypatch.setattr("mechverify.report.compare._bounded", lambda group, _: groups.append(group) or [])
+    x = tokens("x", length=2, vocab=3)
+    squares = capture(_Squares().double().eval(), torch.zeros(1, 2, dtype=torch.float64))["output"][0]
+    balls = union(ball([2.0, 0.0], 0.5), ball([-2.0, 0.0], 0.5))
+    same = capture(_Same().eval(), torch.zeros(1, 2, dtype=torch.long))["output"][0]
+    for claim in (Share(same >= 1, over=x, given=[x[0] < x[1]]), Bounds(same, over=x, given=[x[0] < x[1]]),
+                  Bounds(squares, over=balls)):  # fmt: skip
+        outcome = prove(claim)
+        one = Checked(Path("a.cert"), outcome.theorem, 0.0, outcome.certificate)
+        assert fronts([one, one]) == []
+    assert groups == ["claim 1, 3 inputs", "claim 1, inputs that are given", "claim 1, a union of boxes"]
+
+
+class _Same(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = torch.nn.Embedding(3, 1)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.embed(ids).sum(1)
+
+
+class _Squares(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x * x).sum(-1, keepdim=True)
