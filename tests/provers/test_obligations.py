@@ -124,7 +124,7 @@ def nothing(problem, known, *_):
 
 
 def subproblem_prover():
-    from mechverify.provers.ranges.branch import Branch
+    from mechverify.provers.ranges.best_first import Branch
 
     return Branch()
 

@@ -4,7 +4,7 @@ are decided, or the range is as narrow as the method makes it."""
 import numpy as np
 
 from mechverify.provers.base import Budget, Prover
-from mechverify.provers.ranges.branch import Branch
+from mechverify.provers.ranges.best_first import Branch
 from mechverify.provers.ranges.differences import Jointly
 from mechverify.provers.ranges.extremes import sample
 from mechverify.provers.ranges.known import Found, Known
