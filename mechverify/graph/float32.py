@@ -167,7 +167,10 @@ def _tabulated_alike(
     graph: Graph, op: Any, args: tuple, kwargs: dict[str, Any], known: list[Value]
 ) -> bool:
     """What is made of token ids is a table: a program looks nothing up, but computes the same numbers."""
-    if any(graph.nodes[a.node].kind != "ids" for a in known) or name_of(op) == "embedding":
+    if (
+        any(graph.nodes[a.node].kind != "ids" for a in known)
+        or name_of(op) == "embedding"
+    ):
         return True
 
     def table(a: Any) -> Any:
@@ -183,7 +186,9 @@ def _tabulated_alike(
         expected = op(*given[0], **given[1])
     return all(
         not isinstance(a, Tensor) or torch.equal(a.double(), b.double())
-        for a, b in zip(pytree.tree_leaves(found), pytree.tree_leaves(expected), strict=True)
+        for a, b in zip(
+            pytree.tree_leaves(found), pytree.tree_leaves(expected), strict=True
+        )
     )
 
 
