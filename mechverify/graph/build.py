@@ -5,6 +5,7 @@ shape that torch gives them, a leading batch axis of one included; what is compu
 one and views them back, and views of views are one view, so that the graph itself has next to no batch axes.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from string import ascii_lowercase, ascii_uppercase
@@ -53,6 +54,7 @@ class Builder:
         ] = []  # nodes that are normalised vectors, before weight and bias
         self.truths: set[int] = set()  # nodes whose entries are 1 and 0 alone
         self._stored = {}
+        self.taken = {*state}  # names that the module gives
         for name, tensor in state.items():
             if (
                 tensor.numel()
@@ -128,10 +130,11 @@ class Builder:
         return self.graph.add("weight", attr=(name, tuple(x.shape)))
 
     def _new_weight(self, x: Tensor) -> int:
-        count = sum(name.startswith("constant.") for name in self.weights)
-        return self._weight(
-            f"constant.{count}", x.clone(memory_format=torch.contiguous_format)
+        taken = self.taken | {*self.weights}
+        name = next(
+            name for k in itertools.count() if (name := f"constant.{k}") not in taken
         )
+        return self._weight(name, x.clone(memory_format=torch.contiguous_format))
 
     def table(self, x: Tensor) -> int:
         """A weight node, as `gather` needs one, of a constant."""

@@ -166,6 +166,15 @@ class _Capture:
         named = {name: self._named(name, v) for name, v in self.sites.items()}
         graph, found = _compact(self.builder.graph, {**named, **norms})
         sites = {name: found[name] for name in named}
+        if any(
+            n.op == "weight"
+            and n.attr[0] in self.builder.taken
+            and n.attr[0].startswith("constant.")
+            for n in graph.nodes
+        ):  # the kernel takes it for one
+            self.missing.append(
+                "a parameter that is called as constants of its program are, constant.k: rename it"
+            )
         programs = Programs(
             len(graph.nodes),
             tuple(found[k] for k in norms),

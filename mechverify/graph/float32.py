@@ -121,6 +121,8 @@ def missing(
         return f"{name} of what another operation has computed already, which may come out otherwise"
     if name in MOVED | CASTS | SHAPE_ALONE:
         return None
+    if not _tabulated_alike(graph, op, args, kwargs, known):
+        return f"{name} of token ids, which comes out otherwise in float32"
     if name not in COVERED:
         return f"{name}, whose float32 programs no lemma covers"
     full = [args[k] if k < len(args) else kwargs.get(a.name, a.default_value)
@@ -157,6 +159,35 @@ def _as_float32(
         not isinstance(a, Tensor) or torch.equal(_shorter(a), b)
         for a, b in zip(
             pytree.tree_leaves(value), pytree.tree_leaves(computed), strict=True
+        )
+    )
+
+
+def _tabulated_alike(
+    graph: Graph, op: Any, args: tuple, kwargs: dict[str, Any], known: list[Value]
+) -> bool:
+    """What is made of token ids is a table: a program looks nothing up, but computes the same numbers."""
+    if (
+        any(graph.nodes[a.node].kind != "ids" for a in known)
+        or name_of(op) == "embedding"
+    ):
+        return True
+
+    def table(a: Any) -> Any:
+        if not isinstance(a, Value):
+            return a
+        return torch.arange(len(graph.values)) if a.table is None else a.table
+
+    given = pytree.tree_map(table, (args, kwargs), is_leaf=_is_value)
+    with _default(torch.float32):
+        single = pytree.tree_map(_shorter, given)
+        found = op(*single[0], **single[1])
+    with _default(torch.float64):
+        expected = op(*given[0], **given[1])
+    return all(
+        not isinstance(a, Tensor) or torch.equal(a.double(), b.double())
+        for a, b in zip(
+            pytree.tree_leaves(found), pytree.tree_leaves(expected), strict=True
         )
     )
 

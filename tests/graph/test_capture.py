@@ -233,3 +233,28 @@ def test_unused_indices_of_a_maximum():
 def test_nested_paths():
     module = Block(blocks=nn.ModuleDict({"0": nn.Sequential(nn.Linear(6, 3))})["0"], softmax=nn.Softmax(-1)).eval()
     assert {"blocks", "blocks.0", "softmax", "softmax.pattern", "softmax.scores"} <= set(capture(module, V).sites)
+
+
+class Named(nn.Module):
+    """A parameter that is called as constants are, and a constant that no random input tells from it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.constant = nn.ParameterList([nn.Parameter(torch.zeros(1)), nn.Parameter(torch.randn(6, 6))])
+
+    def forward(self, x):
+        far = torch.relu(x - 50) @ torch.tensor([[i * j % 7.0 for i in range(6)] for j in range(6)])
+        return x @ self.constant[1] + far + torch.relu(x) @ self.constant[1]
+
+
+def test_constants_have_names_of_their_own():
+    module = Named().eval()
+    captured = capture(module, V)
+    x = torch.full((1, 6), 60.0)
+    run = TorchRunner(captured.graph, captured.weights, torch.float64)
+    value = run.many([captured.sites["output"]], None, [x.double()])[captured.sites["output"]]
+    with torch.no_grad():
+        assert torch.allclose(torch.as_tensor(value), module(x).double(), rtol=1e-5)
+    assert len(captured.weights) == 2
+    assert "constant.k" in captured.programs.missing

@@ -340,3 +340,23 @@ def test_accuracy_is_the_share_of_leads():
     assert margin.high == int((y[:, 0] - torch.maximum(y[:, 1], y[:, 2]) > 0.25 - 1e-6).sum())
     with pytest.raises(ClaimError, match="best"):
         prove(Accuracy(model["output"], equals=0, over=x, margin="best", at_least=1), semantics="float32", time_limit=9)
+
+
+class Quotient(nn.Module):
+    def __init__(self, by: float):
+        super().__init__()
+        self.by = by
+
+    def forward(self, ids):
+        return ids / self.by
+
+
+def test_a_table_of_token_ids_is_computed_by_a_program():
+    """1 / c, whose quotients are float32 numbers over the reals, and others of float32's c."""
+    c, one = 0.008664643867549253, np.float32(1)
+    assert np.float32(1 / c) == 1 / c != one / np.float32(c)
+    example = torch.zeros(1, 1, dtype=torch.long)
+    exact, rounded = (capture(Quotient(by).eval(), example, vocab=3) for by in (0.25, c))
+    assert exact.captured.programs.missing is None
+    with pytest.raises(ClaimError, match="div of token ids"):
+        prove(Bounds(rounded["output"], over=tokens("x", length=1, vocab=3)), semantics="float32", time_limit=20)

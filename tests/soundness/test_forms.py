@@ -1,5 +1,7 @@
 """Lemma O5: forms hold, all with the same numbers, what every choice of disturbances makes of a graph's values."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
@@ -113,6 +115,19 @@ def test_products(op, spec, first, second):
             if spec is None:
                 a = a.reshape(BATCH, *(1,) * (len(shape) - len(first)), *first)
             holds(result, s, np.einsum(letters, a, b) if spec else a * b)
+
+
+def test_coefficients_of_products_err_where_they_are_moved():
+    """Two forms with different disturbances: what rounding makes of sums of products is an error of the form. Exactly;
+    with centres of zero, and a sum that cancels, nothing else is."""
+    rng, n = np.random.default_rng(7), 64
+    d, b = np.abs(rng.normal(size=(2, n // 2)))
+    x = Form(points(np.zeros((1, n))), points(np.concatenate([d, d])[None, None]), 0)
+    y = Form(points(np.concatenate([b, -b * (1 + 2.0**-45)])[None]), points(np.full((1, 1, n), 2.0**-200)), 1)
+    result = machine()._product(Node("einsum", (0, 1), "a,a->", "real", ()), x, y)
+    exact = sum(Fraction(a) * Fraction(b) for a, b in zip(x.terms.mid[0, 0], y.rest.mid[0], strict=True))
+    off = abs(exact - Fraction(result.terms.mid[0, 0]) - Fraction(result.rest.mid[0]))
+    assert 0 < off <= Fraction(float(np.ravel(result.rest.rad)[0])) - 64 * Fraction(2) ** -190
 
 
 @pytest.mark.parametrize("mask", [4, 2, "causal", ("1010", "0110", "1111", "0001")])

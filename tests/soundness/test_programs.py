@@ -19,6 +19,7 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.kinds import read_claim
 from mechverify.kernel.core.operations.rounding import disturbed
+from mechverify.kernel.core.programs import normalised
 from mechverify.kernel.relaxation.backward import Relaxed
 from mechverify.kernel.relaxation.rule import _value
 from tests.soundness.programs import FUNCTIONS, UNITS, Program, rows
@@ -192,6 +193,27 @@ def test_rows_that_are_written_alike_round_apart():
     )
     most = allowed("einsum", [np.ones(3), np.abs(net.weight.detach().numpy()).max(0)], "i,i->", (3, 0, 0))
     assert (values[job.claim.output].rad > float(most) / 4).all()
+
+
+def test_a_normalised_vector_is_of_one_row():
+    """Of two that are written alike, each rounds by itself: which of them is normalised would be a guess."""
+    _, model, claim = box_claim("normed")
+    document = claim_document(claim, "float32")
+    graph = document["graph"]
+    read_claim(Reader(document, "claim"), model.data)
+    nodes, module = graph["nodes"], graph["module"]
+    norm = min(module["norms"])
+    job = problem(claim, "real")
+    source, _, _ = normalised(job.claim.graph, job.claim.weights, job.claim.graph.listed[norm])
+    first = job.claim.graph.listed.index(source)
+    moved = [[op, [a + (a > first) for a in args], attr] for op, args, attr in nodes]
+    graph["nodes"] = [*moved[: first + 1], nodes[first], *moved[first + 1 :]]
+    graph["sites"] = [[name, n + (n > first)] for name, n in graph["sites"]]
+    module["rows"] += 1
+    module["norms"] = [n + 1 for n in module["norms"]]
+    claimed = read_claim(Reader(document, "claim"), model.data)
+    with pytest.raises(Rejected, match="two rows of the module"):
+        Job(claimed, Float64())
 
 
 def test_a_quotient_by_a_root_may_go_through_two_rounded_constants():

@@ -24,7 +24,7 @@ from mechverify.kernel.core.operations import Node, is_function, row_of
 from mechverify.kernel.core.operations.functions import function_of
 from mechverify.kernel.core.operations.rounding import disturbed
 from mechverify.kernel.core.operations.softmax import kept
-from mechverify.kernel.core.rough import Leading, Rough
+from mechverify.kernel.core.rough import Leading, Rough, even
 from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.core.share import ShareClaim
 
@@ -285,7 +285,7 @@ class Forms(Evaluation):
             reserve(batch, end - start, *shape)
             padded = np.zeros((batch, end - start, *shape))
             padded[:, f.start - start : f.end - start] = f.terms.mid
-            return points(padded)
+            return even(padded, f.terms.rad)
 
         return [columns(f) for f in forms], start
 

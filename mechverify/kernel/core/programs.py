@@ -219,6 +219,7 @@ class _Build:
         self.computed: dict[
             int, int
         ] = {}  # the same of the module's rows, by their nodes
+        self.twice: set[int] = set()  # nodes that several of these rows are
         for k, row in enumerate(stated["nodes"]):
             node, args = graph.nodes[self.old[k]], row[1]
             if k < self.module.rows:
@@ -287,7 +288,8 @@ class _Build:
             self._add(k, node, first, (_terms(self.graph, node.attr, first), *shares))
         else:
             self._add(k, node, operands, self._extra(node, operands))
-        self.computed[self.old[k]] = self.new[k]
+        if self.computed.setdefault(self.old[k], self.new[k]) != self.new[k]:
+            self.twice.add(self.old[k])
 
     def _add(self, k: int, node: Node, operands: list[int], extra: Any) -> None:
         self.raw.append(self.graph.add(node.op, *operands, attr=node.attr))
@@ -327,6 +329,10 @@ class _Build:
     def _norm(self, k: int) -> None:
         """The whole of a normalisation is one operation, of what the program computed before it."""
         source, n, scale = normalised(self.graph, self.claim.weights, self.old[k])
+        if source in self.twice:
+            raise Rejected(
+                "two rows of the module compute what a normalised vector is made of, and may round it otherwise"
+            )
         known = {source: self.computed[source]}
 
         def exact(m: int) -> int:
