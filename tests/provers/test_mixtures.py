@@ -16,7 +16,7 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.mixtures.rule import Group
 from mechverify.kernel.proof import prove as proved
 from mechverify.provers.accuracy import mixtures as search
-from mechverify.provers.accuracy.falsify import Leads, Tabled
+from mechverify.provers.accuracy.falsify import Leads, Tabled, falsify
 from mechverify.provers.accuracy.problem import AccuracyProblem
 from mechverify.provers.base import Budget
 from tests.soundness.test_mixtures import Net
@@ -114,3 +114,23 @@ def test_margins_by_tables_are_the_graphs():
     by_tables, by_graph = Tabled(problem), Leads(problem)
     np.testing.assert_allclose(by_tables(some), by_graph(some), atol=1e-6)
     np.testing.assert_array_equal(by_tables.winner(some[:9]), by_graph.winner(some[:9]))
+
+
+@pytest.mark.parametrize("far", [740.0, 900.0])
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_margins_by_tables_are_the_graphs_where_weights_underflow(far, allowed):
+    """A token whose score is larger than others' by hundreds, which stands nowhere, or only sometimes at first."""
+    torch.manual_seed(0)
+    net = Net(3, 16, 1, norms="second", act="relu")
+    with torch.no_grad():
+        for p in (*net.q.parameters(), *net.k.parameters(), net.place):
+            p.zero_()
+        net.embed.weight[2, 0] += far
+        net.q.bias[0], net.k.weight[0, 0] = 2.0, 1.0
+    x = tokens("x", length=16, vocab=3, allowed=[[0, 1, 2] if allowed else [0, 1], *[[0, 1]] * 15])
+    captured = capture(net, torch.zeros(1, 16, dtype=torch.long), vocab=3)
+    problem = AccuracyProblem.of(Accuracy(captured["output"], equals=x[0], over=x, at_least=None), "real")
+    inputs = np.array([*product(*x.allowed)])[::97]
+    by_graph = Leads(problem)(inputs)
+    np.testing.assert_allclose(Tabled(problem)(inputs), by_graph, atol=1e-6)
+    assert falsify(problem, Budget()).least <= by_graph.min()

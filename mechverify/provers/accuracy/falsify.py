@@ -14,6 +14,7 @@ from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.core.judging import decide, settle
 from mechverify.kernel.mixtures.behind import Behind
 from mechverify.kernel.mixtures.columns import mixture
+from mechverify.kernel.ratios.linear import LIGHTEST
 from mechverify.provers.accuracy.problem import AccuracyProblem, Evidence
 from mechverify.provers.accuracy.sampling import Sampler
 from mechverify.provers.base import Budget
@@ -180,7 +181,8 @@ class Leads(Margins):
 
 class Tabled(Leads):
     """The same of a captured model with one layer of attention, read at one position: what attention mixes is read off
-    tables, so that an input costs a row of each token, and what stands behind attention."""
+    tables, so that an input costs a row of each token, and what stands behind attention. Where a head's weights are tiny
+    beside the largest of all, the model itself is run."""
 
     def __init__(self, problem: AccuracyProblem):
         """Raises Unsupported where the model isn't one."""
@@ -209,7 +211,12 @@ class Tabled(Leads):
         ).reshape(len(inputs), heads, -1)
         z = (sums[..., 1:] / sums[..., :1]).sum(1)
         nothing = torch.zeros_like(z)
-        return run.real(behind.output, None, [z, nothing, nothing])
+        found = run.real(behind.output, None, [z, nothing, nothing])
+        known = (sums[..., 0] >= LIGHTEST).all(1)  # else digits are lost, or all
+        if not known.all():
+            found = torch.broadcast_to(found, (len(inputs), self.claim.outputs)).clone()
+            found[~known] = super().logits(inputs[~known.numpy()])
+        return found
 
     def _tables(self, query: int) -> tuple:
         """e^s and e^s u [length, vocab, heads, 1 + d], and what stands behind attention."""
