@@ -26,9 +26,9 @@ BITS = 17
 
 class Majority:
     """Heads that attend to all bits alike, made by hand; `noise`: of an MLP that knows nothing, `shift`: of the
-    unembedding, so that it is wrong near the middle."""
+    unembedding, so that it is wrong near the middle; `scale`: of its outputs."""
 
-    def __init__(self, heads: int, noise: float, shift: float = 0.0):
+    def __init__(self, heads: int, noise: float, shift: float = 0.0, scale: float = 1.0):
         torch.manual_seed(heads)
         self.net = Net(3, BITS + 1, heads, norms="second last", act="gelu", out=2, scale=noise)
         bit = torch.tensor([1.0, -1.0, 0.0, 0.0], dtype=torch.float64)
@@ -44,6 +44,8 @@ class Majority:
             self.net.out.weight += torch.eye(4)
             self.net.unembed.weight += torch.stack([-bit, bit])
             self.net.unembed.bias[1] = shift
+            for p in self.net.unembed.parameters():
+                p *= scale
         self.x = tokens("x", length=BITS + 1, vocab=3, allowed=[*[range(2)] * BITS, [2]])
         self.inputs = np.array([*product(*self.x.allowed)])
         self.captured = capture(self.net, torch.zeros(1, BITS + 1, dtype=torch.long), vocab=3)
@@ -105,6 +107,24 @@ def test_cells_that_one_box_leaves_open_are_decided_in_halves(monkeypatch):
         assert found.right.low == 2**BITS and found.proof is not None
         assert all(entry["halves"] is not None for *_, entry in found.proof["cells"])
         assert proved(problem.job, Reader(found.proof, "proof"))[0] == found.right
+
+
+def test_a_lead_that_rounds_to_nothing_is_not_called_wrong(monkeypatch):
+    """Where whole boxes are said to be open, so that the search looks for wrong inputs in them; and the leads are
+    smaller than the grid of margins."""
+    whole, asked = Group.least, []
+
+    def least(self, leaves, forms=None):
+        asked.append(len(leaves))
+        return whole(self, leaves, forms) if len(asked) > 1 else np.full((len(leaves), 1), -1.0)
+
+    monkeypatch.setattr(Group, "least", least)
+    made = Majority(1, 0.1, scale=1e-9)
+    assert made.right == 2**BITS
+    problem = AccuracyProblem.of(made.claim("1"), "real")
+    with np.errstate(all="ignore"):
+        found = search._Search(problem, Budget()).bounded()
+    assert found.wrong is None and found.right.low == 2**BITS
 
 
 def test_margins_by_tables_are_the_graphs():

@@ -71,7 +71,7 @@ def falsify(problem: AccuracyProblem, budget: Budget, seed: int = 0) -> Evidence
     least, complete = float(searched_margin.min()), every and len(sampled) == total
     whole = sampled_margin if complete else None
     return Evidence(
-        *_replay(problem, margins, wrong), accuracy, len(sampled), least, whole
+        *replay(problem, margins, wrong), accuracy, len(sampled), least, whole
     )
 
 
@@ -83,10 +83,10 @@ def _worth_replaying(problem: AccuracyProblem, accuracy: float) -> int:
     )
 
 
-def _replay(
+def replay(
     problem: AccuracyProblem, margins: "Margins", wrong: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The inputs that are surely wrong, and the outputs that win there."""
+    """Of inputs that seem wrong, those that surely are, and the outputs that win there."""
     if not len(wrong):
         return wrong, np.zeros(0, np.int64)
     with np.errstate(all="ignore"):
