@@ -16,7 +16,7 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.mixtures.rule import Group
 from mechverify.kernel.proof import prove as proved
 from mechverify.provers.accuracy import mixtures as search
-from mechverify.provers.accuracy.falsify import Leads, Tabled
+from mechverify.provers.accuracy.falsify import Leads, Tabled, falsify
 from mechverify.provers.accuracy.problem import AccuracyProblem
 from mechverify.provers.base import Budget
 from tests.soundness.test_mixtures import Net
@@ -26,9 +26,9 @@ BITS = 17
 
 class Majority:
     """Heads that attend to all bits alike, made by hand; `noise`: of an MLP that knows nothing, `shift`: of the
-    unembedding, so that it is wrong near the middle."""
+    unembedding, so that it is wrong near the middle; `scale`: of its outputs."""
 
-    def __init__(self, heads: int, noise: float, shift: float = 0.0):
+    def __init__(self, heads: int, noise: float, shift: float = 0.0, scale: float = 1.0):
         torch.manual_seed(heads)
         self.net = Net(3, BITS + 1, heads, norms="second last", act="gelu", out=2, scale=noise)
         bit = torch.tensor([1.0, -1.0, 0.0, 0.0], dtype=torch.float64)
@@ -44,6 +44,8 @@ class Majority:
             self.net.out.weight += torch.eye(4)
             self.net.unembed.weight += torch.stack([-bit, bit])
             self.net.unembed.bias[1] = shift
+            for p in self.net.unembed.parameters():
+                p *= scale
         self.x = tokens("x", length=BITS + 1, vocab=3, allowed=[*[range(2)] * BITS, [2]])
         self.inputs = np.array([*product(*self.x.allowed)])
         self.captured = capture(self.net, torch.zeros(1, BITS + 1, dtype=torch.long), vocab=3)
@@ -107,6 +109,24 @@ def test_cells_that_one_box_leaves_open_are_decided_in_halves(monkeypatch):
         assert proved(problem.job, Reader(found.proof, "proof"))[0] == found.right
 
 
+def test_a_lead_that_rounds_to_nothing_is_not_called_wrong(monkeypatch):
+    """Where whole boxes are said to be open, so that the search looks for wrong inputs in them; and the leads are
+    smaller than the grid of margins."""
+    whole, asked = Group.least, []
+
+    def least(self, leaves, forms=None):
+        asked.append(len(leaves))
+        return whole(self, leaves, forms) if len(asked) > 1 else np.full((len(leaves), 1), -1.0)
+
+    monkeypatch.setattr(Group, "least", least)
+    made = Majority(1, 0.1, scale=1e-9)
+    assert made.right == 2**BITS
+    problem = AccuracyProblem.of(made.claim("1"), "real")
+    with np.errstate(all="ignore"):
+        found = search._Search(problem, Budget()).bounded()
+    assert found.wrong is None and found.right.low == 2**BITS
+
+
 def test_margins_by_tables_are_the_graphs():
     made = Majority(2, 0.3, shift=0.1)
     problem = AccuracyProblem.of(made.claim("1"), "real")
@@ -114,3 +134,23 @@ def test_margins_by_tables_are_the_graphs():
     by_tables, by_graph = Tabled(problem), Leads(problem)
     np.testing.assert_allclose(by_tables(some), by_graph(some), atol=1e-6)
     np.testing.assert_array_equal(by_tables.winner(some[:9]), by_graph.winner(some[:9]))
+
+
+@pytest.mark.parametrize("far", [740.0, 900.0])
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_margins_by_tables_are_the_graphs_where_weights_underflow(far, allowed):
+    """A token whose score is larger than others' by hundreds, which stands nowhere, or only sometimes at first."""
+    torch.manual_seed(0)
+    net = Net(3, 16, 1, norms="second", act="relu")
+    with torch.no_grad():
+        for p in (*net.q.parameters(), *net.k.parameters(), net.place):
+            p.zero_()
+        net.embed.weight[2, 0] += far
+        net.q.bias[0], net.k.weight[0, 0] = 2.0, 1.0
+    x = tokens("x", length=16, vocab=3, allowed=[[0, 1, 2] if allowed else [0, 1], *[[0, 1]] * 15])
+    captured = capture(net, torch.zeros(1, 16, dtype=torch.long), vocab=3)
+    problem = AccuracyProblem.of(Accuracy(captured["output"], equals=x[0], over=x, at_least=None), "real")
+    inputs = np.array([*product(*x.allowed)])[::97]
+    by_graph = Leads(problem)(inputs)
+    np.testing.assert_allclose(Tabled(problem)(inputs), by_graph, atol=1e-6)
+    assert falsify(problem, Budget()).least <= by_graph.min()

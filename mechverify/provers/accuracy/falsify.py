@@ -14,6 +14,7 @@ from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.core.judging import decide, settle
 from mechverify.kernel.mixtures.behind import Behind
 from mechverify.kernel.mixtures.columns import mixture
+from mechverify.kernel.ratios.linear import LIGHTEST
 from mechverify.provers.accuracy.problem import AccuracyProblem, Evidence
 from mechverify.provers.accuracy.sampling import Sampler
 from mechverify.provers.base import Budget
@@ -70,7 +71,7 @@ def falsify(problem: AccuracyProblem, budget: Budget, seed: int = 0) -> Evidence
     least, complete = float(searched_margin.min()), every and len(sampled) == total
     whole = sampled_margin if complete else None
     return Evidence(
-        *_replay(problem, margins, wrong), accuracy, len(sampled), least, whole
+        *replay(problem, margins, wrong), accuracy, len(sampled), least, whole
     )
 
 
@@ -82,10 +83,10 @@ def _worth_replaying(problem: AccuracyProblem, accuracy: float) -> int:
     )
 
 
-def _replay(
+def replay(
     problem: AccuracyProblem, margins: "Margins", wrong: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The inputs that are surely wrong, and the outputs that win there."""
+    """Of inputs that seem wrong, those that surely are, and the outputs that win there."""
     if not len(wrong):
         return wrong, np.zeros(0, np.int64)
     with np.errstate(all="ignore"):
@@ -180,7 +181,8 @@ class Leads(Margins):
 
 class Tabled(Leads):
     """The same of a captured model with one layer of attention, read at one position: what attention mixes is read off
-    tables, so that an input costs a row of each token, and what stands behind attention."""
+    tables, so that an input costs a row of each token, and what stands behind attention. Where a head's weights are tiny
+    beside the largest of all, the model itself is run."""
 
     def __init__(self, problem: AccuracyProblem):
         """Raises Unsupported where the model isn't one."""
@@ -209,7 +211,12 @@ class Tabled(Leads):
         ).reshape(len(inputs), heads, -1)
         z = (sums[..., 1:] / sums[..., :1]).sum(1)
         nothing = torch.zeros_like(z)
-        return run.real(behind.output, None, [z, nothing, nothing])
+        found = run.real(behind.output, None, [z, nothing, nothing])
+        known = (sums[..., 0] >= LIGHTEST).all(1)  # else digits are lost, or all
+        if not known.all():
+            found = torch.broadcast_to(found, (len(inputs), self.claim.outputs)).clone()
+            found[~known] = super().logits(inputs[~known.numpy()])
+        return found
 
     def _tables(self, query: int) -> tuple:
         """e^s and e^s u [length, vocab, heads, 1 + d], and what stands behind attention."""

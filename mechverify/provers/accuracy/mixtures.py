@@ -15,7 +15,7 @@ from mechverify.kernel.mixtures.counted import Counted
 from mechverify.kernel.mixtures.rule import Group, Leaf, Partition
 from mechverify.kernel.ratios.linear import Box, Lead, Linear
 from mechverify.kernel.ratios.rule import Partition as Ratios
-from mechverify.provers.accuracy.falsify import margins_of
+from mechverify.provers.accuracy.falsify import CLOSE, margins_of, replay
 from mechverify.provers.accuracy.problem import (
     KEYS,
     AccuracyProblem,
@@ -353,8 +353,10 @@ class _Search:
             inputs, _ = least_leads(box, some)
             inputs = inputs.T
             margins = self.margins(inputs)
-            if (margins <= 0).any():
-                self.wrong.append(np.unique(inputs[margins <= 0], axis=0))
+            close = np.unique(inputs[margins <= CLOSE], axis=0)
+            wrong, _ = replay(self.problem, self.margins, close)
+            if len(wrong):
+                self.wrong.append(wrong)
                 return True
             worst = inputs[margins.argmin()]
             t = self._turned(group, cell, worst)
