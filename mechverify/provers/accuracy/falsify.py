@@ -181,8 +181,8 @@ class Leads(Margins):
 
 class Tabled(Leads):
     """The same of a captured model with one layer of attention, read at one position: what attention mixes is read off
-    tables, so that an input costs a row of each token, and what stands behind attention. Where a head's weights are tiny
-    beside the largest of all, the model itself is run."""
+    tables, so that an input costs a row of each token, and what stands behind attention. Where a head's weights are
+    tiny beside the largest of all, the model itself is run."""
 
     def __init__(self, problem: AccuracyProblem):
         """Raises Unsupported where the model isn't one."""
