@@ -37,7 +37,7 @@ def test_prove_keeps_what_it_has(tmp_path):
         "told, sent = Reporter.__call__, []\n\n\n"
         "def tell(self, what, share):\n"
         "    told(self, what, share)\n"
-        "    if what.startswith('cells of') and share >= 0.5 and not sent:\n"
+        "    if what.endswith('classes of cells') and share >= 0.5 and not sent:\n"
         "        sent.append(what)\n"
         f"        os.kill(os.getpid(), {int(signal.SIGTERM)})\n\n\n"
         "def claim():\n"
@@ -87,7 +87,7 @@ told, kept = Reporter.__call__, []
 
 def tell(self, what, share):
     told(self, what, share)
-    if what.startswith("cells of") and share >= 0.5 and not kept:
+    if what.endswith("classes of cells") and share >= 0.5 and not kept:
         from mechverify.provers.guard import resident
         kept.append(bytearray(max(0, int(LIMIT * 1e9 * SHARE) - resident())))
         for i in range(0, len(kept[0]), 4096):

@@ -180,7 +180,7 @@ FAULTS = [
     Fault("two layers", "nested/layers.py", 'there[0] if there and node.op == "add" else None', "there[0] if there else None", NESTED),
     Fault("two layers", "nested/layers.py", "parts = [added[a] for a in node.args if a in added]",
           "parts = [added.get(a, a) for a in node.args]", NESTED),
-    Fault("two layers", "nested/layers.py", 'query = graph.add("over_root", query, attr=size)', "pass", NESTED),
+    Fault("two layers", "nested/layers.py", "query = graph.add(node.op, query, attr=node.attr)", "pass", NESTED),
     # nested/ranges.py
     Fault("window", "nested/sums.py", "ar.where(around.largest.mid > 0,", "ar.where(around.largest.mid <= 0,", NESTED),
     Fault("window", "nested/sums.py", "ar.sub(light, lightest)", "ar.add(light, heaviest)", NESTED),

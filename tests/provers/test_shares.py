@@ -123,7 +123,7 @@ def test_every_report_says_the_same(model, x, tmp_path):
     assert found["claim"]["condition"].endswith(" > 0") and found["value"]["exact_lower"] == str(Fraction(count, 64))
     checked = Checked(tmp_path / "a.cert", outcome.theorem, 0.1, outcome.certificate)
     table = write_latex(tmp_path / "table.tex", [checked]).read_text()
-    assert ">0$, on at least 1/64 of them" in table and r"\texttt{--}" in table
+    assert ">0$, on at least 1/64 of them" in table and r"\texttt{-{}-}" in table
 
 
 @pytest.mark.parametrize(("make", "message"), [

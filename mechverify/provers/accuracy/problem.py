@@ -14,7 +14,7 @@ from mechverify.certificate.write import Proof, claim_document
 from mechverify.claims.claim import Accuracy, Share
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.language import Row
-from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.claim import Claim, Job
 from mechverify.kernel.core.counts import CountingClaim, Counts
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
@@ -63,9 +63,10 @@ class AccuracyProblem:
         satisfies the claim's conditions, or it can't be told how many do."""
         document, data = claim_document(claim, semantics), claim.output.model.data
         try:
-            return made(document, data, watch)
+            claimed = read_claim(Reader(document, "claim"), data)
         except Rejected as error:
             raise ClaimError(str(error)) from None
+        return _about(document, data, claimed, watch)
 
     travels = True  # to other processes
 
@@ -138,7 +139,12 @@ class AccuracyProblem:
 def made(
     document: dict[str, Any], data: bytes, watch: Watch | None = None
 ) -> AccuracyProblem:
-    claim = read_claim(Reader(document, "claim"), data)
+    return _about(document, data, read_claim(Reader(document, "claim"), data), watch)
+
+
+def _about(
+    document: dict[str, Any], data: bytes, claim: Claim, watch: Watch | None
+) -> AccuracyProblem:
     assert isinstance(claim, CountingClaim)
     job = Job(claim, Float64(watch=watch))
     return AccuracyProblem(document, data, job.claim, job)
