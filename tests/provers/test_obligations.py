@@ -111,7 +111,9 @@ def test_a_false_claim_is_refuted_by_the_same_input(many_parts, monkeypatch):
     """Also where the search finds it in a part, and others are under way."""
     claim = range_claim(room=-0.002)
     for name in ("sample", "look"):
-        monkeypatch.setattr(f"mechverify.provers.ranges.{'search' if name == 'sample' else 'best_first'}.{name}", nothing)
+        monkeypatch.setattr(
+            f"mechverify.provers.ranges.{'search' if name == 'sample' else 'best_first'}.{name}", nothing
+        )
     monkeypatch.setattr("mechverify.provers.ranges.search.PROVERS", [subproblem_prover()])
     found = [proved(claim, desk) for desk in (Desk(), Desk(Processes(2)))]
     assert [f.verdict for f in found] == ["REFUTED"] * 2 and found[0].certificate == found[1].certificate
