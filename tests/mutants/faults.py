@@ -159,7 +159,6 @@ FAULTS = [
     Fault("lost inputs", "mixtures/counted.py", "self.ar.lower(terms)[..., 0]", "self.ar.upper(terms)[..., 0] + 1", MIXTURES),
     Fault("lost inputs", "mixtures/rule.py", "if any(leaf.step is None or", "if all(leaf.step is None or", MIXTURES),
     Fault("mixtures", "mixtures/rule.py", "return Counts(0 if self.possible(key) else size, size)", "return Counts(0, size)", MIXTURES),
-    Fault("mixtures", "mixtures/rule.py", "for i, key in enumerate(keys):\n        open_ = [", "for i, key in enumerate(keys[:1]):\n        open_ = [", MIXTURES),
     Fault("mixtures", "mixtures/rule.py", "if leaf.cell == i", "if leaf.cell == 0", MIXTURES),
     Fault("mixtures", "counting/sizes.py", "if position != pin or token == query:", "if token == query:", MIXTURES),
     Fault("mixtures", "mixtures/rule.py", "given = {key: node for key, node in given.items() if partition.possible(key)}", "pass", MIXTURES),
