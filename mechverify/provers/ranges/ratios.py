@@ -40,7 +40,7 @@ class Extreme(NamedTuple):
 
 
 class Part(NamedTuple):
-    """`leaf` is its proof, and what that proves; `node`: where it stands."""
+    """`node`: its proof, in its place in the tree; `range`: what that proves of the part."""
 
     node: Proof
     domain: Domain
