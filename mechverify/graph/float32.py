@@ -121,7 +121,9 @@ def missing(
         return f"{name} of what another operation has computed already, which may come out otherwise"
     if name in MOVED | CASTS | SHAPE_ALONE:
         return None
-    if not _tabulated_alike(graph, op, args, kwargs, known):
+    if not _moves_ids(graph, known, found) and not _tabulated_alike(
+        graph, op, args, kwargs, known
+    ):
         return f"{name} of token ids, which comes out otherwise in float32"
     if name not in COVERED:
         return f"{name}, whose float32 programs no lemma covers"
@@ -163,6 +165,14 @@ def _as_float32(
     )
 
 
+def _moves_ids(graph: Graph, known: list[Value], found: list[Value]) -> bool:
+    """Of one operand, token ids; and what it gives are ids of the same table, somewhere else."""
+    return len(known) == 1 and all(
+        graph.nodes[a.node].kind == "ids" and a.table is known[0].table
+        for a in [*known, *found]
+    )
+
+
 def _tabulated_alike(
     graph: Graph, op: Any, args: tuple, kwargs: dict[str, Any], known: list[Value]
 ) -> bool:
@@ -179,11 +189,14 @@ def _tabulated_alike(
         return torch.arange(len(graph.values)) if a.table is None else a.table
 
     given = pytree.tree_map(table, (args, kwargs), is_leaf=_is_value)
-    with _default(torch.float32):
-        single = pytree.tree_map(_shorter, given)
-        found = op(*single[0], **single[1])
-    with _default(torch.float64):
-        expected = op(*given[0], **given[1])
+    try:
+        with _default(torch.float32):
+            single = pytree.tree_map(_shorter, given)
+            found = op(*single[0], **single[1])
+        with _default(torch.float64):
+            expected = op(*given[0], **given[1])
+    except (RuntimeError, IndexError, TypeError, ValueError):
+        return False  # it needs the ids' own shape, which their table does not have
     return all(
         not isinstance(a, Tensor) or torch.equal(a.double(), b.double())
         for a, b in zip(
