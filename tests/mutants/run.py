@@ -56,14 +56,31 @@ def planted(fault: Fault, source: str) -> str:
 
 
 def noticed(fault: Fault, folder: Path) -> bool:
-    """Whether the tests fail once the fault is in `folder`'s copy of the kernel (and is then taken out again)."""
-    with _planted_in(folder, fault):
-        return any(_failing(folder, fault.tests.split(), rounds) for rounds in ROUNDS)
+    """Whether the tests fail once the fault is in `folder`'s copy of the kernel (and is then taken out again), and pass
+    without it. Errors: RuntimeError where they don't."""
+    for rounds in ROUNDS:
+        with _planted_in(folder, fault):
+            failing = _failing(folder, fault.tests, rounds)
+        if failing and _fail_without(folder, fault.tests, rounds):
+            raise RuntimeError(f"{fault.tests} fails without a fault, in {rounds} rounds")
+        if failing:
+            return True
+    return False
 
 
-def _failing(folder: Path, tests: list[str], rounds: str) -> bool:
+_without: dict[tuple[str, str], bool] = {}
+
+
+def _fail_without(folder: Path, tests: str, rounds: str) -> bool:
+    key = tests, rounds
+    if key not in _without:
+        _without[key] = _failing(folder, tests, rounds)
+    return _without[key]
+
+
+def _failing(folder: Path, tests: str, rounds: str) -> bool:
     """Whether tests ran, and one failed."""
-    running = PROCESSES.Process(target=_run_tests, args=(folder, tests, rounds))
+    running = PROCESSES.Process(target=_run_tests, args=(folder, tests.split(), rounds))
     running.start()
     running.join(LONGEST)
     if running.is_alive():
