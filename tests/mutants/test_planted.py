@@ -31,8 +31,14 @@ QUICK = (
 )  # the quickest first
 
 
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("planted")
+    copy(folder)
+    return folder
+
+
 @pytest.mark.parametrize("rule", few([*RULES["accuracy"], "split", "both", "float32", "linear", "point", "bounds"], 4))
-def test_a_planted_fault_is_noticed(rule, tmp_path: Path):
-    copy(tmp_path)
+def test_a_planted_fault_is_noticed(rule, project: Path):
     quick = [f for name in QUICK for f in FAULTS if f.rule == rule and f.tests.endswith(name)]
-    assert noticed(quick[0], tmp_path)
+    assert noticed(quick[0], project)

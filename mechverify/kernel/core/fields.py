@@ -78,25 +78,29 @@ class Reader:
 
     def number(self) -> Fraction:
         """A rational number, exactly: a float64 in hexadecimal as Python writes it, or "p/q"."""
-        text = self.text()
-        if re.fullmatch(r"-?[0-9]{1,400}/[1-9][0-9]{0,399}", text):
-            return Fraction(text)
-        plain = re.fullmatch(r"-?0x[01]\.[0-9a-f]{1,13}p[+-][0-9]{1,4}", text)
-        self._need(plain is not None, "expected a number as text")
-        try:
-            value = float.fromhex(text)
-        except OverflowError:
-            value = float("inf")
-        self._need(
-            isfinite(value) and value.hex() == text, "expected a float64 in hexadecimal"
-        )
-        return Fraction(value)
+        if re.fullmatch(r"-?[0-9]{1,400}/[1-9][0-9]{0,399}", self.text()):
+            return Fraction(self.text())
+        return Fraction(self._hexadecimal())
 
     def float64(self) -> float:
+        if "/" not in self.text():
+            return self._hexadecimal()
         value = self.number()
         fits = abs(value) < 2**1024 - 2**970 and Fraction(float(value)) == value
         self._need(fits, "expected a number that is a float64")
         return float(value)
+
+    def _hexadecimal(self) -> float:
+        """What Python writes as this text, and no other."""
+        try:
+            value = float.fromhex(self.text())
+        except (OverflowError, ValueError):
+            value = float("inf")
+        canonical = isfinite(value) and value.hex() == self.text()
+        self._need(
+            canonical, 'expected a number as text: a float64 in hexadecimal, or "p/q"'
+        )
+        return value
 
     def natural(self) -> int:
         """A non-negative integer of any size, written as decimal text (JSON numbers lose digits elsewhere)."""
