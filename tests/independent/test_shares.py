@@ -20,7 +20,7 @@ from tests.independent import checker, shares
 from tests.independent.sentence import false_lines
 from tests.independent.test_schema import VALIDATOR
 from tests.models import as_bytes, max_weights
-from tests.rounds import few
+from tests.rounds import ROUNDS, few
 from tests.soundness import forge
 
 VOCAB, LENGTH = 3, 2
@@ -126,7 +126,7 @@ def test_both_agree_on_files_with_one_change(which):
     places = forge.places({k: v for k, v in document.items() if k not in ("cost", "format")})
     graph = [p for p in places if p[:2] == ("claim", "graph")]
     others = [p for p in places if p[:2] != ("claim", "graph")]
-    for trial in range(60):
+    for trial in range(2 * ROUNDS):
         doc = copy.deepcopy(document)
         some = others if trial % 3 else graph
         *path, last = some[int(rng.integers(len(some)))]

@@ -18,6 +18,7 @@ from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.prefixes import LAST, ZERO, Prefixes, Shared, reading, shared
 from mechverify.kernel.core.semantics import Real
 from tests.graph.generator import random_module
+from tests.rounds import ROUNDS
 
 VOCAB, LENGTH, WIDTH = 3, 4, 5
 Weights = dict[str, np.ndarray]
@@ -206,7 +207,7 @@ def test_transformers(shape):
 
 def test_random_modules():
     taken = 0
-    for seed in range(60):
+    for seed in range(2 * ROUNDS):
         made = random_module(seed)
         if made.vocab is None or len(made.inputs) > 1:
             continue
@@ -217,7 +218,7 @@ def test_random_modules():
         inputs = np.random.default_rng(seed).integers(0, made.vocab, (70, model.tokens_length))
         attack(model.graph, model.weights, model.sites["output"], inputs)
         taken += 1
-    assert taken > 10
+    assert taken > ROUNDS / 4
 
 
 def test_what_a_position_reads():

@@ -16,6 +16,7 @@ from mechverify.kernel.counting import nonpositive, recursion, smallest, sums
 from mechverify.kernel.counting.automaton import derive, towards
 from tests import oracle
 from tests.kernel.test_automaton import random_rows
+from tests.rounds import ROUNDS
 
 AR = Float64()
 
@@ -67,7 +68,7 @@ def test_size_smallest_and_sums():
 @pytest.mark.parametrize("upwards", [True, False])
 def test_counting_is_exact_on_integers(upwards, ar):
     rng = np.random.default_rng(6)
-    for layers, accepted, vocab in cells(rng, 400):
+    for layers, accepted, vocab in cells(rng, 8 * ROUNDS):
         scale = int(rng.choice([1, 3, 50, 10_000]))
         terms = rng.integers(-scale, scale + 1, (len(layers), vocab))
         terms[rng.random(terms.shape) < 0.05] = HIGHEST

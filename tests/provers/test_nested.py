@@ -20,6 +20,7 @@ from mechverify.provers.accuracy.nested import Nested
 from proofs.induction import claim
 from tests import oracle
 from tests.models import as_float64
+from tests.rounds import ROUNDS
 from tests.soundness.forge import changed_leaf, entry_at, places, put
 
 SHARED = Path(__file__).parent.parent.parent.parent / "shared" / "models"
@@ -119,7 +120,7 @@ def test_a_spoilt_witness_proves_no_more_than_is_true(tmp_path, monkeypatch):
     document = json.loads(contents["certificate.json"])
     leaf = nested_leaf(document["proof"])
     where, accepted = places(leaf), 0
-    for turn in range(40):
+    for turn in range(ROUNDS):
         spoilt = json.loads(contents["certificate.json"])
         node, at = nested_leaf(spoilt["proof"]), where[int(rng.integers(len(where)))]
         put(node, at, changed_leaf(entry_at(node, at), rng))
@@ -133,7 +134,7 @@ def test_a_spoilt_witness_proves_no_more_than_is_true(tmp_path, monkeypatch):
             continue
         accepted += 1
         assert theorem.right.low <= true <= theorem.right.high
-    assert accepted < 20
+    assert accepted < ROUNDS / 2
 
 
 def nested_leaf(proof):

@@ -317,10 +317,12 @@ def test_what_a_proof_may_not_say():
         ({"rule": "counterexample", "inputs": [[]]}, False), ({"rule": "relaxation", "lines": None}, False),
         ({"rule": "relaxation", "to": shares.FINEST + 1}, False), ({"rule": "relaxation", "to": -1}, False),
         ({"rule": "relaxation", "to": 8, "lines": None}, False),
-        ({"rule": "split", "node": 0, "entry": 0, "at": "0x0.0p+0", "inside": LEAF, "outside": LEAF}, False),
         ({"rule": "both", "first": LEAF, "second": cut(1, 0)}, True),
     ):  # fmt: skip
         assert accepted({**document, "proof": proof}, weights) == allowed, proof
+    at_a_value = {"rule": "split", "node": 0, "entry": 0, "at": "0x0.0p+0", "inside": LEAF, "outside": LEAF}
+    with pytest.raises(Rejected, match="nobody knows how much each half is"):
+        check(forge.file({**document, "proof": at_a_value}, weights))
 
 
 def test_a_point_is_not_cut():

@@ -176,7 +176,7 @@ ROUND = [
 FLAT = [([-1], [2]), ([-1, -3], [2, 5]), ([0, -3], [2, 5]), ([-1, -3, -7], [2, 5, 1]), ([-1, 0, -7, -1], [2, 5, 1, 1])]
 
 
-@pytest.mark.parametrize("about", ROUND)
+@pytest.mark.parametrize("about", few(ROUND, 4))
 def test_parts_of_faces_have_the_mass_of_their_cones(about):
     """Integrals of the density of directions, |z|^-n times the face's distance, in deviations."""
     measure, rng = round_of(*about), np.random.default_rng(0)
@@ -347,7 +347,7 @@ def test_uniform_shares_hold_what_samples_find_and_what_whole_boxes_tell(n, seed
     assert whole.low <= most * TOTAL and least * TOTAL <= whole.high
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", few(range(3), 1))
 def test_every_face_and_part_of_it_holds_what_samples_find(seed):
     """Also where the parts' bounds are wide, with any number of signs told apart."""
     model, captured = net([3, 4, 3, 2], seed)

@@ -31,7 +31,7 @@ def test_the_rounding_trap(c):
         out, x = model["output"], model["input.0"]
         claim = Bounds([out[0] - x[0]], over=ball(torch.zeros(2), 1.0), at_least=-limit, at_most=limit)
         assert prove(claim, time_limit=20).verdict == "PROVED"
-        found = prove(claim, semantics="float32", time_limit=5)
+        found = prove(claim, semantics="float32", time_limit=2)
         assert (found.verdict == "PROVED") == truth
     with torch.no_grad():
         x = torch.linspace(-1, 1, 1001)[:, None]
@@ -261,7 +261,7 @@ def forms(net, x):
 @pytest.mark.parametrize("name", [*BOXES, "head"])
 def test_torch_contradicts_no_bound(name):
     net, _, claim = tokens_claim() if name == "head" else box_claim(name)
-    outcome = prove(claim, semantics="float32", time_limit=20)
+    outcome = prove(claim, semantics="float32", time_limit=5)
     assert outcome.theorem is not None and outcome.theorem.claim.semantics == "float32"
     assert {"torch:float32", "capture"} <= {*outcome.theorem.axioms}
     low, high = (torch.from_numpy(end) for end in outcome.theorem.range)

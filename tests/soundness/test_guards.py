@@ -23,6 +23,7 @@ from mechverify.kernel.core.mechanism import add_expression
 from mechverify.kernel.core.meter import ROOM, Meter
 from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.counting import guard as guards
+from mechverify.kernel.counting import known
 from tests.models import as_bytes, max_weights
 from tests.rounds import few
 from tests.soundness import forge
@@ -75,6 +76,8 @@ def test_what_is_given_is_listed_once_in_order_and_counted(what, values, monkeyp
         raise Unsupported("")
 
     monkeypatch.setattr(guards, "derive", too_large)
+    assert guards.size(Meter(), graph, node, domain) == len(inside)
+    monkeypatch.setattr(known, "counted", too_large)
     assert guards.size(Meter(), graph, node, domain) == len(inside)
 
 
