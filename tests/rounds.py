@@ -1,4 +1,4 @@
-"""How many cases the suite tries: MECHVERIFY_ROUNDS=200 tries ten times as many random ones, `pytest -m ""` all listed
+"""How many cases the suite tries: MECHVERIFY_ROUNDS=120 tries ten times as many random ones, `pytest -m ""` all listed
 ones."""
 
 import os
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-ROUNDS = int(os.environ.get("MECHVERIFY_ROUNDS", 20))
+ROUNDS = int(os.environ.get("MECHVERIFY_ROUNDS", 12))
 
 
 def few(cases: Collection[Any], most: int) -> list[Any]:

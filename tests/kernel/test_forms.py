@@ -13,7 +13,7 @@ from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.fold.ratio import RatioForm, ratio_form
-from tests.kernel.attention import WIDTH, Maker
+from tests.kernel.attention import WIDTH, Made, Maker
 
 READ = [
     "tokens",
@@ -172,6 +172,13 @@ def test_a_row_is_read_whole_each_entry_once_with_its_own_position():
             ratio_form(graph, weights, Real(Float64()), output)
         with pytest.raises(Unsupported):
             parts_form(graph, weights, Real(Float64()), output)
+
+
+def test_a_pattern_and_its_values_are_read_backwards_alike():
+    graph, weights, root = head(((3,), 2, (-1,)), ((3, WIDTH), 2 * WIDTH, (-WIDTH, 1)))
+    form = ratio_form(graph, weights, Real(Float64()), root)
+    for row, value in zip(*Made(graph, weights, root, []).values(), strict=True):
+        assert output(form, row) == pytest.approx(value, rel=1e-9, abs=1e-9)
 
 
 def from_parts(form: PartsForm, ids: np.ndarray) -> np.ndarray:

@@ -154,6 +154,30 @@ def test_bounds_hold_what_samples_find(distribution):
     assert low - error <= share <= high + error
 
 
+class Extremum(nn.Module):
+    """One of the inputs and, `sign` times, how much the first exceeds the second."""
+
+    def __init__(self, own: int, sign: int):
+        super().__init__()
+        self.own, self.sign = own, sign
+
+    def forward(self, x):
+        above = torch.relu(x[:, 0] - x[:, 1])
+        return (x[:, self.own] + above if self.sign > 0 else x[:, self.own] - above)[:, None]
+
+
+@pytest.mark.parametrize("own", [0, 1, 2])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_only_with_an_operand_of_its_own_it_is_an_extremum(own, sign):
+    module = Extremum(own, sign).double().eval()
+    x = box([-1, -1, -1], [1, 1, 1])
+    out = capture(module, torch.zeros(1, 3, dtype=torch.float64))["output"]
+    low, high = bounds(prove(Share(out[0] > 0, over=x, within="1/20"), time_limit=20))
+    drawn = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (400_000, 3)))
+    share = float((module(drawn)[:, 0] > 0).double().mean())
+    assert low - 0.005 <= share <= high + 0.005 and high - low <= 0.05
+
+
 def test_strict_conditions_count_what_is_above_zero():
     dead = net([[1.0, 0.0]], [[1.0]])
     x = box([-1, 0], [1, 1])

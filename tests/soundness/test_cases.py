@@ -23,6 +23,16 @@ from tests.soundness.test_boxes import bounds, cut, proved
 AR = Float64()
 
 
+def test_what_two_sets_share_is_rounded_down():
+    rng = np.random.default_rng(0)
+    a, b = np.sort(rng.random((2, 2_000)), 0)
+    found = shares.both(AR, a, b)
+    exact = [max(Fraction(x) + Fraction(y) - 1, Fraction(0)) for x, y in zip(a.tolist(), b.tolist(), strict=True)]
+    assert all(Fraction(low) <= true for low, true in zip(found.tolist(), exact, strict=True))
+    assert (found > 0).sum() > 500
+    assert shares.both(AR, np.array([1.0, 0.25]), np.array([0.75, 1.0])).tolist() == [0.75, 0.25]
+
+
 class Deep(nn.Module):
     def __init__(self, sizes: list[int], seed: int):
         super().__init__()

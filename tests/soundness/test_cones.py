@@ -176,9 +176,10 @@ ROUND = [
 FLAT = [([-1], [2]), ([-1, -3], [2, 5]), ([0, -3], [2, 5]), ([-1, -3, -7], [2, 5, 1]), ([-1, 0, -7, -1], [2, 5, 1, 1])]
 
 
-@pytest.mark.parametrize("about", few(ROUND, 4))
-def test_parts_of_faces_have_the_mass_of_their_cones(about):
+@pytest.mark.parametrize("which", few(range(len(ROUND)), 4))
+def test_parts_of_faces_have_the_mass_of_their_cones(which):
     """Integrals of the density of directions, |z|^-n times the face's distance, in deviations."""
+    about = ROUND[which]
     measure, rng = round_of(*about), np.random.default_rng(0)
     n, zeros = len(measure.low), sum(v == 0 for end in about[:2] for v in end)
     whole = 0.0
