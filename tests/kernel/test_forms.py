@@ -174,8 +174,12 @@ def test_a_row_is_read_whole_each_entry_once_with_its_own_position():
             parts_form(graph, weights, Real(Float64()), output)
 
 
+def with_places(g: Graph, rows: int) -> int:
+    return g.add("add", rows, g.add("constant", attr=((3, WIDTH), tuple(0.25 * i for i in range(3 * WIDTH)))))
+
+
 def test_a_pattern_and_its_values_are_read_backwards_alike():
-    graph, weights, root = head(((3,), 2, (-1,)), ((3, WIDTH), 2 * WIDTH, (-WIDTH, 1)))
+    graph, weights, root = head(((3,), 2, (-1,)), ((3, WIDTH), 2 * WIDTH, (-WIDTH, 1)), change=with_places)
     form = ratio_form(graph, weights, Real(Float64()), root)
     for row, value in zip(*Made(graph, weights, root, []).values(), strict=True):
         assert output(form, row) == pytest.approx(value, rel=1e-9, abs=1e-9)
