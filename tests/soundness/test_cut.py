@@ -118,7 +118,7 @@ def test_what_the_file_says_of_a_lemma_is_checked():
         cut["lemmas"][0]["site"] = "output"
 
     for change, message in (
-        (tighter, "tighter than those proved"), (swapped, "one shape"), (circular, "tighter|depends on the site"),
+        (tighter, r"lemmas\[0\]: the bounds stated are tighter"), (swapped, "one shape"), (circular, "tighter|depends on the site"),
         (twice, "cut twice"), (none, "at least|1 to"), (elsewhere, "one shape|tighter"),
     ):  # fmt: skip
         with pytest.raises(Rejected, match=message):
