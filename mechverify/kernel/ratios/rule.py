@@ -24,6 +24,7 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.counting import recursion
 from mechverify.kernel.counting.automaton import Layer, towards
+from mechverify.kernel.counting.cells import Cells
 from mechverify.kernel.counting.classes import Classes
 from mechverify.kernel.counting.form import sum_of_ratios
 from mechverify.kernel.counting.split import by_count
@@ -41,34 +42,15 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
     for each point of a cell that of `Expansion`, for each counted group positions x vocabulary x grid.
     """
     keys = [*witness["keys"].items(8)]
-    cells = _cells(witness["cells"])
+    cells = Cells(witness["cells"])
     witness.close()
     partition = Partition(job, domain, keys)
-    low = high = covered = partition.unguarded
     for input_class in partition.classes():
+        key = input_class.key
         for query, size in input_class.sizes.items():
-            node = cells.pop((query, input_class.key), None)
-            wrong = input_class.wrong(query, node)
-            job.found.cells.append((query, input_class.key, size, wrong))
-            covered += size
-            low, high = low + size - wrong.high, high + size - wrong.low
-    if cells:
-        raise Rejected(f"the witness speaks of {len(cells)} cells that don't exist")
-    if covered != domain.size:
-        raise Rejected(f"the cells hold {covered} inputs, the domain {domain.size}")
-    return Counts(low, high)
-
-
-def _cells(entry: Reader) -> dict[tuple, Reader]:
-    """(query token, class) -> how to bound the wrong inputs there."""
-    result = {}
-    for row in entry.items(2**20):
-        query, key, node = row.items(3, 3)
-        where = query.an_integer(), tuple(key.integers(9))
-        if where in result:
-            raise Rejected(f"cell {where} is listed twice")
-        result[where] = node
-    return result
+            wrong = input_class.wrong(query, cells.take(query, key))
+            cells.add(query, key, size, wrong)
+    return cells.right(partition)
 
 
 class Partition(Classes):
