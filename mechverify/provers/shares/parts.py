@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mechverify.certificate.write import Proof
-from mechverify.claims.claim import Share
+from mechverify.claims.share import Share
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.domain import Domain
