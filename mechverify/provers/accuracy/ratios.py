@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from mechverify.kernel.core.counts import Counts
-from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
+from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.counting.automaton import Layer
 from mechverify.kernel.ratios.linear import Box, Lead
 from mechverify.kernel.ratios.rule import LISTED, Cell, InputClass, Partition
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence
-from mechverify.provers.base import Budget
+from mechverify.provers.base import Budget, unsupported
 
 ROUNDS = 4  # of the search for the least lead
 EXPANSIONS = 4  # points of a cell
@@ -82,18 +82,9 @@ class Ratios:
     name = "ratios"
 
     def accepts(self, problem: AccuracyProblem, evidence: Evidence) -> str | None:
-        try:
-            problem.partition  # noqa: B018
-        except Unsupported:
-            pass
-        else:
+        if unsupported(lambda: problem.partition) is None:
             return ""  # rule fold has the same cells, and is exact in them
-        try:
-            with np.errstate(all="ignore"):
-                Partition(problem.job, problem.domain, [])
-        except Unsupported as error:
-            return str(error)
-        return None
+        return unsupported(lambda: Partition(problem.job, problem.domain, []))
 
     def prove(
         self, problem: AccuracyProblem, evidence: Evidence, budget: Budget
