@@ -1,6 +1,5 @@
 """Find the witness of rule `nested`: families of cells that one position explains, and cuts of cells that stay open."""
 
-import heapq
 import time
 from dataclasses import dataclass, field
 from math import inf, prod
@@ -19,6 +18,7 @@ from mechverify.kernel.nested.rule import Cell, Cells, Family, Model
 from mechverify.provers.accuracy.enumerate import WHOLE, affords_all
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence
 from mechverify.provers.base import Budget, unsupported
+from mechverify.provers.worst_first import WorstFirst
 
 RARE = 0.1  # share of right samples below which it isn't tried
 HOPE = 2**6  # cells of which one should be decided at least, before more are tried
@@ -358,13 +358,13 @@ def _outputs(model: Model, tokens: np.ndarray) -> np.ndarray:
 
 def _refine(parts: list[_Part], budget: Budget) -> None:
     """The largest open part is cut in two, at the token before the query's, then at others."""
-    waiting = [(-part.cell.size, i, part) for i, part in enumerate(parts)]
-    heapq.heapify(waiting)
-    number = len(waiting)
+    waiting = WorstFirst[_Part]()
+    for part in parts:
+        waiting.add(part, part.cell.size)
     for _ in range(CUTS):
         if not waiting or budget.spent():
             return
-        _, _, part = heapq.heappop(waiting)
+        part = waiting.take()
         cut = _where(part)
         if cut is None:
             continue
@@ -373,8 +373,7 @@ def _refine(parts: list[_Part], budget: Budget) -> None:
         for half in part.parts:
             _decide(half, budget)
             if not half.known:
-                heapq.heappush(waiting, (-half.cell.size, number, half))
-                number += 1
+                waiting.add(half, half.cell.size)
 
 
 def _where(part: _Part) -> tuple[int, list[int]] | None:
