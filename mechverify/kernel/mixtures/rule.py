@@ -23,9 +23,9 @@ from mechverify.kernel.core.errors import Rejected, Unsupported
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.core.semantics import Real
-from mechverify.kernel.counting.cells import Cells, Key
 from mechverify.kernel.counting.classes import Classes
 from mechverify.kernel.counting.sizes import sizes_by_class
+from mechverify.kernel.counting.tally import Key, Tally
 from mechverify.kernel.mixtures.behind import Behind, Boxes, rest
 from mechverify.kernel.mixtures.columns import Columns, Row, centre, mixture
 from mechverify.kernel.ratios.linear import Expansion, Lead
@@ -59,17 +59,17 @@ def check(
     """
     partition = Partition(job, domain, [*witness["keys"].items(8)])
     directions = partition.directions(witness["directions"])
-    cells = Cells(witness["cells"])
+    tally = Tally(witness["cells"])
     witness.close()
     for query in domain.tokens[partition.pin]:
         sizes = partition.sizes(query)
-        said = {key: cells.take(query, key) for key in sizes}
+        said = {key: tally.take(query, key) for key in sizes}
         given = {key: node for key, node in said.items() if node is not None}
         given = {key: node for key, node in given.items() if partition.possible(key)}
         found = bounded(partition, directions, query, given, sizes)
         for key, size in sizes.items():
-            cells.add(query, key, size, found.get(key, partition.unknown(key, size)))
-    return cells.right(partition)
+            tally.add(query, key, size, found.get(key, partition.unknown(key, size)))
+    return tally.right(partition)
 
 
 class Partition(Classes):

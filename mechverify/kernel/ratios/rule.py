@@ -24,10 +24,10 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.counting import recursion
 from mechverify.kernel.counting.automaton import Layer, towards
-from mechverify.kernel.counting.cells import Cells
 from mechverify.kernel.counting.classes import Classes
 from mechverify.kernel.counting.form import sum_of_ratios
 from mechverify.kernel.counting.split import by_count
+from mechverify.kernel.counting.tally import Tally
 from mechverify.kernel.ratios.linear import Box, Expansion, Lead, Linear, Tables
 
 LISTED = 2**22  # inputs times heads of a cell that is listed
@@ -42,15 +42,15 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
     for each point of a cell that of `Expansion`, for each counted group positions x vocabulary x grid.
     """
     keys = [*witness["keys"].items(8)]
-    cells = Cells(witness["cells"])
+    tally = Tally(witness["cells"])
     witness.close()
     partition = Partition(job, domain, keys)
     for input_class in partition.classes():
         key = input_class.key
         for query, size in input_class.sizes.items():
-            wrong = input_class.wrong(query, cells.take(query, key))
-            cells.add(query, key, size, wrong)
-    return cells.right(partition)
+            wrong = input_class.wrong(query, tally.take(query, key))
+            tally.add(query, key, size, wrong)
+    return tally.right(partition)
 
 
 class Partition(Classes):

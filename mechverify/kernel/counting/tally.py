@@ -1,4 +1,4 @@
-"""Cells, one for each query token and class: what a witness says of them, and what their bounds add up to.
+"""A tally of cells, one for each query token and class: what a witness says of them, and what their bounds add up to.
 
 Lemmas R7 (docs/soundness/ratios.md), X8 (docs/soundness/mixtures.md).
 """
@@ -11,7 +11,7 @@ from mechverify.kernel.counting.classes import Classes
 Key = tuple[int, ...]  # of a class
 
 
-class Cells:
+class Tally:
     """Each cell that has an input is to be added once; `said` is what a witness says of those still to be taken."""
 
     def __init__(self, entry: Reader):
