@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from mechverify.claims.accuracy import Accuracy
+from mechverify.claims.bounds import Bounds
 from mechverify.claims.box import Box
-from mechverify.claims.claim import Accuracy, Bounds, Share
 from mechverify.claims.domain import Tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.model import CapturedModel
+from mechverify.claims.share import Share
 from mechverify.graph.capture import Captured
 from mechverify.graph.float32 import Programs
 from mechverify.kernel.check import FORMAT, VERSION

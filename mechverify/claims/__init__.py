@@ -1,5 +1,7 @@
 """What the user says: token symbols, a model's sites, mechanisms in sympy, and claims."""
 
+from mechverify.claims.accuracy import Accuracy
+from mechverify.claims.bounds import Bounds, Cases, Holds, Within
 from mechverify.claims.box import Box, ball, box, normal, uniform
 from mechverify.claims.circuits import (
     Circuits,
@@ -9,7 +11,6 @@ from mechverify.claims.circuits import (
     interchanged,
     parts,
 )
-from mechverify.claims.claim import Accuracy, Bounds, Cases, Holds, Share, Within
 from mechverify.claims.domain import Tokens, tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.language import Mod, count, distinct, dyck, kth_largest, lookup
@@ -22,6 +23,7 @@ from mechverify.claims.model import (
     pair_mlp,
     transformer,
 )
+from mechverify.claims.share import Share
 from mechverify.claims.transformers import load
 from mechverify.claims.unions import union
 from mechverify.graph.interventions import Part

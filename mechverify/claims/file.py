@@ -8,9 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
+from mechverify.claims.accuracy import Accuracy
+from mechverify.claims.bounds import Bounds
 from mechverify.claims.circuits import Circuits
-from mechverify.claims.claim import Accuracy, Bounds, Share
 from mechverify.claims.errors import ClaimError
+from mechverify.claims.share import Share
 
 
 def load_claim(

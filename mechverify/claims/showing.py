@@ -4,6 +4,7 @@ What is printed of a theorem is the kernel's own; this is what the user said, be
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import sympy
@@ -56,3 +57,8 @@ def _alike(values: Sequence) -> str:
     if len(set(values)) == 1:
         return str(values[0])
     return short([*map(str, values)])
+
+
+def of_all(share: Fraction | None) -> str:
+    """Of inputs: so many of them."""
+    return "as many as can be proved of" if share is None else f"at least {share} of"

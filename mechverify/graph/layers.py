@@ -267,14 +267,7 @@ def max_pool(n: int) -> Any:
         ):
             axis = rank - n + k
             windows = spans(b.shape(x)[axis], size, step, width, gap, ceil)
-            index = torch.tensor([w + [w[-1]] * (size - len(w)) for w in windows])
-            x = b.moved(
-                x,
-                lambda a, i=index, d=axis: a.index_select(d, i.flatten()).unflatten(
-                    d, tuple(i.shape)
-                ),
-            )
-            x = largest(b, x, axis + 1)
+            x = largest_in(b, x, axis, windows, size)
         return x
 
     return row
@@ -292,16 +285,20 @@ def adaptive_max_pool(b: Builder, x: Operand, sizes) -> Operand:
     n, rank = len(sizes), len(b.shape(x))
     for axis, out in enumerate(sizes, rank - n):
         windows = parts_of(b.shape(x)[axis], out)
-        width = max(map(len, windows))
-        index = torch.tensor([w + [w[-1]] * (width - len(w)) for w in windows])
-        x = b.moved(
-            x,
-            lambda a, i=index, d=axis: a.index_select(d, i.flatten()).unflatten(
-                d, tuple(i.shape)
-            ),
-        )
-        x = largest(b, x, axis + 1)
+        x = largest_in(b, x, axis, windows, max(map(len, windows)))
     return x
+
+
+def largest_in(
+    b: Builder, x: Operand, axis: int, windows: list[list[int]], width: int
+) -> Operand:
+    """Of each window along an axis; one that holds less than `width` positions repeats its last."""
+    index = torch.tensor([w + [w[-1]] * (width - len(w)) for w in windows])
+
+    def laid_out(a: Any) -> Any:
+        return a.index_select(axis, index.flatten()).unflatten(axis, index.shape)
+
+    return largest(b, b.moved(x, laid_out), axis + 1)
 
 
 def parts_of(size: int, count: int) -> list[list[int]]:

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from mechverify.kernel.core.errors import Rejected, Stopped
+import numpy as np
+
+from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
 
 METHODS = (
     "interval",
@@ -191,6 +193,16 @@ class Budget:
             return "interrupted"
         what = "memory" if self.short else "time"
         return f"the {what} limit was reached; raise --{what}-limit"
+
+
+def unsupported(build: Callable[[], object]) -> str | None:
+    """Why what a rule takes a claim apart into can't be built; None where it can."""
+    try:
+        with np.errstate(all="ignore"):
+            build()
+    except Unsupported as error:
+        return str(error)
+    return None
 
 
 def failure(error: Exception) -> str:

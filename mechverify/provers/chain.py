@@ -4,10 +4,12 @@ import math
 import time
 from pathlib import Path
 
+from mechverify.claims.accuracy import Accuracy
+from mechverify.claims.bounds import Bounds
 from mechverify.claims.box import Box
-from mechverify.claims.claim import Accuracy, Bounds, Share
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.model import CapturedModel
+from mechverify.claims.share import Share
 from mechverify.kernel.core.errors import Rejected
 from mechverify.provers.accuracy.confirm import accept, confirm_accuracy
 from mechverify.provers.accuracy.find import find_accuracy, followed

@@ -21,10 +21,10 @@ import torch
 
 from mechverify.certificate.write import write
 from mechverify.claims.circuits import ARGMAX, Circuits
-from mechverify.claims.claim import Share
 from mechverify.claims.domain import Tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.numbers import number
+from mechverify.claims.share import Share
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.provers.accuracy.problem import AccuracyProblem

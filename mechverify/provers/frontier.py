@@ -23,7 +23,7 @@ import torch
 
 from mechverify import kernel
 from mechverify.certificate.write import claim_document
-from mechverify.claims.claim import Accuracy
+from mechverify.claims.accuracy import Accuracy
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.file import load_claim
 from mechverify.kernel.core.claim import Job

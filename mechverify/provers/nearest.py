@@ -9,7 +9,9 @@ import numpy as np
 
 from mechverify import kernel
 from mechverify.certificate.write import write
-from mechverify.claims.claim import Accuracy, Bounds, Cases, Share, Within
+from mechverify.claims.accuracy import Accuracy
+from mechverify.claims.bounds import Bounds, Cases, Within
+from mechverify.claims.share import Share
 from mechverify.kernel.core.counts import CountingTheorem
 from mechverify.kernel.core.errors import Stopped
 from mechverify.kernel.core.words import about, share

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from matplotlib.patches import Rectangle
 from mechverify.kernel.core.claim import Claim
 from mechverify.kernel.core.counts import CountingTheorem
 from mechverify.kernel.core.errors import Rejected
-from mechverify.kernel.core.ranges import RangeTheorem
+from mechverify.kernel.core.ranges import RangeClaim, RangeTheorem
 from mechverify.kernel.core.words import scientific
 from mechverify.report import inside, samples
 from mechverify.report.checked import Checked, names
@@ -185,20 +186,16 @@ def _bounds(checked: Checked) -> tuple | None:
             np.broadcast_to(at, points.shape).ravel(), points.ravel(), "x", color=BAD, markersize=4,
             linestyle="none", label=f"{'ends of ' * (len(theorem.points) > FEW)}inputs in the certificate",
         )  # fmt: skip
-    for ends, word, style in (
-        (claim.least, "at least", "--"),
-        (claim.most, "at most", ":"),
-    ):
-        if ends is not None:
-            axes.step(
-                np.append(at, shown) - 0.5,
-                [float(t) for t in (*ends[:shown], ends[shown - 1])],
-                style,
-                where="post",
-                color=BAD,
-                linewidth=1.2,
-                label=f"claimed: {word}",
-            )
+    for ends, word, style in _thresholds(claim):
+        axes.step(
+            np.append(at, shown) - 0.5,
+            [float(t) for t in (*ends[:shown], ends[shown - 1])],
+            style,
+            where="post",
+            color=BAD,
+            linewidth=1.2,
+            label=f"claimed: {word}",
+        )
     axes.set_xlabel("entry" if shown > 1 else "the value")
     axes.set_xticks(at if shown <= 12 else at[:: -(-shown // 8)])
     axes.set_xlim(-0.8, shown - 0.2)
@@ -293,9 +290,14 @@ def _levels(theorem: object, line: Callable) -> None:
     if isinstance(theorem, CountingTheorem):
         line(0, color=BAD, linestyle="--", linewidth=1.2)
     elif isinstance(theorem, RangeTheorem):
-        for ends, style in ((theorem.claim.least, "--"), (theorem.claim.most, ":")):
-            if ends is not None:
-                line(float(ends[0]), color=BAD, linestyle=style, linewidth=1.2)
+        for ends, _, style in _thresholds(theorem.claim):
+            line(float(ends[0]), color=BAD, linestyle=style, linewidth=1.2)
+
+
+def _thresholds(claim: RangeClaim) -> list[tuple[list[Fraction], str, str]]:
+    """Those that are claimed, in words, and how they are drawn."""
+    ends = (claim.least, "at least", "--"), (claim.most, "at most", ":")
+    return [(end, word, style) for end, word, style in ends if end is not None]
 
 
 def _margins(checked: Checked) -> tuple | None:

@@ -5,7 +5,7 @@ put in other brackets, so that what is set says what is printed. What can't be s
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from html import escape
 from typing import NamedTuple
 
@@ -60,7 +60,7 @@ def claim(statement: Statement) -> list[Piece]:
 def latex(pieces: list[Piece]) -> str:
     """For the body of a document with amsmath."""
     return "".join(
-        f"${''.join(map(_in_latex, _signs(piece.text)))}$"
+        f"${''.join(_in_latex(*_set(*sign)) for sign in _signs(piece.text))}$"
         if piece.formula
         else in_words(piece.text)
         for piece in pieces
@@ -70,7 +70,7 @@ def latex(pieces: list[Piece]) -> str:
 def mathml(pieces: list[Piece]) -> str:
     """For the body of a page; lines may be broken after commas and between operands."""
     return "".join(
-        _in_lines(map(_in_mathml, _signs(piece.text)))
+        _in_lines(_in_mathml(*_set(*sign)) for sign in _signs(piece.text))
         if piece.formula
         else escape(piece.text)
         for piece in pieces
@@ -109,48 +109,41 @@ def _signs(text: str) -> Iterator[tuple[str, str]]:
             yield kind, found[group]
 
 
-def _set(kind: str, text: str, write: Callable[[str, str, str], str]) -> str:
-    """`write(how, text, index)`, as the sign is to be set."""
+def _set(kind: str, text: str) -> tuple[str, str, str]:
+    """(how, text, index), as the sign is to be set."""
     if kind in ("word", "sign", "function") and text in SIGNS:
-        return write("sign", text, "")
+        return "sign", text, ""
     if kind == "word" and text in WORDS:
-        return write("words", text, "")
+        return "words", text, ""
     if kind == "word" and (indexed := INDEXED.fullmatch(text)):
-        return write("indexed", *indexed.groups())
-    hows = {
-        "sign": "plain",
-        "number": "number",
-        "power": "power",
-        "function": "function",
-    }
-    return write(hows.get(kind, "name"), text, "")
+        return "indexed", indexed[1], indexed[2]
+    if kind in ("number", "power", "function"):
+        return kind, text, ""
+    return "plain" if kind == "sign" else "name", text, ""
 
 
-def _in_latex(sign: tuple[str, str]) -> str:
-    def write(how: str, text: str, index: str) -> str:
-        match how:
-            case "sign":
-                return SIGNS[text][0]
-            case "plain":
-                return text
-            case "number":
-                base, two, power = text.partition("*2^")
-                base = r"\allowbreak ".join(_parts(base))
-                return rf"{base}\cdot 2^{{{power}}}" if two else base
-            case "power":
-                return f"^{{{text}}}"
-            case "words":
-                return rf"\text{{ {text} }}"
-            case "indexed":
-                letter = text if len(text) == 1 else rf"\mathit{{{text}}}"
-                return f"{letter}_{{{index}}}"
-            case "function" if text in NAMED:
-                return f"\\{text}"
-            case "function":
-                return rf"\operatorname{{{_spelt(text)}}}"
-        return rf"\text{{\ttfamily {verbatim(text)}}}"
-
-    return _set(*sign, write)
+def _in_latex(how: str, text: str, index: str) -> str:
+    match how:
+        case "sign":
+            return SIGNS[text][0]
+        case "plain":
+            return text
+        case "number":
+            base, two, power = text.partition("*2^")
+            base = r"\allowbreak ".join(_parts(base))
+            return rf"{base}\cdot 2^{{{power}}}" if two else base
+        case "power":
+            return f"^{{{text}}}"
+        case "words":
+            return rf"\text{{ {text} }}"
+        case "indexed":
+            letter = text if len(text) == 1 else rf"\mathit{{{text}}}"
+            return f"{letter}_{{{index}}}"
+        case "function" if text in NAMED:
+            return f"\\{text}"
+        case "function":
+            return rf"\operatorname{{{_spelt(text)}}}"
+    return rf"\text{{\ttfamily {verbatim(text)}}}"
 
 
 def _parts(number: str) -> list[str]:
@@ -162,32 +155,29 @@ def _spelt(text: str) -> str:
     return text.replace("_", r"\_")
 
 
-def _in_mathml(sign: tuple[str, str]) -> str:
-    def write(how: str, text: str, index: str) -> str:
-        match how:
-            case "sign":
-                how = ' separator="true"' if text == "," else ' form="infix"'
-                return f"<mo{how}>{escape(SIGNS[text][1])}</mo>"
-            case "plain" if text in "()[]:":
-                return f'<mo stretchy="false">{text}</mo>'
-            case "plain":
-                return f'<mo form="infix">{escape(text)}</mo>'
-            case "number":
-                base, two, power = text.replace("-", MINUS).partition("*2^")
-                number = BREAK.join(f"<mn>{part}</mn>" for part in _parts(base))
-                times = f"<mo>·</mo><msup><mn>2</mn><mn>{power}</mn></msup>"
-                return f"{number}{times if two else ''}"
-            case "power":
-                return f"<msup><mrow></mrow><mn>{text}</mn></msup>"
-            case "words":
-                return f"<mtext>&nbsp;{text}&nbsp;</mtext>"
-            case "indexed":
-                return f"<msub><mi>{text}</mi><mn>{index}</mn></msub>"
-            case "function":
-                return f"<mi>{escape(text)}</mi>"
-        return f'<mtext class="name">{escape(text)}</mtext>'
-
-    return _set(*sign, write)
+def _in_mathml(how: str, text: str, index: str) -> str:
+    match how:
+        case "sign":
+            how = ' separator="true"' if text == "," else ' form="infix"'
+            return f"<mo{how}>{escape(SIGNS[text][1])}</mo>"
+        case "plain" if text in "()[]:":
+            return f'<mo stretchy="false">{text}</mo>'
+        case "plain":
+            return f'<mo form="infix">{escape(text)}</mo>'
+        case "number":
+            base, two, power = text.replace("-", MINUS).partition("*2^")
+            number = BREAK.join(f"<mn>{part}</mn>" for part in _parts(base))
+            times = f"<mo>·</mo><msup><mn>2</mn><mn>{power}</mn></msup>"
+            return f"{number}{times if two else ''}"
+        case "power":
+            return f"<msup><mrow></mrow><mn>{text}</mn></msup>"
+        case "words":
+            return f"<mtext>&nbsp;{text}&nbsp;</mtext>"
+        case "indexed":
+            return f"<msub><mi>{text}</mi><mn>{index}</mn></msub>"
+        case "function":
+            return f"<mi>{escape(text)}</mi>"
+    return f'<mtext class="name">{escape(text)}</mtext>'
 
 
 def named(text: str) -> list[str]:

@@ -15,6 +15,7 @@ from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.mechanism import add_expression
 from mechverify.kernel.counting import recursion
 from mechverify.kernel.counting.automaton import derive, towards
+from mechverify.kernel.counting.sizes import sizes_by_class
 from tests import oracle
 from tests.cases import IDS, MECHANISMS
 
@@ -39,6 +40,22 @@ def check_against_enumeration(rows_list, domain, values):
     for index, values_ in enumerate(automaton.classes.tolist()):
         layers = towards(Float64(), automaton, index)
         assert recursion.completions(Float64(), layers)[0][0] == sizes[tuple(values_)]
+    by_token = [sizes_by_class(Float64(), automaton, domain, 0, token) for token in domain[0]]
+    assert [sum(column) for column in zip(*by_token, strict=True)] == [
+        sizes[tuple(v)] for v in automaton.classes.tolist()
+    ]
+
+
+def test_sizes_are_of_tokens_that_the_automaton_reads():
+    """Elsewhere its tables hold -1, which would count for the last state."""
+    graph = Graph(2, (0, 1, 2))
+    x = tokens("x", length=2, vocab=3)
+    root = add_expression(graph, Reader(compile_mechanism(x[0] + x[1], x), "test"))
+    automaton = derive(Float64(), graph, [root], [np.array([0, 2]), np.array([1, 2])])
+    assert sizes_by_class(Float64(), automaton, [[0, 2], [1, 2]], 0, 2) == [0, 0, 1, 1]
+    for domain in ([[0, 1], [1, 2]], [[0, 2], [0, 1, 2]]):
+        with pytest.raises(Rejected, match="doesn't read all tokens"):
+            sizes_by_class(Float64(), automaton, domain, 0, 2)
 
 
 @pytest.mark.parametrize(("name", "expression", "plain"), MECHANISMS, ids=IDS)

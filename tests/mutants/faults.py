@@ -161,6 +161,7 @@ FAULTS = [
     Fault("mixtures", "mixtures/rule.py", "return Counts(0 if self.possible(key) else size, size)", "return Counts(0, size)", MIXTURES),
     Fault("mixtures", "mixtures/rule.py", "if leaf.cell == i", "if leaf.cell == 0", MIXTURES),
     Fault("mixtures", "counting/sizes.py", "if position != pin or token == query:", "if token == query:", MIXTURES),
+    Fault("mixtures", "counting/sizes.py", "if (table[:, list(tokens)] < 0).any():", "if False:", "tests/kernel/test_automaton.py"),
     Fault("mixtures", "mixtures/rule.py", "given = {key: node for key, node in given.items() if partition.possible(key)}", "pass", MIXTURES),
     # ratios/rule.py
     Fault("ratios", "ratios/rule.py", "-lead if upper else lead", "lead", PROVED),
@@ -355,8 +356,8 @@ FAULTS = [
     Fault("guard", "replay/counterexample.py", "if not job.claim.satisfied(job.ar, listed).all():", "if False:", GUARDS),
     Fault("guard", "check.py", "kind = GUARDED if", "kind = kind if", GUARDS),
     Fault("guard", "counting/classes.py", "(values[:, -1] == 1)", "(values[:, -1] == 0)", GUARDS),
-    Fault("guard", "ratios/rule.py", "low = high = covered = partition.unguarded", "low = high = covered = 0", PROVED),
-    Fault("guard", "ratios/rule.py", "low = high = covered = partition.unguarded", "low, high, covered = 0, 0, partition.unguarded", PROVED),
+    Fault("guard", "counting/tally.py", "low = high = covered = partition.unguarded", "low = high = covered = 0", PROVED),
+    Fault("guard", "counting/tally.py", "low = high = covered = partition.unguarded", "low, high, covered = 0, 0, partition.unguarded", PROVED),
     Fault("guard", "fold/rule.py", "right_min = right_max = covered = partition.unguarded", "right_min, right_max, covered = domain.size, 0, partition.unguarded", GUARDS),
     Fault("guard", "compact/rule.py", 'job.claim.need_whole("compact")', "pass", GUARDS),
     Fault("guard size", "counting/guard.py", "automaton.classes[:, 0] == 1", "automaton.classes[:, 0] >= 0", GUARDS),

@@ -21,7 +21,7 @@ from proofs.induction import claim
 from tests import oracle
 from tests.models import as_float64
 from tests.rounds import ROUNDS
-from tests.soundness.forge import changed_leaf, entry_at, places, put
+from tests.soundness.forge import places, spoil_leaf
 
 SHARED = Path(__file__).parent.parent.parent.parent / "shared" / "models"
 PUBLISHED = SHARED / "gbmi-induction8.safetensors"
@@ -123,7 +123,7 @@ def test_a_spoilt_witness_proves_no_more_than_is_true(tmp_path, monkeypatch):
     for turn in range(ROUNDS):
         spoilt = json.loads(contents["certificate.json"])
         node, at = nested_leaf(spoilt["proof"]), where[int(rng.integers(len(where)))]
-        put(node, at, changed_leaf(entry_at(node, at), rng))
+        spoil_leaf(node, at, rng)
         spoilt["cost"] = None
         if turn % 2:
             spoilt["conclusion"]["right_at_least"] = str(true + 1)

@@ -21,7 +21,7 @@ from mechverify.provers.accuracy.ratios import Ratios, bounded
 from mechverify.provers.base import Budget
 from tests.kernel.test_sum_of_ratios import Heads
 from tests.models import as_bytes, max_weights
-from tests.soundness.forge import changed_leaf, entry_at, places, put
+from tests.soundness.forge import places, spoil_leaf
 
 
 def heads(count, *, noise=0.15, seed=0, vocab=6, length=4, spoil=None):
@@ -179,7 +179,7 @@ def test_spoilt_certificates_prove_nothing_false(tmp_path, monkeypatch):
     for _ in range(60):
         spoilt = json.loads(contents["certificate.json"])
         path = where[int(rng.integers(len(where)))]
-        put(spoilt["proof"], path, changed_leaf(entry_at(spoilt["proof"], path), rng))
+        spoil_leaf(spoilt["proof"], path, rng)
         spoilt["cost"] = None
         try:
             file = {

@@ -6,6 +6,7 @@ import io
 import json
 import warnings
 import zipfile
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -72,7 +73,12 @@ def places(value: Any, path: tuple = ()) -> list[tuple]:
     return [path]
 
 
-def changed_leaf(value: Any, rng: np.random.Generator) -> Any:
+def spoil_leaf(document: Any, path: tuple, rng: np.random.Generator) -> None:
+    """Changes the leaf there at random."""
+    put(document, path, _changed_leaf(entry_at(document, path), rng))
+
+
+def _changed_leaf(value: Any, rng: np.random.Generator) -> Any:
     match value:
         case bool():
             return not value
@@ -203,7 +209,7 @@ def corrupt(doc: dict, weights: dict[str, np.ndarray], rng: np.random.Generator)
             where["note"] = 1
         case _:
             path = places(doc)[int(rng.integers(len(places(doc))))]
-            put(doc, path, changed_leaf(entry_at(doc, path), rng))
+            spoil_leaf(doc, path, rng)
     return kind, doc, data
 
 
@@ -462,6 +468,12 @@ def entry_at(value: Any, path: tuple) -> Any:
 
 def put(value: Any, path: tuple, new: Any) -> None:
     entry_at(value, path[:-1])[path[-1]] = new
+
+
+def setting(*path_and_value: Any) -> Callable[[Any], None]:
+    """A change of a document, for tables of them: keys, and what is to stand there."""
+    *path, new = path_and_value
+    return lambda document: put(document, tuple(path), new)
 
 
 PAIRS = [{"inside", "outside"}, {"first", "second"}]

@@ -23,6 +23,7 @@ from mechverify.kernel.core.kinds import read_claim
 from mechverify.kernel.proof import prove as proved
 from tests.rounds import ROUNDS
 from tests.soundness import forge
+from tests.soundness.forge import setting
 
 VOCAB, LENGTH = 4, 3
 ENUMERATE, OPEN = {"rule": "enumerate"}, {"rule": "open"}
@@ -137,42 +138,30 @@ def test_another_row_or_mechanism_has_another_count(made):
             check(forge.file(doc, made.weights))
 
 
-def _set(*path_and_value):
-    *path, last, value = path_and_value
-
-    def change(doc):
-        at = doc
-        for key in path:
-            at = at[key]
-        at[last] = value
-
-    return change
-
-
 def _input(doc):
     """A node that reads a real input, of which the domain has none."""
     doc["claim"]["graph"]["nodes"].append(["input", [], [0, [4]]])
 
 
 CHANGES = {
-    "version 4": (_set("version", 4), "accuracy of a captured graph isn't written in version 4"),
+    "version 4": (setting("version", 4), "accuracy of a captured graph isn't written in version 4"),
     "version 2": (lambda doc: doc.pop("cost") or doc.update(version=2), "isn't written in version 2"),
-    "float32": (_set("claim", "semantics", "float32"), "known: real"),
-    "no axiom": (_set("axioms", ["ieee754"]), "needs the axioms"),
+    "float32": (setting("claim", "semantics", "float32"), "known: real"),
+    "no axiom": (setting("axioms", ["ieee754"]), "needs the axioms"),
     "no graph": (lambda doc: doc["claim"].pop("graph"), "field 'graph' is missing"),
-    "a known architecture": (_set("claim", "architecture", "transformer"), "don't fit the architecture"),
-    "no site": (_set("claim", "site", "logits"), "known: "),
-    "no such row": (_set("claim", "position", 3), "no index 3"),
-    "a matrix": (_set("claim", "position", None), "is not a vector of outputs"),
-    "real inputs": (_set("claim", "domain", "inputs", []), "unknown fields"),
+    "a known architecture": (setting("claim", "architecture", "transformer"), "don't fit the architecture"),
+    "no site": (setting("claim", "site", "logits"), "known: "),
+    "no such row": (setting("claim", "position", 3), "no index 3"),
+    "a matrix": (setting("claim", "position", None), "is not a vector of outputs"),
+    "real inputs": (setting("claim", "domain", "inputs", []), "unknown fields"),
     "a real input": (_input, "reads input 0"),
-    "conditions": (_set("claim", "where", []), "unknown fields"),
+    "conditions": (setting("claim", "where", []), "unknown fields"),
     "another length": (lambda doc: doc["claim"]["domain"]["tokens"].append([0]), None),
     "a larger vocabulary": (lambda doc: doc["claim"]["domain"]["values"].append(4), None),
     "an unprintable name": (lambda doc: doc["claim"]["graph"]["sites"].append(["a\nb", 0]), "not printable"),
-    "rule fold": (_set("proof", forge.fold()), "mixes the tokens of several positions"),
-    "rule compact": (_set("proof", forge.compact([("apart", "each", 0, [])])), "rule compact"),
-    "rule relaxation": (_set("proof", {"rule": "relaxation"}), "known: enumerate"),
+    "rule fold": (setting("proof", forge.fold()), "mixes the tokens of several positions"),
+    "rule compact": (setting("proof", forge.compact([("apart", "each", 0, [])])), "rule compact"),
+    "rule relaxation": (setting("proof", {"rule": "relaxation"}), "known: enumerate"),
 }  # fmt: skip
 
 
@@ -229,11 +218,7 @@ def test_corrupted_certificates_are_rejected_or_true(one):
         doc, weights = copy.deepcopy(document), load(data)
         if trial % 3:
             places = forge.places({k: doc[k] for k in ("claim", "conclusion", "axioms", "proof")})
-            *path, last = places[int(rng.integers(len(places)))]
-            at = doc
-            for key in path:
-                at = at[key]
-            at[last] = forge.changed_leaf(at[last], rng)
+            forge.spoil_leaf(doc, places[int(rng.integers(len(places)))], rng)
         else:
             name = str(rng.choice(sorted(weights)))
             value = weights[name].copy()

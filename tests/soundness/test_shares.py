@@ -8,6 +8,7 @@ from safetensors.numpy import save
 
 from mechverify.kernel import Rejected, check
 from tests.soundness import forge
+from tests.soundness.forge import setting
 
 ENUMERATE = {"rule": "enumerate"}
 INPUTS = [list(ids) for ids in itertools.product(range(3), repeat=2)]
@@ -107,35 +108,23 @@ def test_a_cosine_of_more_turns_than_float64_counts(proof):
             checked(nodes, proof, right=(9, 9), verdict="PROVED", at_least="1/1", exact=exact)
 
 
-def _changed(*path_and_value):
-    *path, last, value = path_and_value
-
-    def change(doc):
-        at = doc
-        for key in path:
-            at = at[key]
-        at[last] = value
-
-    return change
-
-
 CHANGES = {
-    "version 4": (_changed("version", 4), "share isn't written in version 4"),
-    "float32": (_changed("claim", "semantics", "float32"), "which rows of the graph are the module's"),
-    "float16": (_changed("claim", "semantics", "float16"), "known: real, float32"),
-    "a known architecture": (_changed("claim", "architecture", "transformer"), "known: captured"),
+    "version 4": (setting("version", 4), "share isn't written in version 4"),
+    "float32": (setting("claim", "semantics", "float32"), "which rows of the graph are the module's"),
+    "float16": (setting("claim", "semantics", "float16"), "known: real, float32"),
+    "a known architecture": (setting("claim", "architecture", "transformer"), "known: captured"),
     "no comparison": (lambda doc: doc["claim"].pop("strict"), "field 'strict' is missing"),
-    "a comparison that is no truth value": (_changed("claim", "strict", 1), "expected true or false"),
-    "a mechanism": (_changed("claim", "equals", [["value", [], 0]]), "unknown fields"),
-    "a margin": (_changed("claim", "margin", "1/2"), "unknown fields"),
-    "real inputs": (_changed("claim", "domain", "inputs", []), "unknown fields"),
-    "no axiom": (_changed("axioms", ["ieee754"]), "needs the axioms"),
-    "an integer": (_changed("claim", "graph", "sites", [["claimed", 4]]), "is not a vector of outputs"),
-    "two entries": (_changed("claim", "graph", "nodes", [*LEAD, ["view", [5], [[2], 0, [0]]]]), "has 2 entries"),
-    "more than all": (_changed("claim", "at_least", "10/9"), "a fraction 'p/q' of at most one"),
-    "rule fold": (_changed("proof", forge.fold()), "known: enumerate"),
-    "rule relaxation": (_changed("proof", {"rule": "relaxation"}), "field .to. is missing"),
-    "rule cut": (_changed("proof", {"rule": "cut"}), "known: enumerate"),
+    "a comparison that is no truth value": (setting("claim", "strict", 1), "expected true or false"),
+    "a mechanism": (setting("claim", "equals", [["value", [], 0]]), "unknown fields"),
+    "a margin": (setting("claim", "margin", "1/2"), "unknown fields"),
+    "real inputs": (setting("claim", "domain", "inputs", []), "unknown fields"),
+    "no axiom": (setting("axioms", ["ieee754"]), "needs the axioms"),
+    "an integer": (setting("claim", "graph", "sites", [["claimed", 4]]), "is not a vector of outputs"),
+    "two entries": (setting("claim", "graph", "nodes", [*LEAD, ["view", [5], [[2], 0, [0]]]]), "has 2 entries"),
+    "more than all": (setting("claim", "at_least", "10/9"), "a fraction 'p/q' of at most one"),
+    "rule fold": (setting("proof", forge.fold()), "known: enumerate"),
+    "rule relaxation": (setting("proof", {"rule": "relaxation"}), "field .to. is missing"),
+    "rule cut": (setting("proof", {"rule": "cut"}), "known: enumerate"),
 }  # fmt: skip
 
 

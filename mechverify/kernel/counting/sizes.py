@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.meter import Meter
 from mechverify.kernel.counting.automaton import Automaton
 
@@ -29,6 +30,8 @@ def sizes_by_class(
         zip(automaton.step, domain, strict=True)
     ):
         last = position + 1 == len(automaton.step)
+        if (table[:, list(tokens)] < 0).any():  # -1 would count for the last state
+            raise Rejected(f"the automaton doesn't read all tokens at {position}")
         states = len(automaton.final if last else automaton.step[position + 1])
         after = np.zeros(states, object)
         for token in tokens:

@@ -25,11 +25,11 @@ from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.counting.classes import Classes
 from mechverify.kernel.counting.sizes import sizes_by_class
+from mechverify.kernel.counting.tally import Key, Tally
 from mechverify.kernel.mixtures.behind import Behind, Boxes, rest
 from mechverify.kernel.mixtures.columns import Columns, Row, centre, mixture
 from mechverify.kernel.ratios.linear import Expansion, Lead
 
-Key = tuple[int, ...]  # of a class
 Forms = tuple[np.ndarray, np.ndarray]  # raw slopes [.., J] and constants [..]
 DIRECTIONS = 2**8
 DEEPEST = 64  # halves within each other
@@ -59,36 +59,17 @@ def check(
     """
     partition = Partition(job, domain, [*witness["keys"].items(8)])
     directions = partition.directions(witness["directions"])
-    cells = _cells(witness["cells"])
+    tally = Tally(witness["cells"])
     witness.close()
-    low = high = covered = partition.unguarded
     for query in domain.tokens[partition.pin]:
         sizes = partition.sizes(query)
-        given = {key: cells.pop((query, key)) for key in sizes if (query, key) in cells}
+        said = {key: tally.take(query, key) for key in sizes}
+        given = {key: node for key, node in said.items() if node is not None}
         given = {key: node for key, node in given.items() if partition.possible(key)}
         found = bounded(partition, directions, query, given, sizes)
         for key, size in sizes.items():
-            wrong = found.get(key, partition.unknown(key, size))
-            job.found.cells.append((query, key, size, wrong))
-            covered += size
-            low, high = low + size - wrong.high, high + size - wrong.low
-    if cells:
-        raise Rejected(f"the witness speaks of {len(cells)} cells that don't exist")
-    if covered != domain.size:
-        raise Rejected(f"the cells hold {covered} inputs, the domain {domain.size}")
-    return Counts(low, high)
-
-
-def _cells(entry: Reader) -> dict[tuple, Reader]:
-    """(query token, class) -> how to bound the leads there."""
-    result = {}
-    for row in entry.items(2**20):
-        query, key, node = row.items(3, 3)
-        where = query.an_integer(), tuple(key.integers(9))
-        if where in result:
-            raise Rejected(f"cell {where} is listed twice")
-        result[where] = node
-    return result
+            tally.add(query, key, size, found.get(key, partition.unknown(key, size)))
+    return tally.right(partition)
 
 
 class Partition(Classes):

@@ -27,6 +27,7 @@ from mechverify.kernel.counting.automaton import Layer, towards
 from mechverify.kernel.counting.classes import Classes
 from mechverify.kernel.counting.form import sum_of_ratios
 from mechverify.kernel.counting.split import by_count
+from mechverify.kernel.counting.tally import Tally
 from mechverify.kernel.ratios.linear import Box, Expansion, Lead, Linear, Tables
 
 LISTED = 2**22  # inputs times heads of a cell that is listed
@@ -41,34 +42,15 @@ def check(job: Job, domain: Domain, witness: Reader) -> Counts:
     for each point of a cell that of `Expansion`, for each counted group positions x vocabulary x grid.
     """
     keys = [*witness["keys"].items(8)]
-    cells = _cells(witness["cells"])
+    tally = Tally(witness["cells"])
     witness.close()
     partition = Partition(job, domain, keys)
-    low = high = covered = partition.unguarded
     for input_class in partition.classes():
+        key = input_class.key
         for query, size in input_class.sizes.items():
-            node = cells.pop((query, input_class.key), None)
-            wrong = input_class.wrong(query, node)
-            job.found.cells.append((query, input_class.key, size, wrong))
-            covered += size
-            low, high = low + size - wrong.high, high + size - wrong.low
-    if cells:
-        raise Rejected(f"the witness speaks of {len(cells)} cells that don't exist")
-    if covered != domain.size:
-        raise Rejected(f"the cells hold {covered} inputs, the domain {domain.size}")
-    return Counts(low, high)
-
-
-def _cells(entry: Reader) -> dict[tuple, Reader]:
-    """(query token, class) -> how to bound the wrong inputs there."""
-    result = {}
-    for row in entry.items(2**20):
-        query, key, node = row.items(3, 3)
-        where = query.an_integer(), tuple(key.integers(9))
-        if where in result:
-            raise Rejected(f"cell {where} is listed twice")
-        result[where] = node
-    return result
+            wrong = input_class.wrong(query, tally.take(query, key))
+            tally.add(query, key, size, wrong)
+    return tally.right(partition)
 
 
 class Partition(Classes):

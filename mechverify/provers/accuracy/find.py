@@ -6,8 +6,9 @@ from math import ceil
 
 import numpy as np
 
-from mechverify.claims.claim import Accuracy, Share
+from mechverify.claims.accuracy import Accuracy
 from mechverify.claims.errors import ClaimError
+from mechverify.claims.share import Share
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
 from mechverify.provers.accuracy.enumerate import Enumerate

@@ -12,13 +12,13 @@ from mechverify.certificate.write import Proof
 from mechverify.graph.run import TorchRunner
 from mechverify.kernel.core.accuracy import AccuracyClaim
 from mechverify.kernel.core.counts import Counts
-from mechverify.kernel.core.errors import Stopped, Unsupported
+from mechverify.kernel.core.errors import Stopped
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.mechanism import add_expression
 from mechverify.kernel.fold.counted import maybe_wrong, surely_wrong
 from mechverify.kernel.fold.rule import LISTED, Cell, Group, InputClass, Terms
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence
-from mechverify.provers.base import Budget
+from mechverify.provers.base import Budget, unsupported
 
 COARSE, FINE = 2**10, 2**13  # steps of a counting grid, at first and where it matters
 NEGLIGIBLE = 1e-5  # share of the domain in undecided cells that are too small to be worth counting
@@ -85,12 +85,10 @@ class Fold:
     def accepts(self, problem: AccuracyProblem, evidence: Evidence) -> str | None:
         if not isinstance(problem.claim, AccuracyClaim):
             return ""
-        try:
-            problem.partition  # noqa: B018 (building it is the test)
-        except Unsupported as error:
-            needs = "; a mechanism over a small state (Max, Sum, Mod, kth_largest, ...) and one head are needed"
-            return f"{error}{'' if problem.claim.captured else needs}"
-        return None
+        why = unsupported(lambda: problem.partition)
+        if why is None or problem.claim.captured:
+            return why
+        return f"{why}; a mechanism over a small state (Max, Sum, Mod, kth_largest, ...) and one head are needed"
 
     def prove(
         self, problem: AccuracyProblem, evidence: Evidence, budget: Budget

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from mechverify.kernel.core.counts import Counts
-from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
+from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.counting import recursion
 from mechverify.kernel.counting.automaton import towards
@@ -24,7 +24,7 @@ from mechverify.provers.accuracy.problem import (
     inner_folds,
 )
 from mechverify.provers.accuracy.ratios import least_leads
-from mechverify.provers.base import Budget
+from mechverify.provers.base import Budget, unsupported
 
 FINE = 2.0**-30  # of directions; of centres, times their size
 LEAVES = 2**9  # of one cell's box
@@ -77,22 +77,13 @@ class Mixtures:
     name = "mixtures"
 
     def accepts(self, problem: AccuracyProblem, evidence: Evidence) -> str | None:
-        for others in (
+        for other in (
             lambda: problem.partition,
             lambda: Ratios(problem.job, problem.domain, []),
         ):
-            try:
-                with np.errstate(all="ignore"):
-                    others()
-            except Unsupported:
-                continue
-            return ""  # what follows attention is linear, or one layer of ReLU neurons
-        try:
-            with np.errstate(all="ignore"):
-                problem.job.once(mixture)
-        except Unsupported as error:
-            return str(error)
-        return None
+            if unsupported(other) is None:
+                return ""  # what follows is linear, or one layer of ReLU neurons
+        return unsupported(lambda: problem.job.once(mixture))
 
     def prove(
         self, problem: AccuracyProblem, evidence: Evidence, budget: Budget

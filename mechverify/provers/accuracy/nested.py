@@ -1,6 +1,5 @@
 """Find the witness of rule `nested`: families of cells that one position explains, and cuts of cells that stay open."""
 
-import heapq
 import time
 from dataclasses import dataclass, field
 from math import inf, prod
@@ -10,7 +9,7 @@ import numpy as np
 
 from mechverify.claims.language import Row as Expression
 from mechverify.kernel.core.counts import Counts
-from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
+from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.counting.automaton import Layer
 from mechverify.kernel.counting.known import conditions_of
@@ -18,7 +17,8 @@ from mechverify.kernel.nested.ranges import Row
 from mechverify.kernel.nested.rule import Cell, Cells, Family, Model
 from mechverify.provers.accuracy.enumerate import WHOLE, affords_all
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence
-from mechverify.provers.base import Budget
+from mechverify.provers.base import Budget, unsupported
+from mechverify.provers.worst_first import WorstFirst
 
 RARE = 0.1  # share of right samples below which it isn't tried
 HOPE = 2**6  # cells of which one should be decided at least, before more are tried
@@ -90,11 +90,7 @@ class _Plan:
 
     def short(self, problem: AccuracyProblem, query: int) -> bool:
         """Whether the mechanism and the conditions are a short fold."""
-        try:
-            self.cells(problem, query)
-        except Unsupported:
-            return False
-        return True
+        return unsupported(lambda: self.cells(problem, query)) is None
 
 
 class Nested:
@@ -105,12 +101,7 @@ class Nested:
             return ""  # running them all is quicker, and says more
         if evidence.accuracy < RARE:
             return "so few of the sampled inputs are right that no cell would be right everywhere"
-        try:
-            with np.errstate(all="ignore"):
-                problem.job.once(Model)
-        except Unsupported as error:
-            return str(error)
-        return None
+        return unsupported(lambda: problem.job.once(Model))
 
     def prove(
         self, problem: AccuracyProblem, evidence: Evidence, budget: Budget
@@ -367,13 +358,13 @@ def _outputs(model: Model, tokens: np.ndarray) -> np.ndarray:
 
 def _refine(parts: list[_Part], budget: Budget) -> None:
     """The largest open part is cut in two, at the token before the query's, then at others."""
-    waiting = [(-part.cell.size, i, part) for i, part in enumerate(parts)]
-    heapq.heapify(waiting)
-    number = len(waiting)
+    waiting = WorstFirst[_Part]()
+    for part in parts:
+        waiting.add(part, part.cell.size)
     for _ in range(CUTS):
         if not waiting or budget.spent():
             return
-        _, _, part = heapq.heappop(waiting)
+        part = waiting.take()
         cut = _where(part)
         if cut is None:
             continue
@@ -382,8 +373,7 @@ def _refine(parts: list[_Part], budget: Budget) -> None:
         for half in part.parts:
             _decide(half, budget)
             if not half.known:
-                heapq.heappush(waiting, (-half.cell.size, number, half))
-                number += 1
+                waiting.add(half, half.cell.size)
 
 
 def _where(part: _Part) -> tuple[int, list[int]] | None:

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mechverify.certificate.write import Proof, claim_document
-from mechverify.claims.claim import Accuracy, Share
+from mechverify.claims.accuracy import Accuracy
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.language import Row
+from mechverify.claims.share import Share
 from mechverify.kernel.core.claim import Claim, Job
 from mechverify.kernel.core.counts import CountingClaim, Counts
 from mechverify.kernel.core.domain import Domain

@@ -1,6 +1,5 @@
 """Find the witness of rule `ratios`: around which inputs to expand a cell's ratios, what to count, and what to cut."""
 
-import heapq
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from mechverify.kernel.core.counts import Counts
-from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
+from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.counting.automaton import Layer
 from mechverify.kernel.ratios.linear import Box, Lead
 from mechverify.kernel.ratios.rule import LISTED, Cell, InputClass, Partition
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence
-from mechverify.provers.base import Budget
+from mechverify.provers.base import Budget, unsupported
+from mechverify.provers.worst_first import WorstFirst
 
 ROUNDS = 4  # of the search for the least lead
 EXPANSIONS = 4  # points of a cell
@@ -82,18 +82,9 @@ class Ratios:
     name = "ratios"
 
     def accepts(self, problem: AccuracyProblem, evidence: Evidence) -> str | None:
-        try:
-            problem.partition  # noqa: B018
-        except Unsupported:
-            pass
-        else:
+        if unsupported(lambda: problem.partition) is None:
             return ""  # rule fold has the same cells, and is exact in them
-        try:
-            with np.errstate(all="ignore"):
-                Partition(problem.job, problem.domain, [])
-        except Unsupported as error:
-            return str(error)
-        return None
+        return unsupported(lambda: Partition(problem.job, problem.domain, []))
 
     def prove(
         self, problem: AccuracyProblem, evidence: Evidence, budget: Budget
@@ -128,19 +119,16 @@ def bounded(problem: AccuracyProblem, budget: Budget) -> Attempt:
 
 def _narrow(cells: list[_Part], budget: Budget, enough: float) -> None:
     """One effort after the other at the part with the widest gap, until all gaps together are at most `enough`."""
-    waiting = [(-part.gap, i, part) for i, part in enumerate(cells)]
-    heapq.heapify(waiting)
-    number, gap, whole = (
-        len(waiting),
-        sum(part.gap for part in cells),
-        max(sum(c.size for c in cells), 1),
-    )
+    waiting = WorstFirst[_Part]()
+    for part in cells:
+        waiting.add(part, part.gap)
+    gap, whole = sum(part.gap for part in cells), max(sum(c.size for c in cells), 1)
     while waiting and gap > enough and not budget.spent():
         budget.progress(
             f"bounding {len(waiting):,} cells, {gap / whole:.2g} of the inputs open",
             1 - gap / whole,
         )
-        _, _, part = heapq.heappop(waiting)
+        part = waiting.take()
         before = part.gap
         try:
             left = _effort(part, budget)
@@ -149,8 +137,7 @@ def _narrow(cells: list[_Part], budget: Budget, enough: float) -> None:
         bounds = part.bounds
         gap -= before - (bounds.high - bounds.low)
         for p in left:
-            heapq.heappush(waiting, (-p.gap, number, p))
-            number += 1
+            waiting.add(p, p.gap)
 
 
 def _effort(part: _Part, budget: Budget) -> list[_Part]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from mechverify import kernel
 from mechverify.certificate.write import Proof, write
-from mechverify.claims.claim import Bounds
+from mechverify.claims.bounds import Bounds
 from mechverify.claims.errors import ClaimError
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.errors import Rejected, Stopped

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import torch
 
-from mechverify.claims.claim import Lemma
+from mechverify.claims.captured import Lemma
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.neighbours import float_below
 from mechverify.kernel.core.ranges import Range

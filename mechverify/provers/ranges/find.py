@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from mechverify.claims.claim import Lemma
+from mechverify.claims.captured import Lemma
 from mechverify.claims.errors import ClaimError
 from mechverify.kernel.core.errors import Stopped
 from mechverify.provers.base import Budget, failure

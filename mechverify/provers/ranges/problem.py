@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from mechverify.certificate.write import Proof, claim_document
-from mechverify.claims.claim import Bounds
+from mechverify.claims.bounds import Bounds
 from mechverify.claims.errors import ClaimError
 from mechverify.graph.run import TorchRunner
 from mechverify.kernel.core.claim import Job

@@ -1,7 +1,5 @@
 """Ranges of sums of ratios over token sequences: what attention gives, and its patterns, in one layer."""
 
-import heapq
-import itertools
 import time
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -22,6 +20,7 @@ from mechverify.provers.ranges.inputs import Inputs
 from mechverify.provers.ranges.known import Found, Known, unite
 from mechverify.provers.ranges.problem import RangeProblem
 from mechverify.provers.ranges.refute import refuted
+from mechverify.provers.worst_first import WorstFirst
 
 MOST, LONGEST = 2**9, 20.0  # parts; seconds, where no threshold is asked for
 SWEEPS = 50  # over the positions, of a descent that changes one token at a time
@@ -175,8 +174,7 @@ class Cutting:
         self.least = extreme.least.min(0)
         self.trial = self.least - BELOW * np.maximum(1.0, np.abs(self.least))
         self.extreme, self.begun = extreme, time.monotonic()
-        self.open: list[tuple[float, int, Part]] = []
-        self.number, self.reasons = itertools.count(), list[str]()
+        self.open, self.reasons = WorstFirst[Part](), list[str]()
 
     def run(self) -> Found:
         problem, nothing = self.problem, self.problem.claim.everything
@@ -184,16 +182,16 @@ class Cutting:
         try:
             self._add(root, problem.domain, self.extreme)
             while not self._done():
-                self._cut(heapq.heappop(self.open)[-1])
+                self._cut(self.open.take())
         except (Rejected, Stopped) as error:
             self.reasons.append(str(error) or self.budget.why)
-        if not root or any(not part.node for *_, part in self.open):
+        if not root or any(not part.node for part in self.open):
             return Found(None, nothing, False, self.reasons)
-        ranges = [part.range for *_, part in self.open]
+        ranges = [part.range for part in self.open]
         return Found(root, unite(ranges), False, self.reasons, True)
 
     def _done(self) -> bool:
-        worst, many = -self.open[0][0], len(self.open)
+        worst, many = self.open.worst, len(self.open)
         late = time.monotonic() - self.begun > LONGEST and not self.problem.asks
         self.budget.progress(f"{many:,} parts, {worst:.1e} wider than reached", None)
         over = late or self.budget.spent() or worst > HOPELESS
@@ -212,8 +210,7 @@ class Cutting:
         }
         with self.budget.rehearsing():
             found, _ = united(self.problem.job, [(domain, Reader(node, "proof"))])
-        part = Part(node, domain, found)
-        heapq.heappush(self.open, (-self._gap(found), next(self.number), part))
+        self.open.add(Part(node, domain, found), self._gap(found))
 
     def _gap(self, found: Range) -> float:
         """By how much its worst end is beyond what is asked for, or reached, of the reached range."""
@@ -229,8 +226,7 @@ class Cutting:
         stays as it is, and is looked at no more."""
         position = self._position(part.domain)
         if position is None:
-            last = (np.inf, next(self.number), part)
-            heapq.heappush(self.open, last)
+            self.open.add(part, -np.inf)
             return
         tokens = sorted(part.domain.tokens[position], key=partial(self._mass, position))
         first = sorted(tokens[: len(tokens) // 2])

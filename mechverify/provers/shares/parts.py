@@ -4,8 +4,6 @@ A part is judged ever more finely while that tells more of it; then, its linear 
 Where the condition is one of rule `faces`, the parts are those of the box's faces.
 """
 
-import heapq
-import itertools
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mechverify.certificate.write import Proof
-from mechverify.claims.claim import Share
+from mechverify.claims.share import Share
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.domain import Domain
@@ -28,6 +26,7 @@ from mechverify.kernel.relaxation.shares import FINEST, Condition, counts
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Findings
 from mechverify.provers.base import Budget, failure
 from mechverify.provers.domains import read, told
+from mechverify.provers.worst_first import WorstFirst
 
 FINER = 3  # halvings of mass down to which a part is judged: at first, of its own, if it must be cut in any case
 FIRST = 12  # ... and of other parts
@@ -106,14 +105,13 @@ class Parts:
         self.problem, self.budget, self.job = problem, budget, problem.job
         self.about = problem.job  # of parts: the same, or about faces
         self.proof: Proof | None = None  # of what is judged
-        self.heap: list[tuple[int, int, Part]] = []
+        self.waiting = WorstFirst[Part]()
         self.stuck: list[Part] = []
         self.more = MORE
-        self.number = itertools.count()
 
     @property
     def parts(self) -> list[Part]:
-        return [*(part for *_, part in self.heap), *self.stuck]
+        return [*self.waiting, *self.stuck]
 
     @property
     def right(self) -> Counts:
@@ -148,7 +146,7 @@ class Parts:
                     return []
                 if self.budget.spent():
                     return [self.budget.why]
-                if not self.heap:
+                if not self.waiting:
                     return ["no part of which something is open can be cut any more"]
                 if (
                     problem.at_least is None
@@ -193,12 +191,12 @@ class Parts:
     def _round(self) -> None:
         """The parts of which most is open: those that hold most of that, together."""
         most, trials, popped = (
-            AT_ONCE * sum(part.open for *_, part in self.heap),
+            AT_ONCE * sum(part.open for part in self.waiting),
             [],
             [],
         )
-        while self.heap and most > 0 and len(trials) < MOST:
-            *_, part = heapq.heappop(self.heap)
+        while self.waiting and most > 0 and len(trials) < MOST:
+            part = self.waiting.take()
             most -= part.open
             trial = self._trial(part)
             if trial is None:
@@ -251,7 +249,7 @@ class Parts:
         return [*self.budget.in_order(promises)]
 
     def _keep(self, part: Part) -> None:
-        heapq.heappush(self.heap, (-part.open, next(self.number), part))
+        self.waiting.add(part, part.open)
 
     def _trial(self, part: Part) -> Trial | None:
         finer = part.look.beyond(self.more)

@@ -1,0 +1,5 @@
+"""`python -m mechverify.cli`, as `mechverify`."""
+
+from mechverify.cli import main
+
+main()
