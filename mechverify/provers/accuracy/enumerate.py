@@ -21,7 +21,9 @@ from mechverify.provers.accuracy.sampling import Sampler, uniform
 from mechverify.provers.base import Budget
 
 LEAF = 2**12  # inputs that are run at a time
-COARSE = 2**3  # parts, at least, of what there is time for: the one that doesn't fit is left out
+COARSE = (
+    2**3
+)  # parts, at least, of what there is time for: the one that doesn't fit is left out
 TRIAL = 2**7  # inputs on which the check is tried
 SIDE = 2**10  # that stand side by side, likewise
 WIDE = 2.0**7  # times as wide as their widest enclosure: below it, the kernel is asked
@@ -272,11 +274,9 @@ def _tried(problem: AccuracyProblem) -> tuple[float, float]:
     return (time.monotonic() - began) / len(some), near
 
 
-def _parts(
-    problem: AccuracyProblem, margins: Margins, leaf: int
-) -> Iterator[Domain]:
-    """Of at most `leaf` inputs each, together the domain. Where a threshold is to be reached, the parts that samples show
-    most often right come first; where there are too many wrong inputs, those that are most often wrong."""
+def _parts(problem: AccuracyProblem, margins: Margins, leaf: int) -> Iterator[Domain]:
+    """Of at most `leaf` inputs each, together the domain. Where a threshold is to be reached, the parts that samples
+    show most often right come first; where there are too many wrong inputs, those that are most often wrong."""
     first: list[Domain] = [problem.domain]
     while len(first) < RANKED and max(part.size for part in first) > leaf:
         largest = max(range(len(first)), key=lambda i: first[i].size)
