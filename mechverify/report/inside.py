@@ -57,9 +57,7 @@ def _example(theorem: Theorem) -> At | None:
         margins = samples.entries(claim, inputs)
         if len(margins) == len(inputs.tokens):
             least = int(margins.min(1).argmin())
-            which = (
-                f"of {len(margins)} inputs drawn at random, that with the least margin"
-            )
+            which = f"the input with the least margin of {len(margins)} drawn at random"
     return At(inputs.some(slice(least, least + 1)), which)
 
 
