@@ -189,6 +189,7 @@ def _bars(ax: Axes, value: np.ndarray) -> None:
 
 def _answers(ax: Axes, claim: AccuracyClaim, at: At, value: np.ndarray) -> str:
     """Mark what the mechanism says, and the largest output."""
+    ax.margins(y=0.15)  # a mark is larger than its point
     (target,) = samples.values(claim, [claim.target], at.inputs)
     says, best = int(target.ravel()[0]), int(value.argmax())
     ax.plot(best, value[best], "o", color=INK, markerfacecolor="none", markersize=9)
