@@ -7,6 +7,7 @@ it did. That is a guess to begin with, and the file says so; what is true of it,
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import perm, prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,16 +25,16 @@ from mechverify.graph.capture import capture
 from mechverify.graph.source import CaptureError
 
 SAMPLES = 1_000  # inputs that mechanisms are tried on
-LISTED = (
-    20_000  # inputs that are run one by one in seconds: where no shorter proof is known
-)
+LISTED = 2**15  # inputs that are run in seconds: where no shorter proof is known
 WITH_NEURONS = 6  # positions, of a first claim: a proof takes seconds
+SAYS = {"n_heads": "--heads", "act_fn": "the claim"}
 LIKELY = 0.5  # of the samples: a mechanism that agrees on less is no more than a place to write one
 
 
 class Mechanism(NamedTuple):
     """`text` as the claim has it, of the tokens `x`; `of` values [inputs, length] what it is. `values` is what ids
-    mean, `allowed` which of them there are and `given` a condition, as text; `draw` samples such inputs."""
+    mean, `allowed` which of them there are and `given` a condition, as text; `draw` samples such inputs, and `size`
+    says of a vocabulary and a length how many there are."""
 
     text: str
     of: Callable[[np.ndarray], np.ndarray]
@@ -42,13 +43,15 @@ class Mechanism(NamedTuple):
     allowed: str = ""
     given: str = ""
     draw: Callable[[np.random.Generator, int, int], np.ndarray] | None = None
+    size: Callable[[int, int], int] = pow
 
 
 @dataclass(frozen=True)
 class Reads:
     """What a model of tokens reads, `length` of them in a first claim and `longest` at most, and writes. `run` gives
-    outputs [inputs, outputs] of ids [inputs, length], at the last position. `make` is the line of the claim that reads
-    the weights; `told` what the file says, in words."""
+    outputs [inputs, outputs] of ids [inputs, length], at the last position, which the claim calls `output`. `source` is
+    the file of weights, or None for a module that the lines `made` make; `make` is the claim's line that reads it;
+    `told` what is known of it, in words."""
 
     run: Callable[[np.ndarray], np.ndarray]
     vocab: int
@@ -58,6 +61,9 @@ class Reads:
     make: str
     imports: tuple[str, ...]
     told: tuple[str, ...]
+    source: str | None
+    output: str = "model.logits[-1]"
+    made: str = ""
 
 
 def begin(
@@ -84,7 +90,7 @@ def begin(
     except CaptureError as error:
         hint = "or write it as a torch module and say `mechverify init FILE.py:name`"
         raise ClaimError(f"{source}: {error}; {hint}") from None
-    return _about_tokens(source, reads)
+    return _about_tokens(Path(source).name, reads)
 
 
 # --- Weights ----------------------------------------------------------------------------------------------------------
@@ -103,6 +109,8 @@ def _reads(source: str, state: dict[str, torch.Tensor], heads: int | None) -> Re
             "pair_mlp(weights)",
             ("pair_mlp",),
             told,
+            source,
+            "model.logits",
         )
     normed = any(".ln1." in name or "ln_1" in name for name in state)
     settings: dict[str, Any] = {}
@@ -132,7 +140,8 @@ def _reads(source: str, state: dict[str, torch.Tensor], heads: int | None) -> Re
         make = f"load(weights, length=length{''.join(f', {o}' for o in options)})"
     told = (
         f"layers: {layers}, heads: {has['heads']}, tokens: {has['d_vocab']}, positions: {has['n_ctx']}",
-        *(f"{option}: the file doesn't tell, so this was assumed" for option in options if "norm" not in option),
+        *(f"{name}={value!r}: the file doesn't tell, so this was assumed; {SAYS[name]} says another"
+          for name, value in settings.items() if name in SAYS and not (name == "n_heads" and heads)),
         *(() if normed else ("no weights of a layer norm, so none is assumed, nor one that was folded away",)),
     )  # fmt: skip
     run = _runs(adapted.module, True)
@@ -146,13 +155,14 @@ def _reads(source: str, state: dict[str, torch.Tensor], heads: int | None) -> Re
         make,
         ("transformer" if own else "load",),
         told,
+        source,
     )
 
 
-def _few(vocab: int, longest: int) -> int:
-    """How many tokens leave no more inputs than can be run."""
+def _few(vocab: int, longest: int, size: Callable[[int, int], int] = pow) -> int:
+    """How many tokens leave no more inputs than can be run; `size` says how many there are."""
     length = 1
-    while length < longest and vocab ** (length + 1) <= LISTED:
+    while length < longest and size(vocab, length + 1) <= LISTED:
         length += 1
     return length
 
@@ -190,7 +200,8 @@ def _mechanisms(reads: Reads) -> list[Mechanism]:
     if n >= 3 and vocab > n and outputs == vocab:
         found.append(Mechanism(
             "sum(Piecewise((b, Eq(a, last)), (0, True)) for a, b in pairwise(rest))", _follows, ("Eq", "Piecewise"),
-            given="[Eq(count(last, *rest[:-1]), 1), distinct(*rest)]", draw=_repeating))  # fmt: skip
+            given="[Eq(count(last, *rest[:-1]), 1), distinct(*rest)]", draw=_repeating,
+            size=lambda v, n: perm(v, n - 1) * (n - 2)))  # fmt: skip
     return found
 
 
@@ -244,7 +255,7 @@ TOKENS = '''"""What {name} computes: a first claim, written by `mechverify init`
 {imports}
 
 
-def claim(weights={source}{length}, at_least="best"):
+def claim({parameters}at_least="best"):
     model = {make}
 {over}
     # The mechanism: what you believe that the model computes, in sympy of the tokens x[0] .. x[-1] (docs/language.md).
@@ -255,16 +266,22 @@ def claim(weights={source}{length}, at_least="best"):
 '''
 
 
-def _about_tokens(source: str, reads: Reads) -> str:
+def _about_tokens(name: str, reads: Reads) -> str:
     mechanism, share = _fit(reads)
-    pairs = reads.make.startswith("pair_mlp")  # whose logits have no positions
+    pairs = reads.output == "model.logits"  # which have no positions
+    first = reads.length
+    if mechanism.given:
+        first = max(first, _few(reads.vocab, reads.longest, mechanism.size))
     parts = ("values", mechanism.values), ("allowed", mechanism.allowed)
     options = "".join(f", {name}={text}" for name, text in parts if text)
-    length = reads.length if pairs else "length"
     over = [
         "    # The domain: every sequence of that length; allowed=[[ids], ..] takes fewer tokens at each position.",
-        f'    x = tokens("x", length={length}, vocab={reads.vocab}{options})',
+        f'    x = tokens("x", length={first if pairs else "length"}, vocab={reads.vocab}{options})',
     ]
+    if first < reads.longest:
+        over[1:1] = [
+            f"    # It reads up to {reads.longest}; of {first} every input can be run in seconds."
+        ]
     if mechanism.given:
         said = f"    given = {mechanism.given}  # of other sequences nothing is said"
         over += ["    *rest, last = x", said]
@@ -272,20 +289,25 @@ def _about_tokens(source: str, reads: Reads) -> str:
     guess = f"Of some that were tried this one agrees most: on {seen}."
     if share < LIKELY:
         guess += " That is little: write yours here."
+    parameters = (
+        {"weights": json.dumps(reads.source, ensure_ascii=False)}
+        if reads.source
+        else {}
+    )
+    parameters |= {} if pairs else {"length": str(first)}
     return TOKENS.format(
-        name=Path(source).name,
+        name=name,
         told="\n".join(f"* {line}" for line in reads.told),
         longer=""
         if pairs
         else "  mechverify prove THIS_FILE -p length=N                  # other sequences\n",
         imports=_imports(mechanism, reads),
-        source=json.dumps(source, ensure_ascii=False),
-        length="" if pairs else f", length={reads.length}",
+        parameters="".join(f"{name}={text}, " for name, text in parameters.items()),
         make=reads.make,
         over="\n".join(over),
         guess=guess,
         mechanism=mechanism.text,
-        output="model.logits" if pairs else "model.logits[-1]",
+        output=reads.output,
         given=", given=given" if mechanism.given else "",
     )
 
@@ -295,10 +317,11 @@ def _imports(mechanism: Mechanism, reads: Reads) -> str:
     ours |= {"count", "distinct"} if mechanism.given else set()
     sympys = sorted(set(mechanism.imports) - ours)
     lines = ["from itertools import pairwise\n"] * ("pairwise" in mechanism.text)
-    lines += [f"from sympy import {', '.join(sympys)}\n"] if sympys else []
-    return "\n".join(
-        [*lines, f"from mechverify import {', '.join(sorted(ours, key=str.lower))}"]
-    )
+    lines += ["import torch"] * bool(reads.made)
+    lines += [f"from sympy import {', '.join(sympys)}"] * bool(sympys)
+    lines += [""] * bool(lines)
+    lines += [f"from mechverify import {', '.join(sorted(ours, key=str.lower))}"]
+    return "\n".join([*lines, reads.made]).rstrip()
 
 
 # --- Modules ----------------------------------------------------------------------------------------------------------
@@ -317,15 +340,15 @@ from mechverify import Bounds, ball, capture
 from {module} import {name}
 
 module = {made}
-centre = torch.zeros{shape}  # an input that you care about
+centre = {centre}  # write an input here that you care about
 
 
-def claim(radius=0.1, at_least="", at_most=""):
+def claim(radius=0.125, at_least="", at_most=""):
     model = capture(module, centre[None])
     # The domain: all inputs whose numbers differ by at most `radius` from the centre's; box(low, high) has corners.
     over = ball(centre, radius)
-    # Any of the sites can stand here, or a list of expressions of their entries, as [model["output"][0] - over[0]].
-    return Bounds(model["output"], over=over, at_least=at_least or None, at_most=at_most or None)
+    # Any of the sites can stand here, or a list of expressions of their entries, as [model["{output}"][0] - over[0]].
+    return Bounds(model["{output}"], over=over, at_least=at_least or None, at_most=at_most or None)
 '''
 IDS = '''"""What {name} of {file} can say: a first claim, written by `mechverify init`.
 
@@ -347,7 +370,7 @@ def claim(at_least="", at_most=""):
     model = capture(module, torch.zeros(1, {length}, dtype=torch.long), vocab={vocab})
     # The domain: every sequence. allowed=[[ids], ..] takes fewer; Accuracy(..., equals=mechanism) asks what it answers.
     x = tokens("x", length={length}, vocab={vocab})
-    return Bounds(model["output"], over=x, at_least=at_least or None, at_most=at_most or None)
+    return Bounds(model["{output}"], over=x, at_least=at_least or None, at_most=at_most or None)
 '''
 
 
@@ -374,15 +397,17 @@ def _of_module(file: Path, name: str, shape: tuple[int, ...] | None) -> str:
         )
     module.eval()
     known = nn.Linear | nn.Embedding
-    first = next((m for m in module.modules() if isinstance(m, known)), None)
+    first, *others = [*(m for m in module.modules() if isinstance(m, known)), None]
     vocab = first.num_embeddings if isinstance(first, nn.Embedding) else None
     if shape is None and first is None:
         told = "what does it read? Say --shape, without the batch: --shape 3,8,8"
         raise ClaimError(f"{file}:{name}: {told}")
     if shape is None:
-        wide = (
-            first.in_features if isinstance(first, nn.Linear) else _few(vocab or 1, 3)
-        )
+        if isinstance(first, nn.Linear):
+            wide = first.in_features
+        else:  # a second table is of positions
+            tables = [m.num_embeddings for m in others if isinstance(m, nn.Embedding)]
+            wide = _few(vocab or 1, (tables or [3])[0])
         shape = (wide,)
     example = torch.zeros(1, *shape, dtype=None if vocab is None else torch.long)
     try:
@@ -391,6 +416,46 @@ def _of_module(file: Path, name: str, shape: tuple[int, ...] | None) -> str:
         raise ClaimError(
             f"{file}:{name} on an input of shape {shape} (--shape says another): {error}"
         ) from None
-    about = {"name": name, "file": file.name, "module": file.stem, "shape": shape, "sites": ", ".join([*sites][:12]),
-             "made": f"{name}{'()' if called else ''}.eval()", "vocab": vocab, "length": shape[0]}  # fmt: skip
-    return (REALS if vocab is None else IDS).format(**about)
+    listed, made = ", ".join([*sites][:12]), f"{name}{'()' if called else ''}.eval()"
+    output = next(
+        s for s in [*sites] if s.split(".")[0] == "output"
+    )  # of several, the first
+    about = {"name": name, "file": file.name, "module": file.stem, "shape": shape, "sites": listed, "made": made,
+             "output": output}  # fmt: skip
+    if vocab is None:
+        return REALS.format(**about, centre=_centre(module, shape))
+    about |= {"vocab": vocab, "length": shape[0]}
+    told = (
+        f"reads {shape[0]} tokens (--shape says another number) of a vocabulary of {vocab}; its sites: {listed}",
+    )
+    line = f"capture(module, torch.zeros(1, length, dtype=torch.long), vocab={vocab})"
+    made = f"from {file.stem} import {name}\n\nmodule = {made}"
+    outputs, at = _answers(module, shape[0])
+    if outputs < 2:
+        return IDS.format(**about)
+    reads = Reads(_runs(module, at == "[-1]"), vocab, shape[0], shape[0], outputs, line, ("capture",), told, None,
+                  f'model["output"]{at}', made)  # fmt: skip
+    return _about_tokens(f"{name} of {file.name}", reads)
+
+
+def _answers(module: nn.Module, length: int) -> tuple[int, str]:
+    """Of how many outputs a module of tokens takes the largest, and where they stand in what it gives; 0 where it
+    doesn't look like that."""
+    try:
+        with torch.inference_mode():
+            out = module(torch.zeros(2, length, dtype=torch.long))
+        shape = tuple(out.numpy().shape)
+    except Exception:  # it may do anything: then nothing is guessed
+        return 0, ""
+    at = {2: "", 3: "[-1]"}.get(len(shape))
+    return (0, "") if at is None or shape[0] != 2 else (shape[-1], at)
+
+
+def _centre(module: nn.Module, shape: tuple[int, ...]) -> str:
+    """As text. Numbers near zero are normalised to any direction, so that next to nothing is true of what follows."""
+    normed = any("norm" in type(part).__name__.lower() for part in module.modules())
+    return (
+        f"(torch.arange({prod(shape)}) % 2 * 2.0 - 1).reshape{shape}"
+        if normed
+        else f"torch.zeros{shape}"
+    )

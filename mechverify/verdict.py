@@ -134,6 +134,7 @@ class Counterexample:
                 printable(site, 60),
                 array,
                 claim.position if site == claim.site else None,
+                len(self.tokens),
             )
         return Explanation(tuple(rows))
 
@@ -194,10 +195,22 @@ def _counterexample(theorem: Theorem, statement: Statement) -> Counterexample | 
 
 
 def _entries(
-    site: str, values: np.ndarray, position: int | None
+    site: str, values: np.ndarray, position: int | None, length: int
 ) -> list[tuple[str, str]]:
-    """A site's largest entries, or all where they are few; of a matrix the row that is read, or the last one."""
-    name, shape = site, "x".join(map(str, values.shape))
+    """A site's largest entries, or all where they are few; of a matrix the row that is read, or the last one; of heads,
+    on `length` tokens, that of each."""
+    shape = "x".join(map(str, values.shape)) or "one number"
+    if values.ndim == 3 and values.shape[1:] == (length, length):  # attention
+        return [
+            _row(f"{site}[{head}][{length - 1}]", values[head, -1], shape)
+            for head in range(min(len(values), FIRST))
+        ]
+    if values.ndim == 3 and len(values) == length:  # queries, keys, values
+        return [
+            _row(f"{site}[{length - 1}][{head}]", values[-1, head], shape)
+            for head in range(min(values.shape[1], FIRST))
+        ]
+    name = site
     while values.ndim > 1:
         row = (
             position
@@ -206,12 +219,15 @@ def _entries(
         )
         at = len(values) - 1 if values.ndim > 2 or row == -1 else row
         values, name = values[at], f"{name}[{at}]"
-    values = np.atleast_1d(values)
+    return [_row(name, np.atleast_1d(values), shape)]
+
+
+def _row(name: str, values: np.ndarray, shape: str) -> tuple[str, str]:
     if len(values) <= FIRST:
-        return [(name, f"{_numbers(values)}  (of {shape or 'one number'})")]
+        return name, f"{_numbers(values)}  (of {shape})"
     largest = np.argsort(-values, kind="stable")[:FIRST]
     listed = ", ".join(f"{i}: {values[i]:.5g}" for i in largest.tolist())
-    return [(name, f"largest {listed}  (of {shape})")]
+    return name, f"largest {listed}  (of {shape})"
 
 
 def _numbers(values: np.ndarray) -> str:

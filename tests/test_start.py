@@ -3,6 +3,7 @@
 import ast
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
@@ -62,6 +63,38 @@ def test_shipped_weights(name, tmp_path):
         assert "PROVED" in proved(tmp_path / "claim.py", tmp_path, "-p", "at_least=0.99")
 
 
+def test_what_was_assumed_is_said_where_it_is_seen(tmp_path, monkeypatch):
+    """Another number of heads makes another model, which may agree nearly as often."""
+    monkeypatch.chdir(tmp_path)
+    save_file(gpt2_weights(), "gpt.safetensors")
+    assumed = "n_heads=1: the file doesn't tell, so this was assumed; --heads says another"
+    done = invoke("init", "gpt.safetensors")
+    assert assumed in done.stdout and f"* {assumed}" in Path("claim_gpt.py").read_text()
+    done = invoke("init", "gpt.safetensors", "--heads", 2, "--out", "two.py")
+    assert "layers: 1, heads: 2, tokens: 6" in done.stdout and "assumed" not in done.stdout
+    assert "n_heads=2" in Path("two.py").read_text() and "assumed" not in Path("two.py").read_text()
+
+
+def gpt2_weights(vocab=6, length=4, width=8):
+    rng = np.random.default_rng(0)
+    shapes = {
+        "wte.weight": (vocab, width), "wpe.weight": (length, width), "ln_f.weight": (width,), "ln_f.bias": (width,),
+        **{f"h.0.{name}": shape for name, shape in {
+            "ln_1.weight": (width,), "ln_1.bias": (width,), "ln_2.weight": (width,), "ln_2.bias": (width,),
+            "attn.c_attn.weight": (width, 3 * width), "attn.c_attn.bias": (3 * width,),
+            "attn.c_proj.weight": (width, width), "attn.c_proj.bias": (width,),
+            "mlp.c_fc.weight": (width, 4 * width), "mlp.c_fc.bias": (4 * width,),
+            "mlp.c_proj.weight": (4 * width, width), "mlp.c_proj.bias": (width,)}.items()},
+    }  # fmt: skip
+    return {f"transformer.{name}": rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def test_a_repetition_is_asked_of_as_many_tokens_as_can_be_run():
+    """It is a condition on the tokens: fewer sequences than there are."""
+    text = begin(str(WEIGHTS / "induction_of_6_seed0.safetensors"))
+    assert "length=6" in text and "It reads up to" not in text
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_models_made_by_others(name, tmp_path):
     """Each makes a claim; which of them are proved in a second is the benchmark's affair."""
@@ -98,6 +131,27 @@ class Words(nn.Module):
         return self.out(torch.relu(self.embed(ids).sum(1)))
 
 
+class Last(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.tok, self.pos = nn.Embedding(5, 5), nn.Embedding(4, 5)
+        nn.init.eye_(self.tok.weight)
+        nn.init.zeros_(self.pos.weight)
+
+    def forward(self, ids):
+        return self.tok(ids) + self.pos(torch.arange(ids.shape[1]))
+
+
+class Pairs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.tok = nn.Embedding(5, 5)
+
+    def forward(self, ids):
+        return self.tok(ids), 2 * self.tok(ids)
+
+
+normed = nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 2))
 not_one = 3
 
 
@@ -113,8 +167,10 @@ class Wants(nn.Module):
 
 @pytest.mark.parametrize(
     ("what", "options", "said"),
-    [("net", (), "BOUNDED"), ("image", ("--shape", "1,4,4"), "BOUNDED"), ("Words", (), "BOUNDED"),
-     ("Wants", ("--shape", "2"), "BOUNDED")],
+    [("net", (), "centre = torch.zeros(4,)"), ("normed", (), "centre = (torch.arange(4) % 2 * 2.0 - 1)"),
+     ("image", ("--shape", "1,4,4"), "centre = torch.zeros(1, 4, 4)"), ("Wants", ("--shape", "2"), "Bounds("),
+     ("Words", (), 'Accuracy(model["output"], equals=mechanism'), ("Pairs", (), 'Bounds(model["output.0"]'),
+     ("Last", (), 'length=4, at_least="best"')],
 )  # fmt: skip
 def test_a_plain_module_from_the_command_line(what, options, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -125,7 +181,10 @@ def test_a_plain_module_from_the_command_line(what, options, said, tmp_path, mon
     file = Path(f"claim_{what}.py")
     assert f"mechverify prove {file}" in done.stdout and "THIS_FILE" not in file.read_text()
     assert ast.get_docstring(ast.parse(file.read_text())) and file.read_text().count("#") >= 3
-    assert said in proved(file, tmp_path)
+    assert said in file.read_text()
+    assert "verdict  BOUNDED" in proved(file, tmp_path)
+    if what == "Last":
+        assert "mechanism = x[-1]" in file.read_text() and "on 100.0% of 1,000" in file.read_text()
     before = file.read_text()
     again = invoke("init", f"{module}.py:{what}", *options)
     assert again.exit_code == 2 and "is there already" in again.stderr and file.read_text() == before

@@ -101,6 +101,20 @@ def test_a_plain_name_is_printed_and_its_node_with_it():
     assert "the range of blocks.0.mlp, 2 entries" in text and "nodes are called n1: blocks.0.mlp" in text
 
 
+def test_how_the_module_was_compared_is_printed():
+    doc, data = statements.named("blocks.0.mlp")
+    compared = {"dtype": "torch.float32", "inputs": 32, "difference": (1e-7).hex(), "tolerance": (2.0**-20).hex()}
+    doc["claim"]["graph"]["compared"] = compared
+    file = networks.file(doc, data)
+    text = printed(check(file))
+    said = "the module itself, in torch.float32, differs on 32 inputs by at most 1e-7 of a site's size, where rounding"
+    assert f"{said} explains 9.536743e-7" in text and false_lines(text, file) == []
+    for old, new in (("float32", "float64"), ("32 inputs", "33 inputs"), ("1e-7", "9.9e-8"), ("743e-7", "744e-7")):
+        assert text.count(old) == 1 and false_lines(text.replace(old, new), file)
+    del doc["claim"]["graph"]["compared"]
+    assert false_lines(text, networks.file(doc, data)) and "itself" not in printed(check(networks.file(doc, data)))
+
+
 def test_the_graph_is_what_its_hash_is_of(tmp_path):
     doc, data = network(IDENTITY, [([-1.0, -1.0], [1.0, 1.0])], n=2)
     path = tmp_path / "graph.cert"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import sympy
 import torch
+from safetensors.numpy import save_file
 from torch import nn
 
 from mechverify import (
@@ -84,6 +85,24 @@ def test_a_wrong_input_is_explained_by_its_values(small_model):
     assert sum(numbers(rows["blocks.0.attn.pattern[0][2]"])) == pytest.approx(1, abs=1e-5)
     assert str(wrong.explain()).count("\n") == len(wrong.explain().rows) - 1
     assert "blocks.0.attn.pattern[0][2]" in Cells(wrong.explain()._repr_html_()).texts
+
+
+def test_every_head_is_explained(tmp_path):
+    rng, sizes = np.random.default_rng(0), {"Q": (2, 8, 4), "K": (2, 8, 4), "V": (2, 8, 4), "O": (2, 4, 8)}
+    outer = {"embed.W_E": (6, 8), "pos_embed.W_pos": (3, 8), "unembed.W_U": (8, 6)}
+    shapes = outer | {f"blocks.0.attn.W_{name}": shape for name, shape in sizes.items()}
+    weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    save_file(weights, tmp_path / "two.safetensors")
+    x = tokens("x", length=3, vocab=6)
+    claim = Accuracy(transformer(tmp_path / "two.safetensors").logits[-1], equals=sympy.Max(*x), over=x, at_least=1)
+    wrong = prove(claim).counterexample
+    rows = dict(wrong.explain().rows)
+    residual = weights["embed.W_E"][wrong.tokens] + weights["pos_embed.W_pos"]
+    q, k, v = (np.einsum("nd,hde->hne", residual, weights[f"blocks.0.attn.W_{name}"]) for name in "QKV")
+    for head in (0, 1):
+        scores = np.exp(k[head] @ q[head, -1] / 2)
+        assert np.allclose(numbers(rows[f"blocks.0.attn.pattern[{head}][2]"]), scores / scores.sum(), rtol=1e-3)
+        assert np.allclose(numbers(rows[f"blocks.0.attn.v[2][{head}]"]), v[head, -1], rtol=1e-3, atol=1e-5)
 
 
 def numbers(text: str) -> list[float]:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +259,8 @@ def transformer(
 
 
 HINTS = {  # by what the message says
+    "h.0.": "; GPT-2's names are read by load(weights, n_heads=N)",
+    ".ln1.": "; layer norms are read by load(weights)",
     ".mlp.": '; with ReLU MLPs, say transformer(weights, act_fn="relu")',
     "not a safetensors": "; write weights with safetensors.torch.save_file",
     "nan": "; a theorem needs finite weights: mend them and save them again",
@@ -265,7 +268,7 @@ HINTS = {  # by what the message says
     "missing": "; known are TransformerLens's names (`mechverify models`); or capture your torch module",
     "has shape": "; `mechverify models` says which shapes belong together",
 }
-_ELSEWHERE = "load such a model by mechverify.graph.adapters.load, or as a torch module, and capture it"
+_ELSEWHERE = "read such a model by load(weights, ...), or capture it as a torch module"
 
 
 def pair_mlp(weights: str | Path) -> Model:
@@ -275,10 +278,19 @@ def pair_mlp(weights: str | Path) -> Model:
     return _known("pair_mlp", weights, None, "W_x")
 
 
+def path_of(weights: Any) -> Path:
+    """Raises ClaimError for what is none, a state dict say."""
+    if isinstance(weights, str | PathLike):
+        return Path(weights)
+    raise ClaimError(
+        f"weights: a file's path, not {type(weights).__name__}; write a state dict with safetensors.torch.save_file"
+    )
+
+
 def _known(
     architecture: str, weights: str | Path, positions: str | None, embedding: str
 ) -> Model:
-    path = Path(weights)
+    path = path_of(weights)
     try:
         data = path.read_bytes()
     except OSError as error:

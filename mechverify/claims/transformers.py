@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mechverify.claims.errors import ClaimError
-from mechverify.claims.model import CapturedModel, Site, capture
+from mechverify.claims.model import CapturedModel, Site, capture, path_of
 from mechverify.claims.showing import Shown
 from mechverify.graph import adapters
 from mechverify.graph.adapters import circuits
@@ -45,6 +45,10 @@ class LoadedTransformer(Shown):
     def captured(self) -> CapturedModel:
         """On sequences of `length` tokens."""
         return self._captured(self.module, self.length, self.name)
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        return self.captured.sites
 
     @property
     def logits(self) -> Site:
@@ -109,7 +113,7 @@ def load(
     of `length` tokens (as many as it has positions). `settings` are what the file doesn't tell: normalization, act_fn,
     n_heads, ... Raises ClaimError, naming all that is missing or doesn't fit."""
     try:
-        adapted = adapters.load(weights, **settings)
+        adapted = adapters.load(path_of(weights), **settings)
     except CaptureError as error:
         raise ClaimError(f"{weights}: {error}") from None
     if not isinstance(adapted.module, Rebuilt):

@@ -47,6 +47,9 @@ def init(
         stop(str(error))
     except OSError as error:
         stop(f"--out {target}: {error.strerror}; give a file in a folder that exists")
+    for line in text.splitlines():
+        if line.startswith("* "):
+            out.print(line, markup=False, soft_wrap=True)
     out.print(f"{target}: read it, then run", markup=False, soft_wrap=True)
     out.print(
         f"  mechverify prove {target} --time-limit 60", markup=False, soft_wrap=True

@@ -44,6 +44,10 @@ def prove(
     `strategy`, and ClaimError if the kernel shows that no input satisfies the claim's conditions.
     """
     start = time.monotonic()
+    if not isinstance(claim, Accuracy | Bounds | Share):
+        raise ClaimError(
+            f"prove takes a claim, as Accuracy(...), not {type(claim).__name__}; `mechverify prove FILE` runs a file"
+        )
     budget = budget or Budget()
     if time_limit is not None:
         budget.limit(time_limit)

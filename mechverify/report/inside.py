@@ -57,9 +57,7 @@ def _example(theorem: Theorem) -> At | None:
         margins = samples.entries(claim, inputs)
         if len(margins) == len(inputs.tokens):
             least = int(margins.min(1).argmin())
-            which = (
-                f"of {len(margins)} inputs drawn at random, that with the least margin"
-            )
+            which = f"the input with the least margin of {len(margins)} drawn at random"
     return At(inputs.some(slice(least, least + 1)), which)
 
 
@@ -191,6 +189,7 @@ def _bars(ax: Axes, value: np.ndarray) -> None:
 
 def _answers(ax: Axes, claim: AccuracyClaim, at: At, value: np.ndarray) -> str:
     """Mark what the mechanism says, and the largest output."""
+    ax.margins(y=0.15)  # a mark is larger than its point
     (target,) = samples.values(claim, [claim.target], at.inputs)
     says, best = int(target.ravel()[0]), int(value.argmax())
     ax.plot(best, value[best], "o", color=INK, markerfacecolor="none", markersize=9)

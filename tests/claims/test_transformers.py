@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 from sympy import Ne
 
-from mechverify import Accuracy, Bounds, Share, kernel, load, prove, tokens
+from mechverify import Accuracy, Bounds, Share, kernel, load, prove, tokens, transformer
 from mechverify.claims import ClaimError
 from mechverify.graph.run import TorchRunner
 
@@ -117,7 +117,11 @@ def test_claims_about_circuits_are_decided(saved):
 def test_sites_on_sequences_have_their_names(saved):
     model = load(saved(), length=2)
     assert model.logits.shape == (2, VOCAB) and model["blocks.1.hook_resid_post"].shape == (2, WIDTH)
-    assert model.captured is model.captured and (model.d_vocab, model.n_ctx) == (VOCAB, LENGTH)
+    assert (
+        "blocks.1.resid_post" in model.sites
+        and model.captured is model.captured
+        and (model.d_vocab, model.n_ctx) == (VOCAB, LENGTH)
+    )
     x = tokens("x", length=2, vocab=VOCAB)
     found = prove(Bounds(model["blocks.0.attn.pattern"][0, -1, 0], over=x)).theorem
     module, ids = model.module.double(), torch.cartesian_prod(*[torch.arange(VOCAB)] * 2)
@@ -142,6 +146,11 @@ def test_what_the_model_has_not_is_said(saved):
         (lambda: load(saved(), length=5), "length=5: the model has 4 positions"),
         (lambda: load(saved(), normalisation="LN"), "no setting normalisation"),
         (lambda: load("nowhere.safetensors"), "can't read nowhere.safetensors"),
+        (lambda: load(__file__), "write weights with safetensors.torch.save_file"),
+        (lambda: load({}), "a file's path, not dict; write a state dict"),
+        (lambda: transformer(saved()), r"layer norms are read by load\(weights\)"),
+        (lambda: transformer({}), "a file's path, not dict; write a state dict"),
+        (lambda: prove("claim.py"), r"as Accuracy\(...\), not str; `mechverify prove FILE` runs a file"),
         (lambda: model["blocks.0.attn.scores"], "no site 'blocks.0.attn.scores'; it has:"),
     ]:
         with pytest.raises(ClaimError, match=said):

@@ -858,8 +858,15 @@ class Sentence:
             if norms:
                 same_list(found[2], norms)
             return
-        key = text.partition(": ")[0]
-        need(key in graph and key not in ("nodes", "sites", "replayed", "module"), "the file says no such thing")
+        found = re.fullmatch(
+            r"the module itself, in (\S+), differs on ([0-9]+) inputs by at most (\S+) of a site's size, where rounding "
+            r"explains (\S+)", text,
+        )  # fmt: skip
+        need(found and "compared" in graph, "the file says no such thing")
+        said = graph["compared"]
+        need(found[1] == said["dtype"] and int(found[2]) == said["inputs"], "compared with another module")
+        need(value(found[3]) >= exact(said["difference"]), "a difference is larger")
+        need(value(found[4]) <= exact(said["tolerance"]), "rounding explains less")
 
     def read_names(self, lines: list[str]) -> None:
         """Before formulas are read: names, and the nodes that the file gives them to."""

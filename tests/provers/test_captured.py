@@ -247,17 +247,16 @@ def test_a_decoder_of_ones_own_is_a_list_of_expressions(model, x):
     assert some.theorem.right == (truth, truth)
 
 
-def test_a_large_domain_is_run_as_far_as_time_allows(monkeypatch):
-    """Parts of eight inputs, of which each run leaves fewer open."""
-    monkeypatch.setattr(running, "LEAF", 8)
+def test_a_domain_is_run_as_far_as_time_allows():
+    """In parts of at most an eighth of what there is time for, however small that is: next to none of it is left."""
     x, model = tokens("x", length=LENGTH, vocab=VOCAB), captured(MODEL)
     claim = Accuracy(model["output"][-1], equals=Mod(sum(x), 4), over=x)
     problem = running.AccuracyProblem.of(claim, "real")
     count, before = int((leads() > 0).sum()), (0, 64)
-    for most in (0, 8, 24, 63, 64):
+    for most in (0, 3, 8, 24, 63, 64):
         found = running.enumerated(problem, Budget(), most, 0.0, 2.0**-20)
         low, high = found.right
-        assert before[0] <= low <= count <= high <= before[1] and high - low == 64 - most // 8 * 8
+        assert before[0] <= low <= count <= high <= before[1] and most - most // 8 <= 64 - (high - low) <= most
         assert (found.reason is None) == (most == 64) and (found.proof is None) == (most == 0)
         before = low, high
         if found.proof is not None:
@@ -277,6 +276,21 @@ def test_what_cannot_be_run_is_said(monkeypatch):
     outcome = prove(Accuracy(model["output"][-1], equals=Mod(sum(x), 4), over=x))
     assert outcome.verdict == "UNKNOWN"
     assert any(re.search("64 inputs are too many to run, with time for about 0", r) for r in outcome.reasons)
+
+
+def test_what_one_input_takes_is_what_the_check_takes(monkeypatch):
+    """Wide enclosures make the kernel ask for more digits, of the inputs that they leave open."""
+    monkeypatch.setattr(running, "BLURRED", 0.0)
+    asked = []
+    monkeypatch.setattr(running, "decide", lambda job, some: asked.append(some))
+    problem = running.AccuracyProblem.of(
+        Accuracy(captured(MODEL)["output"][-1], equals=0, over=tokens("x", length=LENGTH, vocab=VOCAB)), "real"
+    )
+    monkeypatch.setattr(running, "TRIAL", 4)
+    each, near = running._tried(problem)
+    ids = np.array([[0, 0, k] for k in range(4)] + [[0, 1, k] for k in range(4)])
+    assert 0 < each < np.inf and near == running.CLOSE
+    assert len(asked) == 2 and len(asked[0]) == 4 and np.array_equal(asked[1], ids)  # neighbours: an eighth of all
 
 
 def test_wrong_inputs_that_only_the_enumeration_met_refute(monkeypatch):

@@ -21,7 +21,10 @@ def load(path: str | Path, **settings: Any) -> Adapted:
     try:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise CaptureError(f"can't read {path} as safetensors: {error}") from error
+        hint = "write weights with safetensors.torch.save_file"
+        raise CaptureError(
+            f"can't read {path} as safetensors: {error}; {hint}"
+        ) from error
     return adapt(state, **settings)
 
 

@@ -54,8 +54,6 @@ def asserted(claim: Claim, formulas: Formulas, nodes: Listing) -> tuple[str, ...
         if times
         else "not replayed"
     )
-    others = [f"{printable(key, 40)}: {printable(str(value), 400)}" for key, value in graph.items()
-              if key not in ("nodes", "sites", "replayed", "module")]  # fmt: skip
     named = [
         (n, text) for n, text in sorted(formulas.used.items()) if text != nodes.name(n)
     ]
@@ -68,10 +66,19 @@ def asserted(claim: Claim, formulas: Formulas, nodes: Listing) -> tuple[str, ...
     )
     return (
         f"the graph is the module {quoted(printable(replayed['module'], 100))}, {how}",
-        *others,
+        *_compared(**graph.get("compared", {})),
         *(_programs(graph["module"]) if claim.semantics == "float32" else ()),
         *called,
     )
+
+
+def _compared(
+    dtype: str = "", inputs: int = 0, difference: str = "0/1", tolerance: str = "0/1"
+) -> list[str]:
+    """Of the module as it was given; nothing in files of earlier versions."""
+    off, allowed = Fraction(_rational(difference)), Fraction(_rational(tolerance))
+    return [f"the module itself, in {dtype}, differs on {inputs} inputs by at most {about(off, up=True)} of a site's "
+            f"size, where rounding explains {about(allowed, up=False)}"] * bool(dtype)  # fmt: skip
 
 
 def _programs(module: dict) -> list[str]:

@@ -21,8 +21,11 @@ from mechverify.provers.accuracy.sampling import Sampler, uniform
 from mechverify.provers.base import Budget
 
 LEAF = 2**12  # inputs that are run at a time
+COARSE = (
+    2**3
+)  # parts, at least, of what there is time for: the one that doesn't fit is left out
 TRIAL = 2**7  # inputs on which the check is tried
-SIDE = 2**10  # that stand side by side, of a large domain, likewise
+SIDE = 2**10  # that stand side by side, likewise
 WIDE = 2.0**7  # times as wide as their widest enclosure: below it, the kernel is asked
 BLURRED = 1e-4  # an enclosure as wide leaves many inputs open
 WHOLE = 2**18  # inputs that are run whatever it takes, where no time limit is given
@@ -114,7 +117,8 @@ def enumerated(
     wrong_ones: list[np.ndarray] = []
     open_ones: list[np.ndarray] = []
     right = wrong = ran = unguarded = 0
-    for part in _parts(problem, margins):
+    fit = LEAF if most == size else most * whole // (size * COARSE)
+    for part in _parts(problem, margins, max(1, min(LEAF, fit))):
         budget.progress(f"running {size:,} inputs", ran / size)
         so_far = Counts(right, whole - wrong)
         run = problem.size(part)
@@ -258,21 +262,23 @@ def _tried(problem: AccuracyProblem) -> tuple[float, float]:
                 wide = doubled(problem.job, width)
             else:
                 some = some[: TRIAL // 2]
-                began = time.monotonic()
-                decide(problem.job, some)
-        if claim.total > WHOLE:  # neighbours share values: they take less than samples
-            some = next(problem.inputs(problem.domain))[:SIDE]
+            began = time.monotonic()  # most inputs need no more digits, all the same
+            decide(problem.job, some)
+        side = min(SIDE, claim.total // COARSE)
+        if claim.total > WHOLE or (side > TRIAL and not problem.job.semantics.axioms):
+            # neighbours share values: they take less than samples
+            some = next(problem.inputs(problem.domain))[:side]
             began = time.monotonic()
             decide(problem.job, some)
     near = max(CLOSE, WIDE * wide) if np.isfinite(wide) else inf
     return (time.monotonic() - began) / len(some), near
 
 
-def _parts(problem: AccuracyProblem, margins: Margins) -> Iterator[Domain]:
-    """Of at most LEAF inputs each, together the domain. Where a threshold is to be reached, the parts that samples show
-    most often right come first; where there are too many wrong inputs, those that are most often wrong."""
+def _parts(problem: AccuracyProblem, margins: Margins, leaf: int) -> Iterator[Domain]:
+    """Of at most `leaf` inputs each, together the domain. Where a threshold is to be reached, the parts that samples
+    show most often right come first; where there are too many wrong inputs, those that are most often wrong."""
     first: list[Domain] = [problem.domain]
-    while len(first) < RANKED and max(part.size for part in first) > LEAF:
+    while len(first) < RANKED and max(part.size for part in first) > leaf:
         largest = max(range(len(first)), key=lambda i: first[i].size)
         first[largest : largest + 1] = _halves(first[largest])
     if len(first) > 1:
@@ -292,7 +298,7 @@ def _parts(problem: AccuracyProblem, margins: Margins) -> Iterator[Domain]:
         todo = [part]
         while todo:
             part = todo.pop()
-            if part.size <= LEAF:
+            if part.size <= leaf:
                 yield part
             else:
                 todo += _halves(part)[::-1]
