@@ -1,5 +1,6 @@
 """Claims about float32 programs of captured modules, end to end: lemma O4."""
 
+import json
 import re
 from fractions import Fraction
 
@@ -12,7 +13,10 @@ from torch import nn
 from benchmarks.campaigns.statements import printed
 from mechverify import Accuracy, Bounds, Share, ball, box, capture, prove, tokens
 from mechverify.claims.errors import ClaimError
+from mechverify.kernel import Rejected, check
+from mechverify.kernel.core import container
 from tests.independent.sentence import false_lines
+from tests.soundness import forge
 from tests.soundness.test_programs import BOXES, F, box_claim, problem, seeded, tokens_claim
 
 
@@ -273,6 +277,16 @@ def test_torch_contradicts_no_bound(name):
     with torch.no_grad():
         for y in forms(net, x):
             assert (y.double() >= low).all() and (y.double() <= high).all()
+
+
+def test_a_file_about_programs_of_another_type_is_refused():
+    _, _, claim = box_claim("normed")
+    contents = container.unpack(prove(claim, semantics="float32", time_limit=2).certificate)
+    document, weights = json.loads(contents["certificate.json"]), contents["weights.safetensors"]
+    assert check(forge.file(document, weights)).claim.semantics == "float32"
+    document["claim"]["graph"]["compared"]["dtype"] = "torch.bfloat16"
+    with pytest.raises(Rejected, match="this one is"):
+        check(forge.file(document, weights))
 
 
 def test_what_is_printed_of_programs_can_be_read_back():

@@ -136,6 +136,24 @@ def test_every_interval_holds_every_sample(group):
     assert refused < NETWORKS / 8 / 4
 
 
+def test_what_a_part_centres_by_its_own_mean_has_no_range_on_the_whole_domain():
+    """The scores 10 x and 0 are centred at 2.5 on [0, 1], at 4.75 on [.9, 1]: the second score is not the same number."""
+    net = Network([given(1), constant(np.array([10.0, 0.0])), ["mul", [0, 1], None], ["softmax", [2], 2]],
+                  {}, [(np.zeros(1), np.ones(1))], [], 0)  # fmt: skip
+    claim = networks.claim(net)
+    job, at = Job(claim, Float64()), np.array([[0.9], [0.95], [1.0]])
+    rewriting, part = job.once(linear.Rewriting), claim.domain._replace(low=at[0], high=at[-1])
+    cells = linear.cells(job, [part], whole=True)
+    relaxed = Relaxed(job.ar, rewriting.graph, claim.weights, rewriting.roots, cells, shared=True)
+    relaxed.output()
+    pivots = {n: b.mid[0] for n, b in relaxed.balls.items() if rewriting.graph.nodes[n].op == "pivot"}
+    assert pivots
+    root = rewriting.roots.output
+    verify(
+        rewriting.graph, claim.weights, relaxed.ends, pivots, root, claim.output, (np.zeros((3, 0), int), [at]), False
+    )
+
+
 def test_a_corner_of_a_linear_network_is_reached():
     """What is linear is bounded exactly, up to rounding: so the tests above aren't about bounds that hold anyway."""
     for seed in range(40):
