@@ -123,6 +123,7 @@ def test_every_interval_holds_every_sample(group):
         except Rejected:
             refused += 1
             continue
+        assert not relaxed.empty.any(), seed
         balls = relaxed.balls
         ends = relaxed.ends | {root: final}
         for i, piece in enumerate(pieces):
@@ -137,15 +138,18 @@ def test_every_interval_holds_every_sample(group):
 
 
 def test_what_a_part_centres_by_its_own_mean_has_no_range_on_the_whole_domain():
-    """The scores 10 x and 0 are centred at 2.5 on [0, 1], at 4.75 on [.9, 1]: the second score is not the same number."""
-    net = Network([given(1), constant(np.array([10.0, 0.0])), ["mul", [0, 1], None], ["softmax", [2], 2]],
-                  {}, [(np.zeros(1), np.ones(1))], [], 0)  # fmt: skip
+    """The values 10 x and 0, mixed by shares near one half, are taken about 2.5 on [0, 1] and about 4.75 on [.9, 1]: the
+    second is not the same number there."""
+    net = Network([given(2), ["view", [0], [[2], 0, [0]]], ["view", [0], [[2], 1, [0]]], constant([10.0, 0.0]),
+                   ["mul", [1, 3], None], constant([0.1, 0.0]), ["mul", [2, 5], None], ["softmax", [6], 2],
+                   ["einsum", [7, 4], "i,i->"]], {}, [(np.zeros(2), np.ones(2))], [], 0)  # fmt: skip
     claim = networks.claim(net)
-    job, at = Job(claim, Float64()), np.array([[0.9], [0.95], [1.0]])
+    job, at = Job(claim, Float64()), np.array([[0.9, 0.0], [0.95, 0.5], [1.0, 1.0]])
     rewriting, part = job.once(linear.Rewriting), claim.domain._replace(low=at[0], high=at[-1])
     cells = linear.cells(job, [part], whole=True)
-    relaxed = Relaxed(job.ar, rewriting.graph, claim.weights, rewriting.roots, cells, shared=True)
+    relaxed = Relaxed(job.ar, rewriting.graph, claim.weights, rewriting.roots, cells)
     relaxed.output()
+    assert not relaxed.empty.any()
     pivots = {n: b.mid[0] for n, b in relaxed.balls.items() if rewriting.graph.nodes[n].op == "pivot"}
     assert pivots
     root = rewriting.roots.output
