@@ -3,6 +3,7 @@
 import os
 from fractions import Fraction
 from math import isqrt, prod
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -340,6 +341,17 @@ def test_a_maximum_of_what_lies_far_apart_is_not_refused(function):
         known = intervals(net)
         assert low * 1.001 <= known.ends[known.root][0].item() <= low
         assert outside(net, np.random.default_rng(1)) == []
+
+
+def test_a_normalised_entry_is_bounded_by_no_less_than_the_root_says():
+    """1 / sqrt(factor) is rounded up."""
+    rng = np.random.default_rng(3)
+    factors = np.concatenate([10.0 ** rng.uniform(-8, 8, 2_000), 4.0 ** np.arange(-9, 9)])
+    found = norms._most(SimpleNamespace(ar=Float64()), factors)
+    for factor, most in zip(factors.tolist(), found.tolist(), strict=True):
+        assert Fraction(most) ** 2 * Fraction(factor) >= 1
+    np.testing.assert_allclose(found, factors**-0.5, rtol=1e-14)
+    assert norms._most(SimpleNamespace(ar=Float64()), np.array([0.0, -1.0])).tolist() == [np.inf, np.inf]
 
 
 def test_the_judge_finds_what_is_outside(monkeypatch):
