@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mechverify.kernel.core.arithmetic import Ball
+from mechverify.kernel.core.arithmetic import Arithmetic, Ball
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.float64 import ETA
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.relaxation.backward import KINKED, Relaxed
 from mechverify.kernel.relaxation.operations import Forms
@@ -23,6 +24,11 @@ SIGNS = 12  # that are told apart one after another, at most
 LEAST = (
     2.0**-30
 )  # what is no further beyond zero is on one side of it, but for rounding
+FIRST_RUN = {
+    "blend": (0,),
+    "secant": (0, 2),
+    "exchanged": (0, 2),
+}  # operands that the first of two runs, or both, made
 
 Sign = tuple[int, int]  # of an entry of a node of the rewritten graph
 
@@ -32,7 +38,8 @@ class Cases(NamedTuple):
     values that are not negative `inside` and of those that are not positive `outside`, numbers of nodes [nodes], or
     bounds the atoms, and has -1 there. Lower bounds of these and of their negations: `constants` [nodes, 2 atoms] (raw)
     + `slopes` [nodes, 2 atoms, coordinates] x, and which of them are known to be `sure`. Those of a value and of its
-    negation stand in the place of the first atom's. `part` [nodes]."""
+    negation stand in the place of the first atom's. `part` [nodes]. `apart` [2, nodes, atoms, atoms]: where on the part
+    the forms below two atoms, or below their negations, are nowhere both at least zero."""
 
     constants: np.ndarray
     slopes: Ball
@@ -40,6 +47,7 @@ class Cases(NamedTuple):
     inside: np.ndarray
     outside: np.ndarray
     part: np.ndarray
+    apart: np.ndarray
 
 
 class Sloped(Relaxed):
@@ -83,9 +91,7 @@ class Sloped(Relaxed):
     def kinks(self) -> list[list[Sign]]:
         """Of each cell, the entries that a function has a kink for and whose sign is open, the earliest first."""
         found: list[list[Sign]] = [[] for _ in range(len(self.cells))]
-        for n in self.order:
-            if not self.wanted.get(n, set()) & KINKED:
-                continue
+        for n in self._bent():
             low, high = (end.reshape(len(end), -1) for end in self.ends[n])
             open_ = np.broadcast_to(
                 (low < -LEAST * high) & (high > -LEAST * low),
@@ -94,6 +100,26 @@ class Sloped(Relaxed):
             for cell, entry in np.argwhere(open_).tolist():
                 found[cell].append((n, entry))
         return found
+
+    def _bent(self) -> list[int]:
+        """What relu and abs read; where two runs are compared, in the first one, whose signs the other's mostly are."""
+        nodes, own, read = self.graph.nodes, dict[int, bool](), {self.root}
+        for n in self.order:
+            node = nodes[n]
+            own[n] = node.op == "input" or (
+                node.op != "blend" and any(own[a] for a in node.args)
+            )
+        for n in reversed(self.order):
+            if n in read:
+                read |= {
+                    nodes[n].args[i]
+                    for i in FIRST_RUN.get(nodes[n].op, range(len(nodes[n].args)))
+                }
+        return [
+            n
+            for n in self.order
+            if n in read and own[n] and self.wanted.get(n, set()) & KINKED
+        ]
 
 
 def relaxed(about: Job, parts: list[Domain], shared: bool) -> Sloped:
@@ -147,7 +173,47 @@ def cases(
         todo = after
     constants, mid, rad, sure = (np.concatenate(a) for a in zip(*rows, strict=True))
     inside, outside, part = np.array(links, np.int64).T
-    return Cases(constants, Ball(mid, rad), sure, inside, outside, part)
+    low, high = (
+        np.stack([getattr(p, end) for p in parts])[part] for end in ("low", "high")
+    )
+    apart = np.stack(
+        [
+            _apart(about.ar, a, Ball(m, r), s, low, high)
+            for a, m, r, s in zip(
+                *(np.split(v, 2, 1) for v in (constants, mid, rad, sure)), strict=True
+            )
+        ]
+    )
+    return Cases(constants, Ball(mid, rad), sure, inside, outside, part, apart)
+
+
+def _apart(
+    ar: Arithmetic,
+    constants: np.ndarray,
+    slopes: Ball,
+    sure: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+) -> np.ndarray:
+    """Booleans [nodes, atoms, atoms]: of forms [nodes, atoms] on boxes [nodes, coordinates], where the sum of two is
+    shown to be below zero everywhere. Not of atoms that are `sure` by their intervals: these hold whatever forms say.
+    """
+    nodes, atoms, coordinates = slopes.mid.shape
+    reserve(nodes, atoms, atoms)
+    ar.spend(nodes * atoms * atoms * (1 + coordinates), 20, 10)
+    most = constants[:, :, None] + constants[:, None]
+    size = np.abs(constants)[:, :, None] + np.abs(constants)[:, None]
+    for c in range(coordinates):
+        k, rad = (a[..., c] for a in (slopes.mid, slopes.rad))
+        a, b = low[:, c, None, None], high[:, c, None, None]
+        far = np.maximum(np.abs(a), np.abs(b))
+        both = k[:, :, None] + k[:, None]
+        loose = rad[:, :, None] + rad[:, None]
+        most += np.maximum(both * a, both * b) + loose * far
+        size += ((np.abs(k)[:, :, None] + np.abs(k)[:, None]) + loose) * far
+    n = 8 * (coordinates + 1)
+    most += n * 2.0**-51 * size + n * ETA
+    return (most < 0) & ~sure[:, :, None] & ~sure[:, None]
 
 
 def _bounds(
