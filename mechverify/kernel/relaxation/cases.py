@@ -24,11 +24,6 @@ SIGNS = 12  # that are told apart one after another, at most
 LEAST = (
     2.0**-30
 )  # what is no further beyond zero is on one side of it, but for rounding
-FIRST_RUN = {
-    "blend": (0,),
-    "secant": (0, 2),
-    "exchanged": (0, 2),
-}  # operands that the first of two runs, or both, made
 
 Sign = tuple[int, int]  # of an entry of a node of the rewritten graph
 
@@ -38,8 +33,7 @@ class Cases(NamedTuple):
     values that are not negative `inside` and of those that are not positive `outside`, numbers of nodes [nodes], or
     bounds the atoms, and has -1 there. Lower bounds of these and of their negations: `constants` [nodes, 2 atoms] (raw)
     + `slopes` [nodes, 2 atoms, coordinates] x, and which of them are known to be `sure`. Those of a value and of its
-    negation stand in the place of the first atom's. `part` [nodes]. `apart` [2, nodes, atoms, atoms]: where on the part
-    the forms below two atoms, or below their negations, are nowhere both at least zero."""
+    negation stand in the place of the first atom's. `part` [nodes]."""
 
     constants: np.ndarray
     slopes: Ball
@@ -47,7 +41,6 @@ class Cases(NamedTuple):
     inside: np.ndarray
     outside: np.ndarray
     part: np.ndarray
-    apart: np.ndarray
 
 
 class Sloped(Relaxed):
@@ -102,19 +95,19 @@ class Sloped(Relaxed):
         return found
 
     def _bent(self) -> list[int]:
-        """What relu and abs read; where two runs are compared, in the first one, whose signs the other's mostly are."""
+        """What relu and abs read; where differences of two runs are made, of the first run's values alone: the other's
+        signs are nearly the same, and those of differences matter little."""
         nodes, own, read = self.graph.nodes, dict[int, bool](), {self.root}
         for n in self.order:
-            node = nodes[n]
-            own[n] = node.op == "input" or (
-                node.op != "blend" and any(own[a] for a in node.args)
+            args = nodes[n].args
+            own[n] = (
+                nodes[n].op != "blend"
+                and (not args or any(own[a] for a in args))
+                and n not in self.fixed
             )
         for n in reversed(self.order):
-            if n in read:
-                read |= {
-                    nodes[n].args[i]
-                    for i in FIRST_RUN.get(nodes[n].op, range(len(nodes[n].args)))
-                }
+            if n in read and nodes[n].op != "blend":
+                read.update(nodes[n].args)
         return [
             n
             for n in self.order
@@ -173,47 +166,39 @@ def cases(
         todo = after
     constants, mid, rad, sure = (np.concatenate(a) for a in zip(*rows, strict=True))
     inside, outside, part = np.array(links, np.int64).T
+    return Cases(constants, Ball(mid, rad), sure, inside, outside, part)
+
+
+def exclusive(ar: Arithmetic, told: Cases, parts: list[Domain]) -> np.ndarray:
+    """Booleans [2, nodes, atoms, atoms]: on all of a node's part the sum of the forms below two atoms, or below their
+    negations, is less than zero, so that nowhere both are at least zero. Not of atoms that are `sure` by their
+    intervals: these hold where no form says so. Complexity: atoms squared, for each coordinate of each node."""
+    nodes, m, coordinates = (
+        len(told.part),
+        told.sure.shape[1] // 2,
+        told.slopes.mid.shape[2],
+    )
+    reserve(2, nodes, m, m)
+    ar.spend(2 * nodes * m * m * (1 + coordinates), 20, 10)
     low, high = (
-        np.stack([getattr(p, end) for p in parts])[part] for end in ("low", "high")
+        np.stack([getattr(p, end) for p in parts])[told.part, :, None, None]
+        for end in ("low", "high")
     )
-    apart = np.stack(
-        [
-            _apart(about.ar, a, Ball(m, r), s, low, high)
-            for a, m, r, s in zip(
-                *(np.split(v, 2, 1) for v in (constants, mid, rad, sure)), strict=True
-            )
-        ]
-    )
-    return Cases(constants, Ball(mid, rad), sure, inside, outside, part, apart)
 
+    def pairs(a: np.ndarray) -> np.ndarray:
+        a = a.reshape(nodes, 2, m).swapaxes(0, 1)
+        return a[..., :, None] + a[..., None, :]
 
-def _apart(
-    ar: Arithmetic,
-    constants: np.ndarray,
-    slopes: Ball,
-    sure: np.ndarray,
-    low: np.ndarray,
-    high: np.ndarray,
-) -> np.ndarray:
-    """Booleans [nodes, atoms, atoms]: of forms [nodes, atoms] on boxes [nodes, coordinates], where the sum of two is
-    shown to be below zero everywhere. Not of atoms that are `sure` by their intervals: these hold whatever forms say.
-    """
-    nodes, atoms, coordinates = slopes.mid.shape
-    reserve(nodes, atoms, atoms)
-    ar.spend(nodes * atoms * atoms * (1 + coordinates), 20, 10)
-    most = constants[:, :, None] + constants[:, None]
-    size = np.abs(constants)[:, :, None] + np.abs(constants)[:, None]
+    most, size = pairs(told.constants), pairs(np.abs(told.constants))
     for c in range(coordinates):
-        k, rad = (a[..., c] for a in (slopes.mid, slopes.rad))
-        a, b = low[:, c, None, None], high[:, c, None, None]
-        far = np.maximum(np.abs(a), np.abs(b))
-        both = k[:, :, None] + k[:, None]
-        loose = rad[:, :, None] + rad[:, None]
-        most += np.maximum(both * a, both * b) + loose * far
-        size += ((np.abs(k)[:, :, None] + np.abs(k)[:, None]) + loose) * far
+        k, rad = (pairs(a[..., c]) for a in told.slopes[:2])
+        far = np.maximum(np.abs(low[:, c]), np.abs(high[:, c]))
+        most += np.maximum(k * low[:, c], k * high[:, c]) + rad * far
+        size += (pairs(np.abs(told.slopes.mid[..., c])) + rad) * far
     n = 8 * (coordinates + 1)
     most += n * 2.0**-51 * size + n * ETA
-    return (most < 0) & ~sure[:, :, None] & ~sure[:, None]
+    sure = told.sure.reshape(nodes, 2, m).swapaxes(0, 1)
+    return (most < 0) & ~sure[..., :, None] & ~sure[..., None, :]
 
 
 def _bounds(

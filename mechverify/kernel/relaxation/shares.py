@@ -27,7 +27,7 @@ from mechverify.kernel.core.measure import Measure
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.core.powers import power
 from mechverify.kernel.core.share import AllRight
-from mechverify.kernel.relaxation.cases import SIGNS, Cases, cases, holds
+from mechverify.kernel.relaxation.cases import SIGNS, Cases, cases, exclusive, holds
 from mechverify.kernel.relaxation.lines import Ends
 from mechverify.kernel.relaxation.rule import side_by_side
 
@@ -96,50 +96,47 @@ class Condition:
                 place[entry] = len(self.steps) - 1
         return atoms
 
-    def apart(self, atoms: np.ndarray) -> np.ndarray:
-        """Booleans [2, steps, nodes]: where no input is shown right, or wrong, of both of a step's operands. `atoms`:
-        that of each two atoms [2, nodes, atoms, atoms]."""
-        n = len(self.steps)
-        reserve(2, n, n, atoms.shape[1])
-        each, found = (
-            np.zeros((2, n, n, atoms.shape[1]), bool),
-            np.zeros((2, n, atoms.shape[1]), bool),
-        )
-        for i, step in enumerate(self.steps):
-            for side in (0, 1):
-                for j, other in enumerate(self.steps[:i]):
-                    if not isinstance(
-                        step, int
-                    ):  # a union, or what both have in common
-                        a, b = (each[side, k, j] for k in step[1:])
-                        each[side, i, j] = a & b if step[0] == (side == 0) else a | b
-                    elif isinstance(other, int):
-                        each[side, i, j] = atoms[side, :, step, other]
-                    else:
-                        a, b = (each[side, k, i] for k in other[1:])
-                        each[side, i, j] = a & b if other[0] == (side == 0) else a | b
-                    each[side, j, i] = each[side, i, j]
-                if not isinstance(step, int):
-                    found[side, i] = each[side, step[1], step[2]]
+    def exclusive(self, pairs: np.ndarray) -> np.ndarray:
+        """Booleans [2, steps, nodes]: nothing is shown right, or wrong, by both of a step's operands. `pairs`: by two
+        atoms [2, nodes, atoms, atoms]."""
+        n, nodes = len(self.steps), pairs.shape[1]
+        reserve(2, n, n, nodes)
+        known, found = np.zeros((2, n, n, nodes), bool), np.zeros((2, n, nodes), bool)
+        for side, i in product((0, 1), range(n)):
+            for j in range(i):
+                known[side, i, j] = known[side, j, i] = self._exclusive(
+                    pairs[side], known[side], side, i, j
+                )
+            if not isinstance(step := self.steps[i], int):
+                found[side, i] = known[side, step[1], step[2]]
         return found
 
-    def told(self, ar: Arithmetic, share: np.ndarray, apart: np.ndarray) -> np.ndarray:
+    def _exclusive(
+        self, pairs: np.ndarray, known: np.ndarray, side: int, i: int, j: int
+    ) -> np.ndarray:
+        """Of two steps, where it is known of all earlier ones: what is shown right by a maximum, or wrong by a
+        minimum, either operand shows; otherwise both do."""
+        for step, other in ((self.steps[i], j), (self.steps[j], i)):
+            if not isinstance(step, int):
+                first, second = known[step[1], other], known[step[2], other]
+                return first & second if step[0] == (side == 0) else first | second
+        return pairs[:, self.steps[i], self.steps[j]]
+
+    def told(
+        self, ar: Arithmetic, share: np.ndarray, exclusive: np.ndarray
+    ) -> np.ndarray:
         """Lower bounds of the shares on which it is right, and wrong, [2, cubes], from those of its atoms, [2, cubes,
-        atoms]; `apart` [2, steps, cubes]."""
+        atoms]; `exclusive` [2, steps, cubes]."""
         rows: list[np.ndarray] = []
-        for step, (right, wrong) in zip(self.steps, apart.swapaxes(0, 1), strict=True):
+        for i, step in enumerate(self.steps):
             if isinstance(step, int):
                 rows.append(share[:, :, step])
                 continue
-            a, b = (
-                rows[i][:: -1 if step[0] else 1] for i in step[1:]
-            )  # a maximum is wrong where both are
-            total = np.minimum(ar.down(a[1] + b[1]), 1.0)
-            either = np.where(
-                right if step[0] else wrong, total, np.maximum(a[1], b[1])
-            )
-            row = np.stack([both(ar, a[0], b[0]), either])
-            rows.append(row[:: -1 if step[0] else 1])
+            turn = -1 if step[0] else 1  # a maximum is wrong where both are
+            a, b = (rows[k][::turn] for k in step[1:])
+            together = np.where(exclusive[::turn][1, i], ar.down(a[1] + b[1]), 0.0)
+            either = np.minimum(np.maximum(together, np.maximum(a[1], b[1])), 1.0)
+            rows.append(np.stack([both(ar, a[0], b[0]), either])[::turn])
         return rows[-1]
 
 
@@ -254,8 +251,8 @@ def _counts(
     found, everywhere = np.zeros((2, len(parts)), np.int64), np.ones(len(parts), bool)
     whole = _grid(ar, measure, np.arange(len(parts)), parts, 1)
     enough = np.ldexp(1.0, -to)  # any choice is sound
-    apart = job.once(Condition).apart(told.apart)
-    judged = all_of_it = _judge(job, told, apart, whole, whole.cubes, enough)
+    excluded = job.once(Condition).exclusive(exclusive(ar, told, parts))
+    judged = all_of_it = _judge(job, told, excluded, whole, whole.cubes, enough)
     open_ = (judged.open > enough) & (len(measure.low) > 0)
     _add(job, found, everywhere, judged, ~open_)
     rest, groups = np.flatnonzero(open_), []
@@ -280,7 +277,7 @@ def _counts(
             )
             todo += [cubes.some(slice(most, None))] if most < len(cubes.cell) else []
             cubes = cubes.some(slice(most))
-            judged = _judge(job, told, apart, grid, cubes, enough)
+            judged = _judge(job, told, excluded, grid, cubes, enough)
             halves, cut = _halves(grid, cubes, judged)
             cut &= judged.open > enough[judged.part]
             _add(job, found, everywhere, judged, ~cut)
@@ -453,7 +450,7 @@ def _levels(
 def _judge(
     job: Job,
     told: Cases,
-    kept_apart: np.ndarray,
+    excluded: np.ndarray,
     grid: _Grid,
     cubes: _Cubes,
     enough: np.ndarray,
@@ -504,7 +501,7 @@ def _judge(
         apart = _apart(ar, told, level.node[rows], *here)
         share[:, rows] = _of_cases(ar, each[:, rows, 0], inside, outside, apart)
         share[:, leaves] = job.once(Condition).told(
-            ar, each[:, leaves], kept_apart[:, :, level.node[leaves]]
+            ar, each[:, leaves], excluded[:, :, level.node[leaves]]
         )
     open_ = ar.ends(mass)[1] * np.maximum(1 - share.sum(0), 0.0)
     met = np.bincount(
