@@ -22,7 +22,7 @@ from mechverify.kernel.core.kinds import read_claim
 from mechverify.kernel.core.share import AllRight
 from mechverify.kernel.differences.rule import jointly
 from mechverify.kernel.relaxation import shares
-from mechverify.kernel.relaxation.cases import SIGNS, Cases, exclusive, relaxed
+from mechverify.kernel.relaxation.cases import Cases, exclusive, relaxed
 from mechverify.provers.accuracy.problem import AccuracyProblem
 from tests.independent import boxes
 from tests.independent.bounds import NotConfirmed
@@ -106,6 +106,33 @@ def test_the_condition_and_its_atoms_have_their_values(agrees, size):
         if agrees == "argmax":
             assert len(shares.Condition(joint).rows) == 6 and len(shares.Condition(job).rows) == 12
     assert (differ > 0) == (size > 0.1)
+
+
+class Both(nn.Module):
+    """The smaller, or the larger, of two models' largest, or smallest, entries."""
+
+    def __init__(self, models, larger: bool, largest: bool):
+        super().__init__()
+        self.first, self.second = models
+        self.larger, self.largest = larger, largest
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a, b = (m(x).amax(1) if self.largest else m(x).amin(1) for m in (self.first, self.second))
+        return (torch.maximum(a, b) if self.larger else torch.minimum(a, b))[:, None]
+
+
+@pytest.mark.parametrize("larger", [False, True])
+@pytest.mark.parametrize("largest", [False, True])
+def test_values_of_minima_of_extremes(larger, largest):
+    """Minima of minima alone are taken in pairs."""
+    net = Both(twins(nn.ReLU, 0, 0.1), larger, largest).eval()
+    job = job_of(Share(capture(net, torch.zeros(1, 2, dtype=torch.float64))["output"][0] > 0, over=X))
+    joint, points = jointly(job, job.claim.domain), drawn(X, 50)
+    values = evaluate(
+        joint.claim.graph, joint.claim.weights, [joint.claim.output], np.zeros((50, 0), np.int64), [points]
+    )
+    want = outputs([net], points)[0].ravel()
+    np.testing.assert_allclose(values[joint.claim.output].ravel(), want, atol=1e-12)
 
 
 class Ends(nn.Module):
@@ -214,12 +241,12 @@ def test_forms_that_exclude_each_other_are_nowhere_both_at_least_zero():
 # --- shares -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("signs", few([0, 2, 4, SIGNS], 2))
+@pytest.mark.parametrize("signs", few([3, 0, 6], 1))
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.GELU])
 def test_shares_hold_what_samples_find(activation, signs):
     """Of nearly equal models, and of strangers; apart and jointly; of parts of a box."""
     open_ = []
-    for seed, size in ((0, 1e-3), (1, 0.3), (2, 2.0)):
+    for seed, size in ((0, 1e-3), (1, 1.0)):
         models = twins(activation, seed, size)
         points = drawn(X)
         for agrees, eps in (
@@ -230,7 +257,7 @@ def test_shares_hold_what_samples_find(activation, signs):
             right = agreed(models, points, eps)
             for about in (job, jointly(job, job.claim.domain)):
                 halves = about.claim.domain.cut(0, 0.25)
-                found = shares.counts(about, list(halves), np.array([9, 11]), np.array([signs, signs]))
+                found = shares.counts(about, list(halves), np.array([7, 8]), np.array([signs, signs]))
                 for part, inside in zip(found, (points[:, 0] <= 0.25, points[:, 0] >= 0.25), strict=True):
                     share, low, high = (right & inside).mean(), part.low / 2**60, part.high / 2**60
                     assert low - 0.005 <= share <= high + 0.005, (seed, agrees, signs)
@@ -242,29 +269,30 @@ def test_shares_hold_what_samples_find(activation, signs):
 @pytest.mark.parametrize("about", [None, normal("1/4", 1)])
 def test_agreement_is_told_where_apart_nothing_is(about):
     x = X if about is None else box([-1, -0.5], [1, 1.5], distribution=about)
-    models = twins(nn.ReLU, 3)
+    models = twins(nn.ReLU, 3, sizes=(2, 3, 3))
     points = drawn(X)
     weight = np.ones(len(points)) if about is None else np.exp(-((points - 0.25) ** 2).sum(1) / 2)
     share = (weight * agreed(models, points)).sum() / weight.sum()
-    outcome = prove(Same(*models, over=x, at_least=None, within="1/50"), time_limit=120)
+    outcome = prove(Same(*models, over=x, at_least=None, within="1/20"), time_limit=120)
     theorem = kernel.check(outcome.certificate)
     low, high = (Fraction(n, theorem.claim.total) for n in theorem.right)
-    assert low - Fraction(1, 200) <= share <= high + Fraction(1, 200) and high - low <= Fraction(1, 50)
+    assert low - Fraction(1, 200) <= share <= high + Fraction(1, 200) and high - low <= Fraction(1, 20)
     assert theorem.rules["differences"] == 1
 
 
 def test_models_that_agree_everywhere_are_proved_to():
     """Also where the box is cut, though its parts' units, rounded down, don't add up to it."""
     for seed, activation in enumerate((nn.ReLU, nn.GELU, nn.Tanh)):
-        models, x = twins(activation, seed, sizes=(3, 8, 2)), box([-1, -0.3, -2], [1, 0.7, 1])
+        models, x = twins(activation, seed, sizes=(2, 4, 2)), box([-1, -0.3], [1, 0.7])
         a, b = outputs(models, drawn(x))
         most = Fraction(float(np.abs(a - b).max())).limit_denominator(10**9) * Fraction(13, 10)
         claim = Same(*models, over=x, agrees=most)
-        outcome = prove(claim, time_limit=100)
+        outcome = prove(claim, time_limit=30)
         assert outcome.verdict == "PROVED" and outcome.theorem.rules["differences"] == 1
         assert outcome.theorem.right.low == outcome.theorem.claim.total
-        with suppress(NotConfirmed):  # by ranges alone it can't tell, but it never contradicts
-            assert boxes.check(outcome.certificate)["verdict"] == "PROVED"
+        if activation is nn.ReLU:
+            with suppress(NotConfirmed):  # by ranges alone it can't tell, but it never contradicts
+                assert boxes.check(outcome.certificate)["verdict"] == "PROVED"
         known = job_of(claim)
         halves = {"rule": "split", "coordinate": 1, "at": (0.1).hex(), "inside": LEAF, "outside": LEAF}
         third = {"rule": "split", "coordinate": 0, "at": (1 / 3).hex(), "inside": halves, "outside": halves}
@@ -307,10 +335,10 @@ def test_claims_that_say_too_much_are_not_proved(seed):
     points = drawn(X)
     a, b = outputs(models, points)
     eps = Fraction(float(np.abs(a - b).max())).limit_denominator(10**9)
-    assert prove(Same(*models, over=X, agrees=eps * Fraction(99, 100)), time_limit=10).verdict != "PROVED"
+    assert prove(Same(*models, over=X, agrees=eps * Fraction(99, 100)), time_limit=3).verdict != "PROVED"
     share = Fraction(int(agreed(models, points).sum()), len(points)) + Fraction(1, 200)
     if share <= 1:
-        assert prove(Same(*models, over=X, at_least=share), time_limit=10).verdict != "PROVED"
+        assert prove(Same(*models, over=X, at_least=share), time_limit=3).verdict != "PROVED"
 
 
 def test_spoilt_files_are_refused():
