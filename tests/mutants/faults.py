@@ -419,7 +419,7 @@ FAULTS = [
           BOXES),
     Fault("half-space", "relaxation/cases.py", "[right > 0, wrong >= 0] if strict else [right >= 0, wrong > 0]",
           "[right >= 0, wrong > 0]", BOXES),
-    Fault("condition", "relaxation/shares.py", "rows.append(row[:: -1 if step[0] else 1])", "rows.append(row)", BOXES),
+    Fault("condition", "relaxation/shares.py", "rows.append(np.stack([both(ar, a[0], b[0]), either])[::turn])", "rows.append(np.stack([both(ar, a[0], b[0]), either]))", BOXES),
     Fault("condition", "relaxation/shares.py", 'own == (y if op == "add" else x)', "True", BOXES),
     Fault("condition", "relaxation/shares.py", "ar.down(a - ar.up(1 - b))", "np.minimum(a, b)", CASES),
     Fault("condition", "relaxation/shares.py", "ar.down(a - ar.up(1 - b))", "(a - (1 - b))", CASES),

@@ -109,7 +109,7 @@ def test_the_condition_and_its_atoms_have_their_values(agrees, size):
 
 
 class Both(nn.Module):
-    """The smaller, or the larger, of two models' largest, or smallest, entries."""
+    """The smaller, or the larger, of two models' largest, or smallest, entries; and their first entries' difference."""
 
     def __init__(self, models, larger: bool, largest: bool):
         super().__init__()
@@ -118,7 +118,8 @@ class Both(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         a, b = (m(x).amax(1) if self.largest else m(x).amin(1) for m in (self.first, self.second))
-        return (torch.maximum(a, b) if self.larger else torch.minimum(a, b))[:, None]
+        apart = self.first(x)[:, :1] - self.second(x)[:, :1]
+        return apart + (torch.maximum(a, b) if self.larger else torch.minimum(a, b))[:, None]
 
 
 @pytest.mark.parametrize("larger", [False, True])
