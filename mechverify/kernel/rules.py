@@ -36,6 +36,7 @@ RULES: dict[str, dict[str, Rule]] = {
         **_COUNTING,
         "relaxation": Rule("relaxation.shares", together=True),
         "faces": Rule("relaxation.cones", nested=True),
+        "differences": Rule("differences.rule", nested=True),
         "union": Rule("core.unions", nested=True),
     },
     "bounds": {

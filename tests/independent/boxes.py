@@ -223,6 +223,8 @@ class Claim:
                 return max(a, c), min(b, d)
             case "faces":
                 return self.faces(part, proof)
+            case "differences":  # another graph of the same values, which only the kernel needs
+                return self.prove(fields(proof, "rule", "proof")[1], part)
             case "union":
                 parts, (_, proofs) = self.values_of.in_boxes(part), fields(proof, "rule", "parts")
                 found = [self.prove(p, own) for p, own in zip(items(proofs, len(parts)), parts, strict=True)]
@@ -330,10 +332,9 @@ class Degrees:
         return [numbers[bounds.flat(i, whole)] for i in itertools.product(*map(range, node.shape))]
 
     def bare(self, n: int) -> int:
-        """What a view or a concatenation of one number shows."""
-        node = self.nodes[n]
-        while node.op in ("view", "concat") and len(node.args) == math.prod(node.shape) == self.size(node.args[0]) == 1:
-            n, node = node.args[0], self.nodes[node.args[0]]
+        """What a view, or a concatenation of one tensor, shows."""
+        while self.nodes[n].op == "view" or (self.nodes[n].op == "concat" and len(self.nodes[n].args) == 1):
+            n = self.nodes[n].args[0]
         return n
 
     def size(self, n: int) -> int:
@@ -354,14 +355,19 @@ class Degrees:
         return True
 
     def extremum(self, n: int) -> list[int]:
-        """The operands of y + relu(x - y), or x - relu(x - y), of single numbers."""
+        """The operands of y + relu(x - y), or x - relu(x - y), of one shape, or single numbers; what has an extremum."""
         node = self.nodes[n]
+        if node.op == "extremum":
+            return [node.args[0]]
         for own, rest in itertools.permutations(node.args) if node.op in ("add", "sub") else ():
             bent = self.nodes[rest]
             if bent.op != "relu" or self.nodes[bent.args[0]].op != "sub" or (node.op == "sub" and rest == node.args[0]):
                 continue
             x, y = self.nodes[bent.args[0]].args
-            if own == (y if node.op == "add" else x) and self.size(n) == self.size(x) == self.size(y) == 1:
+            if own == (y if node.op == "add" else x) and (
+                self.size(n) == self.size(x) == self.size(y) == 1
+                or node.shape == self.nodes[x].shape == self.nodes[y].shape
+            ):
                 return [x, y]
         return []
 

@@ -66,6 +66,7 @@ LEADS = "tests/test_statement.py::test_leads_are_printed_of_nothing_else"
 LESSER = "tests/test_statement.py::test_the_lesser_and_the_larger_are_printed_of_nothing_else"
 READ_BACK = "tests/test_statement.py::test_random_claims_are_read_back_and_planted_changes_noticed"
 DIFFERENCES = "tests/soundness/test_differences.py"
+AGREEMENT = "tests/soundness/test_agreement.py"
 SLOPES = "tests/kernel/test_slopes.py"
 
 FAULTS = [
@@ -419,10 +420,20 @@ FAULTS = [
           BOXES),
     Fault("half-space", "relaxation/cases.py", "[right > 0, wrong >= 0] if strict else [right >= 0, wrong > 0]",
           "[right >= 0, wrong > 0]", BOXES),
-    Fault("condition", "relaxation/shares.py", "rows.append(row[:: -1 if step[0] else 1])", "rows.append(row)", BOXES),
+    Fault("condition", "relaxation/shares.py", "rows.append(np.stack([both(ar, a[0], b[0]), either])[::turn])", "rows.append(np.stack([both(ar, a[0], b[0]), either]))", BOXES),
     Fault("condition", "relaxation/shares.py", 'own == (y if op == "add" else x)', "True", BOXES),
     Fault("condition", "relaxation/shares.py", "ar.down(a - ar.up(1 - b))", "np.minimum(a, b)", CASES),
     Fault("condition", "relaxation/shares.py", "ar.down(a - ar.up(1 - b))", "(a - (1 - b))", CASES),
+    Fault("condition", "relaxation/shares.py", "_bare(graph, (of, i * size + k))", "_bare(graph, (of, i + k))", f"{AGREEMENT} -k views"),
+    Fault("condition", "relaxation/shares.py", 'nodes[n].attr == "max"', "True", f"{AGREEMENT} -k views"),
+    Fault("condition", "relaxation/shares.py", "i = offset + sum(", "i = sum(", f"{AGREEMENT} -k views"),
+    Fault("exclusive", "relaxation/shares.py", "first & second if step[0] == (side == 0) else first | second", "first | second", f"{AGREEMENT} -k no_more"),
+    Fault("exclusive", "relaxation/shares.py", "np.where(exclusive[::turn][1, i], ar.down(a[1] + b[1]), 0.0)", "ar.down(a[1] + b[1])", f"{AGREEMENT} -k no_more"),
+    Fault("exclusive", "relaxation/cases.py", "return (most < 0) & ~sure[..., :, None] & ~sure[..., None, :]", "return most < 0", f"{AGREEMENT} -k exclude_each"),
+    Fault("exclusive", "relaxation/cases.py", "np.maximum(k * low[:, c], k * high[:, c]) + rad * far", "np.minimum(k * low[:, c], k * high[:, c])", f"{AGREEMENT} -k exclude_each"),
+    Fault("all right", "relaxation/shares.py", "judged.share[0, which] == 1", "judged.share[0, which] > 0.5", f"{AGREEMENT} -k one_corner"),
+    Fault("all right", "core/share.py", "isinstance(a, AllRight) and isinstance(b, AllRight)", "isinstance(a, AllRight) or isinstance(b, AllRight)", f"{AGREEMENT} -k one_corner"),
+    Fault("all right", "relaxation/shares.py", "np.logical_and.at(everywhere", "np.logical_or.at(everywhere", f"{AGREEMENT} -k one_corner"),
     Fault("cases", "relaxation/cases.py", "rows[of, :, entries] = 1.0, -1.0", "rows[of, :, entries] = 1.0, 1.0", CASES),
     Fault("cases", "relaxation/cases.py", "sure[of] = False", "pass", CASES),
     Fault("cases", "relaxation/cases.py", "[(beyond, left - 1, root), (below, left - 1, root)]",
@@ -959,6 +970,9 @@ FAULTS = [
     Fault("differences", "differences/rule.py", "add(x.op, y.args[0], apart[1], attr=x.attr)", "add(x.op, x.args[0], apart[1], attr=x.attr)", DIFFERENCES),
     Fault("differences", "differences/rule.py", '"secant", x.args[0], y.args[0]', '"secant", y.args[0], x.args[0]', DIFFERENCES),
     Fault("differences", "differences/rule.py", "if part.facts:", "if False:", DIFFERENCES),
+    Fault("differences", "differences/rule.py", 'graph.add("relu", differences.of(x, y))', 'graph.add("relu", differences.of(y, x))', f"{AGREEMENT} -k values"),
+    Fault("differences", "differences/rule.py", 'graph.add("sub", x, more), attr="min")', 'graph.add("sub", y, more), attr="min")', f"{AGREEMENT} -k values"),
+    Fault("differences", "differences/rule.py", 'if (m.op, m.attr) == ("extremum", "min") else -1', 'if m.op == "extremum" else -1', f"{AGREEMENT} -k values"),
 ]  # fmt: skip
 
 # Which lemmas (docs/soundness/*.md) a rule's faults attack; tests/docs/test_lemmas.py compares with the pages.
@@ -966,6 +980,8 @@ LEMMAS = {
     "slopes": ("D1",),
     "secant": ("D1",),
     "exchanged": ("D2",),
+    "exclusive": ("M4",),
+    "all right": ("M5",),
     "blend": ("D3",),
     "order": ("C15",),
     "ordered bounds": ("L16",),

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from mechverify.kernel.core.unions import Union
 
 
+class AllRight(Counts):
+    """Of a part all of which is right, but for what weighs nothing: its parts' units, rounded down, are fewer."""
+
+
 @dataclass(frozen=True, eq=False)
 class ShareClaim(CountingClaim):
     """An input is right if the one entry of the node `output` is at least zero there; of a `strict` claim, if it is
@@ -86,7 +90,19 @@ class ShareClaim(CountingClaim):
     def whole(self) -> int:
         return self.total if self.shapes else self.domain.size
 
+    @staticmethod
+    def unite(a: Counts, b: Counts) -> Counts:
+        both = isinstance(a, AllRight) and isinstance(b, AllRight)
+        return (AllRight if both else Counts)(a.low + b.low, a.high + b.high)
+
+    @staticmethod
+    def meet(a: Counts, b: Counts) -> Counts:
+        either = isinstance(a, AllRight) or isinstance(b, AllRight)
+        return (AllRight if either else Counts)(*CountingClaim.meet(a, b))
+
     def within(self, proved: Counts) -> Counts:
+        if isinstance(proved, AllRight):
+            proved = Counts(self.whole, self.whole)
         if self.shapes:
             return self.measure.told(proved, self.total)
         return super().within(proved)

@@ -8,6 +8,7 @@ Lemmas D2, D4 (docs/soundness/differences.md).
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import prod
 
 from mechverify.kernel.core.claim import Job
@@ -46,7 +47,11 @@ def jointly(job: Job, part: Domain) -> Job:
     for n in graph.ancestors([job.claim.output]):
         node = graph.nodes[n]
         args = [new[a] for a in node.args]
-        if (
+        if (least := _least(graph, n)) is not None:
+            x, y = (new[a] for a in least)
+            more = graph.add("relu", differences.of(x, y))
+            new[n] = graph.add("extremum", graph.add("sub", x, more), attr="min")
+        elif (
             node.op == "sub"
             and node.shape == graph.nodes[args[0]].shape == graph.nodes[args[1]].shape
         ):
@@ -57,7 +62,21 @@ def jointly(job: Job, part: Domain) -> Job:
     if output == job.claim.output:
         raise Rejected("the output holds no difference of values that are made alike")
     graph.listed = [*graph.listed, *range(listed, len(graph.nodes))]
-    return job.about(job.claim.about(graph, output, part, job.claim.shapes))
+    return job.about(replace(job.claim, graph=graph, output=output, domain=part))
+
+
+def _least(graph: Graph, n: int) -> Pair | None:
+    """x and y of one shape, if node n is the minimum of their smallest entries: x_i - relu(x_i - y_i) of the smallest
+    x_i and y_i. It is the smallest entry of the minima of x and y in pairs."""
+    nodes, node = graph.nodes, graph.nodes[n]
+    if node.op != "sub" or nodes[node.args[1]].op != "relu":
+        return None
+    first, (apart,) = node.args[0], nodes[node.args[1]].args
+    if nodes[apart].op != "sub" or nodes[apart].args[0] != first:
+        return None
+    both = [nodes[m] for m in nodes[apart].args]
+    x, y = (m.args[0] if (m.op, m.attr) == ("extremum", "min") else -1 for m in both)
+    return None if -1 in (x, y) or nodes[x].shape != nodes[y].shape else (x, y)
 
 
 class Differences:

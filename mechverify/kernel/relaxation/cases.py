@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mechverify.kernel.core.arithmetic import Ball
+from mechverify.kernel.core.arithmetic import Arithmetic, Ball
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.float64 import ETA
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.relaxation.backward import KINKED, Relaxed
 from mechverify.kernel.relaxation.operations import Forms
@@ -83,9 +84,7 @@ class Sloped(Relaxed):
     def kinks(self) -> list[list[Sign]]:
         """Of each cell, the entries that a function has a kink for and whose sign is open, the earliest first."""
         found: list[list[Sign]] = [[] for _ in range(len(self.cells))]
-        for n in self.order:
-            if not self.wanted.get(n, set()) & KINKED:
-                continue
+        for n in self._bent():
             low, high = (end.reshape(len(end), -1) for end in self.ends[n])
             open_ = np.broadcast_to(
                 (low < -LEAST * high) & (high > -LEAST * low),
@@ -94,6 +93,26 @@ class Sloped(Relaxed):
             for cell, entry in np.argwhere(open_).tolist():
                 found[cell].append((n, entry))
         return found
+
+    def _bent(self) -> list[int]:
+        """What relu and abs read; where differences of two runs are made, of the first run's values alone: the other's
+        signs are nearly the same, and those of differences matter little."""
+        nodes, own, read = self.graph.nodes, dict[int, bool](), {self.root}
+        for n in self.order:
+            args = nodes[n].args
+            own[n] = (
+                nodes[n].op != "blend"
+                and (not args or any(own[a] for a in args))
+                and n not in self.fixed
+            )
+        for n in reversed(self.order):
+            if n in read and nodes[n].op != "blend":
+                read.update(nodes[n].args)
+        return [
+            n
+            for n in self.order
+            if n in read and own[n] and self.wanted.get(n, set()) & KINKED
+        ]
 
 
 def relaxed(about: Job, parts: list[Domain], shared: bool) -> Sloped:
@@ -148,6 +167,38 @@ def cases(
     constants, mid, rad, sure = (np.concatenate(a) for a in zip(*rows, strict=True))
     inside, outside, part = np.array(links, np.int64).T
     return Cases(constants, Ball(mid, rad), sure, inside, outside, part)
+
+
+def exclusive(ar: Arithmetic, told: Cases, parts: list[Domain]) -> np.ndarray:
+    """Booleans [2, nodes, atoms, atoms]: on all of a node's part the sum of the forms below two atoms, or below their
+    negations, is less than zero, so that nowhere both are at least zero. Not of atoms that are `sure` by their
+    intervals: these hold where no form says so. Complexity: atoms squared, for each coordinate of each node."""
+    nodes, m, coordinates = (
+        len(told.part),
+        told.sure.shape[1] // 2,
+        told.slopes.mid.shape[2],
+    )
+    reserve(2, nodes, m, m)
+    ar.spend(2 * nodes * m * m * (1 + coordinates), 20, 10)
+    low, high = (
+        np.stack([getattr(p, end) for p in parts])[told.part, :, None, None]
+        for end in ("low", "high")
+    )
+
+    def pairs(a: np.ndarray) -> np.ndarray:
+        a = a.reshape(nodes, 2, m).swapaxes(0, 1)
+        return a[..., :, None] + a[..., None, :]
+
+    most, size = pairs(told.constants), pairs(np.abs(told.constants))
+    for c in range(coordinates):
+        k, rad = (pairs(a[..., c]) for a in told.slopes[:2])
+        far = np.maximum(np.abs(low[:, c]), np.abs(high[:, c]))
+        most += np.maximum(k * low[:, c], k * high[:, c]) + rad * far
+        size += (pairs(np.abs(told.slopes.mid[..., c])) + rad) * far
+    n = 8 * (coordinates + 1)
+    most += n * 2.0**-51 * size + n * ETA
+    sure = told.sure.reshape(nodes, 2, m).swapaxes(0, 1)
+    return (most < 0) & ~sure[..., :, None] & ~sure[..., None, :]
 
 
 def _bounds(

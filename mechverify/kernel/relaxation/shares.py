@@ -26,7 +26,8 @@ from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.measure import Measure
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.core.powers import power
-from mechverify.kernel.relaxation.cases import SIGNS, Cases, cases, holds
+from mechverify.kernel.core.share import AllRight
+from mechverify.kernel.relaxation.cases import SIGNS, Cases, cases, exclusive, holds
 from mechverify.kernel.relaxation.lines import Ends
 from mechverify.kernel.relaxation.rule import side_by_side
 
@@ -44,10 +45,14 @@ STEEP = 2.0**-26  # slopes that are smaller than the largest times this are left
 CLEAR = (
     2.0**-8
 )  # with slopes that are all larger, rounding is no reason to leave one out
+MANY = 2**12  # entries that a condition is taken apart to, on the way to its atoms
 NEAR = (
     2**4
 )  # a cube's half-spaces are measured once it is not larger than so often what may be left open
 FEW = 8  # and has no more of them, or only one
+
+
+Entry = tuple[int, int]  # of a node, in the order of its flattened values
 
 
 class Condition:
@@ -58,45 +63,80 @@ class Condition:
     def __init__(self, job: Job):
         graph = job.further()
         self.steps: list[int | tuple[bool, int, int]] = []
-        atoms = self._taken_apart(graph, _bare(graph, job.claim.output))
-        self.rows = [graph.add("view", n, attr=((1,), 0, (0,))) for n in atoms]
+        atoms = self._taken_apart(graph, _bare(graph, (job.claim.output, 0)))
+        self.rows = [graph.add("view", n, attr=((1,), i, (0,))) for n, i in atoms]
         output = graph.add("concat", *self.rows, attr=0)
         self.job = job.about(replace(job.claim, graph=graph, output=output))
 
-    def _taken_apart(self, graph: Graph, root: int) -> list[int]:
+    def _taken_apart(self, graph: Graph, root: Entry) -> list[Entry]:
         atoms, place, todo = [], {}, [root]
         while todo:
-            n = todo[-1]
-            found = _extremum(graph, n)
-            if missing := [m for m in found[1:] if m not in place] if found else []:
+            entry = todo[-1]
+            found = _extremum(graph, entry)
+            missing = [e for e in found[1] if e not in place] if found else []
+            if len(atoms) > ATOMS or len(place) + len(missing) > MANY:
+                self.steps[:] = [0]
+                return [root]
+            graph.meter.step(1 + len(missing), 1)
+            if missing:
                 todo += missing
                 continue
             todo.pop()
-            if n in place:
+            if entry in place:
                 continue
-            place[n] = len(self.steps)
-            if found is not None:
-                self.steps.append((found[0], place[found[1]], place[found[2]]))
+            if found is None:
+                place[entry] = len(self.steps)
+                self.steps.append(len(atoms))
+                atoms.append(entry)
                 continue
-            self.steps.append(len(atoms))
-            atoms.append(n)
-        if len(atoms) > ATOMS:
-            self.steps[:], atoms = [0], [root]
+            largest, (first, *others) = found
+            place[entry] = place[first]
+            for other in others:
+                self.steps.append((largest, place[entry], place[other]))
+                place[entry] = len(self.steps) - 1
         return atoms
 
-    def told(self, ar: Arithmetic, share: np.ndarray) -> np.ndarray:
+    def exclusive(self, pairs: np.ndarray) -> np.ndarray:
+        """Booleans [2, steps, nodes]: nothing is shown right, or wrong, by both of a step's operands. `pairs`: by two
+        atoms [2, nodes, atoms, atoms]."""
+        n, nodes = len(self.steps), pairs.shape[1]
+        reserve(2, n, n, nodes)
+        known, found = np.zeros((2, n, n, nodes), bool), np.zeros((2, n, nodes), bool)
+        for side, i in product((0, 1), range(n)):
+            for j in range(i):
+                known[side, i, j] = known[side, j, i] = self._exclusive(
+                    pairs[side], known[side], side, i, j
+                )
+            if not isinstance(step := self.steps[i], int):
+                found[side, i] = known[side, step[1], step[2]]
+        return found
+
+    def _exclusive(
+        self, pairs: np.ndarray, known: np.ndarray, side: int, i: int, j: int
+    ) -> np.ndarray:
+        """Of two steps, where it is known of all earlier ones: what is shown right by a maximum, or wrong by a
+        minimum, either operand shows; otherwise both do."""
+        for step, other in ((self.steps[i], j), (self.steps[j], i)):
+            if not isinstance(step, int):
+                first, second = known[step[1], other], known[step[2], other]
+                return first & second if step[0] == (side == 0) else first | second
+        return pairs[:, self.steps[i], self.steps[j]]
+
+    def told(
+        self, ar: Arithmetic, share: np.ndarray, exclusive: np.ndarray
+    ) -> np.ndarray:
         """Lower bounds of the shares on which it is right, and wrong, [2, cubes], from those of its atoms, [2, cubes,
-        atoms]."""
+        atoms]; `exclusive` [2, steps, cubes]."""
         rows: list[np.ndarray] = []
-        for step in self.steps:
+        for i, step in enumerate(self.steps):
             if isinstance(step, int):
                 rows.append(share[:, :, step])
                 continue
-            a, b = (
-                rows[i][:: -1 if step[0] else 1] for i in step[1:]
-            )  # a maximum is wrong where both are
-            row = np.stack([both(ar, a[0], b[0]), np.maximum(a[1], b[1])])
-            rows.append(row[:: -1 if step[0] else 1])
+            turn = -1 if step[0] else 1  # a maximum is wrong where both are
+            a, b = (rows[k][::turn] for k in step[1:])
+            together = np.where(exclusive[::turn][1, i], ar.down(a[1] + b[1]), 0.0)
+            either = np.minimum(np.maximum(together, np.maximum(a[1], b[1])), 1.0)
+            rows.append(np.stack([both(ar, a[0], b[0]), either])[::turn])
         return rows[-1]
 
 
@@ -106,22 +146,32 @@ def both(ar: Arithmetic, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where(a == 1, b, np.where(b == 1, a, shared))
 
 
-def _bare(graph: Graph, n: int) -> int:
-    """The node whose one number a node shows in another shape."""
-    while (
-        graph.nodes[n].op in ("view", "concat")
-        and prod(graph.nodes[graph.nodes[n].args[0]].shape) == 1
-    ):
-        if len(graph.nodes[n].args) > 1 or prod(graph.nodes[n].shape) != 1:
-            break
-        (n,) = graph.nodes[n].args
-    return n
+def _bare(graph: Graph, entry: Entry) -> Entry:
+    """The entry of another node that one shows."""
+    n, i = entry
+    while True:
+        node = graph.nodes[n]
+        if node.op == "view":
+            shape, offset, strides = node.attr
+            places = np.unravel_index(i, shape) if shape else ()
+            i = offset + sum(int(p) * s for p, s in zip(places, strides, strict=True))
+        elif node.op != "concat" or len(node.args) > 1:
+            return n, i
+        (n,) = node.args
 
 
-def _extremum(graph: Graph, n: int) -> tuple[bool, int, int] | None:
-    """Of y + relu(x - y), the maximum, and of x - relu(x - y), the minimum: whether it is the maximum, and both."""
-    nodes = graph.nodes
+def _extremum(graph: Graph, entry: Entry) -> tuple[bool, list[Entry]] | None:
+    """Of a largest or smallest entry, of y + relu(x - y), the maximum, and of x - relu(x - y), the minimum: whether it
+    is the maximum, and of what."""
+    nodes, (n, i) = graph.nodes, entry
     op, operands = nodes[n].op, nodes[n].args
+    if op == "extremum":
+        of, size = operands[0], nodes[operands[0]].shape[-1]
+        if size > ATOMS:
+            return None
+        return nodes[n].attr == "max", [
+            _bare(graph, (of, i * size + k)) for k in range(size)
+        ]
     for own, rest in (
         (operands, operands[::-1])
         if op == "add"
@@ -131,10 +181,11 @@ def _extremum(graph: Graph, n: int) -> tuple[bool, int, int] | None:
     ):
         if nodes[rest].op == "relu" and nodes[nodes[rest].args[0]].op == "sub":
             x, y = nodes[nodes[rest].args[0]].args
-            if own == (y if op == "add" else x) and all(
-                prod(nodes[m].shape) == 1 for m in (n, x, y)
+            shapes = {nodes[m].shape for m in (n, x, y)}
+            if own == (y if op == "add" else x) and (
+                len(shapes) == 1 or {prod(shape) for shape in shapes} == {1}
             ):
-                return op == "add", _bare(graph, x), _bare(graph, y)
+                return op == "add", [_bare(graph, (x, i)), _bare(graph, (y, i))]
     return None
 
 
@@ -196,15 +247,14 @@ def _counts(
 ) -> list[Counts]:
     """Of parts that can be relaxed side by side."""
     ar, measure = job.ar, job.claim.measure
-    told, found = (
-        cases(job.once(Condition).job, parts, signs, shared),
-        np.zeros((2, len(parts)), np.int64),
-    )
+    told = cases(job.once(Condition).job, parts, signs, shared)
+    found, everywhere = np.zeros((2, len(parts)), np.int64), np.ones(len(parts), bool)
     whole = _grid(ar, measure, np.arange(len(parts)), parts, 1)
     enough = np.ldexp(1.0, -to)  # any choice is sound
-    judged = all_of_it = _judge(job, told, whole, whole.cubes, enough)
+    excluded = job.once(Condition).exclusive(exclusive(ar, told, parts))
+    judged = all_of_it = _judge(job, told, excluded, whole, whole.cubes, enough)
     open_ = (judged.open > enough) & (len(measure.low) > 0)
-    _add(job, found, judged, ~open_)
+    _add(job, found, everywhere, judged, ~open_)
     rest, groups = np.flatnonzero(open_), []
     steps, coordinates = _steps(len(measure.low), to), max(1, len(measure.low))
     met, room_of_pairs = (
@@ -227,15 +277,20 @@ def _counts(
             )
             todo += [cubes.some(slice(most, None))] if most < len(cubes.cell) else []
             cubes = cubes.some(slice(most))
-            judged = _judge(job, told, grid, cubes, enough)
+            judged = _judge(job, told, excluded, grid, cubes, enough)
             halves, cut = _halves(grid, cubes, judged)
             cut &= judged.open > enough[judged.part]
-            _add(job, found, judged, ~cut)
+            _add(job, found, everywhere, judged, ~cut)
             todo += [halves.some(np.tile(cut, 2))] if cut.any() else []
     most = measure.units(ar, all_of_it.mass)[1]
     sequences = [job.claim.sequences(ar, part) for part in parts]
-    rows = zip(*found.tolist(), most.tolist(), sequences, strict=True)
-    return [Counts(right * n, (all_ - wrong) * n) for right, wrong, all_, n in rows]
+    rows = zip(
+        everywhere.tolist(), *found.tolist(), most.tolist(), sequences, strict=True
+    )
+    return [
+        (AllRight if all_right else Counts)(right * n, (units - wrong) * n)
+        for all_right, right, wrong, units, n in rows
+    ]
 
 
 def _steps(coordinates: int, to: np.ndarray) -> np.ndarray:
@@ -395,6 +450,7 @@ def _levels(
 def _judge(
     job: Job,
     told: Cases,
+    excluded: np.ndarray,
     grid: _Grid,
     cubes: _Cubes,
     enough: np.ndarray,
@@ -444,7 +500,9 @@ def _judge(
         here = (end[level.cube[rows]] for end in ends)
         apart = _apart(ar, told, level.node[rows], *here)
         share[:, rows] = _of_cases(ar, each[:, rows, 0], inside, outside, apart)
-        share[:, leaves] = job.once(Condition).told(ar, each[:, leaves])
+        share[:, leaves] = job.once(Condition).told(
+            ar, each[:, leaves], excluded[:, :, level.node[leaves]]
+        )
     open_ = ar.ends(mass)[1] * np.maximum(1 - share.sum(0), 0.0)
     met = np.bincount(
         np.concatenate([level.cube for level in levels]), minlength=len(low)
@@ -508,8 +566,16 @@ def least_in(
     return np.where(np.isnan(least), -np.inf, least)
 
 
-def _add(job: Job, found: np.ndarray, judged: _Judged, which: np.ndarray) -> None:
-    """Those cubes to what is `found` of their parts: units [2, parts], right and wrong, of one token sequence."""
+def _add(
+    job: Job,
+    found: np.ndarray,
+    everywhere: np.ndarray,
+    judged: _Judged,
+    which: np.ndarray,
+) -> None:
+    """Those cubes to what is `found` of their parts: units [2, parts], right and wrong, of one token sequence, and
+    whether they are right `everywhere` [parts]."""
+    np.logical_and.at(everywhere, judged.part[which], judged.share[0, which] == 1)
     ar, mass = job.ar, judged.mass.map(lambda v: v[which])
     for total, share in zip(found, judged.share[:, which], strict=True):
         counted = ar.where(share == 1, mass, ar.mul(mass, points(share)))

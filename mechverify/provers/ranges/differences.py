@@ -57,11 +57,8 @@ def joint(problem: RangeProblem) -> RangeProblem | None:
         about = jointly(problem.job, problem.domain)
     except Rejected:
         return None
-    claim = replace(about.claim, least=problem.claim.least, most=problem.claim.most)
     made = (joint, (problem,)) if problem.travels else None
-    return RangeProblem(
-        about.about(claim), problem.device, problem.own, plain=problem, made=made
-    )
+    return RangeProblem(about, problem.device, problem.own, plain=problem, made=made)
 
 
 def _narrower(new: Found, old: Found) -> bool:

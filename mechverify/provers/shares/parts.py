@@ -1,7 +1,8 @@
 """How much of a box is right: parts of it, judged by the kernel's own rule, those first of which most is open.
 
 A part is judged ever more finely while that tells more of it; then, its linear bounds are too wide, and it is cut.
-Where the condition is one of rule `faces`, the parts are those of the box's faces.
+Where the condition is one of rule `faces`, the parts are those of the box's faces; where it compares two runs, it is
+judged in a graph of their differences (rule `differences`), if that bounds it more narrowly.
 """
 
 import time
@@ -18,10 +19,11 @@ from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
-from mechverify.kernel.core.share import ShareClaim
+from mechverify.kernel.core.share import AllRight, ShareClaim
+from mechverify.kernel.differences.rule import jointly
 from mechverify.kernel.relaxation import cones
 from mechverify.kernel.relaxation.cases import Cases, cases, relaxed
-from mechverify.kernel.relaxation.rule import side_by_side
+from mechverify.kernel.relaxation.rule import ranges, side_by_side
 from mechverify.kernel.relaxation.shares import FINEST, Condition, counts
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Findings
 from mechverify.provers.base import Budget, failure
@@ -40,6 +42,8 @@ WIDE = 0.05  # of how far an atom's bound reaches: linear bounds that are furthe
 BEYOND = Fraction(
     1, 8
 )  # of how far bounds may be apart: mass beyond the box, at most, for its faces to tell of it
+NARROWER = 0.9  # of how wide bounds are: those by differences are then worth their time
+WIDER = 1.1  # where a minimum of two atoms becomes one, whose share no others lessen
 TOGETHER = 64  # parts of an obligation
 SLACK = (
     2.0**-36
@@ -48,6 +52,7 @@ AT_ONCE, MOST = (
     0.9,
     2**8,
 )  # parts that are looked at in a round: those that hold so much of what is open, and so many
+SAME, FACES, JOINTLY = "", "faces", "differences"
 
 
 class Look(NamedTuple):
@@ -103,7 +108,7 @@ def find_share(claim: Share, semantics: str, budget: Budget) -> Findings:
 class Parts:
     def __init__(self, problem: AccuracyProblem, budget: Budget):
         self.problem, self.budget, self.job = problem, budget, problem.job
-        self.about = problem.job  # of parts: the same, or about faces
+        self.about = SAME  # what parts are judged about
         self.proof: Proof | None = None  # of what is judged
         self.waiting = WorstFirst[Part]()
         self.stuck: list[Part] = []
@@ -119,7 +124,9 @@ class Parts:
             return self.problem.claim.everything
         found, total = [part.right for part in self.parts], self.problem.claim.total
         right = Counts(*map(sum, zip(*found, strict=True)))
-        if self.about is not self.job:
+        if self.about != FACES and all(isinstance(right, AllRight) for right in found):
+            return Counts(total, total)
+        if self.about == FACES:
             right = cones.of_box(self.job, self.problem.domain, right)
         low, high = right
         slack = int(SLACK * total)
@@ -167,20 +174,27 @@ class Parts:
         claim, domains = self.problem.claim, [self.problem.domain]
         assert isinstance(claim, ShareClaim)
         union = claim.union
+        if self._open(domains[0]):
+            if self.job.once(_narrower):
+                self.about = JOINTLY
+            elif union is None:
+                with suppress(Rejected):
+                    _, faces = self.job.once(_about_faces)
+                    if 1 - self.job.once(cones.within) <= BEYOND * within:
+                        self.about, domains = FACES, faces
         if union is not None:
             domains = union.parts(domains[0])
-        elif self._open(domains[0]):
-            with suppress(Rejected):
-                about, faces = self.job.once(_about_faces)
-                if 1 - self.job.once(cones.within) <= BEYOND * within:
-                    self.about, domains = about, faces
         looked = self._look(domains)
         judged, seconds = self._judged(domains, looked)
-        leaves, whole = [_leaf(look) for look in looked], self.about is self.job
+        leaves = [_leaf(look) for look in looked]
         if union is not None:
             self.proof = {"rule": "union", "parts": leaves}
         else:
-            self.proof = leaves[0] if whole else {"rule": "faces", "faces": leaves}
+            self.proof = (
+                {"rule": "faces", "faces": leaves} if self.about == FACES else leaves[0]
+            )
+        if self.about == JOINTLY:
+            self.proof = {"rule": "differences", "proof": self.proof}
         for row in zip(leaves, domains, looked, judged, strict=True):
             self._keep(Part(*row, seconds / len(domains)))
 
@@ -234,7 +248,11 @@ class Parts:
     ) -> tuple[list[Counts], float]:
         rows = [[told(d), x.to, x.signs] for d, x in zip(domains, looked, strict=True)]
         answers = self._asked(judged, rows)
-        found = [Counts(*row) for right, _ in answers for row in right]
+        found = [
+            (AllRight if all_right else Counts)(*row)
+            for right, _ in answers
+            for all_right, *row in right
+        ]
         return found, sum(seconds for _, seconds in answers)
 
     def _look(self, domains: list[Domain]) -> list[Look]:
@@ -243,9 +261,10 @@ class Parts:
 
     def _asked(self, by: Callable[..., Any], rows: list) -> list[Any]:
         """In obligations of so many parts that the kernel is about as quick as with all of them at once."""
-        faces = self.about is not self.job
         some = (rows[i : i + TOGETHER] for i in range(0, len(rows), TOGETHER))
-        promises = (self.budget.ask(by, self.problem, [faces, few]) for few in some)
+        promises = (
+            self.budget.ask(by, self.problem, [self.about, few]) for few in some
+        )
         return [*self.budget.in_order(promises)]
 
     def _keep(self, part: Part) -> None:
@@ -316,12 +335,48 @@ def _cut(whole: Domain, part: Domain) -> tuple[tuple[Domain, Domain], dict] | No
 
 def judged(problem: AccuracyProblem, asked: list, budget: Budget) -> list[Any]:
     """An obligation: the counts of parts, or faces, and the seconds that it took."""
-    (faces, rows), begun = asked, time.monotonic()
-    job = problem.job.once(_about_faces)[0] if faces else problem.job
+    (about, rows), begun = asked, time.monotonic()
+    job = _job(problem, about)
     to, signs = (np.array([row[at] for row in rows]) for at in (-2, -1))
     with np.errstate(all="ignore"):
         right = counts(job, [read(row[0]) for row in rows], to, signs)
-    return [right, time.monotonic() - begun]
+    return [
+        [[isinstance(row, AllRight), *row] for row in right],
+        time.monotonic() - begun,
+    ]
+
+
+def _job(problem: AccuracyProblem, about: str) -> Job:
+    if about == SAME:
+        return problem.job
+    return (
+        problem.job.once(_jointly)
+        if about == JOINTLY
+        else problem.job.once(_about_faces)[0]
+    )
+
+
+def _jointly(job: Job) -> Job:
+    return jointly(job, job.claim.domain)
+
+
+def _narrower(job: Job) -> bool:
+    """Whether differences bound the condition's atoms more narrowly on the whole box, or make fewer of them."""
+    try:
+        apart, joint = (
+            about.once(Condition).job for about in (job, job.once(_jointly))
+        )
+        before, after = (_width(about) for about in (apart, joint))
+    except (Rejected, Unsupported):
+        return False
+    fewer = joint.claim.outputs < apart.claim.outputs
+    return after < (WIDER if fewer else NARROWER) * before
+
+
+def _width(about: Job) -> float:
+    """Of linear bounds on the whole box, on average."""
+    (found,) = ranges(about, [about.claim.domain])
+    return float(np.mean(found.high - found.low))
 
 
 def _about_faces(job: Job) -> tuple[Job, list[Domain]]:
@@ -331,8 +386,8 @@ def _about_faces(job: Job) -> tuple[Job, list[Domain]]:
 def looked_at(problem: AccuracyProblem, asked: list, budget: Budget) -> list[Look]:
     """An obligation, of parts: how many signs to tell apart in each, and whether the linear bounds of an atom, neither
     of whose signs they exclude, are then so far apart that it must be cut."""
-    (_, rows), found = asked, []
-    about = problem.job.once(Condition).job
+    (about, rows), found = asked, []
+    about = _job(problem, JOINTLY if about == JOINTLY else SAME).once(Condition).job
     parts, step = [read(row[0]) for row in rows], side_by_side(about)
     with np.errstate(all="ignore"):
         for start in range(0, len(parts), step):
