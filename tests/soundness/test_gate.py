@@ -198,6 +198,7 @@ ALLOWED = {
     "relaxation/shares._judge": "as many as there are cubes in a block, and forms at the nodes that they meet",
     "relaxation/shares._levels": "as many as there are cubes in a block, and nodes that they meet",
     "relaxation/shares.least_in": "as many as the box has coordinates",
+    "relaxation/shares._extremum": "no more than ATOMS",
     "relaxation/shares._Grid.cubes": "as many as the grid, which was asked for, has cells",
     "relaxation/shares._Grid.take": "as many as the box has coordinates",
     "relaxation/shares._corner_sum": "the corners of a cube of MAIN coordinates",

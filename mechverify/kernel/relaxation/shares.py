@@ -45,7 +45,9 @@ STEEP = 2.0**-26  # slopes that are smaller than the largest times this are left
 CLEAR = (
     2.0**-8
 )  # with slopes that are all larger, rounding is no reason to leave one out
-MANY = 2**12  # entries that a condition is taken apart to, on the way to its atoms
+MANY = (
+    2**9
+)  # steps, or entries on the way to atoms, beyond which a condition is one atom
 NEAR = (
     2**4
 )  # a cube's half-spaces are measured once it is not larger than so often what may be left open
@@ -74,7 +76,10 @@ class Condition:
             entry = todo[-1]
             found = _extremum(graph, entry)
             missing = [e for e in found[1] if e not in place] if found else []
-            if len(atoms) > ATOMS or len(place) + len(missing) > MANY:
+            if (
+                len(atoms) > ATOMS
+                or max(len(self.steps), len(place) + len(missing)) > MANY
+            ):
                 self.steps[:] = [0]
                 return [root]
             graph.meter.step(1 + len(missing), 1)
@@ -155,8 +160,9 @@ def _bare(graph: Graph, entry: Entry) -> Entry:
             shape, offset, strides = node.attr
             places = np.unravel_index(i, shape) if shape else ()
             i = offset + sum(int(p) * s for p, s in zip(places, strides, strict=True))
-        elif node.op != "concat" or len(node.args) > 1:
+        elif node.op != "concat" or len(node.args) != 1:
             return n, i
+        graph.meter.step(1, 1)
         (n,) = node.args
 
 
@@ -167,7 +173,7 @@ def _extremum(graph: Graph, entry: Entry) -> tuple[bool, list[Entry]] | None:
     op, operands = nodes[n].op, nodes[n].args
     if op == "extremum":
         of, size = operands[0], nodes[operands[0]].shape[-1]
-        if size > ATOMS:
+        if not 0 < size <= ATOMS:
             return None
         return nodes[n].attr == "max", [
             _bare(graph, (of, i * size + k)) for k in range(size)
@@ -251,6 +257,7 @@ def _counts(
     found, everywhere = np.zeros((2, len(parts)), np.int64), np.ones(len(parts), bool)
     whole = _grid(ar, measure, np.arange(len(parts)), parts, 1)
     enough = np.ldexp(1.0, -to)  # any choice is sound
+    ar.step(2 * len(job.once(Condition).steps) ** 2, 1, 20)
     excluded = job.once(Condition).exclusive(exclusive(ar, told, parts))
     judged = all_of_it = _judge(job, told, excluded, whole, whole.cubes, enough)
     open_ = (judged.open > enough) & (len(measure.low) > 0)
