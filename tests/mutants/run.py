@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent.parent
 COPIED = ("mechverify", "tests", "benchmarks", "toy_models", "proofs", "pyproject.toml")
 LONGEST = 900.0  # seconds; a fault that makes the tests hang is not noticed by them
 FAILED = 77  # what a process exits with where a test failed; one that breaks down exits with 1
-ROUNDS = ("4", "30")  # of random cases: most faults are noticed in the first few
+CASES = {"4": "not campaign", "30": ""}  # rounds of random cases, and marks: most faults are noticed in the first few
 
 # The tests of each fault have a process of their own, forked from one that has loaded what doesn't change.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -61,7 +61,7 @@ def planted(fault: Fault, source: str) -> str:
 def noticed(fault: Fault, folder: Path) -> bool:
     """Whether the tests fail once the fault is in `folder`'s copy of the kernel (and is then taken out again), and pass
     without it. Errors: RuntimeError where they don't."""
-    for rounds in ROUNDS:
+    for rounds in CASES:
         if _fail_without(folder, fault.tests, rounds):
             raise RuntimeError(f"{fault.tests} fails without a fault, in {rounds} rounds")
         with _planted_in(folder, fault):
@@ -132,7 +132,7 @@ def _run_tests(folder: Path, tests: list[str], rounds: str) -> None:
     sys.path.insert(0, str(folder))
     os.environ |= {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1", "MECHVERIFY_ROUNDS": rounds}
     sys.dont_write_bytecode = True
-    found = pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests], plugins=[Quickest(folder)])
+    found = pytest.main(["-x", "-q", "-m", CASES[rounds], "-p", "no:cacheprovider", *tests], plugins=[Quickest(folder)])
     sys.exit(FAILED if found == pytest.ExitCode.TESTS_FAILED else 0)
 
 
