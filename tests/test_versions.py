@@ -96,8 +96,10 @@ def test_a_certificate_announces_what_its_check_takes(path):
         assert not isinstance(error.value, OverLimit)
         with pytest.raises(Rejected, match="units of work that it announces"):
             check(announcing(unknown, less), limit=10 * theorem.work)
+    looks = []
     with pytest.raises(OverLimit, match=r"--limit allows more"):
-        check(told, limit=theorem.work - 1)
+        check(told, limit=theorem.work - 1, watch=lambda *done: looks.append(done))
+    assert looks == [], "it is refused before any work"
 
 
 def test_what_costs_more_than_the_default_is_checked_where_it_is_announced():
