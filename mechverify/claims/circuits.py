@@ -15,12 +15,13 @@ import sympy
 import torch
 from torch import Tensor, nn
 
+from mechverify.claims.bounds import Bounds
 from mechverify.claims.box import Box
-from mechverify.claims.claim import WITHIN, Bounds, Share
 from mechverify.claims.domain import Token, Tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.model import CapturedModel, capture
 from mechverify.claims.numbers import number
+from mechverify.claims.share import WITHIN, Share
 from mechverify.claims.transformers import LoadedTransformer
 from mechverify.graph import interventions
 from mechverify.graph.interventions import Part, Places
