@@ -279,6 +279,42 @@ def test_a_sum_is_zero_only_if_it_is_zero_exactly():
     assert zero > 500
 
 
+NEARLY = {  # what a careless hand would cancel; and how it is when it does
+    "a difference": ([["mul", [0, 1], None], ["sub", [0, 2], None]], [-1.0, -1.0], [1.0, 1.0]),
+    "a root": ([["over_root", [0], 2], ["sub", [0, 2], None]], [0.0, 0.0], None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", NEARLY)
+def test_what_almost_cancels_does_not_add_up_to_zero(what):
+    steps, numbers, cancels = NEARLY[what]
+    for factors, expected in ((numbers, False), (cancels, True)):
+        if factors is not None:
+            box = (-np.ones(2), np.ones(2))
+            known = intervals(Network([given(2), constant(np.array(factors)), *steps], {}, [box], [], 0))
+            everything = np.ones((1, known.ends[known.root][0][0].size), bool)
+            assert norms._add_up_to_zero(known, known.root, everything).tolist() == [expected]
+
+
+def test_large_numbers_do_not_hide_small_ones():
+    """2^55, ones and -2^55, in whichever order they are added."""
+    for ones in range(1, 17):
+        numbers = np.zeros((2, ones + 2))
+        numbers[0] = [2.0**55, *[1.0] * ones, -(2.0**55)]
+        rows = [given(2), constant(numbers), ["einsum", [0, 1], "a,ab->b"]]
+        known = intervals(Network(rows, {}, [(-np.ones(2), np.ones(2))], [], 0))
+        assert norms._add_up_to_zero(known, known.root, np.ones((1, ones + 2), bool)).tolist() == [False]
+
+
+def test_a_sum_has_an_end_only_where_each_of_its_terms_has_one():
+    for factor in (1.0, -1.0):
+        rows = [given(2), ["exp", [0], None], constant([[factor], [0.5 * factor]]), ["einsum", [1, 2], "a,ab->b"]]
+        known = intervals(Network(rows, {}, [(np.zeros(2), np.array([1e3, 1.0]))], [], 0))
+        low, high = (end.item() for end in known.ends[known.root])
+        assert (high if factor > 0 else -low) == np.inf
+        assert abs((low if factor > 0 else high) - 1.5 * factor) < 1e-9
+
+
 # --- no number, and overflow ------------------------------------------------------------------------------------------
 
 
