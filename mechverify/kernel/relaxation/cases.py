@@ -42,6 +42,11 @@ class Cases(NamedTuple):
     outside: np.ndarray
     part: np.ndarray
 
+    def some(self, which: slice) -> "Cases":
+        """The bounds of some nodes."""
+        slopes = self.slopes.map(lambda a: a[which])
+        return Cases(*(slopes if a is self.slopes else a[which] for a in self))
+
 
 class Sloped(Relaxed):
     """Beside intervals, linear forms of the box that are below forms of a node's entries."""
