@@ -22,7 +22,7 @@ from mechverify.kernel.core.kinds import read_claim
 from mechverify.kernel.core.share import AllRight
 from mechverify.kernel.differences.rule import jointly
 from mechverify.kernel.relaxation import shares
-from mechverify.kernel.relaxation.cases import Cases, exclusive, relaxed
+from mechverify.kernel.relaxation.cases import Cases, cases, exclusive, relaxed
 from mechverify.provers.accuracy.problem import AccuracyProblem
 from tests.independent import boxes
 from tests.independent.bounds import NotConfirmed
@@ -237,6 +237,45 @@ def test_forms_that_exclude_each_other_are_nowhere_both_at_least_zero():
     bad = Cases(np.array([[np.nan, -1.0]]), Ball(np.zeros((1, 2, 1)), np.zeros((1, 2, 1))), np.zeros((1, 2), bool),
                 *np.array([[-1], [-1], [0]]))  # fmt: skip
     assert not exclusive(AR, bad, [Domain((), np.zeros(1), np.ones(1), ())])[0].any()
+
+
+def test_many_atoms_cases_and_steps_take_no_more_room_than_few():
+    """Of models of many outputs, and of conditions with more steps than are compared in pairs at once."""
+    models = twins(nn.ReLU, 1, 0.1, (2, 12, 8))
+    x = box([-4, -4], [4, 4])
+    job, points = job_of(Same(*models, over=x)), drawn(x)
+    joint = jointly(job, job.claim.domain)
+    assert len(joint.once(shares.Condition).steps) == 111
+    found = shares.counts(joint, [*job.claim.domain.cut(1, 0.0)], np.array([0, 0]), np.array([6, 7]))
+    for part, inside in zip(found, (points[:, 1] <= 0, points[:, 1] >= 0), strict=True):
+        right = (agreed(models, points) & inside).mean()
+        assert part.low / 2**60 - 0.005 <= right <= part.high / 2**60 + 0.005
+    for layers, atoms in ((2, 3), (12, 3), (24, 1)):
+        net = Layers(layers).eval()
+        job = job_of(
+            Share(capture(net, torch.zeros(1, 3, dtype=torch.float64))["output"][0] > 0, over=box([-1] * 3, [1] * 3))
+        )
+        condition, before = job.once(shares.Condition), job.ar.work
+        assert (len(condition.rows), len(condition.steps) > 1) == (atoms, atoms > 1)
+        if atoms > 1:
+            told = cases(condition.job, [job.claim.domain], np.array([0]), False)
+            told.constants[:] = -9.0  # so that all exclude each other
+            assert shares.excluded(job, told, [job.claim.domain]).any()
+            assert job.ar.work - before >= 2 * len(condition.steps) ** 2
+
+
+class Layers(nn.Module):
+    """Largest and smallest of many copies of the entries, in turns."""
+
+    def __init__(self, many: int):
+        super().__init__()
+        self.many = many
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for i in range(self.many):
+            y = x[:, None, None].expand(-1, 3, 6, -1).reshape(len(x), 3, 18)
+            x = y.amax(2) if i % 2 else y.amin(2)
+        return x[:, :1]
 
 
 # --- shares -------------------------------------------------------------------------------------------------------

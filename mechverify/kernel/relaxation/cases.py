@@ -42,6 +42,17 @@ class Cases(NamedTuple):
     outside: np.ndarray
     part: np.ndarray
 
+    def some(self, which: slice) -> "Cases":
+        """The bounds of some nodes."""
+        return Cases(
+            self.constants[which],
+            self.slopes.map(lambda a: a[which]),
+            self.sure[which],
+            self.inside[which],
+            self.outside[which],
+            self.part[which],
+        )
+
 
 class Sloped(Relaxed):
     """Beside intervals, linear forms of the box that are below forms of a node's entries."""

@@ -24,7 +24,7 @@ from mechverify.kernel.core.float64 import ETA
 from mechverify.kernel.core.functions.piecewise import relu
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.measure import Measure
-from mechverify.kernel.core.meter import reserve
+from mechverify.kernel.core.meter import ROOM, reserve
 from mechverify.kernel.core.powers import power
 from mechverify.kernel.core.share import AllRight
 from mechverify.kernel.relaxation.cases import SIGNS, Cases, cases, exclusive, holds
@@ -45,9 +45,8 @@ STEEP = 2.0**-26  # slopes that are smaller than the largest times this are left
 CLEAR = (
     2.0**-8
 )  # with slopes that are all larger, rounding is no reason to leave one out
-MANY = (
-    2**9
-)  # steps, or entries on the way to atoms, beyond which a condition is one atom
+MANY = 2**12  # entries that a condition is taken apart to, on the way to its atoms
+MOST = 2**10  # steps of a condition; what has more is one
 NEAR = (
     2**4
 )  # a cube's half-spaces are measured once it is not larger than so often what may be left open
@@ -74,11 +73,15 @@ class Condition:
         atoms, place, todo = [], {}, [root]
         while todo:
             entry = todo[-1]
+            if entry in place:
+                todo.pop()
+                continue
             found = _extremum(graph, entry)
             missing = [e for e in found[1] if e not in place] if found else []
             if (
                 len(atoms) > ATOMS
-                or max(len(self.steps), len(place) + len(missing)) > MANY
+                or len(place) + len(missing) > MANY
+                or len(self.steps) > MOST
             ):
                 self.steps[:] = [0]
                 return [root]
@@ -87,8 +90,6 @@ class Condition:
                 todo += missing
                 continue
             todo.pop()
-            if entry in place:
-                continue
             if found is None:
                 place[entry] = len(self.steps)
                 self.steps.append(len(atoms))
@@ -103,29 +104,27 @@ class Condition:
 
     def exclusive(self, pairs: np.ndarray) -> np.ndarray:
         """Booleans [2, steps, nodes]: nothing is shown right, or wrong, by both of a step's operands. `pairs`: by two
-        atoms [2, nodes, atoms, atoms]."""
+        atoms [2, nodes, atoms, atoms]. What is shown right by a maximum, or wrong by a minimum, either operand shows;
+        otherwise both do."""
         n, nodes = len(self.steps), pairs.shape[1]
-        reserve(2, n, n, nodes)
         known, found = np.zeros((2, n, n, nodes), bool), np.zeros((2, n, nodes), bool)
-        for side, i in product((0, 1), range(n)):
-            for j in range(i):
-                known[side, i, j] = known[side, j, i] = self._exclusive(
-                    pairs[side], known[side], side, i, j
-                )
-            if not isinstance(step := self.steps[i], int):
-                found[side, i] = known[side, step[1], step[2]]
+        at = np.array([i for i, step in enumerate(self.steps) if isinstance(step, int)])
+        atoms = np.array([self.steps[i] for i in at])
+        known[:, at[:, None], at] = np.moveaxis(pairs, 1, -1)[:, atoms[:, None], atoms]
+        known[:, at, at] = False
+        seen = np.zeros(n, bool)  # steps that the following ones are compared with
+        seen[at] = True
+        for i, step in enumerate(self.steps):
+            if isinstance(step, int):
+                continue
+            earlier = np.flatnonzero(seen)
+            for side in (0, 1):
+                first, second = known[side, step[1]], known[side, step[2]]
+                found[side, i] = first[step[2]]
+                now = first & second if step[0] == (side == 0) else first | second
+                known[side, i, earlier] = known[side, earlier, i] = now[earlier]
+            seen[i] = True
         return found
-
-    def _exclusive(
-        self, pairs: np.ndarray, known: np.ndarray, side: int, i: int, j: int
-    ) -> np.ndarray:
-        """Of two steps, where it is known of all earlier ones: what is shown right by a maximum, or wrong by a
-        minimum, either operand shows; otherwise both do."""
-        for step, other in ((self.steps[i], j), (self.steps[j], i)):
-            if not isinstance(step, int):
-                first, second = known[step[1], other], known[step[2], other]
-                return first & second if step[0] == (side == 0) else first | second
-        return pairs[:, self.steps[i], self.steps[j]]
 
     def told(
         self, ar: Arithmetic, share: np.ndarray, exclusive: np.ndarray
@@ -145,6 +144,25 @@ class Condition:
         return rows[-1]
 
 
+def excluded(job: Job, told: Cases, parts: list[Domain]) -> np.ndarray:
+    """Booleans [2, steps, nodes]: `Condition.exclusive`, of some nodes after others. Complexity: steps squared, for
+    each node, and atoms squared, for each coordinate."""
+    ar, condition = job.ar, job.once(Condition)
+    n, nodes, m = len(condition.steps), len(told.part), told.sure.shape[1] // 2
+    reserve(n, nodes // 4)  # a byte each
+    found = np.zeros((2, n, nodes), bool)
+    if n == 1:
+        return found
+    step = max(1, ROOM // (2 * max(n, m) ** 2))
+    for start in range(0, nodes, step):
+        some = slice(start, start + step)
+        pairs = exclusive(ar, told.some(some), parts)
+        if pairs.any():
+            ar.step(2 * n * n * pairs.shape[1], 2 * n, 1)
+            found[:, :, some] = condition.exclusive(pairs)
+    return found
+
+
 def both(ar: Arithmetic, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Lower bounds of the share that two sets have in common, from those of each."""
     shared = np.maximum(ar.down(a - ar.up(1 - b)), 0.0)
@@ -156,13 +174,13 @@ def _bare(graph: Graph, entry: Entry) -> Entry:
     n, i = entry
     while True:
         node = graph.nodes[n]
+        graph.meter.step(1, 1)
         if node.op == "view":
             shape, offset, strides = node.attr
             places = np.unravel_index(i, shape) if shape else ()
             i = offset + sum(int(p) * s for p, s in zip(places, strides, strict=True))
         elif node.op != "concat" or len(node.args) != 1:
             return n, i
-        graph.meter.step(1, 1)
         (n,) = node.args
 
 
@@ -257,9 +275,8 @@ def _counts(
     found, everywhere = np.zeros((2, len(parts)), np.int64), np.ones(len(parts), bool)
     whole = _grid(ar, measure, np.arange(len(parts)), parts, 1)
     enough = np.ldexp(1.0, -to)  # any choice is sound
-    ar.step(2 * len(job.once(Condition).steps) ** 2, 1, 20)
-    excluded = job.once(Condition).exclusive(exclusive(ar, told, parts))
-    judged = all_of_it = _judge(job, told, excluded, whole, whole.cubes, enough)
+    known = excluded(job, told, parts)
+    judged = all_of_it = _judge(job, told, known, whole, whole.cubes, enough)
     open_ = (judged.open > enough) & (len(measure.low) > 0)
     _add(job, found, everywhere, judged, ~open_)
     rest, groups = np.flatnonzero(open_), []
@@ -284,7 +301,7 @@ def _counts(
             )
             todo += [cubes.some(slice(most, None))] if most < len(cubes.cell) else []
             cubes = cubes.some(slice(most))
-            judged = _judge(job, told, excluded, grid, cubes, enough)
+            judged = _judge(job, told, known, grid, cubes, enough)
             halves, cut = _halves(grid, cubes, judged)
             cut &= judged.open > enough[judged.part]
             _add(job, found, everywhere, judged, ~cut)
@@ -457,7 +474,7 @@ def _levels(
 def _judge(
     job: Job,
     told: Cases,
-    excluded: np.ndarray,
+    known: np.ndarray,
     grid: _Grid,
     cubes: _Cubes,
     enough: np.ndarray,
@@ -507,9 +524,13 @@ def _judge(
         here = (end[level.cube[rows]] for end in ends)
         apart = _apart(ar, told, level.node[rows], *here)
         share[:, rows] = _of_cases(ar, each[:, rows, 0], inside, outside, apart)
-        share[:, leaves] = job.once(Condition).told(
-            ar, each[:, leaves], excluded[:, :, level.node[leaves]]
-        )
+        condition = job.once(Condition)
+        room = max(1, ROOM // (2 * len(condition.steps)))
+        for i in range(0, len(leaves), room):
+            some = leaves[i : i + room]
+            share[:, some] = condition.told(
+                ar, each[:, some], known[:, :, level.node[some]]
+            )
     open_ = ar.ends(mass)[1] * np.maximum(1 - share.sum(0), 0.0)
     met = np.bincount(
         np.concatenate([level.cube for level in levels]), minlength=len(low)

@@ -3,7 +3,13 @@
 Lemmas D1, D2, D3 (docs/soundness/differences.md).
 """
 
-from mechverify.kernel.core.operations import UNWRITTEN, Elementwise, Node, need
+from mechverify.kernel.core.operations import (
+    UNWRITTEN,
+    Elementwise,
+    Node,
+    Operation,
+    need,
+)
 from mechverify.kernel.core.operations.functions import ROWS as FUNCTIONS
 
 
@@ -32,7 +38,7 @@ class Secant(Alike):
         return known.semantics.sub(first, second)
 
 
-class Exchanged(Elementwise):
+class Exchanged(Operation):
     """p_i q_k - q_i p_k [.., i, k]. Precondition: the first two operands are softmaxes p and q with one mask, and the
     third one the differences [.., i, k] of s_i - s_k in both runs, s being the scores."""
 
