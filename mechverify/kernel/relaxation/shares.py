@@ -107,6 +107,7 @@ class Condition:
         atoms [2, nodes, atoms, atoms]. What is shown right by a maximum, or wrong by a minimum, either operand shows;
         otherwise both do."""
         n, nodes = len(self.steps), pairs.shape[1]
+        reserve(2, n, n, nodes)
         known, found = np.zeros((2, n, n, nodes), bool), np.zeros((2, n, nodes), bool)
         at = np.array([i for i, step in enumerate(self.steps) if isinstance(step, int)])
         atoms = np.array([self.steps[i] for i in at])
