@@ -174,6 +174,8 @@ class Parts:
         claim, domains = self.problem.claim, [self.problem.domain]
         assert isinstance(claim, ShareClaim)
         union = claim.union
+        if union is not None:
+            domains = union.parts(domains[0])
         if self._open(domains[0]):
             if self.job.once(_narrower):
                 self.about = JOINTLY
@@ -182,8 +184,6 @@ class Parts:
                     _, faces = self.job.once(_about_faces)
                     if 1 - self.job.once(cones.within) <= BEYOND * within:
                         self.about, domains = FACES, faces
-        if union is not None:
-            domains = union.parts(domains[0])
         looked = self._look(domains)
         judged, seconds = self._judged(domains, looked)
         leaves = [_leaf(look) for look in looked]
