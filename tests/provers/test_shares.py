@@ -99,8 +99,7 @@ def test_a_share_that_is_reached_is_proved_and_one_more_input_refutes_it(model, 
 
 
 def test_a_larger_domain_is_counted_as_far_as_there_is_time(model, x):
-    """Half of it here: what was run bounds the share, and what wasn't is open."""
-    from mechverify.kernel.core.counts import Counts
+    """What was run bounds the share, and what wasn't is open."""
     from mechverify.provers.accuracy import enumerate as running
     from mechverify.provers.accuracy.problem import AccuracyProblem
     from mechverify.provers.base import Budget
@@ -108,7 +107,8 @@ def test_a_larger_domain_is_counted_as_far_as_there_is_time(model, x):
     problem = AccuracyProblem.of(Share(model["output"][-1, 2] > model["output"][-1, 1], over=x), "real")
     whole = running.enumerated(problem, Budget(), 64, 0.0, 1e-9).right
     assert whole.low == whole.high
-    assert running.enumerated(problem, Budget(), 63, 0.0, 1e-9).right == Counts(0, 64)
+    some = running.enumerated(problem, Budget(), 63, 0.0, 1e-9).right
+    assert 0 < some.low < some.high < 64 and some.low <= whole.low <= some.high
 
 
 def test_every_report_says_the_same(model, x, tmp_path):
