@@ -129,7 +129,7 @@ def test_both_agree_on_files_with_one_change(which):
     places = forge.places({k: v for k, v in document.items() if k not in ("cost", "format")})
     graph = [p for p in places if p[:2] == ("claim", "graph")]
     others = [p for p in places if p[:2] != ("claim", "graph")]
-    for trial in range(2 * ROUNDS):
+    for trial in range(5 * ROUNDS):
         doc = copy.deepcopy(document)
         some = others if trial % 3 else graph
         path = some[int(rng.integers(len(some)))]
@@ -138,7 +138,7 @@ def test_both_agree_on_files_with_one_change(which):
         kernel, second = verdict(data, check), verdict(data, shares.check)
         told[kernel] += 1
         assert kernel == second, (path, forge.entry_at(doc, path))
-    assert told[False]
+    assert min(told) > 0
 
 
 def test_it_refuses_what_the_page_refuses():

@@ -100,7 +100,7 @@ class Reader:
         self._need(
             canonical, 'expected a number as text: a float64 in hexadecimal, or "p/q"'
         )
-        return value
+        return value + 0.0  # -0.0 is 0, as in a fraction
 
     def natural(self) -> int:
         """A non-negative integer of any size, written as decimal text (JSON numbers lose digits elsewhere)."""
