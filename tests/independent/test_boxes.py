@@ -23,7 +23,7 @@ from tests.soundness import forge
 from tests.soundness.test_boxes import PLAIN, cut, mixed, proved
 from tests.soundness.test_cases import job_of
 
-OURS = "right inputs stated|units of work"  # the kernel's bounds, and its limits
+OURS = "right inputs stated|units of work|made alike"  # its bounds, its limits, and where it sees two runs
 agree = Both(boxes.check, OURS).agree
 TOTAL = 2**HALVINGS
 
