@@ -14,7 +14,7 @@ from tests.models import as_bytes, max_weights
 from tests.rounds import ROUNDS
 from tests.soundness import bounds, forge, networks
 
-CORRUPTIONS = 15 * ROUNDS
+CORRUPTIONS = 30 * ROUNDS
 
 
 def proved(tmp_path, weights, monkeypatch, listing: bool) -> dict:

@@ -177,13 +177,14 @@ class Parts:
         if union is not None:
             domains = union.parts(domains[0])
         if self._open(domains[0]):
-            if self.job.once(_narrower):
-                self.about = JOINTLY
-            elif union is None:
+            if union is None:
                 with suppress(Rejected):
                     _, faces = self.job.once(_about_faces)
                     if 1 - self.job.once(cones.within) <= BEYOND * within:
                         self.about, domains = FACES, faces
+            # a face has an input fewer to cut: in 2 to 4 inputs that was worth more than narrower bounds
+            if self.about == SAME and self.job.once(_narrower):
+                self.about = JOINTLY
         looked = self._look(domains)
         judged, seconds = self._judged(domains, looked)
         leaves = [_leaf(look) for look in looked]
