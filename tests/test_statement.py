@@ -3,13 +3,18 @@
 import hashlib
 import json
 from fractions import Fraction
+from itertools import product
 
 import numpy as np
 import pytest
+import torch
+from sympy import Ne
+from torch import nn
 from typer.testing import CliRunner
 
 from benchmarks.campaigns import statements
 from benchmarks.campaigns.statements import EXAMPLES, IDENTITY, Made, Random, measure, network, printed
+from mechverify import Share, capture, distinct, prove, tokens
 from mechverify.cli import app
 from mechverify.kernel import Rejected, check
 from mechverify.kernel.__main__ import main as check_alone
@@ -239,6 +244,81 @@ def test_leads_are_printed_of_what_the_graph_says():
 @pytest.mark.parametrize("what", NO_LEADS)
 def test_leads_are_printed_of_nothing_else(what):
     assert "leads(" not in leads(**NO_LEADS[what])
+
+
+def conjunction(conditions: list[tuple[str, int, int]], op: str = "and") -> str:
+    """The formula of a graph that joins conditions on two tokens each: a comparison, `!` and what it negates, or `|` and
+    what holds of the two or of the same two."""
+    graph, nodes = Graph(4, tuple(range(4))), []
+    x = [graph.add("value", attr=i) for i in range(4)]
+    for how, i, j in conditions:
+        n = graph.add(how[-2:], x[i], x[j])
+        nodes.append({"!": lambda: graph.add("not", n), "|": lambda: graph.add("or", n, n)}.get(how[0], lambda: n)())
+    (text,), parts = Formulas(Listing(graph, [n := graph.add(op, *nodes)]), {}).write([n])
+    assert not parts
+    return text
+
+
+def function(text: str):
+    """Of four tokens: Python reads a conjunction as the page does."""
+    return eval(f"lambda x0, x1, x2, x3: {text}", {"distinct": lambda *some: len(set(some)) == len(some)})
+
+
+def test_what_is_called_distinct_is_so_and_nothing_else_is_lost():
+    """Random conjunctions, and what their formula says, on all sequences."""
+    rng, shorter = np.random.default_rng(3), 0
+    for _ in range(150):
+        chosen = [(str(rng.choice(["!eq"] * 12 + ["eq", "|eq", "lt", "!lt"])), *map(int, rng.integers(4, size=2)))
+                  for _ in range(rng.integers(2, 12))]  # fmt: skip
+        said = {"eq": int.__eq__, "lt": int.__lt__}
+        text = conjunction(chosen)
+        holds, shorter = function(text), shorter + ("distinct(" in text)
+        for x in product(range(4), repeat=4):
+            wanted = all(said[how[-2:]](x[i], x[j]) != (how[0] == "!") for how, i, j in chosen)
+            assert holds(*x) == wanted, (chosen, text)
+    assert 20 < shorter < 140
+
+
+ALL = [("!eq", i, j) for i in range(3) for j in range(i)]
+
+
+@pytest.mark.parametrize(
+    ("conditions", "op", "expected"),
+    [
+        (ALL, "and", "distinct(x0, x1, x2)"),
+        ([("lt", 2, 3), *ALL[::-1]], "and", "((x2 < x3) and distinct(x0, x1, x2))"),
+        ([*ALL, ("!eq", 3, 0)], "and", "(not((x3 == x0)) and distinct(x0, x1, x2))"),
+        (ALL, "or", None), (ALL[1:], "and", None), ([*ALL[1:], ("eq", 0, 1)], "and", None), ([*ALL[1:], ("|eq", 0, 1)], "and", None),
+        ([*ALL[1:], ("!lt", 0, 1)], "and", None), ([*ALL[1:], ("!eq", 1, 1)], "and", None), ([*ALL[1:], ALL[1]], "and", None),
+    ],
+)  # fmt: skip
+def test_distinct_is_printed_of_what_the_graph_says(conditions, op, expected):
+    text = conjunction(conditions, op)
+    assert text == expected if expected else "distinct(" not in text
+
+
+class Total(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.tensor([[-2.0], [-1.0], [1.0], [3.0]]))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.table[ids].sum(1)
+
+
+def test_a_guard_that_is_printed_shorter_is_read_back():
+    """By the second reader, and another one is not taken for it."""
+    x = tokens("x", length=4, vocab=4)
+    model = capture(Total().eval(), torch.zeros(1, 4, dtype=torch.long))
+    share = Share(model["output"][0] > 0, over=x, given=[distinct(*x[:3]), Ne(x[0], x[3])])
+    file = prove(share).certificate
+    assert file is not None
+    printed_lines = printed(check(file))
+    assert "(not((x0 == x3)) and distinct(x0, x1, x2))" in printed_lines and false_lines(printed_lines, file) == []
+    for other in ("distinct(x0, x1, x3)", "distinct(x0, x1)", "distinct(x0, x1, x2, x3)", "distinct(x0, x0, x2)"):
+        assert false_lines(printed_lines.replace("distinct(x0, x1, x2)", other), file)
+    for other in ("distinct(x0, x1, x2)", "(not((x0 == x2)) and distinct(x0, x1, x2))"):
+        assert false_lines(printed_lines.replace("(not((x0 == x3)) and distinct(x0, x1, x2))", other), file)
 
 
 @pytest.mark.parametrize(

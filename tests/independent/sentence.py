@@ -379,6 +379,10 @@ class Graph:
                 return False
             case ("operator", ("mod" | "//" | "^") as sign, x, ("number", k)):
                 return op in OPERATORS[sign] and a == k and says(x, args[0])
+            case ("call", "distinct", *_):
+                return op == "and" and self._conjunction([tree], args, says)
+            case ("operator", "and", *parts) if parts[-1][:2] == ("call", "distinct"):
+                return op == "and" and self._conjunction(parts, args, says)
             case ("operator", sign, *parts):
                 return op in OPERATORS[sign] and len(parts) == len(args) and all(map(says, parts, args))
             case ("list", *parts):
@@ -392,6 +396,27 @@ class Graph:
                     return False
                 return [self._plain(p) for p in parts[len(args) :]] == self._attributes(op, a)
         return False
+
+    def _conjunction(self, parts: list, args: tuple, says: Any) -> bool:
+        """The last part says that no two of its values are equal: as many conditions say so of two, and the others are
+        the parts before it, in order."""
+        *others, (_, _, *values) = parts
+        said = set()
+        for n in args:
+            pair = self._two_unequal(n, values, says)
+            said |= {pair}
+            if pair is None and not (others and says(others.pop(0), n)):
+                return False
+        return not others and said >= {(i, j) for j in range(len(values)) for i in range(j)}
+
+    def _two_unequal(self, n: int, values: list, says: Any) -> tuple[int, int] | None:
+        """Which two of the values a node says to differ."""
+        op, args, _ = self.nodes[n]
+        inner, operands, _ = self.nodes[args[0]] if op == "not" else (op, (), None)
+        if (op, inner) != ("not", "eq"):
+            return None
+        places = [[i for i, v in enumerate(values) if says(v, m)] for m in operands]
+        return next(((min(i, j), max(i, j)) for i in places[0] for j in places[1] if i != j), None)
 
     def _leads(self, vector: tuple, n: int, says: Any) -> bool:
         """Row i of what is minimised holds entry i less each other entry: read off the flat indices, one by one."""

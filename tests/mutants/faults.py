@@ -62,6 +62,7 @@ PROVED = "tests/provers/test_ratios.py"
 PATTERNS = "tests/soundness/test_pattern_ranges.py"
 RATIO_RANGES = "tests/soundness/test_ratio_ranges.py"
 ORDER = "tests/kernel/test_order.py"
+DISTINCT = "tests/test_statement.py::test_what_is_called_distinct_is_so_and_nothing_else_is_lost tests/test_statement.py::test_distinct_is_printed_of_what_the_graph_says"
 LEADS = "tests/test_statement.py::test_leads_are_printed_of_nothing_else"
 LESSER = "tests/test_statement.py::test_the_lesser_and_the_larger_are_printed_of_nothing_else"
 READ_BACK = "tests/test_statement.py::test_random_claims_are_read_back_and_planted_changes_noticed"
@@ -946,6 +947,10 @@ FAULTS = [
     Fault("formula", "statement/leads.py", '(node.op, node.attr) != ("extremum", "min")', 'node.op != "extremum"', LEADS),
     Fault("formula", "statement/leads.py", "if read == expected else None", "if read[:2] == expected[:2] else None", LEADS),
     Fault("formula", "statement/leads.py", "if read == expected else None", "if read[2:] == expected[2:] else None", LEADS),
+    Fault("formula", "statement/distinct.py", 'node.op != "not" or', "", DISTINCT),
+    Fault("formula", "statement/distinct.py", 'or graph.nodes[node.args[0]].op != "eq"', "", DISTINCT),
+    Fault("formula", "statement/distinct.py", "if all(frozenset", "if any(frozenset", DISTINCT),
+    Fault("formula", "statement/distinct.py", "pairs.get(a) not in said", "pairs.get(a) is None", DISTINCT),
     Fault("formula", "statement/formula.py", "Fraction(p.attr[1][0]) / Fraction(q.attr[1][0])", "Fraction(p.attr[1][0]) * Fraction(q.attr[1][0])", READ_BACK),
     Fault("formula", "statement/formula.py", '"lt": "<", "le": "<="', '"lt": "<=", "le": "<"', READ_BACK),
     # differences: joint bounds of two runs

@@ -25,7 +25,7 @@ SHARED = 16  # characters: shorter parts are repeated, not named
 INFIX = {"add": "+", "sub": "-", "mul": "*", "sum": "+", "product": "*", "eq": "==", "lt": "<", "le": "<=",
          "and": "and", "or": "or"}  # fmt: skip
 VOCABULARY = frozenset(
-    {*OPERATIONS, "leads", "min", "max", "if", "else", "where", "of", "at"}
+    {*OPERATIONS, "leads", "distinct", "min", "max", "if", "else", "where", "of", "at"}
 )
 
 
@@ -107,6 +107,8 @@ class Formulas:
         if node.op == "extremum":
             vector = late("statement.leads").vector(self.graph, n)
             return (node.op, node.args) if vector is None else ("leads", (vector,))
+        if node.op == "and":
+            return node.op, tuple(sum(self._unequal(n), ()))
         if node.op == "sub" and (other := self._beyond(*node.args)) is not None:
             return "min", (node.args[0], other)
         if node.op == "add":
@@ -115,6 +117,9 @@ class Formulas:
             if exceeds.op == "sub" and exceeds.args[1] == node.args[0]:
                 return "max", exceeds.args
         return node.op, node.args
+
+    def _unequal(self, n: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return late("statement.distinct").unequal(self.graph, n)
 
     def _beyond(self, a: int, n: int) -> int | None:
         """b, if a node is relu(a - b)."""
@@ -168,7 +173,7 @@ class Formulas:
         node, (name, operands) = self.graph.nodes[n], self._spelt(n)
         if name != node.op:
             return f"{name}({', '.join(texts[a] for a in operands)})"
-        args = [texts[a] for a in node.args]
+        args = [texts[a] for a in node.args if a in texts]
         match node.op:
             case "integer":
                 return str(node.attr)
@@ -199,6 +204,10 @@ class Formulas:
                 return f"[{listed(node.attr)}][{args[0]}]"
             case "where":
                 return f"({args[1]} if {args[0]} else {args[2]})"
+            case "and" if unequal := self._unequal(n)[1]:
+                rest = [texts[a] for a in self._unequal(n)[0]]
+                apart = f"distinct({', '.join(texts[a] for a in unequal)})"
+                return f"({' and '.join([*rest, apart])})" if rest else apart
             case op if op in INFIX and len(args) > 1:
                 return f"({f' {INFIX[op]} '.join(args)})"
         return _call(node, args)
