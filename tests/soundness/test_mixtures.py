@@ -12,13 +12,18 @@ from torch import Tensor, nn
 
 from mechverify import Accuracy, capture, lookup, tokens
 from mechverify.kernel import Rejected, check
+from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.claim import Job
-from mechverify.kernel.core.counts import CountingTheorem
+from mechverify.kernel.core.counts import CountingTheorem, Counts
 from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.exact import Exact
 from mechverify.kernel.core.fields import Reader
-from mechverify.kernel.mixtures.rule import Group, Partition, _leaves
+from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.mixtures.behind import rest
+from mechverify.kernel.mixtures.counted import Counted
+from mechverify.kernel.mixtures.rule import Group, Leaf, Partition, _leaves, _wrong, bounded
 from mechverify.kernel.proof import prove as proved
+from mechverify.kernel.ratios.linear import Linear
 from mechverify.provers.accuracy import mixtures as search
 from mechverify.provers.accuracy.mixtures import _Search, _written
 from mechverify.provers.accuracy.problem import AccuracyProblem
@@ -32,13 +37,14 @@ ACTS = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh, "silu": nn.SiLU}
 
 class Net(nn.Module):
     """Embeddings, attention read at one position, a residual, an MLP, and layer norms, or not; `loop`: a head after the
-    other, each a contraction by itself."""
+    other, each a contraction by itself; `causal`: nothing after that position is attended to."""
 
     def __init__(self, vocab: int, length: int, heads: int, *, width=4, position=-1, norms="", act="gelu", loop=False,
-                 out=None, scale=1.0):  # fmt: skip
+                 causal=False, out=None, scale=1.0):  # fmt: skip
         super().__init__()
-        self.heads, self.position, self.loop, self.norms = heads, position % length, loop, norms
+        self.heads, self.position, self.loop, self.causal = heads, position % length, loop, causal
         wide = width * heads if loop else width
+        self.norms = norms
         self.embed, self.place = nn.Embedding(vocab, width), nn.Parameter(torch.randn(length, width))
         self.q, self.k, self.v = (nn.Linear(width, wide) for _ in "qkv")
         self.out = nn.Linear(wide, width)
@@ -59,12 +65,18 @@ class Net(nn.Module):
         q = self.q(y[:, self.position]).unflatten(-1, (self.heads, -1))
         if self.loop:
             parts = [
-                torch.einsum("bi,bie->be", torch.einsum("be,bie->bi", q[:, h], k[:, h]).softmax(-1), v[:, h])
+                torch.einsum("bi,bie->be", self.pattern(torch.einsum("be,bie->bi", q[:, h], k[:, h])), v[:, h])
                 for h in range(self.heads)
             ]
             return torch.stack(parts, 1), x[:, self.position]
-        pattern = (torch.einsum("bhe,bhie->bhi", q, k) / k.shape[-1] ** 0.5).softmax(-1)
+        pattern = self.pattern(torch.einsum("bhe,bhie->bhi", q, k) / k.shape[-1] ** 0.5)
         return torch.einsum("bhi,bhie->bhe", pattern, v), x[:, self.position]
+
+    def pattern(self, scores: Tensor) -> Tensor:
+        if self.causal:
+            later = torch.arange(scores.shape[-1]) > self.position
+            scores = scores.masked_fill(later, -torch.inf)
+        return scores.softmax(-1)
 
     def behind(self, z: Tensor, x: Tensor) -> Tensor:
         """Logits [batch, out]."""
@@ -87,7 +99,7 @@ class Made:
         options = {
             "heads": int(rng.integers(1, 3)), "norms": str(rng.choice(["", "second", "first second last", "last"])),
             "act": str(rng.choice([*ACTS])), "loop": bool(rng.random() < 0.3), "position": int(rng.integers(self.length)),
-            "scale": float(rng.choice([0.3, 1.0, 1.0, 2.0])),
+            "scale": float(rng.choice([0.3, 1.0, 1.0, 2.0])), "causal": seed % 3 == 2,
         } | options  # fmt: skip
         self.options, self.margin = options, margin or 0
         self.net = Net(vocab, self.length, **options)
@@ -308,6 +320,22 @@ def test_every_enclosure_holds_on_every_input_and_between(seed):
             assert (covered | edge).all()
 
 
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_what_directions_leave_of_a_mixture_is_bounded_wherever_the_box_begins(seed):
+    """Also where s isn't B c: then each term of the bound is seen."""
+    rng, (rows, d, cells) = np.random.default_rng(seed), (2, 3, 4)
+    b, centre, at = rng.normal(size=(rows, d)), rng.normal(size=(cells, d)), rng.normal(size=(cells, rows))
+    if seed % 2:
+        b, at = np.linalg.qr(b.T)[0].T, at * 5  # (I - B^T B)(z - c) is small then
+    least, most = np.sort(rng.normal(size=(2, d)), 0)
+    bound = rest(Float64(), b, centre, at, least, most)
+    corners = np.array([*product(*zip(least, most, strict=True))])
+    for z in (*corners, *rng.uniform(least, most, (50, d))):
+        t = b @ z - at
+        left = np.abs(z - centre - t @ b)
+        assert (left <= bound + 1e-12).all()
+
+
 def random_proof(made: Made):
     partition = Partition(made.problem.job, made.problem.domain, [])
     rng, cells = made.rng, []
@@ -368,3 +396,65 @@ def test_cells_that_are_surely_right_are_decided(seed):
     lost = {cell for cell, good in zip(cells, made.good, strict=True) if not good}
     inside = [(q, m) not in lost for q, m in zip(made.inputs[:, made.net.position], made.target, strict=True)]
     assert found.right.low >= sum(inside) > 0
+
+
+class Given:
+    """In place of Counted: of each rival, how many inputs are lost to it."""
+
+    def __init__(self, *_):
+        pass
+
+    def below(self, leaf, forms, rival):
+        return rival
+
+    def lost(self, form, step):
+        return [3, 0, 4][form]
+
+
+def test_what_is_lost_to_one_rival_or_another_is_added_up(monkeypatch):
+    """Other inputs may be lost to each."""
+    monkeypatch.setattr("mechverify.kernel.mixtures.counted.Counted", Given)
+    forms = np.zeros((3, 1)), np.zeros(3)
+    leaf, uncounted = (Leaf(0, np.zeros(1), np.ones(1), None, step) for step in (-8, None))
+
+    def wrong(size: int, *open_):
+        return _wrong(None, 0, size, [(leaf, forms, r) for leaf, r in open_])
+
+    assert wrong(10) == 0 and wrong(10, (leaf, 0)) == 3 and wrong(10, (leaf, 0), (leaf, 1), (leaf, 2)) == 7
+    assert wrong(10, (leaf, 2), (leaf, 2)) == 8 and wrong(5, (leaf, 0), (leaf, 2)) == 5
+    assert wrong(10, (leaf, 1), (uncounted, 1)) == 10
+
+
+def test_every_rival_that_is_open_is_counted(monkeypatch):
+    """Each of three rivals, in each half of a cell's box: one input a time is lost."""
+    monkeypatch.setattr("mechverify.kernel.mixtures.counted.Counted", Given)
+    monkeypatch.setattr(Given, "lost", lambda *_: 1)
+    monkeypatch.setattr(Group, "least", lambda group, leaves, forms: -np.ones(forms[1].shape))
+    made = Made(1, heads=1, norms="", act="tanh", out=4, causal=False)
+    partition = Partition(made.problem.job, made.problem.domain, [])
+    query = made.problem.domain.tokens[partition.pin][0]
+    key = next(k for k in partition.sizes(query) if partition.possible(k))
+    leaf = {"multipliers": None, "step": -8}
+    directions, centre = np.eye(4), [[0, [0, 0, 0, 0]]]
+    for tree, lost in ((leaf, 3), ({"direction": 0, "at": (0.0).hex(), "below": leaf, "above": leaf}, 6)):
+        given = Reader({"centre": centre, "halves": tree}, "cell")
+        assert bounded(partition, directions, query, {key: given}, {key: 100}) == {key: Counts(0, lost)}
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_inputs_whose_sum_may_not_be_positive_are_all_counted(seed):
+    """Terms anywhere in their balls, of which a grid sees less."""
+    made = Made(seed, guarded=seed % 4 == 3)
+    rng, partition = made.rng, Partition(made.problem.job, made.problem.domain, [])
+    queries = np.where(made.inside, made.inputs[:, partition.pin], -1)
+    for query in made.problem.domain.tokens[partition.pin]:
+        with np.errstate(all="ignore"):
+            found = random_group(made, partition, query)
+        for i, key in enumerate(found[0].keys if found else []):
+            group, inputs = found[0], made.inputs[(queries == query) & (made.target == key[0])]
+            mid = rng.integers(-6, 7, (len(group.row.tokens), made.length, 1)) / 4
+            rad = rng.integers(0, 3, mid.shape) / 16
+            lost = Counted(group, i).lost(Linear(Ball(mid, rad, 0), np.zeros(1)), step=-1)
+            place = np.searchsorted(group.row.tokens, inputs)
+            sums = (mid - rad)[place, np.arange(made.length), 0].sum(1)
+            assert (sums <= 0).sum() <= lost <= (sums <= made.length / 2).sum()
