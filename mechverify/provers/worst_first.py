@@ -2,10 +2,12 @@
 
 import heapq
 import itertools
-from collections.abc import Iterator
-from typing import Generic, TypeVar
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
 
 Part = TypeVar("Part")
+AT_ONCE = 2**5  # obligations that are out, whoever answers them
 
 
 class WorstFirst(Generic[Part]):
@@ -32,3 +34,16 @@ class WorstFirst(Generic[Part]):
     def __iter__(self) -> Iterator[Part]:
         """In no order."""
         return (part for *_, part in self._heap)
+
+    def answered(
+        self, ask: Callable[[Part], Callable[[], Any]]
+    ) -> Iterator[tuple[Part, Any]]:
+        """Each part with what is answered of it, in the order in which they were asked for; what it leaves open may be
+        added then. Which are asked for doesn't depend on who answers. Raises what promises raise."""
+        out: deque[tuple[Part, Callable[[], Any]]] = deque()
+        while self or out:
+            while self and len(out) < AT_ONCE:
+                part = self.take()
+                out.append((part, ask(part)))
+            part, promise = out.popleft()
+            yield part, promise()

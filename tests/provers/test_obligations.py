@@ -36,7 +36,10 @@ from mechverify.provers.ranges.problem import RangeProblem
 from mechverify.provers.ranges.subproblems import Sizes
 from mechverify.provers.remaining import Remaining
 from mechverify.provers.store import Store
+from proofs import induction
 from tests.models import as_bytes, random_weights
+from tests.provers.test_nested import alone as nested_alone
+from tests.provers.test_nested import induction as nested_model
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = Sizes(first=4, cells=2, quota=24, few=1)  # so that a second's proof has many parts
@@ -95,10 +98,17 @@ def many_parts(monkeypatch):
     monkeypatch.setattr(falsify, "SAMPLES", 2**6)  # so that they aren't run before
 
 
-@pytest.fixture(params=["range", "share", "fold", "enumerated"])
-def claim(request, shipped, many_parts, tmp_path):
+def nested_claim(folder: Path, monkeypatch) -> Accuracy:
+    """Cells of which some stay open, and are cut."""
+    nested_alone(monkeypatch)
+    return induction.claim(nested_model(folder, noise=0.2)[0], others="any", at_least=None)
+
+
+@pytest.fixture(params=["range", "share", "fold", "enumerated", "nested"])
+def claim(request, shipped, many_parts, tmp_path, monkeypatch):
     made = {"range": range_claim, "share": share_claim, "fold": lambda: fold_claim(shipped(4))}
-    return (made | {"enumerated": lambda: two_layers(tmp_path)})[request.param]()
+    made |= {"enumerated": lambda: two_layers(tmp_path), "nested": lambda: nested_claim(tmp_path, monkeypatch)}
+    return made[request.param]()
 
 
 def test_processes_come_to_the_same_bytes(claim):
