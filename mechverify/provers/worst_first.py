@@ -36,14 +36,20 @@ class WorstFirst(Generic[Part]):
         return (part for *_, part in self._heap)
 
     def answered(
-        self, ask: Callable[[Part], Callable[[], Any]]
-    ) -> Iterator[tuple[Part, Any]]:
-        """Each part with what is answered of it, in the order in which they were asked for; what it leaves open may be
-        added then. Which are asked for doesn't depend on who answers. Raises what promises raise."""
-        out: deque[tuple[Part, Callable[[], Any]]] = deque()
+        self,
+        ask: Callable[[list[Part]], Callable[[], Any]],
+        together: Callable[[Part], int] = lambda part: 1,
+    ) -> Iterator[tuple[list[Part], Any]]:
+        """Some parts with what is answered of them, in the order in which they were asked for; what they leave open may
+        be added then. Which are asked for doesn't depend on who answers. `together`: as many of a part's like are asked
+        for at a time. Raises what promises raise."""
+        out: deque[tuple[list[Part], Callable[[], Any]]] = deque()
         while self or out:
             while self and len(out) < AT_ONCE:
-                part = self.take()
-                out.append((part, ask(part)))
-            part, promise = out.popleft()
-            yield part, promise()
+                some = [self.take()]
+                most = together(some[0])
+                while self and len(some) < most == together(self._heap[0][-1]):
+                    some.append(self.take())
+                out.append((some, ask(some)))
+            some, promise = out.popleft()
+            yield some, promise()

@@ -25,8 +25,9 @@ from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.provers import domains, executors
 from mechverify.provers.accuracy import enumerate as enumerate_
-from mechverify.provers.accuracy import falsify
+from mechverify.provers.accuracy import falsify, find, ratios
 from mechverify.provers.accuracy.problem import AccuracyProblem
+from mechverify.provers.accuracy.ratios import Ratios
 from mechverify.provers.base import Budget
 from mechverify.provers.executors import Processes
 from mechverify.provers.obligations import Desk
@@ -40,6 +41,7 @@ from proofs import induction
 from tests.models import as_bytes, random_weights
 from tests.provers.test_nested import alone as nested_alone
 from tests.provers.test_nested import induction as nested_model
+from tests.provers.test_ratios import claimed, heads
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = Sizes(first=4, cells=2, quota=24, few=1)  # so that a second's proof has many parts
@@ -104,10 +106,18 @@ def nested_claim(folder: Path, monkeypatch) -> Accuracy:
     return induction.claim(nested_model(folder, noise=0.2)[0], others="any", at_least=None)
 
 
-@pytest.fixture(params=["range", "share", "fold", "enumerated", "nested"])
+def ratios_claim(folder: Path, monkeypatch) -> Accuracy:
+    """Cells that are listed, and counted."""
+    monkeypatch.setattr(find, "PROVERS", [Ratios()])
+    monkeypatch.setattr(ratios, "TOGETHER", 4)
+    return claimed(heads(2, noise=0.15, vocab=3, length=18), folder)
+
+
+@pytest.fixture(params=["range", "share", "fold", "enumerated", "nested", "ratios"])
 def claim(request, shipped, many_parts, tmp_path, monkeypatch):
     made = {"range": range_claim, "share": share_claim, "fold": lambda: fold_claim(shipped(4))}
     made |= {"enumerated": lambda: two_layers(tmp_path), "nested": lambda: nested_claim(tmp_path, monkeypatch)}
+    made |= {"ratios": lambda: ratios_claim(tmp_path, monkeypatch)}
     return made[request.param]()
 
 
@@ -318,6 +328,19 @@ def test_a_run_that_ends_again_and_again_goes_on(claim, tmp_path):
             break
         taken += desk.taken
     assert found.certificate == certificate and taken and len(taken) + len(desk.taken) == len(whole.taken)
+
+
+def test_cells_that_are_cut_come_back_whole(tmp_path, monkeypatch):
+    """As JSON says them, and from a store."""
+    monkeypatch.setattr(ratios, "LISTED", 20)
+    problem = AccuracyProblem.of(claimed(heads(2, noise=0.3, vocab=5, length=4), tmp_path).changed(margin=0), "real")
+    kept = tmp_path / "kept.sqlite"
+    proofs, desks = [], [None, Desk(), Desk(store=Store(kept)), Desk(store=Store(kept))]
+    for desk in desks:
+        with Budget(desk=desk) as budget:
+            proofs.append(json.dumps(ratios.bounded(problem, budget).proof))
+    assert len({*proofs}) == 1 and '"cut"' in proofs[0] and '"certain": [' in proofs[0]
+    assert desks[2].taken and not desks[3].taken
 
 
 @pytest.mark.parametrize("at_least", ["0.9", "0.1"])

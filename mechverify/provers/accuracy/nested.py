@@ -462,10 +462,10 @@ def _refine(
             if not part.known:
                 waiting.add((told, key, [], part), part.size)
 
-    def ask(open_: tuple[_Told, list[int], list, _Part]) -> Callable[[], Any]:
-        return budget.ask(cuts, problem, [plan.row(), *open_[:3]])
+    def ask(some: list[tuple[_Told, list[int], list, _Part]]) -> Callable[[], Any]:
+        return budget.ask(cuts, problem, [plan.row(), *some[0][:3]])
 
-    for n, ((told, key, way, part), answer) in enumerate(waiting.answered(ask)):
+    for n, ([(told, key, way, part)], answer) in enumerate(waiting.answered(ask)):
         row, seconds = answer
         vars(part).update(vars(_Part.of(row)))
         budget.reserved += seconds
