@@ -31,7 +31,6 @@ from mechverify.kernel.core.counts import CountingTheorem
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.judging import decide
 from mechverify.provers import chain
-from mechverify.provers.accuracy.falsify import margins_of
 from mechverify.provers.accuracy.problem import AccuracyProblem
 from mechverify.provers.accuracy.sampling import Sampler
 from mechverify.provers.accuracy.strategies import chosen
@@ -292,7 +291,7 @@ def sampled(task: Task) -> float:
     problem = AccuracyProblem.of(_claim(task), task.semantics)
     rng = np.random.default_rng(0)
     inputs = Sampler(problem).draw(SAMPLES, rng)
-    return float((margins_of(problem)(inputs) > 0).mean())
+    return float((problem.margins(inputs) > 0).mean())
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -3,6 +3,8 @@
 from collections import deque
 from collections.abc import Sequence
 
+from mechverify.provers.base import Asks
+
 LAST = 64  # obligations that are looked at
 FEW = 16  # from how many on something is told
 STEEP = 0.95  # further obligations that each leaves open: with more, no end is in sight
@@ -16,6 +18,15 @@ class Remaining:
     def __init__(self, taken: Sequence[float], workers: int):
         self.taken, self.workers = taken, workers
         self.children: deque[int] = deque(maxlen=LAST)
+
+    @staticmethod
+    def of(desk: Asks | None) -> "Remaining":
+        """Without a desk, nothing is measured, and nothing told."""
+        return (
+            Remaining([], 1)
+            if desk is None
+            else Remaining(desk.taken, max(1, desk.workers))
+        )
 
     def answered(self, children: int) -> None:
         """One more, which left so many others open."""

@@ -2,10 +2,12 @@
 
 import heapq
 import itertools
-from collections.abc import Iterator
-from typing import Generic, TypeVar
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
 
 Part = TypeVar("Part")
+AT_ONCE = 2**5  # obligations that are out, whoever answers them
 
 
 class WorstFirst(Generic[Part]):
@@ -32,3 +34,22 @@ class WorstFirst(Generic[Part]):
     def __iter__(self) -> Iterator[Part]:
         """In no order."""
         return (part for *_, part in self._heap)
+
+    def answered(
+        self,
+        ask: Callable[[list[Part]], Callable[[], Any]],
+        together: Callable[[Part], int] = lambda part: 1,
+    ) -> Iterator[tuple[list[Part], Any]]:
+        """Some parts with what is answered of them, in the order in which they were asked for; what they leave open may
+        be added then. Which are asked for doesn't depend on who answers. `together`: as many of a part's like are asked
+        for at a time. Raises what promises raise."""
+        out: deque[tuple[list[Part], Callable[[], Any]]] = deque()
+        while self or out:
+            while self and len(out) < AT_ONCE:
+                some = [self.take()]
+                most = together(some[0])
+                while self and len(some) < most == together(self._heap[0][-1]):
+                    some.append(self.take())
+                out.append((some, ask(some)))
+            some, promise = out.popleft()
+            yield some, promise()

@@ -289,7 +289,7 @@ def test_what_one_input_takes_is_what_the_check_takes(monkeypatch):
     monkeypatch.setattr(running, "TRIAL", 4)
     each, near = running._tried(problem)
     ids = np.array([[0, 0, k] for k in range(4)] + [[0, 1, k] for k in range(4)])
-    assert 0 < each < np.inf and near == running.CLOSE
+    assert 0 < each.seconds < np.inf and 0 < each.work < np.inf and near == running.CLOSE
     assert len(asked) == 2 and len(asked[0]) == 4 and np.array_equal(asked[1], ids)  # neighbours: an eighth of all
 
 

@@ -17,6 +17,7 @@ from mechverify.kernel.counting import automaton
 from mechverify.provers.accuracy import find, nested
 from mechverify.provers.accuracy.enumerate import Enumerate
 from mechverify.provers.accuracy.nested import Nested
+from mechverify.provers.base import Budget
 from proofs.induction import claim
 from tests import oracle
 from tests.models import as_float64
@@ -147,16 +148,18 @@ def test_a_search_that_is_stopped_keeps_what_it_found(tmp_path, monkeypatch):
     then."""
     path, _ = induction(tmp_path, vocab=5, noise=0.02)
     alone(monkeypatch)
-    decide, decided = nested._decide, []
+    decide, decided, budget = nested._decided, [], Budget()
 
-    def some(part, budget):
+    def some(cell, family):
         if len(decided) == 2:
-            budget.interrupted, part.cell.ar._glance = True, 0
+            budget.interrupted, cell.ar._glance = True, 0
             raise Stopped
-        decided.append(decide(part, budget))
+        decided.append(decide(cell, family))
+        return decided[-1]
 
-    monkeypatch.setattr(nested, "_decide", some)
-    result = prove(claim(path, at_least=None), time_limit=60)
+    monkeypatch.setattr(nested, "_decided", some)
+    monkeypatch.setattr(nested, "TOGETHER", 1)
+    result = prove(claim(path, at_least=None), time_limit=60, budget=budget)
     theorem = check(result.certificate)
     assert 0 < theorem.right.low < theorem.right.high and "nested" in theorem.rules
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,14 @@ from sympy import Max
 
 from mechverify import Accuracy, Bounds, ClaimError, Share, ball, capture, prove, tokens, transformer
 from mechverify.kernel import check
+from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.provers import domains, executors
+from mechverify.provers.accuracy import enumerate as enumerate_
+from mechverify.provers.accuracy import falsify, find, ratios
+from mechverify.provers.accuracy.problem import AccuracyProblem
+from mechverify.provers.accuracy.ratios import Ratios
 from mechverify.provers.base import Budget
 from mechverify.provers.executors import Processes
 from mechverify.provers.obligations import Desk
@@ -31,6 +37,11 @@ from mechverify.provers.ranges.problem import RangeProblem
 from mechverify.provers.ranges.subproblems import Sizes
 from mechverify.provers.remaining import Remaining
 from mechverify.provers.store import Store
+from proofs import induction
+from tests.models import as_bytes, random_weights
+from tests.provers.test_nested import alone as nested_alone
+from tests.provers.test_nested import induction as nested_model
+from tests.provers.test_ratios import claimed, heads
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = Sizes(first=4, cells=2, quota=24, few=1)  # so that a second's proof has many parts
@@ -66,8 +77,17 @@ def fold_claim(weights) -> Accuracy:
     return Accuracy(transformer(weights).logits[-1], equals=Max(*x), over=x)
 
 
+def two_layers(folder: Path) -> Accuracy:
+    """4,096 inputs of a model that no rule takes apart."""
+    weights = random_weights(np.random.default_rng(0), vocab=8, length=4, d=6, e=3, layers=2, mlp=6)
+    (folder / "two.safetensors").write_bytes(as_bytes(weights))
+    x = tokens("x", length=4, vocab=8)
+    model = transformer(folder / "two.safetensors", act_fn="relu")
+    return Accuracy(model.logits[-1], equals=Max(*x), over=x)
+
+
 def proved(claim, desk: Desk | None):
-    with Budget(desk=desk) as budget:
+    with Budget(desk=desk, store=None if desk is None else desk.store) as budget:
         return prove(claim, budget=budget, solver=False)
 
 
@@ -76,10 +96,29 @@ def many_parts(monkeypatch):
     monkeypatch.setattr(subproblems, "CHEAP", SMALL)
     monkeypatch.setattr(subproblems, "DEAR", SMALL)
 
+    monkeypatch.setattr(enumerate_, "NUMBERS", 2**19)  # parts of 512 inputs
+    monkeypatch.setattr(falsify, "SAMPLES", 2**6)  # so that they aren't run before
 
-@pytest.fixture(params=["range", "share", "fold"])
-def claim(request, shipped, many_parts):
-    return {"range": range_claim, "share": share_claim, "fold": lambda: fold_claim(shipped(4))}[request.param]()
+
+def nested_claim(folder: Path, monkeypatch) -> Accuracy:
+    """Cells of which some stay open, and are cut."""
+    nested_alone(monkeypatch)
+    return induction.claim(nested_model(folder, noise=0.2)[0], others="any", at_least=None)
+
+
+def ratios_claim(folder: Path, monkeypatch) -> Accuracy:
+    """Cells that are listed, and counted."""
+    monkeypatch.setattr(find, "PROVERS", [Ratios()])
+    monkeypatch.setattr(ratios, "TOGETHER", 4)
+    return claimed(heads(2, noise=0.15, vocab=3, length=18), folder)
+
+
+@pytest.fixture(params=["range", "share", "fold", "enumerated", "nested", "ratios"])
+def claim(request, shipped, many_parts, tmp_path, monkeypatch):
+    made = {"range": range_claim, "share": share_claim, "fold": lambda: fold_claim(shipped(4))}
+    made |= {"enumerated": lambda: two_layers(tmp_path), "nested": lambda: nested_claim(tmp_path, monkeypatch)}
+    made |= {"ratios": lambda: ratios_claim(tmp_path, monkeypatch)}
+    return made[request.param]()
 
 
 def test_processes_come_to_the_same_bytes(claim):
@@ -264,6 +303,101 @@ def test_what_is_kept_is_not_asked_again(claim, tmp_path):
     again = Desk(Processes(1), Store(tmp_path / "kept.sqlite"))
     assert proved(claim, again).certificate == whole
     assert not again.taken and len(first.taken) >= 2
+
+
+class Mortal(Store):
+    """Raises when it has kept so many answers, as a process that is killed then."""
+
+    lives: int
+
+    def keep(self, key: str, answer: str) -> None:
+        super().keep(key, answer)
+        if self.new >= self.lives:
+            raise KeyboardInterrupt
+
+
+def test_a_run_that_ends_again_and_again_goes_on(claim, tmp_path):
+    """Whatever it was asked is answered once, and the certificate is the same."""
+    whole, taken, path = Desk(), [], tmp_path / "kept.sqlite"
+    certificate = proved(claim, whole).certificate
+    for _ in range(8):
+        desk = Desk(store=Mortal(path))
+        desk.store.lives = max(1, len(whole.taken) // 3)
+        with suppress(KeyboardInterrupt):
+            found = proved(claim, desk)
+            break
+        taken += desk.taken
+    assert found.certificate == certificate and taken and len(taken) + len(desk.taken) == len(whole.taken)
+
+
+def test_cells_that_are_cut_come_back_whole(tmp_path, monkeypatch):
+    """As JSON says them, and from a store."""
+    monkeypatch.setattr(ratios, "LISTED", 20)
+    problem = AccuracyProblem.of(claimed(heads(2, noise=0.3, vocab=5, length=4), tmp_path).changed(margin=0), "real")
+    kept = tmp_path / "kept.sqlite"
+    proofs, desks = [], [None, Desk(), Desk(store=Store(kept)), Desk(store=Store(kept))]
+    for desk in desks:
+        with Budget(desk=desk) as budget:
+            proofs.append(json.dumps(ratios.bounded(problem, budget).proof))
+    assert len({*proofs}) == 1 and '"cut"' in proofs[0] and '"certain": [' in proofs[0]
+    assert desks[2].taken and not desks[3].taken
+
+
+@pytest.mark.parametrize("at_least", ["0.9", "0.1"])
+def test_what_settles_a_claim_ends_its_enumeration(at_least, many_parts, monkeypatch):
+    """Refuted, or proved, of some parts of all, the same ones whoever runs them."""
+    torch.manual_seed(0)
+    layers = (
+        torch.nn.Embedding(8, 3),
+        torch.nn.Flatten(),
+        torch.nn.Linear(12, 8),
+        torch.nn.Tanh(),
+        torch.nn.Linear(8, 2),
+    )
+    model = capture(torch.nn.Sequential(*layers).double().eval(), torch.zeros(1, 4, dtype=torch.int64))
+    claim = Share(model["output"][0] > model["output"][1], over=tokens("x", length=4, vocab=8), at_least=at_least)
+    monkeypatch.setattr(enumerate_, "NUMBERS", 2**13)
+    monkeypatch.setattr(falsify, "BATCH", 2**6)  # it finds too few wrong inputs itself
+    found, here = [], Desk()
+    for desk in (None, here, Desk(Processes(2))):
+        found.append(proved(claim, desk))
+    assert found[0].verdict == ("PROVED" if at_least == "0.1" else "REFUTED")
+    assert len({f.certificate for f in found}) == 1 and "open" in found[0].theorem.rules
+    assert 1 < len(here.taken) < 8
+
+
+@pytest.mark.parametrize("near", [1e-6, np.inf])
+def test_what_the_kernel_is_asked_of_an_enumeration_is_divided(near, many_parts, tmp_path, monkeypatch):
+    """Where torch has run all inputs, those that lie near zero are left."""
+    problem = AccuracyProblem.of(two_layers(tmp_path).changed(margin=0), "real")
+    margins = problem.margins(np.concatenate([*problem.inputs(problem.domain)]))
+    monkeypatch.setattr(enumerate_, "LITTLE", 2**6)
+    found, desks = [], [None, Desk(), Desk(Processes(1))]
+    for desk, known in [(desk, known) for desk in desks for known in (None, margins)]:
+        with Budget(desk=desk) as budget:
+            found.append(enumerate_.enumerated(problem, budget, problem.claim.total, 0.0, near, known))
+    assert all(f.right == Counts(n := int((margins > 0).sum()), n) for f in found)
+    assert all(f.proof == found[0].proof and (f.wrong == found[0].wrong).all() for f in found)
+    assert len(desks[1].taken) == (8 if near < 1 else 16)
+
+
+def test_ties_are_settled_in_obligations(many_parts, tmp_path, monkeypatch):
+    """In exact arithmetic, by eights."""
+    claim = two_layers(tmp_path).changed(margin=0)
+    problem, leads = AccuracyProblem.of(claim, "real"), []
+    ids = np.concatenate([*problem.inputs(problem.domain)])
+    monkeypatch.setattr(enumerate_, "decide", lambda job, some: np.zeros((2, len(some)), bool))
+    close = np.sort(np.abs(problem.margins(ids)))[20]
+    for desk in (
+        None,
+        Desk(),
+        Desk(store=Store(tmp_path / "kept.sqlite")),
+        Desk(store=Store(tmp_path / "kept.sqlite")),
+    ):
+        with Budget(desk=desk) as budget:
+            leads.append(enumerate_.enumerated(problem, budget, problem.claim.total, 0.0, close))
+    assert all(f.right.low == f.right.high == int((problem.margins(ids) > 0).sum()) for f in leads)
+    assert all(f.proof == {"rule": "enumerate", "exactly": True} for f in leads) and not desk.taken
 
 
 def test_a_forged_answer_makes_no_theorem(many_parts, tmp_path):

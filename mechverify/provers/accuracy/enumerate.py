@@ -1,9 +1,12 @@
-"""Run every input, or as many as there is time for: part by part, what promises most first."""
+"""Run every input, or as many as there is time for: part by part, what promises most first. Each is an obligation."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from itertools import tee
 from math import inf
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,12 +18,14 @@ from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.core.evaluate import Evaluation, batch_size
 from mechverify.kernel.core.judging import decide, settle
 from mechverify.kernel.core.semantics import Real
-from mechverify.provers.accuracy.falsify import CLOSE, KEEP, margins_of
+from mechverify.provers.accuracy.falsify import CLOSE, KEEP
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence
 from mechverify.provers.accuracy.sampling import Sampler, uniform
 from mechverify.provers.base import Budget
+from mechverify.provers.domains import read, told
+from mechverify.provers.remaining import Remaining
 
-LEAF = 2**12  # inputs that are run at a time
+NUMBERS = 2**26  # that a part's inputs are run through, about: half a second's work
 COARSE = (
     2**3
 )  # parts, at least, of what there is time for: the one that doesn't fit is left out
@@ -29,17 +34,28 @@ SIDE = 2**10  # that stand side by side, likewise
 WIDE = 2.0**7  # times as wide as their widest enclosure: below it, the kernel is asked
 BLURRED = 1e-4  # an enclosure as wide leaves many inputs open
 WHOLE = 2**18  # inputs that are run whatever it takes, where no time limit is given
-LONGEST = 180.0  # seconds that the check of a larger number may take, likewise
+LONGEST = (
+    2.0**37
+)  # units of work that the check of a larger number may take, likewise: some minutes
 OPEN, FEW = (
     2**10,
     2**3,
-)  # inputs that are run in exact arithmetic, at most, and to begin with
-QUICKEST = 1e-6  # seconds, less than any input takes
+)  # inputs that are run in exact arithmetic, at most, and as an obligation
 WORTH = Fraction(1, 20)  # share of the domain below which it isn't worth while
 RANKED = 2**8  # parts that are compared by samples before any is run
 SAMPLES = 32  # of each
+SOME = 2**8  # wrong inputs that are told of each
+LITTLE = 2**10  # inputs that the kernel is asked of: no obligation
 
-Margins = Callable[[np.ndarray], np.ndarray]  # of inputs [number, length]: [number]
+
+class Cost(NamedTuple):
+    """Of the kernel's check of an input, about; `work` is the same on every machine."""
+
+    seconds: float
+    work: float
+
+
+QUICKEST = Cost(1e-6, 1e3)  # less than any input takes
 
 
 class Enumerate:
@@ -73,7 +89,7 @@ class Enumerate:
             raise Rejected(
                 f"{size:,} inputs are too many to run, with time for about {most:,}; restrict the domain"
             )
-        return enumerated(problem, budget, most, each, near, evidence.margins)
+        return enumerated(problem, budget, most, each.seconds, near, evidence.margins)
 
 
 def affords_all(problem: AccuracyProblem, budget: Budget) -> bool:
@@ -88,12 +104,12 @@ def affords_all(problem: AccuracyProblem, budget: Budget) -> bool:
     return _affordable(size, each, budget) == size
 
 
-def _affordable(size: int, each: float, budget: Budget) -> int:
-    """As many inputs as there is time for, of which one takes `each` seconds."""
+def _affordable(size: int, each: Cost, budget: Budget) -> int:
+    """As many inputs as there is time for. Without a limit it is told from work: then every run says the same."""
     if budget.end < inf:
         left = max(0.0, budget.deadline - time.monotonic() - budget.reserved)
-        return int(min(size, left / each))
-    return size if size <= WHOLE else min(size, int(LONGEST / each))
+        return int(min(size, left / each.seconds))
+    return size if size <= WHOLE else min(size, int(LONGEST / each.work))
 
 
 def enumerated(
@@ -107,41 +123,47 @@ def enumerated(
     """Torch says which inputs are right, and the kernel of those that lead, or fall short, by no more than `near`;
     `known` are the margins of them all, if they are; `each` is what its check of one takes, in seconds. It stops at
     `most` inputs, when the budget is spent, or when what was run settles the claim."""
-    domain, margins, size, whole = (
+    domain, size, whole = (
         problem.domain,
-        _margins(problem, known),
         problem.claim.total,
         problem.domain.size,
     )
+    if problem.claim.guarded:
+        known = None
     done: list[Domain] = []
     wrong_ones: list[np.ndarray] = []
     open_ones: list[np.ndarray] = []
     right = wrong = ran = unguarded = 0
-    fit = LEAF if most == size else most * whole // (size * COARSE)
-    for part in _parts(problem, margins, max(1, min(LEAF, fit))):
-        budget.progress(f"running {size:,} inputs", ran / size)
+    fit = _leaf(problem) if most == size else most * whole // (size * COARSE)
+    parts, ahead = tee(_parts(problem, max(1, min(_leaf(problem), fit))))
+    answers = budget.in_order(
+        _promised(problem, part, near, known, budget) for part in ahead
+    )
+    left = Remaining.of(budget.desk)
+    for part in parts:
+        waiting = (size - ran) * len(done) // max(1, ran)
+        budget.progress(f"running {size:,} inputs{left.words(waiting)}", ran / size)
         so_far = Counts(right, whole - wrong)
-        run = problem.size(part)
-        if budget.spent() or ran + run > most or problem.settled(so_far):
+        if budget.spent() or problem.settled(so_far):
+            break
+        if most < size and ran + problem.size(part) > most:
             break
         try:
-            counts, some, unsure = counted(problem, margins, part, near)
+            low, high, run, some, unsure = next(answers)
         except Stopped:
             break
-        right, wrong, ran = (
-            right + counts.low,
-            wrong + part.size - counts.high,
-            ran + run,
-        )
+        right, wrong, ran = right + low, wrong + part.size - high, ran + run
         unguarded += part.size - run
         budget.reserved += each * run
         done.append(part)
-        wrong_ones += [some] if sum(map(len, wrong_ones)) < KEEP else []
-        open_ones.append(unsure)
-    exactly = False
+        wrong_ones += [_ids(some, part)] if sum(map(len, wrong_ones)) < KEEP else []
+        open_ones.append(_ids(unsure, part))
+        left.answered(0)
+    unclear, exactly = ran + unguarded - right - wrong, False
     if (
         not problem.settled(Counts(right, whole - wrong))
-        and (more := _settled(problem, open_ones, budget)) is not None
+        and 0 < unclear <= OPEN
+        and (more := _settled(problem, np.concatenate(open_ones), budget)) is not None
     ):
         right, wrong, exactly = (
             right + int(more[0].sum()),
@@ -166,30 +188,51 @@ def enumerated(
     )
 
 
-def _margins(problem: AccuracyProblem, known: np.ndarray | None) -> Margins:
-    """Of any inputs: those known of the whole domain, in its order, or torch's."""
-    if known is None or problem.claim.guarded:
-        return margins_of(problem)
-
-    def looked_up(inputs: np.ndarray) -> np.ndarray:
-        index = np.zeros(len(inputs), np.int64)
-        for position, ids in enumerate(problem.domain.tokens):
-            index = index * len(ids) + np.searchsorted(ids, inputs[:, position])
-        return known[index]
-
-    return looked_up
+def _leaf(problem: AccuracyProblem) -> int:
+    """Inputs of a part, at most."""
+    graph = problem.claim.graph
+    each = sum(
+        math.prod(graph.nodes[n].shape) for n in graph.varying(problem.claim.judged)
+    )
+    return max(1, NUMBERS // max(1, each))
 
 
-def counted(
-    problem: AccuracyProblem, margins: Margins, part: Domain, near: float
-) -> tuple[Counts, np.ndarray, np.ndarray]:
-    """What the kernel should count, asked of what lies `near` zero, the wrong inputs, and those that it leaves open."""
-    right = wrong = run = 0
-    found = [np.zeros((0, part.length), np.int64)]
-    unsure = [*found]
+def _promised(
+    problem: AccuracyProblem,
+    part: Domain,
+    near: float,
+    known: np.ndarray | None,
+    budget: Budget,
+) -> Callable[[], list]:
+    """What `counted` says of a part. Where torch has run it, and little is left to the kernel, it isn't given out."""
+    if known is None:
+        return budget.ask(counted, problem, [told(part), near, None])
+    margins = known[_places(problem.domain, part)]
+    asked = [told(part), near, margins]
+    if (~(np.abs(margins) > near)).sum() <= LITTLE:
+        return lambda: counted(problem, asked, budget)
+    return budget.ask(counted, problem, asked)
+
+
+def _places(domain: Domain, part: Domain) -> np.ndarray:
+    """Where a part's inputs stand among the domain's, both in their order."""
+    index = np.zeros(1, np.int64)
+    for ids, here in zip(domain.tokens, part.tokens, strict=True):
+        index = np.add.outer(index * len(ids), np.searchsorted(ids, here)).ravel()
+    return index
+
+
+def counted(problem: AccuracyProblem, asked: list, budget: Budget) -> list[Any]:
+    """An obligation: what the kernel should count in a part, asked of what lies `near` zero; how many inputs were run;
+    and some of the wrong ones, and of those that it leaves open, where these are few enough to be run again."""
+    row, near, known = asked
+    part, right, wrong, run = read(row), 0, 0, 0
+    found, unsure = np.zeros((2, 0, part.length), np.int64)
     for inputs in problem.inputs(part):
+        if budget.spent():
+            raise Stopped
+        margin = problem.margins(inputs) if known is None else np.asarray(known[run : run + len(inputs)])  # fmt: skip
         run += len(inputs)
-        margin = margins(inputs)
         ask = ~(np.abs(margin) > near) | ~np.isfinite(
             margin
         )  # infinite: the mechanism's value is no output
@@ -197,51 +240,54 @@ def counted(
         if ask.any():
             with np.errstate(all="ignore"):
                 sure[0][ask], sure[1][ask] = decide(problem.job, inputs[ask])
-        found.append(inputs[sure[1]])
-        unsure.append(inputs[~(sure[0] | sure[1])])
-        right, wrong = right + int(sure[0].sum()), wrong + len(found[-1])
-    return (
-        Counts(part.size - run + right, part.size - wrong),
-        np.concatenate(found),
-        np.concatenate(unsure),
-    )
+        right, wrong = right + int(sure[0].sum()), wrong + int(sure[1].sum())
+        found = np.concatenate([found, inputs[sure[1]]])[:SOME]
+        unsure = np.concatenate([unsure, inputs[~(sure[0] | sure[1])]])[:OPEN]
+    counts = part.size - run + right, part.size - wrong
+    return [*counts, run, found.tolist(), unsure.tolist()]
+
+
+def _ids(rows: list, part: Domain) -> np.ndarray:
+    return np.array(rows, np.int64).reshape(-1, part.length)
 
 
 def _settled(
-    problem: AccuracyProblem, parts: list[np.ndarray], budget: Budget
+    problem: AccuracyProblem, unsure: np.ndarray, budget: Budget
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Which of the inputs that float64 leaves open are right, and which wrong, in exact arithmetic: booleans each. None
     where that shows nothing more, or takes too long: the first few say how long, and whether they are ties."""
-    unsure = np.concatenate(parts) if parts else np.zeros((0, 0), np.int64)
-    if not 0 < len(unsure) <= OPEN:
-        return None
-    found: list[tuple[np.ndarray, np.ndarray]] = []
-    began, few = time.monotonic(), min(len(unsure), FEW)
+    some = (unsure[i : i + FEW].tolist() for i in range(0, len(unsure), FEW))
+    found: list[list] = []
     try:
-        with np.errstate(all="ignore"), budget.rehearsing():
-            for start, stop in ((0, few), (few, len(unsure))):
-                left = (
-                    budget.deadline - time.monotonic() if budget.end < inf else LONGEST
-                )
-                if (
-                    start
-                    and (time.monotonic() - began) / few * 2 * (stop - start) > left
-                ):
-                    return None
-                if start < stop:
-                    found.append(settle(problem.job, unsure[start:stop]))
-                if not any(sure.any() for sure in found[0]):
-                    return None
+        found.append(budget.ask(settled, problem, next(some))())
+        right, wrong, seconds, work = found[0]
+        more = 2 * (len(unsure) / len(right) - 1)
+        left = budget.deadline - time.monotonic()
+        late = seconds * more > left if budget.end < inf else work * more > LONGEST
+        if late or not any(right + wrong):
+            return None
+        for row in budget.in_order(budget.ask(settled, problem, few) for few in some):
+            found.append(row)
     except (Rejected, Stopped):
         return None
-    right, wrong = (np.concatenate(sure) for sure in zip(*found, strict=True))
+    budget.reserved += sum(row[2] for row in found)
+    right, wrong = (np.concatenate([row[i] for row in found]) for i in (0, 1))
     return right, wrong
 
 
-def _tried(problem: AccuracyProblem) -> tuple[float, float]:
-    """How many seconds the kernel takes for one input, about, and how large a lead is far more than its enclosures are
-    wide, by some inputs. Raises Rejected where it can't run the model."""
-    claim, rng = problem.claim, np.random.default_rng(0)
+def settled(problem: AccuracyProblem, rows: list, budget: Budget) -> list[Any]:
+    """An obligation: which inputs are right, and which wrong; and the seconds, and the work, that it took."""
+    began, before = time.monotonic(), problem.job.ar.work
+    with np.errstate(all="ignore"):
+        right, wrong = settle(problem.job, np.array(rows, np.int64))
+    spent = time.monotonic() - began, problem.job.ar.work - before
+    return [right.tolist(), wrong.tolist(), *spent]
+
+
+def _tried(problem: AccuracyProblem) -> tuple[Cost, float]:
+    """What the kernel takes for one input, and how large a lead is far more than its enclosures are wide, by some
+    inputs. Raises Rejected where it can't run the model."""
+    claim, rng, ar = problem.claim, np.random.default_rng(0), problem.job.ar
     count = min(TRIAL, batch_size(claim.graph, claim.judged))
     some = Sampler(problem).draw(count, rng)
     began = time.monotonic()
@@ -250,6 +296,7 @@ def _tried(problem: AccuracyProblem) -> tuple[float, float]:
         value = Evaluation(claim.graph, claim.weights, model, some)[claim.output]
         return float(np.max(value.rad))
 
+    before = ar.work
     with np.errstate(all="ignore"):
         try:
             wide = width(problem.job.semantics)
@@ -262,19 +309,23 @@ def _tried(problem: AccuracyProblem) -> tuple[float, float]:
                 wide = doubled(problem.job, width)
             else:
                 some = some[: TRIAL // 2]
-            began = time.monotonic()  # most inputs need no more digits, all the same
+            began, before = (
+                time.monotonic(),
+                ar.work,
+            )  # most need no more digits, all the same
             decide(problem.job, some)
         side = min(SIDE, claim.total // COARSE)
         if claim.total > WHOLE or (side > TRIAL and not problem.job.semantics.axioms):
             # neighbours share values: they take less than samples
             some = next(problem.inputs(problem.domain))[:side]
-            began = time.monotonic()
+            began, before = time.monotonic(), ar.work
             decide(problem.job, some)
     near = max(CLOSE, WIDE * wide) if np.isfinite(wide) else inf
-    return (time.monotonic() - began) / len(some), near
+    spent = time.monotonic() - began, max(1, ar.work - before)
+    return Cost(*(one / len(some) for one in spent)), near
 
 
-def _parts(problem: AccuracyProblem, margins: Margins, leaf: int) -> Iterator[Domain]:
+def _parts(problem: AccuracyProblem, leaf: int) -> Iterator[Domain]:
     """Of at most `leaf` inputs each, together the domain. Where a threshold is to be reached, the parts that samples
     show most often right come first; where there are too many wrong inputs, those that are most often wrong."""
     first: list[Domain] = [problem.domain]
@@ -286,7 +337,9 @@ def _parts(problem: AccuracyProblem, margins: Margins, leaf: int) -> Iterator[Do
         for part in first:
             drawn = uniform(part, SAMPLES, rng)
             drawn = drawn[problem.claim.satisfied(problem.job.ar, drawn)]
-            share.append(float((margins(drawn) > 0).mean()) if len(drawn) else 1.0)
+            share.append(
+                float((problem.margins(drawn) > 0).mean()) if len(drawn) else 1.0
+            )
         sizes = np.array([float(part.size) for part in first])
         accuracy = float(np.dot(share, sizes) / sizes.sum())
         rising = problem.at_least is not None and accuracy < problem.at_least

@@ -42,7 +42,7 @@ def falsify(problem: AccuracyProblem, budget: Budget, seed: int = 0) -> Evidence
     margins. The model runs in torch; which inputs are wrong is the kernel's word, so that they are the same
     whatever the number of threads."""
     rng = np.random.default_rng(seed)
-    margins = margins_of(problem)
+    margins = problem.margins
     inputs, margin, seen = [], [], 0
     every = problem.claim.total <= SAMPLES and problem.domain.size <= LISTED
     total = problem.claim.total if every else SAMPLES

@@ -12,7 +12,7 @@ from mechverify.claims.share import Share
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
 from mechverify.provers.accuracy.enumerate import Enumerate
-from mechverify.provers.accuracy.falsify import falsify, margins_of
+from mechverify.provers.accuracy.falsify import falsify
 from mechverify.provers.accuracy.fold import Fold
 from mechverify.provers.accuracy.margin import enumerated_margin, largest_margin
 from mechverify.provers.accuracy.mixtures import Mixtures
@@ -77,7 +77,7 @@ def find_accuracy(claim: Accuracy | Share, semantics: str, budget: Budget) -> Fi
                     evidence = replace(
                         evidence,
                         wrong=attempt.wrong,
-                        rivals=margins_of(problem).winner(attempt.wrong),
+                        rivals=problem.margins.winner(attempt.wrong),
                     )
                     attempts[0] = _listed(problem, evidence)
         except Stopped:

@@ -15,7 +15,7 @@ from mechverify.kernel.mixtures.counted import Counted
 from mechverify.kernel.mixtures.rule import Group, Leaf, Partition
 from mechverify.kernel.ratios.linear import Box, Lead, Linear
 from mechverify.kernel.ratios.rule import Partition as Ratios
-from mechverify.provers.accuracy.falsify import CLOSE, margins_of, replay
+from mechverify.provers.accuracy.falsify import CLOSE, replay
 from mechverify.provers.accuracy.problem import (
     KEYS,
     AccuracyProblem,
@@ -101,7 +101,7 @@ class _Search:
         self.wrong: list[np.ndarray] = []
         self.counts: dict[tuple, Counts] = {}
         self.sizes: dict[int, dict] = {}
-        self.margins = margins_of(problem)
+        self.margins = problem.margins
 
     def bounded(self) -> Attempt:
         """Both bounds of the right inputs; cells that stay open, or that have wrong inputs, are left out."""

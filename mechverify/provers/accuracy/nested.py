@@ -1,13 +1,20 @@
-"""Find the witness of rule `nested`: families of cells that one position explains, and cuts of cells that stay open."""
+"""Find the witness of rule `nested`: families of cells that one position explains, and cuts of cells that stay open.
 
+Obligations are the families of a query token, some cells of a family, and the cuts of a cell.
+"""
+
+import json
 import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import inf, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mechverify.claims.language import Row as Expression
+from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.core.fields import Reader
@@ -24,73 +31,110 @@ RARE = 0.1  # share of right samples below which it isn't tried
 HOPE = 2**6  # cells of which one should be decided at least, before more are tried
 PATIENCE = 0.3  # share of the time that is left, likewise: others may run inputs then
 CUTS = 2**12  # of all cells
+TOGETHER, AT_ONCE = 2**5, 2**2  # cells of an obligation; cuts of one
 CHEAP = 2**20  # numbers for each position
 SAMPLES = 6  # inputs of a cell that are run to see where they attend
-FAILURES = (
-    3  # conditions that may make the fold too long, before no further one is tried
-)
 
 
 @dataclass
 class _Part:
-    """A cell, or a part of one: how it is decided (`alone`; None: not yet), for which rival, or how it is cut."""
+    """A cell, or a part of one: bounds of its right inputs, as they are known, and where nothing is; and its `entry` in
+    the witness, or how it is cut."""
 
-    cell: Cell
-    family: Family
-    alone: bool | None = None
-    rival: int | None = None
+    open: Counts
+    right: Counts
+    entry: Any = None
     cut: tuple[int, list[int]] | None = None
     parts: "list[_Part]" = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        """What is open is counted while there is time."""
-        _ = self.cell.asked
+    @property
+    def bounds(self) -> Counts:
+        each = [part.bounds for part in self.parts] or [self.right]
+        return Counts(sum(b.low for b in each), sum(b.high for b in each))
 
     @property
-    def right(self) -> Counts:
-        if self.cut is not None:
-            low, high = zip(*(part.right for part in self.parts), strict=True)
-            return Counts(sum(low), sum(high))
-        if self.rival is not None or not 0 <= self.cell.wanted < self.cell.outputs:
-            return self.cell.wrong
-        if self.alone is None:
-            return self.cell.open
-        return Counts(self.cell.size, self.cell.size)
+    def size(self) -> int:
+        return self.open.high
 
     @property
     def known(self) -> bool:
         """Of some of its inputs."""
-        return self.right != self.cell.open
+        return self.bounds != self.open
 
-    def entry(self) -> Any:
-        if self.cut is None and self.rival is not None:
-            return {"rival": self.rival, "alone": self.alone}
+    def written(self) -> Any:
         if self.cut is None:
-            return self.alone
-        inside, outside = (part.entry() for part in self.parts)
+            return self.entry
+        inside, outside = (part.written() for part in self.parts)
         if inside is None and outside is None:
             return None
         position, tokens = self.cut
         names = ("position", "tokens", "inside", "outside")
         return dict(zip(names, (position, tokens, inside, outside), strict=True))
 
+    def row(self) -> list:
+        """As JSON says it."""
+        parts = [part.row() for part in self.parts]
+        return [self.open, self.right, self.entry, self.cut, parts]
+
+    @staticmethod
+    def of(row: list) -> "_Part":
+        open_, right, entry, cut, parts = row
+        cut = None if cut is None else (cut[0], cut[1])
+        return _Part(
+            Counts(*open_), Counts(*right), entry, cut, [*map(_Part.of, parts)]
+        )
+
 
 @dataclass
 class _Plan:
     """What the cells of all queries are made of."""
 
-    model: Model
     keys: list[list[Expression]]
     conditions: list[int]
 
     def cells(self, problem: AccuracyProblem, query: int) -> Cells:
-        domain = problem.domain.split(self.model.pin, {query})[0]
+        model = problem.job.once(Model)
+        domain = problem.domain.split(model.pin, {query})[0]
         keys = [Reader(key, "keys") for key in self.keys]
-        return Cells(self.model, domain, query, keys, self.conditions)
+        return Cells(model, domain, query, keys, self.conditions)
 
     def short(self, problem: AccuracyProblem, query: int) -> bool:
         """Whether the mechanism and the conditions are a short fold."""
         return unsupported(lambda: self.cells(problem, query)) is None
+
+    def row(self) -> list:
+        return [self.keys, self.conditions]
+
+
+class _Told(NamedTuple):
+    """A family, as JSON says it; `keys` are its cells'."""
+
+    query: int
+    references: list[int]
+    by_token: bool
+    keys: list[list[int]]
+
+
+class _Made:
+    """Cells and families, made once of what JSON says."""
+
+    def __init__(self, _: Job):
+        self.cells: dict[str, Cells] = {}
+        self.families: dict[str, Family] = {}
+
+    def of(self, problem: AccuracyProblem, plan: list, query: int) -> Cells:
+        about = json.dumps([plan, query])
+        if about not in self.cells:
+            self.cells[about] = _Plan(*plan).cells(problem, query)
+        return self.cells[about]
+
+    def family(self, problem: AccuracyProblem, plan: list, told: _Told) -> Family:
+        about = json.dumps([plan, told])
+        if about not in self.families:
+            cells = self.of(problem, plan, told.query)
+            members = [cells.cell(tuple(key)) for key in told.keys]
+            self.families[about] = Family(cells.model, *told[:-1], members)
+        return self.families[about]
 
 
 class Nested:
@@ -115,60 +159,116 @@ class Nested:
 def bounded(problem: AccuracyProblem, budget: Budget) -> Attempt:
     """Bounds of the right inputs: every cell as a whole, then the largest open ones in parts, while there is
     time. Raises Unsupported where the output isn't that of two layers, or the mechanism no short fold."""
-    plan = _plan(problem)
+    plan, made, queries = _plan(problem), problem.job.once(_Made), _queries(problem)
     with budget.rehearsing():
-        made = {
-            q: plan.cells(problem, q) for q in problem.domain.tokens[plan.model.pin]
-        }
-    found: list[tuple[int, Family, list[_Part]]] = []
+        cells = {q: made.of(problem, plan.row(), q) for q in queries}
+    found: list[tuple[_Told, list[_Part]]] = []
     try:
-        _as_wholes(plan.model, made, found, budget)
-        every = [part for _, _, parts in found for part in parts]
-        if any(part.known for part in every):
-            _refine([part for part in every if not part.known], budget)
+        _as_wholes(problem, plan, found, budget)
+        if any(part.known for _, parts in found for part in parts):
+            _refine(problem, plan, found, budget)
     except Stopped:
         pass
-    if not any(part.known for _, _, parts in found for part in parts):
+    if not any(part.known for _, parts in found for part in parts):
         raise Rejected("no cell could be decided as a whole; restrict the domain")
-    low, high = sum(c.classes.unguarded for c in made.values()), problem.domain.size
-    for query, _, parts in found:
+    low, high = sum(c.classes.unguarded for c in cells.values()), problem.domain.size
+    for told, parts in found:
         for part in parts:
-            wrong = made[query].wrong(part.right, part.cell.size)
-            low, high = low + part.cell.size - wrong.high, high - wrong.low
+            wrong = cells[told.query].wrong(part.bounds, part.size)
+            low, high = low + part.size - wrong.high, high - wrong.low
     proof = {"rule": "nested", "keys": plan.keys, "conditions": plan.conditions}
     proof |= {"families": [_entry(*family) for family in found]}
     return Attempt(proof, Counts(low, high))
 
 
+def _queries(problem: AccuracyProblem) -> tuple[int, ...]:
+    return problem.domain.tokens[problem.job.once(Model).pin]
+
+
 def _as_wholes(
-    model: Model,
-    made: dict[int, Cells],
-    found: list[tuple[int, Family, list[_Part]]],
+    problem: AccuracyProblem,
+    plan: _Plan,
+    found: list[tuple[_Told, list[_Part]]],
     budget: Budget,
 ) -> None:
     """Adds the families of each query, with their cells as far as there is time to decide them."""
-    tried = decided = 0
+    queries, tried, decided = _queries(problem), 0, 0
     until = time.monotonic() + PATIENCE * (budget.deadline - time.monotonic())
-    for n, (query, cells) in enumerate(made.items()):
-        share = n / len(made)
-        budget.progress(f"two layers: query {n + 1} of {len(made)}", share)
-        for family, members in _families(model, query, cells):
-            parts = [_Part(cell, family) for cell in members]
-            found.append((query, family, parts))
-            for part in parts:
-                with budget.within(inf if decided else until - time.monotonic()):
-                    if budget.spent() or (tried >= HOPE and not decided):
-                        return
-                    _decide(part, budget)
-                tried, decided = tried + 1, decided + part.known
+    asked: deque[tuple[int, list[_Part]]] = deque()
+
+    def promises() -> Iterator[Callable[[], Any]]:
+        each = (budget.ask(families, problem, [plan.row(), query]) for query in queries)
+        for n, rows in enumerate(budget.in_order(each)):
+            for row, open_ in rows:
+                told, parts = (
+                    _Told(*row),
+                    [_Part(Counts(*o), Counts(*o)) for o in open_],
+                )
+                found.append((told, parts))
+                for start in range(0, len(parts), TOGETHER):
+                    some = slice(start, start + TOGETHER)
+                    asked.append((n, parts[some]))
+                    about = [plan.row(), told, told.keys[some]]
+                    yield budget.ask(wholes, problem, about)
+
+    answers = budget.in_order(promises())
+    while not budget.spent() and (decided or tried < HOPE):
+        with budget.within(inf if decided else until - time.monotonic()):
+            answer = next(answers, None)
+        if answer is None:
+            return
+        n, parts = asked.popleft()
+        for part, row in zip(parts, answer[0], strict=True):
+            vars(part).update(vars(_Part.of(row)))
+            tried, decided = tried + 1, decided + part.known
+        budget.reserved += answer[1]
+        said = f"two layers: query {n + 1} of {len(queries)}"
+        budget.progress(said, n / len(queries))
 
 
-def _entry(query: int, family: Family, parts: list[_Part]) -> dict[str, Any]:
+def _entry(told: _Told, parts: list[_Part]) -> dict[str, Any]:
     """Open cells are listed as well: a family's bounds depend on all of its cells."""
-    rows = [[[*part.cell.key], part.entry()] for part in parts]
+    query, references, by_token, keys = told
+    rows = [[key, part.written()] for key, part in zip(keys, parts, strict=True)]
     cells = rows if any(part.known for part in parts) else []
-    about = {"references": family.references, "by_token": family.by_token}
+    about = {"references": references, "by_token": by_token}
     return {"query": query, **about, "cells": cells}
+
+
+def families(problem: AccuracyProblem, asked: list, budget: Budget) -> list[Any]:
+    """An obligation: the families of a query, and for each cell bounds of its right inputs where nothing is known."""
+    (plan, query), found = asked, []
+    with np.errstate(all="ignore"):
+        cells = problem.job.once(_Made).of(problem, plan, query)
+        for family, members in _families(cells.model, query, cells):
+            keys = [[*cell.key] for cell in members]
+            told = _Told(query, family.references, family.by_token, keys)
+            found.append([told, [_nothing(cell).right for cell in members]])
+    return found
+
+
+def wholes(problem: AccuracyProblem, asked: list, budget: Budget) -> list[Any]:
+    """An obligation: some cells of a family, decided or not; and the seconds that it took, as the check will."""
+    (plan, told, keys), began, found = asked, time.monotonic(), []
+    with np.errstate(all="ignore"):
+        cells, family = _of(problem, plan, told)
+        for key in keys:
+            if budget.spent():
+                raise Stopped
+            found.append(_decided(cells.cell(tuple(key)), family).row())
+    return [found, time.monotonic() - began]
+
+
+def _of(problem: AccuracyProblem, plan: list, told: list) -> tuple[Cells, Family]:
+    made, family = problem.job.once(_Made), _Told(*told)
+    cells = made.of(problem, plan, family.query)
+    return cells, made.family(problem, plan, family)
+
+
+def _nothing(cell: Cell) -> _Part:
+    """Nothing is known of it, unless the right one is no output."""
+    possible = 0 <= cell.wanted < cell.outputs
+    return _Part(cell.open, cell.open if possible else cell.wrong)
 
 
 def _plan(problem: AccuracyProblem) -> _Plan:
@@ -181,13 +281,13 @@ def _plan(problem: AccuracyProblem) -> _Plan:
         problem.domain.tokens[model.pin][0],
         [_matches(model.pin, problem.domain.length)],
     )
-    plan = _Plan(model, keys, [*range(len(asked))])
+    plan = _Plan(keys, [*range(len(asked))])
     if not plan.short(problem, query):
         token = graph.add("value", attr=model.pin)
         plan.conditions = [
             i for i, n in enumerate(asked) if token in graph.ancestors([n])
         ]
-    alone = _Plan(model, [], plan.conditions)
+    alone = _Plan([], plan.conditions)
     return alone if _explained(model, alone.cells(problem, query)) else plan
 
 
@@ -244,9 +344,8 @@ def _family(
     sizes = sorted(map(len, plain.box))
     if sum(sizes) * prod(sizes[-3:]) <= CHEAP:
         return closer
-    sure = (cell for cell in members if len(_ahead(cell)) == 1)
-    part = next((_Part(cell, plain) for cell in sure), None)
-    return plain if part is None or _holds(part, False) else closer
+    sure = next((cell for cell in members if len(_ahead(cell)) == 1), None)
+    return plain if sure is None or _holds(sure, plain, False) else closer
 
 
 def _attended(
@@ -288,44 +387,38 @@ def _at(model: Model, row: Row, tokens: np.ndarray) -> np.ndarray:
     return model.ar.approximate(row.base)[own] + np.einsum("gj,gje->e", share, value)
 
 
-def _decide(part: _Part, budget: Budget) -> None:
+def _decided(cell: Cell, family: Family) -> _Part:
     """If samples agree: with the family's bounds of scores, or with its own, unless these are hardly better."""
-    with budget.rehearsing():
-        any(
-            _holds(part, alone)
-            for alone in (False, True)
-            if not alone or _smaller(part)
-        )
+    found = None
+    for alone in (False, True):
+        if found is None and (not alone or _smaller(cell, family)):
+            found = _holds(cell, family, alone)
+    return _nothing(cell) if found is None else found
 
 
-def _smaller(part: _Part) -> bool:
+def _smaller(cell: Cell, family: Family) -> bool:
     """Whether its box is much smaller than its family's, but for tokens that the family's bounds tell apart."""
-    family, box = part.family, part.cell.box
-    apart = family.references if family.by_token else []
+    box, apart = cell.box, family.references if family.by_token else []
     each = [i for i in range(len(box)) if i not in apart]
     return any(len(box[i]) + 1 < len(family.box[i]) for i in each) or not apart
 
 
-def _holds(part: _Part, alone: bool) -> bool:
-    """Whether that decides it."""
-    cell, rivals = part.cell, _ahead(part.cell)
+def _holds(cell: Cell, family: Family, alone: bool) -> _Part | None:
+    """What that decides."""
+    rivals = _ahead(cell)
     if len(rivals) != 1:
-        return False
+        return None
     (rival,) = rivals
     try:
-        family = part.family
-        holds = (
-            cell.decided(family, alone)
-            if rival is None
-            else cell.beaten(family, alone, rival)
-        )
+        if rival is None and cell.decided(family, alone):
+            return _Part(cell.open, Counts(cell.size, cell.size), alone)
+        if rival is not None and cell.beaten(family, alone, rival):
+            return _Part(cell.open, cell.wrong, {"rival": rival, "alone": alone})
     except Stopped:
         raise
     except Rejected:  # say, weights so large that enclosures overflow
-        return False
-    if holds:
-        part.alone, part.rival = alone, rival
-    return holds
+        pass
+    return None
 
 
 def _ahead(cell: Cell) -> set[int | None]:
@@ -356,36 +449,82 @@ def _outputs(model: Model, tokens: np.ndarray) -> np.ndarray:
     return total
 
 
-def _refine(parts: list[_Part], budget: Budget) -> None:
+def _refine(
+    problem: AccuracyProblem,
+    plan: _Plan,
+    found: list[tuple[_Told, list[_Part]]],
+    budget: Budget,
+) -> None:
     """The largest open part is cut in two, at the token before the query's, then at others."""
-    waiting = WorstFirst[_Part]()
-    for part in parts:
-        waiting.add(part, part.cell.size)
-    for _ in range(CUTS):
-        if not waiting or budget.spent():
+    waiting = WorstFirst[tuple[_Told, list[int], list, _Part]]()
+    for told, parts in found:
+        for key, part in zip(told.keys, parts, strict=True):
+            if not part.known:
+                waiting.add((told, key, [], part), part.size)
+
+    def ask(some: list[tuple[_Told, list[int], list, _Part]]) -> Callable[[], Any]:
+        return budget.ask(cuts, problem, [plan.row(), *some[0][:3]])
+
+    for n, ([(told, key, way, part)], answer) in enumerate(waiting.answered(ask)):
+        row, seconds = answer
+        vars(part).update(vars(_Part.of(row)))
+        budget.reserved += seconds
+        for below, rest in _open(part, way):
+            if len(below) > len(way):  # else it can't be cut
+                waiting.add((told, key, below, rest), rest.size)
+        said = f"cutting open cells: {len(waiting):,} parts are left"
+        budget.progress(said, None)
+        if AT_ONCE * (n + 1) >= CUTS or budget.spent():
             return
-        part = waiting.take()
-        cut = _where(part)
-        if cut is None:
-            continue
-        part.parts = [_Part(c, part.family) for c in part.cell.cut(*cut)]
-        part.cut = cut
-        for half in part.parts:
-            _decide(half, budget)
-            if not half.known:
-                waiting.add(half, half.cell.size)
 
 
-def _where(part: _Part) -> tuple[int, list[int]] | None:
+def _open(part: _Part, way: list) -> Iterator[tuple[list, _Part]]:
+    """The open parts of one that was cut, and the ways to them."""
+    for side, half in enumerate(part.parts):
+        assert part.cut is not None
+        yield from _open(half, [*way, [*part.cut, side]])
+    if part.cut is None and not part.known:
+        yield way, part
+
+
+def cuts(problem: AccuracyProblem, asked: list, budget: Budget) -> list[Any]:
+    """An obligation: a part of a cell, cut a few times, the largest open part first; and the seconds that it took to
+    decide these parts. `way`: the cuts that lead to it from the cell."""
+    (plan, told, key, way), seconds = asked, 0.0
+    with np.errstate(all="ignore"):
+        cells, family = _of(problem, plan, told)
+        cell = cells.cell(tuple(key))
+        for position, tokens, side in way:
+            cell = cell.cut(position, tokens)[side]
+        whole, waiting = _nothing(cell), WorstFirst[tuple[Cell, _Part]]()
+        waiting.add((cell, whole), cell.size)
+        for _ in range(AT_ONCE):
+            if not waiting:
+                break
+            if budget.spent():
+                raise Stopped
+            cell, part = waiting.take()
+            part.cut = _where(cell, family)
+            if part.cut is None:
+                continue
+            began = time.monotonic()
+            for half in cell.cut(*part.cut):
+                part.parts.append(_decided(half, family))
+                if not part.parts[-1].known:
+                    waiting.add((half, part.parts[-1]), half.size)
+            seconds += time.monotonic() - began
+    return [whole.row(), seconds]
+
+
+def _where(cell: Cell, family: Family) -> tuple[int, list[int]] | None:
     """The position whose tokens differ most in what they add to the worst sum, and the half of them that add most. None
     where each position has one token."""
-    cell = part.cell
     several = [i for i in range(cell.model.pin) if len(cell.box[i]) > 1]
     if not several:
         return None
     rivals = [t for t in range(cell.outputs) if t != cell.wanted]
     try:
-        terms = cell.terms(part.family, True, cell.wanted, rivals, cell.model.margin)
+        terms = cell.terms(family, True, cell.wanted, rivals, cell.model.margin)
     except Stopped:
         raise
     except Rejected:

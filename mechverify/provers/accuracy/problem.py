@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, reduce
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from mechverify.kernel.core.integers import FOLDS
 from mechverify.kernel.core.kinds import read_claim
 from mechverify.kernel.core.meter import Watch
 from mechverify.kernel.fold.rule import InputClass, Partition, output_form
+
+if TYPE_CHECKING:
+    from mechverify.provers.accuracy.falsify import Margins
 
 KEYS = 8  # that a witness of rule fold may have
 TRIALS = 16  # values that a neuron in a cell of rule fold is compared with
@@ -82,6 +85,13 @@ class AccuracyProblem:
 
     def __reduce__(self) -> tuple:
         return made, (self.document, self.data)
+
+    @cached_property
+    def margins(self) -> "Margins":
+        """By how much inputs are right, in torch."""
+        from mechverify.provers.accuracy.falsify import margins_of  # which imports this
+
+        return margins_of(self)
 
     @cached_property
     def trials(self) -> int | None:

@@ -1,17 +1,21 @@
-"""Find the witness of rule `ratios`: around which inputs to expand a cell's ratios, what to count, and what to cut."""
+"""Find the witness of rule `ratios`: around which inputs to expand a cell's ratios, what to count, and what to cut.
+
+Obligations are efforts at some cells.
+"""
 
 import math
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.errors import Rejected, Stopped
-from mechverify.kernel.counting.automaton import Layer
 from mechverify.kernel.ratios.linear import Box, Lead
-from mechverify.kernel.ratios.rule import LISTED, Cell, InputClass, Partition
+from mechverify.kernel.ratios.rule import LISTED, Cell, Partition
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Evidence
 from mechverify.provers.base import Budget, unsupported
 from mechverify.provers.worst_first import WorstFirst
@@ -22,44 +26,28 @@ COARSE, FINE = 2**10, 2**13  # steps of a counting grid
 NEAR = 0.2  # of the largest factor: tokens that are cut by
 GAP = 1e-6  # share of the domain left between the bounds at which refining stops
 DEEPEST = 2  # cuts within each other
+TOGETHER = 2**5  # cells of an obligation, of which nothing is known yet; of others, one
 
 
 @dataclass
 class _Part:
-    """A cell, or a part of one, and what is known of it: the witness so far and the bounds that it gives."""
+    """A cell, or a part of one, and what is known of it: the witness so far and the bounds that it gives. `more`:
+    another effort may tell more."""
 
-    input_class: InputClass
-    query: int
-    layers: list[Layer]
     size: int
-    depth: int
     wrong: Counts
+    depth: int = 0
+    more: bool = True
     efforts: int = 0
     undecided: list[int] = field(default_factory=list)  # rivals
     points: list[list[int]] = field(default_factory=list)
-    around: dict[int, int] = field(
-        default_factory=dict
-    )  # the point of a rival's least lead
+    around: list[tuple[int, int]] = field(
+        default_factory=list
+    )  # rivals, each with the point of its least lead
     groups: list | None = field(default_factory=list)
     certain: list | None = None
     cut: dict[str, list[int]] | None = None
     parts: list["_Part"] = field(default_factory=list)
-
-    @staticmethod
-    def of(cell: Cell, depth: int = 0) -> "_Part":
-        return _Part(
-            cell.input_class,
-            cell.query,
-            cell.layers,
-            cell.size,
-            depth,
-            Counts(0, cell.size),
-        )
-
-    @property
-    def cell(self) -> Cell:
-        """Made anew: its tables are large."""
-        return Cell(self.input_class, self.query, self.layers)
 
     @property
     def bounds(self) -> Counts:
@@ -70,12 +58,61 @@ class _Part:
     def gap(self) -> int:
         return self.wrong.high - self.wrong.low
 
+    def point(self, rival: int) -> int:
+        return dict(self.around)[rival]
+
     def entry(self) -> Any:
         if self.parts:
             return {"cut": self.cut, "parts": [p.entry() for p in self.parts]}
         if self.wrong == Counts(0, self.size):
             return None
         return {"points": self.points, "groups": self.groups, "certain": self.certain}
+
+    def row(self) -> dict[str, Any]:
+        """As JSON says it."""
+        return vars(self) | {"parts": [part.row() for part in self.parts]}
+
+    @staticmethod
+    def of(row: dict[str, Any]) -> "_Part":
+        part = _Part(**row)
+        part.wrong, part.parts = Counts(*part.wrong), [*map(_Part.of, row["parts"])]
+        part.points, part.around = [*part.points], [*part.around]  # to be added to
+        return part
+
+    def left(self, way: list) -> Iterator[tuple[list, "_Part"]]:
+        """The parts that can be improved further, and the ways to them."""
+        if not self.parts and self.more:
+            yield way, self
+        for i, part in enumerate(self.parts):
+            yield from part.left([*way, [self.cut, i]])
+
+
+class _Made:
+    """The cells' classes, by their keys."""
+
+    def __init__(self, job: Job):
+        partition = Partition(job, job.claim.domain, [])
+        self.classes = {c.key: c for c in partition.classes()}
+
+    def cell(self, key: list[int], query: int, way: list) -> Cell:
+        """A part of a cell: `way` has each cut, and the number of the part."""
+        cell = self.classes[tuple(key)].cell(query)
+        for cut, number in way:
+            cell = cell.parts(**cut)[number]
+        return cell
+
+
+@dataclass
+class _Open:
+    """A part that can be improved, and where it stands."""
+
+    key: list[int]
+    query: int
+    way: list
+    part: _Part
+
+    def row(self) -> list:
+        return [self.key, self.query, self.way, self.part.row()]
 
 
 class Ratios:
@@ -84,7 +121,7 @@ class Ratios:
     def accepts(self, problem: AccuracyProblem, evidence: Evidence) -> str | None:
         if unsupported(lambda: problem.partition) is None:
             return ""  # rule fold has the same cells, and is exact in them
-        return unsupported(lambda: Partition(problem.job, problem.domain, []))
+        return unsupported(lambda: problem.job.once(_Made))
 
     def prove(
         self, problem: AccuracyProblem, evidence: Evidence, budget: Budget
@@ -97,18 +134,20 @@ def bounded(problem: AccuracyProblem, budget: Budget) -> Attempt:
     """Both bounds of the right inputs: the widest gap first, while there is time. Raises Unsupported where the output
     is no sum of ratios."""
     size, wrong = problem.domain.size, 0  # of classes that are no output
-    cells: list[_Part] = []
-    for input_class in Partition(problem.job, problem.domain, []).classes():
+    cells: list[_Open] = []
+    for key, input_class in problem.job.once(_Made).classes.items():
         if input_class.impossible:
             wrong += sum(input_class.sizes.values())
-        else:
-            cells += [_Part.of(input_class.cell(query)) for query in input_class.sizes]
-    _narrow(cells, budget, GAP * problem.claim.total)
+            continue
+        for query, inputs in input_class.sizes.items():
+            cells.append(_Open([*key], query, [], _Part(inputs, Counts(0, inputs))))
+    _narrow(problem, cells, budget, GAP * problem.claim.total)
+    found = [c.part.bounds for c in cells]
     bounds = Counts(
-        wrong + sum(c.bounds.low for c in cells),
-        wrong + sum(c.bounds.high for c in cells),
+        wrong + sum(b.low for b in found),
+        wrong + sum(b.high for b in found),
     )
-    rows = [[c.query, list(c.input_class.key), c.entry()] for c in cells]
+    rows = [[c.query, c.key, c.part.entry()] for c in cells]
     proof = {
         "rule": "ratios",
         "keys": [],
@@ -117,48 +156,71 @@ def bounded(problem: AccuracyProblem, budget: Budget) -> Attempt:
     return Attempt(proof, Counts(size - bounds.high, size - bounds.low))
 
 
-def _narrow(cells: list[_Part], budget: Budget, enough: float) -> None:
+def _narrow(
+    problem: AccuracyProblem, cells: list[_Open], budget: Budget, enough: float
+) -> None:
     """One effort after the other at the part with the widest gap, until all gaps together are at most `enough`."""
-    waiting = WorstFirst[_Part]()
-    for part in cells:
-        waiting.add(part, part.gap)
-    gap, whole = sum(part.gap for part in cells), max(sum(c.size for c in cells), 1)
-    while waiting and gap > enough and not budget.spent():
+    waiting = WorstFirst[_Open]()
+    for cell in cells:
+        waiting.add(cell, cell.part.gap)
+    gap = sum(cell.part.gap for cell in cells)
+    whole = max(sum(cell.part.size for cell in cells), 1)
+
+    def ask(some: list[_Open]) -> Callable[[], Any]:
+        return budget.ask(efforts, problem, [one.row() for one in some])
+
+    answers = waiting.answered(ask, lambda one: 1 if one.part.efforts else TOGETHER)
+    while gap > enough and not budget.spent():
         budget.progress(
             f"bounding {len(waiting):,} cells, {gap / whole:.2g} of the inputs open",
             1 - gap / whole,
         )
-        part = waiting.take()
-        before = part.gap
         try:
-            left = _effort(part, budget)
-        except Stopped:
+            some, (rows, seconds) = next(answers)
+        except (Stopped, StopIteration):
             break
-        bounds = part.bounds
-        gap -= before - (bounds.high - bounds.low)
-        for p in left:
-            waiting.add(p, p.gap)
+        budget.reserved += seconds
+        for one, row in zip(some, rows, strict=True):
+            gap -= one.part.gap
+            vars(one.part).update(vars(_Part.of(row)))
+            bounds = one.part.bounds
+            gap += bounds.high - bounds.low
+            for way, part in one.part.left(one.way):
+                waiting.add(_Open(one.key, one.query, way, part), part.gap)
 
 
-def _effort(part: _Part, budget: Budget) -> list[_Part]:
-    """Points, then a list or a cut, then counts. The parts that can be improved further."""
-    cell = part.cell
-    part.efforts += 1
+def efforts(problem: AccuracyProblem, asked: list, budget: Budget) -> list[Any]:
+    """An obligation: what an effort more tells of each part; and the seconds that the check will take for it."""
+    made, found, seconds = problem.job.once(_Made), [], 0.0
+    with np.errstate(all="ignore"):
+        for key, query, way, row in asked:
+            if budget.spent():
+                raise Stopped
+            part = _Part.of(row)
+            seconds += _effort(part, made.cell(key, query, way))
+            found.append(part.row())
+    return [found, seconds]
+
+
+def _effort(part: _Part, cell: Cell) -> float:
+    """Points, then a list or a cut, then counts. The seconds that the check takes for them."""
+    part.efforts, part.more = part.efforts + 1, False
+    began, seconds = time.monotonic(), 0.0
     try:
         if part.efforts == 1:
             found = least_leads(cell.box, cell.lead(cell.rivals))
-            with budget.rehearsing():
-                return _expand(part, cell, *found)
-        with budget.rehearsing():
-            if (
-                part.efforts == 2
-                and part.depth < DEEPEST
-                and (cut := _near(part, cell)) is not None
-            ):
-                parts = [_Part.of(c, part.depth + 1) for c in cell.parts(**cut)]
-                left = [q for p in parts if p.size for q in _effort(p, budget)]
-                part.cut, part.parts = cut, parts
-                return left
+            began = time.monotonic()
+            part.more = _expand(part, cell, *found)
+        elif part.depth < DEEPEST and (cut := _near(part, cell)) is not None:
+            cells = cell.parts(**cut)
+            parts = [_Part(c.size, Counts(0, c.size), part.depth + 1) for c in cells]
+            seconds += time.monotonic() - began
+            for p, c in zip(parts, cells, strict=True):
+                seconds += _effort(p, c) if c.size else 0.0
+                p.more = p.more and c.size > 0
+            part.cut, part.parts = cut, parts
+            return seconds
+        else:
             _count(part, cell, COARSE)
             _count(part, cell, FINE)
     except Stopped:
@@ -172,14 +234,12 @@ def _effort(part: _Part, budget: Budget) -> list[_Part]:
             None,
             Counts(0, part.size),
         )
-    return []
+    return time.monotonic() - began
 
 
-def _expand(
-    part: _Part, cell: Cell, inputs: np.ndarray, leads: np.ndarray
-) -> list[_Part]:
+def _expand(part: _Part, cell: Cell, inputs: np.ndarray, leads: np.ndarray) -> bool:
     """Expansions around the inputs [length, rivals] of the least `leads` [rivals], until all rivals are decided or
-    nothing more is; then a list, of a cell that is small."""
+    nothing more is; then a list, of a cell that is small. Whether more can be done."""
     rivals = left = cell.rivals
     for i in np.argsort(leads, kind="stable"):
         if len(part.points) >= EXPANSIONS:
@@ -190,44 +250,40 @@ def _expand(
     part.undecided = left.tolist()
     if not part.undecided:
         part.wrong = Counts(0, 0)
-        return []
+        return False
     if cell.size * len(cell.box.factor.mid) <= LISTED:
         part.groups, part.wrong = None, cell.listed(part.undecided)
-        return []
+        return False
+    around = dict(part.around)
     for t, point in zip(rivals.tolist(), inputs.T, strict=True):
         if (
-            t in part.undecided and t not in part.around
+            t in part.undecided and t not in around
         ):  # each is counted around its own least lead
             _point(part, t, point)
-    return [part]
+    return True
 
 
 def _point(part: _Part, rival: int, point: np.ndarray) -> None:
-    part.around[rival] = len(part.points)
+    part.around.append((rival, len(part.points)))
     part.points.append(point.tolist())
 
 
 def _count(part: _Part, cell: Cell, grid: int) -> None:
     """Every undecided rival by itself, around its own point; and for sure, the one that most are lost to."""
     groups, counts = [], []
+
+    def group(rival: int, upper: bool) -> list:
+        at = part.point(rival)
+        return [at, _step(cell, part.points[at], rival, grid, upper), [rival]]
+
     for t in part.undecided:
-        group = [
-            part.around[t],
-            _step(cell, part.points[part.around[t]], t, grid, upper=False),
-            [t],
-        ]
-        counts.append(_lost(part, cell.lost, group))
-        groups.append(group)
+        groups.append(group(t, False))
+        counts.append(_lost(part, cell.lost, groups[-1]))
         if sum(counts) >= part.size:
             break
     if sum(counts) < part.wrong.high:
         part.groups, part.wrong = groups, Counts(part.wrong.low, sum(counts))
-    worst = part.undecided[counts.index(max(counts))]
-    certain = [
-        part.around[worst],
-        _step(cell, part.points[part.around[worst]], worst, grid, upper=True),
-        [worst],
-    ]
+    certain = group(part.undecided[counts.index(max(counts))], True)
     low = _lost(part, cell.surely_lost, certain)
     if low > part.wrong.low:
         part.certain, part.wrong = certain, Counts(low, part.wrong.high)

@@ -46,7 +46,7 @@ def divided(work: Branching, seen: Callable[[], Found | None]) -> Found | None:
         if broken is not None:
             return broken
         queue: deque[tuple[list[Cell], Callable[[], Any]]] = deque()
-        left, done = Remaining(budget.desk.taken, max(1, budget.desk.workers)), 0
+        left, done = Remaining.of(budget.desk), 0
 
         def divide(cells: list[Cell], few: int) -> None:
             asked = [sizes.quota, few, [_told(cell) for cell in cells]]

@@ -2,7 +2,7 @@
 
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.errors import Unsupported
-from mechverify.provers.accuracy.falsify import CLOSE, margins_of
+from mechverify.provers.accuracy.falsify import CLOSE
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt
 from mechverify.provers.base import Budget
 
@@ -19,7 +19,7 @@ def brute(problem: AccuracyProblem, budget: Budget) -> Attempt:
         raise Unsupported(
             f"{size:,} inputs are too many to run (limit {LIMIT:,}); restrict the domain"
         )
-    margins, right, wrong = margins_of(problem), 0, 0
+    margins, right, wrong = problem.margins, 0, 0
     for inputs in problem.inputs(problem.domain):
         budget.progress(f"running all {size:,} inputs", run / size)
         if budget.spent():
