@@ -79,7 +79,9 @@ class Moving(Lines):
             slopes = [
                 relaxed.finite(end[:, None]).detach() for end in row.slopes(relaxed, n)
             ]
-            first = row.default(relaxed, n)
+            first = (
+                row.middle(relaxed, n) if op == "secant" else row.default(relaxed, n)
+            )
             return [(slopes[0], slopes[1])] * 2, lambda: [
                 self._share(s, *slopes) for s in first
             ]

@@ -6,9 +6,10 @@ Lemmas D1, D2, D3 (docs/soundness/differences.md).
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
+from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.operations.differences import applied
 from mechverify.kernel.core.operations.functions import function_of
-from mechverify.kernel.relaxation import lines
+from mechverify.kernel.relaxation import lines, noise
 from mechverify.kernel.relaxation.lines import Ends
 from mechverify.kernel.relaxation.operations import (
     Curved,
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 class Sloped(Curved):
     """s d, where d is the last operand, and s lies between the ends of `slopes`."""
 
+    together = False  # whether it pays to ask what all entries leave over together
+
     def bends(self, known, n):
         return True
 
@@ -33,20 +36,59 @@ class Sloped(Curved):
         return lines.product(known.ar, self.slopes(known, n), known.ends[d])
 
     def back(self, known, start, n, k):
+        """By a witness's slopes; or, row by row, by those that are better in the middle of d's interval."""
         ar, d = known.ar, known.graph.nodes[n].args[-1]
+        given = known.lines.choose(known, start, n)
+        form, total = self._through(known, n, k, given or self.default(known, n))
+        if given is None and self.together:
+            other, more = self._through(known, n, k, self.middle(known, n))
+            ends = (known.finite(end) for end in known.ends[d])
+            centre = ar.point(sum(ends) / 2)
+            here, there = (
+                known.dot(a.point, centre).mid + b.mid
+                for a, b in ((form, total), (other, more))
+            )
+            better = there > here
+            form = ar.where(
+                better.reshape(*better.shape, *(1,) * (k.mid.ndim - 2)), other, form
+            )
+            total = ar.where(better, more, total)
+        return [(d, form)], total
+
+    def _through(
+        self, known: "Relaxed", n: int, k: Ball, slopes: tuple[Any, Any]
+    ) -> tuple[Ball, Ball]:
+        """A form of d and a number: what slopes leave over of each entry, or of all together where that is less."""
+        ar, xp, d = known.ar, known.ar.xp, known.graph.nodes[n].args[-1]
         between, apart = (
             tuple(end[:, None] for end in ends)
             for ends in (self.slopes(known, n), known.ends[d])
         )
-        given = known.lines.choose(known, start, n)
-        planes = []
-        for upper, slope in enumerate(given or self.default(known, n)):
+        planes, used = [], self.together
+        for upper, slope in enumerate(slopes):
             rest = lines.total(ar, between, (-slope, -slope))
             end = lines.product(ar, rest, apart)[upper]
+            used = used and bool(xp.isfinite(end).all())
             plane = [ar.exact(slope), ar.exact(known.finite(end))]
-            planes.append(known.levelled(n, plane, bool(upper), ar.xp.isfinite(end)))
+            planes.append(known.levelled(n, plane, bool(upper), xp.isfinite(end)))
         (form,), total = known.bent(n, k, planes)
-        return [(d, form)], total
+        if used:
+            reach = self.reach(known, n, xp.where(k.mid > 0, *slopes))
+            if (loss := noise.loss(known, d, k, reach)) is not None:
+                low = ar.ends(total)[0]
+                total = ar.point(xp.where(-loss > low, -loss, low))
+        return form, total
+
+    def middle(self, known: "Relaxed", n: int) -> tuple[Any, Any]:
+        """Slopes from which others differ least."""
+        low, high = (known.finite(end[:, None]) for end in self.slopes(known, n))
+        return (low / 2 + high / 2,) * 2
+
+    def reach(self, known: "Relaxed", n: int, slope: Any) -> Any:
+        """What slopes differ by from `slope` [cells, rows, *shape], at most."""
+        ends = (end[:, None] for end in self.slopes(known, n))
+        low, high = lines.total(known.ar, tuple(ends), (-slope, -slope))
+        return known.ar.xp.maximum(-low, high)
 
     def slopes(self, known: "Intervals", n: int) -> Ends:
         if n not in known.slopes:
@@ -78,6 +120,8 @@ class Sloped(Curved):
 
 class Secant(Elementwise, Sloped):
     """f(a) - f(b) = s d, d = a - b, where s is a slope of f between a and b."""
+
+    together = True
 
     def ends(self, known, n, found):
         a, b, _ = operand_ends(known, n)
