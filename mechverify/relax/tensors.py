@@ -102,7 +102,7 @@ class Tensors(Arithmetic):
         """By points."""
         return TensorBall(x.mid / y.mid, None if x.rad is None else x.rad / y.mid.abs())
 
-    def approximate(self, x: Ball) -> Tensor:
+    def approximate(self, x: Ball) -> Array:
         return x.mid.detach()
 
     def sqrt(self, x: Ball) -> TensorBall:

@@ -14,18 +14,18 @@ import numpy as np
 
 from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.errors import Unsupported
+from mechverify.kernel.core.meter import reserve
+from mechverify.kernel.relaxation import lines
 from mechverify.kernel.relaxation.backward import Lines, Relaxed
-from mechverify.kernel.relaxation.operations import row_of
 
-ROOM = (
-    2**21
-)  # numbers of the squares of forms, at most; where there are more, entries are taken one by one
+MOST = (
+    2**17
+)  # numbers of the squares of a cell's forms; where there are more, entries are taken one by one
+TOGETHER = 2**21  # of all cells' forms at a time
+SLOPED = {"secant", "exchanged"}
 DOUBLINGS = 5  # of a matrix's power
-LEAST, SMALL, LARGE = (
-    1e-12,
-    1e-200,
-    1e200,
-)  # sizes: as a share of the largest one, and of numbers
+LEAST = 1e-12  # of symbols' sizes, as a share of the largest one
+SMALL, LARGE = 1e-200, 1e200  # numbers whose squares neither vanish nor overflow
 
 
 class Symbols(NamedTuple):
@@ -45,20 +45,34 @@ class Noise(NamedTuple):
     coefficients: Ball
     rest: Any
 
+    def of(self, cells: slice) -> "Noise":
+        """Of some cells."""
+        symbols = [
+            s._replace(most=None if s.most is None else _of(s.most, cells))
+            for s in self.symbols
+        ]
+        coefficients = self.coefficients.map(lambda a: _of(a, cells))
+        return Noise(symbols, coefficients, _of(self.rest, cells))
+
+
+def _of(a: Any, cells: slice) -> Any:
+    return a if len(a) == 1 else a[cells]
+
 
 class Parallel(Lines):
     """The same slopes below and above."""
 
     def choose(self, relaxed, start, n):
-        node = relaxed.graph.nodes[n]
-        if node.op == "blend":
+        op = relaxed.graph.nodes[n].op
+        if op == "blend":
             return None
-        if node.op in ("secant", "exchanged"):
-            return row_of(node.op).middle(relaxed, n)
-        if node.op == "mul":
-            slope = relaxed.ar.raw(np.full((1, 1, *node.shape), 0.5))
-        else:
-            slope = relaxed.default_slopes(n)[1].mid
+        if op in SLOPED:
+            return middle(relaxed, n)
+        slope = (
+            0.5 + 0 * relaxed.finite(relaxed.ends[n][0])[:, None]
+            if op == "mul"
+            else relaxed.default_slopes(n)[1].mid
+        )
         return slope, slope
 
 
@@ -72,11 +86,17 @@ class Spread(Relaxed):
 
     def noise(self, n: int) -> Noise:
         """Precondition: what node n needs is bounded. Complexity: that of its forms."""
-        ar, xp, shape = self.ar, self.ar.xp, self.graph.nodes[n].shape
-        size = prod(shape)
+        ar, xp, nodes = self.ar, self.ar.xp, self.graph.nodes
+        shape = nodes[n].shape
+        size, order = prod(shape), self.order[: self.place[n] + 1]
+        made = [m for m in order if m in self.curved or nodes[m].op == "input"]
+        symbols = 1 + sum(prod(nodes[m].shape) for m in made)
+        if max(size, symbols) ** 2 > MOST:
+            raise Unsupported("more symbols than are worth their time")
+        reserve(len(self.cells) * max(size, symbols) ** 2)
         pending = {n: ar.exact(ar.raw(np.eye(size).reshape(1, size, *shape)))}
         centre = lost = ar.exact(ar.raw(np.zeros((len(self.cells), size))))
-        for m in reversed(self.order[: self.place[n] + 1]):
+        for m in reversed(order):
             if m in pending:
                 k, loss = self._centred(m, pending.pop(m))
                 forms, constant = self._back(n, m, k)
@@ -124,24 +144,37 @@ class Spread(Relaxed):
         if bool((no_lower | no_upper).any()) or not all(alike):
             raise Unsupported("lines that are not parallel")
         bottom, top = ar.ends(low)[0], ar.ends(high)[1]
-        of, most, middle = None, None, bottom / 2 + top / 2
-        if node.op in ("secant", "exchanged"):
-            middle = 0 * middle  # so that a symbol is zero where d is
-        reach = xp.maximum(ar.up(top - middle), ar.up(middle - bottom))
-        if node.op in ("secant", "exchanged"):
-            of, most = node.args[-1], row_of(node.op).reach(self, n, slopes[0].mid)
-            most = ar.div(ar.point(most), ar.point(xp.where(reach > 0, reach, 1.0)))
+        of, most, centre = None, None, bottom / 2 + top / 2
+        if node.op in SLOPED:
+            centre = 0 * centre  # so that a symbol is zero where d is
+        size = xp.maximum(ar.up(top - centre), ar.up(centre - bottom))
+        if node.op in SLOPED:
+            of, most = node.args[-1], reach(self, n, slopes[0].mid)
+            most = ar.div(ar.point(most), ar.point(xp.where(size > 0, size, 1.0)))
             most = ar.ends(most)[1].reshape(len(most.mid), -1)
-        self._add(k, ar.point(reach), of, most)
-        constant = self.dot(k, ar.point(middle), rows=True)
+        self._add(k, ar.point(size), of, most)
+        constant = self.dot(k, ar.point(centre), rows=True)
         return [ar.mul(k, slope) for slope in slopes], constant
 
     def _add(
-        self, k: Ball, reach: Ball, of: int | None = None, most: Any = None
+        self, k: Ball, size: Ball, of: int | None = None, most: Any = None
     ) -> None:
-        reach = reach if reach.mid.ndim == k.mid.ndim else reach.at[:, None]
-        x = self.ar.mul(k, reach).map(lambda a: a.reshape(*a.shape[:2], -1))
+        size = size if size.mid.ndim == k.mid.ndim else size.at[:, None]
+        x = self.ar.mul(k, size).map(lambda a: a.reshape(*a.shape[:2], -1))
         self.found.append(Symbols(x, of, most))
+
+
+def middle(known: Relaxed, n: int) -> tuple[Any, Any]:
+    """The slope from which those of node n differ least, raw [cells, 1, *shape], twice: for lower and upper lines."""
+    low, high = (known.finite(end[:, None]) for end in known.slopes[n])
+    return (low / 2 + high / 2,) * 2
+
+
+def reach(known: Relaxed, n: int, slope: Any) -> Any:
+    """By how much slopes of node n differ from `slope`, at most, raw [cells, rows, *shape]."""
+    low, high = (end[:, None] for end in known.slopes[n])
+    low, high = lines.total(known.ar, (low, high), (-slope, -slope))
+    return known.ar.xp.maximum(-low, high)
 
 
 def noise_of(known: Relaxed, n: int) -> Noise | None:
@@ -155,8 +188,8 @@ def noise_of(known: Relaxed, n: int) -> Noise | None:
     return every[n]
 
 
-def loss(known: Relaxed, n: int, k: Ball, reach: Any) -> Any | None:
-    """Upper bounds [cells, rows] of the sum over a node's entries z of |k| c |z|, where 0 <= c <= `reach`, raw [cells,
+def loss(known: Relaxed, n: int, k: Ball, most: Any) -> Any | None:
+    """Upper bounds [cells, rows] of the sum over a node's entries z of |k| c |z|, where 0 <= c <= `most`, raw [cells,
     rows, *shape]; None: of nothing. Complexity: for each row, a few products of matrices of its entries and symbols."""
     ar, xp = known.ar, known.ar.xp
     several = (k.mid != 0).reshape(*k.mid.shape[:2], -1).sum(-1) > 1
@@ -168,34 +201,44 @@ def loss(known: Relaxed, n: int, k: Ball, reach: Any) -> Any | None:
         return None
     low, high = known.ends[n]
     size = xp.maximum(-low, high).reshape(len(low), 1, -1)
-    c = ar.up(xp.abs(k.mid) * reach)
+    c = ar.up(xp.abs(k.mid) * most)
     c = c.reshape(*c.shape[:2], -1)
     noise = noise_of(known, n)
-    if (
-        noise is None
-        or _large(known, noise, c)
-        or not bool(xp.isfinite(c * size).all())
-    ):
+    if noise is None or not bool(xp.isfinite(c * size).all()):
         return None
+    numbers = c.shape[1] * max(noise.coefficients.mid.shape[1:]) ** 2
+    if numbers > MOST:
+        return None
+    cells, step = max(len(c), len(size), len(noise.rest)), max(1, TOGETHER // numbers)
+    reserve(min(cells, step), numbers)
+    parts = [slice(i, i + step) for i in range(0, cells, step)]
+    found = [_loss(known, n, at, _of(c, at), _of(size, at)) for at in parts]
+    return found[0] if len(found) == 1 else xp.concatenate(found)
+
+
+def _loss(known: Relaxed, n: int, cells: slice, c: Any, size: Any) -> Any:
+    """The sum of c |z| is at most the root of the sum of (c / w)^2, times `norm`: for weights w that make both small."""
+    ar, xp, noise = known.ar, known.ar.xp, vars(known)["noises"][n].of(cells)
     w = _weights(known, c, c * size)
     shares = _shares(known, noise, w)
     products = ar.approximate(_products(known, noise, w, shares))
     root = xp.sqrt(c * size)
     w = _weights(known, c, root * (xp.abs(products) * root[..., None, :]).sum(-1))
-    both = norm(known, n, w, shares)
+    both = norm(known, n, cells, w, shares)
     rest = ar.div(ar.point(c), ar.point(xp.where(w > 0, w, 1.0)))
     rest = ar.ends(ar.sum(ar.mul(rest, rest)))[1]
     missing = ((w == 0) & (c * size > 0)).any(-1)
     return xp.where(missing, np.inf, ar.up(ar.up(xp.sqrt(rest)) * both))
 
 
-def norm(known: Relaxed, n: int, w: Any, shares: Any = None) -> Any:
+def norm(known: Relaxed, n: int, cells: slice, w: Any, shares: Any = None) -> Any:
     """Upper bounds [cells, rows] of the root of the sum over a node's entries z of (w z)^2, for raw weights w [cells,
     rows, entries] >= 0. Any positive `shares` of the symbols are sound."""
-    ar, xp, noise = known.ar, known.ar.xp, noise_of(known, n)
+    ar, xp, found = known.ar, known.ar.xp, noise_of(known, n)
     within = shares is None  # another's symbols are bounded
-    if noise is None or _large(known, noise, w):
+    if found is None:
         return np.inf
+    noise = found.of(cells)
     shares = _shares(known, noise, w) if within else shares
     power = _products(known, noise, w, shares)
     for _ in range(DOUBLINGS):
@@ -214,18 +257,13 @@ def norm(known: Relaxed, n: int, w: Any, shares: Any = None) -> Any:
         most = ar.ends(ar.sum(ar.point(some)))[1]
         if symbol.of is not None and not within:
             weights = ar.up(ar.up(xp.sqrt(some)) * symbol.most[:, None])
-            inner = norm(known, symbol.of, weights)
+            inner = norm(known, symbol.of, cells, weights)
             inner = ar.up(inner * inner)
             most = xp.where(inner < most, inner, most)
         total = ar.up(total + most)
     apart = ar.mul(ar.point(w), ar.point(noise.rest[:, None]))
     apart = ar.ends(ar.sum(ar.mul(apart, apart)))[1]
     return ar.up(ar.up(xp.sqrt(ar.up(largest * total))) + ar.up(xp.sqrt(apart)))
-
-
-def _large(known: Relaxed, noise: Noise, w: Any) -> bool:
-    *_, entries, symbols = noise.coefficients.mid.shape
-    return len(known.cells) * w.shape[1] * max(entries, symbols) ** 2 > ROOM
 
 
 def _weights(known: Relaxed, c: Any, sizes: Any) -> Any:

@@ -39,9 +39,15 @@ class Sloped(Curved):
         """By a witness's slopes; or, row by row, by those that are better in the middle of d's interval."""
         ar, d = known.ar, known.graph.nodes[n].args[-1]
         given = known.lines.choose(known, start, n)
-        form, total = self._through(known, n, k, given or self.default(known, n))
+        form, total = self._through(
+            known,
+            n,
+            k,
+            given or self.default(known, n),
+            self.together and given is not None,
+        )
         if given is None and self.together:
-            other, more = self._through(known, n, k, self.middle(known, n))
+            other, more = self._through(known, n, k, noise.middle(known, n), True)
             ends = (known.finite(end) for end in known.ends[d])
             centre = ar.point(sum(ends) / 2)
             here, there = (
@@ -56,15 +62,15 @@ class Sloped(Curved):
         return [(d, form)], total
 
     def _through(
-        self, known: "Relaxed", n: int, k: Ball, slopes: tuple[Any, Any]
+        self, known: "Relaxed", n: int, k: Ball, slopes: tuple[Any, Any], together: bool
     ) -> tuple[Ball, Ball]:
-        """A form of d and a number: what slopes leave over of each entry, or of all together where that is less."""
+        """A form of d and a number: what slopes leave over of each entry, or of all `together` where that is less."""
         ar, xp, d = known.ar, known.ar.xp, known.graph.nodes[n].args[-1]
         between, apart = (
             tuple(end[:, None] for end in ends)
             for ends in (self.slopes(known, n), known.ends[d])
         )
-        planes, used = [], self.together
+        planes, used = [], together
         for upper, slope in enumerate(slopes):
             rest = lines.total(ar, between, (-slope, -slope))
             end = lines.product(ar, rest, apart)[upper]
@@ -73,22 +79,11 @@ class Sloped(Curved):
             planes.append(known.levelled(n, plane, bool(upper), xp.isfinite(end)))
         (form,), total = known.bent(n, k, planes)
         if used:
-            reach = self.reach(known, n, xp.where(k.mid > 0, *slopes))
+            reach = noise.reach(known, n, xp.where(k.mid > 0, *slopes))
             if (loss := noise.loss(known, d, k, reach)) is not None:
                 low = ar.ends(total)[0]
                 total = ar.point(xp.where(-loss > low, -loss, low))
         return form, total
-
-    def middle(self, known: "Relaxed", n: int) -> tuple[Any, Any]:
-        """Slopes from which others differ least."""
-        low, high = (known.finite(end[:, None]) for end in self.slopes(known, n))
-        return (low / 2 + high / 2,) * 2
-
-    def reach(self, known: "Relaxed", n: int, slope: Any) -> Any:
-        """What slopes differ by from `slope` [cells, rows, *shape], at most."""
-        ends = (end[:, None] for end in self.slopes(known, n))
-        low, high = lines.total(known.ar, tuple(ends), (-slope, -slope))
-        return known.ar.xp.maximum(-low, high)
 
     def slopes(self, known: "Intervals", n: int) -> Ends:
         if n not in known.slopes:
