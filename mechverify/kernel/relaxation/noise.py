@@ -217,7 +217,7 @@ def loss(known: Relaxed, n: int, k: Ball, most: Any) -> Any | None:
 
 
 def _loss(known: Relaxed, n: int, cells: slice, c: Any, size: Any) -> Any:
-    """The sum of c |z| is at most the root of the sum of (c / w)^2, times `norm`: for weights w that make both small."""
+    """At most the root of the sum of (c / w)^2, times `norm`: for weights w that make both small."""
     ar, xp, noise = known.ar, known.ar.xp, vars(known)["noises"][n].of(cells)
     w = _weights(known, c, c * size)
     shares = _shares(known, noise, w)

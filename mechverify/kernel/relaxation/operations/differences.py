@@ -1,6 +1,6 @@
 """Differences of a function's values at two arguments, and values that are known in two ways.
 
-Lemmas D1, D2, D3 (docs/soundness/differences.md).
+Lemmas D1, D2, D3, D5 (docs/soundness/differences.md).
 """
 
 from abc import abstractmethod
