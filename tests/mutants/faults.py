@@ -969,7 +969,7 @@ FAULTS = [
     Fault("noise", "relaxation/noise.py", "total = ar.up(total + most)", "total = most", NOISE),
     Fault("noise", "relaxation/noise.py", "ar.up(xp.sqrt(some)) * symbol.most[:, None]", "ar.up(xp.sqrt(some)) * symbol.most[:, None] / 2", NOISE),
     Fault("noise", "relaxation/noise.py", "xp.where(missing, np.inf, ", "xp.where(missing, 0.0, ", NOISE),
-    Fault("noise", "relaxation/noise.py", "lines.total(known.ar, (low, high), (-slope, -slope))", "lines.total(known.ar, (low, high), (-high, -low))", NOISE),
+    Fault("noise", "relaxation/noise.py", "known.ar.xp.maximum(-low, high)", "known.ar.xp.minimum(-low, high)", NOISE),
     Fault("noise", "relaxation/noise.py", "return a if len(a) == 1 else a[cells]", "return a[:1]", NOISE),
     Fault("exchanged", "relaxation/operations/differences.py", "for own, other in ((p, q), (q, p))", "for own, other in ((p, q), (p, q))", DIFFERENCES),
     Fault("exchanged", "relaxation/operations/differences.py", "tuple(end[..., None, :] for end in other)", "tuple(end[..., :, None] for end in other)", DIFFERENCES),
