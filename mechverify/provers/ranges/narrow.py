@@ -15,11 +15,11 @@ from mechverify.provers.ranges.leaves import optimised_leaves
 from mechverify.provers.ranges.problem import FEW, RangeProblem
 
 CELLS = 1_024  # at most
-CANDIDATES = 12  # coordinates that are tried for a cut
+CANDIDATES = 3  # coordinates that are tried for a cut
 TRIED = 64  # cells that are cut at a time, at most
 WORTH = 0.995  # what twice as many cells must at least make of the range
 CHOOSING, CHECKING, OPTIMISING = (
-    10.0,
+    15.0,
     40.0,
     40.0,
 )  # seconds: for choosing cuts, relaxing cells, optimising lines
@@ -114,12 +114,12 @@ class Halving:
         return cuts
 
     def _set_most(self) -> None:
-        """By what the kernel takes for some cells, side by side."""
+        """By what the kernel takes for some cells, side by side; others may take longer."""
         if CELLS * self.problem.seconds > CHECKING:
             begun = time.monotonic()
             kernel_ranges(self.problem, self.parts[:PRICED])
             price = (time.monotonic() - begun) / PRICED
-            self.most = min(CELLS - 1, int(CHECKING / price))
+            self.most = min(CELLS - 1, int(CHECKING / 2 / price))
 
     def _outermost(self) -> list[int]:
         """Cells, entry by entry and end by end those that reach farthest."""
