@@ -223,12 +223,16 @@ def _loss(known: Relaxed, n: int, cells: slice, c: Any, size: Any) -> Any:
     shares = _shares(known, noise, w)
     products = ar.approximate(_products(known, noise, w, shares))
     root = xp.sqrt(c * size)
-    w = _weights(known, c, root * (xp.abs(products) * root[..., None, :]).sum(-1))
+    sums = (xp.abs(products) * root[..., None, :]).sum(-1)
+    w = _weights(known, c, root * sums)
     both = norm(known, n, cells, w, shares)
     rest = ar.div(ar.point(c), ar.point(xp.where(w > 0, w, 1.0)))
-    rest = ar.ends(ar.sum(ar.mul(rest, rest)))[1]
+    squares = ar.mul(rest, rest)
+    _, rest = ar.ends(ar.sum(squares))
+    rest = ar.up(xp.sqrt(rest))
     missing = ((w == 0) & (c * size > 0)).any(-1)
-    return xp.where(missing, np.inf, ar.up(ar.up(xp.sqrt(rest)) * both))
+    found = ar.up(rest * both)
+    return xp.where(missing, np.inf, found)
 
 
 def norm(known: Relaxed, n: int, cells: slice, w: Any, shares: Any = None) -> Any:
@@ -244,26 +248,34 @@ def norm(known: Relaxed, n: int, cells: slice, w: Any, shares: Any = None) -> An
     for _ in range(DOUBLINGS):
         power = ar.contract("ij,jk->ik", power, power)
     low, high = ar.ends(power)
-    largest = ar.ends(ar.sum(ar.point(xp.maximum(-low, high))))[1]
+    sizes = ar.point(xp.maximum(-low, high))
+    _, largest = ar.ends(ar.sum(sizes))
     largest = xp.amax(largest, -1)
     for _ in range(DOUBLINGS):
         largest = ar.up(xp.sqrt(largest))
     each = ar.point(shares)
-    each = ar.ends(ar.div(ar.rational(Fraction(1)), ar.mul(each, each)))[1]
+    squares = ar.mul(each, each)
+    one = ar.rational(Fraction(1))
+    _, each = ar.ends(ar.div(one, squares))
     total, start = 0 * largest, 0
     for symbol in noise.symbols:
         some = each[..., start : start + symbol.coefficients.mid.shape[-1]]
         start += some.shape[-1]
-        most = ar.ends(ar.sum(ar.point(some)))[1]
+        _, most = ar.ends(ar.sum(ar.point(some)))
         if symbol.of is not None and not within:
-            weights = ar.up(ar.up(xp.sqrt(some)) * symbol.most[:, None])
+            root = ar.up(xp.sqrt(some))
+            weights = ar.up(root * symbol.most[:, None])
             inner = norm(known, symbol.of, cells, weights)
             inner = ar.up(inner * inner)
             most = xp.where(inner < most, inner, most)
         total = ar.up(total + most)
     apart = ar.mul(ar.point(w), ar.point(noise.rest[:, None]))
-    apart = ar.ends(ar.sum(ar.mul(apart, apart)))[1]
-    return ar.up(ar.up(xp.sqrt(ar.up(largest * total))) + ar.up(xp.sqrt(apart)))
+    squares = ar.mul(apart, apart)
+    _, apart = ar.ends(ar.sum(squares))
+    apart = ar.up(xp.sqrt(apart))
+    common = ar.up(largest * total)
+    common = ar.up(xp.sqrt(common))
+    return ar.up(common + apart)
 
 
 def _weights(known: Relaxed, c: Any, sizes: Any) -> Any:
@@ -278,7 +290,9 @@ def _shares(known: Relaxed, noise: Noise, w: Any) -> Any:
     """Of each symbol, [cells, rows, symbols]: what it adds to the sum of squares, by Gershgorin."""
     ar, xp = known.ar, known.ar.xp
     form = ar.mul(ar.point(w[..., None]), noise.coefficients.at[:, None])
-    size = xp.abs(ar.approximate(ar.contract("je,jf->ef", form, form))).sum(-1)
+    products = ar.contract("je,jf->ef", form, form)
+    products = ar.approximate(products)
+    size = xp.abs(products).sum(-1)
     size = xp.maximum(size, LEAST * xp.amax(size, -1)[..., None])
     return 1 / xp.sqrt(xp.where((size > SMALL) & (size < LARGE), size, 1.0))
 
