@@ -9,7 +9,7 @@ import torch
 from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.errors import Stopped, Unsupported
 from mechverify.kernel.core.graph import Graph
-from mechverify.kernel.relaxation import planes
+from mechverify.kernel.relaxation import noise, planes
 from mechverify.kernel.relaxation.backward import Lines, Relaxed
 from mechverify.kernel.relaxation.intervals import Cells
 from mechverify.kernel.relaxation.operations import differences
@@ -79,7 +79,9 @@ class Moving(Lines):
             slopes = [
                 relaxed.finite(end[:, None]).detach() for end in row.slopes(relaxed, n)
             ]
-            first = row.default(relaxed, n)
+            first = (
+                noise.middle(relaxed, n) if row.together else row.default(relaxed, n)
+            )
             return [(slopes[0], slopes[1])] * 2, lambda: [
                 self._share(s, *slopes) for s in first
             ]

@@ -102,6 +102,9 @@ class Tensors(Arithmetic):
         """By points."""
         return TensorBall(x.mid / y.mid, None if x.rad is None else x.rad / y.mid.abs())
 
+    def approximate(self, x: Ball) -> Array:
+        return x.mid.detach()
+
     def sqrt(self, x: Ball) -> TensorBall:
         return TensorBall(torch.sqrt(x.mid), None)
 

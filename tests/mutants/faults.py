@@ -67,6 +67,7 @@ LEADS = "tests/test_statement.py::test_leads_are_printed_of_nothing_else"
 LESSER = "tests/test_statement.py::test_the_lesser_and_the_larger_are_printed_of_nothing_else"
 READ_BACK = "tests/test_statement.py::test_random_claims_are_read_back_and_planted_changes_noticed"
 DIFFERENCES = "tests/soundness/test_differences.py"
+NOISE = "tests/soundness/test_noise.py"
 AGREEMENT = "tests/soundness/test_agreement.py"
 SLOPES = "tests/kernel/test_slopes.py"
 
@@ -965,6 +966,14 @@ FAULTS = [
     Fault("blend", "relaxation/operations/differences.py", "(second, ar.sub(k, part))", "(second, k)", DIFFERENCES),
     Fault("blend", "relaxation/operations/differences.py", "[(first, part), (second,", "[(first, k), (second,", DIFFERENCES),
     Fault("blend", "relaxation/operations/differences.py", "return lines.meet(known.ar, *operand_ends(known, n))", "return lines.product(known.ar, *operand_ends(known, n))", DIFFERENCES),
+    Fault("noise", "relaxation/noise.py", "Symbols(ar.point(middle[..., None]))", "Symbols(ar.point(0 * middle[..., None]))", NOISE),
+    Fault("noise", "relaxation/noise.py", "self._add(k, ar.point(size), of, most)", "self._add(k, ar.point(size / 2), of, most)", NOISE),
+    Fault("noise", "relaxation/noise.py", "for _ in range(DOUBLINGS):\n        largest", "for _ in range(DOUBLINGS - 1):\n        largest", NOISE),
+    Fault("noise", "relaxation/noise.py", "total = ar.up(total + most)", "total = most", NOISE),
+    Fault("noise", "relaxation/noise.py", "root * symbol.most[:, None]", "root * symbol.most[:, None] / 2", NOISE),
+    Fault("noise", "relaxation/noise.py", "xp.where(missing, np.inf, found)", "found", NOISE),
+    Fault("noise", "relaxation/noise.py", "known.ar.xp.maximum(-low, high)", "known.ar.xp.minimum(-low, high)", NOISE),
+    Fault("noise", "relaxation/noise.py", "return a if len(a) == 1 else a[cells]", "return a[:1]", NOISE),
     Fault("exchanged", "relaxation/operations/differences.py", "for own, other in ((p, q), (q, p))", "for own, other in ((p, q), (p, q))", DIFFERENCES),
     Fault("exchanged", "relaxation/operations/differences.py", "tuple(end[..., None, :] for end in other)", "tuple(end[..., :, None] for end in other)", DIFFERENCES),
     Fault("exchanged", "differences/rule.py", 'add("sub", own, other)', 'add("sub", other, own)', DIFFERENCES),
@@ -986,6 +995,7 @@ LEMMAS = {
     "exclusive": ("M4",),
     "all right": ("M5",),
     "blend": ("D3",),
+    "noise": ("D5",),
     "order": ("C15",),
     "ordered bounds": ("L16",),
     "automaton": ("F2",),

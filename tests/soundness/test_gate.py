@@ -56,6 +56,8 @@ ALLOWED = {
     "compact/enclosed.Enclosed._place": TABLES,
     "core/evaluate.Evaluation.align": AXES,
     "differences/rule.jointly": "the numbers of nodes that it has added, each of which asked",
+    "relaxation/noise.Spread._joined": "as many as noise asks for",
+    "relaxation/noise.norm": "DOUBLINGS",
     "relaxation/operations/tokens.Tokens.reads": READS,
     "relaxation/operations/integers.Value.reads": READS,
     "relaxation/operations/__init__.no_tokens": READS,

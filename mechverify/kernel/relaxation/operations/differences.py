@@ -1,14 +1,15 @@
 """Differences of a function's values at two arguments, and values that are known in two ways.
 
-Lemmas D1, D2, D3 (docs/soundness/differences.md).
+Lemmas D1, D2, D3, D5 (docs/soundness/differences.md).
 """
 
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
+from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.operations.differences import applied
 from mechverify.kernel.core.operations.functions import function_of
-from mechverify.kernel.relaxation import lines
+from mechverify.kernel.relaxation import lines, noise
 from mechverify.kernel.relaxation.lines import Ends
 from mechverify.kernel.relaxation.operations import (
     Curved,
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 class Sloped(Curved):
     """s d, where d is the last operand, and s lies between the ends of `slopes`."""
 
+    together = False  # whether it pays to ask what all entries leave over together
+
     def bends(self, known, n):
         return True
 
@@ -33,20 +36,54 @@ class Sloped(Curved):
         return lines.product(known.ar, self.slopes(known, n), known.ends[d])
 
     def back(self, known, start, n, k):
+        """By a witness's slopes; or, row by row, by those that are better in the middle of d's interval."""
         ar, d = known.ar, known.graph.nodes[n].args[-1]
+        given = known.lines.choose(known, start, n)
+        form, total = self._through(
+            known,
+            n,
+            k,
+            given or self.default(known, n),
+            self.together and given is not None,
+        )
+        if given is None and self.together:
+            other, more = self._through(known, n, k, noise.middle(known, n), True)
+            ends = (known.finite(end) for end in known.ends[d])
+            centre = ar.point(sum(ends) / 2)
+            here, there = (
+                known.dot(a.point, centre).mid + b.mid
+                for a, b in ((form, total), (other, more))
+            )
+            better = there > here
+            form = ar.where(
+                better.reshape(*better.shape, *(1,) * (k.mid.ndim - 2)), other, form
+            )
+            total = ar.where(better, more, total)
+        return [(d, form)], total
+
+    def _through(
+        self, known: "Relaxed", n: int, k: Ball, slopes: tuple[Any, Any], together: bool
+    ) -> tuple[Ball, Ball]:
+        """A form of d and a number: what slopes leave over of each entry, or of all `together` where that is less."""
+        ar, xp, d = known.ar, known.ar.xp, known.graph.nodes[n].args[-1]
         between, apart = (
             tuple(end[:, None] for end in ends)
             for ends in (self.slopes(known, n), known.ends[d])
         )
-        given = known.lines.choose(known, start, n)
-        planes = []
-        for upper, slope in enumerate(given or self.default(known, n)):
+        planes, used = [], together
+        for upper, slope in enumerate(slopes):
             rest = lines.total(ar, between, (-slope, -slope))
             end = lines.product(ar, rest, apart)[upper]
+            used = used and bool(xp.isfinite(end).all())
             plane = [ar.exact(slope), ar.exact(known.finite(end))]
-            planes.append(known.levelled(n, plane, bool(upper), ar.xp.isfinite(end)))
+            planes.append(known.levelled(n, plane, bool(upper), xp.isfinite(end)))
         (form,), total = known.bent(n, k, planes)
-        return [(d, form)], total
+        if used:
+            reach = noise.reach(known, n, xp.where(k.mid > 0, *slopes))
+            if (loss := noise.loss(known, d, k, reach)) is not None:
+                low = ar.ends(total)[0]
+                total = ar.point(xp.where(-loss > low, -loss, low))
+        return form, total
 
     def slopes(self, known: "Intervals", n: int) -> Ends:
         if n not in known.slopes:
@@ -78,6 +115,8 @@ class Sloped(Curved):
 
 class Secant(Elementwise, Sloped):
     """f(a) - f(b) = s d, d = a - b, where s is a slope of f between a and b."""
+
+    together = True
 
     def ends(self, known, n, found):
         a, b, _ = operand_ends(known, n)

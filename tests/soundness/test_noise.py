@@ -1,0 +1,196 @@
+"""What slopes leave over together (lemma D5), attacked: every norm and loss against the largest value that symbols of
+any size allow, found by trying all corners; against samples of networks; in pieces; and with weights of any size."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from mechverify.kernel.core.arithmetic import points
+from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.differences import rule
+from mechverify.kernel.relaxation import noise
+from mechverify.kernel.relaxation import rule as linear
+from mechverify.kernel.relaxation.backward import Lines, Relaxed
+from tests.soundness import bounds, networks
+from tests.soundness.networks import Network, evaluate, given, samples
+from tests.soundness.test_differences import twins
+
+INPUTS, NEURONS, WIDE = 3, 4, 6
+
+
+def pair(
+    function: str, seed: int, layers: int = 2, moved: tuple[str, ...] = ("0.",), fixed: float | None = None
+) -> Network:
+    """Two networks, whose weights differ where their names begin so."""
+    rng, rows, weights = np.random.default_rng([91, seed]), [given(INPUTS)], {}
+    for layer in range(layers):
+        bounds.dense(
+            rows, NEURONS if layer < layers - 1 else WIDE, INPUTS if not layer else NEURONS, f"{layer}", weights, rng
+        )
+        rows.append([function, [len(rows) - 1], None])
+    bounds.dense(rows, 2, WIDE, "last", weights, rng)
+    radius = [0.2, 0.7, 1.5][seed % 3]
+    centre = rng.normal(size=INPUTS) / 2
+    net = twins(Network(rows, weights, [(centre - radius, centre + radius)], [], 0), rng, 1e-3)
+    for name in weights:
+        if not name.startswith(moved):
+            net.weights[f"{name}'"] = weights[name]
+    return net
+
+
+def bounded(net: Network) -> tuple[Job, Relaxed, list[int]]:
+    """The kernel's values, and its secants' nodes."""
+    job = Job(networks.claim(net), Float64())
+    new = rule.jointly(job, job.claim.domain)
+    known = linear._value(new, [new.claim.domain], Relaxed)
+    known.ends[known.root] = known.output()
+    return new, known, [n for n in known.order if known.graph.nodes[n].op == "secant"]
+
+
+def exactly(net: Network, known: Relaxed, secants: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """What the second secant reads, [cases, entries], at all corners of the box and of the first one's slopes."""
+    first = known.slopes[secants[0]]
+    low, high = net.inputs[0]
+    w, v = (net.weights[name] for name in ("0.W", "0.W'"))
+    b, c = (net.weights[name] for name in ("0.b", "0.b'"))
+    corners = np.array(list(itertools.product(*zip(low, high, strict=True))))
+    d = corners @ (w - v).T + b - c
+    slopes = np.array(list(itertools.product(*zip(*(end[0] for end in first), strict=True))))
+    return d, (slopes[:, None] * d).reshape(-1, NEURONS) @ net.weights["1.W"].T
+
+
+def loss(known: Relaxed, secant: int, k: np.ndarray, most: np.ndarray) -> np.ndarray:
+    found = noise.loss(known, known.graph.nodes[secant].args[-1], points(k[None]), most[None])
+    assert found is not None
+    return found[0]
+
+
+SEEDS = range(12)
+
+
+@pytest.mark.parametrize("function", ["relu", "gelu", "tanh"])
+def test_what_slopes_leave_over_is_bounded_and_nearly_reached(function):
+    ratios, gains = [[], []], []
+    for seed in SEEDS:
+        net, rng = pair(function, seed), np.random.default_rng(seed)
+        _, known, secants = bounded(net)
+        for layer, d in enumerate(exactly(net, known, secants)):
+            size = d.shape[1]
+            k = rng.normal(size=(5, size)) * (rng.random((5, size)) < 0.8)
+            k[:, :2] = rng.normal(size=(5, 2))
+            most = rng.random((5, size)) * rng.choice([1e-3, 1.0, 50.0])
+            reached = (np.abs(d) @ (np.abs(k) * most).T).max(0)
+            found = loss(known, secants[layer], k, most)
+            assert (reached <= found * (1 + 1e-12)).all(), (seed, layer, reached / found)
+            ratios[layer].append(found / reached)
+            gains.append(found / ((np.abs(k) * most) @ np.abs(d).max(0)))
+    assert np.mean(ratios[0]) < 1.3 and np.mean(ratios[1]) < 1.7, [np.mean(r) for r in ratios]
+    assert np.min(gains) < 0.8
+
+
+def test_norms_of_any_weights():
+    for seed in SEEDS:
+        net, rng = pair("relu", seed), np.random.default_rng(seed)
+        _, known, secants = bounded(net)
+        for secant, d in zip(secants, exactly(net, known, secants), strict=True):
+            w = rng.random((1, 6, d.shape[1])) * 10.0 ** rng.integers(-3, 4, (1, 6, 1))
+            w[0, 0, 1:] = 0
+            n = known.graph.nodes[secant].args[-1]
+            symbols = noise.noise_of(known, n).coefficients.mid.shape[-1]
+            reached = np.sqrt(((w[0, :, None] * d) ** 2).sum(-1).max(1))
+            for shares in (None, 10.0 ** rng.integers(-2, 3, (1, 6, symbols))):
+                found = noise.norm(known, n, slice(0, 1), w, shares)
+                assert (reached <= found[0] * (1 + 1e-12)).all(), (seed, reached / found)
+
+
+def test_one_value_in_many_places_is_bounded_exactly():
+    """Entries that are multiples of one input: the largest of their sum is the sum of their largest, and no less."""
+    rng = np.random.default_rng(3)
+    rows = [given(1), ["weight", [], ["w", [5, 1]]], ["einsum", [1, 0], "ab,b->a"], ["relu", [2], None]]
+    bounds.dense(rows, 2, 5, "last", weights := {"w": rng.normal(size=(5, 1))}, rng)
+    _, known, (secant,) = bounded(twins(Network(rows, weights, [(-np.ones(1), np.ones(1))], [], 0), rng, 1e-3))
+    low, high = known.ends[known.graph.nodes[secant].args[-1]]
+    k, most = rng.normal(size=(3, 5)), rng.random((3, 5))
+    entries = (np.abs(k) * most) @ np.maximum(-low, high)[0]
+    np.testing.assert_allclose(loss(known, secant, k, most), entries, rtol=1e-2)
+    assert (loss(known, secant, k, most) >= entries * (1 - 1e-12)).all()
+
+
+@pytest.mark.parametrize("function", ["gelu", "silu", "relu", "sigmoid"])
+def test_samples_of_networks_that_differ_everywhere(function):
+    found, better = 0, 0
+    for seed in range(6):
+        net, rng = pair(function, seed, layers=3, moved=("",)), np.random.default_rng(seed)
+        job, known, secants = bounded(net)
+        operands = [known.graph.nodes[s].args[-1] for s in secants]
+        of = {new: old for old, new in job.once(linear.Rewriting).roots.of.items()}
+        tokens, inputs = samples(net, 40, rng)
+        needed = job.claim.graph.ancestors([of[n] for n in operands])
+        values = evaluate(job.claim.graph, job.claim.weights, needed, tokens, inputs)
+        for secant, n in zip(secants, operands, strict=True):
+            d = values[of[n]].reshape(40, -1).astype(float)
+            k, most = rng.normal(size=(4, d.shape[1])), rng.random((4, d.shape[1]))
+            bound, reached = loss(known, secant, k, most), np.abs(d) @ (np.abs(k) * most).T
+            assert (reached <= bound * (1 + 1e-9)).all()
+            low, high = known.ends[n]
+            better += (bound < (np.abs(k) * most) @ np.maximum(-low, high)[0]).sum()
+            found += reached.size
+    assert found > 1_000 and better > 15
+
+
+class Slopes(Lines):
+    """Of secants, any."""
+
+    def __init__(self, rng: np.random.Generator):
+        self.rng = rng
+
+    def choose(self, relaxed, start, n):
+        node = relaxed.graph.nodes[n]
+        if node.op != "secant":
+            return None
+        return tuple(self.rng.normal(size=(1, 1, *node.shape)) for _ in range(2))
+
+
+@pytest.mark.parametrize("given_slopes", [False, True])
+def test_bounds_of_many_cells_are_those_of_each(monkeypatch, given_slopes):
+    """Whatever how many are taken together; and they hold, with any slopes, and are narrower than without."""
+    net = pair("relu", 2, layers=3, moved=("",))
+    job = Job(networks.claim(net), Float64())
+    new = rule.jointly(job, job.claim.domain)
+    whole = [new.claim.domain]
+    cells = whole
+    for c in range(INPUTS):
+        cells = [half for part in cells for half in part.cut(c, float(part.low[c] / 2 + part.high[c] / 2))]
+
+    cells = [*whole, *cells]
+
+    def found(parts):
+        lines = Slopes(np.random.default_rng(1)) if given_slopes else None
+        return np.array([np.stack(r) for r in linear.ranges(new, parts, lines=lines)])
+
+    whole = found(cells)
+    monkeypatch.setattr(noise, "TOGETHER", 3_000)
+    assert (found(cells) == whole).all()
+    monkeypatch.setattr(noise, "MOST", 0)
+    alone = found(cells)
+    assert (whole[:, 1] - whole[:, 0]).sum() < (alone[:, 1] - alone[:, 0]).sum()
+    tokens, inputs = samples(net, 200, np.random.default_rng(2))
+    values = evaluate(job.claim.graph, job.claim.weights, job.claim.graph.ancestors([job.claim.output]), tokens, inputs)
+    y, x = values[job.claim.output].reshape(200, -1).astype(float), np.asarray(inputs[0], float).reshape(200, -1)
+    for part, (low, high) in zip(cells, whole, strict=True):
+        inside = ((part.low <= x) & (x <= part.high)).all(1)
+        assert (low <= y[inside] + 1e-12).all() and (y[inside] <= high + 1e-12).all()
+
+
+def test_weights_that_vanish_or_overflow_say_nothing_wrong():
+    net = pair("relu", 2)
+    _, known, secants = bounded(net)
+    for secant, d in zip(secants, exactly(net, known, secants), strict=True):
+        for scale in (1e-320, 1e-200, 1e150, 1e300):
+            k = np.full((1, d.shape[1]), scale)
+            k[0, 0] = 1.0
+            found = noise.loss(known, known.graph.nodes[secant].args[-1], points(k[None]), np.ones_like(k)[None])
+            reached = (np.abs(d) @ np.abs(k[0])).max()
+            assert found is None or found[0, 0] >= reached * (1 - 1e-12)
