@@ -969,6 +969,7 @@ FAULTS = [
     Fault("noise", "relaxation/noise.py", "Symbols(ar.point(middle[..., None]))", "Symbols(ar.point(0 * middle[..., None]))", NOISE),
     Fault("noise", "relaxation/noise.py", "self._add(k, ar.point(size), of, most)", "self._add(k, ar.point(size / 2), of, most)", NOISE),
     Fault("noise", "relaxation/noise.py", "for _ in range(DOUBLINGS):\n        largest", "for _ in range(DOUBLINGS - 1):\n        largest", NOISE),
+    Fault("noise", "relaxation/noise.py", "if not row_of(op).two_sided:", "if False:", NOISE),
     Fault("noise", "relaxation/noise.py", "total = ar.up(total + most)", "total = most", NOISE),
     Fault("noise", "relaxation/noise.py", "root * symbol.most[:, None]", "root * symbol.most[:, None] / 2", NOISE),
     Fault("noise", "relaxation/noise.py", "xp.where(missing, np.inf, found)", "found", NOISE),

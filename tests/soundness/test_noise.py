@@ -13,6 +13,7 @@ from mechverify.kernel.differences import rule
 from mechverify.kernel.relaxation import noise
 from mechverify.kernel.relaxation import rule as linear
 from mechverify.kernel.relaxation.backward import Lines, Relaxed
+from mechverify.kernel.relaxation.operations import row_of
 from tests.soundness import bounds, networks
 from tests.soundness.networks import Network, evaluate, given, samples
 from tests.soundness.test_differences import twins
@@ -105,17 +106,49 @@ def test_norms_of_any_weights():
                 assert (reached <= found[0] * (1 + 1e-12)).all(), (seed, reached / found)
 
 
-def test_one_value_in_many_places_is_bounded_exactly():
-    """Entries that are multiples of one input: the largest of their sum is the sum of their largest, and no less."""
-    rng = np.random.default_rng(3)
+def multiples(radius: float, rng: np.random.Generator) -> tuple[Relaxed, int, np.ndarray]:
+    """A secant whose entries are multiples of one input, and the largest size of each."""
     rows = [given(1), ["weight", [], ["w", [5, 1]]], ["einsum", [1, 0], "ab,b->a"], ["relu", [2], None]]
     bounds.dense(rows, 2, 5, "last", weights := {"w": rng.normal(size=(5, 1))}, rng)
-    _, known, (secant,) = bounded(twins(Network(rows, weights, [(-np.ones(1), np.ones(1))], [], 0), rng, 1e-3))
+    box = [(-radius * np.ones(1), radius * np.ones(1))]
+    _, known, (secant,) = bounded(twins(Network(rows, weights, box, [], 0), rng, 1e-3))
     low, high = known.ends[known.graph.nodes[secant].args[-1]]
+    return known, secant, np.maximum(-low, high)[0]
+
+
+def test_any_weights_are_sound(monkeypatch):
+    """Also zeros, where they leave something out: then nothing is said."""
+    said = 0
+    for seed in SEEDS:
+        net, rng = pair("relu", seed), np.random.default_rng(seed)
+        _, known, secants = bounded(net)
+        for layer, d in enumerate(exactly(net, known, secants)):
+            zero = rng.random(d.shape[1]) < 0.3 * (seed % 2)
+            w = np.where(zero, 0.0, 10.0 ** rng.integers(-2, 3, d.shape[1]))
+            k, most = rng.normal(size=(5, d.shape[1])), rng.random((5, d.shape[1]))
+            with monkeypatch.context() as patch:
+                patch.setattr(noise, "_weights", lambda known, c, sizes, w=w: w + 0 * c)
+                found = loss(known, secants[layer], k, most)
+            assert ((np.abs(d) @ (np.abs(k) * most).T).max(0) <= found * (1 + 1e-12)).all()
+            said += np.isfinite(found).all()
+    assert len(SEEDS) <= said < 2 * len(SEEDS)
+
+
+def test_one_value_in_many_places_is_bounded_exactly():
+    """The largest of the entries' sum is the sum of their largest, and no less."""
+    rng = np.random.default_rng(3)
+    known, secant, size = multiples(1.0, rng)
     k, most = rng.normal(size=(3, 5)), rng.random((3, 5))
-    entries = (np.abs(k) * most) @ np.maximum(-low, high)[0]
+    entries = (np.abs(k) * most) @ size
     np.testing.assert_allclose(loss(known, secant, k, most), entries, rtol=1e-2)
     assert (loss(known, secant, k, most) >= entries * (1 - 1e-12)).all()
+
+
+@pytest.mark.parametrize("radius", [1e-150, 1e-250, 1e-300])
+def test_values_whose_squares_vanish_are_not_taken_for_nothing(radius):
+    known, secant, size = multiples(radius, np.random.default_rng(3))
+    k = most = np.ones((1, 5))
+    assert 0 < size.sum() * (1 - 1e-12) <= loss(known, secant, k, most)[0]
 
 
 @pytest.mark.parametrize("function", ["gelu", "silu", "relu", "sigmoid"])
@@ -194,3 +227,16 @@ def test_weights_that_vanish_or_overflow_say_nothing_wrong():
             found = noise.loss(known, known.graph.nodes[secant].args[-1], points(k[None]), np.ones_like(k)[None])
             reached = (np.abs(d) @ np.abs(k[0])).max()
             assert found is None or found[0, 0] >= reached * (1 - 1e-12)
+
+
+def test_forms_that_bound_from_one_side_are_refused(monkeypatch):
+    """A rounding is taken off a form, which is then too small: as an equation that would be false."""
+    assert not row_of("rounding").two_sided
+    _, known, secants = bounded(pair("tanh", 0))
+    d = known.graph.nodes[secants[1]].args[-1]
+    assert noise.noise_of(known, d) is not None
+    for op in ("einsum", "secant"):
+        vars(known)["noises"].clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(type(row_of(op)), "two_sided", False)
+            assert noise.noise_of(known, d) is None

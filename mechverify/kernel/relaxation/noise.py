@@ -17,6 +17,7 @@ from mechverify.kernel.core.errors import Unsupported
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.relaxation import lines
 from mechverify.kernel.relaxation.backward import Lines, Relaxed
+from mechverify.kernel.relaxation.operations import row_of
 
 MOST = (
     2**17
@@ -108,8 +109,11 @@ class Spread(Relaxed):
         low, high = ar.ends(centre)
         middle = low / 2 + high / 2
         self.found.append(Symbols(ar.point(middle[..., None])))
-        rest = xp.maximum(ar.up(high - middle), ar.up(middle - low))
-        rest = ar.up(rest - ar.ends(lost)[0])
+        above = ar.up(high - middle)
+        below = ar.up(middle - low)
+        rest = xp.maximum(above, below)
+        lost, _ = ar.ends(lost)
+        rest = ar.up(rest - lost)
         every = self._joined()
         if pending or not bool(xp.isfinite(rest).all() & self.known_balls(every).all()):
             raise Unsupported("forms of tokens, or what isn't finite")
@@ -128,7 +132,10 @@ class Spread(Relaxed):
         return whole
 
     def _back(self, start, n, k):
-        if self.graph.nodes[n].op != "input":
+        op = self.graph.nodes[n].op
+        if not row_of(op).two_sided:
+            raise Unsupported("forms that bound from one side")
+        if op != "input":
             return super()._back(start, n, k)
         ball = self.balls[n]
         self._add(k, ball._replace(mid=ball.rad).point)
@@ -143,15 +150,21 @@ class Spread(Relaxed):
         )
         if bool((no_lower | no_upper).any()) or not all(alike):
             raise Unsupported("lines that are not parallel")
-        bottom, top = ar.ends(low)[0], ar.ends(high)[1]
-        of, most, centre = None, None, bottom / 2 + top / 2
+        bottom, _ = ar.ends(low)
+        _, top = ar.ends(high)
+        of, most = None, None
+        centre = bottom / 2 + top / 2
         if node.op in SLOPED:
             centre = 0 * centre  # so that a symbol is zero where d is
-        size = xp.maximum(ar.up(top - centre), ar.up(centre - bottom))
+        above = ar.up(top - centre)
+        below = ar.up(centre - bottom)
+        size = xp.maximum(above, below)
         if node.op in SLOPED:
-            of, most = node.args[-1], reach(self, n, slopes[0].mid)
-            most = ar.div(ar.point(most), ar.point(xp.where(size > 0, size, 1.0)))
-            most = ar.ends(most)[1].reshape(len(most.mid), -1)
+            of = node.args[-1]
+            most = ar.point(reach(self, n, slopes[0].mid))
+            divisor = ar.point(xp.where(size > 0, size, 1.0))
+            _, most = ar.ends(ar.div(most, divisor))
+            most = most.reshape(len(most), -1)
         self._add(k, ar.point(size), of, most)
         constant = self.dot(k, ar.point(centre), rows=True)
         return [ar.mul(k, slope) for slope in slopes], constant

@@ -35,6 +35,8 @@ class Row(ABC):
     fixed = (
         False  # whether the value is the same on all inputs, without operands that are
     )
+    # whether what `back` leaves out lies between two lines (`bent`) or in a ball, so that forms bound from both sides
+    two_sided = False
 
     def linear(self, known: "Intervals", n: int) -> bool:
         """Whether node n's interval is computed on balls."""
@@ -100,6 +102,8 @@ class Elementwise(Row, ABC):
 class Linear(Row, ABC):
     """Forms go through by transposing."""
 
+    two_sided = True
+
     def linear(self, known, n):
         return True
 
@@ -120,6 +124,8 @@ class Linear(Row, ABC):
 
 
 class Curved(Row, ABC):
+    two_sided = True
+
     def linear(self, known, n):
         return False
 

@@ -43,6 +43,8 @@ class Sub(Elementwise, Linear):
 
 
 class Mul(Elementwise):
+    two_sided = True
+
     """Linear where an operand is fixed; otherwise it bends, and planes bound it."""
 
     def linear(self, known, n):
