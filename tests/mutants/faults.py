@@ -106,7 +106,6 @@ FAULTS = [
     Fault("patterns", "nested/layers.py", 'query = graph.add("mul", query, node.args[scale])', "pass", PATTERNS),
     Fault("patterns", "nested/layers.py", "place = place.ravel()[entries(node.attr)]", "place = place.ravel()[entries(node.attr) * 0]", PATTERNS),
     # ratios/ranges.py
-    Fault("ranges of ratios", "ratios/ranges.py", "np.minimum(together, 0.0)", "together", RATIO_RANGES),
     Fault("ranges of ratios", "ratios/ranges.py", "np.maximum(apart, np.minimum(together, 0.0))", "np.maximum(apart, 0 * together)", RATIO_RANGES),
     Fault("ranges of ratios", "ratios/ranges.py", "least = np.minimum(least, _least(", "least = np.maximum(least * 0 - 1e9, _least(", RATIO_RANGES),
     Fault("ranges of ratios", "ratios/ranges.py", "np.array([query]) if i == tables.form.pin else here", "here[:1] if i == 0 else here", RATIO_RANGES),

@@ -425,6 +425,32 @@ def test_what_is_lost_to_one_rival_or_another_is_added_up(monkeypatch):
     assert wrong(10, (leaf, 1), (uncounted, 1)) == 10
 
 
+@pytest.mark.parametrize("says", [-1, 2])
+def test_no_input_is_right_where_the_mechanism_names_no_output(says):
+    """Also where the last output, which an index of -1 would read, surely leads, and is less than nothing."""
+    torch.manual_seed(0)
+    net = Net(2, 2, 1, act="tanh", scale=0.1)
+    net.unembed.bias.data[:] = torch.tensor([-200.0, -100.0])
+    x = tokens("x", length=2, vocab=2)
+    captured = capture(net, torch.zeros(1, 2, dtype=torch.long), vocab=2)
+
+    def bounds(answer: int) -> Counts:
+        claim = Accuracy(captured["output"], equals=lookup([answer] * 4, 2 * x[0] + x[1]), over=x, at_least=None)
+        problem = AccuracyProblem.of(claim, "real")
+        cell = {"centre": [[0, [0, 0, 0, 0]]], "halves": {"multipliers": None, "step": None}}
+        directions = [[0, row] for row in np.eye(4, dtype=int).tolist()]
+        proof = {
+            "rule": "mixtures",
+            "keys": [],
+            "directions": directions,
+            "cells": [[q, [answer], cell] for q in (0, 1)],
+        }
+        found, _ = proved(Job(problem.claim, problem.job.ar), Reader(proof, "proof"))
+        return Counts(found.low, found.high)
+
+    assert bounds(1) == Counts(4, 4) and bounds(0).low == 0 and bounds(says).low == 0
+
+
 def test_every_rival_that_is_open_is_counted(monkeypatch):
     """Each of three rivals, in each half of a cell's box: one input a time is lost."""
     monkeypatch.setattr("mechverify.kernel.mixtures.counted.Counted", Given)
