@@ -24,7 +24,6 @@ from sympy import Max, Min, Piecewise, sign
 from benchmarks.board import Board
 from mechverify import Accuracy, Bounds, Mod, Within, box, capture, count, kernel, prove, tokens
 from mechverify.graph.adapters import load
-from mechverify.provers.accuracy.falsify import margins_of
 from mechverify.provers.accuracy.margin import largest_margin
 from mechverify.provers.accuracy.problem import AccuracyProblem
 from mechverify.provers.base import Budget
@@ -315,7 +314,7 @@ def falsify_all(problem: AccuracyProblem) -> float:
     least = np.inf
     for start in range(0, problem.domain.size, 2**14):
         inputs = problem.domain.inputs(start, min(start + 2**14, problem.domain.size))
-        least = min(least, float(margins_of(problem)(inputs).min()))
+        least = min(least, float(problem.margins(inputs).min()))
     return least
 
 

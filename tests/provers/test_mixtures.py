@@ -16,8 +16,9 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.mixtures.rule import Group
 from mechverify.kernel.proof import prove as proved
 from mechverify.provers.accuracy import mixtures as search
-from mechverify.provers.accuracy.falsify import Leads, Tabled, falsify
+from mechverify.provers.accuracy.falsify import falsify
 from mechverify.provers.accuracy.problem import AccuracyProblem
+from mechverify.provers.accuracy.torch_margins import Leads, Tabled
 from mechverify.provers.base import Budget
 from tests.soundness.test_mixtures import Net
 
@@ -131,7 +132,7 @@ def test_margins_by_tables_are_the_graphs():
     made = Majority(2, 0.3, shift=0.1)
     problem = AccuracyProblem.of(made.claim("1"), "real")
     some = made.inputs[:: 2**7]
-    by_tables, by_graph = Tabled(problem), Leads(problem)
+    by_tables, by_graph = Tabled(problem.job), Leads(problem.job)
     np.testing.assert_allclose(by_tables(some), by_graph(some), atol=1e-6)
     np.testing.assert_array_equal(by_tables.winner(some[:9]), by_graph.winner(some[:9]))
 
@@ -151,6 +152,6 @@ def test_margins_by_tables_are_the_graphs_where_weights_underflow(far, allowed):
     captured = capture(net, torch.zeros(1, 16, dtype=torch.long), vocab=3)
     problem = AccuracyProblem.of(Accuracy(captured["output"], equals=x[0], over=x, at_least=None), "real")
     inputs = np.array([*product(*x.allowed)])[::97]
-    by_graph = Leads(problem)(inputs)
-    np.testing.assert_allclose(Tabled(problem)(inputs), by_graph, atol=1e-6)
+    by_graph = Leads(problem.job)(inputs)
+    np.testing.assert_allclose(Tabled(problem.job)(inputs), by_graph, atol=1e-6)
     assert falsify(problem, Budget()).least <= by_graph.min()

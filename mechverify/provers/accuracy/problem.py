@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, reduce
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,9 +25,7 @@ from mechverify.kernel.core.integers import FOLDS
 from mechverify.kernel.core.kinds import read_claim
 from mechverify.kernel.core.meter import Watch
 from mechverify.kernel.fold.rule import InputClass, Partition, output_form
-
-if TYPE_CHECKING:
-    from mechverify.provers.accuracy.falsify import Margins
+from mechverify.provers.accuracy.torch_margins import Margins, margins_of
 
 KEYS = 8  # that a witness of rule fold may have
 TRIALS = 16  # values that a neuron in a cell of rule fold is compared with
@@ -87,11 +85,9 @@ class AccuracyProblem:
         return made, (self.document, self.data)
 
     @cached_property
-    def margins(self) -> "Margins":
+    def margins(self) -> Margins:
         """By how much inputs are right, in torch."""
-        from mechverify.provers.accuracy.falsify import margins_of  # which imports this
-
-        return margins_of(self)
+        return margins_of(self.job)
 
     @cached_property
     def trials(self) -> int | None:
