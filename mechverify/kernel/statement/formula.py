@@ -173,7 +173,11 @@ class Formulas:
         node, (name, operands) = self.graph.nodes[n], self._spelt(n)
         if name != node.op:
             return f"{name}({', '.join(texts[a] for a in operands)})"
-        args = [texts[a] for a in node.args if a in texts]
+        if node.op == "and" and (unequal := self._unequal(n)[1]):
+            rest = [texts[a] for a in self._unequal(n)[0]]
+            apart = f"distinct({', '.join(texts[a] for a in unequal)})"
+            return f"({' and '.join([*rest, apart])})" if rest else apart
+        args = [texts[a] for a in node.args]
         match node.op:
             case "integer":
                 return str(node.attr)
@@ -204,10 +208,6 @@ class Formulas:
                 return f"[{listed(node.attr)}][{args[0]}]"
             case "where":
                 return f"({args[1]} if {args[0]} else {args[2]})"
-            case "and" if unequal := self._unequal(n)[1]:
-                rest = [texts[a] for a in self._unequal(n)[0]]
-                apart = f"distinct({', '.join(texts[a] for a in unequal)})"
-                return f"({' and '.join([*rest, apart])})" if rest else apart
             case op if op in INFIX and len(args) > 1:
                 return f"({f' {INFIX[op]} '.join(args)})"
         return _call(node, args)
