@@ -216,14 +216,14 @@ class Ray:
 
     def __init__(self, workers: int | None):
         try:
-            import ray
-            from ray.exceptions import RayError
+            # by name: a type checker cannot resolve what is not installed
+            ray = importlib.import_module("ray")
         except ImportError:
             told = (
                 "ray is not installed; pip install 'mechverify[ray]', or leave it out"
             )
             raise ClaimError(f"--executor ray: {told}") from None
-        self.ray, self.error = ray, RayError
+        self.ray, self.error = ray, ray.exceptions.RayError
         self.ours = not ray.is_initialized()
         if self.ours:
             there = bool(os.environ.get("RAY_ADDRESS"))
