@@ -10,11 +10,11 @@ import pytest
 from mechverify.kernel.core import elementary
 from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.double import Double
+from mechverify.kernel.core.elementary import exp
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.exact import Exact
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.functions.sigmoids import gelu
-from mechverify.kernel.core.series import exp
 
 AR = Double()
 EXPONENTS = [0, 0, 0, -3, 5, 40, -60, 300, -300, -520, -1000]

@@ -31,6 +31,7 @@ CORES = "tests/kernel/test_cores.py"
 PRODUCTS = "tests/kernel/test_products.py"
 ROUGH = "tests/kernel/test_rough.py"
 ELEMENTARY = "tests/kernel/test_elementary.py"
+SERIES = "tests/kernel/test_series.py"
 FOLD = "tests/kernel/test_fold.py"
 SEMANTICS = "tests/kernel/test_semantics.py"
 RECURSION = "tests/kernel/test_recursion.py"
@@ -279,7 +280,7 @@ FAULTS = [
     Fault("prefixes", "core/prefixes.py", 'if node.op in ("extremum", "ascending"):', "if False:", PREFIXES),
     Fault("prefixes", "core/prefixes.py", "return whole[..., 0] if node.op == \"extremum\" else whole",
           "return known[0][..., 0] if node.op == \"extremum\" else known[0]", PREFIXES),
-    Fault("series", "core/elementary.py", "beyond = ar.widen(ar.sub(half_pi, rest)", "beyond = ar.widen(ar.add(half_pi, rest)", ELEMENTARY),
+    Fault("series", "core/elementary.py", "ar.widen(ar.sub(half_pi, rest)", "ar.widen(ar.add(half_pi, rest)", ELEMENTARY),
     Fault("series", "core/elementary.py", "series(ar, _atanh, -ar.mul(t, t), Fraction(1, 25))", "series(ar, _atanh, ar.mul(t, t), Fraction(1, 25))", ELEMENTARY),
     Fault("series", "core/elementary.py", "_signed(value, x.mid < 0), x, 1.0, 1.5708)", "_signed(value, x.mid < 0), x, 0.1, 1.5708)", ELEMENTARY),
     Fault("functions", "core/functions/sigmoids.py", "_odd(Fraction(65, 100))", "_odd(Fraction(55, 100))", FUNCTIONS),
@@ -627,7 +628,7 @@ FAULTS = [
     Fault("float64", "core/float64.py", "room = self.lower(Ball(np.abs(y.mid), y.rad))", "room = np.abs(y.mid)", ARITHMETIC),
     Fault("float64", "core/float64.py", "room = self.lower(Ball(np.abs(y.mid), y.rad))", "room = self.down(np.abs(y.mid) - y.rad)",
           ARITHMETIC),
-    Fault("float64", "core/arithmetic.py", "x.rad * (np.abs(y.mid) + y.rad)", "x.rad * np.abs(y.mid)", ARITHMETIC),
+    Fault("float64", "core/exact.py", "x.rad * (np.abs(y.mid) + y.rad)", "x.rad * np.abs(y.mid)", ARITHMETIC),
     Fault("double", "core/double.py", "x.rad + y.rad + rounding", "x.rad + y.rad", DOUBLE),
     Fault("double", "core/double.py", "rad + 8 * UNIT * size", "rad", DOUBLE),
     Fault("double", "core/double.py", "_size(x) * y.rad + x.rad * (_size(y) + y.rad)", "_size(x) * y.rad + x.rad * _size(y)", DOUBLE),
@@ -684,6 +685,11 @@ FAULTS = [
           ARITHMETIC),
     # elementary.py
     Fault("series", "core/series.py", "float(tail) * (1 + 2.0**-50)", "0.0", ELEMENTARY),
+    Fault("series", "core/series.py", "err * size + about * slope", "err + about * slope", SERIES),
+    Fault("series", "core/series.py", "err * size + about * slope", "err * size", SERIES),
+    Fault("series", "core/series.py", "slope = size + y.rad / UNIT", "slope = size", SERIES),
+    Fault("series", "core/series.py", "        err += about\n", "", SERIES),
+    Fault("series", "core/series.py", "        err += off\n", "", SERIES),
     Fault("series", "core/series.py", "of=ar.trim(ar.add(narrow, ar.mul(narrow, narrow)))", "of=ar.mul(narrow, narrow)",
           ELEMENTARY),
     Fault("series", "core/elementary.py", "end**2 * Fraction(43, 42)", "end * Fraction(1, 6)", ELEMENTARY),
@@ -746,7 +752,7 @@ FAULTS = [
     Fault("container", "core/container.py", "if len(result) != len(pairs):", "if False:", "tests/kernel/test_container.py"),
     Fault("container", "core/container.py", "if not np.isfinite(values).all():", "if False:", "tests/kernel/test_container.py"),
     # relaxation/backward.py
-    Fault("linear", "relaxation/backward.py", "ar.by_sign(k.mid, *pair)", "ar.by_sign(k.mid, *pair[::-1])", LINEAR),
+    Fault("linear", "relaxation/backward.py", "by_sign(ar, k.mid, *pair)", "by_sign(ar, k.mid, *pair[::-1])", LINEAR),
     Fault("linear", "relaxation/backward.py", "xp.maximum(-self.ends[n][0], self.ends[n][1])", "xp.minimum(-self.ends[n][0], self.ends[n][1])", LINEAR),
     Fault("linear", "relaxation/backward.py", "place = xp.where(some, rank, 0)", "place = xp.where(some, rank, 1)", LINEAR),
     Fault("linear", "relaxation/backward.py", "rank[:, None] == ranks)", "rank[:1, None] == ranks)", LINEAR),

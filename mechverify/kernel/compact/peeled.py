@@ -20,7 +20,7 @@ import numpy as np
 from mechverify.kernel.compact.chains import Chain, product, times
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball, points
 from mechverify.kernel.core.fields import Reader
-from mechverify.kernel.core.series import exp
+from mechverify.kernel.core.series import exp_parts
 
 TINY = Fraction(1, 2**200)  # keeps a root away from zero
 WIDEST = 500  # of a row of scores, whose exponentials float64 can hold
@@ -50,7 +50,8 @@ def factors(ar: Arithmetic, width: Ball) -> tuple[Ball, np.ndarray]:
     half = ar.mul(magnitude(ar, width), ar.rational(Fraction(1, 2)))
     wide = ~(ar.upper(half) < ar.units(WIDEST, half.exponent))
     half = ar.where(wide, ar.rational(Fraction(0)), half)
-    low, high = ar.bottom(exp(ar, -half)), ar.top(exp(ar, half))
+    low, high = (ar.scale(*exp_parts(ar, end)) for end in (-half, half))
+    low, high = ar.bottom(low), ar.top(high)
     halved = ar.rational(Fraction(1, 2))
     mean, reach = ar.mul(ar.add(low, high), halved), ar.mul(ar.sub(high, low), halved)
     return ar.widen(mean, 1.0, of=reach), wide[:, 0]

@@ -110,6 +110,9 @@ class Arithmetic(Meter):
         """A scalar ball that holds `value`."""
         raise NotImplementedError
 
+    def mul(self, x: Ball, y: Ball) -> Ball:
+        raise NotImplementedError
+
     def div(self, x: Ball, y: Ball) -> Ball:
         """Rejects a ball of `y` that touches zero."""
         raise NotImplementedError
@@ -186,11 +189,6 @@ class Arithmetic(Meter):
     def sub(self, x: Ball, y: Ball) -> Ball:
         return self.add(x, -y)
 
-    def mul(self, x: Ball, y: Ball) -> Ball:
-        """|a'b' - ab| <= |a| rb + ra (|b| + rb)."""
-        rad = np.abs(x.mid) * y.rad + x.rad * (np.abs(y.mid) + y.rad)
-        return self._ball(x.mid * y.mid, rad, x.exponent + y.exponent)
-
     def contract(self, spec: str, x: Ball, y: Ball) -> Ball:
         """Einstein summation `spec` (two operands, explicit output, leading batch axes on each term), added
         term by term. A letter of one operand alone must be in the output. Complexity: twice the products."""
@@ -226,14 +224,6 @@ class Arithmetic(Meter):
     def sum(self, x: Ball) -> Ball:
         """Over the last axis."""
         return late("core.sums").total(self, x)
-
-    def dot(self, x: Ball, y: Ball) -> Ball:
-        """Sums of products over the last axis."""
-        return late("core.sums").dot(self, x, y)
-
-    def by_sign(self, k: Array, lower: Ball, upper: Ball) -> Ball:
-        """Raw numbers times `lower` where they are positive, and times `upper` where they are negative."""
-        return late("core.sums").by_sign(self, k, lower, upper)
 
     def scatter(self, x: Ball, entries: np.ndarray, size: int) -> Ball:
         """[.., n] to [.., size]: entry i is added to entry entries[i]; the others are zero."""

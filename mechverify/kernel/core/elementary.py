@@ -3,6 +3,7 @@
 Lemma C2 (docs/soundness/core.md).
 """
 
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import partial
 
@@ -17,7 +18,16 @@ from mechverify.kernel.core.arithmetic import (
     points,
 )
 from mechverify.kernel.core.errors import Rejected
-from mechverify.kernel.core.series import HALF, ONE, ZERO, arc, exp, inside, ln2, series
+from mechverify.kernel.core.series import (
+    HALF,
+    ONE,
+    ZERO,
+    arc,
+    exp_parts,
+    inside,
+    ln2,
+    series,
+)
 
 BANDS = [
     Fraction(end, 2) for end in (1, 2, 3, 4, 6, 9, 13)
@@ -42,6 +52,26 @@ def _atanh(k: int) -> Fraction:
 def _erf(k: int) -> Fraction:
     """Of erf(sqrt y) exp(y) sqrt(pi / y) / 2."""
     return Fraction(2, 2 * k + 1)
+
+
+def exp(ar: Arithmetic, x: Ball) -> Ball:
+    """Of a ball below -2^20, where numbers underflow: within 2^-1074 of zero."""
+    zero = ar.rational(ZERO)
+    far = ar.upper(x) < -ar.units(2.0**20, x.exponent)
+    if ar.is_exact or not far.any():
+        m, k = exp_parts(ar, x)
+        return ar.scale(m, k)
+    m, k = exp_parts(ar, ar.where(far, zero, x))
+    tiny = ar.widen(zero, 0.0, 2.0**-1074)
+    return ar.where(far, tiny, ar.scale(m, k))
+
+
+def in_balls(ar: Arithmetic, coefficients: tuple[Fraction, ...], y: Ball) -> Ball:
+    """Horner's rule."""
+    value = ar.rational(coefficients[-1])
+    for c in coefficients[-2::-1]:
+        value = ar.trim(ar.add(ar.mul(value, y), ar.rational(c)))
+    return value
 
 
 def pi(ar: Arithmetic) -> Ball:
@@ -82,8 +112,8 @@ def _clamped(ar: Arithmetic, x: Ball, low: Fraction, high: Fraction) -> Ball:
 
 def tanh(ar: Arithmetic, x: Ball) -> Ball:
     """sinh / cosh up to 1; 1 - 2 / (e^(2t) + 1) beyond, and within 2^-114 of 1 from 40 on."""
-    inner = magnitude(x.mid) <= ar.units(1.0, x.exponent)
-    value = ar.where(inner, _tanh_near(ar, x), _tanh_far(ar, x))
+    outer = magnitude(x.mid) > ar.units(1.0, x.exponent)
+    value = _chosen(ar, x.point, outer, [_tanh_near, _tanh_far])
     return _lipschitz(ar, _signed(value, x.mid < 0), x, 1.0, 1.0)
 
 
@@ -106,18 +136,21 @@ def _tanh_far(ar: Arithmetic, x: Ball) -> Ball:
 def atan(ar: Arithmetic, x: Ball) -> Ball:
     """pi/2 - atan(1/t) beyond 1; up to 1, atan t = 2 atan(t / (1 + sqrt(1 + t^2))), twice, and the series, up to 1/5.
     Beyond 2^400 as there: 1/t is nothing by then."""
-    inner = magnitude(x.mid) <= ar.units(1.0, x.exponent)
-    far = _clamped(ar, x, ONE, Fraction(2**400))
-    rest = _atan_near(ar, ar.div(ar.rational(ONE), far))
-    half_pi = ar.mul(pi(ar), ar.rational(HALF))
-    beyond = ar.widen(ar.sub(half_pi, rest), 0.0, 2.0**-399)
-    value = ar.where(inner, _atan_near(ar, _clamped(ar, x, ZERO, ONE)), beyond)
+    outer = magnitude(x.mid) > ar.units(1.0, x.exponent)
+    value = _chosen(ar, x.point, outer, [_atan_near, _atan_far])
     return _lipschitz(ar, _signed(value, x.mid < 0), x, 1.0, 1.5708)
 
 
-def _atan_near(ar: Arithmetic, t: Ball) -> Ball:
-    """Of numbers from 0 to 1."""
-    one = ar.rational(ONE)
+def _atan_far(ar: Arithmetic, x: Ball) -> Ball:
+    far = _clamped(ar, x, ONE, Fraction(2**400))
+    rest = _atan_near(ar, ar.div(ar.rational(ONE), far))
+    half_pi = ar.mul(pi(ar), ar.rational(HALF))
+    return ar.widen(ar.sub(half_pi, rest), 0.0, 2.0**-399)
+
+
+def _atan_near(ar: Arithmetic, x: Ball) -> Ball:
+    """Of numbers up to 1 in size."""
+    t, one = _clamped(ar, x, ZERO, ONE), ar.rational(ONE)
     for _ in range(2):
         root = ar.sqrt(ar.add(one, ar.mul(t, t)))
         t = ar.trim(ar.div(t, ar.add(one, root)))
@@ -128,6 +161,32 @@ def _atan_near(ar: Arithmetic, t: Ball) -> Ball:
 def _blocks(entries: np.ndarray) -> list[np.ndarray]:
     """Of a size that a cache holds."""
     return [entries[start : start + CACHED] for start in range(0, len(entries), CACHED)]
+
+
+def _chosen(
+    ar: Arithmetic, x: Ball, which: np.ndarray, ways: Sequence[Callable[..., Ball]]
+) -> Ball:
+    """At each entry, what the way with that number gives: whichever it is, it holds the function's value. An entry's
+    ball doesn't depend on those beside it (but in core/rough.py)."""
+    flat, which = x.map(np.ravel), np.ravel(which)
+    places, parts = [], []
+    for i, way in enumerate(ways):
+        for some in _blocks(np.flatnonzero(which == i)):
+            places.append(some)
+            parts.append(way(ar, flat.at[some]))
+    value = _in_order(aligned(ar, *parts), places) if parts else flat
+    return value.map(lambda a: a.reshape(np.shape(x.mid)))
+
+
+def _in_order(parts: list[Ball], places: list[np.ndarray]) -> Ball:
+    """The entries that stand at those places of the whole, of balls with one exponent."""
+    order = np.argsort(np.concatenate(places))
+    mids, rads = zip(
+        *(np.broadcast_arrays(part.mid, part.rad) for part in parts), strict=True
+    )
+    return Ball(
+        np.concatenate(mids)[order], np.concatenate(rads)[order], parts[0].exponent
+    )
 
 
 def _erf_up_to(ar: Arithmetic, x: Ball, end: Fraction) -> Ball:
@@ -142,35 +201,19 @@ def _erf_up_to(ar: Arithmetic, x: Ball, end: Fraction) -> Ball:
     return ar.mul(value, scale)
 
 
-def _in_order(parts: list[Ball], places: list[np.ndarray]) -> Ball:
-    """The entries that stand at those places of the whole, of balls with one exponent."""
-    order = np.argsort(np.concatenate(places))
-    mids, rads = zip(
-        *(np.broadcast_arrays(part.mid, part.rad) for part in parts), strict=True
-    )
-    return Ball(
-        np.concatenate(mids)[order], np.concatenate(rads)[order], parts[0].exponent
-    )
-
-
 def erf(ar: Arithmetic, x: Ball) -> Ball:
     """2/sqrt(pi) t e^(-t^2) (1 + 2t^2/3 (1 + 2t^2/5 (...))) up to 6.5, with more terms in each further band; 1 - erf t
     < 2^-60 beyond."""
-    flat = x.point.map(np.ravel)
-    ends = [ar.units(float(end), x.exponent) for end in BANDS[:-1]]
-    band = np.sum(
-        [magnitude(flat.mid) > end for end in ends], 0
-    )  # whichever it is: `_clamped` moves what is beyond
-    places = [
-        some for i in range(len(BANDS)) for some in _blocks(np.flatnonzero(band == i))
-    ]
-    parts = [_erf_up_to(ar, flat.at[some], BANDS[band[some[0]]]) for some in places]
-    value = _in_order(aligned(ar, *parts), places) if parts else flat
-    value = value.map(lambda a: a.reshape(np.shape(x.mid)))
-    beyond = magnitude(x.mid) > ar.units(6.5, x.exponent)
-    nearly_one = ar.widen(ar.rational(ONE), 0.0, 2.0**-60)
-    value = ar.where(beyond, nearly_one, value)
+    ends = [ar.units(float(end), x.exponent) for end in BANDS]
+    band = np.sum([magnitude(x.mid) > end for end in ends], 0)
+    bands = [partial(_erf_up_to, end=end) for end in BANDS]
+    value = _chosen(ar, x.point, band, [*bands, _erf_far])
     return _lipschitz(ar, _signed(value, x.mid < 0), x, 1.13, 1.0)
+
+
+def _erf_far(ar: Arithmetic, x: Ball) -> Ball:
+    one = ar.widen(ar.rational(ONE), 0.0, 2.0**-60)
+    return one.map(lambda a: np.broadcast_to(a, np.shape(x.mid)))
 
 
 def _circular(ar: Arithmetic, x: Ball, quarter: int) -> Ball:

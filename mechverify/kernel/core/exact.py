@@ -62,6 +62,11 @@ class Exact(Arithmetic):
         mid, rest = divmod(value.numerator << bits, value.denominator)
         return Ball(np.asarray(mid, object), np.asarray(int(rest > 0), object), -bits)
 
+    def mul(self, x: Ball, y: Ball) -> Ball:
+        """|a'b' - ab| <= |a| rb + ra (|b| + rb)."""
+        rad = np.abs(x.mid) * y.rad + x.rad * (np.abs(y.mid) + y.rad)
+        return self._ball(x.mid * y.mid, rad, x.exponent + y.exponent)
+
     def div(self, x: Ball, y: Ball) -> Ball:
         """The formula of Float64.div; every rounded quotient errs by less than one unit."""
         room = np.abs(y.mid) - y.rad

@@ -23,11 +23,11 @@ from mechverify.kernel.core.arithmetic import Arithmetic, Ball, aligned, points
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.domain import Domain
+from mechverify.kernel.core.elementary import exp
 from mechverify.kernel.core.errors import Rejected, Unsupported
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.meter import reserve
-from mechverify.kernel.core.series import exp
 from mechverify.kernel.counting import recursion
 from mechverify.kernel.counting.apart import apart, is_apart, sequences
 from mechverify.kernel.counting.automaton import Layer, towards

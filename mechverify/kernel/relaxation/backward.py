@@ -20,6 +20,7 @@ from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.core.operations import is_function
 from mechverify.kernel.core.operations.functions import function_of
+from mechverify.kernel.core.sums import by_sign
 from mechverify.kernel.relaxation import lines
 from mechverify.kernel.relaxation.intervals import Cells, Intervals
 from mechverify.kernel.relaxation.lines import Curve, Ends
@@ -267,7 +268,7 @@ class Relaxed(Intervals):
         if ar.rounds and np.any(k.rad):
             nowhere = nowhere | (k.rad != 0)  # a NaN is no point
         *forms, constants = (
-            ar.by_sign(k.mid, *pair) for pair in zip(lower, upper, strict=True)
+            by_sign(ar, k.mid, *pair) for pair in zip(lower, upper, strict=True)
         )
         total = ar.sum(constants.map(lambda a: a.reshape(*a.shape[:2], -1)))
         if bool(nowhere.any()):

@@ -15,6 +15,7 @@ from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.graph import Graph, entries
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.core.operations import Span
+from mechverify.kernel.core.sums import dot
 from mechverify.kernel.relaxation import lines
 from mechverify.kernel.relaxation.lines import Ends
 from mechverify.kernel.relaxation.operations import row_of
@@ -242,4 +243,4 @@ class Intervals:
         x = x if rows else x.at[:, None]
         if k.mid.ndim != 3:
             k, x = (b.map(lambda a: a.reshape(*a.shape[:2], -1)) for b in (k, x))
-        return self.ar.dot(k, x)
+        return dot(self.ar, k, x)

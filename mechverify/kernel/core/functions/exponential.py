@@ -1,7 +1,7 @@
 """The exponential."""
 
+from mechverify.kernel.core.elementary import exp
 from mechverify.kernel.core.functions import Function, monotone
-from mechverify.kernel.core.series import exp
 
 ROWS = {
     "exp": Function(
