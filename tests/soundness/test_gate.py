@@ -49,8 +49,6 @@ ALLOWED = {
     "core/elsewhere.judge_roughly": BATCH,
     "core/buffers.need_causal": "square like a tensor that the file holds",
     "core/elementary._blocks": "entries of a value that is there",
-    "core/elementary.erf": "entries of a value that is there",
-    "core/series.series": "as many as a series has terms",
     "compact/enclosed.Enclosed.__init__": "as many as there are tokens",
     "compact/enclosed.Enclosed._table": TABLES,
     "compact/enclosed.Enclosed._place": TABLES,
