@@ -48,10 +48,9 @@ class Reader:
         return self.value
 
     def one_of(self, known: Collection[str]) -> str:
-        self._need(
-            type(self.value) is str and self.value in known,
-            f"{str(self.value)[:80]!r}; known: {', '.join(_known(name) for name in [*known][:KNOWN])}",
-        )
+        if type(self.value) is not str or self.value not in known:
+            names = [*map(_known, known)][:KNOWN]
+            self._need(False, f"{str(self.value)[:80]!r}; known: {', '.join(names)}")
         return self.value
 
     def flag(self) -> bool:
