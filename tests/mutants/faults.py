@@ -978,7 +978,7 @@ FAULTS = [
     Fault("noise", "relaxation/noise.py", "if not row_of(op).two_sided:", "if False:", NOISE),
     Fault("noise", "relaxation/noise.py", "total = ar.up(total + most)", "total = most", NOISE),
     Fault("noise", "relaxation/noise.py", "root * symbol.most[:, None]", "root * symbol.most[:, None] / 2", NOISE),
-    Fault("noise", "relaxation/noise.py", "xp.where(missing, np.inf, found)", "found", NOISE),
+    Fault("noise", "relaxation/noise.py", "return ar.up(found + alone)", "return found", NOISE),
     Fault("noise", "relaxation/noise.py", "known.ar.xp.maximum(-low, high)", "known.ar.xp.minimum(-low, high)", NOISE),
     Fault("noise", "relaxation/noise.py", "return a if len(a) == 1 else a[cells]", "return a[:1]", NOISE),
     Fault("exchanged", "relaxation/operations/differences.py", "for own, other in ((p, q), (q, p))", "for own, other in ((p, q), (p, q))", DIFFERENCES),

@@ -230,7 +230,8 @@ def loss(known: Relaxed, n: int, k: Ball, most: Any) -> Any | None:
 
 
 def _loss(known: Relaxed, n: int, cells: slice, c: Any, size: Any) -> Any:
-    """At most the root of the sum of (c / w)^2, times `norm`: for weights w that make both small."""
+    """At most the root of the sum of (c / w)^2, times `norm`: for weights w that make both small. An entry without a
+    weight, as its number vanishes or is too large, is added by itself."""
     ar, xp, noise = known.ar, known.ar.xp, vars(known)["noises"][n].of(cells)
     w = _weights(known, c, c * size)
     shares = _shares(known, noise, w)
@@ -239,13 +240,16 @@ def _loss(known: Relaxed, n: int, cells: slice, c: Any, size: Any) -> Any:
     sums = (xp.abs(products) * root[..., None, :]).sum(-1)
     w = _weights(known, c, root * sums)
     both = norm(known, n, cells, w, shares)
-    rest = ar.div(ar.point(c), ar.point(xp.where(w > 0, w, 1.0)))
+    weighed = w > 0
+    rest = ar.point(xp.where(weighed, c, 0.0))
+    rest = ar.div(rest, ar.point(xp.where(weighed, w, 1.0)))
     squares = ar.mul(rest, rest)
     _, rest = ar.ends(ar.sum(squares))
     rest = ar.up(xp.sqrt(rest))
-    missing = ((w == 0) & (c * size > 0)).any(-1)
+    alone = ar.up(xp.where(weighed, 0.0, c * size))
+    _, alone = ar.ends(ar.sum(ar.point(alone)))
     found = ar.up(rest * both)
-    return xp.where(missing, np.inf, found)
+    return ar.up(found + alone)
 
 
 def norm(known: Relaxed, n: int, cells: slice, w: Any, shares: Any = None) -> Any:
