@@ -172,6 +172,34 @@ def test_samples_of_networks_that_differ_everywhere(function):
     assert found > 1_000 and better > 15
 
 
+@pytest.mark.parametrize("mask", [3, "causal", ["110", "011", "001"]])
+def test_neurons_behind_a_masked_softmax(mask):
+    """Where it is masked, an entry's slopes are zeros, and what they leave over is nothing, by which nothing divides."""
+    net, rng = head(mask), np.random.default_rng(4)
+    job, known, secants = bounded(net)
+    assert noise.noise_of(known, known.graph.nodes[secants[0]].args[-1]) is not None
+    (low,), (high,) = known.ends[known.root]
+    tokens, inputs = samples(net, 100, rng)
+    values = evaluate(job.claim.graph, job.claim.weights, job.claim.graph.ancestors([job.claim.output]), tokens, inputs)
+    y = values[job.claim.output].reshape(100, -1).astype(float)
+    assert (low <= y).all() and (y <= high).all() and (high - low < 5 * np.ptp(y, 0)).all()
+
+
+def head(mask: int | str | list[str]) -> Network:
+    """A head of three positions and a layer of neurons, twice, less each other."""
+    rng = np.random.default_rng(73)
+    weights, rows = {name: rng.normal(size=(2, 2)) for name in "qkv"}, [given(3, 2)]
+    for name in "qkv":
+        rows += [["weight", [], [name, [2, 2]]], ["einsum", [0, len(rows)], "ia,ab->ib"]]
+    rows += [["einsum", [2, 4], "ib,jb->ij"], ["over_root", [7], 2], ["softmax", [8], mask],
+             ["einsum", [9, 6], "ij,jb->ib"], ["view", [10], [[6], 0, [1]]]]  # fmt: skip
+    bounds.dense(rows, NEURONS, 6, "mlp", weights, rng)
+    rows.append(["relu", [len(rows) - 1], None])
+    bounds.dense(rows, 2, NEURONS, "last", weights, rng)
+    centre = rng.normal(size=(3, 2))
+    return twins(Network(rows, weights, [(centre - 0.05, centre + 0.05)], [], 0), rng, 1e-3)
+
+
 class Slopes(Lines):
     """Of secants, any."""
 

@@ -158,12 +158,11 @@ class Spread(Relaxed):
             centre = 0 * centre  # so that a symbol is zero where d is
         above = ar.up(top - centre)
         below = ar.up(centre - bottom)
-        size = xp.maximum(above, below)
+        size = ar.up(xp.maximum(above, below))  # once more: to divide by
         if node.op in SLOPED:
             of = node.args[-1]
             most = ar.point(reach(self, n, slopes[0].mid))
-            divisor = ar.point(xp.where(size > 0, size, 1.0))
-            _, most = ar.ends(ar.div(most, divisor))
+            _, most = ar.ends(ar.div(most, ar.point(size)))
             most = most.reshape(len(most), -1)
         self._add(k, ar.point(size), of, most)
         constant = self.dot(k, ar.point(centre), rows=True)
