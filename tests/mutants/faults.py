@@ -974,7 +974,7 @@ FAULTS = [
     Fault("blend", "relaxation/operations/differences.py", "return lines.meet(known.ar, *operand_ends(known, n))", "return lines.product(known.ar, *operand_ends(known, n))", DIFFERENCES),
     Fault("noise", "relaxation/noise.py", "Symbols(ar.point(middle[..., None]))", "Symbols(ar.point(0 * middle[..., None]))", NOISE),
     Fault("noise", "relaxation/noise.py", "self._add(k, ar.point(size), of, most)", "self._add(k, ar.point(size / 2), of, most)", NOISE),
-    Fault("noise", "relaxation/noise.py", "size = ar.up(xp.maximum(above, below))", "size = xp.maximum(above, below)", NOISE),
+    Fault("noise", "relaxation/noise.py", "size = ar.up(xp.maximum(above, below))", "size = xp.maximum(above, below)", f"{NOISE} -k masked"),
     Fault("noise", "relaxation/noise.py", "for _ in range(DOUBLINGS):\n        largest", "for _ in range(DOUBLINGS - 1):\n        largest", NOISE),
     Fault("noise", "relaxation/noise.py", "if not row_of(op).two_sided:", "if False:", NOISE),
     Fault("noise", "relaxation/noise.py", "total = ar.up(total + most)", "total = most", NOISE),
