@@ -103,6 +103,16 @@ def test_a_ball_holds_the_values_of_all_its_points(name, kind, radius):
     assert violations(name, kind(), mids, radius) == 0
 
 
+@both
+def test_constants_hold_their_numbers(kind):
+    """Which are cut below 2^-390: more than a sum of fractions is rounded by."""
+    ctx.prec = 8_000
+    ar = kind()
+    for found, true in ((elementary.pi(ar), arb.pi()), (elementary.ln2(ar), arb(2).log())):
+        mid, rad = (arb(v.item()) * arb(2) ** found.exponent for v in (found.mid, found.rad))
+        assert abs(mid - true) <= rad
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 11, 13])
 def test_logarithm_of_short_integers(n, exponent=3):
     """Few bits, so that the limits of the reduced argument are no multiples of the last one."""

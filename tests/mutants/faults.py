@@ -281,6 +281,7 @@ FAULTS = [
     Fault("prefixes", "core/prefixes.py", "return whole[..., 0] if node.op == \"extremum\" else whole",
           "return known[0][..., 0] if node.op == \"extremum\" else known[0]", PREFIXES),
     Fault("series", "core/elementary.py", "ar.widen(ar.sub(half_pi, rest)", "ar.widen(ar.add(half_pi, rest)", ELEMENTARY),
+    Fault("series", "core/elementary.py", "ar.widen(ar.rational(first - second), 0.0, 2.0**-390)", "ar.rational(first - second)", f"{ELEMENTARY} -k constants"),
     Fault("series", "core/elementary.py", "_atan_of(ar, ar.div(ar.rational(ONE), far))", "_atan_near(ar, ar.div(ar.rational(ONE), far))", ELEMENTARY),
     Fault("series", "core/elementary.py", "series(ar, _atanh, -ar.mul(t, t), Fraction(1, 25))", "series(ar, _atanh, ar.mul(t, t), Fraction(1, 25))", ELEMENTARY),
     Fault("series", "core/elementary.py", "_signed(value, x.mid < 0), x, 1.0, 1.5708)", "_signed(value, x.mid < 0), x, 0.1, 1.5708)", ELEMENTARY),
