@@ -100,7 +100,7 @@ def _signed(value: Ball, negative: np.ndarray) -> Ball:
 
 
 def _clamped(ar: Arithmetic, x: Ball, low: Fraction, high: Fraction) -> Ball:
-    """The centre's absolute value, moved to between low and high."""
+    """The centre's absolute value, moved to between low and high. Precondition: a point, as its radius is dropped."""
     mid = np.asarray(magnitude(x.mid), x.mid.dtype)
     size = x._replace(mid=mid).point
     for bound, beyond in ((low, np.less), (high, np.greater)):
@@ -143,14 +143,19 @@ def atan(ar: Arithmetic, x: Ball) -> Ball:
 
 def _atan_far(ar: Arithmetic, x: Ball) -> Ball:
     far = _clamped(ar, x, ONE, Fraction(2**400))
-    rest = _atan_near(ar, ar.div(ar.rational(ONE), far))
+    rest = _atan_of(ar, ar.div(ar.rational(ONE), far))
     half_pi = ar.mul(pi(ar), ar.rational(HALF))
     return ar.widen(ar.sub(half_pi, rest), 0.0, 2.0**-399)
 
 
 def _atan_near(ar: Arithmetic, x: Ball) -> Ball:
     """Of numbers up to 1 in size."""
-    t, one = _clamped(ar, x, ZERO, ONE), ar.rational(ONE)
+    return _atan_of(ar, _clamped(ar, x, ZERO, ONE))
+
+
+def _atan_of(ar: Arithmetic, t: Ball) -> Ball:
+    """Of numbers from 0 to 1, which balls may exceed."""
+    one = ar.rational(ONE)
     for _ in range(2):
         root = ar.sqrt(ar.add(one, ar.mul(t, t)))
         t = ar.trim(ar.div(t, ar.add(one, root)))

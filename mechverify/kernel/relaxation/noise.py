@@ -158,12 +158,11 @@ class Spread(Relaxed):
             centre = 0 * centre  # so that a symbol is zero where d is
         above = ar.up(top - centre)
         below = ar.up(centre - bottom)
-        size = xp.maximum(above, below)
+        size = ar.up(xp.maximum(above, below))  # once more: to divide by
         if node.op in SLOPED:
             of = node.args[-1]
             most = ar.point(reach(self, n, slopes[0].mid))
-            divisor = ar.point(xp.where(size > 0, size, 1.0))
-            _, most = ar.ends(ar.div(most, divisor))
+            _, most = ar.ends(ar.div(most, ar.point(size)))
             most = most.reshape(len(most), -1)
         self._add(k, ar.point(size), of, most)
         constant = self.dot(k, ar.point(centre), rows=True)
@@ -230,7 +229,8 @@ def loss(known: Relaxed, n: int, k: Ball, most: Any) -> Any | None:
 
 
 def _loss(known: Relaxed, n: int, cells: slice, c: Any, size: Any) -> Any:
-    """At most the root of the sum of (c / w)^2, times `norm`: for weights w that make both small."""
+    """At most the root of the sum of (c / w)^2, times `norm`: for weights w that make both small. An entry without a
+    weight, as its number vanishes or is too large, is added by itself."""
     ar, xp, noise = known.ar, known.ar.xp, vars(known)["noises"][n].of(cells)
     w = _weights(known, c, c * size)
     shares = _shares(known, noise, w)
@@ -239,13 +239,16 @@ def _loss(known: Relaxed, n: int, cells: slice, c: Any, size: Any) -> Any:
     sums = (xp.abs(products) * root[..., None, :]).sum(-1)
     w = _weights(known, c, root * sums)
     both = norm(known, n, cells, w, shares)
-    rest = ar.div(ar.point(c), ar.point(xp.where(w > 0, w, 1.0)))
+    weighed = w > 0
+    rest = ar.point(xp.where(weighed, c, 0.0))
+    rest = ar.div(rest, ar.point(xp.where(weighed, w, 1.0)))
     squares = ar.mul(rest, rest)
     _, rest = ar.ends(ar.sum(squares))
     rest = ar.up(xp.sqrt(rest))
-    missing = ((w == 0) & (c * size > 0)).any(-1)
+    alone = ar.up(xp.where(weighed, 0.0, c * size))
+    _, alone = ar.ends(ar.sum(ar.point(alone)))
     found = ar.up(rest * both)
-    return xp.where(missing, np.inf, found)
+    return ar.up(found + alone)
 
 
 def norm(known: Relaxed, n: int, cells: slice, w: Any, shares: Any = None) -> Any:

@@ -43,9 +43,9 @@ class Sub(Elementwise, Linear):
 
 
 class Mul(Elementwise):
-    two_sided = True
-
     """Linear where an operand is fixed; otherwise it bends, and planes bound it."""
+
+    two_sided = True
 
     def linear(self, known, n):
         return bool(known.fixed & set(known.graph.nodes[n].args))
