@@ -14,13 +14,19 @@ from mechverify.provers.ranges.known import Found, Known, meet, unite
 from mechverify.provers.ranges.leaves import optimised_leaves
 from mechverify.provers.ranges.problem import FEW, RangeProblem
 
-CELLS, CANDIDATES, WORTH = 256, 12, 0.995  # at most so many cells; a cut's least gain
+CELLS = 1_024  # at most
+CANDIDATES = 3  # coordinates that are tried for a cut
+TRIED = 64  # cells that are cut at a time, at most
+WORTH = 0.995  # what twice as many cells must at least make of the range
+PATIENT = (
+    4  # how often in a row they may fail to, where conditions show in small cells alone
+)
 CHOOSING, CHECKING, OPTIMISING = (
-    10.0,
+    15.0,
     40.0,
     40.0,
 )  # seconds: for choosing cuts, relaxing cells, optimising lines
-PRICED = 4  # halvings whose cells are relaxed to know what one takes
+PRICED = 16  # cells that are relaxed to know what one takes
 OPTIMISED = 2  # halvings before slopes are optimised
 OPTIMISED_BOXES = 2**5  # of a union, at most, whose slopes are
 
@@ -57,26 +63,17 @@ class Narrow:
 
     def prove(self, problem: RangeProblem, known: Known, budget: Budget) -> Found:
         found, cuts = known.found, list[int]()
+        work = Halving(problem, budget)
         try:
             with budget.within(CHOOSING):
-                cuts = _cuts(problem, budget)
-            if 2 ** len(cuts) * problem.seconds > CHECKING:
-                with budget.within(CHECKING):
-                    price = _price(problem, cuts) * len(problem.parts)
-                while cuts and 2 ** len(cuts) * price > CHECKING:
-                    cuts.pop()
-            if cuts:
-                cells = len(problem.parts) * 2 ** len(cuts)
-                budget.progress(f"{cells:,} cells", None)
-                parts = _parts(problem.parts, cuts)
+                cuts = work.grow()
+            if len(work.parts) > len(problem.parts):
+                budget.progress(f"{len(work.parts):,} cells", None)
                 with budget.within(CHECKING), budget.rehearsing():
-                    range_ = meet(found.range, unite(kernel_ranges(problem, parts)))
-                found = Found(
-                    _tree(cuts, [problem.linear] * len(parts), problem),
-                    range_,
-                    False,
-                    found.reasons,
-                )
+                    range_ = meet(
+                        found.range, unite(kernel_ranges(problem, work.parts))
+                    )
+                found = Found(problem.joined(work.roots), range_, False, found.reasons)
         except (Rejected, Unsupported) as error:  # what is proved already stands
             found.reasons.append(f"{self.name}: {error}")
         except Stopped:
@@ -85,47 +82,118 @@ class Narrow:
         return _with_optimised_lines(problem, budget, found, cuts[:OPTIMISED])
 
 
-def _price(problem: RangeProblem, cuts: list[int]) -> float:
-    """Seconds that the kernel takes for a cell, of some that are relaxed side by side."""
-    some = _parts(problem.parts[:1], cuts[:PRICED])
-    begun = time.monotonic()
-    kernel_ranges(problem, some)
-    return (time.monotonic() - begun) / len(some)
+class Halving:
+    """Cells that are halved where they reach farthest: those at whose ends the whole range ends."""
 
+    def __init__(self, problem: RangeProblem, budget: Budget):
+        self.problem, self.budget = problem, budget
+        self.roots: list[Proof] = [problem.linear for _ in problem.parts]
+        self.leaves, self.parts = list(self.roots), list(problem.parts)
+        self.most = CELLS
 
-def _cuts(problem: RangeProblem, budget: Budget) -> list[int]:
-    """Coordinates to halve one after another, in every cell: each time the one, of those that move the output most,
-    that makes the output's range narrowest; until it is no longer worth a doubling. Of a union: the first box
-    is cut, and the others like it."""
-    domain, cuts, most = problem.parts[0], [], CELLS // len(problem.parts)
-    while len(domain.low) and 2 ** (len(cuts) + 1) <= most and not budget.spent():
-        budget.progress(f"choosing the next of {len(cuts)} cuts", None)
-        part = _parts([domain], cuts)[0]
-        middle = torch.from_numpy((part.low + part.high) / 2)[None].requires_grad_()
-        tokens = np.array([[t[0] for t in domain.tokens]], np.int64).reshape(1, -1)
-        (slope,) = torch.autograd.grad(
-            problem.values(tokens, middle)[0].abs().sum(), middle
-        )
-        influence = slope[0].abs().numpy() * (part.high - part.low)
-        likely = [
-            int(c)
-            for c in np.argsort(-influence)[:CANDIDATES]
-            if part.high[c] > part.low[c]
-        ]
-        if not likely:
-            break
-        halves = [half for c in likely for half in part.cut(c, middle_of(part, c))]
+    def grow(self) -> list[int]:
+        """Until cells are as many as can be checked, or no longer worth it. The first coordinates that are cut."""
+        cuts, before, next_ = list[int](), np.inf, 2 * len(self.parts)
+        left = patience = PATIENT if self.problem.claim.where else 1
+        if len(self.parts) >= self.most or not len(self.problem.domain.low):
+            return cuts
         try:
-            low, high = estimated_ends(problem, [part, *halves])
+            self.low, self.high = estimated_ends(self.problem, self.parts)
+            while len(self.parts) < self.most and not self.budget.spent():
+                self.budget.progress(
+                    f"choosing the next of {len(self.parts):,} cells", None
+                )
+                if len(self.parts) >= next_:
+                    width = np.mean(self.high.max(0) - self.low.min(0))
+                    left = patience if width < WORTH * before else left - 1
+                    if not left:
+                        break
+                    before, next_ = width, 2 * len(self.parts)
+                if len(self.parts) >= PRICED and self.most == CELLS:
+                    self._set_most()
+                if not (coordinates := self._halve(self._outermost())):
+                    break
+                cuts += coordinates
         except Stopped:
-            break
-        alone = (high[0] - low[0]).mean()
-        low, high = (a[1:].reshape(len(likely), 2, -1) for a in (low, high))
-        widths = (high.max(1) - low.min(1)).mean(1)
-        if not widths.min() < WORTH * alone:
-            break
-        cuts.append(likely[int(widths.argmin())])
-    return cuts
+            pass
+        return cuts
+
+    def _set_most(self) -> None:
+        """By what the kernel takes for some cells, side by side; others may take longer."""
+        if CELLS * self.problem.seconds > CHECKING:
+            begun = time.monotonic()
+            kernel_ranges(self.problem, self.parts[:PRICED])
+            price = (time.monotonic() - begun) / PRICED
+            self.most = min(CELLS - 1, int(CHECKING / 2 / price))
+
+    def _outermost(self) -> list[int]:
+        """Entry by entry and end by end those that reach farthest."""
+        each = max(1, TRIED // (2 * self.low.shape[1]))
+        order = np.concatenate(
+            [np.argsort(self.low, 0)[:each], np.argsort(-self.high, 0)[:each]], 1
+        )
+        some = list(dict.fromkeys(order.ravel().tolist()))
+        return some[: min(TRIED, self.most - len(self.parts))]
+
+    def _halve(self, some: list[int]) -> list[int]:
+        """Each in the middle of the coordinate that makes its halves narrowest; these coordinates."""
+        tried = [
+            (i, int(c))
+            for i, cs in zip(some, self._likely(some), strict=True)
+            for c in cs
+        ]
+        if not tried:
+            return []
+        halves = [
+            half
+            for i, c in tried
+            for half in self.parts[i].cut(c, middle_of(self.parts[i], c))
+        ]
+        low, high = (
+            a.reshape(len(tried), 2, -1) for a in estimated_ends(self.problem, halves)
+        )
+        whole = self.high.max(0) - self.low.min(0)
+        widths = ((high - low) / np.where(whole > 0, whole, 1.0)).sum((1, 2))
+        best: dict[int, int] = {}
+        for at, (i, _) in enumerate(tried):
+            if i not in best or widths[at] < widths[best[i]]:
+                best[i] = at
+        for i, at in best.items():
+            self._split(i, tried[at][1], halves[2 * at : 2 * at + 2], low[at], high[at])
+        return [tried[at][1] for at in best.values()]
+
+    def _split(
+        self, i: int, c: int, halves: list[Domain], low: np.ndarray, high: np.ndarray
+    ) -> None:
+        node, inside, outside = self.leaves[i], self.problem.linear, self.problem.linear
+        at = middle_of(self.parts[i], c)
+        node.clear()
+        node.update(
+            rule="split", coordinate=c, at=at.hex(), inside=inside, outside=outside
+        )
+        self.leaves[i], self.parts[i] = inside, halves[0]
+        self.leaves.append(outside)
+        self.parts.append(halves[1])
+        self.low[i], self.high[i] = low[0], high[0]
+        self.low, self.high = (
+            np.vstack([self.low, low[1:]]),
+            np.vstack([self.high, high[1:]]),
+        )
+
+    def _likely(self, some: list[int]) -> list[np.ndarray]:
+        """Of each, the coordinates that move the output most."""
+        parts = [self.parts[i] for i in some]
+        middles = np.stack([p.low / 2 + p.high / 2 for p in parts])
+        points = torch.from_numpy(middles).requires_grad_()
+        tokens = np.array([[t[0] for t in p.tokens] for p in parts], np.int64).reshape(
+            len(parts), -1
+        )
+        (slope,) = torch.autograd.grad(
+            self.problem.values(tokens, points)[0].abs().sum(), points
+        )
+        wide = np.stack([p.high - p.low for p in parts])
+        order = np.argsort(-slope.abs().numpy() * wide, 1)[:, :CANDIDATES]
+        return [cs[w[cs] > 0] for cs, w in zip(order, wide, strict=True)]
 
 
 def _with_optimised_lines(
