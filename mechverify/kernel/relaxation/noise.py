@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mechverify.kernel.core.arithmetic import Ball
-from mechverify.kernel.core.errors import Unsupported
+from mechverify.kernel.core.errors import OverLimit, Rejected, Unsupported
 from mechverify.kernel.core.meter import reserve
 from mechverify.kernel.relaxation import lines
 from mechverify.kernel.relaxation.backward import Lines, Relaxed
@@ -195,7 +195,9 @@ def noise_of(known: Relaxed, n: int) -> Noise | None:
     if n not in every:
         try:
             every[n] = Spread(known).noise(n)
-        except Unsupported:
+        except OverLimit:
+            raise
+        except Rejected:  # what D1 says stands
             every[n] = None
     return every[n]
 
