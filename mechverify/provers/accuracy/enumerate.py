@@ -35,7 +35,7 @@ WIDE = 2.0**7  # times as wide as their widest enclosure: below it, the kernel i
 BLURRED = 1e-4  # an enclosure as wide leaves many inputs open
 WHOLE = 2**18  # inputs that are run whatever it takes, where no time limit is given
 LONGEST = (
-    2.0**40
+    2.0**38
 )  # units of work that the check of a larger number may take, likewise: some minutes
 OPEN, FEW = (
     2**10,
