@@ -38,6 +38,7 @@ CERTIFICATE = ROOT / "tests" / "data" / "version_5.cert"
 WEIGHTS = ROOT / "toy_models" / "weights"
 SHARED = ROOT.parent / "shared" / "models"
 SOON = 0.5  # seconds until a command that needs no search ends
+ROUND = 10  # kills, after which a proof is let end
 HOUR = 600.0  # seconds from own weights to a checked certificate and a report
 SHARE = """import torch
 from mechverify import Share, ball, capture
@@ -164,33 +165,37 @@ def _killed(board: Board, folder: Path, name: str, text: str, parameters: list[s
     begin = ["prove", f"{name}.py", *size, "--no-solver"]
     whole, done = run(folder, *begin, "--out", "undisturbed.cert", "--jobs", 1)
     assert done.returncode == 0, done.stderr
-    undisturbed, killed, same, runs = (folder / "undisturbed.cert").read_bytes(), 0, 0, 0
+    undisturbed = (folder / "undisturbed.cert").read_bytes()
     again, rng = [*begin, "--out", "killed.cert", "--store", "kept.sqlite"], random.Random(0)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    while killed < wanted and runs < 2 * wanted:
-        runs += 1
+    killed = ended = same = 0
+    while killed < wanted and ended < wanted:  # a proof is killed some times, let end, and begun anew
+        for _ in range(min(ROUND, wanted)):
+            killed += _killed_once(folder, again, rng.uniform(0, whole / 3))
         (folder / "killed.cert").unlink(missing_ok=True)
-        process = subprocess.Popen([sys.executable, "-m", "mechverify.cli", *again], cwd=folder, env=environment,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-        try:
-            process.wait(rng.uniform(0, whole / 3))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            killed += 1
-        if process.returncode == 0:  # then anew, from an empty store
-            same += (folder / "killed.cert").read_bytes() == undisturbed
-            for path in folder.glob("kept.sqlite*"):
-                path.unlink()
-        elif (folder / "killed.cert").exists():
-            check((folder / "killed.cert").read_bytes())  # written whole, or not at all: raises otherwise
-    _, done = run(folder, *again)
-    last = done.returncode == 0 and (folder / "killed.cert").read_bytes() == undisturbed
-    for path in folder.glob("kept.sqlite*"):
-        path.unlink()
-    board.row(f"kill -9 at random moments of a {name} of {whole:.0f} s; restarts that ended, with the same bytes",
-              f"{wanted} kills, all", f"{killed} kills, {same} of {runs - killed} that ended before, the last: {last}",
-              killed >= wanted and last and same == runs - killed)  # fmt: skip
+        _, done = run(folder, *again)
+        ended += 1
+        same += done.returncode == 0 and (folder / "killed.cert").read_bytes() == undisturbed
+        for path in folder.glob("kept.sqlite*"):
+            path.unlink()
+    board.row(f"kill -9 at random moments of a {name} of {whole:.0f} s; proofs that ended, with the same bytes",
+              f"{wanted} kills, all", f"{killed} kills, {same} of {ended}",
+              killed >= wanted and 0 < ended == same)  # fmt: skip
+
+
+def _killed_once(folder: Path, words: list[str], seconds: float) -> bool:
+    """Whether it had not ended before. What is there then was written whole: `check` raises otherwise."""
+    (folder / "killed.cert").unlink(missing_ok=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen([sys.executable, "-m", "mechverify.cli", *words], cwd=folder, env=environment,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    if (folder / "killed.cert").exists():
+        check((folder / "killed.cert").read_bytes())
+    return process.returncode == -signal.SIGKILL
 
 
 def clusters(board: Board, folder: Path, quick: bool) -> None:

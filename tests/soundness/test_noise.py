@@ -9,7 +9,7 @@ import pytest
 
 from mechverify.kernel.core.arithmetic import points
 from mechverify.kernel.core.claim import Job
-from mechverify.kernel.core.errors import Unsupported
+from mechverify.kernel.core.errors import OverLimit, Rejected, Unsupported
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.differences import rule
 from mechverify.kernel.relaxation import noise
@@ -269,6 +269,25 @@ def test_nothing_is_said_of_lines_that_are_not_parallel_or_without_end(monkeypat
     known = linear._value(job := Job(networks.claim(Network(rows, {}, [(np.zeros(2), np.ones(2))], [], 0)), Float64()),
                           [job.claim.domain], Relaxed)  # fmt: skip
     assert known.ends[known.root][1].max() == np.inf and noise.noise_of(known, known.root) is None
+
+
+def test_what_is_refused_is_not_said_and_a_limit_ends_all(monkeypatch):
+    _, known, secants = bounded(pair("tanh", 0))
+    d = known.graph.nodes[secants[1]].args[-1]
+
+    def raising(error: type[Rejected]) -> None:
+        def refused(self, n):
+            raise error("as it is told to")
+
+        vars(known)["noises"].clear()
+        monkeypatch.setattr(noise.Spread, "noise", refused)
+
+    for error in (Rejected, Unsupported):
+        raising(error)
+        assert noise.noise_of(known, d) is None
+    raising(OverLimit)
+    with pytest.raises(OverLimit):
+        noise.noise_of(known, d)
 
 
 def test_a_form_with_a_radius_is_not_asked_for():

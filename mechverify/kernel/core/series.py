@@ -59,7 +59,7 @@ def series(
 def _in_place(ar: Arithmetic, coefficients: tuple[Fraction, ...], y: Ball) -> Ball:
     """Horner's rule in float64, its rounding told as it goes (Higham, Accuracy and Stability of Numerical Algorithms,
     5.1): `value` is within UNIT * `err` of what is summed so far, at every real of `y`. Precondition: no coefficient is
-    smaller than 2^-900. Complexity: nine passes a term."""
+    below 2^-900 in size. Complexity: nine passes a term."""
     n, size = 2 * len(coefficients), np.abs(y.mid) + y.rad
     slope = size + y.rad / UNIT  # of a product: its rounding, and the operand's radius
     value = err = about = np.zeros_like(size)

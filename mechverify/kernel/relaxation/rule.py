@@ -38,7 +38,7 @@ ROOM = (
     2**21
 )  # coefficients of the widest form, of all cells together: about what a cache holds
 
-CACHES = 4  # parts of memory that are faster than the whole: fewer numbers stay near the processor
+CACHES = 4  # a check relaxes so many times fewer parts at a time than ROOM holds: they stay nearer to the processor
 K = TypeVar("K", bound=Intervals)
 Row = tuple[Reader, np.ndarray]  # where it stands, and its lists [lists, numbers]
 

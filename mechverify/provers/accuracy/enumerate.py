@@ -36,7 +36,7 @@ BLURRED = 1e-4  # an enclosure as wide leaves many inputs open
 WHOLE = 2**18  # inputs that are run whatever it takes, where no time limit is given
 LONGEST = (
     2.0**38
-)  # units of work that the check of a larger number may take, likewise: some minutes
+)  # units of work that the check of a larger number may take, likewise: a minute or so
 OPEN, FEW = (
     2**10,
     2**3,

@@ -18,9 +18,7 @@ CELLS = 1_024  # at most
 CANDIDATES = 3  # coordinates that are tried for a cut
 TRIED = 64  # cells that are cut at a time, at most
 WORTH = 0.995  # what twice as many cells must at least make of the range
-PATIENT = (
-    4  # how often in a row they may fail to, where conditions show in small cells alone
-)
+PATIENT = 4  # times in a row that they may fail to, under conditions
 CHOOSING, CHECKING, OPTIMISING = (
     15.0,
     40.0,
@@ -127,7 +125,7 @@ class Halving:
             self.most = min(CELLS - 1, int(CHECKING / 2 / price))
 
     def _outermost(self) -> list[int]:
-        """Entry by entry and end by end those that reach farthest."""
+        """Cells, entry by entry and end by end those that reach farthest."""
         each = max(1, TRIED // (2 * self.low.shape[1]))
         order = np.concatenate(
             [np.argsort(self.low, 0)[:each], np.argsort(-self.high, 0)[:each]], 1
