@@ -82,6 +82,7 @@ class Arithmetic(Meter):
     dtype: Any
     precision: int  # bits to which series are summed
     chunk: int  # numbers of a temporary array
+    uniform = False  # one radius for all entries: rough.py
     infinity: Any  # the minimum of nothing; any number is sound there
 
     # What a kind of number says for itself; one that is never asked need not answer.

@@ -15,7 +15,9 @@ from mechverify.kernel.core.semantics import SEMANTICS, Real
 if TYPE_CHECKING:
     from mechverify.kernel.core.claim import Job
 
-FEW = 1 / 8  # of the inputs that are judged roughly: more are left open in vain
+LEADING = ("Euclidean", "Fine")  # two slices of each factor, or three
+FEW = 1 / 4  # of the inputs that are judged roughly: more are left open in vain
+TRIAL = 2**8  # of them, which show first how many those are
 SLOWER = 16  # units of work of an exact evaluation, for each of a float64 one
 T = TypeVar("T")
 
@@ -37,7 +39,7 @@ def doubled(job: "Job", evaluate: Callable[[Real], T]) -> T:
 class Tally:
     """How many inputs were judged roughly, and how many of these that left open."""
 
-    def __init__(self, job: "Job"):
+    def __init__(self):
         self.judged = self.left = 0
 
     @property
@@ -46,28 +48,38 @@ class Tally:
         return self.left <= FEW * self.judged
 
 
+def _tallies(job: "Job") -> dict[str, Tally]:
+    return {kind: Tally() for kind in LEADING}
+
+
 def judge_roughly(job: "Job", sure: Sure, inputs: np.ndarray) -> None:
-    """Into `sure`, what leading digits show, as long as they leave few inputs open."""
-    so_far = job.once(Tally)
-    for start in range(0, len(inputs), BLOCK):
-        if not so_far.pays:
-            return
-        some = slice(start, start + BLOCK)
-        right, wrong = (known[some] for known in sure)
-        refine((right, wrong), inputs[some], BLOCK, lambda few: _judged(job, few))
-        so_far.judged += len(right)
-        so_far.left += int((~(right | wrong)).sum())
+    """Into `sure`, what leading digits show, as long as they leave few inputs open; a few inputs show first whether
+    they do."""
+    for kind, so_far in job.once(_tallies).items():
+        start = 0
+        while start < len(inputs) and so_far.pays:
+            some = slice(start, start + (BLOCK if so_far.judged else TRIAL))
+            right, wrong = (known[some] for known in sure)
+            so_far.judged += int((~(right | wrong)).sum())
+            refine((right, wrong), inputs[some], BLOCK, lambda few: _in(job, kind, few))
+            so_far.left += int((~(right | wrong)).sum())
+            start = some.stop
 
 
-def _judged(job: "Job", inputs: np.ndarray) -> Sure:
-    return roughly(job, lambda semantics: judged(job, inputs, semantics))
+def _in(job: "Job", kind: str, inputs: np.ndarray) -> Sure:
+    return roughly(job, lambda semantics: judged(job, inputs, semantics), kind)
 
 
-def roughly(job: "Job", evaluate: Callable[[Real], T]) -> T:
-    """The same with fewer digits than float64's."""
-    from mechverify.kernel.core.rough import Leading, Rough
+def roughly(job: "Job", evaluate: Callable[[Real], T], kind: str = "Euclidean") -> T:
+    """The same in balls of one radius: with fewer digits than float64's, or about as many."""
+    from mechverify.kernel.core import euclidean
 
-    return _elsewhere(job, Rough, 1, lambda semantics: evaluate(Leading(semantics.ar)))
+    return _elsewhere(
+        job,
+        getattr(euclidean, kind),
+        1,
+        lambda semantics: evaluate(euclidean.Smooth(semantics.ar)),
+    )
 
 
 def _elsewhere(

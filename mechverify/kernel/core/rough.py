@@ -40,7 +40,7 @@ def even(mid: np.ndarray, rad: np.ndarray) -> Even:
 class Rough(Float64):
     """Postconditions hold where the result is finite: where one entry isn't, none is."""
 
-    precision = 48
+    precision, uniform = 48, True
 
     def trim(self, x: Ball) -> Ball:
         return x if type(x) is Even else even(x.mid, x.rad)
@@ -105,6 +105,11 @@ class Rough(Float64):
         rad = np.max(chosen, initial=0.0)
         return even(np.where(mask, x.mid, y.mid), rad)
 
+    def together(self, parts: list[Ball]) -> np.ndarray:
+        """The radius of balls that stand side by side."""
+        rad = np.max([np.max(part.rad) for part in parts])
+        return np.reshape(rad, (1,) * parts[0].mid.ndim)
+
     def contract(self, spec: str, x: Ball, y: Ball) -> Ball:
         """By slices where sums are long, else term by term. Reals of the balls are near numbers x'_k and y'_k, by `far`
         and `off`, of which the sum of products is computed but for `lost`."""
@@ -120,14 +125,15 @@ class Rough(Float64):
             far, off = far + first.rest, off + second.rest
             lost = first.times(second, mid, layout)
         else:
-            sums = _one_by_one(a, b, mid, layout)
+            sums = one_by_one(a, b, mid, layout)
             most = 4 * sums[0] * sums[1]  # infinite where a sum may overflow
             lost = n * UNIT * most
+        lost += UNIT * size(mid)
         rad = far * (sums[1] + n * off) + sums[0] * off + (lost + n * ETA)
         return even(layout.place(mid), outward(rad, n))
 
 
-def _one_by_one(
+def one_by_one(
     x: np.ndarray, y: np.ndarray, mid: np.ndarray, layout: Layout
 ) -> np.ndarray:
     """Into `mid`, the sums of products of rows, added up term by term. Of both factors, the largest sum of the sizes in
@@ -148,16 +154,17 @@ def _one_by_one(
 
 
 class Slices:
-    """Rows [.., n] of numbers x near x' = (q_0 + q_1 2^-(bits + 1)) 2^(exponent - bits), by `rest`; q_0 and q_1 are
+    """Rows [.., n] of numbers x near x' = sum_i q_i 2^(-i (bits + 1)) 2^(exponent - bits), by `rest`; the `many` q_i are
     integers of at most 2^bits in size. |x| and |x'| are at most `reach`."""
 
-    def __init__(self, rows: np.ndarray):
+    def __init__(self, rows: np.ndarray, many: int = 2):
         top = finite(np.asarray(size(rows)))
-        self.rows, self.bits = rows, digits(rows.shape[-1])
+        self.rows, self.many = rows, many
+        self.bits = digits(rows.shape[-1], many)
         self.exponent = int(np.frexp(top)[1])
         if abs(self.exponent) > NEAR:
             raise Rejected("numbers too large, or too small, to be cut into digits")
-        self.rest = 2.0 ** (self.exponent - 2 * self.bits - 2)
+        self.rest = 2.0 ** (self.exponent - many * (self.bits + 1))
         self.reach = 2.0**self.exponent if top > 0 else 0.0
 
     def sums(self, exactly: Any) -> float:
@@ -170,32 +177,55 @@ class Slices:
         return whole.max(initial=0.0) / scale
 
     def cut(self, part: Any, turn: int) -> np.ndarray:
-        """Of some rows, both slices side by side: in order (1), or turned (-1)."""
+        """Of some rows, all slices side by side: in order (1), or turned (-1)."""
         rows = self.rows[part]
         n = rows.shape[-1]
-        slices = np.empty((*rows.shape[:-1], 2 * n))
-        first, second = (slices[..., :n], slices[..., n:])[::turn]
+        slices = np.empty((*rows.shape[:-1], self.many * n))
         rest = rows * 2.0 ** (self.bits - self.exponent)
-        np.rint(rest, out=first)
-        rest -= first
-        rest *= 2.0 ** (self.bits + 1)
-        np.rint(rest, out=second)
+        for i in range(self.many)[::turn]:
+            found = np.rint(rest, out=slices[..., i * n : (i + 1) * n])
+            rest -= found
+            rest *= 2.0 ** (self.bits + 1)
         return slices
 
-    def times(self, other: "Slices", mid: np.ndarray, layout: Layout) -> float:
-        """Into `mid`, the sums of products of rows, but for those of both second slices. What they lack, at most."""
+    def times(
+        self,
+        other: "Slices",
+        mid: np.ndarray,
+        layout: Layout,
+        multiply: Callable[..., np.ndarray] = np.matmul,
+    ) -> float:
+        """Into `mid`, the sums of products of rows: those of slices i and j with i + j < many. What they lack, at most,
+        but for the last rounding. `multiply` adds integers below 2^53 exactly."""
         check_matmul()
-        n, step = layout.n, self.bits + 1
+        n, many, step = layout.n, self.many, self.bits + 1
         unit = 2.0 ** (self.exponent + other.exponent - 2 * self.bits)
         for part, blocks in layout.blocks():
             right = other.cut(part, -1).swapaxes(-1, -2)
+            unused = 0  # slices of zeros: numbers of few digits
+            while (
+                unused < many - 1
+                and not right[..., unused * n : (unused + 1) * n, :].any()
+            ):
+                unused += 1
             for block in blocks:
                 left, total = self.cut((part, block), 1), mid[part, block]
-                np.matmul(left, right, out=total)  # exact, as the next one
-                total *= 2.0**-step
-                total += left[..., :n] @ right[..., n:, :]
+                for order in reversed(range(many)):  # products of i and order - i
+                    turned = max(many - 1 - order, unused)
+                    first = turned - (many - 1 - order)
+                    pairs = (
+                        left[..., first * n : (order + 1) * n],
+                        right[..., turned * n :, :],
+                    )
+                    if order == many - 1:
+                        multiply(*pairs, out=total)  # exact, as the next ones
+                    else:
+                        total *= 2.0**-step
+                        total += multiply(*pairs)
                 total *= unit
-        return n * self.reach * other.reach * (2.0 ** (-2 * step) + 2 * UNIT)
+        left_out = (many - 1) * (1 + 2.0**-10) * 2.0 ** (-many * step)
+        early = 2 * (many - 2) * many * UNIT * 2.0**-step
+        return n * self.reach * other.reach * (left_out + early)
 
 
 def size(a: np.ndarray) -> np.ndarray:
@@ -203,9 +233,9 @@ def size(a: np.ndarray) -> np.ndarray:
     return np.maximum(np.max(a, initial=0.0), -np.min(a, initial=0.0))
 
 
-def digits(n: int) -> int:
-    """Of a slice: the most with 2 n 2^(2 bits) <= 2^53."""
-    return (53 - (2 * max(n, 1) - 1).bit_length()) // 2
+def digits(n: int, many: int = 2) -> int:
+    """Of a slice: the most with many n 2^(2 bits) <= 2^53."""
+    return (53 - (many * max(n, 1) - 1).bit_length()) // 2
 
 
 class Leading(Real):

@@ -8,6 +8,7 @@ Lemma L10 (docs/soundness/relaxation.md).
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import OverLimit, Rejected
 from mechverify.kernel.core.evaluate import Evaluation, batch_size
 from mechverify.kernel.core.graph import Graph
+from mechverify.kernel.core.judging import MANY
 from mechverify.kernel.core.loading import late
 from mechverify.kernel.core.meter import ROOM
 from mechverify.kernel.core.semantics import Real
@@ -80,8 +82,13 @@ class Tables:
         self.dropped |= {n: cost[n] for n in candidates if n in last and n not in small}
         if not small:
             return
+        alone = complete and last.issubset(roots) and last.issubset(small)
+        if (
+            alone
+        ):  # every range that is asked for stands in these: of others nobody asks
+            small = [n for n in small if n in last]
         self.rows = _rows(domain, many)
-        ends = _enclosed(job, graph, small, last, self.rows.ids)
+        ends = _enclosed(job, graph, small, last, self.rows.ids, alone)
         for n, (low, high) in ends.items():
             if np.isfinite(low).all() and np.isfinite(high).all():
                 self.of[n] = Table(low, high, candidates[n].reshape(-1, graph.length))
@@ -117,24 +124,76 @@ class Tables:
 
 
 def _enclosed(
-    job: Job, graph: Graph, wanted: list[int], last: set[int], ids: np.ndarray
+    job: Job,
+    graph: Graph,
+    wanted: list[int],
+    last: set[int],
+    ids: np.ndarray,
+    alone: bool,
 ) -> dict[int, Ends]:
     """Of the nodes' values on rows of tokens: of those of `last`, with twice the digits on rows where float64 leaves
-    open whether they hold the least or the greatest value of an entry, and by how much."""
+    open whether they hold the least or the greatest value of an entry, and by how much. `alone`: these are all."""
+    refined = type(job.semantics) is Real and not job.ar.is_exact
+    if alone and refined and len(ids) >= MANY:
+        return _of_roots(job, graph, wanted, ids)
     found = _evaluated(job, graph, job.semantics, wanted, ids)
     finer = [n for n in wanted if n in last]
-    rows = np.zeros(len(ids), bool)
-    for n in finer:
-        rows |= _open(*found[n])
-    if not rows.any() or type(job.semantics) is not Real or job.ar.is_exact:
+    rows = _any_open(found, finer)
+    if not rows.any() or not refined:
         return found
     again = late("core.elsewhere").doubled(
         job, lambda semantics: _evaluated(job, graph, semantics, finer, ids[rows])
     )
-    for n in finer:
+    return _met(found, again, rows)
+
+
+def _of_roots(
+    job: Job, graph: Graph, roots: list[int], ids: np.ndarray
+) -> dict[int, Ends]:
+    """The same of values that nothing else reads: in balls of one radius first, each computed once for all rows that
+    agree in what it reads."""
+    from mechverify.kernel.core.prefixes import Prefixes, shared
+
+    elsewhere, made = late("core.elsewhere"), Prefixes(graph, roots)
+    sizes = {n: math.prod(graph.nodes[n].shape) for n in roots}
+
+    def found(values: Evaluation) -> list[Ends]:
+        number = len(values.tokens)
+        each = [_ends(values, n, sizes[n]) for n in roots]
+        return [
+            tuple(np.broadcast_to(end, (number, end.shape[1])) for end in ends)
+            for ends in each
+        ]
+
+    def on(some: np.ndarray) -> Callable[[Real], dict[int, Ends]]:
+        def evaluate(semantics: Real) -> dict[int, Ends]:
+            parts = shared(made, job.claim.weights, semantics, some, found)
+            return {
+                n: tuple(np.concatenate(ends) for ends in zip(*of_node, strict=True))
+                for n, of_node in zip(roots, zip(*parts, strict=True), strict=True)
+            }
+
+        return evaluate
+
+    ends = elsewhere.roughly(job, on(ids), "Fine")
+    rows = _any_open(ends, roots)
+    if not rows.any():
+        return ends
+    return _met(ends, elsewhere.doubled(job, on(ids[rows])), rows)
+
+
+def _any_open(found: dict[int, Ends], nodes: list[int]) -> np.ndarray:
+    return np.logical_or.reduce([_open(*found[n]) for n in nodes])
+
+
+def _met(
+    found: dict[int, Ends], again: dict[int, Ends], rows: np.ndarray
+) -> dict[int, Ends]:
+    """With the better end of either where rows were evaluated again."""
+    for n, (least, greatest) in again.items():
         low, high = found[n]
-        low[rows] = np.maximum(low[rows], again[n][0])
-        high[rows] = np.minimum(high[rows], again[n][1])
+        low[rows] = np.maximum(low[rows], least)
+        high[rows] = np.minimum(high[rows], greatest)
     return found
 
 
@@ -161,15 +220,14 @@ def _evaluated(
         values = Evaluation(graph, job.claim.weights, semantics, ids[some])
         values.values |= fixed
         for n, ends in found.items():
-            for end, value in zip(ends, _ends(values, n), strict=True):
+            for end, value in zip(ends, _ends(values, n, sizes[n]), strict=True):
                 end[some] = value
         fixed = {n: v for n, v in values.values.items() if n not in varying}
     return found
 
 
-def _ends(values: Evaluation, n: int) -> Ends:
+def _ends(values: Evaluation, n: int, size: int) -> Ends:
     """Infinite where balls are too wide for an operation: there, nothing is known."""
-    size = math.prod(values.graph.nodes[n].shape)
     try:
         low, high = values.semantics.ar.ends(values[n])
     except OverLimit:

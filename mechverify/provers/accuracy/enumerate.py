@@ -302,22 +302,19 @@ def _tried(problem: AccuracyProblem) -> tuple[Cost, float]:
             wide = width(problem.job.semantics)
         except Rejected:
             wide = inf
-        if (
+        axioms = problem.job.semantics.axioms
+        again = (
             not wide <= BLURRED
-        ):  # then the kernel asks for more digits, or of programs for what errors have in common
-            if not problem.job.semantics.axioms:
-                wide = doubled(problem.job, width)
-            else:
-                some = some[: TRIAL // 2]
-            began, before = (
-                time.monotonic(),
-                ar.work,
-            )  # most need no more digits, all the same
-            decide(problem.job, some)
+        )  # then the kernel asks for more digits, or of programs
+        if again and axioms:
+            some = some[: TRIAL // 2]
+        elif again:
+            wide = doubled(problem.job, width)
         side = min(SIDE, claim.total // COARSE)
-        if claim.total > WHOLE or (side > TRIAL and not problem.job.semantics.axioms):
+        if claim.total > WHOLE or (side > TRIAL and not axioms):
             # neighbours share values: they take less than samples
-            some = next(problem.inputs(problem.domain))[:side]
+            some, again = next(problem.inputs(problem.domain))[:side], True
+        if again:  # most need no more digits, all the same
             began, before = time.monotonic(), ar.work
             decide(problem.job, some)
     near = max(CLOSE, WIDE * wide) if np.isfinite(wide) else inf

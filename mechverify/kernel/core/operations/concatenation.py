@@ -29,7 +29,8 @@ class Concat(Sliced):
         return "real", (*before, joined, *after)
 
     def value(self, known, node, args):
-        parts = aligned(known.semantics.ar, *args)
+        ar = known.semantics.ar
+        parts = aligned(ar, *args)
         axis = known.batch + node.attr
         batch = np.broadcast_shapes(*(a.mid.shape[: known.batch] for a in parts))
 
@@ -42,9 +43,8 @@ class Concat(Sliced):
             return np.concatenate(whole, axis)
 
         mid, rads = joined([a.mid for a in parts]), [a.rad for a in parts]
-        alike = all(rad.size == 1 for rad in rads)
-        rad = np.maximum.reduce(rads) if alike else joined(rads)
-        return Ball(mid, rad, parts[0].exponent)
+        rad = ar.together(parts) if ar.uniform else joined(rads)
+        return parts[0]._replace(mid=mid, rad=rad)
 
 
 ROWS = {"concat": Concat()}
