@@ -19,10 +19,8 @@ import numpy as np
 from mechverify.kernel.core.loading import late
 from mechverify.kernel.core.meter import Meter
 
-LOWEST, HIGHEST = (
-    -(2**30),
-    2**50,
-)  # of terms on a grid, as integers; HIGHEST outweighs LOWEST at every other position
+# Of terms on a grid, as integers; HIGHEST outweighs LOWEST at every other position.
+LOWEST, HIGHEST = -(2**30), 2**50
 CACHED = 2**16  # numbers that stay near the processor
 Array = Any  # float64 or Python integers (numpy), or a search's tensors (torch): no type declares what they share
 
@@ -76,9 +74,7 @@ class Arithmetic(Meter):
 
     xp: Any = np  # the library of the arrays: searches do the same steps with others
     rounds = True
-    is_exact = (
-        False  # exact numbers neither round nor underflow (to within 2^-1074 of zero)
-    )
+    is_exact = False  # exact numbers don't round, or underflow (but within 2^-1074)
     dtype: Any
     precision: int  # bits to which series are summed
     chunk: int  # numbers of a temporary array

@@ -4,6 +4,7 @@ Lemmas C9, C17 (docs/soundness/core.md).
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -59,9 +60,9 @@ def judge_roughly(job: "Job", sure: Sure, inputs: np.ndarray) -> None:
         start = 0
         while start < len(inputs) and so_far.pays:
             some = slice(start, start + (BLOCK if so_far.judged else TRIAL))
-            right, wrong = (known[some] for known in sure)
+            own = right, wrong = sure[0][some], sure[1][some]
             so_far.judged += int((~(right | wrong)).sum())
-            refine((right, wrong), inputs[some], BLOCK, lambda few: _in(job, kind, few))
+            refine(own, inputs[some], BLOCK, partial(_in, job, kind))
             so_far.left += int((~(right | wrong)).sum())
             start = some.stop
 

@@ -15,7 +15,14 @@ import numpy as np
 
 from mechverify.kernel.core.arithmetic import Array, Ball
 from mechverify.kernel.core.errors import Rejected
-from mechverify.kernel.core.float64 import ETA, UNIT, finite, large, outward
+from mechverify.kernel.core.float64 import (
+    ETA,
+    UNIT,
+    Float64,
+    finite,
+    large,
+    outward,
+)
 from mechverify.kernel.core.products import NEAR, Layout, check_matmul
 from mechverify.kernel.core.rough import Rough, Slices, digits, one_by_one, size
 from mechverify.kernel.core.semantics import Real
@@ -76,11 +83,13 @@ class Euclidean(Rough):
     many = 2
 
     def round(self, x: Ball) -> Round:
-        """Deviations of entries make a length of at most the largest, times the root of their number."""
+        """Deviations of entries make a length that is that of their radii at most."""
         if isinstance(x, Round):
             return x
         shape = np.broadcast_shapes(np.shape(x.mid), np.shape(x.rad))
         mid = np.broadcast_to(x.mid, shape)
+        if np.size(x.rad) > 1:
+            return rounded(mid, longest(np.broadcast_to(x.rad, shape)))
         return rounded(mid, np.max(x.rad).reshape(1) * math.sqrt(entries(mid)))
 
     def trim(self, x: Ball) -> Ball:
@@ -373,7 +382,13 @@ class Smooth(Real):
     def function(self, name: str, f: "Function", x: Ball) -> Ball:
         if name not in SLOPES:
             return f.value(self.ar, self.ar.round(x))
-        return self._wider(f.value(self.ar, x.point), SLOPES[name] * self._lengths(x))
+        each = Float64(self.ar.limit - self.ar.work)  # each entry's own rounding
+        try:
+            value = f.value(each, x.point)
+        finally:
+            self.ar.ops += each.ops
+            self.ar.work += each.work
+        return self._wider(value, SLOPES[name] * self._lengths(x))
 
     def scores(self, x: Ball, axes: tuple[int, ...]) -> Ball:
         self._off = self._lengths(x)

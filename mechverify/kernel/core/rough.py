@@ -154,8 +154,8 @@ def one_by_one(
 
 
 class Slices:
-    """Rows [.., n] of numbers x near x' = sum_i q_i 2^(-i (bits + 1)) 2^(exponent - bits), by `rest`; the `many` q_i are
-    integers of at most 2^bits in size. |x| and |x'| are at most `reach`."""
+    """Rows [.., n] of numbers x near x' = sum_i q_i 2^(-i (bits + 1)) 2^(exponent - bits), by `rest`; the `many` q_i
+    are integers of at most 2^bits in size. |x| and |x'| are at most `reach`."""
 
     def __init__(self, rows: np.ndarray, many: int = 2):
         top = finite(np.asarray(size(rows)))

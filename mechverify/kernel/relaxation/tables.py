@@ -159,19 +159,12 @@ def _of_roots(
 
     def found(values: Evaluation) -> list[Ends]:
         number = len(values.tokens)
-        each = [_ends(values, n, sizes[n]) for n in roots]
-        return [
-            tuple(np.broadcast_to(end, (number, end.shape[1])) for end in ends)
-            for ends in each
-        ]
+        return [_spread(_ends(values, n, size), number) for n, size in sizes.items()]
 
     def on(some: np.ndarray) -> Callable[[Real], dict[int, Ends]]:
         def evaluate(semantics: Real) -> dict[int, Ends]:
             parts = shared(made, job.claim.weights, semantics, some, found)
-            return {
-                n: tuple(np.concatenate(ends) for ends in zip(*of_node, strict=True))
-                for n, of_node in zip(roots, zip(*parts, strict=True), strict=True)
-            }
+            return {n: _joined(ends) for n, *ends in zip(roots, *parts, strict=True)}
 
         return evaluate
 
@@ -180,6 +173,17 @@ def _of_roots(
     if not rows.any():
         return ends
     return _met(ends, elsewhere.doubled(job, on(ids[rows])), rows)
+
+
+def _spread(ends: Ends, number: int) -> Ends:
+    """On as many rows, where all have the same."""
+    low, high = (np.broadcast_to(end, (number, end.shape[1])) for end in ends)
+    return low, high
+
+
+def _joined(parts: list[Ends]) -> Ends:
+    low, high = (np.concatenate(ends) for ends in zip(*parts, strict=True))
+    return low, high
 
 
 def _any_open(found: dict[int, Ends], nodes: list[int]) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import OverLimit, Rejected, Unsupported
-from mechverify.kernel.core.evaluate import Evaluation
+from mechverify.kernel.core.evaluate import Evaluation, batch_size
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.loading import late
 from mechverify.kernel.core.neighbours import float_above, float_below
@@ -69,22 +69,46 @@ def enclose(
     job: Job, tokens: np.ndarray, points: np.ndarray
 ) -> tuple[Range, np.ndarray]:
     """Bounds [inputs, entries] of the output at single inputs, and at which of them [inputs] an entry surely breaks its
-    threshold: in float64, with twice its digits where that rejects an input or leaves this open, and in exact
-    arithmetic where these do. Rejects an input that isn't shown to satisfy the claim's conditions."""
-    try:
-        (low, high), broken, decided = enclosed(job, tokens, points, job.semantics)
-    except Rejected:
-        if len(tokens) > 1:
-            each = [
-                enclose(job, tokens[i : i + 1], points[i : i + 1])
-                for i in range(len(tokens))
-            ]
-            ranges, broken = zip(*each, strict=True)
-            return Range(
-                *map(np.concatenate, zip(*ranges, strict=True))
-            ), np.concatenate(broken)
-        low, high = np.zeros((2, 1, job.claim.outputs))
-        broken = decided = np.zeros(1, bool)
+    threshold: in float64, with twice its digits where that rejects inputs or leaves this open, and in exact arithmetic
+    where these do. Rejects an input that isn't shown to satisfy the claim's conditions."""
+    step = batch_size(job.claim.graph, [job.claim.output, *job.claim.where])
+    return _by_parts(job, tokens, points, step)
+
+
+def _by_parts(
+    job: Job, tokens: np.ndarray, points: np.ndarray, step: int
+) -> tuple[Range, np.ndarray]:
+    parts = [slice(i, i + step) for i in range(0, len(tokens), step)]
+    each = [_together(job, tokens[part], points[part]) for part in parts]
+    ranges, broken = zip(*each, strict=True)
+    ends = map(np.concatenate, zip(*ranges, strict=True))
+    return Range(*ends), np.concatenate(broken)
+
+
+def _together(
+    job: Job, tokens: np.ndarray, points: np.ndarray
+) -> tuple[Range, np.ndarray]:
+    """The same of as many inputs as can be evaluated side by side."""
+    kind = object if job.ar.is_exact else float  # Fractions stay what they are
+    low, high = np.zeros((2, len(tokens), job.claim.outputs), kind)
+    broken, decided = np.zeros((2, len(tokens)), bool)
+
+    def evaluate(semantics: Real) -> None:
+        some = ~decided
+        try:
+            found = enclosed(job, tokens[some], points[some], semantics)
+        except (OverLimit, Unsupported):
+            raise
+        except Rejected:  # one of them, or each
+            return
+        (low[some], high[some]), broken[some], decided[some] = found
+
+    evaluate(job.semantics)
+    if type(job.semantics) is Real and not job.ar.is_exact:
+        if not decided.all():
+            late("core.elsewhere").doubled(job, evaluate)
+    elif not decided.any() and len(tokens) > 1:
+        return _by_parts(job, tokens, points, 1)
     for i in np.flatnonzero(~decided):
         low[i], high[i], broken[i] = _closer(job, tokens[i : i + 1], points[i : i + 1])
     return Range(low, high), broken

@@ -61,7 +61,7 @@ def shown(problem: RangeProblem, inputs: Inputs | None) -> Proof | None:
 def replayed(problem: RangeProblem, inputs: Inputs) -> bool | None:
     """Whether the kernel shows that a threshold is broken at one of the inputs; None if it can't enclose one."""
     ar = problem.job.ar
-    limit, ar.limit = ar.limit, ar.work + REPLAY
+    limit, ar.limit = ar.limit, ar.work + REPLAY * len(inputs.tokens)
     try:
         with np.errstate(all="ignore"):
             return bool(enclose(problem.job, inputs.tokens, inputs.points)[1].any())

@@ -1,8 +1,10 @@
 """Values one after another."""
 
+from typing import Any
+
 import numpy as np
 
-from mechverify.kernel.core.arithmetic import Ball, aligned
+from mechverify.kernel.core.arithmetic import aligned
 from mechverify.kernel.core.operations import Sliced, need, whole
 
 
@@ -29,7 +31,7 @@ class Concat(Sliced):
         return "real", (*before, joined, *after)
 
     def value(self, known, node, args):
-        ar = known.semantics.ar
+        ar: Any = known.semantics.ar
         parts = aligned(ar, *args)
         axis = known.batch + node.attr
         batch = np.broadcast_shapes(*(a.mid.shape[: known.batch] for a in parts))
