@@ -265,6 +265,34 @@ def test_time_limits_and_interrupts_reach_the_workers(pool):
     assert pool.ask(squared, Question(), 4)() == 16
 
 
+def where(problem, asked, budget):
+    time.sleep(0.05)
+    return os.getpid()
+
+
+def test_processes_are_begun_once_there_is_work_enough(many_parts):
+    """A short proof is done here, and none is begun."""
+    claim, pool = range_claim(), Processes(2, patience=1000.0)
+    desk = Desk(pool)
+    with Budget(desk=desk) as budget:
+        assert prove(claim, budget=budget, solver=False).certificate == proved(claim, Desk()).certificate
+        assert not pool.all and len(desk.taken) >= 2
+
+
+def test_what_waits_for_processes_is_answered_here(monkeypatch):
+    """While they load, and then there; and for good where none of them ever is."""
+    with Budget(desk=Desk(Processes(2, patience=0.1))) as budget:
+        pids, begun = [], time.monotonic()
+        while len({*pids}) < 3 and time.monotonic() - begun < 60:
+            pids += budget.in_order([budget.ask(where, Question(), len(pids))])
+            pids += budget.in_order(budget.ask(where, Question(), len(pids) + i) for i in range(6))
+        assert len({*pids}) == 3 and pids[0] == os.getpid() and pids[-1] != os.getpid()
+    monkeypatch.setattr(executors.sys, "executable", "/bin/false")
+    with Budget(desk=Desk(pool := Processes(2, patience=0.0))) as budget:
+        promises = (budget.ask(where, Question(), n) for n in range(40))
+        assert {*budget.in_order(promises)} == {os.getpid()} and executors.TRIES <= pool.lost <= executors.TRIES + 1
+
+
 def test_memory_of_workers_counts(pool):
     pool.ask(squared, Question(), 1)()
     assert pool.desk.memory() > 10e6
