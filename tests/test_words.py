@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sympy import Max
 from torch import nn
 from typer.testing import CliRunner
 
-from mechverify import capture
+from mechverify import Accuracy, capture, prove, tokens
 from mechverify.claims import ClaimError
 from mechverify.cli import app
+from mechverify.errors import TERMS, in_words
 from mechverify.kernel import check
+from mechverify.kernel.core.operations import OPERATIONS
 from mechverify.kernel.core.words import number, units
 from mechverify.kernel.statement.ranges import broken
 from mechverify.kernel.statement.sentence import state
@@ -278,3 +281,42 @@ def test_a_query_about_a_single_point_asks_for_no_values():
     net = Network(RELU.rows, {}, [(np.array([0.5]), np.array([0.5]))], [], 0)
     text = Query(networks.claim(net), [0], [np.inf]).text
     assert text.endswith("(check-sat)\n") and "(get-value (x0))" in Query(networks.claim(RELU), [0], [np.inf]).text
+
+
+# names of operations that are those of torch, sympy or mathematics
+STANDARD = {"tokens", "input", "weight", "constant", "pi", "softmax", "abs", "exp", "log", "sqrt", "rsqrt", "reciprocal", "tanh",
+            "sigmoid", "erf", "softplus", "relu", "gelu", "gelu_tanh", "silu", "sin", "cos", "atan", "integer", "sum", "product", "max",
+            "min", "and", "or", "not", "lookup", "slack", "pivot"}  # fmt: skip
+
+
+class Halved(nn.Module):
+    """Two layers of attention, of several heads: too much for rules about one."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.unembed = nn.Embedding(5, 4), nn.Linear(4, 5)
+        self.first, self.second = (nn.MultiheadAttention(4, 2, batch_first=True) for _ in range(2))
+
+    def forward(self, ids):
+        x = self.embed(ids)
+        x = self.first(x, x, x, need_weights=False)[0] / 3
+        return self.unembed(self.second(x, x, x, need_weights=False)[0])
+
+
+def test_reasons_say_operations_in_the_fields_terms():
+    """Every operation's name in a certificate is either such a term, or has one; and none is left in what a user reads."""
+    assert {*OPERATIONS} - {*TERMS} == STANDARD and {*TERMS} <= {*OPERATIONS}
+    said = in_words(
+        "'over_root' on the result of attention is not linear; rule relaxation has no bound for 'gelu'; 'n0'"
+    )
+    assert (
+        said
+        == "division by a constant on the result of attention is not linear; rule relaxation has no bound for 'gelu'; 'n0'"
+    )
+    torch.manual_seed(0)
+    model = capture(Halved().eval(), torch.zeros(1, 12, dtype=torch.long), vocab=5)
+    x = tokens("x", length=12, vocab=5)
+    outcome = prove(Accuracy(model["output"][-1], equals=Max(*x), over=x, at_least="0.5"), time_limit=20)
+    assert outcome.verdict == "UNKNOWN" and any("mixes the tokens of several positions" in r for r in outcome.reasons)
+    assert not any(f"'{name}'" in reason for name in TERMS for reason in outcome.reasons), outcome.reasons
+    assert any("the result of matrix multiplication" in r for r in outcome.reasons), outcome.reasons

@@ -14,7 +14,6 @@ from mechverify.claims.domain import Tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.model import CapturedModel
 from mechverify.claims.share import Share
-from mechverify.graph.capture import Captured
 from mechverify.graph.float32 import Programs
 from mechverify.kernel.check import FORMAT, VERSION
 from mechverify.kernel.core import container
@@ -38,7 +37,7 @@ def claim_document(claim: Accuracy | Bounds | Share, semantics: str) -> dict[str
     }
     if isinstance(claim, Share):
         return common | {
-            "kind": "share", "graph": graph_document(claim.output.captured.captured, model.source, semantics),
+            "kind": "share", "graph": graph_document(claim.output.captured, semantics),
             "strict": claim.strict, **_counted(claim),
         }  # fmt: skip
     if isinstance(claim, Accuracy):
@@ -49,7 +48,7 @@ def claim_document(claim: Accuracy | Bounds | Share, semantics: str) -> dict[str
         )
         graph = {}
         if isinstance(model, CapturedModel):
-            graph = {"graph": graph_document(model.captured, model.source)}
+            graph = {"graph": graph_document(model)}
         return common | margin | graph | {
             "kind": "accuracy", "equals": claim.rows, **_counted(claim),
         }  # fmt: skip
@@ -59,9 +58,7 @@ def claim_document(claim: Accuracy | Bounds | Share, semantics: str) -> dict[str
         | {
             "kind": "bounds",
             "domain": _mixed(claim.over),
-            "graph": graph_document(
-                claim.output.captured.captured, model.source, semantics
-            ),
+            "graph": graph_document(claim.output.captured, semantics),
             "where": list(claim.given),
             "cases": list(claim.cases),
             "at_least": thresholds(claim.at_least),
@@ -121,10 +118,9 @@ def _ratio(value: Fraction) -> str:
     return f"{value.numerator}/{value.denominator}"
 
 
-def graph_document(
-    captured: Captured, module: str, semantics: str = "real"
-) -> dict[str, Any]:
+def graph_document(model: CapturedModel, semantics: str = "real") -> dict[str, Any]:
     """A captured graph as data. Raises ClaimError where nothing is known of the module's float32 programs."""
+    captured = model.captured
     compared = captured.compared
     done = {} if compared is None else {
         "compared": {
@@ -138,7 +134,7 @@ def graph_document(
         "nodes": [[n.op, list(n.args), _attribute(n.op, n.attr)] for n in captured.graph.nodes],
         "sites": [[name, node] for name, node in captured.sites.items()],
         "replayed": {
-            "module": module, "inputs": captured.replayed, "difference": float(captured.difference).hex(),
+            "module": model.stated, "inputs": captured.replayed, "difference": float(captured.difference).hex(),
         },
     }  # fmt: skip
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.showing import Shown, sites
+from mechverify.graph.adapters.modules import assumed
 from mechverify.graph.capture import Captured
 from mechverify.graph.capture import capture as graph_of
 from mechverify.graph.messages import short
@@ -327,12 +328,20 @@ def _known(
 
 @dataclass(frozen=True, repr=False)
 class CapturedModel(Shown):
-    """A torch module as a graph, its weights as a safetensors file; sites under the module's own names."""
+    """A torch module as a graph, its weights as a safetensors file; sites under the module's own names. `assumed`: of
+    weights that were read from a file, what it doesn't tell, as it was taken."""
 
     captured: Captured
     source: str
     data: bytes
     architecture: str = "captured"
+    assumed: tuple[str, ...] = ()
+
+    @property
+    def stated(self) -> str:
+        """What a certificate says of the module."""
+        taken = f", read with: {'; '.join(self.assumed)}" if self.assumed else ""
+        return f"{self.source}{taken}"
 
     def described(self) -> list[tuple[str, str]]:
         return [("model", f"captured {self.source}"), ("sites", sites(self.sites))]
@@ -378,4 +387,4 @@ def capture(
     data = save(
         {name: np.asarray(a, order="C") for name, a in sorted(captured.weights.items())}
     )
-    return CapturedModel(captured, type(module).__name__, data)
+    return CapturedModel(captured, type(module).__name__, data, assumed=assumed(module))

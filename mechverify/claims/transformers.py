@@ -1,7 +1,7 @@
 """Transformers in the field's names: their sites on sequences, and their circuits between tokens."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -102,8 +102,7 @@ class LoadedTransformer(Shown):
 
     def _captured(self, module: nn.Module, length: int, name: str) -> CapturedModel:
         example = torch.zeros(1, length, dtype=torch.long)
-        found = capture(module, example, vocab=self.d_vocab)
-        return CapturedModel(found.captured, name, found.data)
+        return replace(capture(module, example, vocab=self.d_vocab), source=name)
 
 
 def load(

@@ -34,6 +34,7 @@ def circuits(
     Goes on where an earlier run stopped."""
     from mechverify.claims import ClaimError
     from mechverify.claims.file import load_circuits
+    from mechverify.errors import in_words
     from mechverify.kernel.core.errors import Rejected, Stopped
     from mechverify.provers import smallest
     from mechverify.provers.base import Budget
@@ -59,7 +60,7 @@ def circuits(
         except ClaimError as error:
             stop(str(error), INTERRUPTED if budget.interrupted else BAD_INPUT)
         except Rejected as error:
-            stop(f"the claim can't be checked: {error}")
+            stop(in_words(f"the claim can't be checked: {error}"))
         except Stopped:
             stop(guard.reason, INTERRUPTED if budget.interrupted else BAD_INPUT)
         except OSError as error:

@@ -93,6 +93,7 @@ def prove(
     """Search for a proof or a counterexample, write the certificate, and let the kernel check it."""
     from mechverify.claims import ClaimError
     from mechverify.claims.file import load_claim
+    from mechverify.errors import in_words
     from mechverify.kernel.core.errors import Rejected, Stopped
     from mechverify.provers import Outcome
     from mechverify.provers import prove as search
@@ -147,7 +148,7 @@ def prove(
         except Rejected as error:
             only = "; leave --semantics out" * (semantics != "real")
             told = f"the claim can't be checked: {error}{only}"
-            stop(str(error) if strategy else told)
+            stop(in_words(str(error) if strategy else told))
         except ClaimError as error:
             stop(str(error))
         except Stopped:

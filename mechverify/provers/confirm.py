@@ -9,6 +9,7 @@ import numpy as np
 
 from mechverify import kernel
 from mechverify.certificate.write import Proof, announcing
+from mechverify.errors import in_words
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.proof import prove
@@ -28,6 +29,9 @@ class Outcome(Verdict):
     search_seconds: float
     check_seconds: float
     unchecked: bytes | None = None
+
+    def __post_init__(self) -> None:
+        self.reasons = [in_words(reason) for reason in self.reasons]
 
     @property
     def notes(self) -> list[str]:

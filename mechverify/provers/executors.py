@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from multiprocessing.connection import Connection, Pipe, wait
@@ -26,6 +25,7 @@ from mechverify.provers.store import plain
 
 PACKAGES = Path(__file__).parent.parent.parent
 TRIES = 3  # workers that may end before they answer one obligation
+PATIENCE = 3.0  # seconds of obligations before processes are worth their start, which takes about as long of each
 ENDED = (
     "worker processes ended {} times before they had answered one obligation; if memory "
     "is short, run fewer at a time: --jobs"
@@ -60,6 +60,10 @@ class Executor(Protocol):
 
     def finished(self, seconds: float) -> list[tuple[int, Answered]]:
         """Those that were answered since it was last asked; waits so long for the first one."""
+        ...
+
+    def hands_back(self, number: int) -> bool:
+        """Whether the one who waits for it is to answer it instead, as no worker is there yet."""
         ...
 
     def memory(self) -> int:
@@ -121,30 +125,46 @@ class Worker(NamedTuple):
 
 
 class Processes:
-    """Each answers one obligation at a time; that of one which ends is another's."""
+    """Each answers one obligation at a time; that of one which ends is another's. With `patience`, they are begun so
+    many seconds after the first obligation, and hand back what is waited for until one of them is there; else at once.
+    """
 
-    def __init__(self, workers: int):
-        self.workers = workers
+    def __init__(self, workers: int, patience: float | None = None):
+        self.workers, self.patience = workers, patience
+        self.first: float | None = None  # when there was something to do
+        self.there: set[Connection] = set()  # those that have loaded what they need
+        self.lost = 0  # that ended before
         self.waiting: deque[tuple[int, Task, bytes]] = deque()
         self.busy: dict[Connection, tuple[int, Task, bytes]] = {}
         self.all: dict[Connection, Worker] = {}
         self.ended: dict[int, int] = {}  # how often with an obligation in hand
-        for _ in range(workers):
-            self._begin()  # side by side: each takes seconds to load what it needs
+        if patience is None:
+            self._begin_all()
 
     def start(self, number: int, task: Task, problem: bytes) -> None:
+        self.first = self.first or time.monotonic()
         self.waiting.append((number, task, problem))
         self._deal()
 
     def finished(self, seconds: float) -> list[tuple[int, Answered]]:
         self._deal()
         found = []
-        for pipe in wait([*self.busy], seconds):
+        for pipe in wait([*self.all], seconds):
             assert isinstance(pipe, Connection)
-            number, task, problem = self.busy.pop(pipe)
             try:
-                found.append((number, Answered(*pickle.loads(pipe.recv_bytes()))))
+                said = pipe.recv_bytes()
             except (EOFError, OSError):
+                said = None
+            if said == b"":
+                self.there.add(pipe)
+            elif said is not None:
+                number, *_ = self.busy.pop(pipe)
+                found.append((number, Answered(*pickle.loads(said))))
+            elif pipe not in self.busy:
+                self.lost += pipe not in self.there
+                self._end(pipe)
+            else:
+                number, task, problem = self.busy.pop(pipe)
                 self._end(pipe)
                 self.ended[number] = self.ended.get(number, 0) + 1
                 if self.ended[number] >= TRIES:
@@ -155,10 +175,26 @@ class Processes:
         self._deal()
         return found
 
+    def hands_back(self, number: int) -> bool:
+        mine = [one for one in self.waiting if one[0] == number]
+        if self.patience is None or self.there or not mine:
+            return False
+        self.waiting.remove(mine[0])
+        return True
+
     def _deal(self) -> None:
-        while self.waiting and len(self.busy) < self.workers:
-            idle = [pipe for pipe in self.all if pipe not in self.busy]
-            worker = self.all[idle[0]] if idle else self._begin()
+        waited = 0.0 if self.first is None else time.monotonic() - self.first
+        if self.waiting and (
+            self.patience is None or (waited >= self.patience and self.lost < TRIES)
+        ):
+            self._begin_all()
+        able = self.all if self.patience is None else self.there
+        idle = [
+            worker
+            for pipe, worker in self.all.items()
+            if pipe not in self.busy and pipe in able
+        ]
+        for worker in idle[: len(self.waiting)]:
             number, task, problem = self.waiting.popleft()
             self.busy[worker.pipe] = number, task, problem
             known = task.about in worker.known
@@ -167,7 +203,12 @@ class Processes:
             with suppress(OSError):  # it has ended, as will be seen
                 worker.pipe.send_bytes(sent)
 
-    def _begin(self) -> Worker:
+    def _begin_all(self) -> None:
+        """Those that are missing, side by side: each takes seconds to load what it needs."""
+        while len(self.all) < self.workers:
+            self._begin()
+
+    def _begin(self) -> None:
         ours, theirs = Pipe()
         path = [str(PACKAGES), os.environ.get("PYTHONPATH", "")]
         alone = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -180,10 +221,10 @@ class Processes:
                 pass_fds=[theirs.fileno()], start_new_session=True,  # Ctrl-C is ours
             )  # fmt: skip
         self.all[ours] = Worker(process, ours, set())
-        return self.all[ours]
 
     def _end(self, pipe: Connection) -> None:
         worker = self.all.pop(pipe)
+        self.there.discard(pipe)
         worker.process.kill()
         worker.process.wait()
         if worker.process.stdin is not None:
@@ -261,6 +302,9 @@ class Ray:
             found.append((self.running.pop(reference), one))
         return found
 
+    def hands_back(self, number: int) -> bool:
+        return False  # the cluster's workers are there
+
     def memory(self) -> int:
         return 0  # Ray's own monitor watches its workers
 
@@ -287,11 +331,11 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-EXECUTORS: dict[str, Callable[[int], Executor]] = {"processes": Processes, "ray": Ray}
+EXECUTORS = "processes", "ray"
 
 
 def begun(name: str, jobs: int | None) -> Executor | None:
     """None where this process does it alone. Without `jobs`, Ray's workers are as many as the cluster has cores."""
     if name == "ray":
         return Ray(jobs)
-    return None if jobs is None or jobs == 1 else Processes(jobs)
+    return None if jobs is None or jobs == 1 else Processes(jobs, PATIENCE)

@@ -26,6 +26,7 @@ from mechverify.certificate.write import claim_document
 from mechverify.claims.accuracy import Accuracy
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.file import load_claim
+from mechverify.errors import in_words
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.counts import CountingTheorem
 from mechverify.kernel.core.float64 import Float64
@@ -219,7 +220,7 @@ def make(task: Task, folder: str) -> Row:
     try:
         row, certificate = _proved(task)
     except (ClaimError, kernel.Rejected) as error:
-        row, certificate = _failed(task, " ".join(str(error).split())), None
+        row, certificate = _failed(task, in_words(" ".join(str(error).split()))), None
     except Exception as error:  # of one strategy: a row, so that the others go on
         row, certificate = (
             _failed(task, f"a defect: {type(error).__name__}: {error}"),

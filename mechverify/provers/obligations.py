@@ -10,6 +10,7 @@ import pickle
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from mechverify.kernel.core.errors import Stopped
@@ -49,7 +50,8 @@ class Desk:
         seconds = budget.deadline - time.monotonic()
         self._keys[number := self._number] = key
         self.executor.start(number, Task(name, about, asked, seconds), data)
-        return lambda: self._elsewhere(number, budget)
+        here = partial(self._here, by, problem, asked, budget, key)
+        return lambda: self._elsewhere(number, budget, here)
 
     def _here(
         self, by: Callable[..., Any], problem: Any, asked: Any, budget: Budget, key: str
@@ -63,11 +65,15 @@ class Desk:
             self.store.keep(key, text)
         return json.loads(text)
 
-    def _elsewhere(self, number: int, budget: Budget) -> Any:
+    def _elsewhere(self, number: int, budget: Budget, here: Callable[[], Any]) -> Any:
+        """Where it is answered; `here`, as long as nobody else is there."""
         self.collect(0)
         while number not in self._back:
             if budget.spent():
                 raise Stopped
+            if self.executor is not None and self.executor.hands_back(number):
+                del self._keys[number]
+                return here()
             self.collect(OFTEN)
         answer = self._back.pop(number)
         if answer.error is not None:

@@ -3,6 +3,7 @@
 python -m mechverify.provers.worker FD
 """
 
+import importlib
 import os
 import pickle
 import signal
@@ -24,6 +25,8 @@ def main() -> None:
     threading.Thread(target=_ends_with_parent, daemon=True).start()
     _one_thread()
     pipe, problems = Connection(int(sys.argv[1])), {}
+    importlib.import_module("mechverify.provers.chain")  # all that an answer may need
+    pipe.send_bytes(b"")  # it is there
     while True:
         try:
             task, problem = pickle.loads(pipe.recv_bytes())

@@ -5,10 +5,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from sympy import Ne
+from torch import nn
 
-from mechverify import Accuracy, Bounds, Share, kernel, load, prove, tokens, transformer
+from mechverify import Accuracy, Bounds, Share, capture, kernel, load, prove, tokens, transformer
 from mechverify.claims import ClaimError
+from mechverify.graph import adapters
 from mechverify.graph.run import TorchRunner
+from mechverify.kernel.statement.sentence import state as state_of
 
 VOCAB, LENGTH, WIDTH, HEADS, SIZE = 5, 4, 6, 2, 3
 
@@ -132,6 +135,43 @@ def test_sites_on_sequences_have_their_names(saved):
     pattern = scores[0][:, 0, -1].softmax(-1)[:, 0].numpy()
     assert found.range.low[0] <= pattern.min() < found.range.low[0] + 1e-9
     assert found.range.high[0] >= pattern.max() > found.range.high[0] - 1e-9
+
+
+class Doubled(nn.Module):
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, ids):
+        return 2 * self.inner(ids)
+
+
+def test_a_theorem_names_how_weights_were_read(saved):
+    """Also where the model is a part of a module, or a circuit of it: normalization and activation decide what the
+    graph is, and the file tells neither. A module of the user's own was read from nothing."""
+    file, x = saved(normed=False, layers=1), tokens("x", length=1, vocab=VOCAB)
+
+    def said(site, over=x) -> str:
+        theorem = prove(Bounds(site, over=over), method="interval").theorem
+        return dict(reversed(state_of(theorem).rows()))["the file says"]
+
+    for normalization, how in ((None, "None, and none folded into the weights"), ("LNPre", "LNPre, eps 1e-05")):
+        model = load(file, normalization=normalization, length=1)
+        read = f"read with: normalization {how}; attention scores divided by sqrt(d_head); attention causal; position "
+        assert f'module "model.safetensors, {read}' in said(model["logits"][0])
+        assert f"of model.safetensors, {read}" in said(model.direct()[0])
+        doubled = capture(Doubled(model.module).eval(), torch.zeros(1, 1, dtype=torch.long), vocab=VOCAB)
+        assert f'module "Doubled, {read}' in said(doubled["output"])
+    plain = capture(nn.Embedding(VOCAB, 2).eval(), torch.zeros(1, 1, dtype=torch.long), vocab=VOCAB)
+    assert 'module "Embedding", replayed' in said(plain["output"])
+    relu = file.with_name("pair.safetensors")
+    some = torch.ones(VOCAB, 2)
+    save_file({"W_x": some, "W_y": some.clone(), "W": torch.ones(4, 3), "W_U": torch.ones(3, 2)}, relu)
+    adapted = adapters.load(relu)
+    two = capture(adapted.module, adapted.example, vocab=VOCAB)
+    assert 'module "PairMLP, read with: activation relu", replayed' in said(
+        two["logits"], tokens("x", length=2, vocab=VOCAB)
+    )
 
 
 def test_what_the_model_has_not_is_said(saved):

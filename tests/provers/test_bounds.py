@@ -12,6 +12,7 @@ from mechverify.claims import ClaimError
 from mechverify.kernel import Rejected, check
 from mechverify.kernel.core import container
 from mechverify.provers.base import Budget
+from mechverify.provers.ranges import refute
 
 
 class Attention(nn.Module):
@@ -92,6 +93,21 @@ def test_a_search_that_is_stopped_leaves_valid_bounds():
     outcome = prove(question(top + 0.02)[1], budget=Budget(interrupted=True))
     assert outcome.verdict == "UNKNOWN" and check(outcome.certificate).verdict == "BOUNDED"
     assert outcome.theorem.range.high.max() > top and "interrupted" in " ".join(outcome.reasons)
+    best = outcome.theorem.attained.low.max()  # what replay reached stands beside: the best of what was seen
+    assert top - 0.5 < best <= top + 0.02 < outcome.theorem.range.high.max()
+    assert (
+        "; reached " in dict(outcome.statement.rows())["entry 0"] and "no input that was replayed" in outcome.reasons[0]
+    )
+    assert len(outcome.theorem.points) and not outcome.theorem.broken.any()
+
+
+def test_what_the_kernel_shows_of_an_open_threshold_in_the_end_counts(monkeypatch):
+    """Inputs that the search gave no look break the threshold: that is no UNKNOWN with such a value beside it."""
+    monkeypatch.setattr(refute, "TRIED", 0)
+    module, _ = question(None)
+    top = float(sampled(module, -torch.ones(3).double(), torch.ones(3).double(), 50_000).max())
+    outcome = prove(question(top - 0.01)[1], method="linear", solver=False)
+    assert outcome.verdict == "REFUTED" and outcome.theorem.broken.any()
 
 
 def test_tokens_and_real_inputs_mix():

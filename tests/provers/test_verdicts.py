@@ -1,6 +1,7 @@
 """Verdicts at exact thresholds, of rounded domains, of what float64 can't replay; and that nothing proved is lost."""
 
 import json
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -22,10 +23,14 @@ from mechverify.kernel.core.neighbours import float_above, float_below
 from mechverify.kernel.replay.points import enclosed
 from mechverify.provers import prove
 from mechverify.provers.ranges import find
+from mechverify.provers.ranges.known import Found
 from mechverify.provers.ranges.narrow import Narrow
 from mechverify.provers.ranges.problem import RangeProblem
 from mechverify.provers.ranges.refute import Reached
 from mechverify.provers.ranges.smt import Solver
+from mechverify.provers.ranges.whole import Whole
+from mechverify.report.statement import lines
+from tests.independent.sentence import false_lines
 from tests.models import as_bytes, random_weights
 
 
@@ -254,6 +259,23 @@ def test_bounds_that_bound_nothing_are_unknown(tmp_path):
     assert outcome.verdict == "UNKNOWN" and outcome.reasons[0].startswith("nothing is bounded")
 
 
+def test_where_nothing_is_bounded_it_is_told_what_inputs_reach(monkeypatch):
+    def nothing(self, problem, known, budget):
+        known.method = "interval"
+        return Found(None, problem.claim.everything, False, ["nothing today"])
+
+    monkeypatch.setattr(Whole, "prove", nothing)
+    x = box([0, 0], [1, 1])
+    outcome = prove(Bounds([x[0] * x[0] - x[0] * x[1]], over=x, at_most=2), method="interval", solver=False)
+    assert outcome.verdict == "UNKNOWN" and not np.isfinite(outcome.theorem.range).any()
+    said = dict(outcome.statement.rows())["entry 0"]
+    assert not false_lines("\n".join(f"{a:>16}  {b}" for a, b in lines(outcome.theorem)), outcome.certificate)
+    ends = re.fullmatch(
+        r"unbounded to unbounded \(rounded outwards\); reached (\S+) to (\S+) \(rounded inwards\)", said
+    )
+    assert -1 / 4 <= float(ends[1]) < 0 and 0.9 < float(ends[2]) <= 1
+
+
 def test_the_command_ends_with_3_and_keeps_what_is_proved(tmp_path):
     file = tmp_path / "claim.py"
     file.write_text(
@@ -264,6 +286,8 @@ def test_the_command_ends_with_3_and_keeps_what_is_proved(tmp_path):
     told = json.loads(done.stdout)
     assert done.exit_code == 3 and told["verdict"] == "UNKNOWN" and told["reasons"]
     assert check((tmp_path / "c.cert").read_bytes()).range.low[0] > -1e-6
+    plainly = CliRunner().invoke(app, ["prove", str(file), "--out", str(tmp_path / "c.cert")]).stdout
+    assert re.search(r"entry 0  \S+ to \S+ \(rounded outwards\); reached \S+e-17 to 0\.6999999 ", plainly), plainly
 
 
 def test_exact_ties_are_left_open(tmp_path):

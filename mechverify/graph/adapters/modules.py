@@ -32,6 +32,18 @@ class Adapted:
     flags: dict[str, Any]
 
 
+class FromFile(nn.Module):
+    """A model made of a file's weights. `assumed`: what names and shapes don't tell, as it was taken."""
+
+    assumed: tuple[str, ...] = ()
+
+
+def assumed(module: nn.Module) -> tuple[str, ...]:
+    """Of all models that were made of files and are part of this one."""
+    parts = (part for part in module.modules() if isinstance(part, FromFile))
+    return tuple(dict.fromkeys(text for part in parts for text in part.assumed))
+
+
 class Holder(nn.Module):
     """Holds the tensors of a state dict below a prefix as parameters."""
 
@@ -232,7 +244,7 @@ class Block(nn.Module):
         return self.resid_post(x)
 
 
-class Rebuilt(nn.Module):
+class Rebuilt(FromFile):
     """`state` with TransformerLens names; `settings`: normalization, eps, act_fn, attention, attn_scale; `masks`: the
     file's own, by its names."""
 

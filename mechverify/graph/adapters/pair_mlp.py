@@ -5,19 +5,20 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from mechverify.graph.adapters.modules import Adapted, Holder
+from mechverify.graph.adapters.modules import Adapted, FromFile, Holder
 from mechverify.graph.source import CaptureError
 
 NAMES = {"W_x", "W_y", "W", "W_U"}
 
 
-class PairMLP(Holder):
+class PairMLP(Holder, FromFile):
     """Tokens [batch, 2] -> logits [batch, out]; sites embed_x, embed_y, pre, hidden, logits."""
 
     W_x: Tensor
     W_y: Tensor
     W: Tensor
     W_U: Tensor
+    assumed = ("activation relu",)
 
     def __init__(self, state: Mapping[str, Tensor]):
         super().__init__(dict(state), "")

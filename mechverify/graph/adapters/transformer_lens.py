@@ -120,6 +120,7 @@ def adapt(
         "normalization": normalization, "eps": eps, "act_fn": act_fn, "attention": attention, "attn_scale": attn_scale,
     }  # fmt: skip
     module = Rebuilt(tensors, layers, settings, masks)
+    module.assumed = _assumed(settings, has_mlp, len(masks))
     query = tensors["blocks.0.attn.W_Q"]
     vocab, longest = (
         len(tensors["embed.W_E"]),
@@ -130,7 +131,7 @@ def adapt(
         "d_vocab": vocab, "n_ctx": longest, "attention_only": not has_mlp, "positional": "pos_embed.W_pos" in tensors,
         "biases": any(re.search(r"\.b_", name) for name in tensors),
         "layer_norm_folded": normalization in ("LNPre", "RMSPre"),
-        "assumed": _assumed(settings, has_mlp, len(masks)),
+        "assumed": module.assumed,
     }  # fmt: skip
     return Adapted(module, torch.zeros(1, longest, dtype=torch.long), flags)
 

@@ -65,7 +65,7 @@ def asserted(claim: Claim, formulas: Formulas, nodes: Listing) -> tuple[str, ...
         else []
     )
     return (
-        f"the graph is the module {quoted(printable(replayed['module'], 100))}, {how}",
+        f"the graph is the module {quoted(printable(replayed['module'], 400))}, {how}",
         *_compared(**graph.get("compared", {})),
         *(_programs(graph["module"]) if claim.semantics == "float32" else ()),
         *called,

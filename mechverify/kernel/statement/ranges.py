@@ -205,13 +205,14 @@ def _range(theorem: RangeTheorem) -> Rows:
             text += f"; inputs that were replayed reach a mean width of {least} (rounded down)"
         rows.append(("proved width", text))
     for i in range(min(FIRST, claim.outputs)):
-        if np.isfinite(low[i]) or np.isfinite(high[i]):
+        reached = (
+            ""
+            if attained is None
+            else _reached(attained.low[:, i], attained.high[:, i])
+        )
+        said = reached and theorem.verdict == "BOUNDED"
+        if said or np.isfinite(low[i]) or np.isfinite(high[i]):
             ends = f"{_end(low[i], up=False)} to {_end(high[i], up=True)} (rounded outwards)"
-            reached = (
-                ""
-                if attained is None
-                else _reached(attained.low[:, i], attained.high[:, i])
-            )
             rows.append((f"entry {i}", f"{ends}{reached}"))
     if claim.outputs > FIRST:
         rows.append(("", f"and {claim.outputs - FIRST} more (--json has all)"))

@@ -90,7 +90,12 @@ def _verdict(
     if theorem.verdict != "BOUNDED":
         return theorem.verdict, reasons
     if problem.asks:
-        return "UNKNOWN", ["the proved bounds don't reach the thresholds", *reasons]
+        replayed = isinstance(theorem, RangeTheorem) and theorem.attained is not None
+        none = "; no input that was replayed breaks one" if replayed else ""
+        return "UNKNOWN", [
+            f"the proved bounds don't reach the thresholds{none}",
+            *reasons,
+        ]
     if isinstance(theorem, RangeTheorem) and not np.isfinite(theorem.range).any():
         return "UNKNOWN", ["nothing is bounded, from either side", *reasons]
     return "BOUNDED", reasons

@@ -47,7 +47,7 @@ class Jointly:
                 seen.found = prover.prove(inner, seen, budget)
         if not problem.asks:  # nothing is left that bounds apart could do better
             known.method = "linear"
-        known.looked = seen.looked
+        known.best = seen.best
         return _beside(before, seen.found)
 
 

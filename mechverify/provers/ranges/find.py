@@ -1,6 +1,7 @@
 """All that is tried for a claim about ranges: its lemmas, or the provers of search.py; then a solver."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from mechverify.claims.captured import Lemma
@@ -10,6 +11,7 @@ from mechverify.provers.base import Budget, failure
 from mechverify.provers.ranges.cut import cut
 from mechverify.provers.ranges.known import Found, Known
 from mechverify.provers.ranges.problem import RangeProblem
+from mechverify.provers.ranges.refute import nearest
 from mechverify.provers.ranges.search import search
 from mechverify.provers.ranges.smt import Solver
 from mechverify.relax.optimise import Slopes
@@ -55,6 +57,9 @@ def find_range(
         and budget.why not in "; ".join(known.found.reasons)
     ):
         known.found.reasons.append(budget.why)
+    if not lemmas and problem.open(known.found):
+        with suppress(Stopped):
+            known.found = nearest(problem, known, budget)
     return known
 
 

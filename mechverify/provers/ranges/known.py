@@ -45,7 +45,9 @@ class Known:
     cases: bool = True
     reached: bool = True  # whether a proof says what inputs reach as well
     exact: bool = False  # whether no range is narrower than what was found
-    looked: bool = False  # whether gradient steps have looked for a broken threshold
+    best: Inputs | None = (
+        None  # where gradient steps from them ended, once they have looked for a broken threshold
+    )
     seen: Inputs = field(default_factory=Inputs.none)
     kept: Found | None = None
     seconds: float = 0.0  # that the whole domain's relaxation took

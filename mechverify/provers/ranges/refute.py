@@ -11,11 +11,12 @@ from mechverify.provers.ranges.inputs import Inputs
 from mechverify.provers.ranges.known import Found, Known
 from mechverify.provers.ranges.problem import FEW, RangeProblem
 
-TRIED, REPLAYS, REPLAY = (
+TRIED, REPLAYS, REPLAY, LATE = (
     2,
     16,
     2e9,
-)  # inputs of one search that the kernel looks at; of all; units of work of each
+    2e7,
+)  # inputs of one search that the kernel looks at; of all; units of work of each; when nothing is left of the budget
 NEAR = 1e-12  # relative: how near a threshold torch's value may be for the kernel to look whether it is broken
 
 
@@ -47,7 +48,7 @@ def shown(problem: RangeProblem, inputs: Inputs | None) -> Proof | None:
     """What is reached at those inputs that the kernel can enclose, as a proof to stand beside others."""
     if inputs is None or not len(inputs.values):
         return None
-    if replayed(problem, inputs) is None:
+    if replayed(problem, inputs, REPLAY * len(inputs.values)) is None:
         inputs = inputs.at(
             [
                 i
@@ -58,10 +59,13 @@ def shown(problem: RangeProblem, inputs: Inputs | None) -> Proof | None:
     return inputs.proof() if len(inputs.values) else None
 
 
-def replayed(problem: RangeProblem, inputs: Inputs) -> bool | None:
-    """Whether the kernel shows that a threshold is broken at one of the inputs; None if it can't enclose one."""
+def replayed(
+    problem: RangeProblem, inputs: Inputs, most: float = REPLAY
+) -> bool | None:
+    """Whether the kernel shows that a threshold is broken at one of the inputs; None if it can't enclose one, or that
+    takes more than `most` units of work."""
     ar = problem.job.ar
-    limit, ar.limit = ar.limit, ar.work + REPLAY * len(inputs.tokens)
+    limit, ar.limit = ar.limit, ar.work + most
     try:
         with np.errstate(all="ignore"):
             return bool(enclose(problem.job, inputs.tokens, inputs.points)[1].any())
@@ -96,17 +100,35 @@ class Reached:
 
     def prove(self, problem: RangeProblem, known: Known, budget: Budget) -> Found:
         found, steps = known.found, STEPS if known.method == "branching" else 0
-        points = shown(problem, climb(problem, budget, known.seen, steps))
-        if points is not None:
-            both = {"rule": "both", "first": points, "second": found.proof}
-            found.proof = both if found.proof else points
-        return found
+        return _beside(found, shown(problem, climb(problem, budget, known.seen, steps)))
 
 
 def look(problem: RangeProblem, known: Known, budget: Budget) -> Found | None:
     """Once: a second look would take the same steps."""
-    if known.looked:
+    if known.best is not None:
         return None
-    known.looked = True
-    best = climb(problem, budget, known.seen, STEPS)
-    return None if best is None else refuted(problem, best)
+    known.best = climb(problem, budget, known.seen, STEPS) or Inputs.none()
+    return refuted(problem, known.best)
+
+
+def nearest(problem: RangeProblem, known: Known, budget: Budget) -> Found:
+    """How far replayed inputs come, beside bounds that leave a threshold open: between the two lies what isn't known.
+    Where time is up, inputs seen before, on what is left for the check."""
+    if known.best is None:
+        known.best = climb(problem, budget, known.seen, STEPS) or Inputs.none()
+    problem.watched(budget.watch_check)
+    most = LATE if budget.spent() else REPLAY
+    for some in (known.best, known.best.at(known.best.clear)):
+        broken = replayed(problem, some, most) if len(some.values) else None
+        if broken is not None:
+            if broken:
+                return Found(some.proof(), problem.claim.everything, True, [])
+            return _beside(known.found, some.proof())
+    return known.found
+
+
+def _beside(found: Found, points: Proof | None) -> Found:
+    if points is not None:
+        both = {"rule": "both", "first": points, "second": found.proof}
+        found.proof = both if found.proof else points
+    return found
