@@ -110,8 +110,14 @@ def turned(times: int) -> tuple[Bounds, np.ndarray]:
     return Bounds(model["output"], over=tokens("x", length=2, vocab=VOCAB)), values
 
 
+# All rows of the roots alone in balls whose radius is a length first, or in balls of entries.
+ways = pytest.mark.parametrize("many", [1, 10**9])
+
+
+@ways
 @pytest.mark.parametrize("times", [2, 15, 40])
-def test_what_float64_leaves_open_is_tabulated_with_twice_its_digits(times):
+def test_what_float64_leaves_open_is_tabulated_with_twice_its_digits(times, many, monkeypatch):
+    monkeypatch.setattr(tables, "MANY", many)
     claim, values = turned(times)
     found = prove(claim)
     range_ = kernel.check(found.certificate).range
@@ -126,8 +132,10 @@ def test_what_no_arithmetic_encloses_has_no_table_which_is_said():
     assert any("rounding errors are too large" in r and "output [16]" in r for r in found.reasons)
 
 
-def test_a_table_encloses_every_value_whatever_arithmetic_it_is_from(monkeypatch):
+@ways
+def test_a_table_encloses_every_value_whatever_arithmetic_it_is_from(many, monkeypatch):
     """Also of rows that are not run again, since they can't hold an end of the range."""
+    monkeypatch.setattr(tables, "MANY", many)
     for times, share in ((15, tables.FINE), (15, 2.0**-60), (20, tables.FINE)):
         monkeypatch.setattr(tables, "FINE", share)
         claim, values = turned(times)

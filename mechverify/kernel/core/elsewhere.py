@@ -1,6 +1,6 @@
 """What is evaluated in another arithmetic than a job's own.
 
-Lemmas C9, C17 (docs/soundness/core.md).
+Lemmas C9, C20 (docs/soundness/core.md).
 """
 
 from collections.abc import Callable

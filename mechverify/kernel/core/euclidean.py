@@ -357,9 +357,9 @@ class Fine(Euclidean):
 
 
 class Smooth(Real):
-    """Real arithmetic, in Euclidean: the values of nodes are Rounds. Where a function's slopes are known, its values at
-    points are as far off, times the steepest. A softmax is that of its scores' centres: its derivative's spectral norm
-    is 1/2 at most."""
+    """Real arithmetic, in Euclidean: linear operations and functions give Rounds. Where a function's slopes are known,
+    its values at points are as far off, times the steepest. A softmax is that of its scores' centres: its derivative's
+    spectral norm is 1/2 at most."""
 
     ar: Euclidean
     _off: Any = 0.0  # of the scores whose probabilities are asked for next

@@ -1,6 +1,6 @@
 """Inputs are judged: claims that count say of each whether it is right.
 
-Lemmas C5, C13, C17 (docs/soundness/core.md).
+Lemmas C5, C13, C20 (docs/soundness/core.md).
 """
 
 from collections.abc import Callable

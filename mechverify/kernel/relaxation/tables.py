@@ -83,9 +83,7 @@ class Tables:
         if not small:
             return
         alone = complete and last.issubset(roots) and last.issubset(small)
-        if (
-            alone
-        ):  # every range that is asked for stands in these: of others nobody asks
+        if alone:  # every range that is asked for stands in these
             small = [n for n in small if n in last]
         self.rows = _rows(domain, many)
         ends = _enclosed(job, graph, small, last, self.rows.ids, alone)
