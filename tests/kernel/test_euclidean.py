@@ -28,6 +28,7 @@ from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.functions import FUNCTIONS
 from mechverify.kernel.core.prefixes import Prefixes, Shared
+from mechverify.kernel.core.rough import digits
 from mechverify.kernel.core.semantics import Real
 from tests.kernel.test_prefixes import HEADS, Built, chosen_by_the_last, every
 
@@ -284,15 +285,29 @@ def test_what_is_left_out_of_exact_factors_is_counted(kind):
         assert found.rad <= n * 3 * (2.0**-36 if kind is Euclidean else 2.0**-49)
 
 
+def test_all_that_is_left_out_points_one_way():
+    """Products of second slices, and digits beyond them, nearly as large as they may be, in every entry of the result:
+    the length has no room for less."""
+    n = 64
+    width = digits(n)
+    value = 1 - 2.0**-width * (0.5 + 2.0**-20) + 2.0 ** (-2 * width - 1) * 0.45
+    x = rounded(np.full((1, 8, n), value), np.zeros(1))
+    found = Euclidean().contract("ik,jk->ij", x, x)
+    true = np.full((1, 8, 8), n * Fraction(value) ** 2)
+    assert holds(found, true) and tightness(found, true) > 0.8
+
+
 def test_slices_of_an_operand_that_a_slice_of_the_result_is_made_of():
     a, b = np.zeros((3, 2, 5)), np.zeros((5, 4))
     assert slices("ab,bc->ac", a, b) == [1, 5] and slices("bc,ab->ac", b, a) == [5, 1]
     assert slices("ab,bc->ac", np.zeros((2, 5)), b) == [1, 5] and slices("i,i->", b[:, 0], b[:, 0]) == [5, 5]
-    rng = np.random.default_rng(9)
-    x, y = drawn(rng, (2, 9), 1e-2), drawn(rng, (9, 4), 1e-2)  # no axis of inputs: slices are rows
+    # No axis of inputs: slices are rows, and all those of the second operand are off the same way.
+    x, y = rounded(np.ones((2, 9)), np.zeros(1)), rounded(np.zeros((9, 4)), np.array([1e-2]))
     found = Euclidean().contract("ab,bc->ac", x, y)
-    true = moved(x, np.ones((2, 9))) @ moved(y, np.sign(x.mid[0])[:, None] * np.ones((9, 4)))
-    assert holds(found, true)
+    one = np.zeros((9, 4))
+    one[:, 1] = 1.0
+    true = exact(x.mid) @ moved(y, one)
+    assert holds(found, true) and tightness(found, true) > 0.6
 
 
 # --- functions --------------------------------------------------------------------------------------------------------
