@@ -70,7 +70,8 @@ def mapped(
     other. The limit is asked after each item, and within it. Complexity: theirs; cores() items at a time."""
     many = min(cores(), len(items))
     if many <= 1:
-        return [work(ar, item) for item in items]
+        with alone():  # blocks of products are small: a second core waits for the next
+            return [work(ar, item) for item in items]
     stop, settings, before = Event(), np.geterr(), ar.work
 
     def watched(_: int, __: float) -> None:

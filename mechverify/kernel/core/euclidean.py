@@ -62,9 +62,10 @@ class Round(Ball):
 
 
 def rounded(mid: np.ndarray, lengths: np.ndarray) -> Round:
-    """`lengths` [slices or 1] were computed by a few rounded operations."""
+    """`lengths` [slices or 1] were computed by a few rounded operations, unless they are zero."""
     shape = (len(lengths), *(1,) * (mid.ndim - 1)) if mid.ndim else ()
-    return Round(mid, outward(lengths).reshape(shape))
+    covered = outward(lengths) if lengths.any() else lengths
+    return Round(mid, covered.reshape(shape))
 
 
 def repeats(move: Callable[[Array], Array], shape: tuple[int, ...]) -> int:
@@ -226,11 +227,18 @@ class Euclidean(Rough):
             lost = 2 * n * UNIT * most[0] * most[1]  # a sum of products is at most that
         whole = layout.place(mid)
         lengths = (lost + n * ETA) * math.sqrt(entries(whole))
-        sides = (off, y.mid, b, made_of[1], blur), (blur, x.mid, a, made_of[0], off)
-        for wide, of, rows, one, other in sides:
-            if wide.any():
+        sides = (
+            (off, blur, x.rad, y.mid, b, made_of[1]),
+            (blur, off, y.rad, x.mid, a, made_of[0]),
+        )
+        for wide, other, own, of, rows, one in sides:
+            if own.any():
                 norm = self._norm(layout, of, rows, one == 1)
-                lengths = lengths + wide * (norm + 2 * other)
+            elif wide.any():  # digits that slices leave out, and no more
+                norm = size(of) * math.sqrt(one * entries(of))
+            else:
+                continue
+            lengths = lengths + wide * (norm + 2 * other)
         return self._made(whole, lengths, n)
 
     def _norm(
