@@ -1,0 +1,93 @@
+"""The shipped claims about what parts are for: what is proved is what torch counts, with hooks of its own."""
+
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mechverify import kernel, prove, smallest
+from proofs import induction_circuit, induction_inside
+from toy_models import induction as repetitions
+
+ROOT = Path(__file__).parent.parent
+
+
+def theorem(claim, verdict: str) -> kernel.Theorem:
+    outcome = prove(claim)
+    found = kernel.check(outcome.certificate, limit=float("inf"))
+    assert found.verdict == verdict == outcome.verdict
+    return found
+
+
+@pytest.mark.parametrize("name", ["induction_circuit", "induction_inside"])
+def test_a_claim_to_copy_is_short(name):
+    text = (ROOT / "proofs" / f"{name}.py").read_text()
+    assert len(text.partition("def claim(")[2].splitlines()) <= 25
+
+
+# --- induction
+
+
+def trained() -> repetitions.Transformer:
+    net = repetitions.model().double().eval()
+    net.load_state_dict(load_file(repetitions.WEIGHTS))
+    return net
+
+
+def every_repetition() -> tuple[Tensor, Tensor]:
+    rows = [((*rest, rest[i]), rest[i + 1]) for rest in permutations(range(8), 5) for i in range(4)]
+    return torch.tensor([ids for ids, _ in rows]), torch.tensor([b for _, b in rows])
+
+
+@torch.no_grad()
+def put(net: nn.Module, layer: nn.Module, position: int, ids: Tensor, source: Tensor) -> Tensor:
+    """The last logits where the layer adds, at a position, what it adds there in the source."""
+    seen = []
+    with layer.register_forward_hook(lambda m, a, out: seen.append(out.clone())):
+        net(source)
+
+    def change(module: nn.Module, args: tuple, out: Tensor) -> Tensor:
+        out = out.clone()
+        out[:, position] = seen[0][:, position]
+        return out
+
+    with layer.register_forward_hook(change):
+        return net(ids)[:, -1]
+
+
+def test_an_induction_model_needs_six_of_its_heads_places():
+    found = smallest(induction_circuit.circuits(str(repetitions.WEIGHTS)), minimal="local")
+    assert found.kept == ("0@1", "0@2", "0@3", "0@4", "0@5", "1@5") and not found.open and len(found.refuted) == 6
+    assert kernel.check(found.proof).right == (26_880, 26_880)
+
+
+def test_the_last_mix_says_what_followed_in_its_own_input():
+    """Of two theorems of 26,880 inputs each, on all pairs: the least lead that they leave is below any pair's."""
+    for what in ("followed", "rest"):
+        found = theorem(induction_inside.claim(str(repetitions.WEIGHTS), what=what), "PROVED")
+        assert found.right == (26_880, 26_880)
+    net, (ids, answers) = trained(), every_repetition()
+    some = torch.randint(len(ids), (2, 20_000), generator=torch.Generator().manual_seed(0))
+    logits = put(net, net.blocks[1].attn, 5, ids[some[0]], ids[some[1]])
+    assert (logits.argmax(-1) == answers[some[1]]).all()
+    low = [v + 0.5 for v in induction_inside.LOW]  # no lower bounds of the rest
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr(induction_inside, "LOW", low)
+        theorem(induction_inside.claim(str(repetitions.WEIGHTS), what="rest"), "REFUTED")
+
+
+def test_the_first_layers_mix_says_what_stood_before():
+    """Put into a run without a repetition, it makes one."""
+    net = trained()
+    base = torch.tensor([*permutations(range(8), 6)])
+    pairs = [(b, s) for s in range(8) for b in base if s != b[-1]]
+    ids = torch.stack([b for b, _ in pairs])
+    source = torch.zeros_like(ids)
+    source[:, 0], source[:, 1] = ids[:, -1], torch.tensor([s for _, s in pairs])
+    logits = put(net, net.blocks[0].attn, 1, ids, source)
+    right = int((logits.argmax(-1) == ids[:, 1]).sum())
+    found = theorem(induction_inside.claim(str(repetitions.WEIGHTS), what="previous", at_least="best"), "BOUNDED")
+    assert found.claim.total == len(ids) and found.right == (right, right) and right > 0.96 * len(ids)
