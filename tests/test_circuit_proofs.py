@@ -8,9 +8,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mechverify import kernel, prove, smallest
-from proofs import induction_circuit, induction_inside
+from mechverify import kernel, prove, smallest, transformer
+from proofs import induction_circuit, induction_inside, max_of_k_directions, modular_addition_circuit
 from toy_models import induction as repetitions
+from toy_models import max_of_k as largest
+from toy_models import modular_addition as addition
 
 ROOT = Path(__file__).parent.parent
 
@@ -22,7 +24,9 @@ def theorem(claim, verdict: str) -> kernel.Theorem:
     return found
 
 
-@pytest.mark.parametrize("name", ["induction_circuit", "induction_inside"])
+@pytest.mark.parametrize(
+    "name", ["induction_circuit", "induction_inside", "max_of_k_directions", "modular_addition_circuit"]
+)
 def test_a_claim_to_copy_is_short(name):
     text = (ROOT / "proofs" / f"{name}.py").read_text()
     assert len(text.partition("def claim(")[2].splitlines()) <= 25
@@ -91,3 +95,63 @@ def test_the_first_layers_mix_says_what_stood_before():
     right = int((logits.argmax(-1) == ids[:, 1]).sum())
     found = theorem(induction_inside.claim(str(repetitions.WEIGHTS), what="previous", at_least="best"), "BOUNDED")
     assert found.claim.total == len(ids) and found.right == (right, right) and right > 0.96 * len(ids)
+
+
+# --- the largest token
+
+
+def test_one_direction_and_six_find_the_largest_token():
+    """And five don't; of the model that the claim is about, torch says the same by samples."""
+    weights = str(largest.path(10, 0))
+    claim = max_of_k_directions.claim(weights)
+    outcome = prove(claim)
+    assert outcome.verdict == "PROVED" and prove(max_of_k_directions.claim(weights, ov=5)).verdict == "REFUTED"
+    cut, whole = ({k: torch.from_numpy(v).double() for k, v in m.tensors.items()}
+                  for m in (claim.output.model, transformer(weights)))  # fmt: skip
+    for (a, b), rank in ((("Q", "K"), 1), (("V", "O"), 6)):
+        one, other = (m[f"blocks.0.attn.W_{a}"][0] @ (m[f"blocks.0.attn.W_{b}"][0].mT if b == "K" else m[f"blocks.0.attn.W_{b}"][0])
+                      for m in (cut, whole))  # fmt: skip
+        s = torch.linalg.svdvals(other)
+        assert torch.linalg.svdvals(one)[rank:].max() < 1e-4 * s[0]
+        assert torch.linalg.matrix_norm(one - other, 2) == pytest.approx(s[rank].item(), rel=1e-3)
+    net = largest.model(10)
+    net.load_state_dict(cut)
+    low, high = (float(b / outcome.theorem.claim.total) for b in outcome.theorem.right)
+    assert low - 0.002 < largest.accuracy(net, 10, samples=50_000) < high + 0.002
+
+
+# --- addition modulo 59
+
+
+def test_five_waves_add():
+    """By torch's own Fourier transform: without the other frequencies each answer is the same, without a fifth it isn't."""
+    weights = str(addition.path())
+    found = smallest(modular_addition_circuit.circuits(weights), minimal="subset")
+    waves = [int(name.removeprefix("wave ")) for name in found.kept]
+    assert sorted(waves) == [9, 15, 17, 20, 26] and not found.open and len(found.refuted) == 2**5 - 1
+    state, p = {k: v.double() for k, v in load_file(weights).items()}, 59
+    pairs = torch.cartesian_prod(torch.arange(p), torch.arange(p))
+
+    def only(kept: list[int]) -> Tensor:
+        mask = torch.zeros(p // 2 + 1, 1, dtype=torch.float64)
+        mask[kept] = 1
+        cut = {k: torch.fft.irfft(torch.fft.rfft(state[k], dim=0) * mask, n=p, dim=0) for k in ("W_x", "W_y")}
+        return addition.logits(state | cut, pairs).argmax(-1)
+
+    answers = addition.logits(state, pairs).argmax(-1)
+    assert (only(waves) == answers).all()
+    assert all((only([k for k in waves if k != out]) != answers).any() for out in waves)
+
+
+def test_a_sum_is_the_same_wherever_it_starts():
+    weights, p = str(addition.path()), 59
+    state = {k: v.double() for k, v in load_file(weights).items()}
+    pairs = torch.cartesian_prod(torch.arange(p), torch.arange(p))
+    logits = addition.logits(state, pairs)
+    gap = (addition.logits(state, (pairs + 1) % p) - logits.roll(2, 1)).abs().amax(1)
+    theorem(modular_addition_circuit.claim(weights), "PROVED")
+    theorem(modular_addition_circuit.claim(weights, what="shift", shift=7), "PROVED")
+    for eps in (8.0, float(gap.max()) + 1e-6):
+        within = int((gap <= eps).sum())
+        claim = modular_addition_circuit.claim(weights, what="shift", agrees=str(eps), at_least="best")
+        assert theorem(claim, "BOUNDED").right == (within, within)
