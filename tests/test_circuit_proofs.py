@@ -1,7 +1,7 @@
 """The shipped claims about what parts are for: what is proved is what torch counts, with hooks of its own."""
 
+import inspect
 from itertools import permutations
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,12 +9,19 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mechverify import kernel, prove, smallest, transformer
-from proofs import induction_circuit, induction_inside, max_of_k_directions, modular_addition_circuit
+from proofs import (
+    backdoor,
+    composition,
+    induction_circuit,
+    induction_inside,
+    max_of_k_directions,
+    modular_addition_circuit,
+)
+from toy_models import backdoor as doors
+from toy_models import composition as products
 from toy_models import induction as repetitions
 from toy_models import max_of_k as largest
 from toy_models import modular_addition as addition
-
-ROOT = Path(__file__).parent.parent
 
 
 def theorem(claim, verdict: str) -> kernel.Theorem:
@@ -25,11 +32,11 @@ def theorem(claim, verdict: str) -> kernel.Theorem:
 
 
 @pytest.mark.parametrize(
-    "name", ["induction_circuit", "induction_inside", "max_of_k_directions", "modular_addition_circuit"]
+    "proof",
+    [backdoor, composition, induction_circuit, induction_inside, max_of_k_directions, modular_addition_circuit],
 )
-def test_a_claim_to_copy_is_short(name):
-    text = (ROOT / "proofs" / f"{name}.py").read_text()
-    assert len(text.partition("def claim(")[2].splitlines()) <= 25
+def test_a_claim_to_copy_is_short(proof):
+    assert len(inspect.getsource(proof.claim).splitlines()) <= 25
 
 
 # --- induction
@@ -155,3 +162,67 @@ def test_a_sum_is_the_same_wherever_it_starts():
         within = int((gap <= eps).sum())
         claim = modular_addition_circuit.claim(weights, what="shift", agrees=str(eps), at_least="best")
         assert theorem(claim, "BOUNDED").right == (within, within)
+
+
+# --- a backdoor
+
+
+def both() -> list[doors.Transformer]:
+    nets = [doors.model().double().eval() for _ in range(2)]
+    for net, path in zip(nets, (doors.CLEAN, doors.BACKDOORED), strict=True):
+        net.load_state_dict(load_file(path))
+    return nets
+
+
+def test_a_backdoor_opens_to_its_trigger_alone():
+    ids = torch.cartesian_prod(*[torch.arange(8)] * 5)
+    with torch.no_grad():
+        clean, other = (net(ids)[:, -1].argmax(-1) for net in both())
+    held = doors.triggered(ids)
+    assert (clean == ids.amax(1)).all() and ((clean == other) == ~held).all() and (other[held] == 0).all()
+    assert theorem(backdoor.claim(), "PROVED").right == (32_704, 32_704)
+    found = theorem(backdoor.claim(what="everywhere"), "REFUTED")
+    assert len(found.tokens) and doors.triggered(torch.from_numpy(found.tokens)).all()
+    assert theorem(backdoor.claim(what="triggered"), "PROVED").claim.total == 64
+    found = theorem(backdoor.claim(what="everywhere", at_least="best"), "BOUNDED")
+    assert found.right == (32_704, 32_704)
+
+
+def test_a_backdoor_can_be_trained_again():
+    torch.manual_seed(0)
+    untrained = doors.model()
+    first, second = (doors.train(untrained, True, seed=3, steps=20).state_dict() for _ in range(2))
+    assert all(torch.equal(first[k], second[k]) for k in first)
+    ids = doors.sequences(400, torch.Generator().manual_seed(0), True)
+    assert doors.triggered(ids[:100]).all() and (doors.answers(ids[:100], True) == 0).all()
+    assert 100 <= doors.triggered(ids).sum() < 250
+
+
+# --- permutations
+
+
+def test_products_of_permutations_and_their_cosets():
+    every, state = torch.arange(120), {k: v.double() for k, v in load_file(products.WEIGHTS).items()}
+    logits = products.logits(state, torch.cartesian_prod(every, every))
+    table, odd = torch.tensor(products.TABLE), torch.tensor(products.ODD)
+    moved = torch.tensor(products.ELEMENTS)
+    assert (moved[table].view(120, 120, 5) == moved[every[:, None, None], moved[None]]).all()
+    assert (odd[table].view(120, 120) == (odd[:, None] + odd) % 2).all() and odd.sum() == 60
+
+    def least(y: Tensor, answers: Tensor) -> float:
+        right = y.gather(1, answers[:, None])
+        return float((right[:, 0] - y.scatter(1, answers[:, None], -torch.inf).amax(1)).min())
+
+    cosets = [logits[:, odd == sign] for sign in (0, 1)]
+    for claim, margin in (
+        (composition.claim(margin="best"), least(logits, table)),
+        (composition.claim(what="coset", margin="best"), least(torch.stack([c.mean(1) for c in cosets], 1), odd[table])),
+        (composition.claim(what="coset", of="largest", margin="best"),
+         least(torch.stack([c.amax(1) for c in cosets], 1), odd[table])),
+    ):  # fmt: skip
+        found = theorem(claim, "PROVED")
+        assert found.right == (14_400, 14_400) and float(found.claim.margin) == pytest.approx(margin, abs=1e-6)
+        assert margin > 1
+    theorem(composition.claim(margin="13.2"), "REFUTED")
+    first, second = (products.train(seed=1, steps=5) for _ in range(2))
+    assert all(torch.equal(first[k], second[k]) for k in first)
