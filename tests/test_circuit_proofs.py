@@ -16,12 +16,14 @@ from proofs import (
     induction_inside,
     max_of_k_directions,
     modular_addition_circuit,
+    residual,
 )
 from toy_models import backdoor as doors
 from toy_models import composition as products
 from toy_models import induction as repetitions
 from toy_models import max_of_k as largest
 from toy_models import modular_addition as addition
+from toy_models import residual as streams
 
 
 def theorem(claim, verdict: str) -> kernel.Theorem:
@@ -31,10 +33,12 @@ def theorem(claim, verdict: str) -> kernel.Theorem:
     return found
 
 
-@pytest.mark.parametrize(
-    "proof",
-    [backdoor, composition, induction_circuit, induction_inside, max_of_k_directions, modular_addition_circuit],
-)
+PROOFS = (
+    backdoor, composition, induction_circuit, induction_inside, max_of_k_directions, modular_addition_circuit, residual,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("proof", PROOFS)
 def test_a_claim_to_copy_is_short(proof):
     assert len(inspect.getsource(proof.claim).splitlines()) <= 25
 
@@ -226,3 +230,54 @@ def test_products_of_permutations_and_their_cosets():
     theorem(composition.claim(margin="13.2"), "REFUTED")
     first, second = (products.train(seed=1, steps=5) for _ in range(2))
     assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+# --- a residual MLP
+
+
+def gap(x: Tensor, mask: Tensor) -> Tensor:
+    """What the factors change, by neurons set by a hook."""
+    model = streams.shipped().double()
+    whole = model(x)
+    with model.hidden.register_forward_hook(lambda m, a, hidden: hidden * mask):
+        return whole - model(x)
+
+
+@torch.no_grad()
+def reached(feature: int, kept: list[int], least: float) -> tuple[Tensor, Tensor]:
+    """The least and the largest change of each output: it is linear in the factors and, of one feature, in that."""
+    x = torch.zeros(1, streams.FEATURES, dtype=torch.float64)
+    x[0, feature] = 1
+    free = torch.tensor([n not in kept for n in range(streams.NEURONS)])
+    off = torch.ones(streams.NEURONS, dtype=torch.float64).masked_fill(free, least)
+    each = torch.stack([gap(x, torch.where(torch.arange(streams.NEURONS) == n, off, 1.0))[0]
+                        for n in range(streams.NEURONS)])  # fmt: skip
+    return each.clamp(max=0).sum(0), each.clamp(min=0).sum(0)
+
+
+@pytest.mark.parametrize("least", [0.0, 0.9])
+def test_the_worst_ablation_is_found_and_bounded(least):
+    for feature in (0, 4):
+        low, high = reached(feature, residual.active(feature, 0.1), least)
+        found = theorem(residual.claim(feature, least=str(least)), "BOUNDED").range
+        assert (found.low <= low.numpy() + 1e-12).all() and (found.high >= high.numpy() - 1e-12).all()
+        assert found.low == pytest.approx(low.numpy(), abs=1e-6) and found.high == pytest.approx(high.numpy(), abs=1e-6)
+
+
+def test_every_active_neuron_is_needed_and_no_other():
+    for feature in range(streams.FEATURES):
+        active = residual.active(feature, 0.1)
+        eps = float(max(map(abs, (*reached(feature, active, 0)[0], *reached(feature, active, 0)[1]))))
+        assert eps < 0.2 and 1 <= len(active) <= 3
+        theorem(residual.claim(feature, eps=f"{eps + 1e-4:.6f}"), "PROVED")
+        for out in active:
+            keep = " ".join(str(n) for n in active if n != out) or "-1"
+            theorem(residual.claim(feature, keep=keep, eps="0.1"), "REFUTED")
+
+
+def test_a_residual_mlp_can_be_trained_again():
+    (first, _), (second, _) = (streams.train(seed=1, steps=20) for _ in range(2))
+    assert torch.equal(first.W_in, second.W_in) and torch.equal(first.W_E, streams.train(seed=1, steps=1)[0].W_E)
+    x = torch.eye(streams.FEATURES)
+    with torch.no_grad():
+        assert (streams.shipped()(x) - 2 * x).abs().max() < 0.05
