@@ -17,6 +17,7 @@ from proofs import (
     max_of_k_directions,
     modular_addition_circuit,
     residual,
+    superposition_parts,
 )
 from toy_models import backdoor as doors
 from toy_models import composition as products
@@ -24,6 +25,7 @@ from toy_models import induction as repetitions
 from toy_models import max_of_k as largest
 from toy_models import modular_addition as addition
 from toy_models import residual as streams
+from toy_models import superposition as features
 
 
 def theorem(claim, verdict: str) -> kernel.Theorem:
@@ -35,6 +37,7 @@ def theorem(claim, verdict: str) -> kernel.Theorem:
 
 PROOFS = (
     backdoor, composition, induction_circuit, induction_inside, max_of_k_directions, modular_addition_circuit, residual,
+    superposition_parts,
 )  # fmt: skip
 
 
@@ -281,3 +284,33 @@ def test_a_residual_mlp_can_be_trained_again():
     x = torch.eye(streams.FEATURES)
     with torch.no_grad():
         assert (streams.shipped()(x) - 2 * x).abs().max() < 0.05
+
+
+# --- superposition
+
+
+@torch.no_grad()
+def moved(x: Tensor, mask: Tensor) -> Tensor:
+    """With each column of the weights multiplied by its factor."""
+    model = features.shipped().double()
+    W, b = model.W, model.b
+    parts = W * mask[:, None]
+    return model(x) - torch.relu(torch.einsum("bdi,bdj,bi->bj", parts, parts, x) + b)
+
+
+@pytest.mark.parametrize(("on", "least"), [("0", 0.0), ("0 1", 0.5)])
+def test_the_parts_of_features_that_are_off_move_outputs_by_little(on, least):
+    shown = [int(i) for i in on.split()]
+    draw = torch.Generator().manual_seed(0)
+    x, mask = torch.rand(2, 20_000, features.FEATURES, generator=draw, dtype=torch.float64).round(decimals=0).unbind()
+    x[:10_000] = torch.rand(10_000, features.FEATURES, generator=draw, dtype=torch.float64)
+    x[:, [i for i in range(features.FEATURES) if i not in shown]] = 0
+    mask = least + (1 - least) * mask
+    mask[:, shown] = 1
+    seen = moved(x, mask)
+    found = theorem(superposition_parts.claim(on, least=str(least)), "BOUNDED").range
+    assert (found.low <= seen.amin(0).numpy() + 1e-12).all() and (found.high >= seen.amax(0).numpy() - 1e-12).all()
+    assert found.high == pytest.approx(seen.amax(0).numpy(), abs=1e-6)
+    eps = float(seen.abs().max())
+    theorem(superposition_parts.claim(on, least=str(least), eps=f"{eps + 1e-4:.6f}"), "PROVED")
+    theorem(superposition_parts.claim(on, least=str(least), eps=f"{eps - 1e-3:.6f}"), "REFUTED")
