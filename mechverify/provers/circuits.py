@@ -44,9 +44,7 @@ POOL, FIRST = (
     2**6,
 )  # inputs that every circuit is tried at; those that it is tried at first
 ROWS = 2**14  # that are asked for at a time
-BATCH = (
-    2**11
-)  # that are run at a time: many more are new pages of memory for every site
+BATCH = 2**11  # that are run at a time: wide sites of more take new memory each time
 CLOSE = 1e-7  # a margin nearer to zero isn't believed to be negative
 MOST = 2**16  # circuits that have to be refuted
 
