@@ -302,22 +302,29 @@ class _Moved(nn.Module):
 
 
 def interchanged(
-    model: Module, part: Part, *, over: Tokens
+    model: Module, part: Part, *, over: Tokens, source: Tokens | None = None
 ) -> tuple[CapturedModel, Tokens]:
     """The model in which `part` has the value that it has for another input, and its domain: the tokens of the one and
-    then of the other. A claim Accuracy says what it computes then. Raises ClaimError."""
+    then of the other, which are `over` as well, or of `source`. A claim Accuracy says what it computes then. Raises
+    ClaimError."""
     network, part = _module(model), _plain(model, part)
-    if over.given:
+    source = over if source is None else source
+    if over.given or source.given:
         raise ClaimError(
             "interchanged takes one product of token sets, not a union: say in given= of the claim which are meant"
+        )
+    if (len(source), source.values) != (len(over), over.values):
+        raise ClaimError(
+            f"source= has {len(source)} tokens of {len(source.values)} ids, over= {len(over)} of {len(over.values)}: "
+            "both are inputs of one model"
         )
     name = f"{_called(model)} with {part} of another input"
     with _said(name):
         places = Places(network, {"part": part}, [_first(over)])
-    twice = Tokens(over.name, over.values, [*over.allowed, *over.allowed])
+    both = Tokens(over.name, over.values, [*over.allowed, *source.allowed])
     module = interventions.Interchanged(network, places).eval()
-    found = capture(module, _first(twice), vocab=len(over.values))
-    return replace(found, source=name), twice
+    found = capture(module, _first(both), vocab=len(over.values))
+    return replace(found, source=name), both
 
 
 def _condition(model: CapturedModel, agrees: Agrees) -> sympy.Basic:

@@ -43,7 +43,8 @@ POOL, FIRST = (
     2**10,
     2**6,
 )  # inputs that every circuit is tried at; those that it is tried at first
-ROWS = 2**14  # that are run at a time
+ROWS = 2**14  # that are asked for at a time
+BATCH = 2**11  # that are run at a time: wide sites of more take new memory each time
 CLOSE = 1e-7  # a margin nearer to zero isn't believed to be negative
 MOST = 2**16  # circuits that have to be refuted
 
@@ -322,7 +323,7 @@ class _Torch:
         ids = self.circuits.ids(np.tile(inputs, (m, 1)), masks.repeat(n, axis=0))
         found = []
         with torch.no_grad():
-            for some in torch.from_numpy(ids).split(ROWS):
+            for some in torch.from_numpy(ids).split(BATCH):
                 values = self.module(some)
                 found.append(
                     values["agreement"]

@@ -217,6 +217,12 @@ def test_interchanges_say_what_a_part_carries():
     x, y = xy[:LENGTH], xy[LENGTH:]
     assert counted(Accuracy(model["output"], equals=Mod(y[0] + x[1], VOCAB), over=xy)) == VOCAB**4
     assert counted(Accuracy(model["output"], equals=Mod(x[0] + x[1], VOCAB), over=xy)) == VOCAB**3
+    some = tokens("x", length=LENGTH, vocab=VOCAB, allowed=[[1, 2], [3]])
+    model, xy = interchanged(Adds().eval(), Part("first"), over=X, source=some)
+    assert xy.size == VOCAB**2 * 2 and [*xy.allowed] == [*X.allowed, *some.allowed]
+    assert counted(Accuracy(model["output"], equals=Mod(xy[2] + xy[1], VOCAB), over=xy)) == VOCAB**2 * 2
+    with pytest.raises(ClaimError, match="source= has 3 tokens of 4 ids, over= 2 of 4"):
+        interchanged(Adds().eval(), Part("first"), over=X, source=tokens("x", length=3, vocab=VOCAB))
 
 
 def test_false_claims_are_not_proved():
