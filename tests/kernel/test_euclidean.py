@@ -158,6 +158,9 @@ def test_scaling_choosing_and_what_stands_side_by_side():
     side = Round(np.concatenate([x.mid, np.broadcast_to(parts[1].mid, x.mid.shape)], 2), ar.together(parts))
     other = np.broadcast_to(moved(parts[1], np.ones((1, 2, 3))), x.mid.shape)
     assert holds(side, np.concatenate([moved(x, rng.normal(size=x.mid.shape)), other], 2))
+    plain = Ball(np.zeros((1, 2, 3)), np.full((1, 2, 3), 0.3))  # beside entries with radii of their own
+    for mixed in ([x, plain], [plain, x]):
+        assert (ar.together(mixed) ** 2 >= x.rad**2 + 6 * 0.09).all()
     wider = ar.widen(x, 0.0, 1.0)
     assert holds(wider, moved(x, np.ones(x.mid.shape)) + 1) and (wider.rad <= 1.01 * (x.rad + 6**0.5)).all()
     wider = ar.widen(x, 0.5, of=y)

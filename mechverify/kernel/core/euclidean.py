@@ -187,14 +187,15 @@ class Euclidean(Rough):
         return rounded(mid, off)
 
     def together(self, parts: list[Ball]) -> np.ndarray:
-        """Squares of lengths add up."""
-        if not isinstance(parts[0], Round):
+        """Squares of lengths add up; of entries' radii the largest is taken."""
+        if not any(isinstance(part, Round) for part in parts):
             return super().together(parts)
         squares = np.zeros(1)
-        for part in parts:
+        for part in map(self.round, parts):
             squares = squares + part.rad.reshape(-1) ** 2
         lengths = np.sqrt(squares) + len(parts) * 2.0**-500  # where one underflows
-        return rounded(np.broadcast_to(0.0, (1,) * parts[0].mid.ndim), lengths).rad
+        rad = outward(lengths)
+        return rad.reshape(-1, *(1,) * (parts[0].mid.ndim - 1))
 
     def contract(self, spec: str, x: Ball, y: Ball) -> Ball:
         """Sums of products of X + S and Y + T, of which those of X and Y are computed but for `lost`. In length, S Y is
