@@ -290,7 +290,10 @@ def test_what_one_input_takes_is_what_the_check_takes(monkeypatch):
     each, near = running._tried(problem)
     ids = np.array([[0, 0, k] for k in range(4)] + [[0, 1, k] for k in range(4)])
     assert 0 < each.seconds < np.inf and 0 < each.work < np.inf and near == running.CLOSE
-    assert len(asked) == 2 and len(asked[0]) == 4 and np.array_equal(asked[1], ids)  # neighbours: an eighth of all
+    assert len(asked) == 1 and np.array_equal(asked[0], ids)  # neighbours: an eighth of all
+    monkeypatch.setattr(running, "SIDE", 4)  # as few as the samples: these, then
+    running._tried(problem)
+    assert len(asked) == 2 and len(asked[1]) == 4 and not np.array_equal(asked[1], ids[:4])
 
 
 def test_wrong_inputs_that_only_the_enumeration_met_refute(monkeypatch):
