@@ -193,6 +193,7 @@ class Euclidean(Rough):
         for part in parts:
             squares = squares + part.rad.reshape(-1) ** 2
         lengths = np.sqrt(squares) + len(parts) * 2.0**-500  # where one underflows
+        lengths = outward(lengths, len(parts))
         return rounded(np.broadcast_to(0.0, (1,) * parts[0].mid.ndim), lengths).rad
 
     def contract(self, spec: str, x: Ball, y: Ball) -> Ball:
@@ -223,7 +224,9 @@ class Euclidean(Rough):
         else:
             one_by_one(a, b, mid, layout)
             most = [longest(rows.reshape(-1, n)).max() for rows in (a, b)]
-            lost = 2 * n * UNIT * most[0] * most[1]  # a sum of products is at most that
+            lost = (
+                most[0] * most[1] * (2 * n * UNIT)
+            )  # a sum of products is at most that
         whole = layout.place(mid)
         lengths = (lost + n * ETA) * math.sqrt(entries(whole))
         sides = (off, y.mid, b, made_of[1], blur), (blur, x.mid, a, made_of[0], off)
@@ -314,8 +317,9 @@ def longest(a: np.ndarray) -> np.ndarray:
     top, n = size(rows), rows.shape[-1]
     bits, exponent = digits(n, 1), int(np.frexp(top)[1])
     if not abs(exponent) <= NEAR or not np.isfinite(top):
-        return np.full(len(rows), top * math.sqrt(n) * (1 + 2.0**-50))
+        return outward(np.full(len(rows), top * math.sqrt(n)))
     whole = np.ceil(np.abs(rows) * 2.0 ** (bits - exponent))
+    whole = np.maximum(whole, rows != 0, out=whole)  # that product may have underflowed
     squares = np.square(whole, out=whole).sum(-1)
     return np.sqrt(squares) * ((1 + 2.0**-50) * 2.0 ** (exponent - bits))
 
