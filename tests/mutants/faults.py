@@ -689,6 +689,8 @@ FAULTS = [
     Fault("euclidean", "core/euclidean.py", "whole = np.ceil(np.abs(rows)", "whole = np.floor(np.abs(rows)", EUCLIDEAN),
     Fault("euclidean", "core/euclidean.py", "whole = np.maximum(whole, rows != 0, out=whole)", "pass", EUCLIDEAN),
     Fault("euclidean", "core/euclidean.py", "whole = np.maximum(whole, rows != 0, out=whole)", "pass", CAPTURED),
+    Fault("euclidean", "core/prefixes.py", "finally:\n                self.tokens = inputs", "finally:\n                pass", "tests/provers/test_tables.py"),
+    Fault("euclidean", "relaxation/tables.py", "if found and all(map(_known, found.values())):", "if found:", "tests/provers/test_tables.py"),
     Fault("euclidean", "core/euclidean.py", "outward(np.full(len(rows), top * math.sqrt(n)))", "np.full(len(rows), top * math.sqrt(n) * (1 + 2.0**-50))", EUCLIDEAN),
     Fault("euclidean", "core/euclidean.py", "outward(lengths, len(parts))", "lengths", EUCLIDEAN),
     Fault("euclidean", "core/euclidean.py", "most[0] * most[1] * (2 * n * UNIT)", "2 * n * UNIT * most[0] * most[1]", EUCLIDEAN),
