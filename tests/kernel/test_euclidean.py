@@ -208,6 +208,37 @@ def test_lengths_are_at_least_what_they_are():
     assert not np.isfinite(longest(np.array([[1.0, np.inf]]))).any() and np.isnan(longest(np.array([[np.nan]]))).all()
 
 
+def test_lengths_count_what_underflows_beside_something_large():
+    """A slice whose numbers are nothing beside another one's: errors there grow by what multiplies them later on."""
+    ar, rng = Euclidean(), np.random.default_rng(13)
+    for large, small in ((2.0**200, 2.0**-1000), (2.0**399, 2.0**-700), (2.0**390, 2.0**-1074), (1.0, 2.0**-1074)):
+        assert (longest(np.array([[large] * 3, [small] * 3])) >= np.array([large, small]) * 1.7).all()
+        x = rounded(np.stack([np.full(50, large), small * (1 + rng.random(50))]), np.zeros(1))
+        y = rounded(x.mid[:, ::-1].copy(), np.zeros(1))
+        assert holds(ar.add(x, y), exact(x.mid) + exact(y.mid))
+    for n in range(1, 9):  # the root isn't rounded to a smaller multiple of the least number
+        assert Fraction(longest(np.full((1, n), 2.0**-1074))[0]) ** 2 >= n * Fraction(2.0**-1074) ** 2
+
+
+def test_short_sums_of_tiny_numbers_times_large_ones_are_rounded_too():
+    """The unit's share of the tiny factor alone would underflow."""
+    rng = np.random.default_rng(14)
+    for n in (2, 5, 7):
+        tiny = rng.integers(-(2**30), 2**30, (1, 1, n)) * 2.0**-1070
+        wide = rng.normal(size=(1, n, 6)) * 2.0**900
+        wide[:, -1] = -(tiny[:, 0, :-1] @ wide[:, :-1]) / tiny[0, 0, -1]  # sums that nearly cancel
+        for spec, x, y in (("ab,bc->ac", tiny, wide), ("bc,ab->ac", wide, tiny)):
+            found = Euclidean().contract(spec, *(Round(a, np.zeros((1, 1, 1))) for a in (x, y)))
+            assert holds(found, product(spec, exact(x), exact(y)))
+
+
+def test_many_short_lengths_beside_a_long_one():
+    """Each square alone is nothing beside the sum so far."""
+    parts = [rounded(np.zeros((1, 1)), np.array([v])) for v in [1.0] + [2.0**-27] * 20_000]
+    found = Fraction(Euclidean().together(parts).item())
+    assert found**2 >= sum(Fraction(part.rad.item()) ** 2 for part in parts)
+
+
 def test_spectral_norms_are_at_least_what_they_are():
     """Along the vector that is stretched most; and little more."""
     rng = np.random.default_rng(7)

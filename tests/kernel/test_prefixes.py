@@ -12,6 +12,7 @@ from mechverify import capture
 from mechverify.claims.errors import ClaimError
 from mechverify.kernel.core import prefixes as module
 from mechverify.kernel.core.double import Double
+from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.graph import Graph
@@ -303,3 +304,16 @@ def test_inputs_that_follow_take_less_work():
         shared(prefixes, g.weights, model, every()[start : start + VOCAB], lambda values: values[root])
         spent.append(model.ar.ops - began)
     assert max(spent) == spent[0] and spent[1] < 0.75 * spent[0]
+
+
+def test_a_root_that_is_rejected_leaves_the_others_on_all_inputs():
+    """It reads the first token alone, which all of these have in common: it was tried on one of them."""
+    g = Built()
+    other = g.add("view", g.x, attr=((), WIDTH, ()))
+    first = g.add("view", g.x, attr=((), 0, ()))
+    broken = g.add("log", g.add("sub", first, first))
+    inputs = every()[every()[:, 0] == 0]
+    values = Shared(Prefixes(g.graph, [other, broken]), g.weights, Real(Float64()), inputs)
+    with pytest.raises(Rejected):
+        values[broken]
+    assert np.array_equal(values[other].mid, g.weights["E"][inputs[:, 1], 0])

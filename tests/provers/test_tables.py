@@ -6,9 +6,13 @@ import torch
 from torch import nn
 
 from mechverify import Bounds, capture, kernel, prove, tokens
-from mechverify.kernel.core import elsewhere
+from mechverify.kernel.core import elsewhere, prefixes
+from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.relaxation import tables
 from mechverify.provers.ranges.problem import RangeProblem
+from tests.soundness.networks import Network
+from tests.soundness.networks import claim as read
 
 VOCAB, WIDTH, HIDDEN = 6, 8, 12
 
@@ -143,6 +147,28 @@ def test_a_table_encloses_every_value_whatever_arithmetic_it_is_from(many, monke
         (table,) = [t for n, t in rewriting.tables.of.items() if rewriting.roots.of[n] == rewriting.roots.output]
         assert (table.low <= values + 1e-9).all() and (values - 1e-9 <= table.high).all()
         assert (table.low <= table.high).all()
+
+
+@pytest.mark.parametrize("piece", [1, 40, 10**9])
+@pytest.mark.parametrize("failing", ["log of zero", "log of nothing but constants"])
+@ways
+def test_a_root_that_is_rejected_leaves_the_others_what_they_are(many, failing, piece, monkeypatch):
+    """Whatever inputs are evaluated together, and whether all have in common what is rejected."""
+    monkeypatch.setattr(tables, "MANY", many)
+    monkeypatch.setattr(prefixes, "PIECE", piece)
+    rows = [
+        ["tokens", [], None], ["weight", [], ["E", [8, 1]]], ["gather", [1, 0], None],
+        ["view", [2], [[1], 0, [1]]], ["view", [2], [[1], 1, [1]]], ["add", [3, 4], None],
+        ["weight", [], ["Z", [1]]], ["mul", [3, 6], None], ["log", [6 if "constants" in failing else 7], None],
+        ["mul", [8, 3], None],
+    ]  # fmt: skip
+    net = Network(rows, {"E": np.arange(1.0, 9)[:, None], "Z": np.zeros(1)}, [], [[*range(8)]] * 2, 8)
+    graph = (made := read(net)).graph
+    total, rejected = ([n for n, node in enumerate(graph.nodes) if node.op == op][-1] for op in ("add", "mul"))
+    found = tables.Tables(Job(made, Float64()), graph, [total, rejected], (total, rejected))
+    table, true = found.of[total], found.rows.ids.sum(1, keepdims=True) + 2
+    assert (table.low <= true).all() and (true <= table.high).all() and (table.high - table.low <= 1e-12).all()
+    assert found.unknown == [rejected]
 
 
 def test_a_table_is_the_same_whatever_is_evaluated_at_a_time(monkeypatch):

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 SHORT = 2**3  # terms of a sum that rounds little
 SQUARINGS = 4  # of a matrix's Gram matrix, on the way to its spectral norm
+TINY = 2.0**-900  # of a radius that stands for a point's rounding at most
 WIDEST = 2**9  # rows, or columns, of a matrix whose norm is sought
 
 # |f'| is at most this everywhere.
@@ -62,10 +63,9 @@ class Round(Ball):
 
 
 def rounded(mid: np.ndarray, lengths: np.ndarray) -> Round:
-    """`lengths` [slices or 1] were computed by a few rounded operations, unless they are zero."""
+    """`lengths` [slices or 1] were computed by a few rounded operations."""
     shape = (len(lengths), *(1,) * (mid.ndim - 1)) if mid.ndim else ()
-    covered = outward(lengths) if lengths.any() else lengths
-    return Round(mid, covered.reshape(shape))
+    return Round(mid, outward(lengths).reshape(shape))
 
 
 def repeats(move: Callable[[Array], Array], shape: tuple[int, ...]) -> int:
@@ -194,7 +194,7 @@ class Euclidean(Rough):
         for part in map(self.round, parts):
             squares = squares + part.rad.reshape(-1) ** 2
         lengths = np.sqrt(squares) + len(parts) * 2.0**-500  # where one underflows
-        rad = outward(lengths)
+        rad = outward(lengths, len(parts))
         return rad.reshape(-1, *(1,) * (parts[0].mid.ndim - 1))
 
     def contract(self, spec: str, x: Ball, y: Ball) -> Ball:
@@ -225,7 +225,8 @@ class Euclidean(Rough):
         else:
             one_by_one(a, b, mid, layout)
             most = [longest(rows.reshape(-1, n)).max() for rows in (a, b)]
-            lost = 2 * n * UNIT * most[0] * most[1]  # a sum of products is at most that
+            # A sum of products is at most the product of lengths.
+            lost = most[0] * most[1] * (2 * n * UNIT)
         whole = layout.place(mid)
         lengths = (lost + n * ETA) * math.sqrt(entries(whole))
         sides = (
@@ -233,13 +234,11 @@ class Euclidean(Rough):
             (blur, off, y.rad, x.mid, a, made_of[0]),
         )
         for wide, other, own, of, rows, one in sides:
-            if own.any():
+            if own.max() > TINY:
                 norm = self._norm(layout, of, rows, one == 1)
-            elif wide.any():  # digits that slices leave out, and no more
+            else:  # digits that slices leave out, and no more: any bound will do
                 norm = size(of) * math.sqrt(one * entries(of))
-            else:
-                continue
-            lengths = lengths + wide * (norm + 2 * other)
+            lengths = lengths + _times(wide, norm + 2 * other)
         return self._made(whole, lengths, n)
 
     def _norm(
@@ -323,8 +322,9 @@ def longest(a: np.ndarray) -> np.ndarray:
     top, n = size(rows), rows.shape[-1]
     bits, exponent = digits(n, 1), int(np.frexp(top)[1])
     if not abs(exponent) <= NEAR or not np.isfinite(top):
-        return np.full(len(rows), top * math.sqrt(n) * (1 + 2.0**-50))
+        return outward(np.full(len(rows), top * math.sqrt(n)))
     whole = np.ceil(np.abs(rows) * 2.0 ** (bits - exponent))
+    whole = np.maximum(whole, rows != 0, out=whole)  # that product may have underflowed
     squares = np.square(whole, out=whole).sum(-1)
     return np.sqrt(squares) * ((1 + 2.0**-50) * 2.0 ** (exponent - bits))
 

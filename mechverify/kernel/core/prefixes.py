@@ -296,15 +296,16 @@ class Shared(Evaluation):
                 needed.update(args[n])
         for n in reversed(ends):
             rows = self.rows[n]
+            args_of = [self._at(a, rows) for a in args[n]]
             self.tokens = inputs[rows]
-            value = self._compute(
-                self.graph.nodes[n], [self._at(a, rows) for a in args[n]]
-            )
+            try:
+                value = self._compute(self.graph.nodes[n], args_of)
+            finally:
+                self.tokens = inputs  # who catches an error may ask for another root
             known = isinstance(value, Ball)
             values[n] = self.semantics.ar.trim(value) if known else value
             for a in {*ends[n]} - keep:
                 del values[a]
-        self.tokens = inputs
         return {n: values[n] for n in wanted}
 
     def _agreeing(self, bits: int, inputs: np.ndarray) -> np.ndarray:

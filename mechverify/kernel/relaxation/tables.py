@@ -16,7 +16,7 @@ import numpy as np
 from mechverify.kernel.core.arithmetic import Arithmetic
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.domain import Domain
-from mechverify.kernel.core.errors import OverLimit, Rejected
+from mechverify.kernel.core.errors import OverLimit, Rejected, Unsupported
 from mechverify.kernel.core.evaluate import Evaluation, batch_size
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.judging import MANY
@@ -88,7 +88,7 @@ class Tables:
         self.rows = _rows(domain, many)
         ends = _enclosed(job, graph, small, last, self.rows.ids, alone)
         for n, (low, high) in ends.items():
-            if np.isfinite(low).all() and np.isfinite(high).all():
+            if _known((low, high)):
                 self.of[n] = Table(low, high, candidates[n].reshape(-1, graph.length))
             elif n in last:
                 self.unknown.append(n)
@@ -133,7 +133,14 @@ def _enclosed(
     open whether they hold the least or the greatest value of an entry, and by how much. `alone`: these are all."""
     refined = type(job.semantics) is Real and not job.ar.is_exact
     if alone and refined and len(ids) >= MANY:
-        return _of_roots(job, graph, wanted, ids)
+        try:
+            found = _of_roots(job, graph, wanted, ids)
+        except (OverLimit, Unsupported):
+            raise
+        except Rejected:  # of what all rows have in common
+            found = {}
+        if found and all(map(_known, found.values())):
+            return found  # else one root's error is all roots'
     found = _evaluated(job, graph, job.semantics, wanted, ids)
     finer = [n for n in wanted if n in last]
     rows = _any_open(found, finer)
@@ -182,6 +189,10 @@ def _spread(ends: Ends, number: int) -> Ends:
 def _joined(parts: list[Ends]) -> Ends:
     low, high = (np.concatenate(ends) for ends in zip(*parts, strict=True))
     return low, high
+
+
+def _known(ends: Ends) -> bool:
+    return all(np.isfinite(end).all() for end in ends)
 
 
 def _any_open(found: dict[int, Ends], nodes: list[int]) -> np.ndarray:
