@@ -416,6 +416,11 @@ def test_nothing_is_said_beside_a_number_that_is_none():
 
 def test_what_overflows_is_never_finite_again():
     ar, large = Euclidean(), rounded(np.full((1, 3), 1e300), np.zeros(1))
+    for over in (ar.mul(large, large), ar.add(large, large), ar.scale(large, np.full((1, 3), 60))):
+        beside = Round(np.where([True, False, True], over.mid, 1.0), over.rad)  # 1 / inf = 0 is near nothing
+        if np.isinf(over.mid).any():
+            with pytest.raises(Rejected):
+                ar.lower(ar.div(rounded(np.ones((1, 3)), np.zeros(1)), beside))
     over = ar.mul(large, large)
     for ball in (
         over,
