@@ -155,12 +155,14 @@ def test_scaling_choosing_and_what_stands_side_by_side():
     only = ar.where(np.ones((2, 3), bool), x, y)
     assert (only.rad <= x.rad * (1 + 2.0**-40)).all() and (only.rad >= x.rad).all()
     parts = [x, rounded(rng.normal(size=(1, 2, 3)), np.array([0.3]))]
-    side = Round(np.concatenate([x.mid, np.broadcast_to(parts[1].mid, x.mid.shape)], 2), ar.together(parts))
+    side = ar.together(np.concatenate([x.mid, np.broadcast_to(parts[1].mid, x.mid.shape)], 2), parts)
     other = np.broadcast_to(moved(parts[1], np.ones((1, 2, 3))), x.mid.shape)
     assert holds(side, np.concatenate([moved(x, rng.normal(size=x.mid.shape)), other], 2))
     plain = Ball(np.zeros((1, 2, 3)), np.full((1, 2, 3), 0.3))  # beside entries with radii of their own
     for mixed in ([x, plain], [plain, x]):
-        assert (ar.together(mixed) ** 2 >= x.rad**2 + 6 * 0.09).all()
+        found = ar.together(np.zeros((INPUTS, 2, 6)), mixed)
+        assert isinstance(found, Round) and (found.rad**2 >= x.rad**2 + 6 * 0.09).all()
+        assert found.map(lambda a: a[:, :1]).rad.shape == (INPUTS, 1, 1)
     wider = ar.widen(x, 0.0, 1.0)
     assert holds(wider, moved(x, np.ones(x.mid.shape)) + 1) and (wider.rad <= 1.01 * (x.rad + 6**0.5)).all()
     wider = ar.widen(x, 0.5, of=y)
@@ -235,7 +237,7 @@ def test_short_sums_of_tiny_numbers_times_large_ones_are_rounded_too():
 def test_many_short_lengths_beside_a_long_one():
     """Each square alone is nothing beside the sum so far."""
     parts = [rounded(np.zeros((1, 1)), np.array([v])) for v in [1.0] + [2.0**-27] * 20_000]
-    found = Fraction(Euclidean().together(parts).item())
+    found = Fraction(Euclidean().together(np.zeros(1), parts).rad.item())
     assert found**2 >= sum(Fraction(part.rad.item()) ** 2 for part in parts)
 
 

@@ -186,16 +186,15 @@ class Euclidean(Rough):
             off = off + _off(b, mid) if np.any(some) else off
         return rounded(mid, off)
 
-    def together(self, parts: list[Ball]) -> np.ndarray:
-        """Squares of lengths add up; of entries' radii the largest is taken."""
+    def together(self, mid: np.ndarray, parts: list[Ball]) -> Ball:
+        """Squares of lengths add up."""
         if not any(isinstance(part, Round) for part in parts):
-            return super().together(parts)
+            return super().together(mid, parts)
         squares = np.zeros(1)
         for part in map(self.round, parts):
             squares = squares + part.rad.reshape(-1) ** 2
         lengths = np.sqrt(squares) + len(parts) * 2.0**-500  # where one underflows
-        rad = outward(lengths, len(parts))
-        return rad.reshape(-1, *(1,) * (parts[0].mid.ndim - 1))
+        return rounded(mid, outward(lengths, len(parts)))
 
     def contract(self, spec: str, x: Ball, y: Ball) -> Ball:
         """Sums of products of X + S and Y + T, of which those of X and Y are computed but for `lost`. In length, S Y is

@@ -105,10 +105,9 @@ class Rough(Float64):
         rad = np.max(chosen, initial=0.0)
         return even(np.where(mask, x.mid, y.mid), rad)
 
-    def together(self, parts: list[Ball]) -> np.ndarray:
-        """The radius of balls that stand side by side."""
-        rad = np.max([np.max(part.rad) for part in parts])
-        return np.reshape(rad, (1,) * parts[0].mid.ndim)
+    def together(self, mid: np.ndarray, parts: list[Ball]) -> Ball:
+        """The ball of parts whose centres stand side by side."""
+        return even(mid, np.array([np.max(part.rad) for part in parts]).max())
 
     def contract(self, spec: str, x: Ball, y: Ball) -> Ball:
         """By slices where sums are long, else term by term. Reals of the balls are near numbers x'_k and y'_k, by `far`

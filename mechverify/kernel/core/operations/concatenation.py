@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from mechverify.kernel.core.arithmetic import aligned
+from mechverify.kernel.core.arithmetic import Ball, aligned
 from mechverify.kernel.core.operations import Sliced, need, whole
 
 
@@ -45,8 +45,9 @@ class Concat(Sliced):
             return np.concatenate(whole, axis)
 
         mid, rads = joined([a.mid for a in parts]), [a.rad for a in parts]
-        rad = ar.together(parts) if ar.uniform else joined(rads)
-        return parts[0]._replace(mid=mid, rad=rad)
+        if ar.uniform:
+            return ar.together(mid, parts)
+        return Ball(mid, joined(rads), parts[0].exponent)
 
 
 ROWS = {"concat": Concat()}
