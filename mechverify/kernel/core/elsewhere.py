@@ -72,7 +72,7 @@ def _in(job: "Job", kind: str, inputs: np.ndarray) -> Sure:
 
 
 def roughly(job: "Job", evaluate: Callable[[Real], T], kind: str = "Euclidean") -> T:
-    """The same in balls of one radius: with fewer digits than float64's, or about as many."""
+    """The same in balls whose radius is a length, of each input: with fewer digits than float64's, or about as many."""
     from mechverify.kernel.core import euclidean
 
     return _elsewhere(
