@@ -11,6 +11,7 @@ from benchmarks.shares import SHAPES, Transformer
 from mechverify import capture
 from mechverify.claims.errors import ClaimError
 from mechverify.kernel.core import prefixes as module
+from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.double import Double
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.evaluate import Evaluation
@@ -253,6 +254,36 @@ def test_a_prefix_is_evaluated_once():
         positions = [j for j in range(LENGTH) if values.prefixes.reads[n] >> j & 1]
         assert len(np.unique(inputs[rows][:, positions], axis=0)) == len(rows) <= VOCAB ** len(positions)
     assert {len(rows) for rows in values.rows.values()} == {1, VOCAB, VOCAB**2, VOCAB**3, VOCAB**4}
+
+
+class Watched(Shared):
+    """`most`: numbers held at once, as seen."""
+
+    most = 0
+
+    def _compute(self, node, args):
+        value = super()._compute(node, args)
+        held = [v for n, v in self.values.items() if n not in self.known]
+        numbers = [np.size(v.mid if isinstance(v, Ball) else v) for v in [*held, value]]
+        self.most = max(self.most, sum(numbers))
+        return value
+
+
+@pytest.mark.parametrize("fixed", [0, 2])
+def test_how_many_numbers_are_held_at_a_time_is_known_before(fixed):
+    """All values of inputs that have some tokens in common, but for what these decide; what isn't needed any more makes
+    room for others."""
+    g, inputs = Built(), every()
+    inputs = inputs[(inputs[:, :fixed] == 0).all(1)]
+    prefixes = Prefixes(g.graph, [two_layers(g)])
+    common = prefixes.common(g.weights, Real(Float64()), inputs)
+    values = Watched(prefixes, g.weights, Real(Float64()), inputs, common)
+    (root,) = prefixes.roots.values()
+    kept = np.size(values.of([root])[root].mid)
+    assert kept <= values.numbers
+    assert 0.5 * values.numbers <= values.most <= values.numbers  # broadcast ones are smaller than their shape
+    every_value = sum(len(rows) * np.prod(prefixes.graph.nodes[n].shape) for n, rows in values.rows.items())
+    assert values.numbers < every_value / 2
 
 
 def test_blocks_are_the_whole():

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import sympy
 import torch
 from torch import nn
 
@@ -10,6 +11,8 @@ from mechverify.kernel.core import elsewhere, prefixes
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.relaxation import tables
+from mechverify.provers.ranges import confirm, search
+from mechverify.provers.ranges import enumerate as enumerate_
 from mechverify.provers.ranges.problem import RangeProblem
 from tests.soundness.networks import Network
 from tests.soundness.networks import claim as read
@@ -51,8 +54,9 @@ def tabulated(claim: Bounds) -> bool:
 
 
 @pytest.mark.parametrize("style", ["linear", "transposed", "einsum"])
-@pytest.mark.parametrize("allowed", [[range(6)] * 2, [range(6), range(6), [3]], [[1, 4], [0, 5], [2, 3], [1, 2]]],
-                         ids=["two tokens", "one fixed", "four tokens, few inputs"])  # fmt: skip
+@pytest.mark.parametrize("allowed", [[range(6)] * 2, [range(6), range(6), [3]], [[1, 4], [0, 5], [2, 3], [1, 2]],
+                                     [range(6)] * 4],
+                         ids=["two tokens", "one fixed", "four tokens, few inputs", "four tokens"])  # fmt: skip
 def test_where_inputs_are_few_the_range_is_exact(style, allowed):
     claim, values = asked(style, allowed)
     assert tabulated(claim)
@@ -83,9 +87,20 @@ def test_a_table_that_is_too_large_is_said(monkeypatch):
     assert any("tables of more than" in r and "output [3]" in r for r in found.reasons)
 
 
-def test_more_than_two_tokens_need_all_inputs():
+def test_more_than_two_tokens_need_all_inputs(monkeypatch):
     claim, _ = asked("linear", [range(6)] * 3)
+    assert tabulated(claim)
+    monkeypatch.setattr(tables, "WHOLE", 6**3 - 1)
     assert not tabulated(claim)
+
+
+def test_conditions_on_the_tokens_of_a_small_domain_leave_the_exact_range():
+    claim, values = asked("linear", [range(6)] * 3)
+    x = claim.over.tokens
+    allowed = values[[a + b + c <= 4 for a in range(6) for b in range(6) for c in range(6)]]
+    assert (allowed.min(0) > values.min(0) + 1e-6).any() and (allowed.max(0) < values.max(0) - 1e-6).any()
+    low, high = kernel.check(prove(Bounds(claim.output, over=x, given=sum(x) <= 4)).certificate).range
+    assert low == pytest.approx(allowed.min(0), abs=1e-9) and high == pytest.approx(allowed.max(0), abs=1e-9)
 
 
 class Turned(nn.Module):
@@ -165,7 +180,8 @@ def test_a_root_that_is_rejected_leaves_the_others_what_they_are(many, failing, 
     net = Network(rows, {"E": np.arange(1.0, 9)[:, None], "Z": np.zeros(1)}, [], [[*range(8)]] * 2, 8)
     graph = (made := read(net)).graph
     total, rejected = ([n for n, node in enumerate(graph.nodes) if node.op == op][-1] for op in ("add", "mul"))
-    found = tables.Tables(Job(made, Float64()), graph, [total, rejected], (total, rejected))
+    job, both = Job(made, Float64()), (total, rejected)
+    found = tables.Tables(job, graph, tables.planned(job, graph, [*both], both))
     table, true = found.of[total], found.rows.ids.sum(1, keepdims=True) + 2
     assert (table.low <= true).all() and (true <= table.high).all() and (table.high - table.low <= 1e-12).all()
     assert found.unknown == [rejected]
@@ -182,14 +198,76 @@ def test_a_table_is_the_same_whatever_is_evaluated_at_a_time(monkeypatch):
             assert (a.low == b.low).all() and (a.high == b.high).all()
 
 
+def refused(*_):
+    raise AssertionError("this was not to be asked for")
+
+
 def test_thresholds_are_decided_with_twice_the_digits(monkeypatch):
     """Where float64 rejects every input, and nobody asks for exact arithmetic."""
-
-    def refused(*_):
-        raise AssertionError("exact arithmetic was asked for")
 
     monkeypatch.setattr(elsewhere, "exactly", refused)
     claim, values = turned(40)
     for more, verdict in ((1e-6, "PROVED"), (-1e-6, "REFUTED")):
         found = prove(Bounds(claim.output, over=claim.over, at_most=(values.max(0) + more).tolist()))
         assert found.verdict == verdict == kernel.check(found.certificate).verdict
+
+
+def at_once(monkeypatch) -> None:
+    """Every domain is worth an enumeration in torch, and nothing else is asked."""
+    monkeypatch.setattr(enumerate_, "DEAR", 0)
+    monkeypatch.setattr(search, "FIRST", [])
+
+
+def test_the_range_over_many_inputs_is_found_in_torch_and_confirmed_at_once(monkeypatch):
+    """Shallow, and so deep that float64 says nothing of it; the kernel never has to say what it finds itself."""
+    at_once(monkeypatch)
+    monkeypatch.setattr(confirm, "derived", refused)
+    for claim, values in (asked("linear", [range(6)] * 2), turned(2), turned(15), turned(40)):
+        found = prove(claim)
+        theorem = kernel.check(found.certificate)
+        low, high = theorem.range
+        assert (low <= values.min(0) + 1e-12).all() and (high >= values.max(0) - 1e-12).all()
+        assert low == pytest.approx(values.min(0), abs=1e-7) and high == pytest.approx(values.max(0), abs=1e-7)
+        reached = theorem.attained  # by inputs at which each entry is least, and greatest
+        assert (reached.low.min(0) <= values.min(0)).all() and (reached.high.min(0) >= values.min(0)).all()
+        assert (reached.high.max(0) >= values.max(0)).all() and (reached.low.max(0) <= values.max(0)).all()
+
+
+def test_thresholds_are_decided_by_every_input(monkeypatch):
+    at_once(monkeypatch)
+    claim, values = asked("linear", [range(6)] * 2)
+    for more, verdict in ((1e-6, "PROVED"), (-1e-6, "REFUTED")):
+        found = prove(Bounds(claim.output, over=claim.over, at_most=(values.max(0) + more).tolist()))
+        assert found.verdict == verdict == kernel.check(found.certificate).verdict
+
+
+def test_only_inputs_that_satisfy_the_conditions_count(monkeypatch):
+    at_once(monkeypatch)
+    claim, values = asked("linear", [range(6)] * 2)
+    x = claim.over.tokens
+    for given, allowed in (
+        (sympy.Ne(x[0], x[1]), values[[a != b for a in range(6) for b in range(6)]]),
+        (claim.output[0] >= 0.1, values[values[:, 0] >= 0.1]),
+    ):
+        assert 0 < len(allowed) < len(values)
+        low, high = kernel.check(prove(Bounds(claim.output, over=x, given=[given])).certificate).range
+        assert low == pytest.approx(allowed.min(0), abs=1e-7) and high == pytest.approx(allowed.max(0), abs=1e-7)
+
+
+def test_a_threshold_that_is_met_exactly_is_for_the_kernels_arithmetic(monkeypatch):
+    """What torch finds leaves room for rounding: here, none is needed."""
+    monkeypatch.setattr(enumerate_, "DEAR", 0)
+
+    class Doubled(nn.Module):
+        def forward(self, ids):
+            return ids.double().sum(1, keepdim=True)
+
+    x = tokens("x", length=2, vocab=9)
+    model = capture(Doubled().eval(), torch.zeros(1, 2, dtype=torch.long), vocab=9)
+    assert prove(Bounds(model["output"], over=x, at_least=0, at_most=16)).verdict == "PROVED"
+
+
+def test_where_nothing_encloses_the_ends_the_search_goes_on(monkeypatch):
+    monkeypatch.setattr(enumerate_, "DEAR", 0)
+    found = prove(turned(100)[0])
+    assert any("rounding errors are too large" in r and "output [16]" in r for r in found.reasons)

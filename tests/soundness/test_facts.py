@@ -18,11 +18,12 @@ from mechverify.kernel.core.operations.concatenation import Concat
 from mechverify.kernel.proof import prove
 from mechverify.kernel.relaxation import operations as bounds
 from mechverify.kernel.relaxation import rule as linear
+from mechverify.kernel.relaxation import tables
 from mechverify.kernel.relaxation.backward import Relaxed
 from mechverify.kernel.relaxation.intervals import Intervals
 from mechverify.kernel.relaxation.operations import concatenation
 from mechverify.kernel.relaxation.rule import FACTS
-from mechverify.kernel.relaxation.tables import _number_of_rows, _reads, _rows
+from mechverify.kernel.relaxation.tables import _pairs, _reads, _rows
 from mechverify.kernel.statement.formula import Formulas, Listing
 from mechverify.provers.ranges.names import Called
 from tests.kernel.test_operations import plant
@@ -204,9 +205,11 @@ def test_conditions_are_sites_that_depend_on_the_input(where):
     spoilt(doc, data, lambda d: d["claim"].update(where=where))
 
 
+@pytest.mark.parametrize("whole", [tables.WHOLE, 0], ids=["all inputs", "pairs of tokens"])
 @pytest.mark.parametrize("kind", [Intervals, Relaxed])
-def test_tables_hold_every_input_and_are_exact(kind):
-    """Small token networks, by brute force: ranges of nodes that depend on two tokens are those that are reached."""
+def test_tables_hold_every_input_and_are_exact(kind, whole, monkeypatch):
+    """Small token networks, by brute force: ranges of nodes that have a table are those that are reached."""
+    monkeypatch.setattr(tables, "WHOLE", whole)
     tight = 0
     for seed in range(150):
         rng = np.random.default_rng([33, seed])
@@ -248,7 +251,7 @@ def test_the_rows_hold_every_pair_of_tokens_or_every_input():
             tuple(sorted(rng.choice(9, rng.integers(1, 8), replace=False).tolist())) for _ in range(rng.integers(1, 6))
         )
         domain = Domain(tokens)
-        ids, known, whole = _rows(domain, _number_of_rows(domain))
+        ids, known, whole = _rows(domain, min(domain.size, _pairs(domain)))
         assert all(set(ids[known[:, p], p]) == {*here} for p, here in enumerate(tokens))
         if whole:
             assert sorted(map(tuple, ids.tolist())) == sorted(product(*tokens)) and known.all()

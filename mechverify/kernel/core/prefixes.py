@@ -29,7 +29,7 @@ EVERYTHING = 2 ** (LAST + 1) - 1
 ZERO = 2 ** (LAST + 1)  # of an entry that is zero whatever the tokens
 SPREAD = 2**12  # nodes of a graph whose slices stand alone, at most
 
-PIECE = 3 * ROOM  # numbers of values that are held at a time, about, by each core
+PIECE = ROOM  # numbers of values that are held at a time, about, by each core
 
 T = TypeVar("T")
 Part = tuple[int, int, int]  # a node's slice along an axis, at an index
@@ -241,7 +241,8 @@ def shared(
 class Shared(Evaluation):
     """Values of `roots` on inputs [number, length]. A node is evaluated on the first of the inputs that agree in what
     it reads, on those alone that another node, or a root, asks for: `rows[node]`, ascending. `common`: values that are
-    known already, of nodes that read only tokens which all inputs have in common. `numbers`: of the others."""
+    known already, of nodes that read only tokens which all inputs have in common. `numbers`: of the others, the most
+    that are held at a time."""
 
     def __init__(
         self,
@@ -255,7 +256,8 @@ class Shared(Evaluation):
             prefixes.graph, weights, semantics, inputs, lambda j: self.tokens[:, j]
         )
         self.prefixes, self.rows, number = prefixes, {}, len(inputs)
-        self.values = dict(common or {})
+        self.known = common or {}
+        self.values = dict(self.known)
         self._first: dict[int, np.ndarray] = {}
         nodes = prefixes.order
         self.semantics.ar.step(len(nodes) * number, 2 * len(nodes), 1)
@@ -268,11 +270,7 @@ class Shared(Evaluation):
             self.rows[n] = np.flatnonzero(wanted)
             for a in self.graph.nodes[n].args:
                 asked.setdefault(a, []).append(self.rows[n])
-        self.numbers = sum(
-            len(self.rows[n]) * prod(self.graph.nodes[n].shape)
-            for n in nodes
-            if n not in self.values
-        )
+        self.numbers = self._peak()
 
     def pieces(self) -> list[np.ndarray]:
         """The inputs, as many together as memory allows."""
@@ -289,12 +287,7 @@ class Shared(Evaluation):
     def of(self, wanted: list[int]) -> dict[int, Any]:
         """The values of these nodes on their `rows`. No other is held for longer than it is needed."""
         inputs, values, args = self.tokens, self.values, self.prefixes.args
-        keep, needed, ends = set(wanted), set(wanted), {}
-        for n in reversed(self.prefixes.order):
-            if n in needed and n not in values:
-                ends[n] = [a for a in args[n] if a not in needed]
-                needed.update(args[n])
-        for n in reversed(ends):
+        for n, last in self._schedule(wanted):
             rows = self.rows[n]
             args_of = [self._at(a, rows) for a in args[n]]
             self.tokens = inputs[rows]
@@ -304,9 +297,33 @@ class Shared(Evaluation):
                 self.tokens = inputs  # who catches an error may ask for another root
             known = isinstance(value, Ball)
             values[n] = self.semantics.ar.trim(value) if known else value
-            for a in {*ends[n]} - keep:
+            for a in last:
+                self.held -= self._size(a)
                 del values[a]
         return {n: values[n] for n in wanted}
+
+    def _schedule(self, wanted: list[int]) -> list[tuple[int, set[int]]]:
+        """What has to be computed for these nodes, in order, each with what isn't needed after it."""
+        args, needed, ends = self.prefixes.args, set(wanted), []
+        for n in reversed(self.prefixes.order):
+            if n in needed and n not in self.values:
+                ends.append((n, {*args[n]} - needed))
+                needed.update(args[n])
+        return ends[::-1]
+
+    def _peak(self) -> int:
+        """How many numbers are held at a time, at most, on the way to the roots."""
+        held = peak = 0
+        for n, last in self._schedule([*self.prefixes.roots.values()]):
+            held += self._size(n)
+            peak = max(peak, held)
+            held -= sum(map(self._size, last))
+        return peak
+
+    def _size(self, n: int) -> int:
+        """Of a node's value; none of one that was known."""
+        known = n in self.known
+        return 0 if known else len(self.rows[n]) * prod(self.graph.nodes[n].shape)
 
     def _agreeing(self, bits: int, inputs: np.ndarray) -> np.ndarray:
         """Of each input, the first that has the same tokens at those positions."""

@@ -23,7 +23,7 @@ from mechverify.kernel.core.narrowing import slim
 from mechverify.kernel.relaxation.operations import row_of
 
 if TYPE_CHECKING:
-    from mechverify.kernel.relaxation.tables import Tables
+    from mechverify.kernel.relaxation.tables import Plan, Tables
 
 
 class Rewritten(NamedTuple):
@@ -186,18 +186,26 @@ class Rewriting:
         self.job = job
 
     @cached_property
-    def tables(self) -> "Tables | None":
-        graph, roots, claim = self.graph, self.roots, self.job.claim
-        if not graph.length:
+    def plan(self) -> "Plan | None":
+        roots = self.roots
+        if not self.graph.length:
             return None
         from mechverify.kernel.relaxation.tables import (
-            Tables,
-        )  # only where there are tokens
+            planned,
+        )  # where there are tokens
 
         wanted = [n for n, m in roots.of.items() if m in roots.values]
-        where, output = roots.narrowed[: len(claim.where)], roots.standing[claim.output]
-        about = (output, *roots.narrowed)
-        return Tables(self.job, graph, wanted, about, where)
+        about = (roots.standing[self.job.claim.output], *roots.narrowed)
+        return planned(self.job, self.graph, wanted, about)
+
+    @cached_property
+    def tables(self) -> "Tables | None":
+        if self.plan is None:
+            return None
+        from mechverify.kernel.relaxation.tables import Tables
+
+        where = self.roots.narrowed[: len(self.job.claim.where)]
+        return Tables(self.job, self.graph, self.plan, where)
 
 
 def _means(graph: Graph, node: Node, n: int, new: dict[int, int]) -> dict[int, tuple]:

@@ -1,8 +1,9 @@
 """Dependency tables: exact ranges of values that depend on few tokens, such as attention scores.
 
-The rows are all inputs of the domain, where these are few. Otherwise row (a, b) has at position p the token of the
-domain there whose number is (a + p b) mod m, for all a and b below a prime m: at any two positions every pair of tokens
-stands in some row, so one evaluation of m^2 inputs tabulates every entry that depends on two tokens at most.
+The rows are all inputs of the domain, where these are few, or tell all that is asked. Otherwise row (a, b) has at
+position p the token of the domain there whose number is (a + p b) mod m, for all a and b below a prime m: at any two
+positions every pair of tokens stands in some row, so one evaluation of m^2 inputs tabulates every entry that depends on
+two tokens at most.
 
 Lemma L10 (docs/soundness/relaxation.md).
 """
@@ -27,6 +28,7 @@ from mechverify.kernel.relaxation.operations import row_of
 
 MOST = 2**25  # numbers computed for a table
 LAST = 2**28  # likewise, where a value that has no table reads it, or the claim itself
+WHOLE = 2**20  # rows of all inputs, where pairs of tokens would take fewer
 FINE = 2.0**-30  # of a table's largest number, what float64 may leave open of it
 
 Ends = tuple[np.ndarray, np.ndarray]  # raw arrays [rows, entries]
@@ -50,47 +52,69 @@ class Rows(NamedTuple):
     complete: bool
 
 
-class Tables:
-    """`roots` are what the claim is about, `where` those of them that are not negative on any input in question.
-    Postcondition: `of[n]` for nodes of `wanted` whose entries depend on two tokens at most (on any number, where the
-    rows are all inputs) and on nothing else; `dropped`: those of them that would cost too much and would be of use, and
-    how many numbers they take; `unknown`: those that would be of use and have no finite bounds in some row. Complexity:
-    an evaluation of the rows, and one with twice the digits of those that float64 leaves open."""
+class Plan(NamedTuple):
+    """Which nodes get a table, `reads`: the positions that each entry depends on, booleans [*shape, length]. `last` are
+    those that a node reads which gets none, and the roots: where the others are of no use, they are left out, and the
+    roots stand `alone`. `dropped`: what would cost too much and would be of use, and how many numbers it takes."""
 
-    def __init__(self, job: Job, graph: Graph, wanted: list[int],
-                 roots: tuple[int, ...] = (), where: tuple[int, ...] = ()):  # fmt: skip
+    many: int  # rows
+    reads: dict[int, np.ndarray]
+    last: set[int]
+    alone: bool
+    dropped: dict[int, int]
+
+
+def planned(job: Job, graph: Graph, wanted: list[int], roots: tuple[int, ...]) -> Plan:
+    """Of the nodes of `wanted` whose entries depend on two tokens at most (on any number, where the rows are all
+    inputs) and on nothing else. `roots` are what the claim is about: where all inputs show all that is asked of them,
+    and aren't too many, these are the rows."""
+    ar, domain, too_large = job.ar, job.claim.domain, {}
+    reads = _reads(graph, wanted, ar, too_large)
+    known = {n: r for n in wanted if (r := reads[n]) is not None and r.any()}
+    costs = {n: _cost(graph, n, ar) for n in known}
+
+    def of(many: int) -> Plan:
+        complete, fits = many == domain.size, many * graph.length <= ROOM
+        cost = {
+            n: many * costs[n]
+            for n, r in known.items()
+            if complete or r.sum(-1).max() <= 2
+        }
+        last = _last(graph, wanted, {*cost}, roots)
+        small = {n for n in cost if fits and cost[n] <= (LAST if n in last else MOST)}
+        dropped = too_large | {n: cost[n] for n in cost if n in last - small}
+        alone = complete and last.issubset(roots) and last.issubset(small)
+        if alone:  # every range that is asked for stands in these
+            small = last
+        some = {n: known[n] for n in cost if n in small}
+        return Plan(many, some, last, alone, dropped)
+
+    whole, pairs = of(domain.size), _pairs(domain)
+    few = max(pairs, WHOLE if whole.alone else 0)
+    return whole if domain.size <= few else of(pairs)
+
+
+class Tables:
+    """`where` are those of the roots that are not negative on any input in question.
+    Postcondition: `of[n]` for the planned nodes, but for `unknown`: those that would be of use and have no finite
+    bounds in some row. Complexity: an evaluation of the rows, and one with twice the digits of those that float64
+    leaves open."""
+
+    def __init__(self, job: Job, graph: Graph, plan: Plan, where: tuple[int, ...] = ()):
         self.of: dict[int, Table] = {}
-        self.dropped: dict[int, int] = {}
+        self.dropped = plan.dropped
         self.unknown: list[int] = []
         self.barred: list[
             tuple[np.ndarray, np.ndarray]
         ] = []  # rows that break a condition on the tokens it reads
-        ar, domain = job.ar, job.claim.domain
-        many, reads = (
-            _number_of_rows(domain),
-            _reads(graph, wanted, ar, self.dropped),
-        )
-        complete = many == domain.size
-        candidates = {n: r for n in wanted if (r := reads[n]) is not None and r.any()
-                      and (complete or r.sum(-1).max() <= 2)}  # fmt: skip
-        last = _last(graph, wanted, {*candidates}, roots)
-        cost = {n: many * _cost(graph, n, ar) for n in candidates}
-        fits = many * graph.length <= ROOM
-        small = [
-            n for n in candidates if fits and cost[n] <= (LAST if n in last else MOST)
-        ]
-        self.dropped |= {n: cost[n] for n in candidates if n in last and n not in small}
-        if not small:
+        if not plan.reads:
             return
-        alone = complete and last.issubset(roots) and last.issubset(small)
-        if alone:  # every range that is asked for stands in these
-            small = [n for n in small if n in last]
-        self.rows = _rows(domain, many)
-        ends = _enclosed(job, graph, small, last, self.rows.ids, alone)
+        self.rows = _rows(job.claim.domain, plan.many)
+        ends = _enclosed(job, graph, plan, self.rows.ids)
         for n, (low, high) in ends.items():
             if _known((low, high)):
-                self.of[n] = Table(low, high, candidates[n].reshape(-1, graph.length))
-            elif n in last:
+                self.of[n] = Table(low, high, plan.reads[n].reshape(-1, graph.length))
+            elif n in plan.last:
                 self.unknown.append(n)
         for n in where:
             if n in self.of:
@@ -121,18 +145,12 @@ class Tables:
         return np.stack(ends[0]), np.stack(ends[1])
 
 
-def _enclosed(
-    job: Job,
-    graph: Graph,
-    wanted: list[int],
-    last: set[int],
-    ids: np.ndarray,
-    alone: bool,
-) -> dict[int, Ends]:
-    """Of the nodes' values on rows of tokens: of those of `last`, with twice the digits on rows where float64 leaves
-    open whether they hold the least or the greatest value of an entry, and by how much. `alone`: these are all."""
+def _enclosed(job: Job, graph: Graph, plan: Plan, ids: np.ndarray) -> dict[int, Ends]:
+    """Of the nodes' values on rows of tokens: of the last ones, with twice the digits on rows where float64 leaves
+    open whether they hold the least or the greatest value of an entry, and by how much."""
+    wanted = [*plan.reads]
     refined = type(job.semantics) is Real and not job.ar.is_exact
-    if alone and refined and len(ids) >= MANY:
+    if plan.alone and refined and len(ids) >= MANY:
         try:
             found = _of_roots(job, graph, wanted, ids)
         except (OverLimit, Unsupported):
@@ -142,7 +160,7 @@ def _enclosed(
         if found and all(map(_known, found.values())):
             return found  # else one root's error is all roots'
     found = _evaluated(job, graph, job.semantics, wanted, ids)
-    finer = [n for n in wanted if n in last]
+    finer = [n for n in wanted if n in plan.last]
     rows = _any_open(found, finer)
     if not rows.any() or not refined:
         return found
@@ -271,9 +289,9 @@ def _last(
     return candidates & (read | {*roots})
 
 
-def _number_of_rows(domain: Domain) -> int:
-    m = _prime(max(domain.length, *map(len, domain.tokens)))
-    return min(domain.size, m * m)
+def _pairs(domain: Domain) -> int:
+    """Rows in which any two positions hold every pair of tokens."""
+    return _prime(max(domain.length, *map(len, domain.tokens))) ** 2
 
 
 def _rows(domain: Domain, many: int) -> Rows:

@@ -7,21 +7,14 @@ from mechverify.provers.base import Budget
 from mechverify.provers.ranges.inputs import CLEARLY, Inputs
 from mechverify.provers.ranges.problem import RangeProblem
 
-SAMPLES, STEPS, RESTARTS = (
-    4_096,
-    60,
-    32,
-)  # inputs drawn at random; gradient steps, from how many of the best
+STEPS, RESTARTS = 60, 32  # gradient steps, from how many of the best inputs
 
 
 def sample(problem: RangeProblem, budget: Budget, seed: int) -> Inputs:
     """Random inputs, half of them corners, as many of each box of a union; those that satisfy the claim's conditions
     (maybe none)."""
     rng, domain = np.random.default_rng(seed), problem.domain
-    graph = problem.claim.graph
-    numbers = sum(int(np.prod(graph.nodes[m].shape)) for m in graph.ancestors([problem.claim.output])
-                  if graph.nodes[m].op not in ("weight", "constant"))  # fmt: skip
-    batch = max(64, min(SAMPLES, 2**24 // max(1, numbers)))
+    batch = problem.batch
     budget.progress("sampling", None)
     share = rng.random((batch, len(domain.low)))
     share[batch // 2 :] = np.round(share[batch // 2 :])

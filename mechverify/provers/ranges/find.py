@@ -48,6 +48,7 @@ def find_range(
     if (
         not lemmas
         and known.found.proof is not None
+        and not known.exact
         and (problem.open(known.found) or not problem.asks)
     ):
         known.found.reasons.extend(problem.dropped())

@@ -43,7 +43,7 @@ class Inputs(NamedTuple):
             np.zeros(0, bool),
         )
 
-    def at(self, rows: np.ndarray | list[int]) -> Inputs:
+    def at(self, rows: np.ndarray | list[int] | slice) -> Inputs:
         return Inputs(*(a[rows] for a in self))
 
     def proof(self) -> Proof:

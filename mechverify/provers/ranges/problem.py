@@ -32,6 +32,7 @@ from mechverify.provers.store import plain
 from mechverify.relax.tensors import Tensors
 
 SHOWN = 3  # values without a table that are named
+BATCH = 4_096  # inputs that torch evaluates at a time, at most
 FEW = 16  # coordinates: cutting these alone is quick
 
 
@@ -149,6 +150,18 @@ class RangeProblem:
     def needed(self) -> list[int]:
         """The nodes that the output needs."""
         return self.claim.graph.ancestors([self.claim.output])
+
+    @cached_property
+    def numbers(self) -> int:
+        """That an input takes."""
+        nodes = [self.claim.graph.nodes[m] for m in self.needed]
+        moving = [node for node in nodes if node.op not in ("weight", "constant")]
+        return sum(int(np.prod(node.shape)) for node in moving)
+
+    @property
+    def batch(self) -> int:
+        """Inputs that torch evaluates at a time."""
+        return max(64, min(BATCH, 2**24 // max(1, self.numbers)))
 
     @cached_property
     def tabulated(self) -> bool:

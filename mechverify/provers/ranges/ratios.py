@@ -54,6 +54,8 @@ class Ratios:
             return "it is for token sequences alone"
         graph = problem.claim.graph
         attends = any(graph.nodes[n].op == "softmax" for n in problem.needed)
+        if known.exact:
+            return ""
         return None if attends else "nothing attends"
 
     def prove(self, problem: RangeProblem, known: Known, budget: Budget) -> Found:

@@ -6,6 +6,7 @@ import numpy as np
 from mechverify.provers.base import Budget, Prover
 from mechverify.provers.ranges.best_first import Branch
 from mechverify.provers.ranges.differences import Jointly
+from mechverify.provers.ranges.enumerate import Enumerate
 from mechverify.provers.ranges.extremes import sample
 from mechverify.provers.ranges.known import Found, Known
 from mechverify.provers.ranges.narrow import Lines, Narrow
@@ -18,7 +19,7 @@ from mechverify.provers.ranges.whole import SLOW, Whole
 
 SEED = 0  # of samples
 RangeProver = Prover[RangeProblem, Known, Found]
-EXACT: list[RangeProver] = [Ratios(), Patterns()]
+EXACT: list[RangeProver] = [Enumerate(), Ratios(), Patterns()]
 FIRST: list[RangeProver] = [Whole(), GivenSlopes()]
 NARROWER: list[RangeProver] = [Lines(), Branch(), Narrow()]
 PROVERS: list[RangeProver] = [Look(), Jointly(NARROWER), *NARROWER, Reached()]
