@@ -49,6 +49,12 @@ def asked(style: str, allowed: list) -> tuple[Bounds, np.ndarray]:
     return Bounds(model["output"], over=x), module.double()(every).detach().numpy()
 
 
+def most(monkeypatch, numbers: int) -> None:
+    """That a table may take."""
+    monkeypatch.setattr(tables, "LAST", numbers)
+    monkeypatch.setattr(tables, "ALONE", numbers)
+
+
 def tabulated(claim: Bounds) -> bool:
     return RangeProblem.of(claim, "real").tabulated
 
@@ -71,18 +77,18 @@ def test_what_depends_on_no_token_is_no_part_of_a_tables_size(monkeypatch):
     numbers = {}
     for style in ("linear", "transposed", "einsum"):
         claim, _ = asked(style, [range(6)] * 2)
-        monkeypatch.setattr(tables, "LAST", 0)
+        most(monkeypatch, 0)
         numbers[style] = max(RangeProblem.of(claim, "real").rewriting.tables.dropped.values())
-        monkeypatch.setattr(tables, "LAST", numbers[style])
+        most(monkeypatch, numbers[style])
         assert tabulated(claim)
-        monkeypatch.setattr(tables, "LAST", numbers[style] - 1)
+        most(monkeypatch, numbers[style] - 1)
         assert not tabulated(claim)
     assert max(numbers.values()) < 1.1 * min(numbers.values())
 
 
 def test_a_table_that_is_too_large_is_said(monkeypatch):
     claim, _ = asked("transposed", [range(6)] * 2)
-    monkeypatch.setattr(tables, "LAST", 1_000)
+    most(monkeypatch, 1_000)
     found = prove(claim)
     assert any("tables of more than" in r and "output [3]" in r for r in found.reasons)
 
@@ -92,6 +98,29 @@ def test_more_than_two_tokens_need_all_inputs(monkeypatch):
     assert tabulated(claim)
     monkeypatch.setattr(tables, "WHOLE", 6**3 - 1)
     assert not tabulated(claim)
+
+
+def test_positions_that_nobody_reads_make_no_rows():
+    """Of a causal model, later ones."""
+    torch.manual_seed(0)
+    embed, mask = nn.Embedding(VOCAB, WIDTH), torch.ones(4, 4).triu(1).bool()
+
+    class Causal(nn.Module):
+        def forward(self, ids):
+            x = embed(ids)
+            return (x @ x.transpose(-1, -2)).masked_fill(mask, -torch.inf).softmax(-1) @ x
+
+    every = torch.cartesian_prod(*[torch.arange(VOCAB)] * 4)
+    site = capture(Causal().eval(), every[:1], vocab=VOCAB)["output"]
+    values = Causal().double()(every).detach().numpy() if embed.double() else None
+    x = tokens("x", length=4, vocab=VOCAB)
+    for position in range(4):
+        claim = Bounds(site[position], over=x, given=x[0] < x[1])
+        plan = RangeProblem.of(claim, "real").rewriting.plan
+        assert plan.alone and plan.many == VOCAB ** max(2, position + 1)
+        allowed = values[(every[:, 0] < every[:, 1]).numpy(), position]
+        low, high = kernel.check(prove(claim).certificate).range
+        assert low == pytest.approx(allowed.min(0), abs=1e-9) and high == pytest.approx(allowed.max(0), abs=1e-9)
 
 
 def test_conditions_on_the_tokens_of_a_small_domain_leave_the_exact_range():

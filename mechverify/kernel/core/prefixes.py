@@ -6,7 +6,7 @@ needed once a prefix. Nothing here knows of positions or order: what a value rea
 Lemma C13 (docs/soundness/core.md).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import reduce
 from itertools import chain
 from math import prod
@@ -100,6 +100,13 @@ def reading(graph: Graph, roots: list[int]) -> dict[int, np.ndarray]:
         graph.meter.step(bits.size, 5)
         found[n] = _narrow(bits)
     return found
+
+
+def positions(graph: Graph, roots: Sequence[int]) -> np.ndarray:
+    """Which of them the roots are a function of: booleans [length]."""
+    reads = reading(graph, [*roots])
+    every = reduce(int.__or__, (_all(reads[n]) for n in roots), 0)
+    return np.array([bool(every & _bit(i)) for i in range(graph.length)])
 
 
 def _read(graph: Graph, node: Node, args: list[np.ndarray]) -> np.ndarray:

@@ -28,7 +28,8 @@ from mechverify.kernel.relaxation.operations import row_of
 
 MOST = 2**25  # numbers computed for a table
 LAST = 2**28  # likewise, where a value that has no table reads it, or the claim itself
-WHOLE = 2**20  # rows of all inputs, where pairs of tokens would take fewer
+ALONE = 2**30  # likewise, where that needs no other table
+WHOLE = 2**20  # rows of such a table
 FINE = 2.0**-30  # of a table's largest number, what float64 may leave open of it
 
 Ends = tuple[np.ndarray, np.ndarray]  # raw arrays [rows, entries]
@@ -44,19 +45,19 @@ class Table(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Of tokens, ids [rows, length]; `known`, booleans [rows, length]: others stand for no token. They hold what each
-    pair of positions may hold at once, or, if `complete`, are all inputs."""
+    """Of tokens, ids [rows, length]; `known`, booleans [rows, length]: others stand for no token."""
 
     ids: np.ndarray
     known: np.ndarray
-    complete: bool
 
 
 class Plan(NamedTuple):
-    """Which nodes get a table, `reads`: the positions that each entry depends on, booleans [*shape, length]. `last` are
+    """Rows: `many` of the domain, all of its inputs or what each pair of positions may hold at once. Which nodes get a
+    table, `reads`: the positions that each entry depends on, booleans [*shape, length]. `last` are
     those that a node reads which gets none, and the roots: where the others are of no use, they are left out, and the
     roots stand `alone`. `dropped`: what would cost too much and would be of use, and how many numbers it takes."""
 
+    domain: Domain
     many: int  # rows
     reads: dict[int, np.ndarray]
     last: set[int]
@@ -73,7 +74,7 @@ def planned(job: Job, graph: Graph, wanted: list[int], roots: tuple[int, ...]) -
     known = {n: r for n in wanted if (r := reads[n]) is not None and r.any()}
     costs = {n: _cost(graph, n, ar) for n in known}
 
-    def of(many: int) -> Plan:
+    def of(domain: Domain, many: int, most: int) -> Plan:
         complete, fits = many == domain.size, many * graph.length <= ROOM
         cost = {
             n: many * costs[n]
@@ -81,17 +82,21 @@ def planned(job: Job, graph: Graph, wanted: list[int], roots: tuple[int, ...]) -
             if complete or r.sum(-1).max() <= 2
         }
         last = _last(graph, wanted, {*cost}, roots)
-        small = {n for n in cost if fits and cost[n] <= (LAST if n in last else MOST)}
+        small = {n for n in cost if fits and cost[n] <= (most if n in last else MOST)}
         dropped = too_large | {n: cost[n] for n in cost if n in last - small}
         alone = complete and last.issubset(roots) and last.issubset(small)
         if alone:  # every range that is asked for stands in these
             small = last
         some = {n: known[n] for n in cost if n in small}
-        return Plan(many, some, last, alone, dropped)
+        return Plan(domain, many, some, last, alone, dropped)
 
-    whole, pairs = of(domain.size), _pairs(domain)
-    few = max(pairs, WHOLE if whole.alone else 0)
-    return whole if domain.size <= few else of(pairs)
+    read = late("core.prefixes").positions(graph, roots)
+    asked = Domain(
+        tuple(t if r else t[:1] for t, r in zip(domain.tokens, read, strict=True))
+    )
+    if asked.size <= WHOLE and (whole := of(asked, asked.size, ALONE)).alone:
+        return whole._replace(reads={n: r & read for n, r in whole.reads.items()})
+    return of(domain, min(domain.size, _pairs(domain)), LAST)
 
 
 class Tables:
@@ -109,7 +114,7 @@ class Tables:
         ] = []  # rows that break a condition on the tokens it reads
         if not plan.reads:
             return
-        self.rows = _rows(job.claim.domain, plan.many)
+        self.rows = _rows(plan.domain, plan.many)
         ends = _enclosed(job, graph, plan, self.rows.ids)
         for n, (low, high) in ends.items():
             if _known((low, high)):
@@ -129,7 +134,7 @@ class Tables:
         """Least and greatest values [cells, entries] of a node, over the tokens allowed [cells, length, vocabulary]
         that satisfy the conditions; the other way round where there are none."""
         table, ends = self.of[n], [[], []]
-        ids, known, _ = self.rows
+        ids, known = self.rows
         length = ids.shape[1]
         for cell in allowed:
             ar.spend(table.low.size, 10, 3)
@@ -297,7 +302,7 @@ def _pairs(domain: Domain) -> int:
 def _rows(domain: Domain, many: int) -> Rows:
     if many == domain.size:
         inputs = domain.inputs(0, domain.size)
-        return Rows(inputs, np.ones_like(inputs, bool), True)
+        return Rows(inputs, np.ones_like(inputs, bool))
     m, sizes = math.isqrt(many), np.array([len(here) for here in domain.tokens])
     a, b = np.divmod(np.arange(many), m)
     numbers = (a[:, None] + b[:, None] * np.arange(domain.length)) % m
@@ -308,7 +313,7 @@ def _rows(domain: Domain, many: int) -> Rows:
         np.array(here)[np.where(known[:, p], numbers[:, p], 0)]
         for p, here in enumerate(domain.tokens)
     ]
-    return Rows(np.stack(columns, 1), known, False)
+    return Rows(np.stack(columns, 1), known)
 
 
 def _prime(least: int) -> int:

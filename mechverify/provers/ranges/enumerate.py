@@ -6,6 +6,7 @@ from math import inf
 import numpy as np
 import torch
 
+from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.elsewhere import doubled
 from mechverify.kernel.core.errors import Rejected, Stopped, Unsupported
 from mechverify.kernel.core.ranges import Range
@@ -32,14 +33,13 @@ class Enumerate:
     name = "all inputs"
 
     def accepts(self, problem: RangeProblem, known: Known) -> str | None:
-        return None if _tabulated_whole(problem) else ""
+        return None if _rows(problem) is not None else ""
 
     def prove(self, problem: RangeProblem, known: Known, budget: Budget) -> Found:
         """What was found before, where that may be wrong by more than the slack or doesn't decide a threshold: that is
         for the kernel's own arithmetic."""
-        begun = time.monotonic()
-        ends = _ends(problem, budget)
-        if ends is None:
+        begun, rows = time.monotonic(), _rows(problem)
+        if rows is None or (ends := _ends(problem, rows, budget)) is None:
             return known.found
         if (broken := refuted(problem, ends)) is not None:
             return broken
@@ -58,31 +58,32 @@ class Enumerate:
         return Found(INTERVAL if problem.asks else both, range_, False, [])
 
 
-def _tabulated_whole(problem: RangeProblem) -> bool:
-    """The kernel will evaluate all inputs: too many to ask it twice."""
-    domain = problem.domain
-    if len(domain.low) or domain.size * problem.numbers < DEAR:
-        return False
-    if problem.claim.semantics != "real" or problem.claim.union is not None:
-        return False
+def _rows(problem: RangeProblem) -> Domain | None:
+    """The inputs that the kernel will tabulate the output on, if these are all that make a difference, and too many to
+    ask it twice."""
+    if len(problem.domain.low) or problem.claim.semantics != "real":
+        return None
+    if problem.claim.union is not None:
+        return None
     try:
         plan, roots = problem.rewriting.plan, problem.rewriting.roots
     except (Rejected, Stopped):
-        return False
-    if plan is None or not plan.alone:
-        return False
-    return any(roots.of[n] == roots.output for n in plan.reads)
+        return None
+    if plan is None or not plan.alone or plan.many * problem.numbers < DEAR:
+        return None
+    tabulated = any(roots.of[n] == roots.output for n in plan.reads)
+    return plan.domain if tabulated else None
 
 
-def _ends(problem: RangeProblem, budget: Budget) -> Inputs | None:
+def _ends(problem: RangeProblem, rows: Domain, budget: Budget) -> Inputs | None:
     """The inputs at which an entry is least, or greatest; None where there is none, or time is up, or where rounding
     may decide whether an input satisfies a condition, or its values are no numbers."""
-    domain, found, step = problem.domain, None, problem.batch
-    for start in range(0, domain.size, step):
-        budget.progress(f"running {domain.size:,} inputs", start / domain.size)
+    found, step = None, problem.batch
+    for start in range(0, rows.size, step):
+        budget.progress(f"running {rows.size:,} inputs", start / rows.size)
         if budget.spent():
             return None
-        tokens = domain.inputs(start, min(domain.size, start + step))
+        tokens = rows.inputs(start, min(rows.size, start + step))
         points = np.zeros((len(tokens), 0))
         values, least = problem.values(tokens, torch.from_numpy(points))
         near = (least != 0) & (least.abs() < CLEARLY)
