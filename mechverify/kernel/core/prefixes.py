@@ -102,11 +102,11 @@ def reading(graph: Graph, roots: list[int]) -> dict[int, np.ndarray]:
     return found
 
 
-def positions(graph: Graph, roots: Sequence[int]) -> np.ndarray:
-    """Which of them the roots are a function of: booleans [length]."""
+def positions(graph: Graph, roots: Sequence[int]) -> list[bool]:
+    """Of each, whether the roots are a function of its token."""
     reads = reading(graph, [*roots])
     every = reduce(int.__or__, (_all(reads[n]) for n in roots), 0)
-    return np.array([bool(every & _bit(i)) for i in range(graph.length)])
+    return [bool(every & _bit(i)) for i in range(graph.length)]
 
 
 def _read(graph: Graph, node: Node, args: list[np.ndarray]) -> np.ndarray:
