@@ -68,6 +68,7 @@ ALLOWED = {
     "core/prefixes._contracted": "one number, where the product is too large to look at",
     "core/prefixes._read": "as large as a node, or one number",
     "core/prefixes.Shared.__getitem__": BATCH,
+    "core/prefixes.positions": "as many as the domain has",
     "core/prefixes.spread": "as many slices as SPREAD allows",
     "core/products.check_matmul": "small matrices",
     "core/products.contract": "the result is a node's value, or a form that was asked for",
