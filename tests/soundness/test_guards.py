@@ -53,7 +53,7 @@ def given(what: str, values=(0, 1, 2, 3), allowed=None) -> tuple[Graph, int, Dom
     inside = [
         list(ids)
         for ids in itertools.product(*x.allowed)
-        if condition.subs({s: x.values[i] for s, i in zip(x, ids, strict=True)}, simultaneous=True) == True  # noqa: E712
+        if bool(condition.subs({s: x.values[i] for s, i in zip(x, ids, strict=True)}, simultaneous=True))
     ]
     return graph, node, Domain(x.allowed), inside
 

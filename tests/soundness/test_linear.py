@@ -173,7 +173,8 @@ def test_a_corner_of_a_linear_network_is_reached():
             claim.graph, {}, [claim.output], np.zeros((64, 0), int), [low + corners * (net.inputs[0][1] - low)]
         )
         values = values[claim.output].reshape(64, -1)
-        assert np.allclose(values.min(0), found.low, atol=1e-12) and np.allclose(values.max(0), found.high, atol=1e-12)
+        np.testing.assert_allclose(found.low, values.min(0), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(found.high, values.max(0), rtol=0, atol=1e-12)
 
 
 def test_relu_network_bounds_are_below_the_optimum_of_a_descent():
@@ -755,20 +756,22 @@ def test_lines_that_do_not_fit_are_refused(kind):
         check(file(*document(net, {"rule": "relaxation", "lines": [*rows, rows[0]]}, n=2)))
 
 
-def test_mixtures_of_a_certificate_lie_in_the_unit_interval():
+@pytest.mark.parametrize("wrong", [-1, 2**16 + 1])
+def test_mixtures_of_a_certificate_lie_in_the_unit_interval(wrong):
+    """A product's numbers are mixtures; a function's are slopes, of which any is sound."""
     net = curved()
     rows = listed(net, np.random.default_rng(1), 0.5)
-    at = next(i for i, r in enumerate(rows) if max(r[3]) <= 2**16 and min(r[3]) >= 0 and r[0] == "5")
-    for wrong in (-1, 2**16 + 1):
-        lines = [list(r) for r in rows]
-        lines[at] = [*rows[at][:3], [wrong] * len(rows[at][3]), rows[at][4]]
-        mixtures = any(r[1] == rows[at][1] for r in rows)
-        assert mixtures
-        try:
-            proved = check(file(*document(net, {"rule": "relaxation", "lines": lines}, n=2)))
-        except Rejected:
-            continue
-        assert proved.verdict == "BOUNDED"  # it was a slope
+    kinds = {"3": "slopes", "5": "mixtures"}
+    assert {kinds[n] for _, n, *_ in rows} == {"slopes", "mixtures"}
+    for i, (start, n, exponent, lower, upper) in enumerate(rows):
+        for ends in (([wrong] * len(lower), upper), (lower, [wrong] * len(upper))):
+            lines = [*rows[:i], [start, n, exponent, *ends], *rows[i + 1 :]]
+            spoilt_file = file(*document(net, {"rule": "relaxation", "lines": lines}, n=2))
+            if kinds[n] == "slopes":
+                assert check(spoilt_file).verdict == "BOUNDED"
+            else:
+                with pytest.raises(Rejected, match=r"lies outside \[0, 1\]"):
+                    check(spoilt_file)
 
 
 @pytest.mark.parametrize("value", [np.nan, 0.0])
