@@ -20,7 +20,7 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.share import AllRight
 from mechverify.kernel.differences.rule import jointly
-from mechverify.kernel.relaxation import shares
+from mechverify.kernel.relaxation import conditions, shares
 from mechverify.kernel.relaxation.cases import Cases, cases, exclusive, relaxed
 from mechverify.provers.accuracy.problem import AccuracyProblem
 from tests.independent import boxes
@@ -64,7 +64,7 @@ def drawn(x, n: int = 200_000) -> np.ndarray:
     return np.random.default_rng(0).uniform(low, high, (n, len(low)))
 
 
-def combined(condition: shares.Condition, values: dict) -> np.ndarray:
+def combined(condition: conditions.Condition, values: dict) -> np.ndarray:
     """What its steps make of the values of its atoms."""
     rows = []
     for step in condition.steps:
@@ -94,7 +94,7 @@ def test_the_condition_and_its_atoms_have_their_values(agrees, size):
         want = agreed(models, points, None if agrees == "argmax" else 0.01)
         differ += int((~want).sum())
         for about in (job, joint):
-            condition = shares.Condition(about)
+            condition = conditions.Condition(about)
             graph = condition.job.claim.graph
             needed = graph.ancestors([about.claim.output, *condition.rows])
             tokens = np.zeros((len(points), 0), np.int64)
@@ -103,7 +103,7 @@ def test_the_condition_and_its_atoms_have_their_values(agrees, size):
             np.testing.assert_allclose(combined(condition, values), output, atol=1e-12)
             assert ((output > 0) == want).all()
         if agrees == "argmax":
-            assert len(shares.Condition(joint).rows) == 6 and len(shares.Condition(job).rows) == 12
+            assert len(conditions.Condition(joint).rows) == 6 and len(conditions.Condition(job).rows) == 12
     assert (differ > 0) == (size > 0.1)
 
 
@@ -154,7 +154,7 @@ def test_entries_of_views_are_the_ones_that_are_told_apart():
     for which, atoms in ((0, 16), (1, 3), (2, 5)):
         net = Ends(which).eval()
         job = job_of(Share(capture(net, torch.zeros(1, 3, dtype=torch.float64))["output"][0] > 0, over=x))
-        taken = shares.Condition(job)
+        taken = conditions.Condition(job)
         graph = taken.job.claim.graph
         values = evaluate(graph, job.claim.weights, graph.ancestors(taken.rows), np.zeros((200, 0), np.int64), [points])
         np.testing.assert_allclose(combined(taken, values), outputs([net], points)[0][:, 0], atol=1e-12)
@@ -174,7 +174,7 @@ def test_no_more_is_right_than_sets_say():
     rng, more = np.random.default_rng(0), 0
     for _ in range(300):
         m, n = int(rng.integers(2, 5)), 24
-        condition = shares.Condition.__new__(shares.Condition)
+        condition = conditions.Condition.__new__(conditions.Condition)
         condition.steps = [*range(m)]
         for _ in range(int(rng.integers(1, 6))):
             i, j = rng.choice(len(condition.steps), 2, replace=False)
@@ -244,7 +244,7 @@ def test_many_atoms_cases_and_steps_take_no_more_room_than_few():
     x = box([-4, -4], [4, 4])
     job, points = job_of(Same(*models, over=x)), drawn(x)
     joint = jointly(job, job.claim.domain)
-    assert len(joint.once(shares.Condition).steps) == 111
+    assert len(joint.once(conditions.Condition).steps) == 111
     found = shares.counts(joint, [*job.claim.domain.cut(1, 0.0)], np.array([0, 0]), np.array([6, 7]))
     for part, inside in zip(found, (points[:, 1] <= 0, points[:, 1] >= 0), strict=True):
         right = (agreed(models, points) & inside).mean()
@@ -254,12 +254,12 @@ def test_many_atoms_cases_and_steps_take_no_more_room_than_few():
         job = job_of(
             Share(capture(net, torch.zeros(1, 3, dtype=torch.float64))["output"][0] > 0, over=box([-1] * 3, [1] * 3))
         )
-        condition, before = job.once(shares.Condition), job.ar.work
+        condition, before = job.once(conditions.Condition), job.ar.work
         assert (len(condition.rows), len(condition.steps) > 1) == (atoms, atoms > 1)
         if atoms > 1:
             told = cases(condition.job, [job.claim.domain], np.array([0]), False)
             told.constants[:] = -9.0  # so that all exclude each other
-            assert shares.excluded(job, told, [job.claim.domain]).any()
+            assert conditions.excluded(job, told, [job.claim.domain]).any()
             assert job.ar.work - before >= 2 * len(condition.steps) ** 2
 
 
@@ -410,6 +410,6 @@ def test_signs_of_the_second_run_are_not_told_apart():
     job = job_of(Same(*models, over=X))
     joint = jointly(job, job.claim.domain)
     apart, together = (
-        relaxed(shares.Condition(about).job, [job.claim.domain], False).kinks()[0] for about in (job, joint)
+        relaxed(conditions.Condition(about).job, [job.claim.domain], False).kinks()[0] for about in (job, joint)
     )
     assert 0 < len(together) <= 5 < len(apart)
