@@ -100,7 +100,7 @@ def test_the_condition_and_its_atoms_have_their_values(agrees, size):
             tokens = np.zeros((len(points), 0), np.int64)
             values = evaluate(graph, about.claim.weights, needed, tokens, [points])
             output = values[about.claim.output].reshape(len(points))
-            np.testing.assert_allclose(combined(condition, values), output, atol=1e-12)
+            np.testing.assert_allclose(combined(condition, values), output, rtol=0, atol=1e-12)
             assert ((output > 0) == want).all()
         if agrees == "argmax":
             assert len(conditions.Condition(joint).rows) == 6 and len(conditions.Condition(job).rows) == 12
@@ -132,7 +132,7 @@ def test_values_of_minima_of_extremes(larger, largest):
         joint.claim.graph, joint.claim.weights, [joint.claim.output], np.zeros((50, 0), np.int64), [points]
     )
     want = outputs([net], points)[0].ravel()
-    np.testing.assert_allclose(values[joint.claim.output].ravel(), want, atol=1e-12)
+    np.testing.assert_allclose(values[joint.claim.output].ravel(), want, rtol=0, atol=1e-12)
 
 
 class Ends(nn.Module):
@@ -157,7 +157,7 @@ def test_entries_of_views_are_the_ones_that_are_told_apart():
         taken = conditions.Condition(job)
         graph = taken.job.claim.graph
         values = evaluate(graph, job.claim.weights, graph.ancestors(taken.rows), np.zeros((200, 0), np.int64), [points])
-        np.testing.assert_allclose(combined(taken, values), outputs([net], points)[0][:, 0], atol=1e-12)
+        np.testing.assert_allclose(combined(taken, values), outputs([net], points)[0][:, 0], rtol=0, atol=1e-12)
         assert len(taken.rows) == atoms
         (found,) = shares.counts(job, [job.claim.domain], np.array([14]), np.array([0]))
         share = (outputs([net], many)[0] > 0).mean()

@@ -140,17 +140,17 @@ def test_the_parts_are_those_of_the_model(seed):
     model = oracle.Transformer(weights)
     for x in map(np.array, product(range(vocab), repeat=length)):
         left, each = parts(weights, x, pin)
-        np.testing.assert_allclose(mean(direct, x), left, atol=SLACK)
+        np.testing.assert_allclose(mean(direct, x), left, rtol=0, atol=SLACK)
         total = left
         for head, (q, k, value, scores) in zip(rows, each, strict=True):
-            np.testing.assert_allclose(mean(head.asking, x), q, atol=SLACK)
+            np.testing.assert_allclose(mean(head.asking, x), q, rtol=0, atol=SLACK)
             for i in head.keys:
-                np.testing.assert_allclose(mean(head.keys[i], x), k[i], atol=SLACK)
-                np.testing.assert_allclose(mean(head.values[i], x), value[i], atol=SLACK)
+                np.testing.assert_allclose(mean(head.keys[i], x), k[i], rtol=0, atol=SLACK)
+                np.testing.assert_allclose(mean(head.values[i], x), value[i], rtol=0, atol=SLACK)
             share = np.exp(scores - scores.max())
             total = total + share / share.sum() @ value
         expected = [float(y) for y in model.logits(x.tolist(), pin)]
-        np.testing.assert_allclose(total, expected, atol=SLACK)
+        np.testing.assert_allclose(total, expected, rtol=0, atol=SLACK)
 
 
 @pytest.mark.parametrize("kind", ["three layers", "one layer", "relu", "no residual"])
@@ -257,7 +257,7 @@ def test_sums_over_windows_are_at_most_the_largest(seed):
     found = largest_sum(ar, [ar.exact(t) for t in terms], [possible(i, box, apart) for i in range(len(box))])
     assert (expected <= found + SLACK).all()
     if not apart or all(len(tokens) == 3 for tokens in box):  # every token can follow some other
-        np.testing.assert_allclose(found, expected, atol=SLACK)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=SLACK)
 
 
 def test_exponentials_are_at_most_their_bounds():

@@ -239,7 +239,7 @@ def compare(box, lead, point, inputs):
         scaled = slack * mass
         assert (low - scaled <= rest).all() and (rest <= high + scaled).all()
         assert (around.ratio.mid - slack <= rest / mass).all()
-        np.testing.assert_allclose(around.base.mid + (rest / mass).sum(0), now, atol=slack)
+        np.testing.assert_allclose(around.base.mid + (rest / mass).sum(0), now, rtol=0, atol=slack)
         assert (now[around.decided] > -slack).all()
         wrong = now <= 0
         assert (rest <= most + scaled)[:, wrong].all()
