@@ -32,7 +32,7 @@ from tests.soundness import forge
 def random_claim(rng):
     """A random model of five to seven tokens, a mechanism and a domain. The hand-built ones are mostly right."""
     from mechverify import tokens
-    from mechverify.claims.language import compile_mechanism
+    from mechverify.claims.mechanisms import compile_mechanism
 
     vocab, length = int(rng.integers(4, 7)), int(rng.integers(2, 4))
     if rng.random() < 0.7:

@@ -10,7 +10,7 @@ from sympy import And, Eq, Max, Mod, Ne, Not, Or
 from mechverify import Accuracy, Bounds, Share, count, distinct, dyck, prove, tokens, transformer
 from mechverify.certificate.write import claim_document
 from mechverify.claims.errors import ClaimError
-from mechverify.claims.language import compile_mechanism
+from mechverify.claims.mechanisms import compile_mechanism
 from mechverify.kernel import Rejected, check
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import OverLimit, Unsupported

@@ -10,7 +10,7 @@ import pytest
 from sympy import And, Eq, Integer, Ne, Or, Piecewise
 
 from mechverify import count, distinct, tokens
-from mechverify.claims.language import compile_mechanism
+from mechverify.claims.mechanisms import compile_mechanism
 from mechverify.kernel import Rejected, check
 from mechverify.kernel.core.architectures.transformer import transformer, transformer_relu
 from mechverify.kernel.core.claim import Job

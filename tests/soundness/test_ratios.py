@@ -41,7 +41,7 @@ def several_heads(rng, *, vocab, length, heads, style):
 def random_claim(rng, style=None, semantics="real", margin=None):
     """A claim document about a model of one to four heads, its weights and their bytes."""
     from mechverify import tokens
-    from mechverify.claims.language import compile_mechanism
+    from mechverify.claims.mechanisms import compile_mechanism
 
     vocab, length, heads = int(rng.integers(2, 5)), int(rng.integers(2, 4)), int(rng.integers(1, 5))
     style = style or str(rng.choice(["max", "random", "large", "tiny", "integer"]))
