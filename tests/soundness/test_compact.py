@@ -164,7 +164,7 @@ def test_what_is_shown_right_is_right(seed):
         if not turn:  # another checker, by brute force
             assert checker.check(forge.file(doc, data))
         doc["conclusion"]["right_at_least"] = str(bounds.low + 1)
-        with pytest.raises(Rejected):
+        with pytest.raises(Rejected, match="right inputs stated"):
             check(forge.file(doc, data), exact=exact)
 
 

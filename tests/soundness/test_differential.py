@@ -136,7 +136,7 @@ def test_bounds_hold_the_truth(seed):
         theorem = check(forge.file(doc, data), exact=exact)
         assert theorem.right == bounds
         doc["conclusion"]["right_at_least"] = str(bounds.low + 1)
-        with pytest.raises(Rejected):
+        with pytest.raises(Rejected, match="right inputs stated"):
             check(forge.file(doc, data), exact=exact)
 
 

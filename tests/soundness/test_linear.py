@@ -273,7 +273,7 @@ def test_planes_bound_products(upper):
 @pytest.mark.parametrize("mix", [-5e-324, 1 + 2**-52, np.nan, -1.0, 2.0])
 def test_mixtures_outside_the_unit_interval_are_refused(mix):
     ones = Ball(np.ones(1), np.ones(1))
-    with pytest.raises(Rejected):
+    with pytest.raises(Rejected, match=r"lies outside \[0, 1\]"):
         planes.plane(Float64(), ones, ones, Ball(np.array([mix]), np.zeros(1)), False)
 
 
@@ -645,7 +645,7 @@ def test_of_a_tie_the_other_one_is_chosen(low, high, least, most):
 
 @pytest.mark.parametrize("low, high", [(1.0, 0.0), (5e-324, -0.0), (0.0, -5e-324)])
 def test_an_empty_box_is_refused(low, high):
-    with pytest.raises(Rejected):
+    with pytest.raises(Rejected, match="a box of the domain is empty"):
         networks.claim(Network([given(1)], {}, [(np.array([low]), np.array([high]))], [], 0))
 
 

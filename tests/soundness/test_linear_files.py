@@ -241,7 +241,7 @@ def test_a_row_of_embedded_views_of_tokens_is_not_refuted():
     net = Network([["tokens", [], None], ["view", [0], [[2], 1, [-1]]], ["weight", [], ["e", [3, 1]]], ["gather", [2, 1], None]],
                   TABLE, [], [[0, 1, 2], [1, 2]], 3)  # fmt: skip
     proof = {"rule": "point", "inputs": [[[0, 2], []]]}
-    with pytest.raises(Rejected):
+    with pytest.raises(Rejected, match="no input was shown to break a threshold"):
         check(file(*document(net, proof, position=0, at_least="1/1", verdict="REFUTED")))
     theorem = check(file(*document(net, proof, position=0)))
     assert theorem.attained.low.item() <= 2 <= theorem.attained.high.item()

@@ -133,7 +133,7 @@ def test_bounds_hold_the_truth(seed):
         doc["conclusion"]["right_at_least"], doc["conclusion"]["right_at_most"] = str(bounds.low), str(bounds.high)
         assert check(forge.file(doc, data), exact=turn == 3).right == bounds
         doc["conclusion"]["right_at_least"] = str(bounds.low + 1)
-        with pytest.raises(Rejected):
+        with pytest.raises(Rejected, match="right inputs stated"):
             check(forge.file(doc, data), exact=turn == 3)
 
 
