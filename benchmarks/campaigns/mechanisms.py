@@ -27,7 +27,7 @@ from benchmarks.campaigns.examples import Example
 from mechverify import Bounds, Holds, Mod, Within, box, capture, count, kth_largest, lookup, prove, tokens
 from mechverify.claims import ClaimError
 from mechverify.claims.expressions import Expressions, inequalities
-from mechverify.claims.language import compile_mechanism
+from mechverify.claims.mechanisms import compile_mechanism
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.exact import Exact

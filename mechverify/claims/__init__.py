@@ -1,16 +1,10 @@
 """What the user says: token symbols, a model's sites, mechanisms in sympy, and claims."""
 
 from mechverify.claims.accuracy import Accuracy
+from mechverify.claims.agreement import Equivariant, Same, differ
 from mechverify.claims.bounds import Bounds, Cases, Holds, Within
 from mechverify.claims.box import Box, ball, box, normal, uniform
-from mechverify.claims.circuits import (
-    Circuits,
-    Equivariant,
-    Same,
-    differ,
-    interchanged,
-    parts,
-)
+from mechverify.claims.circuits import Circuits, interchanged, parts
 from mechverify.claims.domain import Tokens, tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.language import Mod, count, distinct, dyck, kth_largest, lookup

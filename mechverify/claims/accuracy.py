@@ -13,7 +13,7 @@ from mechverify.claims.captured import compiled, model_of, row_of, same_inputs
 from mechverify.claims.conditions import entries, guard
 from mechverify.claims.domain import Tokens
 from mechverify.claims.errors import ClaimError, here
-from mechverify.claims.language import compile_mechanism
+from mechverify.claims.mechanisms import compile_mechanism
 from mechverify.claims.model import CapturedModel, Model, Site
 from mechverify.claims.numbers import number
 from mechverify.claims.samples import samples

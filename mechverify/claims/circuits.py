@@ -1,9 +1,9 @@
-"""What parts of a model are for: circuits that agree with it, models that agree with each other, interventions.
+"""What parts of a model are for: circuits that agree with it, and parts with another input's value.
 
 A claim of this kind is a Share or Bounds of a module that runs both side by side (graph/interventions.py).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -15,26 +15,29 @@ import sympy
 import torch
 from torch import Tensor, nn
 
+from mechverify.claims.agreement import (
+    ARGMAX,
+    Agrees,
+    Module,
+    called,
+    condition_of,
+    example_of,
+    network_of,
+)
 from mechverify.claims.bounds import Bounds
-from mechverify.claims.box import Box
 from mechverify.claims.domain import Token, Tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.model import CapturedModel, capture
-from mechverify.claims.numbers import number
-from mechverify.claims.share import WITHIN, Share
-from mechverify.claims.transformers import LoadedTransformer
+from mechverify.claims.share import Share
 from mechverify.graph import interventions
 from mechverify.graph.interventions import Part, Places
 from mechverify.graph.source import CaptureError
 
-ARGMAX = "argmax"
 MEAN, RESAMPLE = "mean", "resample"
 AVERAGED = 2**18  # inputs that a mean is taken over
 BATCH = 2**12
 
-Module = nn.Module | LoadedTransformer
 Patch = float | str | Mapping[str, Any]
-Agrees = Any  # "argmax", or a number: by how much no entry differs more
 
 
 def parts(path: str, count: int, *, axis: int = -1, dims: int = 2) -> dict[str, Part]:
@@ -80,10 +83,10 @@ class Circuits:
             raise ClaimError(
                 "Circuits needs parts: Circuits(model, parts(path, count), ...)"
             )
-        self._module = _module(model)
+        self._module = network_of(model)
         self.name = type(self._module).__name__
         with _said(self.name):
-            self._places = Places(self._module, self.parts, [_first(over)])
+            self._places = Places(self._module, self.parts, [example_of(over)])
 
     @property
     def names(self) -> list[str]:
@@ -94,7 +97,7 @@ class Circuits:
         """Both runs: sites "output.agreement", "output.difference", "output.model" and "output.other"."""
         module = self.module
         found = capture(
-            module, _first(self._domain(self.names)), vocab=len(self.over.values)
+            module, example_of(self._domain(self.names)), vocab=len(self.over.values)
         )
         last = len(self._domain(None)) - 1
         first = last - len(self.parts) + 1
@@ -172,7 +175,7 @@ class Circuits:
         `keep` are kept agrees with it: the same entry is the only largest of both outputs ("argmax"), or no entry
         differs by more than a number. `keep=None`: every circuit, on that share of all circuits and inputs. Raises
         ClaimError."""
-        condition = _condition(self.captured, agrees)
+        condition = condition_of(self.captured, agrees)
         return Share(
             condition,
             over=self._domain(keep),
@@ -222,92 +225,13 @@ class Circuits:
         return own + [sympy.sympify(c).xreplace(moved) for c in own]
 
 
-class Same(Share):
-    """On at least a share `at_least` of the inputs `over` (a box's share is its volume, or mass), two models of the
-    same inputs agree: as of Circuits.agree; `within` as in Share. Raises ClaimError."""
-
-    def __init__(
-        self, model: Module, other: Module, *, over: Tokens | Box, agrees: Agrees = ARGMAX, at_least: Any = 1,
-        row: int | None = None, given: Any = (), within: Any = WITHIN,
-    ):  # fmt: skip
-        twins = interventions.Twins(_module(model), _module(other), row)
-        captured = _both(twins, over, f"{_called(model)} and {_called(other)}")
-        super().__init__(
-            _condition(captured, agrees), over=over, at_least=at_least, given=given, within=within
-        )  # fmt: skip
-
-
-def differ(
-    model: Module, other: Module, *, over: Tokens | Box, at_most: Any = None, row: int | None = None, given: Any = (),
-) -> Bounds:  # fmt: skip
-    """No entry of the outputs of two models of the same inputs differs by more than `at_most` (None: the least that can
-    be proved), anywhere `over`. Nearly equal models are bounded jointly. Raises ClaimError."""
-    twins = interventions.Twins(_module(model), _module(other), row)
-    captured = _both(twins, over, f"{_called(model)} and {_called(other)}")
-    return Bounds(
-        captured["output.difference"], over=over, at_most=at_most, given=given
-    )
-
-
-class Equivariant(Share):
-    """On at least a share `at_least` of the inputs, the model's output for moved tokens agrees with its moved output.
-
-    `tokens` moves them: for each token id, another; or `positions`: the token at i is then the one that was at
-    positions[i] (a reversal, or another order that is a slice); or both. `outputs`: for each entry
-    of the output for moved tokens, the entry for the tokens themselves that it is to agree with (None: the same, which
-    makes the model invariant). Raises ClaimError.
-    """
-
-    def __init__(
-        self, model: Module, *, over: Tokens, tokens: Sequence[int] | None = None,
-        positions: Sequence[int] | None = None, outputs: Sequence[int] | None = None, agrees: Agrees = ARGMAX,
-        at_least: Any = 1, row: int | None = None, given: Any = (),
-    ):  # fmt: skip
-        if tokens is None and positions is None:
-            raise ClaimError(
-                "Equivariant needs tokens=, where each id is moved to, or positions=, or both"
-            )
-        moved = _Moved(
-            _map("tokens", tokens, len(over.values)),
-            _permutation("positions", positions, len(over)),
-        )
-        for i, ids in enumerate(over.allowed):
-            if tokens is not None and not {tokens[t] for t in ids} <= set(
-                range(len(over.values))
-            ):
-                raise ClaimError(
-                    f"tokens= moves ids of position {i} out of the vocabulary"
-                )
-        network = _module(model)
-        after = None if outputs is None else torch.tensor([*outputs])
-        twins = interventions.Twins(network, network, row, moved, after)
-        captured = _both(twins, over, f"{_called(model)} before and after")
-        super().__init__(
-            _condition(captured, agrees), over=over, at_least=at_least, given=given
-        )
-
-
-class _Moved(nn.Module):
-    def __init__(self, ids: Tensor | None, positions: Tensor | None):
-        super().__init__()
-        self.register_buffer("ids", ids)
-        self.register_buffer("positions", positions)
-
-    ids: Tensor | None
-    positions: Tensor | None
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x if self.positions is None else x[:, self.positions]
-        return x if self.ids is None else self.ids[x]
-
-
 def interchanged(
     model: Module, part: Part, *, over: Tokens, source: Tokens | None = None
 ) -> tuple[CapturedModel, Tokens]:
     """The model in which `part` has the value that it has for another input, and its domain: the tokens of the one and
     then of the other, which are `over` as well, or of `source`. A claim Accuracy says what it computes then. Raises
     ClaimError."""
-    network, part = _module(model), _plain(model, part)
+    network, part = network_of(model), _plain(model, part)
     source = over if source is None else source
     if over.given or source.given:
         raise ClaimError(
@@ -318,58 +242,13 @@ def interchanged(
             f"source= has {len(source)} tokens of {len(source.values)} ids, over= {len(over)} of {len(over.values)}: "
             "both are inputs of one model"
         )
-    name = f"{_called(model)} with {part} of another input"
+    name = f"{called(model)} with {part} of another input"
     with _said(name):
-        places = Places(network, {"part": part}, [_first(over)])
+        places = Places(network, {"part": part}, [example_of(over)])
     both = Tokens(over.name, over.values, [*over.allowed, *source.allowed])
     module = interventions.Interchanged(network, places).eval()
-    found = capture(module, _first(both), vocab=len(over.values))
+    found = capture(module, example_of(both), vocab=len(over.values))
     return replace(found, source=name), both
-
-
-def _condition(model: CapturedModel, agrees: Agrees) -> sympy.Basic:
-    if isinstance(agrees, str) and agrees == ARGMAX:
-        if "output.agreement" not in model.sites:
-            raise ClaimError(
-                'agrees="argmax" needs an output of two entries or more: give a number'
-            )
-        return sympy.Gt(model["output.agreement"][()], 0, evaluate=False)
-    try:
-        eps = number(agrees)
-    except ValueError as error:
-        raise ClaimError(
-            f'agrees: {error}; "argmax", or by how much entries differ at most'
-        ) from None
-    if eps < 0:
-        raise ClaimError(f"agrees={agrees!r} is negative")
-    exact = sympy.Rational(eps.numerator, eps.denominator)
-    return sympy.Le(model["output.difference"][()], exact, evaluate=False)
-
-
-def _both(twins: nn.Module, over: Tokens | Box, name: str) -> CapturedModel:
-    box, sequences = (over, over.tokens) if isinstance(over, Box) else (None, over)
-    dtype = next(
-        (p.dtype for p in twins.parameters() if p.is_floating_point()), torch.float64
-    )
-    reals = [] if box is None else [torch.as_tensor(a)[None].to(dtype) for a in box.low]
-    ids = [] if sequences is None else [_first(sequences)]
-    vocab = None if sequences is None else len(sequences.values)
-    return replace(capture(twins.eval(), *ids, *reals, vocab=vocab), source=name)
-
-
-def _module(model: Module) -> nn.Module:
-    network = model.module if isinstance(model, LoadedTransformer) else model
-    if not isinstance(network, nn.Module):
-        raise ClaimError(
-            f"{type(model).__name__} is no torch module, and no load(weights)"
-        )
-    if any(m.training for m in network.modules()):
-        raise ClaimError(f"{_called(model)} is in training mode: call .eval() first")
-    return network
-
-
-def _called(model: Module) -> str:
-    return model.name if isinstance(model, LoadedTransformer) else type(model).__name__
 
 
 def _plain(model: Module, part: Part) -> Part:
@@ -378,36 +257,13 @@ def _plain(model: Module, part: Part) -> Part:
 
 def _name(model: Any, path: str) -> str:
     """TransformerLens's `hook_` may be kept or left out, as elsewhere."""
-    known = dict(_module(model).named_modules())
+    known = dict(network_of(model).named_modules())
     return path if path in known else path.replace("hook_", "")
-
-
-def _first(over: Tokens) -> Tensor:
-    """An input, as an example: [1, length]."""
-    return torch.tensor([[ids[0] for ids in over.allowed]])
 
 
 def _every(over: Tokens) -> Tensor:
     """All inputs [number, length]."""
     return torch.tensor(list(product(*over.allowed)), dtype=torch.long)
-
-
-def _map(name: str, values: Sequence[int] | None, size: int) -> Tensor | None:
-    if values is None:
-        return None
-    if len(values) != size:
-        raise ClaimError(f"{name}= lists {len(values)} ids; the vocabulary has {size}")
-    return torch.tensor([*values])
-
-
-def _permutation(name: str, values: Sequence[int] | None, size: int) -> Tensor | None:
-    if values is None:
-        return None
-    if sorted(values) != list(range(size)):
-        raise ClaimError(
-            f"{name}={list(values)!r:.60} is no permutation of 0 to {size - 1}"
-        )
-    return torch.tensor([*values])
 
 
 @contextmanager

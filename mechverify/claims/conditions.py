@@ -10,7 +10,7 @@ from sympy.logic import boolalg
 
 from mechverify.claims.domain import Tokens
 from mechverify.claims.errors import ClaimError, here
-from mechverify.claims.language import compile_mechanism
+from mechverify.claims.mechanisms import compile_mechanism
 from mechverify.claims.model import CapturedModel, Entry, Site
 from mechverify.graph.messages import short
 

@@ -14,7 +14,7 @@ from mechverify.claims.showing import Shown
 
 class Token(sympy.Symbol):
     """The integer that a token means. Not `integer=True`: what sympy knows, it rewrites, and of integers at times
-    wrongly (see language.py)."""
+    wrongly (see mechanisms.py)."""
 
     def __new__(cls, name: str) -> "Token":
         return super().__new__(cls, name, extended_real=True)

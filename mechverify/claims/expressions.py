@@ -14,18 +14,15 @@ from sympy.logic import boolalg
 from mechverify.claims.box import Box
 from mechverify.claims.domain import Tokens
 from mechverify.claims.errors import ClaimError
-from mechverify.claims.language import (
+from mechverify.claims.language import Mod, count, kth_largest, lookup
+from mechverify.claims.mechanisms import (
     POWER,
     UNKNOWN,
     USE_OURS,
-    Mod,
     compile_index,
     compile_ratio,
-    count,
     deep,
     integral,
-    kth_largest,
-    lookup,
     operands,
     unsafe,
     written_out,

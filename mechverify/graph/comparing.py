@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mechverify.graph import arithmetic, reductions
+from mechverify.graph.attention import embedding
 from mechverify.graph.build import Builder, NotLowered, Operand, Value
-from mechverify.graph.layers import embedding
 
 MASK = "minus infinity where the input decides: multiply what exp gives by the mask instead"
 WHOLE = "a bitwise operation on integers: only truth values are known"

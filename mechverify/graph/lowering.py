@@ -2,20 +2,30 @@
 
 What depends on no input is computed at once, in float64, unless weights would be rounded by it: their arithmetic stays
 in the graph. What only moves entries runs on their numbers 0, 1, 2, ... and becomes views. A function of single token
-ids is tabulated over the vocabulary. The rows are in arithmetic.py, reductions.py and layers.py.
+ids is tabulated over the vocabulary. The rows stand beside it, by kind: arithmetic.py, reductions.py, normalisation.py,
+convolution.py, attention.py, sorting.py, comparing.py, scattering.py.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from mechverify.graph import arithmetic, comparing, layers, reductions, sorting
+from mechverify.graph import (
+    arithmetic,
+    attention,
+    comparing,
+    convolution,
+    normalisation,
+    reductions,
+    scattering,
+    sorting,
+)
 from mechverify.graph.arithmetic import broadcast
 from mechverify.graph.build import Builder, NotLowered, Operand, Value
+from mechverify.graph.scattering import is_float
 
 _MOVED = """
 view _unsafe_view reshape permute transpose t numpy_T mT slice select expand expand_as view_as reshape_as unsqueeze
@@ -91,81 +101,6 @@ def name_of(op: Any) -> str:
     return op._schema.name.split("::")[1]
 
 
-def placed(scatter: Callable) -> Callable:
-    """A row that writes entries of a second operand into the first, from torch's own function."""
-
-    def row(b: Builder, x: Operand, *args: Any) -> Operand:
-        n = math.prod(b.shape(x))
-        index = torch.arange(n, dtype=torch.float64).reshape(b.shape(x))
-        place = next(
-            k for k, a in enumerate(args) if isinstance(a, Value) or _is_float(a)
-        )
-        source = args[place]
-        numbers = torch.arange(
-            n, n + math.prod(b.shape(source)), dtype=torch.float64
-        ).reshape(b.shape(source))
-        result = scatter(
-            index, *[numbers if k == place else a for k, a in enumerate(args)]
-        )
-        return Value(b.move([b.node(x), b.node(source)], result.long().numpy()))
-
-    return row
-
-
-aten = torch.ops.aten
-
-
-def index_put(
-    b: Builder, x: Operand, indices: Any, values: Operand, accumulate: bool = False
-) -> Operand:
-    if accumulate:
-        numbers = torch.arange(math.prod(b.shape(x))).reshape(b.shape(x))
-        return accumulated(b, x, aten.index(numbers, indices), values)
-    values = (
-        values
-        if isinstance(values, Value)
-        else torch.as_tensor(values, dtype=torch.float64)
-    )
-    return placed(lambda i, j: aten.index_put(i, indices, j))(b, x, values)
-
-
-def accumulated(b: Builder, x: Operand, places: Tensor, values: Operand) -> Operand:
-    """x, and at each of its entries the sum of the values (which broadcast) whose place that is."""
-    n, m = math.prod(b.shape(x)), places.numel()
-    if n * m > 2**22:
-        raise NotLowered(f"adds {m} values to {n} entries: multiply by a matrix")
-    matrix = torch.zeros(n, m, dtype=torch.float64)
-    matrix[places.flatten(), torch.arange(m)] = 1.0
-    flat = b.shaped(broadcast(b, values, torch.zeros(places.shape)), (m,))
-    return arithmetic.add(
-        b, x, b.shaped(reductions.linear(b, flat, matrix), b.shape(x))
-    )
-
-
-def scatter_add(
-    b: Builder, x: Operand, dim: int, index: Tensor, source: Operand
-) -> Operand:
-    numbers = torch.arange(math.prod(b.shape(x))).reshape(b.shape(x))
-    within = tuple(slice(size) for size in index.shape)
-    inner = numbers[
-        tuple(
-            slice(size) if d != dim % numbers.ndim else slice(None)
-            for d, size in enumerate(index.shape)
-        )
-    ]
-    return accumulated(
-        b, x, inner.gather(dim, index), b.moved(source, lambda a: a[within])
-    )
-
-
-def scatter_value(
-    b: Builder, x: Operand, dim: int, index: Tensor, value: float
-) -> Operand:
-    return arithmetic.where(
-        b, torch.zeros(b.shape(x)).scatter(dim, index, 1.0) > 0, value, x
-    )
-
-
 def dropout(b: Builder, x: Operand, p: float, train: bool) -> Operand:
     if train and p:
         raise NotLowered(
@@ -182,16 +117,13 @@ ROWS = {
     **arithmetic.ROWS,
     **reductions.ROWS,
     **sorting.ROWS,
-    **layers.ROWS,
+    **normalisation.ROWS,
+    **convolution.ROWS,
+    **attention.ROWS,
     **comparing.ROWS,
+    **scattering.ROWS,
     "fill": lambda b, x, y: broadcast(b, y, x),
     "copy": lambda b, x, y, *_: broadcast(b, y, x),
-    "index_put": index_put,
-    "select_scatter": placed(aten.select_scatter),
-    "slice_scatter": placed(aten.slice_scatter),
-    "scatter.src": placed(aten.scatter.src),
-    "scatter.value": scatter_value,
-    "scatter_add": scatter_add,
     "dropout": dropout,
     "_to_copy": cast,
     "to": cast,
@@ -284,14 +216,14 @@ class Lowering:
     ) -> Any:
         if name in SAME:
             return args[0]
-        weights = [a for a in leaves if _is_float(a) and self._is_derived(a)]
+        weights = [a for a in leaves if is_float(a) and self._is_derived(a)]
         result = op(*args, **kwargs)
         if (
             name in UNSET
         ):  # whatever the memory held; a program writes to all of it before it reads
             return torch.zeros_like(result)
         if weights:
-            parts = [r for r in pytree.tree_leaves(result) if _is_float(r)]
+            parts = [r for r in pytree.tree_leaves(result) if is_float(r)]
             if name in MOVED or name in EXACT:
                 self._derived |= {r.untyped_storage().data_ptr(): r for r in parts}
             elif (
@@ -336,7 +268,7 @@ class Lowering:
             return x
         if x.table is not None and x.table.dtype == torch.bool:
             return comparing.truth_of(self.b, x)
-        return layers.embedding(self.b, self._table(x).double(), Value(x.node))
+        return attention.embedding(self.b, self._table(x).double(), Value(x.node))
 
     def _table(self, x: Value) -> Tensor:
         return self.ids if x.table is None else x.table
@@ -438,10 +370,6 @@ def _exactly(x: Value | Tensor, dtype: torch.dtype) -> bool:
 
 def _is_value(a: Any) -> bool:
     return isinstance(a, Value)
-
-
-def _is_float(a: Any) -> bool:
-    return isinstance(a, Tensor) and a.is_floating_point()
 
 
 def _leaves(tree: Any) -> list:

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from mechverify.certificate.write import write
-from mechverify.claims.circuits import ARGMAX, Circuits
+from mechverify.claims.agreement import ARGMAX
+from mechverify.claims.circuits import Circuits
 from mechverify.claims.domain import Tokens
 from mechverify.claims.errors import ClaimError
 from mechverify.claims.numbers import number

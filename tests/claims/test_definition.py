@@ -32,7 +32,9 @@ from torch import nn
 from benchmarks.campaigns import mechanisms
 from mechverify import Accuracy, Bounds, Holds, Mod, Within, ball, capture, count, kth_largest, lookup, prove, tokens
 from mechverify.claims import ClaimError
-from mechverify.claims.language import Table, compile_mechanism, exact
+from mechverify.claims.language import Table
+from mechverify.claims.mechanisms import compile_mechanism
+from mechverify.claims.numbers import number as exact
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.statement.formula import Formulas, Listing
 from mechverify.kernel.statement.sentence import state

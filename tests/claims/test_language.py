@@ -7,7 +7,7 @@ import sympy
 
 from mechverify import kth_largest, tokens
 from mechverify.claims import ClaimError
-from mechverify.claims.language import compile_mechanism
+from mechverify.claims.mechanisms import compile_mechanism
 from tests import oracle
 from tests.cases import IDS, MECHANISMS
 

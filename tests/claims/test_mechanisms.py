@@ -220,19 +220,20 @@ def test_a_formula_is_read_off_the_graph(pair):
     assert "embed[1, :][(x0 mod 4)]" in state(row).claim and "output[(x1 mod 5)]" in state(row).claim
 
 
-@pytest.mark.parametrize("row", [
-    ["pick", [0, 1], None], ["pick", [1, 0], None], ["number", [0], None], ["number", [], None], ["pi", [0], None],
-    ["number", [1], 3], ["pick", [0, 2], None],
-])  # fmt: skip
-def test_rows_that_are_no_expressions_are_rejected(row):
-    rows = [
-        ["constant", [], [[2], ["0x0p+0", "0x1p+0"]]],
-        ["integer", [], 1],
-        ["integer", [], 2],
-        ["tokens", [], None],
-        row,
-    ]
-    entry = {"nodes": rows, "sites": [["output", 4]], "replayed": {"inputs": 0, "difference": "0x0p+0", "module": "m"}}
+def read_with(row: list) -> None:
+    rows = [["constant", [], [[2], ["0x0.0p+0", "0x1.0000000000000p+0"]]], ["integer", [], 1], ["integer", [], 2],
+            ["tokens", [], None], row]  # fmt: skip
+    replayed = {"inputs": 0, "difference": "0x0.0p+0", "module": "m"}
+    captured(Graph(2, (0, 1)), {}, Reader({"nodes": rows, "sites": [["output", 4]], "replayed": replayed}, "graph"), [])
 
-    with pytest.raises(Rejected):
-        captured(Graph(2, (0, 1)), {}, Reader(entry, "graph"), [])
+
+@pytest.mark.parametrize(("row", "message"), [
+    (["pick", [1, 0], None], "takes a real axis and an integer"), (["number", [0], None], "takes an integer"),
+    (["number", [], None], "'number' on 0 operands"), (["pi", [0], None], "'pi' on 1 operands"),
+    (["number", [1], 3], "no attribute"), (["pick", [0, 2], None], "the index reaches from 2 to 2, the axis has 2"),
+])  # fmt: skip
+def test_rows_that_are_no_expressions_are_rejected(row, message):
+    for good in (["pick", [0, 1], None], ["number", [1], None], ["pi", [], None]):
+        read_with(good)
+    with pytest.raises(Rejected, match=message):
+        read_with(row)

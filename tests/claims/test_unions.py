@@ -30,7 +30,7 @@ from mechverify import (
     transformer,
     union,
 )
-from mechverify.claims.language import compile_mechanism
+from mechverify.claims.mechanisms import compile_mechanism
 from mechverify.claims.unions import disjoint
 from mechverify.kernel import check
 from tests.independent.checker import Mechanism

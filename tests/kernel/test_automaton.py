@@ -7,7 +7,7 @@ import pytest
 import sympy
 
 from mechverify import tokens
-from mechverify.claims.language import compile_mechanism
+from mechverify.claims.mechanisms import compile_mechanism
 from mechverify.kernel.core.errors import Rejected, Unsupported
 from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64

@@ -32,7 +32,7 @@ def test_a_strategy_states_what_the_kernel_proves(name, small_model):
         stated = Counts(attempt.right.low + change, attempt.right.high)
         certificate = write(task.document, data, attempt.proof, "BOUNDED", stated)
         if change:
-            with pytest.raises(Rejected):
+            with pytest.raises(Rejected, match="right inputs stated"):
                 check(certificate)
         else:
             assert check(certificate).right == stated

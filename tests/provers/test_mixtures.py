@@ -133,7 +133,7 @@ def test_margins_by_tables_are_the_graphs():
     problem = AccuracyProblem.of(made.claim("1"), "real")
     some = made.inputs[:: 2**7]
     by_tables, by_graph = Tabled(problem.job), Leads(problem.job)
-    np.testing.assert_allclose(by_tables(some), by_graph(some), atol=1e-6)
+    np.testing.assert_allclose(by_tables(some), by_graph(some), rtol=0, atol=1e-9)
     np.testing.assert_array_equal(by_tables.winner(some[:9]), by_graph.winner(some[:9]))
 
 
@@ -153,5 +153,5 @@ def test_margins_by_tables_are_the_graphs_where_weights_underflow(far, allowed):
     problem = AccuracyProblem.of(Accuracy(captured["output"], equals=x[0], over=x, at_least=None), "real")
     inputs = np.array([*product(*x.allowed)])[::97]
     by_graph = Leads(problem.job)(inputs)
-    np.testing.assert_allclose(Tabled(problem.job)(inputs), by_graph, atol=1e-6)
+    np.testing.assert_allclose(Tabled(problem.job)(inputs), by_graph, rtol=0, atol=1e-9)
     assert falsify(problem, Budget()).least <= by_graph.min()

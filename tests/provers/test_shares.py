@@ -81,7 +81,7 @@ def test_shares_are_counted_exactly(what, model, x, y):
         return
     outcome = prove(Share(condition(model["output"], x), over=x))
     count = int(truth(y, IDS).sum())
-    assert (outcome.theorem.right.high == count and outcome.reasons == []) or what == "an index"
+    assert outcome.theorem.right.high == count and (outcome.reasons == []) == (what != "an index")
     open_ = int((IDS[:, 0] == IDS[:, 1]).sum()) if what == "an index" else 0  # one value twice: equal, in a ball
     assert count - open_ <= outcome.theorem.right.low <= count <= outcome.theorem.right.high
     assert 0 < count <= len(IDS)

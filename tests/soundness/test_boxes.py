@@ -21,7 +21,7 @@ from mechverify.kernel import Rejected, check
 from mechverify.kernel.core import container
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.core.measure import HALVINGS, Measure, Normal
-from mechverify.kernel.relaxation import shares
+from mechverify.kernel.relaxation import halfspaces, shares
 from mechverify.report.checked import Checked
 from mechverify.report.latex import write_latex
 from tests.soundness import forge
@@ -51,15 +51,15 @@ def test_a_half_space_is_never_said_to_be_larger_than_it_is(n):
         low, high = np.minimum(slopes, 0).sum(), np.maximum(slopes, 0).sum()
         constant = -rng.choice([rng.uniform(low, high), low, high, 0.0])
         exact = volume(Fraction(float(constant)), list(map(Fraction, slopes.tolist())))
-        (found,) = shares.of_cube(AR, np.array([constant]), slopes[None])
+        (found,) = halfspaces.of_cube(AR, np.array([constant]), slopes[None])
         assert 0 <= found <= exact or (exact == 1 and found == 1)
-        if n <= shares.MAIN and np.abs(slopes).max() > 0:
+        if n <= halfspaces.MAIN and np.abs(slopes).max() > 0:
             assert found >= exact - Fraction(1, 10**4), (constant, slopes)
 
 
 def test_what_is_not_finite_bounds_nothing():
     slopes = np.array([[np.inf, 1.0], [np.nan, 1.0], [1.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
-    found = shares.of_cube(AR, np.array([1.0, 1.0, -np.inf, 0.0, 1.0]), slopes)
+    found = halfspaces.of_cube(AR, np.array([1.0, 1.0, -np.inf, 0.0, 1.0]), slopes)
     assert found.tolist() == [0, 0, 0, 0, 1]
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from mechverify import Share, box, capture, normal, prove
 from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.float64 import Float64
-from mechverify.kernel.relaxation import shares
+from mechverify.kernel.relaxation import conditions, halfspaces, shares
 from mechverify.kernel.relaxation.cases import SIGNS, Cases, cases
 from mechverify.provers.accuracy.problem import AccuracyProblem
 from tests.rounds import few
@@ -28,11 +28,11 @@ def test_what_two_sets_share_is_rounded_down():
     a, b = rng.permuted(
         [1 - rng.random(2_000) / 3, rng.random(2_000) / 2 + 1e-3], axis=0
     )  # the smaller has more digits
-    found = shares.both(AR, a, b)
+    found = conditions.both(AR, a, b)
     exact = [max(Fraction(x) + Fraction(y) - 1, Fraction(0)) for x, y in zip(a.tolist(), b.tolist(), strict=True)]
     assert all(Fraction(low) <= true for low, true in zip(found.tolist(), exact, strict=True))
     assert (found > 0).sum() > 500
-    assert shares.both(AR, np.array([1.0, 0.25]), np.array([0.75, 1.0])).tolist() == [0.75, 0.25]
+    assert conditions.both(AR, np.array([1.0, 0.25]), np.array([0.75, 1.0])).tolist() == [0.75, 0.25]
 
 
 class Deep(nn.Module):
@@ -75,7 +75,7 @@ def test_bounds_of_each_case_hold_where_its_signs_do(seed):
     model, captured = deep([2, 3, 3, 2], seed)
     x = box([-2, -1], [1, 2])
     job = job_of(Share(condition(captured["output"], x), over=x))
-    about = job.once(shares.Condition).job
+    about = job.once(conditions.Condition).job
     told = cases(about, [job.claim.domain], np.array([6]), False)
     assert (told.inside >= 0).any() and len(told.inside) > 3
     drawn = np.random.default_rng(seed).uniform([-2, -1], [1, 2], (4_000, 2))
@@ -201,12 +201,12 @@ def test_two_sets_have_so_much_in_common():
     sets = rng.random((2, 400, 64)) < rng.random((2, 400, 1))
     sets[0, :40], sets[1, 20:60] = True, True
     a, b = sets.mean(2)
-    found = shares.both(AR, a, b)
+    found = conditions.both(AR, a, b)
     assert (found <= (sets[0] & sets[1]).mean(1)).all()
     assert (found[:40] == b[:40]).all() and (found[20:60] == a[20:60]).all()
     for p, q in ((0.1, 0.95), (0.3, 0.7), (1 / 3, 2 / 3), (1 - 2.0**-53, 0.1), (1e-17, 1 - 2.0**-53), (0.7, 0.6)):
         least = max(Fraction(0), Fraction(p) + Fraction(q) - 1)
-        (one,) = shares.both(AR, np.array([p]), np.array([q]))
+        (one,) = conditions.both(AR, np.array([p]), np.array([q]))
         assert 0 <= Fraction(float(one)) <= least <= Fraction(float(one)) + Fraction(1, 2**50)
 
 
@@ -309,7 +309,7 @@ def test_forms_are_no_less_on_a_box_than_is_said():
         constants = rng.normal(size=(1, 2)) * 10.0 ** rng.integers(-5, 5)
         if trial % 2:  # nearly cancelled
             constants = -(mid * np.where(mid > 0, low, high)).sum(2)
-        (found,) = shares.least_in(constants, Ball(mid, rad), low[None], high[None])
+        (found,) = halfspaces.least_in(constants, Ball(mid, rad), low[None], high[None])
         for f in range(2):
             exact = Fraction(float(constants[0, f]))
             for k, r, a, b in zip(mid[0, f].tolist(), rad[0, f].tolist(), low.tolist(), high.tolist(), strict=True):
@@ -322,7 +322,7 @@ def test_forms_are_no_less_on_a_box_than_is_said():
                 float(found[f])
                 >= float(exact) - 1e-11 * size - 2 * (rad[0, f] * np.maximum(np.abs(low), np.abs(high))).sum()
             )
-    nothing = shares.least_in(np.array([[-np.inf, 0.0, np.nan]]), Ball(np.array([[[1.0], [np.inf], [1.0]]]), np.zeros((1, 3, 1))),
+    nothing = halfspaces.least_in(np.array([[-np.inf, 0.0, np.nan]]), Ball(np.array([[[1.0], [np.inf], [1.0]]]), np.zeros((1, 3, 1))),
                               np.zeros((1, 1)), np.ones((1, 1)))  # fmt: skip
     assert (nothing == -np.inf).all()
 

@@ -32,7 +32,7 @@ from tests.soundness import forge
 def random_claim(rng):
     """A random model of five to seven tokens, a mechanism and a domain. The hand-built ones are mostly right."""
     from mechverify import tokens
-    from mechverify.claims.language import compile_mechanism
+    from mechverify.claims.mechanisms import compile_mechanism
 
     vocab, length = int(rng.integers(4, 7)), int(rng.integers(2, 4))
     if rng.random() < 0.7:
@@ -164,7 +164,7 @@ def test_what_is_shown_right_is_right(seed):
         if not turn:  # another checker, by brute force
             assert checker.check(forge.file(doc, data))
         doc["conclusion"]["right_at_least"] = str(bounds.low + 1)
-        with pytest.raises(Rejected):
+        with pytest.raises(Rejected, match="right inputs stated"):
             check(forge.file(doc, data), exact=exact)
 
 

@@ -69,7 +69,7 @@ def test_no_corruption_certifies_anything_false(tmp_path, monkeypatch, listing):
             continue
         accepted += 1
         assert implied(doc, data), f"{kind}: a false conclusion was accepted"
-    assert rejected > 0.6 * CORRUPTIONS / 2
+    assert rejected > 0.6 * CORRUPTIONS / 2 and accepted > CORRUPTIONS / 40
     assert kinds >= {"weight", "weight, hash restamped", "bound", "grid", "cell", "rule", "mechanism", "domain"}
 
 

@@ -84,7 +84,7 @@ def test_bounds_from_lemmas_hold(seed):
     c = net.C.numpy()
     ends = np.maximum(np.stack([low, high]), 0)
     exact = [sum(sorted(ends[:, i] * c[i, o])[k] for i in range(2)) for k in (0, 1) for o in range(2)]
-    np.testing.assert_allclose([*alone.low, *alone.high], exact, atol=1e-9)
+    np.testing.assert_allclose([*alone.low, *alone.high], exact, rtol=0, atol=1e-12)
 
 
 def test_what_the_file_says_of_a_lemma_is_checked():

@@ -21,7 +21,7 @@ from tests.soundness import forge
 def random_claim(rng):
     """A random model, mechanism and domain; weights of wild scales, and integer weights for exact ties."""
     from mechverify import tokens
-    from mechverify.claims.language import compile_mechanism
+    from mechverify.claims.mechanisms import compile_mechanism
 
     vocab, length = int(rng.integers(2, 5)), int(rng.integers(2, 4))
     style = str(rng.choice(["max", "random", "large", "tiny", "integer"]))
@@ -136,7 +136,7 @@ def test_bounds_hold_the_truth(seed):
         theorem = check(forge.file(doc, data), exact=exact)
         assert theorem.right == bounds
         doc["conclusion"]["right_at_least"] = str(bounds.low + 1)
-        with pytest.raises(Rejected):
+        with pytest.raises(Rejected, match="right inputs stated"):
             check(forge.file(doc, data), exact=exact)
 
 
@@ -144,7 +144,7 @@ def test_bounds_hold_the_truth(seed):
 def test_listing_every_cell_is_exact(name, expression, plain):
     """With every undecided cell listed, fold finds the number of right inputs exactly."""
     from mechverify import tokens
-    from mechverify.claims.language import compile_mechanism
+    from mechverify.claims.mechanisms import compile_mechanism
 
     rng = np.random.default_rng(len(name))
     vocab, length = 4, 3

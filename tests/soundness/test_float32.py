@@ -454,9 +454,9 @@ def test_x_plus_c_minus_c(through, proof):
 
     for exact in (False, True):
         assert theorem("real", (n * n, n * n), exact).right == (n * n, n * n)
-        with pytest.raises(Rejected):
+        with pytest.raises(Rejected, match="right inputs stated"):
             theorem("float32", (n * n, n * n), exact)
-        with pytest.raises(Rejected):
+        with pytest.raises(Rejected, match="right inputs stated"):
             theorem("float32", (n + 1, n * n), exact)
         # 640 is far enough from 1/2, but not where integer weights make exact arithmetic's unit coarse
         sure = 0 if exact and through == "W_U" and proof["rule"] == "fold" else n
@@ -484,11 +484,11 @@ def test_x_plus_c_minus_c_in_float64(through):
     assert check(file((0, 16))).right == (0, 16)
     assert check(file((16, 16))).right == (16, 16)
     for right in ((8, 8), (0, 8), (0, 15)):
-        with pytest.raises(Rejected):
+        with pytest.raises(Rejected, match="right inputs stated"):
             check(file(right))
     # attention's 1/2 + 1/2 is known to 128 bits, which is plenty for 2^54
     assert check(file((16, 16)), exact=True).right == (16, 16)
-    with pytest.raises(Rejected):
+    with pytest.raises(Rejected, match="right inputs stated"):
         check(file((0, 15)), exact=True)
     tenth = absorbed(2.0**54, [0.1, 0.2, 0.7, 0.9], np.float64, through)
     with pytest.raises(Rejected, match="float32 weights"):

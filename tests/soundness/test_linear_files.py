@@ -241,7 +241,7 @@ def test_a_row_of_embedded_views_of_tokens_is_not_refuted():
     net = Network([["tokens", [], None], ["view", [0], [[2], 1, [-1]]], ["weight", [], ["e", [3, 1]]], ["gather", [2, 1], None]],
                   TABLE, [], [[0, 1, 2], [1, 2]], 3)  # fmt: skip
     proof = {"rule": "point", "inputs": [[[0, 2], []]]}
-    with pytest.raises(Rejected):
+    with pytest.raises(Rejected, match="no input was shown to break a threshold"):
         check(file(*document(net, proof, position=0, at_least="1/1", verdict="REFUTED")))
     theorem = check(file(*document(net, proof, position=0)))
     assert theorem.attained.low.item() <= 2 <= theorem.attained.high.item()
@@ -250,37 +250,47 @@ def test_a_row_of_embedded_views_of_tokens_is_not_refuted():
 def accuracy(net: Network, proof: dict, position: int, right: tuple[int, int], equals: list) -> bytes:
     doc, data = document(net, proof)
     claim = doc["claim"] | {"kind": "accuracy", "equals": equals, "at_least": None, "position": position}
-    claim.pop("at_most")
-    doc |= {"version": 2, "claim": claim, "conclusion": {
+    for name in ("at_most", "where", "cases"):
+        del claim[name]
+    del claim["domain"]["inputs"]
+    doc |= {"claim": claim, "conclusion": {
         "verdict": "BOUNDED", "right_at_least": str(right[0]), "right_at_most": str(right[1])}}  # fmt: skip
     return forge.file(doc, data)
 
 
 def test_accuracy_of_reversed_tokens_is_not_that_of_the_tokens():
+    """Row 0 shows token 1: right on three of nine."""
     net = Network([["tokens", [], None], ["view", [0], [[2], 1, [-1]]], ["weight", [], ["e", [3, 3]]], ["gather", [2, 1], None]],
                   {"e": np.eye(3)}, [], [[0, 1, 2]] * 2, 3)  # fmt: skip
-    with pytest.raises(Rejected):  # row 0 shows token 1: right on three of nine
+    for position, number in ((0, 3), (1, 9)):
+        equals = [["value", [], 0]]
+        assert check(accuracy(net, {"rule": "enumerate"}, position, (number, number), equals)).right == (number, number)
+    with pytest.raises(Rejected, match="right inputs stated: 9 to 9; proved: 3 to 3"):
         check(accuracy(net, {"rule": "enumerate"}, 0, (9, 9), [["value", [], 0]]))
 
 
 def test_rule_fold_does_not_take_a_view_of_the_tokens_for_the_query():
+    """The output is 10 at the first token: right on three of nine."""
     rows = [["tokens", [], None], ["weight", [], ["e", [3, 3]]], ["gather", [1, 0], None],
             ["einsum", [2, 2], "qd,kd->qk"], ["softmax", [3], "causal"], ["einsum", [4, 2], "qk,kd->qd"],
             ["view", [0], [[], 0, []]], ["weight", [], ["big", [3, 3]]], ["gather", [7, 6], None],
             ["add", [5, 8], None]]  # fmt: skip
     net = Network(rows, {"e": 0.1 * np.eye(3), "big": 10 * np.eye(3)}, [], [[0, 1, 2]] * 2, 3)
-    with pytest.raises(Rejected):  # the output is 10 at the first token: right on three of nine
-        check(accuracy(net, {"rule": "fold", "keys": [], "only": None, "cells": []}, 1, (9, 9), [["integer", [], 0]]))
+    fold = {"rule": "fold", "keys": [], "only": None, "cells": []}
+    assert check(accuracy(net, {"rule": "enumerate"}, 1, (3, 3), [["integer", [], 0]])).right == (3, 3)
+    for right in ((9, 9), (0, 9)):
+        with pytest.raises(Rejected, match="joins the result of attention and a value that reads other tokens"):
+            check(accuracy(net, fold, 1, right, [["integer", [], 0]]))
+    of_query = net._replace(rows=[*rows[:6], rows[7], ["gather", [6, 0], None], ["add", [5, 7], None]])
+    assert check(accuracy(of_query, fold, 1, (3, 9), [["integer", [], 0]])).right == (3, 9)
 
 
 @pytest.mark.parametrize("rows", [[], [["exp", [0], None]]])
-def test_exact_arithmetic_refutes_nothing_that_float64_does_not(rows):
-    """In exact arithmetic numbers share an exponent, which belongs to them."""
+def test_a_threshold_is_refuted_by_what_breaks_it_in_float64_alone(rows):
+    """In exact arithmetic numbers share an exponent, which belongs to them: no claim about ranges is checked there."""
     proof = {"rule": "point", "inputs": [[[], hexadecimal([0.5])]]}
-    for exact in (False, True):
-        data = file(*of(rows, proof, at_most="3/1", verdict="REFUTED"))
-        with pytest.raises(Rejected):
-            check(data, exact=exact)
+    with pytest.raises(Rejected, match="no input was shown to break a threshold"):
+        check(file(*of(rows, proof, at_most="3/1", verdict="REFUTED")))
     data = file(*of(rows, proof, at_most="1/4", verdict="REFUTED"))
     assert 0.4 < check(data).attained.low.item() < 1.7
     with pytest.raises(Rejected, match="float64 only"):
@@ -304,5 +314,11 @@ def test_float32_speaks_of_float32_numbers(where):
         centre = np.full(1, near)
     net = Network(rows, {}, [(centre, centre)], [], 0)
     proof = {"rule": "point", "inputs": [[[], hexadecimal(centre)]]}
-    with pytest.raises(Rejected):
-        check(file(*document(net, proof, at_most="0/1", verdict="REFUTED", semantics="float32")))
+    assert check(file(*document(net, proof, at_most="0/1", verdict="REFUTED"))).verdict == "REFUTED"
+    doc, data = document(net, proof, at_most="0/1", verdict="REFUTED", semantics="float32")
+    doc["claim"]["graph"] |= {
+        "module": {"rows": len(rows), "norms": []},
+        "compared": {"dtype": "torch.float32", "inputs": 0, "difference": "0/1", "tolerance": "0/1"},
+    }
+    with pytest.raises(Rejected, match="no input was shown to break a threshold"):
+        check(file(doc, data))

@@ -10,7 +10,7 @@ import pytest
 from sympy import And, Eq, Integer, Ne, Or, Piecewise
 
 from mechverify import count, distinct, tokens
-from mechverify.claims.language import compile_mechanism
+from mechverify.claims.mechanisms import compile_mechanism
 from mechverify.kernel import Rejected, check
 from mechverify.kernel.core.architectures.transformer import transformer, transformer_relu
 from mechverify.kernel.core.claim import Job
@@ -140,17 +140,17 @@ def test_the_parts_are_those_of_the_model(seed):
     model = oracle.Transformer(weights)
     for x in map(np.array, product(range(vocab), repeat=length)):
         left, each = parts(weights, x, pin)
-        np.testing.assert_allclose(mean(direct, x), left, atol=SLACK)
+        np.testing.assert_allclose(mean(direct, x), left, rtol=0, atol=SLACK)
         total = left
         for head, (q, k, value, scores) in zip(rows, each, strict=True):
-            np.testing.assert_allclose(mean(head.asking, x), q, atol=SLACK)
+            np.testing.assert_allclose(mean(head.asking, x), q, rtol=0, atol=SLACK)
             for i in head.keys:
-                np.testing.assert_allclose(mean(head.keys[i], x), k[i], atol=SLACK)
-                np.testing.assert_allclose(mean(head.values[i], x), value[i], atol=SLACK)
+                np.testing.assert_allclose(mean(head.keys[i], x), k[i], rtol=0, atol=SLACK)
+                np.testing.assert_allclose(mean(head.values[i], x), value[i], rtol=0, atol=SLACK)
             share = np.exp(scores - scores.max())
             total = total + share / share.sum() @ value
         expected = [float(y) for y in model.logits(x.tolist(), pin)]
-        np.testing.assert_allclose(total, expected, atol=SLACK)
+        np.testing.assert_allclose(total, expected, rtol=0, atol=SLACK)
 
 
 @pytest.mark.parametrize("kind", ["three layers", "one layer", "relu", "no residual"])
@@ -199,14 +199,17 @@ def differ(x, apart):
     return len({x[i] for i in apart}) == len(apart)
 
 
-@pytest.mark.parametrize("exactly", [False, True])
-@pytest.mark.parametrize("seed", range(2 * ROUNDS))
+some_exactly = pytest.mark.parametrize(
+    ("seed", "exactly"),
+    [(seed, exactly) for exactly, every in ((False, 1), (True, 10)) for seed in range(0, 2 * ROUNDS, every)],
+)
+
+
+@some_exactly
 def test_rows_are_at_most_their_bounds(seed, exactly, monkeypatch):
     """N2, for any box and any row, at position 0 too, which has no token before it; in one part, or several."""
     rng = np.random.default_rng(seed)
     ar, vocab, length = Exact() if exactly else Float64(), int(rng.integers(1, 4)), int(rng.integers(1, 5))
-    if exactly and seed % 10:
-        return
     pin, box = int(rng.integers(length)), random_box(rng, vocab, length)
     row, along = random_row(rng, ar, pin, vocab, length, 2)
     given, apart = None, random_apart(rng, length)
@@ -257,7 +260,7 @@ def test_sums_over_windows_are_at_most_the_largest(seed):
     found = largest_sum(ar, [ar.exact(t) for t in terms], [possible(i, box, apart) for i in range(len(box))])
     assert (expected <= found + SLACK).all()
     if not apart or all(len(tokens) == 3 for tokens in box):  # every token can follow some other
-        np.testing.assert_allclose(found, expected, atol=SLACK)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=SLACK)
 
 
 def test_exponentials_are_at_most_their_bounds():
@@ -274,7 +277,12 @@ def test_exponentials_are_at_most_their_bounds():
 def test_differences_of_scores_are_at_most_their_bounds(seed):
     """N3, with any number of heads in the first layer, rows that attend anywhere, and parts of boxes."""
     rng = np.random.default_rng(seed)
-    ar, vocab, length, size = Float64(), int(rng.integers(1, 4)), int(rng.integers(1, 4)), 2
+    assert sum(differences_hold(rng) for _ in range(6)) > 0
+
+
+def differences_hold(rng) -> int:
+    """How many there were, of random scores: none where tokens that are to differ can't."""
+    ar, vocab, length, size, compared = Float64(), int(rng.integers(1, 4)), int(rng.integers(1, 4)), 2, 0
     pin = int(rng.integers(length))
 
     def some(i):
@@ -300,6 +308,8 @@ def test_differences_of_scores_are_at_most_their_bounds(seed):
                 at = tuple(int(a.ravel()[0]) for a in windows(i, outer, [np.array([t]) for t in x]))
                 which = int(np.searchsorted(outer[reference], x[reference])) if len(bound.mid) > 1 else 0
                 assert score[i] - score[reference] <= bound.mid[which][at] + SLACK, (i, reference)
+                compared += i != reference
+    return compared
 
 
 def random_window(rng):
@@ -359,12 +369,9 @@ def test_sums_of_terms_are_at_most_the_largest_for_any_price(seed):
             assert at_place(window.most(terms).mid, key) <= now + SLACK
 
 
-@pytest.mark.parametrize("exactly", [False, True])
-@pytest.mark.parametrize("seed", range(2 * ROUNDS))
+@some_exactly
 def test_ratios_are_at_most_their_lines(seed, exactly, monkeypatch):
     """N2 and N7, one by one and together with sums of terms, whatever the trial value and the prices are."""
-    if exactly and seed % 10:
-        return
     rng = np.random.default_rng(seed)
     ar, box, axis, apart, window, some = random_window(rng)
     if exactly:

@@ -453,3 +453,4 @@ if __name__ == "__main__":  # a longer campaign: python -m tests.soundness.test_
         if number % 100 == 99:
             print(number, dict(total), flush=True)
     print(dict(total))
+    sys.exit(bool(total["problems"]))

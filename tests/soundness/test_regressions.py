@@ -48,11 +48,11 @@ def test_a_term_that_underflows_on_the_grid_is_not_zero():
     truth = forge.document(data, {"rule": "enumerate"}, right=(1, 1), **shape)
     assert check(forge.file(truth, data)).right == (1, 1)
     proof = forge.fold([[2, [0], [], [15, [1]]]])
-    with pytest.raises(Rejected):
+    with pytest.raises(Rejected, match="right inputs stated"):
         check(forge.file(forge.document(data, proof, right=(0, 0), **shape), data))
     both = {"rule": "both", "first": {"rule": "counterexample", "inputs": [[1, 2]]}, "second": proof}
     refuted = forge.document(data, both, right=(0, 0), verdict="REFUTED", at_least="1/2", **shape)
-    with pytest.raises(Rejected):
+    with pytest.raises(Rejected, match="right inputs stated"):
         check(forge.file(refuted, data))
     tiny = np.array([[5e-324, -5e-324, 0.0]])
     assert Float64().to_grid(tiny, 0, 16, upwards=True).tolist() == [[1, 0, 0]]
@@ -105,7 +105,7 @@ def test_weights_near_the_end_of_float64_are_refused_not_misjudged():
     })  # fmt: skip
     for cells in ([], [[1, [0], None, None]], [[1, [0], [[0, [1]]], [0, [1]]]]):
         doc = forge.document(data, forge.fold(cells), equals=ONE, vocab=3, length=2, position=1, right=(9, 9))
-        with pytest.raises(Rejected):
+        with pytest.raises(Rejected, match="is not finite"):
             check(forge.file(doc, data))
 
 
@@ -128,7 +128,7 @@ def test_true_is_no_version():
     data = scalar_model(1, 1)
     doc = forge.document(data, {"rule": "enumerate"}, equals=ONE, tokens=[[0]], vocab=1, length=1, position=0)
     for version in (True, "1", [1], None, 1.5):
-        with pytest.raises(NotACertificate):
+        with pytest.raises(NotACertificate, match=r"format version|only integers"):
             check(forge.file({**doc, "version": version}, data))
 
 

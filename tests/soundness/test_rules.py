@@ -224,7 +224,7 @@ def test_inputs_lost_to_different_rivals_add_up():
             if high >= most:
                 assert check(forge.file(document, data)).right.low == 3 - high
             else:
-                with pytest.raises(Rejected):
+                with pytest.raises(Rejected, match="right inputs stated"):
                     check(forge.file(document, data))
 
 
@@ -329,7 +329,7 @@ def test_a_positive_lead_counts_no_more_than_its_smallest_factor():
             if shown <= right:
                 assert check(forge.file(document, data)).right.low == shown
             else:
-                with pytest.raises(Rejected):
+                with pytest.raises(Rejected, match="right inputs stated"):
                     check(forge.file(document, data))
 
 

@@ -161,7 +161,7 @@ def test_a_box_an_ulp_too_large_is_another_claim():
         larger["claim"]["domain"]["inputs"][0][2] = [v.hex() for v in beyond]
         check(forge.file(larger, weights))  # the box around the union says nothing of its own
         larger["claim"]["union"][1][1] = [v.hex() for v in beyond]
-        with pytest.raises(Rejected):
+        with pytest.raises(Rejected, match="tighter than those proved"):
             check(forge.file(larger, weights))
 
 
@@ -212,8 +212,6 @@ def test_what_is_no_union_is_refused():
     del whole["claim"]["union"]
     with pytest.raises(Rejected, match="no union"):
         check(forge.file(whole, weights))
-    with pytest.raises(Rejected):
-        check(forge.file(document | {"version": 4}, weights))
     old = document | {"version": 4, "proof": {"rule": "linear", "lines": None}}
     with pytest.raises(Rejected, match="before version 5"):
         check(forge.file(old, weights))
@@ -425,7 +423,7 @@ def test_files_that_count_too_much_are_refused():
     check(forge.file(document, weights))
     least = int(document["conclusion"]["right_at_least"])
     for change in ({"right_at_least": str(least + 2**26)}, {"right_at_most": str(least)}):
-        with pytest.raises(Rejected):
+        with pytest.raises(Rejected, match="right inputs stated"):
             check(forge.file(document | {"conclusion": document["conclusion"] | change}, weights))
     twice = copy.deepcopy(document)
     twice["claim"]["union"].append(twice["claim"]["union"][0])
@@ -494,7 +492,7 @@ def test_a_guard_of_a_box_is_not_dropped_or_faked():
     job = Job(read_claim(Reader(document["claim"], "claim"), weights), Float64())
     for ids, number in (({0}, 2), ({1}, 1), ({2}, 0), ({0, 2}, 2)):  # what a part that is left open may hold
         assert job.claim.most(job, job.claim.domain.split(0, ids)[0]) == number * TOTAL
-    with pytest.raises(Rejected):
+    with pytest.raises(Rejected, match="rule faces"):
         check(forge.file(document | {"proof": {"rule": "faces", "faces": [JUDGED] * 4}}, weights))
 
 

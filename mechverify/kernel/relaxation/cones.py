@@ -23,7 +23,7 @@ from mechverify.kernel.core.measure import Measure, far
 from mechverify.kernel.core.operations import Node
 from mechverify.kernel.core.operations.weights import table
 from mechverify.kernel.core.semantics import Real
-from mechverify.kernel.relaxation.shares import Condition
+from mechverify.kernel.relaxation.conditions import Condition
 
 ANY = -1  # degree of what is zero on all inputs
 MOST = 2**10  # degree

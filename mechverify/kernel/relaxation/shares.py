@@ -3,13 +3,10 @@
 A condition is taken apart into atoms, numbers that are at least zero or not. Linear bounds of these, carried back to
 the box, hold on half-spaces; the part is halved until little is open, the same bounds serving all of its cubes.
 
-Lemmas M3, M4, M5, M7 (docs/soundness/measure.md).
+Lemmas M5, M7 (docs/soundness/measure.md).
 """
 
-from dataclasses import replace
-from fractions import Fraction
-from itertools import product
-from math import factorial, prod
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,18 +17,20 @@ from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.fields import Reader
-from mechverify.kernel.core.float64 import ETA
-from mechverify.kernel.core.functions.piecewise import relu
-from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.measure import Measure
 from mechverify.kernel.core.meter import ROOM, reserve
-from mechverify.kernel.core.powers import power
 from mechverify.kernel.core.share import AllRight
-from mechverify.kernel.relaxation.cases import SIGNS, Cases, cases, exclusive, holds
+from mechverify.kernel.relaxation.cases import SIGNS, Cases, cases, holds
+from mechverify.kernel.relaxation.conditions import Condition, both, excluded
+from mechverify.kernel.relaxation.halfspaces import (
+    MAIN,
+    least_in,
+    of_cube,
+    on_unit_cubes,
+)
 from mechverify.kernel.relaxation.lines import Ends
 from mechverify.kernel.relaxation.rule import side_by_side
 
-ATOMS = 2**7  # of a condition; what has more is one
 FINEST = 40  # halvings of the whole mass, below which nothing is halved any more
 STEPS = (
     13,
@@ -40,178 +39,10 @@ STEPS = (
 BLOCK = (
     2**20
 )  # numbers of a block of cubes, or of the forms at the nodes that these meet
-MAIN = 3  # coordinates of which a half-space is told exactly
-STEEP = 2.0**-26  # slopes that are smaller than the largest times this are left out
-CLEAR = (
-    2.0**-8
-)  # with slopes that are all larger, rounding is no reason to leave one out
-MANY = 2**12  # entries that a condition is taken apart to, on the way to its atoms
-MOST = 2**10  # steps of a condition; what has more is one
 NEAR = (
     2**4
 )  # a cube's half-spaces are measured once it is not larger than so often what may be left open
 FEW = 8  # and has no more of them, or only one
-
-
-Entry = tuple[int, int]  # of a node, in the order of its flattened values
-
-
-class Condition:
-    """A claim's condition as maxima and minima of `atoms`: rows of `steps` are an atom's number, or (whether it is the
-    maximum, two earlier rows); the last is the condition. `rows` are the atoms' nodes; `job` is about them, in one
-    vector."""
-
-    def __init__(self, job: Job):
-        graph = job.further()
-        self.steps: list[int | tuple[bool, int, int]] = []
-        atoms = self._taken_apart(graph, _bare(graph, (job.claim.output, 0)))
-        self.rows = [graph.add("view", n, attr=((1,), i, (0,))) for n, i in atoms]
-        output = graph.add("concat", *self.rows, attr=0)
-        self.job = job.about(replace(job.claim, graph=graph, output=output))
-
-    def _taken_apart(self, graph: Graph, root: Entry) -> list[Entry]:
-        atoms, place, todo = [], {}, [root]
-        while todo:
-            entry = todo[-1]
-            if entry in place:
-                todo.pop()
-                continue
-            found = _extremum(graph, entry)
-            missing = [e for e in found[1] if e not in place] if found else []
-            if (
-                len(atoms) > ATOMS
-                or len(place) + len(missing) > MANY
-                or len(self.steps) > MOST
-            ):
-                self.steps[:] = [0]
-                return [root]
-            graph.meter.step(1 + len(missing), 1)
-            if missing:
-                todo += missing
-                continue
-            todo.pop()
-            if found is None:
-                place[entry] = len(self.steps)
-                self.steps.append(len(atoms))
-                atoms.append(entry)
-                continue
-            largest, (first, *others) = found
-            place[entry] = place[first]
-            for other in others:
-                self.steps.append((largest, place[entry], place[other]))
-                place[entry] = len(self.steps) - 1
-        return atoms
-
-    def exclusive(self, pairs: np.ndarray) -> np.ndarray:
-        """Booleans [2, steps, nodes]: nothing is shown right, or wrong, by both of a step's operands. `pairs`: by two
-        atoms [2, nodes, atoms, atoms]. What is shown right by a maximum, or wrong by a minimum, either operand shows;
-        otherwise both do."""
-        n, nodes = len(self.steps), pairs.shape[1]
-        reserve(2, n, n, nodes)
-        known, found = np.zeros((2, n, n, nodes), bool), np.zeros((2, n, nodes), bool)
-        at = np.array([i for i, step in enumerate(self.steps) if isinstance(step, int)])
-        atoms = np.array([self.steps[i] for i in at])
-        known[:, at[:, None], at] = np.moveaxis(pairs, 1, -1)[:, atoms[:, None], atoms]
-        known[:, at, at] = False
-        seen = np.zeros(n, bool)  # steps that the following ones are compared with
-        seen[at] = True
-        for i, step in enumerate(self.steps):
-            if isinstance(step, int):
-                continue
-            earlier = np.flatnonzero(seen)
-            for side in (0, 1):
-                first, second = known[side, step[1]], known[side, step[2]]
-                found[side, i] = first[step[2]]
-                now = first & second if step[0] == (side == 0) else first | second
-                known[side, i, earlier] = known[side, earlier, i] = now[earlier]
-            seen[i] = True
-        return found
-
-    def told(
-        self, ar: Arithmetic, share: np.ndarray, exclusive: np.ndarray
-    ) -> np.ndarray:
-        """Lower bounds of the shares on which it is right, and wrong, [2, cubes], from those of its atoms, [2, cubes,
-        atoms]; `exclusive` [2, steps, cubes]."""
-        rows: list[np.ndarray] = []
-        for i, step in enumerate(self.steps):
-            if isinstance(step, int):
-                rows.append(share[:, :, step])
-                continue
-            turn = -1 if step[0] else 1  # a maximum is wrong where both are
-            a, b = (rows[k][::turn] for k in step[1:])
-            together = np.where(exclusive[::turn][1, i], ar.down(a[1] + b[1]), 0.0)
-            either = np.minimum(np.maximum(together, np.maximum(a[1], b[1])), 1.0)
-            rows.append(np.stack([both(ar, a[0], b[0]), either])[::turn])
-        return rows[-1]
-
-
-def excluded(job: Job, told: Cases, parts: list[Domain]) -> np.ndarray:
-    """Booleans [2, steps, nodes]: `Condition.exclusive`, of some nodes after others. Complexity: steps squared, for
-    each node, and atoms squared, for each coordinate."""
-    ar, condition = job.ar, job.once(Condition)
-    n, nodes, m = len(condition.steps), len(told.part), told.sure.shape[1] // 2
-    reserve(n, nodes // 4)  # a byte each
-    found = np.zeros((2, n, nodes), bool)
-    if n == 1:
-        return found
-    step = max(1, ROOM // (2 * max(n, m) ** 2))
-    for start in range(0, nodes, step):
-        some = slice(start, start + step)
-        pairs = exclusive(ar, told.some(some), parts)
-        if pairs.any():
-            ar.step(2 * n * n * pairs.shape[1], 2 * n, 1)
-            found[:, :, some] = condition.exclusive(pairs)
-    return found
-
-
-def both(ar: Arithmetic, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Lower bounds of the share that two sets have in common, from those of each."""
-    shared = np.maximum(ar.down(a - ar.up(1 - b)), 0.0)
-    return np.where(a == 1, b, np.where(b == 1, a, shared))
-
-
-def _bare(graph: Graph, entry: Entry) -> Entry:
-    """The entry of another node that one shows."""
-    n, i = entry
-    while True:
-        node = graph.nodes[n]
-        graph.meter.step(1, 1)
-        if node.op == "view":
-            shape, offset, strides = node.attr
-            places = np.unravel_index(i, shape) if shape else ()
-            i = offset + sum(int(p) * s for p, s in zip(places, strides, strict=True))
-        elif node.op != "concat" or len(node.args) != 1:
-            return n, i
-        (n,) = node.args
-
-
-def _extremum(graph: Graph, entry: Entry) -> tuple[bool, list[Entry]] | None:
-    """Of a largest or smallest entry, of y + relu(x - y), the maximum, and of x - relu(x - y), the minimum: whether it
-    is the maximum, and of what."""
-    nodes, (n, i) = graph.nodes, entry
-    op, operands = nodes[n].op, nodes[n].args
-    if op == "extremum":
-        of, size = operands[0], nodes[operands[0]].shape[-1]
-        if not 0 < size <= ATOMS:
-            return None
-        return nodes[n].attr == "max", [
-            _bare(graph, (of, i * size + k)) for k in range(size)
-        ]
-    for own, rest in (
-        (operands, operands[::-1])
-        if op == "add"
-        else (operands,)
-        if op == "sub"
-        else ()
-    ):
-        if nodes[rest].op == "relu" and nodes[nodes[rest].args[0]].op == "sub":
-            x, y = nodes[nodes[rest].args[0]].args
-            shapes = {nodes[m].shape for m in (n, x, y)}
-            if own == (y if op == "add" else x) and (
-                len(shapes) == 1 or {prod(shape) for shape in shapes} == {1}
-            ):
-                return op == "add", [_bare(graph, (x, i)), _bare(graph, (y, i))]
-    return None
 
 
 def check(job: Job, parts: list[Domain], witnesses: list[Reader]) -> list[Counts]:
@@ -510,7 +341,7 @@ def _judge(
     for side, row in enumerate(measured):
         at = node[some], atom[some] + side * m
         slopes = told.slopes.map(lambda a, at=at: a[at])
-        row[some] = of_cube(ar, *_on_unit_cubes(ar, told.constants[at], slopes, *box))
+        row[some] = of_cube(ar, *on_unit_cubes(ar, told.constants[at], slopes, *box))
     share = np.zeros((2, 0))
     for level, (pairs, atoms) in zip(reversed(levels), reversed(places), strict=True):
         measured, own = np.split(measured, [measured.shape[1] - len(pairs)], 1)
@@ -576,25 +407,6 @@ def _apart(
     return sums[:, 0] >= 0
 
 
-def least_in(
-    constants: np.ndarray,
-    slopes: Ball,
-    low: np.ndarray,
-    high: np.ndarray,
-) -> np.ndarray:
-    """Lower bounds [boxes, forms] of constants [boxes, forms] + slopes [boxes, forms, coordinates] x on boxes [boxes,
-    coordinates]; what is not finite bounds nothing."""
-    least, size = constants.copy(), np.abs(constants)
-    for c in range(low.shape[1]):
-        k, a, b = slopes.mid[..., c], low[:, None, c], high[:, None, c]
-        far = np.maximum(np.abs(a), np.abs(b))
-        least += np.minimum(k * a, k * b) - slopes.rad[..., c] * far
-        size += (np.abs(k) + slopes.rad[..., c]) * far
-    n = 4 * (low.shape[1] + 1)
-    least -= n * 2.0**-51 * size + n * ETA
-    return np.where(np.isnan(least), -np.inf, least)
-
-
 def _add(
     job: Job,
     found: np.ndarray,
@@ -629,84 +441,3 @@ def _halves(grid: _Grid, cubes: _Cubes, judged: _Judged) -> tuple[_Cubes, np.nda
     first[rows, c] = last[rows, c] = middle
     halves = zip(cubes._replace(last=last), cubes._replace(first=first), strict=True)
     return _Cubes(*map(np.concatenate, halves)), (low < at) & (at < high)
-
-
-def _on_unit_cubes(
-    ar: Arithmetic,
-    constants: np.ndarray,
-    slopes: Ball,
-    low: np.ndarray,
-    high: np.ndarray,
-    least: np.ndarray,
-    most: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Forms constants [forms] (raw) + slopes [forms, coordinates] x, each on a box whose `bow` lies between `least` and
-    `most`, as forms of how much of each interval's mass lies up to a coordinate, from 0 to 1: raw constants [forms],
-    rounded down, and slopes [forms, coordinates]."""
-    ar.spend(slopes.mid.size, 20, 10)
-    corner, width = ar.exact(low), ar.sub(ar.exact(high), ar.exact(low))
-    at_corner, slope = ar.mul(slopes, corner), ar.mul(slopes, width)
-    bent = ar.mul(slope.point, points(np.where(slope.mid > 0, least, most)))
-    rest = ar.sub(
-        ar.add(at_corner, bent), points(slope.rad)
-    )  # none is further along its interval than 1
-    total = points(constants)
-    if rest.mid.shape[-1]:
-        total = ar.add(total, ar.sum(rest))
-    return ar.ends(total)[0], slope.mid
-
-
-def _least(ar: Arithmetic, constants: np.ndarray, slopes: np.ndarray) -> np.ndarray:
-    """Lower bounds [..] of constants [..] + slopes [.., coordinates] u, u from 0 to 1."""
-    if not slopes.shape[-1]:
-        return constants
-    return ar.ends(ar.add(points(constants), ar.sum(points(np.minimum(slopes, 0.0)))))[
-        0
-    ]
-
-
-def of_cube(ar: Arithmetic, constants: np.ndarray, slopes: np.ndarray) -> np.ndarray:
-    """Lower bounds [forms] of the share of the unit cube on which constants [forms] + slopes [forms, coordinates] u is
-    at least zero, and, if it isn't constant, above zero. What is not finite bounds nothing."""
-    low = _least(ar, constants, slopes)  # turned so that all slopes rise, at the origin
-    steep = -np.sort(-np.abs(slopes), -1)
-    known = np.isfinite(low) & np.isfinite(steep).all(-1)
-    steep = np.where(known[:, None], steep, 0.0)
-    best = np.where(known & (low > 0), 1.0, 0.0)
-    for k in range(
-        min(MAIN, steep.shape[-1]), 0, -1
-    ):  # the others don't fall below zero
-        told = (
-            known
-            & (low <= 0)
-            & (steep[:, k - 1] > STEEP * steep[:, 0])
-            & (low > -steep[:, :k].sum(-1))
-        )
-        best[told] = np.maximum(best[told], _corner_sum(ar, low[told], steep[told, :k]))
-        known &= ~(told & (steep[:, k - 1] > CLEAR * steep[:, 0]))
-    return best
-
-
-def _corner_sum(ar: Arithmetic, low: np.ndarray, steep: np.ndarray) -> np.ndarray:
-    """Lower bounds of the share of the cube where low + sum_i steep_i u_i >= 0, all steep_i > 0: the sum over corners v
-    of (-1)^(zeros of v) max(0, low + sum_i steep_i v_i)^k, divided by k! and by all steep_i."""
-    k, first = steep.shape[1], ar.exact(steep[:, 0])
-    scaled = [
-        ar.rational(Fraction(1)),
-        *(ar.div(ar.exact(steep[:, i]), first) for i in range(1, k)),
-    ]
-    start, total, below = (
-        ar.div(ar.exact(low), first),
-        ar.rational(Fraction(0)),
-        ar.rational(Fraction(factorial(k))),
-    )
-    for corner in product((False, True), repeat=k):
-        at = start
-        for slope, here in zip(scaled, corner, strict=True):
-            at = ar.add(at, slope) if here else at
-        term = power(ar, relu(ar, at), k)
-        total = ar.add(total, -term if (k - sum(corner)) % 2 else term)
-    for slope in scaled[1:]:
-        below = ar.mul(below, slope)
-    least, _ = ar.ends(ar.div(total, below))
-    return np.clip(least, 0.0, 1.0)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mechverify.claims.language import Row as Expression
+from mechverify.claims.mechanisms import Row as Expression
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.errors import Rejected, Stopped

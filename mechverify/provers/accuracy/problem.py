@@ -13,7 +13,7 @@ import numpy as np
 from mechverify.certificate.write import Proof, claim_document
 from mechverify.claims.accuracy import Accuracy
 from mechverify.claims.errors import ClaimError
-from mechverify.claims.language import Row
+from mechverify.claims.mechanisms import Row
 from mechverify.claims.share import Share
 from mechverify.kernel.core.claim import Claim, Job
 from mechverify.kernel.core.counts import CountingClaim, Counts

@@ -23,8 +23,9 @@ from mechverify.kernel.core.share import AllRight, ShareClaim
 from mechverify.kernel.differences.rule import jointly
 from mechverify.kernel.relaxation import cones
 from mechverify.kernel.relaxation.cases import Cases, cases, relaxed
+from mechverify.kernel.relaxation.conditions import Condition
 from mechverify.kernel.relaxation.rule import ranges, side_by_side
-from mechverify.kernel.relaxation.shares import FINEST, Condition, counts
+from mechverify.kernel.relaxation.shares import FINEST, counts
 from mechverify.provers.accuracy.problem import AccuracyProblem, Attempt, Findings
 from mechverify.provers.base import Budget, failure
 from mechverify.provers.domains import read, told

@@ -1,4 +1,4 @@
-"""ATen operations that are whole layers: normalisation, convolution, pooling, attention, embedding."""
+"""ATen operations on windows: convolution, pooling; and interpolation."""
 
 import math
 from collections.abc import Sequence
@@ -7,114 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mechverify.graph.arithmetic import add, div, mul, over_root, where
+from mechverify.graph.arithmetic import add, div
 from mechverify.graph.build import Builder, NotLowered, Operand, Value
-from mechverify.graph.reductions import (
-    LETTERS,
-    centred,
-    largest,
-    linear,
-    matmul,
-    pad,
-    safe_softmax,
-    squares,
-)
+from mechverify.graph.normalisation import channels
+from mechverify.graph.reductions import largest, linear, pad
 
 Optional = Operand | None
-
-
-def affine(b: Builder, x: Operand, weight: Optional, bias: Optional) -> Operand:
-    x = x if weight is None else mul(b, x, weight)
-    return x if bias is None else add(b, x, bias)
-
-
-def standardised(b: Builder, x: Operand, eps: float) -> Operand:
-    """x / sqrt(mean of squares + eps) over the last axis."""
-    mean = div(b, squares(b, x), float(b.shape(x)[-1]))
-    scale = b.elementwise("rsqrt", add(b, mean, eps))
-    out = b.elementwise("mul", x, b.shaped(scale, (*b.shape(scale), 1)))
-    b.norms.append(b.unviewed(out.node))
-    return out
-
-
-def layer_norm(b: Builder, x: Operand, shape: Sequence[int], weight: Optional = None, bias: Optional = None,
-               eps: float = 1e-5, *_) -> Operand:  # fmt: skip
-    full = b.shape(x)
-    flat = b.shaped(x, (*full[: len(full) - len(shape)], -1))
-    return affine(
-        b, b.shaped(standardised(b, centred(b, flat), eps), full), weight, bias
-    )
-
-
-def rms_norm(
-    b: Builder,
-    x: Operand,
-    shape: Sequence[int],
-    weight: Optional = None,
-    eps: float | None = None,
-) -> Operand:
-    if eps is None:
-        raise NotLowered(
-            "rms_norm without eps takes the rounding error of its float type: give eps"
-        )
-    full = b.shape(x)
-    flat = b.shaped(x, (*full[: len(full) - len(shape)], -1))
-    return affine(b, b.shaped(standardised(b, flat, eps), full), weight, None)
-
-
-def channels(b: Builder, x: Operand, like: Operand) -> Operand:
-    """A vector over channels, to broadcast over what follows the channel axis."""
-    return b.shaped(x, (-1,) + (1,) * (len(b.shape(like)) - 2))
-
-
-def channel_affine(b: Builder, x: Operand, weight: Optional, bias: Optional) -> Operand:
-    weight, bias = (None if v is None else channels(b, v, x) for v in (weight, bias))
-    return affine(b, x, weight, bias)
-
-
-def group_norm(b: Builder, x: Operand, groups: int, weight: Optional = None, bias: Optional = None,
-               eps: float = 1e-5, *_) -> Operand:  # fmt: skip
-    full = b.shape(x)
-    flat = b.shaped(x, (full[0], groups, -1))
-    out = b.shaped(standardised(b, centred(b, flat), eps), full)
-    return channel_affine(b, out, weight, bias)
-
-
-def batch_norm(b: Builder, x: Operand, weight: Optional, bias: Optional, mean: Operand, var: Operand,
-               eps: float) -> Operand:  # fmt: skip
-    """With running statistics: (x - mean) weight / sqrt(var + eps) + bias."""
-    scale = b.elementwise("rsqrt", add(b, var, eps))
-    scale = scale if weight is None else mul(b, scale, weight)
-    moved = b.elementwise("sub", x, channels(b, mean, x))
-    return channel_affine(b, moved, scale, bias)
-
-
-def batch_norm_row(
-    b: Builder, x, weight, bias, mean, var, training, momentum, eps, *_
-) -> Operand:
-    if training or mean is None:
-        raise NotLowered(
-            "batch norm of the batch's own statistics: call eval(), with track_running_stats=True"
-        )
-    return batch_norm(b, x, weight, bias, mean, var, eps)
-
-
-def batch_norm_no_training(
-    b: Builder, x, weight, bias, mean, var, momentum, eps
-) -> tuple:
-    unused = NotLowered("statistics of a batch")
-    return batch_norm(b, x, weight, bias, mean, var, eps), unused, unused
-
-
-def instance_norm(
-    b: Builder, x, weight, bias, mean, var, use_input_stats, momentum, eps, *_
-) -> Operand:
-    if not use_input_stats:
-        return batch_norm(b, x, weight, bias, mean, var, eps)
-    return group_norm(b, x, b.shape(x)[1], weight, bias, eps)
-
-
-# --- windows
 
 
 def each(value: int | Sequence[int], n: int) -> list[int]:
@@ -386,112 +284,11 @@ def adaptive_avg_pool(n: int) -> Any:
     return row
 
 
-# --- attention and embedding
-
-
-def attention(b: Builder, q: Operand, k: Operand, v: Operand, mask: Optional = None, dropout: float = 0.0,
-              causal: bool = False, scale: float | None = None, grouped: bool = False) -> Operand:  # fmt: skip
-    """Scaled dot-product attention: q [..., j, e], k [..., i, e], v [..., i, f]."""
-    if dropout:
-        raise NotLowered("dropout in training: call eval()")
-    if grouped:
-        times = b.shape(q)[-3] // b.shape(k)[-3]
-        k, v = (b.moved(a, lambda t: t.repeat_interleave(times, -3)) for a in (k, v))
-    scores = matmul(b, q, b.moved(k, lambda a: a.transpose(-1, -2)))
-    scores = (
-        over_root(b, scores, b.shape(q)[-1]) if scale is None else mul(b, scores, scale)
-    )
-    if causal:
-        scores = where(
-            b, torch.ones(b.shape(scores)[-2:]).tril() > 0, scores, -math.inf
-        )
-    if isinstance(mask, Tensor) and mask.dtype == torch.bool:
-        scores = where(b, mask, scores, -math.inf)
-    elif mask is not None:
-        scores = add(b, scores, mask)
-    return matmul(b, safe_softmax(b, scores, -1), v)
-
-
-def checked(b: Builder, ids: Value, rows: int) -> Tensor:
-    """What the token ids have become, all rows of a table."""
-    table = torch.arange(len(b.graph.values)) if ids.table is None else ids.table.long()
-    if not 0 <= int(table.min()) <= int(table.max()) < rows:
-        span = f"{int(table.min())} to {int(table.max())}"
-        raise NotLowered(
-            f"token ids have become {span}, the table has {rows} rows: pass vocab=, or clamp them"
-        )
-    return table
-
-
-def embedding(b: Builder, weight: Operand, ids: Operand, *_) -> Value:
-    """Rows of a table [rows, ...] at token ids."""
-    if not isinstance(ids, Value) or b.graph.nodes[ids.node].kind != "ids":
-        raise NotLowered("an embedding of what isn't a token id")
-    if isinstance(weight, Value):  # a table that is computed from weights
-        rows = b.shape(weight)[0]
-        hot = one_hot(b, ids, rows)
-        rest = LETTERS[1 : len(b.shape(weight))]
-        lead = LETTERS[len(rest) + 1 : len(rest) + 1 + len(b.shape(ids))]
-        return b.einsum(f"{lead}a,a{rest}->{lead}{rest}", hot, weight)
-    weight = torch.as_tensor(weight)
-    table = (
-        weight
-        if ids.table is None
-        else weight.index_select(0, checked(b, ids, len(weight)))
-    )
-    node = b.graph.add("gather", b.table(table), b.stripped(ids.node))
-    return Value(b.reshape(node, b.shape(ids) + b.shape(table)[1:]))
-
-
-def one_hot(b: Builder, ids: Operand, classes: int) -> Operand:
-    return embedding(b, torch.eye(classes, dtype=torch.float64), ids)
-
-
-def index(b: Builder, x: Operand, indices: Sequence[Any]) -> Operand:
-    """x[indices]: of token ids, an embedding; of constants, moved entries."""
-    at = [k for k, i in enumerate(indices) if isinstance(i, Value)]
-    if not at:
-        return b.moved(x, lambda a: torch.ops.aten.index.Tensor(a, indices))
-    if sum(i is not None for i in indices) > 1:
-        raise NotLowered(
-            "an index by token ids and another one together: index one axis at a time, or multiply by one_hot"
-        )
-    if isinstance(x, Value) and any(
-        b.graph.nodes[n].op in ("input", "tokens") for n in b.graph.ancestors([x.node])
-    ):
-        raise NotLowered(
-            "an index by token ids of what depends on the input: multiply by one_hot"
-        )
-    (axis,), row = at, indices[at[0]]
-    if (
-        row.table is not None and row.table.dtype != torch.bool
-    ):  # as torch: -1 is the last row
-        row = Value(
-            row.node,
-            table=torch.where(row.table < 0, row.table + b.shape(x)[axis], row.table),
-        )
-    if (
-        isinstance(x, Tensor) and not x.is_floating_point() and x.ndim == 1
-    ):  # other ids, or whether
-        return Value(row.node, table=x[checked(b, row, len(x))])
-    if axis == 0:
-        return embedding(b, x, row)
-    found = embedding(b, b.moved(x, lambda a: a.movedim(axis, 0).contiguous()), row)
-    places = range(len(b.shape(row)))
-    return b.moved(
-        found, lambda a: a.movedim(tuple(places), tuple(axis + k for k in places))
-    )
-
-
 ROWS = {
-    "layer_norm": layer_norm, "rms_norm": rms_norm, "_fused_rms_norm": rms_norm, "group_norm": group_norm,
-    "batch_norm": batch_norm_row, "_native_batch_norm_legit_no_training": batch_norm_no_training,
-    "instance_norm": instance_norm,
     "conv1d": conv, "conv2d": conv, "conv3d": conv, "convolution": convolution,
     **{f"conv_transpose{n}d": transposed(n) for n in (1, 2, 3)},
     **{f"max_pool{n}d": max_pool(n) for n in (1, 2, 3)}, **{f"avg_pool{n}d": avg_pool(n) for n in (1, 2, 3)},
     **{f"max_pool{n}d_with_indices": indexed(max_pool(n)) for n in (1, 2, 3)},
     **{f"{_}adaptive_avg_pool{n}d": adaptive_avg_pool(n) for n in (1, 2, 3) for _ in ("", "_")},
     **{f"adaptive_max_pool{n}d": indexed(adaptive_max_pool) for n in (1, 2, 3)}, "upsample_bilinear2d": resized,
-    "scaled_dot_product_attention": attention, "embedding": embedding, "one_hot": one_hot, "index": index,
 }  # fmt: skip
