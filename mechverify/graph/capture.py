@@ -31,16 +31,17 @@ from mechverify.graph.export import (
     real_arithmetic,
     site_of,
 )
-from mechverify.graph.float32 import Programs, Recording, missing
+from mechverify.graph.float32 import Programs, Recording, apart, missing
 from mechverify.graph.lowering import CASTS, MOVED, Lowering, name_of
 from mechverify.graph.original import Compared, Comparison, Original
 from mechverify.graph.program import Program
 from mechverify.graph.run import TorchRunner
-from mechverify.graph.source import CaptureError, module_of, unsupported
+from mechverify.graph.source import CaptureError, line_of, module_of, unsupported
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.graph import Graph
 
 REPLAYS = 16
+MOST = 5  # reasons that one error gives
 TOLERANCE = 1e-9  # of the replay, relative to the larger of one and the largest entry; no verdict rests on it
 
 
@@ -178,7 +179,7 @@ class _Capture:
         programs = Programs(
             len(graph.nodes),
             tuple(found[k] for k in norms),
-            self.missing[0] if self.missing else None,
+            "; ".join(list(dict.fromkeys(self.missing))[:MOST]) or None,
         )
         weights = {
             n.attr[0]: self.builder.weights[n.attr[0]]
@@ -345,7 +346,8 @@ class _Capture:
                 value = self.lowering(node.target, args, kwargs)
                 self.lowering.check(node.target, args, kwargs, value, node.meta["val"])
                 if said := missing(self.recording, node, args, kwargs, value):
-                    self.missing.append(said)
+                    self.missing.append(f"{said} ({module_of(node) or 'the module'}, {line_of(node)})")
+                value = apart(self.builder, node, args, kwargs, value)
             else:
                 raise NotLowered(
                     "control flow and custom operations: write the module without them"
@@ -378,12 +380,12 @@ class _Capture:
                 raise CaptureError(f"{name}: {error}") from error
 
     def _named(self, name: str, value: Value) -> int:
-        """The node of a site. What the module returns is a node of its own even where it is an input: a float32 program
-        rounds that first."""
+        """The node of a site. What the module returns is a node of its own even where it is an input or a number: a
+        float32 program rounds that first."""
         if name.split(".")[0] == "input":  # has no batch axis
             return value.node
         found, graph = self._without_batch(value), self.builder.graph
-        if graph.nodes[found].op not in ("input", "constant"):
+        if graph.nodes[found].op not in ("input", "constant", "weight"):
             return found
         shape = graph.nodes[found].shape
         steps = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
@@ -504,8 +506,9 @@ def _differs(name: str, difference: float, computed: bool) -> str:
 
 def _compact(graph: Graph, sites: dict[Any, int]) -> tuple[Graph, dict[Any, int]]:
     """Without what no site needs."""
-    small, new = Graph(graph.length, graph.values), {}
+    small, new = Recording(graph.length, graph.values), {}
     for n in graph.ancestors(list(sites.values())):
         op, args, attr, *_ = graph.nodes[n]
+        small.call = n
         new[n] = small.add(op, *(new[a] for a in args), attr=attr)
-    return small, {name: new[n] for name, n in sites.items()}
+    return small.copy(), {name: new[n] for name, n in sites.items()}

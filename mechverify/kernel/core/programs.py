@@ -78,7 +78,7 @@ def terms(
     op, inner, extra, _ = attr
     if op in EXACT:
         yield 0.0, 2 * FLUSH, raw
-    elif op in ("input", "constant"):
+    elif op in ("input", "constant", "weight"):
         yield U32, FLUSH, raw
     elif op in ("add", "sub"):
         sizes = [align(x).size for x in rest]
@@ -216,10 +216,6 @@ class _Build:
             )
         self.raw: list[int] = []  # of each row the operation alone, and
         self.new: list[int] = []  # what the program computes
-        self.computed: dict[
-            int, int
-        ] = {}  # the same of the module's rows, by their nodes
-        self.twice: set[int] = set()  # nodes that several of these rows are
         for k, row in enumerate(stated["nodes"]):
             node, args = graph.nodes[self.old[k]], row[1]
             if k < self.module.rows:
@@ -269,17 +265,15 @@ class _Build:
         elif node.op in MOVING or node.kind != "real":
             self.raw.append(self.graph.add(node.op, *operands, attr=node.attr))
             self.new.append(self.raw[k])
-        elif node.op == "weight":
-            value = table(self.claim.weights, node)
-            if not _is_float32(value):
-                raise Rejected(
-                    f"semantics float32 speaks of float32 weights; {node.attr[0]} holds other numbers"
-                )
+        elif node.op in ("weight", "constant") and _is_float32(
+            table(self.claim.weights, node)
+        ):
             self.raw.append(self.old[k])
             self.new.append(self.old[k])
-        elif node.op == "constant" and _is_float32(table({}, node)):
-            self.raw.append(self.old[k])
-            self.new.append(self.old[k])
+        elif node.op == "weight" and not _folded(node):
+            raise Rejected(
+                f"semantics float32 speaks of float32 weights; {node.attr[0]} holds other numbers"
+            )
         elif node.op == "einsum":
             first = [
                 self.raw[a] if m else self.new[a]
@@ -288,8 +282,6 @@ class _Build:
             self._add(k, node, first, (_terms(self.graph, node.attr, first), *shares))
         else:
             self._add(k, node, operands, self._extra(node, operands))
-        if self.computed.setdefault(self.old[k], self.new[k]) != self.new[k]:
-            self.twice.add(self.old[k])
 
     def _add(self, k: int, node: Node, operands: list[int], extra: Any) -> None:
         self.raw.append(self.graph.add(node.op, *operands, attr=node.attr))
@@ -326,14 +318,27 @@ class _Build:
             _terms(self.graph, node.attr, list(node.args)) if node.op == "einsum" else 0
         )
 
-    def _norm(self, k: int) -> None:
-        """The whole of a normalisation is one operation, of what the program computed before it."""
-        source, n, scale = normalised(self.graph, self.claim.weights, self.old[k])
-        if source in self.twice:
+    def _row_under(self, k: int, node: int) -> int:
+        """The row that is `node` of those that row k is made of; two may round it otherwise."""
+        seen, todo, found = set(), [k], set()
+        while todo:
+            row = todo.pop()
+            if self.old[row] == node:
+                found.add(row)
+            elif row not in seen:
+                seen.add(row)
+                todo += self.stated["nodes"][row][1]
+        self.graph.meter.step(len(seen), 1)
+        if len(found) != 1:
             raise Rejected(
                 "two rows of the module compute what a normalised vector is made of, and may round it otherwise"
             )
-        known = {source: self.computed[source]}
+        return found.pop()
+
+    def _norm(self, k: int) -> None:
+        """The whole of a normalisation is one operation, of what the program computed before it."""
+        source, n, scale = normalised(self.graph, self.claim.weights, self.old[k])
+        known = {source: self.new[self._row_under(k, source)]}
 
         def exact(m: int) -> int:
             if m not in known:
@@ -482,6 +487,7 @@ ROWS = {
     *OF_OPERAND,
     "input",
     "constant",
+    "weight",
     "add",
     "sub",
     "power",
