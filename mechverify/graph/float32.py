@@ -9,7 +9,7 @@ do, or is one of the functions, softmaxes and normalisations that the axiom `tor
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from mechverify.graph.build import Builder, Value
 from mechverify.graph.lowering import CASTS, EXACT, MOVED, SHAPE_ALONE, name_of
 from mechverify.kernel.core.graph import Graph
 
+ATTENTION = "scaled_dot_product_attention"
 MOVING = ("view", "concat", "gather", "tokens", "input", "weight", "constant", "select")
 FOLDED = {
     "arange",
@@ -32,11 +33,13 @@ FOLDED = {
 
 class Programs(NamedTuple):
     """Of a captured graph: how many of its nodes the module computes (the first ones), which of them are normalised
-    vectors, and why a theorem can't be about its float32 programs (None: it can)."""
+    vectors, why a theorem can't be about its float32 programs (None: it can), and which nodes are scores, patterns and
+    averages of fused attentions."""
 
     rows: int
     norms: tuple[int, ...]
     missing: str | None
+    fused: tuple[tuple[int, ...], ...] = ()
 
 
 class Recording(Graph):
@@ -98,15 +101,15 @@ def apart(b: Builder, node: torch.fx.Node, args: tuple, kwargs: dict[str, Any], 
 
 
 def missing(
-    graph: Recording,
+    b: Builder,
     node: torch.fx.Node,
     args: tuple,
     kwargs: dict[str, Any],
     value: Any,
 ) -> str | None:
-    """What stands in the way at a call of the program: in words; None if nothing does. `args` and `kwargs` are as the
-    program has them, but for values and float64 tensors; `value` is what the graph has."""
-    op: Any = node.target
+    """What stands in the way at a call of the program, and what to do: in words; None if nothing does. `args` and
+    `kwargs` are as the program has them, but for values and float64 tensors; `value` is what the graph has."""
+    graph, op = b.graph, cast(Any, node.target)
     name = name_of(op)
     leaves = pytree.tree_leaves((args, kwargs), is_leaf=_is_value)
     known = [a for a in leaves if isinstance(a, Value)]
@@ -133,6 +136,10 @@ def missing(
     named = dict(zip([a.name for a in op._schema.arguments], full, strict=True))
     if not COVERED[name](named):
         return f"{name} with these arguments, whose float32 programs no lemma covers: write it with simpler operations"
+    if name == ATTENTION:
+        ops = [{graph.nodes[n].op for n in part} for part in b.attentions[-1]]
+        if ops != [{"einsum"}, {"softmax"}, {"einsum"}]:
+            return f"{name} to one key, or by heads of one entry, which no lemma covers: write it with softmax and @"
     return None
 
 
@@ -262,6 +269,11 @@ def _plain(*names: str) -> Callable[[dict[str, Any]], bool]:
     return lambda named: all(named.get(name, 1) == 1 for name in names)
 
 
+def _scaled(named: dict[str, Any]) -> bool:
+    """Factors may be scaled before they are multiplied: by a root that flushes, or makes large, next to nothing."""
+    return named["scale"] is None or 2.0**-20 <= named["scale"] <= 1
+
+
 def _power(named: dict[str, Any]) -> bool:
     x, exponent = named.get("self"), named.get("exponent")
     whole = (
@@ -283,6 +295,7 @@ COVERED: dict[str, Callable[[dict[str, Any]], bool]] = {
     **dict.fromkeys(["addmm", "baddbmm", "addmv"], _plain("alpha", "beta")),
     "div": lambda named: named.get("rounding_mode") is None,
     "softplus": _plain("beta"),
+    ATTENTION: _scaled,
     "pow": _power,
     "einsum": lambda named: len(named["tensors"]) == 2,
     **dict.fromkeys(["where", "masked_fill"],

@@ -40,6 +40,8 @@ OF_OPERAND = {"gelu": 8, "gelu_tanh": 12}  # units of the operand's size
 EXACT = ("relu", "abs", "extremum", "ascending", "choose")  # but for what is flushed
 MOVING = ("view", "concat", "gather", "tokens")
 TINY = {"sqrt": 2.0**-62, "silu": 2.0**-118}  # what flushing loses, where it is more
+FUSED = 2.0**-18  # axiom: of exp in a fused attention, relative; and 4 FLUSH
+BLOCK = 32  # keys that a block of a fused attention has at least, but for the last
 
 Term = tuple[float, float, Ball]  # relative, absolute, of
 Aligned = Callable[[Ball], Ball]
@@ -53,21 +55,28 @@ class Programs(Real):
 
 class Module(NamedTuple):
     """Of a captured graph's rows the first `rows` are what the module computes, and the others are the claim's own;
-    `norms` are the rows that are normalised vectors, before weight and bias."""
+    `norms` are the rows that are normalised vectors, before weight and bias; `scores`, `patterns` and `averages` are
+    those of fused attentions."""
 
     rows: int
     norms: tuple[int, ...]
+    scores: tuple[int, ...] = ()
+    patterns: tuple[int, ...] = ()
+    averages: tuple[int, ...] = ()
 
     @staticmethod
     def read(entry: Reader, listed: int) -> "Module":
         rows = entry["rows"].an_integer(0, listed)
         norms = entry["norms"].integers(2**12)
+        fused = [()] * 3
+        if "fused" in entry.value:
+            fused = [part.integers(2**12) for part in entry["fused"].items(3, 3)]
         entry.close()
-        if not all(0 <= n < rows for n in norms):
+        if not all(0 <= n < rows for part in (norms, *fused) for n in part):
             raise Rejected(
-                f"{entry.where}: a normalised vector is none of the module's rows"
+                f"{entry.where}: a normalised vector, or what attention computes, is none of the module's rows"
             )
-        return Module(rows, tuple(norms))
+        return Module(rows, tuple(norms), *map(tuple, fused))
 
 
 def terms(
@@ -94,7 +103,7 @@ def terms(
     elif op == "einsum":
         yield from _contracted(ar, inner, extra, rest)
     elif op == "softmax":
-        yield _share(raw, extra)
+        yield _share(raw, *extra)
     elif op == "norm":
         yield from _normalised(ar, extra, raw, rest[0], align(rest[1]))
     else:
@@ -106,18 +115,20 @@ def terms(
             yield 4 * FLUSH, 0.0, ar.mul(raw.size, raw.size)
 
 
-def _share(p: Ball, n: int) -> Term:
-    """Of a softmax of n entries."""
-    return 2.5 * EXP + 2 * (n + 8) * U32, U32 / 2 + 8 * (n + 2) * FLUSH, p
+def _share(p: Ball, n: int, blocks: int) -> Term:
+    """Of a softmax of n entries, taken at once or, in a fused attention, in so many blocks."""
+    exp = blocks * FUSED if blocks else EXP
+    lost = 8 * max(blocks, 1) * (n + 2) * FLUSH
+    return 2.5 * exp + 2 * (n + 8) * U32, U32 / 2 + lost, p
 
 
 def _contracted(
-    ar: Arithmetic, spec: str, shares: tuple[int, int, int], rest: list[Ball]
+    ar: Arithmetic, spec: str, extra: tuple, rest: list[Ball]
 ) -> Iterator[Term]:
-    """n products and their sum, in any order. An operand that is a softmax of m entries is read before it errs."""
-    (n, *of), sizes = shares, [x.size for x in rest]
+    """n products and their sum, in any order. An operand that is a softmax is read before it errs."""
+    (n, lost, *of), sizes = extra, [x.size for x in rest]
     errors = [
-        ar.widen(_nothing(x), *_share(x, m)[:2], of=x).size if m else None
+        ar.widen(_nothing(x), *_share(x, *m)[:2], of=x).size if m else None
         for x, m in zip(sizes, of, strict=True)
     ]
     sizes = [
@@ -126,7 +137,7 @@ def _contracted(
     ]
     more = [ar.widen(_nothing(x), 1.0, 1.0, of=x).size for x in sizes]
     yield (n + 1) * U32, 0.0, ar.contract(spec, *sizes)
-    yield 4 * FLUSH, 0.0, ar.contract(spec, *more)
+    yield lost, 0.0, ar.contract(spec, *more)
     for k, error in enumerate(errors):
         if error is not None:
             yield (
@@ -256,7 +267,9 @@ class _Build:
 
     def _module_row(self, k: int, node: Node, args: list[int]) -> None:
         operands = [self.new[a] for a in args]
-        shares = tuple(self._bare(a) if node.op == "einsum" else 0 for a in args)
+        for rows, op in zip(self.module[2:], ("einsum", "softmax", "einsum"), strict=True):
+            if k in rows and node.op != op:
+                raise Rejected("a row that the file calls one of a fused attention is none")
         if k in self.module.norms:
             self._norm(k)
         elif node.op == "choose":  # which one is chosen may depend on what is flushed
@@ -275,13 +288,15 @@ class _Build:
                 f"semantics float32 speaks of float32 weights; {node.attr[0]} holds other numbers"
             )
         elif node.op == "einsum":
+            shares = [self._bare(a) for a in args]
             first = [
                 self.raw[a] if m else self.new[a]
                 for a, m in zip(args, shares, strict=True)
             ]
-            self._add(k, node, first, (_terms(self.graph, node.attr, first), *shares))
+            sums = self._summed(k, _terms(self.graph, node.attr, first))
+            self._add(k, node, first, (*sums, *shares))
         else:
-            self._add(k, node, operands, self._extra(node, operands))
+            self._add(k, node, operands, self._extra(k, node, operands))
 
     def _add(self, k: int, node: Node, operands: list[int], extra: Any) -> None:
         self.raw.append(self.graph.add(node.op, *operands, attr=node.attr))
@@ -297,17 +312,25 @@ class _Build:
             )
         return self.graph.add("rounding", raw, *(operands or []), attr=attr)
 
-    def _extra(self, node: Node, operands: list[int]) -> Any:
+    def _extra(self, k: int, node: Node, operands: list[int]) -> Any:
         if node.op in ("add", "sub"):
             return tuple(self._sums(a) for a in operands)
         if node.op == "softmax":
-            return _limited(node.shape[-1])
+            n = _limited(node.shape[-1])
+            return n, n // BLOCK + 1 if k in self.module.patterns else 0
         return None
 
-    def _bare(self, k: int) -> int:
-        """How many entries the softmax has that a row is; else 0."""
+    def _summed(self, k: int, n: int) -> tuple[int, float]:
+        """Roundings of a contraction of n products, and what flushing loses of each. In a fused attention factors may
+        be scaled before, each twice; and averages are rescaled from block to block, and divided by a sum."""
+        if k in self.module.averages:
+            return _limited(3 * n + 8), 4 * FLUSH
+        return (_limited(n + 5), 2.0**22 * FLUSH) if k in self.module.scores else (n, 4 * FLUSH)
+
+    def _bare(self, k: int) -> tuple[int, int] | None:
+        """What is known of the softmax that a row is."""
         node = self.graph.nodes[self.raw[k]]
-        return node.shape[-1] if node.op == "softmax" and k < self.module.rows else 0
+        return self._extra(k, node, []) if node.op == "softmax" and k < self.module.rows else None
 
     def _sums(self, n: int) -> int:
         """How many products a value adds up that the program may still be adding up when it adds another one."""
