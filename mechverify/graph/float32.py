@@ -135,7 +135,8 @@ def missing(
             for k, a in enumerate(op._schema.arguments)]  # fmt: skip
     named = dict(zip([a.name for a in op._schema.arguments], full, strict=True))
     if not COVERED[name](named):
-        return f"{name} with these arguments, whose float32 programs no lemma covers: write it with simpler operations"
+        advice = "scale the queries, and give scale=1.0" if name == ATTENTION else "write it with simpler operations"
+        return f"{name} with these arguments, whose float32 programs no lemma covers: {advice}"
     if name == ATTENTION:
         ops = [{graph.nodes[n].op for n in part} for part in b.attentions[-1]]
         if ops != [{"einsum"}, {"softmax"}, {"einsum"}]:

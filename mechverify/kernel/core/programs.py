@@ -118,8 +118,7 @@ def terms(
 def _share(p: Ball, n: int, blocks: int) -> Term:
     """Of a softmax of n entries, taken at once or, in a fused attention, in so many blocks."""
     exp = blocks * FUSED if blocks else EXP
-    lost = 8 * max(blocks, 1) * (n + 2) * FLUSH
-    return 2.5 * exp + 2 * (n + 8) * U32, U32 / 2 + lost, p
+    return 2.5 * exp + 2 * (n + 8) * U32, U32 / 2 + 8 * (n + 2) * FLUSH, p
 
 
 def _contracted(
