@@ -94,6 +94,21 @@ class Convolved(nn.Module):
         return self.out(torch.tanh(self.c(y[:, None, :, :2])).flatten(1))
 
 
+class Transposed(nn.Module):
+    """Transposed convolutions of signals and images: strides, padding, gaps, groups, with a bias and without."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.ConvTranspose1d(1, 4, 3, stride=2, padding=1, output_padding=1)
+        self.b = nn.ConvTranspose1d(4, 4, 2, dilation=2, groups=2, bias=False)
+        self.c = nn.ConvTranspose2d(1, 2, (2, 3), stride=(1, 2), padding=(0, 1))
+        self.out = nn.Linear(70, 3)
+
+    def forward(self, x):
+        y = F.gelu(self.b(F.relu(self.a(x[:, None]))))
+        return self.out(torch.tanh(self.c(y[:, None, :, :4])).flatten(1))
+
+
 class Fused(nn.Module):
     """Attention by torch's fused kernel: several queries and one, biased scores, masks, other scales; over two blocks."""
 
@@ -125,7 +140,8 @@ def mlp():
     return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3))
 
 
-BOXES = {"mlp": (mlp, 4), "by hand": (ByHand, 6), "normed": (Normed, 3), "convolved": (Convolved, 12), "fused": (Fused, 6)}
+BOXES = {"mlp": (mlp, 4), "by hand": (ByHand, 6), "normed": (Normed, 3), "convolved": (Convolved, 12), "fused": (Fused, 6),
+         "transposed": (Transposed, 6)}
 
 
 def problem(claim, semantics: str = "float32", arithmetic=Float64) -> Job:
@@ -174,6 +190,7 @@ NEAR = float(1 + UNIT * 255 / 256)  # a float64 that float32 rounds by nearly ha
 
 @pytest.mark.parametrize(("what", "op", "operands", "inner", "extra", "computed", "exact"), [
     ("rounded", "input", [NEAR], None, None, 1, Fraction(NEAR)),
+    ("rounded", "weight", [NEAR], None, None, 1, Fraction(NEAR)),
     ("rounded", "add", [1.0, NEAR - 1], None, (0, 0), 1, Fraction(NEAR)),
     ("flushed", "add", [2.0**-126, -1.5 * 2.0**-126], None, (0, 0), 0, -TINY / 2),
     ("flushed operands", "add", [0.9 * 2.0**-126, 0.9 * 2.0**-126], None, (0, 0), 0, 2 * Fraction(0.9 * 2.0**-126)),
@@ -328,7 +345,7 @@ class Query(nn.Module):
         self.k, self.v = nn.Parameter(torch.randn(1, 2, keys, 2)), nn.Parameter(torch.randn(1, 2, keys, 2))
 
     def forward(self, x):
-        return F.scaled_dot_product_attention(x.reshape(1, 2, 1, 2), self.k, self.v, scale=2.0**-20)
+        return F.scaled_dot_product_attention(x.reshape(1, 2, 1, 2), self.k, self.v, scale=2.0**-20).flatten(1)
 
 
 FUSED = ONE / 2**18
