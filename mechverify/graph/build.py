@@ -52,7 +52,9 @@ class Builder:
         self.norms: list[
             int
         ] = []  # nodes that are normalised vectors, before weight and bias
-        self.attentions: list[tuple[list[int], list[int], list[int]]] = []  # of fused ones: scores, patterns, averages
+        self.attentions: list[
+            tuple[list[int], list[int], list[int]]
+        ] = []  # of fused ones: scores, patterns, averages
         self.truths: set[int] = set()  # nodes whose entries are 1 and 0 alone
         self._stored = {}
         self.taken = {*state}  # names that the module gives
@@ -168,7 +170,11 @@ class Builder:
         op, args, *_ = self.graph.nodes[node]
         if op in ("constant", "weight"):
             return []
-        return [m for a in args for m in self.joined(a)] if op in ("concat", "mul") else [node]
+        return (
+            [m for a in args for m in self.joined(a)]
+            if op in ("concat", "mul")
+            else [node]
+        )
 
     def reshape(self, node: int, shape: Sequence[int]) -> int:
         return (

@@ -164,7 +164,10 @@ class _Capture:
         for name, node in outputs.items():
             self._site(name, self.env[node], node in wanted)
         norms = dict(enumerate(self.builder.norms))
-        parts = [sorted({n for of in self.builder.attentions for n in of[k]}) for k in range(3)]
+        parts = [
+            sorted({n for of in self.builder.attentions for n in of[k]})
+            for k in range(3)
+        ]
         fused = {(k, n): n for k in range(3) for n in parts[k]}
         named = {name: self._named(name, v) for name, v in self.sites.items()}
         graph, found = _compact(self.builder.graph, {**named, **norms, **fused})
@@ -182,7 +185,9 @@ class _Capture:
             len(graph.nodes),
             tuple(found[k] for k in norms),
             "; ".join(list(dict.fromkeys(self.missing))[:MOST]) or None,
-            tuple(tuple(found[k, n] for n in parts[k]) for k in range(3)) if fused else (),
+            tuple(tuple(found[k, n] for n in parts[k]) for k in range(3))
+            if fused
+            else (),
         )
         weights = {
             n.attr[0]: self.builder.weights[n.attr[0]]
@@ -349,7 +354,9 @@ class _Capture:
                 value = self.lowering(node.target, args, kwargs)
                 self.lowering.check(node.target, args, kwargs, value, node.meta["val"])
                 if said := missing(self.builder, node, args, kwargs, value):
-                    self.missing.append(f"{said} ({module_of(node) or 'the module'}, {line_of(node)})")
+                    self.missing.append(
+                        f"{said} ({module_of(node) or 'the module'}, {line_of(node)})"
+                    )
                 value = apart(self.builder, node, args, kwargs, value)
             else:
                 raise NotLowered(

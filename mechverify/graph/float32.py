@@ -80,19 +80,41 @@ def opened(graph: Graph) -> Graph:
 
 
 # what leaves subnormal numbers where they are, if it changes nothing
-COPIES = MOVED | CASTS | {"where", "masked_fill", "dropout", "cat", "stack", "tril", "triu", "embedding", "pow"}
+COPIES = (
+    MOVED
+    | CASTS
+    | {
+        "where",
+        "masked_fill",
+        "dropout",
+        "cat",
+        "stack",
+        "tril",
+        "triu",
+        "embedding",
+        "pow",
+    }
+)
 
 
-def apart(b: Builder, node: torch.fx.Node, args: tuple, kwargs: dict[str, Any], value: Any) -> Any:
+def apart(
+    b: Builder, node: torch.fx.Node, args: tuple, kwargs: dict[str, Any], value: Any
+) -> Any:
     """What a call gives, as a node of its own where it is an operand over the reals: a program of x * 1 may flush a
     subnormal number. What a softmax masks has none: nothing but what a softmax reads is made of it, and each operation
     may flush what it reads."""
-    if not isinstance(value, Value) or value.keep is not None or not node.meta["val"].is_floating_point():
+    if (
+        not isinstance(value, Value)
+        or value.keep is not None
+        or not node.meta["val"].is_floating_point()
+    ):
         return value
     graph, leaves = b.graph, pytree.tree_leaves((args, kwargs), is_leaf=_is_value)
     if name_of(node.target) in COPIES or graph.nodes[value.node].kind != "real":
         return value
-    if b.unviewed(value.node) not in {b.unviewed(a.node) for a in leaves if isinstance(a, Value)}:
+    if b.unviewed(value.node) not in {
+        b.unviewed(a.node) for a in leaves if isinstance(a, Value)
+    }:
         return value
     copy = b.elementwise("mul", value, 1.0)
     if value.node in b.truths:
@@ -135,7 +157,11 @@ def missing(
             for k, a in enumerate(op._schema.arguments)]  # fmt: skip
     named = dict(zip([a.name for a in op._schema.arguments], full, strict=True))
     if not COVERED[name](named):
-        advice = "scale the queries, and give scale=1.0" if name == ATTENTION else "write it with simpler operations"
+        advice = (
+            "scale the queries, and give scale=1.0"
+            if name == ATTENTION
+            else "write it with simpler operations"
+        )
         return f"{name} with these arguments, whose float32 programs no lemma covers: {advice}"
     if name == ATTENTION:
         ops = [{graph.nodes[n].op for n in part} for part in b.attentions[-1]]
@@ -148,7 +174,9 @@ ROUNDED = {"add", "sub", "rsub", "mul", "div"}  # each entry once, to nearest
 SUMS = {"sum", "cumsum"}
 
 
-def _as_float32(op: Any, name: str, args: tuple, kwargs: dict[str, Any], value: Any) -> bool:
+def _as_float32(
+    op: Any, name: str, args: tuple, kwargs: dict[str, Any], value: Any
+) -> bool:
     """Computed from constants, the numbers are those that float32 arithmetic gives, or they are rounded once (the
     kernel sees which); and whatever is compared, or rounded once, comes out so in float32."""
     tensors = [a for a in pytree.tree_leaves(value) if isinstance(a, Tensor)]
@@ -166,15 +194,21 @@ def _as_float32(op: Any, name: str, args: tuple, kwargs: dict[str, Any], value: 
     computed = _shortly(op, args, kwargs)
     return all(
         not isinstance(a, Tensor) or torch.equal(_shorter(a), b)
-        for a, b in zip(pytree.tree_leaves(value), pytree.tree_leaves(computed), strict=True)
+        for a, b in zip(
+            pytree.tree_leaves(value), pytree.tree_leaves(computed), strict=True
+        )
     )
 
 
-def _rounded_once(name: str, args: tuple, kwargs: dict[str, Any], value: Tensor) -> bool:
+def _rounded_once(
+    name: str, args: tuple, kwargs: dict[str, Any], value: Tensor
+) -> bool:
     """Every program has the operands as they are here, and rounds the exact result once, to nearest, if it isn't a
     float32 number: then all have the same, and `value` is as near to it as one rounding."""
     numbers = [a for a in args if isinstance(a, Tensor | int | float)]
-    if any(a is not None for a in kwargs.values()) or not all(map(_in_float32, [*numbers, value.float()])):
+    if any(a is not None for a in kwargs.values()) or not all(
+        map(_in_float32, [*numbers, value.float()])
+    ):
         return False
     if name in SUMS:  # of integers so small that all their sums are float32 numbers
         x = args[0].double()

@@ -6,6 +6,7 @@ off by a few units in the last place, softmax by its shift, normalisations by tw
 x and the mean scaled one by one.
 """
 
+import itertools
 import math
 from typing import Any
 
@@ -126,13 +127,19 @@ class Program:
         """For each block of a fused attention: the factors of its keys, zeros elsewhere, and by what is multiplied what
         was there before. Scores x [..., key]."""
         n, found = x.shape[-1], []
-        cuts = [0, n] if n <= BLOCK else sorted({0, n, *(BLOCK * self.rng.choice(np.arange(1, -(-n // BLOCK)), 9)).tolist()})
+        cuts = (
+            [0, n]
+            if n <= BLOCK
+            else sorted({0, n, *(BLOCK * self.rng.choice(np.arange(1, -(-n // BLOCK)), 9)).tolist()})
+        )
         x, top = np.where(kept, x, -np.inf), np.full((*x.shape[:-1], 1), -np.inf)
-        for first, last in zip(cuts, cuts[1:], strict=False):
+        for first, last in itertools.pairwise(cuts):
             within = (np.arange(n) >= first) & (np.arange(n) < last)
             new = np.maximum(top, np.where(within, x, -np.inf).max(-1, keepdims=True))
             some = np.isfinite(new)
-            old = np.where(np.isfinite(top), self.exponential(self.out(np.where(np.isfinite(top), top - new, 0))), F32(0))
+            old = np.where(
+                np.isfinite(top), self.exponential(self.out(np.where(np.isfinite(top), top - new, 0))), F32(0)
+            )
             d = self.out(np.where(kept & within & some, x - np.where(some, new, 0), 0))
             found.append((np.where(kept & within & some, self.exponential(d), F32(0)), old))
             top = new

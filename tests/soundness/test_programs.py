@@ -140,8 +140,14 @@ def mlp():
     return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3))
 
 
-BOXES = {"mlp": (mlp, 4), "by hand": (ByHand, 6), "normed": (Normed, 3), "convolved": (Convolved, 12), "fused": (Fused, 6),
-         "transposed": (Transposed, 6)}
+BOXES = {
+    "mlp": (mlp, 4),
+    "by hand": (ByHand, 6),
+    "normed": (Normed, 3),
+    "convolved": (Convolved, 12),
+    "fused": (Fused, 6),
+    "transposed": (Transposed, 6),
+}
 
 
 def problem(claim, semantics: str = "float32", arithmetic=Float64) -> Job:
@@ -407,7 +413,9 @@ def test_every_row_of_a_transformer_holds_every_program(seed):
             assert share_of_ball(ran[k], mid, rad) <= 1, (k, model.captured.graph.nodes[k])
 
 
-@pytest.mark.parametrize(("name", "seed"), [(name, seed) for name in BOXES for seed in range(1 if name == "fused" else 4)])
+@pytest.mark.parametrize(
+    ("name", "seed"), [(name, seed) for name in BOXES for seed in range(1 if name == "fused" else 4)]
+)
 def test_every_row_of_a_box_holds_every_program(name, seed):
     """Balls at single inputs, and intervals with lines over the box."""
     _, model, claim = box_claim(name)

@@ -266,9 +266,13 @@ class _Build:
 
     def _module_row(self, k: int, node: Node, args: list[int]) -> None:
         operands = [self.new[a] for a in args]
-        for rows, op in zip(self.module[2:], ("einsum", "softmax", "einsum"), strict=True):
+        for rows, op in zip(
+            self.module[2:], ("einsum", "softmax", "einsum"), strict=True
+        ):
             if k in rows and node.op != op:
-                raise Rejected("a row that the file calls one of a fused attention is none")
+                raise Rejected(
+                    "a row that the file calls one of a fused attention is none"
+                )
         if k in self.module.norms:
             self._norm(k)
         elif node.op == "choose":  # which one is chosen may depend on what is flushed
@@ -324,12 +328,20 @@ class _Build:
         be scaled before, each twice; and averages are rescaled from block to block, and divided by a sum."""
         if k in self.module.averages:
             return _limited(3 * n + 8), 4 * FLUSH
-        return (_limited(n + 5), 2.0**22 * FLUSH) if k in self.module.scores else (n, 4 * FLUSH)
+        return (
+            (_limited(n + 5), 2.0**22 * FLUSH)
+            if k in self.module.scores
+            else (n, 4 * FLUSH)
+        )
 
     def _bare(self, k: int) -> tuple[int, int] | None:
         """What is known of the softmax that a row is."""
         node = self.graph.nodes[self.raw[k]]
-        return self._extra(k, node, []) if node.op == "softmax" and k < self.module.rows else None
+        return (
+            self._extra(k, node, [])
+            if node.op == "softmax" and k < self.module.rows
+            else None
+        )
 
     def _sums(self, n: int) -> int:
         """How many products a value adds up that the program may still be adding up when it adds another one."""
