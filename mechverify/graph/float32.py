@@ -101,25 +101,37 @@ def apart(
     b: Builder, node: torch.fx.Node, args: tuple, kwargs: dict[str, Any], value: Any
 ) -> Any:
     """What a call gives, as a node of its own where it is an operand over the reals: a program of x * 1 may flush a
-    subnormal number. What a softmax masks has none: nothing but what a softmax reads is made of it, and each operation
-    may flush what it reads."""
+    subnormal number. As long as a mask is to come, there is none: nothing but what a softmax reads is made of it, and
+    each operation may flush what it reads; entries that are taken out of it, none of them masked, may have been flushed
+    before."""
+    if isinstance(value, list | tuple) and not isinstance(value, Value):
+        return type(value)(apart(b, node, args, kwargs, part) for part in value)
     if (
         not isinstance(value, Value)
         or value.keep is not None
-        or not node.meta["val"].is_floating_point()
+        or b.graph.nodes[value.node].kind != "real"
     ):
         return value
-    graph, leaves = b.graph, pytree.tree_leaves((args, kwargs), is_leaf=_is_value)
-    if name_of(node.target) in COPIES or graph.nodes[value.node].kind != "real":
+    leaves = pytree.tree_leaves((args, kwargs), is_leaf=_is_value)
+    same = [
+        a
+        for a in leaves
+        if isinstance(a, Value) and b.unviewed(a.node) == b.unviewed(value.node)
+    ]
+    likes = [
+        like
+        for like in pytree.tree_leaves(node.meta["val"])
+        if isinstance(like, Tensor)
+    ]
+    copied = name_of(cast(Any, node.target)) in COPIES and all(
+        a.keep is None for a in same
+    )
+    if not same or copied or not all(like.is_floating_point() for like in likes):
         return value
-    if b.unviewed(value.node) not in {
-        b.unviewed(a.node) for a in leaves if isinstance(a, Value)
-    }:
-        return value
-    copy = b.elementwise("mul", value, 1.0)
+    own = b.elementwise("mul", value, 1.0)
     if value.node in b.truths:
-        b.truths.add(copy.node)
-    return copy
+        b.truths.add(own.node)
+    return own
 
 
 def missing(
