@@ -412,7 +412,9 @@ def attention(b: Builder, q: Operand, k: Operand, v: Operand, mask: Optional = N
         scores = add(b, scores, mask)
     pattern = safe_softmax(b, scores, -1)
     out = matmul(b, pattern, v)
-    b.attentions.append(([products], b.joined(b.node(pattern)), [b.unviewed(b.node(out))]))
+    b.attentions.append(
+        ([products], b.joined(b.node(pattern)), [b.unviewed(b.node(out))])
+    )
     return out
 
 

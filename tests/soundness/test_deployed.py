@@ -299,7 +299,7 @@ def test_constants_that_round_once_or_not(what):
     assert model.captured.programs.missing is None
     low, high = -torch.ones(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64)
     site = model["output.1" if what == "returned" else "output"]
-    found = prove(Bounds(site, over=box(low.tolist(), high.tolist())), semantics="float32", time_limit=3).theorem
+    found = prove(Bounds(site, over=box(low.tolist(), high.tolist())), semantics="float32", time_limit=10).theorem
     x = torch.cartesian_prod(*[torch.tensor([-1.0, -0.3, 0.7, 1.0])] * 4)
     with torch.no_grad():
         y = net(x)[1] if what == "returned" else net(x)
@@ -464,7 +464,7 @@ def test_shares_of_fused_attention_hold_what_torch_counts():
 def test_a_file_names_rows_of_fused_attention_that_are_such(part):
     model = capture(seeded(Query, 4), torch.zeros(1, 4))
     claim = Bounds(model["output"], over=ball(torch.zeros(4), 0.5))
-    contents = container.unpack(prove(claim, semantics="float32", time_limit=2).certificate)
+    contents = container.unpack(prove(claim, semantics="float32", time_limit=10).certificate)
     document, weights = json.loads(contents["certificate.json"]), contents["weights.safetensors"]
     fused = document["claim"]["graph"]["module"]["fused"]
     assert [len(rows) for rows in fused] == [1, 1, 1]
