@@ -148,7 +148,8 @@ def _programs(programs: Programs | None) -> dict[str, Any]:
             else f"the module uses {programs.missing}"
         )
         raise ClaimError(f"--semantics float32: {why}; use --semantics real")
-    return {"rows": programs.rows, "norms": list(programs.norms)}
+    fused = {"fused": [list(part) for part in programs.fused]} if programs.fused else {}
+    return {"rows": programs.rows, "norms": list(programs.norms), **fused}
 
 
 def _attribute(op: str, attr: Any) -> Any:

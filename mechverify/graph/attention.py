@@ -23,6 +23,7 @@ def attention(b: Builder, q: Operand, k: Operand, v: Operand, mask: Optional = N
         times = b.shape(q)[-3] // b.shape(k)[-3]
         k, v = (b.moved(a, lambda t: t.repeat_interleave(times, -3)) for a in (k, v))
     scores = matmul(b, q, b.moved(k, lambda a: a.transpose(-1, -2)))
+    products = b.unviewed(b.node(scores))
     scores = (
         over_root(b, scores, b.shape(q)[-1]) if scale is None else mul(b, scores, scale)
     )
@@ -34,7 +35,12 @@ def attention(b: Builder, q: Operand, k: Operand, v: Operand, mask: Optional = N
         scores = where(b, mask, scores, -math.inf)
     elif mask is not None:
         scores = add(b, scores, mask)
-    return matmul(b, safe_softmax(b, scores, -1), v)
+    pattern = safe_softmax(b, scores, -1)
+    out = matmul(b, pattern, v)
+    b.attentions.append(
+        ([products], b.joined(b.node(pattern)), [b.unviewed(b.node(out))])
+    )
+    return out
 
 
 def checked(b: Builder, ids: Value, rows: int) -> Tensor:

@@ -52,6 +52,9 @@ class Builder:
         self.norms: list[
             int
         ] = []  # nodes that are normalised vectors, before weight and bias
+        self.attentions: list[
+            tuple[list[int], list[int], list[int]]
+        ] = []  # of fused ones: scores, patterns, averages
         self.truths: set[int] = set()  # nodes whose entries are 1 and 0 alone
         self._stored = {}
         self.taken = {*state}  # names that the module gives
@@ -160,6 +163,18 @@ class Builder:
         while self.graph.nodes[node].op == "view":
             (node,) = self.graph.nodes[node].args
         return node
+
+    def joined(self, node: int) -> list[int]:
+        """The nodes whose entries a node shows, or a concatenation, or a product with a constant."""
+        node = self.unviewed(node)
+        op, args, *_ = self.graph.nodes[node]
+        if op in ("constant", "weight"):
+            return []
+        return (
+            [m for a in args for m in self.joined(a)]
+            if op in ("concat", "mul")
+            else [node]
+        )
 
     def reshape(self, node: int, shape: Sequence[int]) -> int:
         return (

@@ -31,16 +31,17 @@ from mechverify.graph.export import (
     real_arithmetic,
     site_of,
 )
-from mechverify.graph.float32 import Programs, Recording, missing
+from mechverify.graph.float32 import Programs, Recording, apart, missing
 from mechverify.graph.lowering import CASTS, MOVED, Lowering, name_of
 from mechverify.graph.original import Compared, Comparison, Original
 from mechverify.graph.program import Program
 from mechverify.graph.run import TorchRunner
-from mechverify.graph.source import CaptureError, module_of, unsupported
+from mechverify.graph.source import CaptureError, line_of, module_of, unsupported
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.graph import Graph
 
 REPLAYS = 16
+MOST = 5  # reasons that one error gives
 TOLERANCE = 1e-9  # of the replay, relative to the larger of one and the largest entry; no verdict rests on it
 
 
@@ -163,8 +164,13 @@ class _Capture:
         for name, node in outputs.items():
             self._site(name, self.env[node], node in wanted)
         norms = dict(enumerate(self.builder.norms))
+        parts = [
+            sorted({n for of in self.builder.attentions for n in of[k]})
+            for k in range(3)
+        ]
+        fused = {(k, n): n for k in range(3) for n in parts[k]}
         named = {name: self._named(name, v) for name, v in self.sites.items()}
-        graph, found = _compact(self.builder.graph, {**named, **norms})
+        graph, found = _compact(self.builder.graph, {**named, **norms, **fused})
         sites = {name: found[name] for name in named}
         if any(
             n.op == "weight"
@@ -178,7 +184,10 @@ class _Capture:
         programs = Programs(
             len(graph.nodes),
             tuple(found[k] for k in norms),
-            self.missing[0] if self.missing else None,
+            "; ".join(list(dict.fromkeys(self.missing))[:MOST]) or None,
+            tuple(tuple(found[k, n] for n in parts[k]) for k in range(3))
+            if fused
+            else (),
         )
         weights = {
             n.attr[0]: self.builder.weights[n.attr[0]]
@@ -344,8 +353,11 @@ class _Capture:
                 _not_strided(node)
                 value = self.lowering(node.target, args, kwargs)
                 self.lowering.check(node.target, args, kwargs, value, node.meta["val"])
-                if said := missing(self.recording, node, args, kwargs, value):
-                    self.missing.append(said)
+                if said := missing(self.builder, node, args, kwargs, value):
+                    self.missing.append(
+                        f"{said} ({module_of(node) or 'the module'}, {line_of(node)})"
+                    )
+                value = apart(self.builder, node, args, kwargs, value)
             else:
                 raise NotLowered(
                     "control flow and custom operations: write the module without them"
@@ -378,12 +390,12 @@ class _Capture:
                 raise CaptureError(f"{name}: {error}") from error
 
     def _named(self, name: str, value: Value) -> int:
-        """The node of a site. What the module returns is a node of its own even where it is an input: a float32 program
-        rounds that first."""
+        """The node of a site. What the module returns is a node of its own even where it is an input or a number: a
+        float32 program rounds that first."""
         if name.split(".")[0] == "input":  # has no batch axis
             return value.node
         found, graph = self._without_batch(value), self.builder.graph
-        if graph.nodes[found].op not in ("input", "constant"):
+        if graph.nodes[found].op not in ("input", "constant", "weight"):
             return found
         shape = graph.nodes[found].shape
         steps = tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
@@ -504,8 +516,9 @@ def _differs(name: str, difference: float, computed: bool) -> str:
 
 def _compact(graph: Graph, sites: dict[Any, int]) -> tuple[Graph, dict[Any, int]]:
     """Without what no site needs."""
-    small, new = Graph(graph.length, graph.values), {}
+    small, new = Recording(graph.length, graph.values), {}
     for n in graph.ancestors(list(sites.values())):
         op, args, attr, *_ = graph.nodes[n]
+        small.call = n
         new[n] = small.add(op, *(new[a] for a in args), attr=attr)
-    return small, {name: new[n] for name, n in sites.items()}
+    return small.copy(), {name: new[n] for name, n in sites.items()}

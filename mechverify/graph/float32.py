@@ -9,16 +9,17 @@ do, or is one of the functions, softmaxes and normalisations that the axiom `tor
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from mechverify.graph.build import Value
+from mechverify.graph.build import Builder, Value
 from mechverify.graph.lowering import CASTS, EXACT, MOVED, SHAPE_ALONE, name_of
 from mechverify.kernel.core.graph import Graph
 
+ATTENTION = "scaled_dot_product_attention"
 MOVING = ("view", "concat", "gather", "tokens", "input", "weight", "constant", "select")
 FOLDED = {
     "arange",
@@ -32,32 +33,30 @@ FOLDED = {
 
 class Programs(NamedTuple):
     """Of a captured graph: how many of its nodes the module computes (the first ones), which of them are normalised
-    vectors, and why a theorem can't be about its float32 programs (None: it can)."""
+    vectors, why a theorem can't be about its float32 programs (None: it can), and which nodes are scores, patterns and
+    averages of fused attentions."""
 
     rows: int
     norms: tuple[int, ...]
     missing: str | None
+    fused: tuple[tuple[int, ...], ...] = ()
 
 
 class Recording(Graph):
-    """A graph that knows which call made each node, and which calls found one that another had made."""
+    """A graph in which each call has nodes of its own, but for entries that are moved: what a module computes twice, a
+    program may round twice."""
 
     def __init__(self, length: int, values: tuple[int, ...]):
         super().__init__(length, values)
         self.call: Any = None
         self.by: dict[int, Any] = {}
-        self.again: set[Any] = set()
 
     def add(self, op: str, *args: int, attr: Any = None) -> int:
         n = super().add(op, *args, attr=attr)
         if self.by.setdefault(n, self.call) != self.call and op not in MOVING:
-            self.again.add(self.call)
-        return n
-
-    def whole(self, n: int) -> int:
-        """What a node is views of."""
-        while self.nodes[n].op == "view":
-            (n,) = self.nodes[n].args
+            del self._ids[op, args, attr]
+            n = super().add(op, *args, attr=attr)
+            self.by[n] = self.call
         return n
 
 
@@ -67,7 +66,7 @@ def opened(graph: Graph) -> Graph:
     and numbers: a module reads these rounded."""
     copied, told = copy.deepcopy(graph), set()
     for n, node in enumerate(copied.nodes):
-        if node.op in ("input", "constant") or (
+        if node.op in ("input", "constant", "weight") or (
             node.op in ("view", "concat") and told & {*node.args}
         ):
             told.add(n)
@@ -80,30 +79,71 @@ def opened(graph: Graph) -> Graph:
     return copied
 
 
-COPIES = {
-    "where",
-    "masked_fill",
-    "dropout",
-    "cat",
-    "stack",
-    "tril",
-    "triu",
-    "embedding",
-    "pow",
-}
-# leave subnormal numbers where they are, if they change nothing
+# what leaves subnormal numbers where they are, if it changes nothing
+COPIES = (
+    MOVED
+    | CASTS
+    | {
+        "where",
+        "masked_fill",
+        "dropout",
+        "cat",
+        "stack",
+        "tril",
+        "triu",
+        "embedding",
+        "pow",
+    }
+)
+
+
+def apart(
+    b: Builder, node: torch.fx.Node, args: tuple, kwargs: dict[str, Any], value: Any
+) -> Any:
+    """What a call gives, as a node of its own where it is an operand over the reals: a program of x * 1 may flush a
+    subnormal number. As long as a mask is to come, there is none: nothing but what a softmax reads is made of it, and
+    each operation may flush what it reads; entries that are taken out of it, none of them masked, may have been flushed
+    before."""
+    if isinstance(value, list | tuple) and not isinstance(value, Value):
+        return type(value)(apart(b, node, args, kwargs, part) for part in value)
+    if (
+        not isinstance(value, Value)
+        or value.keep is not None
+        or b.graph.nodes[value.node].kind != "real"
+    ):
+        return value
+    leaves = pytree.tree_leaves((args, kwargs), is_leaf=_is_value)
+    same = [
+        a
+        for a in leaves
+        if isinstance(a, Value) and b.unviewed(a.node) == b.unviewed(value.node)
+    ]
+    likes = [
+        like
+        for like in pytree.tree_leaves(node.meta["val"])
+        if isinstance(like, Tensor)
+    ]
+    copied = name_of(cast(Any, node.target)) in COPIES and all(
+        a.keep is None for a in same
+    )
+    if not same or copied or not all(like.is_floating_point() for like in likes):
+        return value
+    own = b.elementwise("mul", value, 1.0)
+    if value.node in b.truths:
+        b.truths.add(own.node)
+    return own
 
 
 def missing(
-    graph: Recording,
+    b: Builder,
     node: torch.fx.Node,
     args: tuple,
     kwargs: dict[str, Any],
     value: Any,
 ) -> str | None:
-    """What stands in the way at a call of the program: in words; None if nothing does. `args` and `kwargs` are as the
-    program has them, but for values and float64 tensors; `value` is what the graph has."""
-    op: Any = node.target
+    """What stands in the way at a call of the program, and what to do: in words; None if nothing does. `args` and
+    `kwargs` are as the program has them, but for values and float64 tensors; `value` is what the graph has."""
+    graph, op = b.graph, cast(Any, node.target)
     name = name_of(op)
     leaves = pytree.tree_leaves((args, kwargs), is_leaf=_is_value)
     known = [a for a in leaves if isinstance(a, Value)]
@@ -113,39 +153,48 @@ def missing(
     if not known and not found:
         if _as_float32(op, name, args, kwargs, value):
             return None
-        return f"{name} of constants, which a program rounds"
+        return f"{name} of constants, which a program rounds: compute it once, and keep the result as a buffer"
     for like in pytree.tree_leaves(node.meta["val"]):
         if like.is_floating_point() and like.dtype != torch.float32:
-            return f"{name} in {like.dtype}"  # casts are no nodes of a graph
-    if node in graph.again:
-        return f"{name} of what another operation has computed already, which may come out otherwise"
+            return f"{name} in {like.dtype}: stay in one type"  # casts are no nodes of a graph
     if name in MOVED | CASTS | SHAPE_ALONE:
         return None
     if not _moves_ids(graph, known, found) and not _tabulated_alike(
         graph, op, args, kwargs, known
     ):
-        return f"{name} of token ids, which comes out otherwise in float32"
+        return f"{name} of token ids, which comes out otherwise in float32: look it up in an embedding"
     if name not in COVERED:
-        return f"{name}, whose float32 programs no lemma covers"
+        return f"{name}, whose float32 programs no lemma covers: write it with operations that have a row in lemma O4"
     full = [args[k] if k < len(args) else kwargs.get(a.name, a.default_value)
             for k, a in enumerate(op._schema.arguments)]  # fmt: skip
     named = dict(zip([a.name for a in op._schema.arguments], full, strict=True))
     if not COVERED[name](named):
-        return f"{name} with these arguments, whose float32 programs no lemma covers"
-    if name not in COPIES and {graph.whole(a.node) for a in known} & {
-        graph.whole(a.node) for a in found
-    }:
-        return f"{name} that changes nothing over the reals, and may flush a subnormal number: leave it out"
+        advice = (
+            "scale the queries, and give scale=1.0"
+            if name == ATTENTION
+            else "write it with simpler operations"
+        )
+        return f"{name} with these arguments, whose float32 programs no lemma covers: {advice}"
+    if name == ATTENTION:
+        ops = [{graph.nodes[n].op for n in part} for part in b.attentions[-1]]
+        if ops != [{"einsum"}, {"softmax"}, {"einsum"}]:
+            return f"{name} to one key, or by heads of one entry, which no lemma covers: write it with softmax and @"
     return None
+
+
+ROUNDED = {"add", "sub", "rsub", "mul", "div"}  # each entry once, to nearest
+SUMS = {"sum", "cumsum"}
 
 
 def _as_float32(
     op: Any, name: str, args: tuple, kwargs: dict[str, Any], value: Any
 ) -> bool:
     """Computed from constants, the numbers are those that float32 arithmetic gives, or they are rounded once (the
-    kernel sees which): no sum, no product; and whatever is compared, or rounded once, comes out so in float32."""
+    kernel sees which); and whatever is compared, or rounded once, comes out so in float32."""
     tensors = [a for a in pytree.tree_leaves(value) if isinstance(a, Tensor)]
     floats = any(a.is_floating_point() for a in tensors)
+    if floats and name in ROUNDED | SUMS:
+        return _rounded_once(name, args, kwargs, value)
     if floats and name not in MOVED | EXACT | CASTS | SHAPE_ALONE | FOLDED:
         return False
     if name == "index_put" and (args[3] if len(args) > 3 else kwargs.get("accumulate")):
@@ -154,15 +203,50 @@ def _as_float32(
         return False
     if name == "arange" and not all(a == int(a) for a in args):
         return False
-    with _default(torch.float32):
-        given = pytree.tree_map(_shorter, (args, kwargs))
-        computed = op(*given[0], **given[1])
+    computed = _shortly(op, args, kwargs)
     return all(
         not isinstance(a, Tensor) or torch.equal(_shorter(a), b)
         for a, b in zip(
             pytree.tree_leaves(value), pytree.tree_leaves(computed), strict=True
         )
     )
+
+
+def _rounded_once(
+    name: str, args: tuple, kwargs: dict[str, Any], value: Tensor
+) -> bool:
+    """Every program has the operands as they are here, and rounds the exact result once, to nearest, if it isn't a
+    float32 number: then all have the same, and `value` is as near to it as one rounding."""
+    numbers = [a for a in args if isinstance(a, Tensor | int | float)]
+    if any(a is not None for a in kwargs.values()) or not all(
+        map(_in_float32, [*numbers, value.float()])
+    ):
+        return False
+    if name in SUMS:  # of integers so small that all their sums are float32 numbers
+        x = args[0].double()
+        return bool((x == x.round()).all()) and float(x.abs().sum()) <= 2**24
+    x, y = (torch.as_tensor(a, dtype=torch.float64) for a in numbers)
+    match name:  # what float64 rounds here could be another number than the same one written down
+        case "add" | "sub" | "rsub":
+            x, y = (x, -y) if name == "sub" else (-x, y) if name == "rsub" else (x, y)
+            back = value - x
+            return bool((x == value - back).all()) and bool((y == back).all())
+        case "div":  # by powers of two
+            return bool((y.frexp()[0].abs() == 0.5).all())
+    return True
+
+
+def _in_float32(a: Any) -> bool:
+    """Of float32 numbers that no program flushes."""
+    x = torch.as_tensor(a, dtype=torch.float64)
+    return bool(((x.float().double() == x) & ((x.abs() >= 2.0**-126) | (x == 0))).all())
+
+
+def _shortly(op: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+    """What a float32 program computes."""
+    with _default(torch.float32):
+        given = pytree.tree_map(_shorter, (args, kwargs))
+        return op(*given[0], **given[1])
 
 
 def _moves_ids(graph: Graph, known: list[Value], found: list[Value]) -> bool:
@@ -232,6 +316,11 @@ def _plain(*names: str) -> Callable[[dict[str, Any]], bool]:
     return lambda named: all(named.get(name, 1) == 1 for name in names)
 
 
+def _scaled(named: dict[str, Any]) -> bool:
+    """Factors may be scaled before they are multiplied: by a root that flushes, or makes large, next to nothing."""
+    return named["scale"] is None or 2.0**-20 <= named["scale"] <= 1
+
+
 def _power(named: dict[str, Any]) -> bool:
     x, exponent = named.get("self"), named.get("exponent")
     whole = (
@@ -247,11 +336,13 @@ COVERED: dict[str, Callable[[dict[str, Any]], bool]] = {
                      "exp", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid", "erf", "gelu", "silu", "layer_norm",
                      "rms_norm", "_fused_rms_norm", "embedding", "maximum", "minimum", "clamp", "clamp_min",
                      "clamp_max", "hardtanh", "relu6", "leaky_relu", "softmax", "_softmax", "cat", "stack",
-                     "amax", "amin", "tril", "triu", "dropout", "cumsum", "conv1d", "conv2d", "conv3d"], _any),
+                     "amax", "amin", "tril", "triu", "dropout", "cumsum", "conv1d", "conv2d", "conv3d",
+                     "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"], _any),
     **dict.fromkeys(["add", "sub", "rsub"], _plain("alpha")),
     **dict.fromkeys(["addmm", "baddbmm", "addmv"], _plain("alpha", "beta")),
     "div": lambda named: named.get("rounding_mode") is None,
     "softplus": _plain("beta"),
+    ATTENTION: _scaled,
     "pow": _power,
     "einsum": lambda named: len(named["tensors"]) == 2,
     **dict.fromkeys(["where", "masked_fill"],

@@ -873,6 +873,7 @@ class Sentence:
         found = re.fullmatch(
             r"the module computes the first ([0-9]+) nodes of its list, in float32, of inputs that are rounded first"
             r"(?:; of these (.*), counted from 0, each with what it takes, are normalisations)?"
+            r"(?:; by fused attention (.*))?"
             r"; other nodes, and the claim's expressions, are exact", text,
         )  # fmt: skip
         if found:
@@ -882,6 +883,10 @@ class Sentence:
             need(bool(norms) == bool(found[2]), "other nodes are normalisations")
             if norms:
                 same_list(found[2], norms)
+            fused = [f"number {n}" for part in graph["module"].get("fused", []) for n in part]
+            need(bool(fused) == bool(found[3]), "other nodes are computed by fused attention")
+            if fused:
+                same_list(found[3], fused)
             return
         found = re.fullmatch(
             r"the module itself, in (\S+), differs on ([0-9]+) inputs by at most (\S+) of a site's size, where rounding "

@@ -6,6 +6,7 @@ off by a few units in the last place, softmax by its shift, normalisations by tw
 x and the mean scaled one by one.
 """
 
+import itertools
 import math
 from typing import Any
 
@@ -25,11 +26,19 @@ UNITS = {"exp": 8, "tanh": 8, "erf": 8, "sigmoid": 8, "silu": 12, "softplus": 16
          "rsqrt": 4, "reciprocal": 4}  # of the axiom `torch:float32`  # fmt: skip
 
 
+FUSED = 2.0**-18  # of the same axiom, of exp in a fused attention
+BLOCK = 32  # keys of one
+
+
+def _batched(spec: str) -> str:
+    return "..." + spec.replace(",", ",...").replace("->", "->...")
+
+
 class Program:
     """One way to compute; `rng` chooses anew for each operation."""
 
     def __init__(self, rng: np.random.Generator, flush: bool | None = None, order: str | None = None):
-        self.rng, self.order = rng, order
+        self.rng, self.order, self.parts = rng, order, {}
         self.flush = bool(rng.integers(2)) if flush is None else flush
 
     def out(self, x: Any) -> np.ndarray:
@@ -103,6 +112,51 @@ class Program:
         total = self.total(factors)[..., None]
         return self.out(factors * self.out(F32(1) / total) if self.rng.integers(2) else factors / total)
 
+    def contract_scaled(self, spec: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """The products of factors that a root has scaled, as they would be without it."""
+        root = F32(self.rng.choice([0.7071, 0.3, 2.0**-10 * 1.3]))
+        return self.contract(spec, self.out(x * root), self.out(y * root)) / float(root) ** 2
+
+    def exponential(self, d: np.ndarray) -> np.ndarray:
+        """In a fused attention, as far off as the axiom allows, but for the last rounding."""
+        y = np.exp(d.astype(np.float64))
+        off = (FUSED - 2.0**-24) * y * np.sign(self.rng.uniform(-1, 1, y.shape))
+        return self.out(np.where(y < 2.0**-124, 0, y + off * (self.rng.random() < 0.7)))
+
+    def blocks(self, x: np.ndarray, kept: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For each block of a fused attention: the factors of its keys, zeros elsewhere, and by what is multiplied what
+        was there before. Scores x [..., key]."""
+        n, found = x.shape[-1], []
+        cuts = (
+            [0, n]
+            if n <= BLOCK
+            else sorted({0, n, *(BLOCK * self.rng.choice(np.arange(1, -(-n // BLOCK)), 9)).tolist()})
+        )
+        x, top = np.where(kept, x, -np.inf), np.full((*x.shape[:-1], 1), -np.inf)
+        for first, last in itertools.pairwise(cuts):
+            within = (np.arange(n) >= first) & (np.arange(n) < last)
+            new = np.maximum(top, np.where(within, x, -np.inf).max(-1, keepdims=True))
+            some = np.isfinite(new)
+            old = np.where(
+                np.isfinite(top), self.exponential(self.out(np.where(np.isfinite(top), top - new, 0))), F32(0)
+            )
+            d = self.out(np.where(kept & within & some, x - np.where(some, new, 0), 0))
+            found.append((np.where(kept & within & some, self.exponential(d), F32(0)), old))
+            top = new
+        return found
+
+    def averages(self, spec: str, parts: list[tuple[np.ndarray, np.ndarray]], y: np.ndarray) -> np.ndarray:
+        """What a fused attention makes of values y: blocks added up, rescaled, and divided by the sum at last."""
+        ones, result, total = np.ones_like(y), None, None
+        for factors, old in parts:
+            one = np.zeros_like(factors)
+            one[..., 0] = 1
+            rescale = np.einsum(_batched(spec), one * old, ones).astype(F32)
+            mine, sums = self.contract(spec, factors, y), self.contract(spec, factors, ones)
+            result = mine if result is None else self.out(self.out(result * rescale) + mine)
+            total = sums if total is None else self.out(self.out(total * rescale) + sums)
+        return self.out(result * self.out(F32(1) / total) if self.rng.integers(2) else result / total)
+
     def norm(self, x: np.ndarray, eps: float, centre: bool) -> np.ndarray:
         n, one = F32(x.shape[-1]), F32(1)
         way = self.some("two passes", "welford", "scaled")
@@ -132,7 +186,9 @@ def view(x: np.ndarray, attr: list) -> np.ndarray:
 
 
 def rows(program: Program, captured: Any, tokens: np.ndarray, inputs: list[np.ndarray]) -> list[Any]:
-    """The value of each node of a captured graph, arrays [inputs or 1, *shape], as the program computes it."""
+    """The value of each node of a captured graph, arrays [inputs or 1, *shape], as the program computes it; the pattern
+    of a fused attention is what its averages weigh by."""
+    program.parts = {}
     graph, values = captured.graph, []
     size = len(tokens)
     for k, node in enumerate(graph.nodes):
@@ -147,6 +203,21 @@ def _row(
     nodes = captured.graph.nodes
     if k in captured.programs.norms:
         return _norm(p, nodes, k, values)
+    scores, patterns, averages = captured.programs.fused or ((),) * 3
+    if k in scores and p.rng.integers(2):
+        return p.contract_scaled(node.attr, *args)
+    if k in patterns:
+        p.parts[k] = p.blocks(args[0], kept(node))
+        weights = 0
+        for factors, old in p.parts[k]:
+            weights = weights * old.astype(float) + factors
+        return weights / weights.sum(-1, keepdims=True)
+    if node.args and node.args[0] in p.parts and node.op == "view":
+        n, size = nodes[node.args[0]].shape[-1], (size, *nodes[node.args[0]].shape)
+        assert node.shape[-1] == n
+        p.parts[k] = [tuple(view(np.broadcast_to(a, size), node.attr) for a in part) for part in p.parts[node.args[0]]]
+    if k in averages:
+        return p.averages(node.attr, p.parts[node.args[0]], args[1])
     match node.op:
         case "tokens":
             return tokens

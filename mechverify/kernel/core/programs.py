@@ -40,6 +40,8 @@ OF_OPERAND = {"gelu": 8, "gelu_tanh": 12}  # units of the operand's size
 EXACT = ("relu", "abs", "extremum", "ascending", "choose")  # but for what is flushed
 MOVING = ("view", "concat", "gather", "tokens")
 TINY = {"sqrt": 2.0**-62, "silu": 2.0**-118}  # what flushing loses, where it is more
+FUSED = 2.0**-18  # axiom: of exp in a fused attention, relative; and 4 FLUSH
+BLOCK = 32  # keys that a block of a fused attention has at least, but for the last
 
 Term = tuple[float, float, Ball]  # relative, absolute, of
 Aligned = Callable[[Ball], Ball]
@@ -53,21 +55,28 @@ class Programs(Real):
 
 class Module(NamedTuple):
     """Of a captured graph's rows the first `rows` are what the module computes, and the others are the claim's own;
-    `norms` are the rows that are normalised vectors, before weight and bias."""
+    `norms` are the rows that are normalised vectors, before weight and bias; `scores`, `patterns` and `averages` are
+    those of fused attentions."""
 
     rows: int
     norms: tuple[int, ...]
+    scores: tuple[int, ...] = ()
+    patterns: tuple[int, ...] = ()
+    averages: tuple[int, ...] = ()
 
     @staticmethod
     def read(entry: Reader, listed: int) -> "Module":
         rows = entry["rows"].an_integer(0, listed)
         norms = entry["norms"].integers(2**12)
+        fused = [()] * 3
+        if "fused" in entry.value:
+            fused = [part.integers(2**12) for part in entry["fused"].items(3, 3)]
         entry.close()
-        if not all(0 <= n < rows for n in norms):
+        if not all(0 <= n < rows for part in (norms, *fused) for n in part):
             raise Rejected(
-                f"{entry.where}: a normalised vector is none of the module's rows"
+                f"{entry.where}: a normalised vector, or what attention computes, is none of the module's rows"
             )
-        return Module(rows, tuple(norms))
+        return Module(rows, tuple(norms), *map(tuple, fused))
 
 
 def terms(
@@ -78,7 +87,7 @@ def terms(
     op, inner, extra, _ = attr
     if op in EXACT:
         yield 0.0, 2 * FLUSH, raw
-    elif op in ("input", "constant"):
+    elif op in ("input", "constant", "weight"):
         yield U32, FLUSH, raw
     elif op in ("add", "sub"):
         sizes = [align(x).size for x in rest]
@@ -94,7 +103,7 @@ def terms(
     elif op == "einsum":
         yield from _contracted(ar, inner, extra, rest)
     elif op == "softmax":
-        yield _share(raw, extra)
+        yield _share(raw, *extra)
     elif op == "norm":
         yield from _normalised(ar, extra, raw, rest[0], align(rest[1]))
     else:
@@ -106,18 +115,19 @@ def terms(
             yield 4 * FLUSH, 0.0, ar.mul(raw.size, raw.size)
 
 
-def _share(p: Ball, n: int) -> Term:
-    """Of a softmax of n entries."""
-    return 2.5 * EXP + 2 * (n + 8) * U32, U32 / 2 + 8 * (n + 2) * FLUSH, p
+def _share(p: Ball, n: int, blocks: int) -> Term:
+    """Of a softmax of n entries, taken at once or, in a fused attention, in so many blocks."""
+    exp = blocks * FUSED if blocks else EXP
+    return 2.5 * exp + 2 * (n + 8) * U32, U32 / 2 + 8 * (n + 2) * FLUSH, p
 
 
 def _contracted(
-    ar: Arithmetic, spec: str, shares: tuple[int, int, int], rest: list[Ball]
+    ar: Arithmetic, spec: str, extra: tuple, rest: list[Ball]
 ) -> Iterator[Term]:
-    """n products and their sum, in any order. An operand that is a softmax of m entries is read before it errs."""
-    (n, *of), sizes = shares, [x.size for x in rest]
+    """n products and their sum, in any order. An operand that is a softmax is read before it errs."""
+    (n, lost, *of), sizes = extra, [x.size for x in rest]
     errors = [
-        ar.widen(_nothing(x), *_share(x, m)[:2], of=x).size if m else None
+        ar.widen(_nothing(x), *_share(x, *m)[:2], of=x).size if m else None
         for x, m in zip(sizes, of, strict=True)
     ]
     sizes = [
@@ -126,7 +136,7 @@ def _contracted(
     ]
     more = [ar.widen(_nothing(x), 1.0, 1.0, of=x).size for x in sizes]
     yield (n + 1) * U32, 0.0, ar.contract(spec, *sizes)
-    yield 4 * FLUSH, 0.0, ar.contract(spec, *more)
+    yield lost, 0.0, ar.contract(spec, *more)
     for k, error in enumerate(errors):
         if error is not None:
             yield (
@@ -216,10 +226,6 @@ class _Build:
             )
         self.raw: list[int] = []  # of each row the operation alone, and
         self.new: list[int] = []  # what the program computes
-        self.computed: dict[
-            int, int
-        ] = {}  # the same of the module's rows, by their nodes
-        self.twice: set[int] = set()  # nodes that several of these rows are
         for k, row in enumerate(stated["nodes"]):
             node, args = graph.nodes[self.old[k]], row[1]
             if k < self.module.rows:
@@ -260,7 +266,13 @@ class _Build:
 
     def _module_row(self, k: int, node: Node, args: list[int]) -> None:
         operands = [self.new[a] for a in args]
-        shares = tuple(self._bare(a) if node.op == "einsum" else 0 for a in args)
+        for rows, op in zip(
+            self.module[2:], ("einsum", "softmax", "einsum"), strict=True
+        ):
+            if k in rows and node.op != op:
+                raise Rejected(
+                    "a row that the file calls one of a fused attention is none"
+                )
         if k in self.module.norms:
             self._norm(k)
         elif node.op == "choose":  # which one is chosen may depend on what is flushed
@@ -269,27 +281,25 @@ class _Build:
         elif node.op in MOVING or node.kind != "real":
             self.raw.append(self.graph.add(node.op, *operands, attr=node.attr))
             self.new.append(self.raw[k])
-        elif node.op == "weight":
-            value = table(self.claim.weights, node)
-            if not _is_float32(value):
-                raise Rejected(
-                    f"semantics float32 speaks of float32 weights; {node.attr[0]} holds other numbers"
-                )
+        elif node.op in ("weight", "constant") and _is_float32(
+            table(self.claim.weights, node)
+        ):
             self.raw.append(self.old[k])
             self.new.append(self.old[k])
-        elif node.op == "constant" and _is_float32(table({}, node)):
-            self.raw.append(self.old[k])
-            self.new.append(self.old[k])
+        elif node.op == "weight" and not _folded(node):
+            raise Rejected(
+                f"semantics float32 speaks of float32 weights; {node.attr[0]} holds other numbers"
+            )
         elif node.op == "einsum":
+            shares = [self._bare(a) for a in args]
             first = [
                 self.raw[a] if m else self.new[a]
                 for a, m in zip(args, shares, strict=True)
             ]
-            self._add(k, node, first, (_terms(self.graph, node.attr, first), *shares))
+            sums = self._summed(k, _terms(self.graph, node.attr, first))
+            self._add(k, node, first, (*sums, *shares))
         else:
-            self._add(k, node, operands, self._extra(node, operands))
-        if self.computed.setdefault(self.old[k], self.new[k]) != self.new[k]:
-            self.twice.add(self.old[k])
+            self._add(k, node, operands, self._extra(k, node, operands))
 
     def _add(self, k: int, node: Node, operands: list[int], extra: Any) -> None:
         self.raw.append(self.graph.add(node.op, *operands, attr=node.attr))
@@ -305,17 +315,33 @@ class _Build:
             )
         return self.graph.add("rounding", raw, *(operands or []), attr=attr)
 
-    def _extra(self, node: Node, operands: list[int]) -> Any:
+    def _extra(self, k: int, node: Node, operands: list[int]) -> Any:
         if node.op in ("add", "sub"):
             return tuple(self._sums(a) for a in operands)
         if node.op == "softmax":
-            return _limited(node.shape[-1])
+            n = _limited(node.shape[-1])
+            return n, n // BLOCK + 1 if k in self.module.patterns else 0
         return None
 
-    def _bare(self, k: int) -> int:
-        """How many entries the softmax has that a row is; else 0."""
+    def _summed(self, k: int, n: int) -> tuple[int, float]:
+        """Roundings of a contraction of n products, and what flushing loses of each. In a fused attention factors may
+        be scaled before, each twice; and averages are rescaled from block to block, and divided by a sum."""
+        if k in self.module.averages:
+            return _limited(3 * n + 8), 4 * FLUSH
+        return (
+            (_limited(n + 5), 2.0**22 * FLUSH)
+            if k in self.module.scores
+            else (n, 4 * FLUSH)
+        )
+
+    def _bare(self, k: int) -> tuple[int, int] | None:
+        """What is known of the softmax that a row is."""
         node = self.graph.nodes[self.raw[k]]
-        return node.shape[-1] if node.op == "softmax" and k < self.module.rows else 0
+        return (
+            self._extra(k, node, [])
+            if node.op == "softmax" and k < self.module.rows
+            else None
+        )
 
     def _sums(self, n: int) -> int:
         """How many products a value adds up that the program may still be adding up when it adds another one."""
@@ -326,14 +352,27 @@ class _Build:
             _terms(self.graph, node.attr, list(node.args)) if node.op == "einsum" else 0
         )
 
-    def _norm(self, k: int) -> None:
-        """The whole of a normalisation is one operation, of what the program computed before it."""
-        source, n, scale = normalised(self.graph, self.claim.weights, self.old[k])
-        if source in self.twice:
+    def _row_under(self, k: int, node: int) -> int:
+        """The row that is `node` of those that row k is made of; two may round it otherwise."""
+        seen, todo, found = set(), [k], set()
+        while todo:
+            row = todo.pop()
+            if self.old[row] == node:
+                found.add(row)
+            elif row not in seen:
+                seen.add(row)
+                todo += self.stated["nodes"][row][1]
+        self.graph.meter.step(len(seen), 1)
+        if len(found) != 1:
             raise Rejected(
                 "two rows of the module compute what a normalised vector is made of, and may round it otherwise"
             )
-        known = {source: self.computed[source]}
+        return found.pop()
+
+    def _norm(self, k: int) -> None:
+        """The whole of a normalisation is one operation, of what the program computed before it."""
+        source, n, scale = normalised(self.graph, self.claim.weights, self.old[k])
+        known = {source: self.new[self._row_under(k, source)]}
 
         def exact(m: int) -> int:
             if m not in known:
@@ -482,6 +521,7 @@ ROWS = {
     *OF_OPERAND,
     "input",
     "constant",
+    "weight",
     "add",
     "sub",
     "power",

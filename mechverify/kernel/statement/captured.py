@@ -89,8 +89,14 @@ def _programs(module: dict) -> list[str]:
         if norms
         else ""
     )
+    fused = [n for part in module.get("fused", ()) for n in part]
+    kernels = (
+        f"; by fused attention {listed([f'number {n}' for n in fused])}"
+        if fused
+        else ""
+    )
     return [f"the module computes the first {module['rows']} nodes of its list, in float32, of inputs that are rounded "
-            f"first{whole}; other nodes, and the claim's expressions, are exact"]  # fmt: skip
+            f"first{whole}{kernels}; other nodes, and the claim's expressions, are exact"]  # fmt: skip
 
 
 def _rational(text: str) -> Fraction:
