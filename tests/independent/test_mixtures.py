@@ -1,0 +1,328 @@
+"""The kernel and the second checker on rule `mixtures`: what each proves, each enclosure by itself, and what corrupted
+certificates show."""
+
+import copy
+import functools
+import hashlib
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from safetensors.numpy import load, save
+
+from mechverify.kernel.core.claim import Job
+from mechverify.kernel.core.fields import Reader
+from mechverify.kernel.proof import prove as proved
+from mechverify.provers.accuracy.mixtures import _Search
+from mechverify.provers.base import Budget
+from tests.independent import mixtures
+from tests.independent.both import Both
+from tests.independent.test_schema import VALIDATOR
+from tests.rounds import ROUNDS
+from tests.soundness import forge
+from tests.soundness.test_mixtures import Made, document, random_proof
+
+# The kernel's ranges and lines may be wider, and so are its limits on grids; not the forms that it accepts.
+BOTH = Both(mixtures.check, "right inputs stated|grid is too fine|verdict")
+SEEDS = [8, 28, 26, 19, 23, 16]  # one head and two; relu, silu, gelu; norms and none; guards; some inputs wrong
+
+
+class Case(NamedTuple):
+    """A random network with a certificate that states what the kernel proves."""
+
+    made: Made
+    doc: dict
+    data: bytes
+
+    def file(self) -> bytes:
+        return forge.file(self.doc, self.data)
+
+
+@functools.cache
+def case(seed: int, found: bool) -> Case:
+    """`found`: by the search, and not at random."""
+    made = Made(seed, guarded=seed % 4 == 3)
+    with np.errstate(all="ignore"):
+        proof = _Search(made.problem, Budget()).bounded().proof if found else random_proof(made)
+        bounds, _ = proved(Job(made.problem.claim, made.problem.job.ar), Reader(proof, "proof"))
+    doc = document(made, json.loads(json.dumps(proof)), *made.problem.claim.within(bounds))
+    return Case(made, doc, made.claim.output.model.data)
+
+
+def stating(doc: dict, low: int, high: int) -> dict:
+    doc = copy.deepcopy(doc)
+    doc["conclusion"] |= {"right_at_least": str(low), "right_at_most": str(high)}
+    return doc
+
+
+def truth(some: Case) -> int:
+    """Right inputs of those that satisfy the condition."""
+    return int((some.made.good & some.made.inside).sum())
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("found", [False, True])
+def test_both_confirm_what_is_proved_and_neither_more_than_is_true(seed, found):
+    some = case(seed, found)
+    VALIDATOR.validate(some.doc)
+    low, high = (int(some.doc["conclusion"][f"right_at_{end}"]) for end in ("least", "most"))
+    right = truth(some)
+    assert low <= right <= high
+    mine, kernels = BOTH.agree(some.file())
+    assert kernels and mine == "confirmed"
+    assert BOTH.agree(forge.file(stating(some.doc, low + 1, high), some.data)) != ("confirmed", True)
+    for beyond in ((right + 1, high), (low, right - 1)):
+        assert BOTH.agree(forge.file(stating(some.doc, *beyond), some.data)) == ("rejected", False)
+
+
+# --- Corrupted certificates ------------------------------------------------------------------------------------------
+
+Change = Callable[[dict, Case], None]
+
+
+def cells(doc: dict) -> list:
+    return doc["proof"]["cells"]
+
+
+def leaves(doc: dict) -> list[dict]:
+    """The objects at the ends of the trees of halves."""
+    todo, found = [entry["halves"] for *_, entry in cells(doc)], []
+    while todo:
+        node = todo.pop()
+        if type(node) is dict and "direction" in node:
+            todo += [node["below"], node["above"]]
+        elif node is not None:
+            found.append(node)
+    return found
+
+
+def halved(doc: dict) -> list[dict]:
+    """The objects that cut a box in two."""
+    todo, found = [entry["halves"] for *_, entry in cells(doc)], []
+    while todo:
+        node = todo.pop()
+        if type(node) is dict and "direction" in node:
+            found.append(node)
+            todo += [node["below"], node["above"]]
+    return found
+
+
+def in_every(of: Callable[[dict], list], **changes: Any) -> Change:
+    def change(doc: dict, some: Case) -> None:
+        for node in of(doc):
+            node.update(copy.deepcopy(changes))
+
+    return change
+
+
+def root(tree: Callable[[Any], Any]) -> Change:
+    """Another tree in the first cell's place."""
+
+    def change(doc: dict, some: Case) -> None:
+        entry = cells(doc)[0][2]
+        entry["halves"] = tree(entry["halves"])
+
+    return change
+
+
+def deep(tree: Any, times: int) -> Any:
+    for _ in range(times):
+        tree = {"direction": 0, "at": (0.0).hex(), "below": tree, "above": None}
+    return tree
+
+
+def cut(**changes: Any) -> Change:
+    whole = {"direction": 0, "at": (0.0).hex(), "below": None, "above": None}
+    return root(lambda _: {k: v for k, v in (whole | changes).items() if v != "left out"})
+
+
+def leaf(multipliers: Any = None, step: Any = None, **more: Any) -> Change:
+    return root(lambda _: {"multipliers": multipliers, "step": step, **more})
+
+
+def setting(*path: Any, to: Any) -> Change:
+    def change(doc: dict, some: Case) -> None:
+        forge.put(doc, path, to(forge.entry_at(doc, path)) if callable(to) else to)
+
+    return change
+
+
+def another_class(doc: dict, some: Case) -> None:
+    """A cell's label is that of another one."""
+    first = cells(doc)[0]
+    first[1] = next(row[1] for row in cells(doc) if row[0] == first[0] and row[1] != first[1])
+
+
+WRITTEN = ("proof", "directions", 0)
+ENTRY = ("proof", "cells", 0, 2)
+# What no checker may read: the form is not that of the page.
+MALFORMED: dict[str, Change] = {
+    "cell twice": lambda doc, some: cells(doc).append(cells(doc)[0]),
+    "cell without inputs": setting("proof", "cells", 0, 1, to=[99]),
+    "cell of a token that isn't there": setting("proof", "cells", 0, 0, to=99),
+    "class of two numbers": setting("proof", "cells", 0, 1, to=lambda c: [*c, 0]),
+    "class of another cell": another_class,
+    "key that cells don't name": setting("proof", "keys", to=[[["integer", [], 0]]]),
+    "nine keys": setting("proof", "keys", to=[[["integer", [], 0]]] * 9),
+    "no directions": setting("proof", "directions", to=[]),
+    "number of 2^53": setting(*WRITTEN, 1, 0, to=2**53),
+    "exponent of 901": setting(*WRITTEN, 0, to=901),
+    "number as text": setting(*WRITTEN, 1, 0, to="1"),
+    "truth for a number": setting(*WRITTEN, 1, 0, to=True),
+    "centre for a head more": setting(*ENTRY, "centre", to=lambda rows: [*rows, rows[0]]),
+    "centre for a head less": setting(*ENTRY, "centre", to=lambda rows: rows[:-1]),
+    "centre of fewer entries": setting(*ENTRY, "centre", 0, 1, to=lambda v: v[:-1]),
+    "no centre": lambda doc, some: cells(doc)[0][2].pop("centre"),
+    "a field more in a cell": setting(*ENTRY, "note", to=1),
+    "half left out": cut(above="left out"),
+    "cut along no direction": cut(direction=99),
+    "cut at a number of JSON": cut(at=0),
+    "cut at infinity": cut(at="inf"),
+    "65 halves": root(lambda tree: deep(tree, 65)),
+    "one multiplier": leaf([0, [1]]),
+    "step of 2000": leaf(step=2000),
+    "a field more in a leaf": leaf(at="0x0.0p+0"),
+    "no keys": lambda doc, some: doc["proof"].pop("keys"),
+    "another rule's name": setting("proof", "rule", to="ratios"),
+    "float32": setting("claim", "semantics", to="float32"),
+    "other weights": setting("claim", "weights_sha256", to=hashlib.sha256(b"").hexdigest()),
+    "no axioms": setting("axioms", to=[]),
+    "version 4": setting("version", to=4),
+}  # fmt: skip
+# What may say less than before, and nothing that is false: kernel and second checker find out.
+WEAKER: dict[str, Change] = {
+    "cell dropped": lambda doc, some: cells(doc).pop(0),
+    "directions of zeros": setting(*WRITTEN, 1, to=lambda v: [0] * len(v)),
+    "direction dropped": setting("proof", "directions", to=lambda rows: rows[:1]),
+    "direction turned": setting(*WRITTEN, 1, to=lambda v: v[::-1]),
+    "direction twice": setting("proof", "directions", to=lambda rows: [*rows, rows[0]]),
+    "direction of 2^900": setting(*WRITTEN, 0, to=900),
+    "centre far away": setting(*ENTRY, "centre", 0, to=lambda n: [n[0] + 40, n[1]]),
+    "centre of another sign": setting(*ENTRY, "centre", 0, 1, to=lambda v: [-k for k in v]),
+    "no steps": in_every(leaves, step=None),
+    "coarse steps": in_every(leaves, step=40),
+    "steps of 2^-1000": in_every(leaves, step=-1000),
+    "no multipliers": in_every(leaves, multipliers=None),
+    "cuts elsewhere": in_every(halved, at=(0.25).hex()),
+    "cuts outside": in_every(halved, at=(1e300).hex()),
+    "cuts along another direction": in_every(halved, direction=0),
+    "halves for one another": lambda doc, some: [n.update(below=n["above"], above=n["below"]) for n in halved(doc)],
+    "lower halves alone": lambda doc, some: [n.update(above=n["below"]) for n in halved(doc)],
+    "multipliers of other signs": lambda doc, some: [
+        n["multipliers"].__setitem__(1, [-k for k in n["multipliers"][1]]) for n in leaves(doc) if n["multipliers"]
+    ],
+    "multipliers times 2^30": lambda doc, some: [
+        n["multipliers"].__setitem__(0, n["multipliers"][0] + 30) for n in leaves(doc) if n["multipliers"]
+    ],
+    "empty tree": root(lambda _: None),
+    "64 halves": root(lambda tree: deep(tree, 64)),
+    "cells named for others": lambda doc, some: [row.__setitem__(2, cells(doc)[0][2]) for row in cells(doc)],
+}  # fmt: skip
+
+
+def outcome(some: Case, change: Change) -> tuple[str, bool] | None:
+    doc = copy.deepcopy(some.doc)
+    try:
+        change(doc, some)
+    except (StopIteration, IndexError):
+        return None  # nothing to change there
+    return None if doc == some.doc else BOTH.agree(forge.file(doc, some.data))
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_neither_reads_what_the_page_forbids(name):
+    found = [outcome(case(seed, False), MALFORMED[name]) for seed in SEEDS[:3]]
+    assert set(found) - {None} == {("rejected", False)}
+
+
+def test_a_corrupted_witness_shows_no_more_than_is_true():
+    """For every kind the kernel accepts nothing that the second checker surely refuses; most weaken some proof."""
+    told: dict[str, Counter] = {}
+    for name, change in WEAKER.items():
+        told[name] = Counter(outcome(case(seed, False), change) for seed in SEEDS[:4])
+    refused = {name for name, found in told.items() if any(o and not o[1] for o in found)}
+    mine = {name for name, found in told.items() if any(o and o[0] != "confirmed" for o in found)}
+    assert len(refused) >= 12 and len(mine) >= 12, told
+
+
+# --- Certificates whose statement another claim makes false ----------------------------------------------------------
+
+
+def flipped(doc: dict, data: bytes, name: str, by: float) -> bytes:
+    """Weights of another model, under their own name."""
+    tensors = load(data)
+    data = save({**tensors, name: by * tensors[name]})
+    doc["claim"]["weights_sha256"] = hashlib.sha256(data).hexdigest()
+    return data
+
+
+def table(doc: dict) -> list[int]:
+    return doc["claim"]["equals"][-1][2]
+
+
+def false_statements(some: Case) -> dict[str, tuple[dict, bytes]]:
+    """Each with a proof and counts that were of the claim before it was changed."""
+    found: dict[str, tuple[dict, bytes]] = {}
+
+    def changed(name: str, change: Callable[[dict], bytes | None]) -> None:
+        doc = copy.deepcopy(some.doc)
+        data = change(doc) or some.data
+        found[name] = doc, data
+
+    def another_answer(doc: dict) -> None:
+        table(doc)[:] = [(m + 1) % 2 if m in (0, 1) else 0 for m in table(doc)]
+
+    def put(*path: Any, to: Any) -> Callable[[dict], None]:
+        return lambda doc: forge.put(doc, path, to)
+
+    changed("a margin that no lead has", put("claim", "margin", to="1000000/1"))
+    changed("another mechanism", another_answer)
+    changed("no output's value", put("claim", "equals", to=[["integer", [], -1]]))
+    changed("weights of another sign", lambda doc: flipped(doc, some.data, "unembed.weight", -64.0))
+    changed("all are right", put("conclusion", "right_at_least", to=str(int(some.made.inside.sum()))))
+    changed("none is right", put("conclusion", "right_at_most", to="0"))
+    changed("proved of all", lambda doc: doc["claim"].update(at_least="1/1") or doc["conclusion"].update(verdict="PROVED"))
+    return found  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", SEEDS[:4])
+def test_a_proof_of_another_claim_shows_nothing_false(seed):
+    """The cells that the proof names are left as they are, or are those of the changed mechanism, all with its trees."""
+    told: Counter = Counter()
+    for found in (False, True):
+        some = case(seed, found)
+        for name, (doc, data) in false_statements(some).items():
+            entry = cells(doc)[0][2]
+            task = mixtures.Most(doc["claim"], data)
+            every = sorted({(x[task.pin()], task.mechanism(x)) for x in itertools.product(*task.domain)
+                            if task.inside(x)})  # fmt: skip
+            low, high = (int(doc["conclusion"][f"right_at_{end}"]) for end in ("least", "most"))
+            sure = [task.right(x) for x in itertools.product(*task.domain) if task.inside(x)]
+            false = low > len(sure) - sure.count(False) or high < sure.count(True)
+            verdict = doc["conclusion"]["verdict"] == "PROVED" and low < len(sure)
+            renamed = {**doc, "proof": {**doc["proof"], "cells": [[q, [m], entry] for q, m in every]}}
+            for file in (forge.file(doc, data), forge.file(renamed, data)):
+                mine, kernels = BOTH.agree(file)
+                told[name] += false or verdict
+                assert not (false or verdict) or (mine, kernels) == ("rejected", False), name
+    assert len([name for name, count in told.items() if count]) >= 5, told
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_both_agree_on_files_with_one_change(seed):
+    """Anywhere in the proof and the conclusion, and one time of three in the claim."""
+    rng, told = np.random.default_rng(seed), Counter()
+    for trial in range(2 * ROUNDS):
+        some = case(seed, bool(trial % 2))
+        places = forge.places(some.doc["claim"] if trial % 3 == 0 else some.doc["proof"])
+        path = ("claim" if trial % 3 == 0 else "proof", *places[int(rng.integers(len(places)))])
+        if path[:2] == ("claim", "graph"):
+            path = ("conclusion", str(rng.choice([*some.doc["conclusion"]])))
+        doc = copy.deepcopy(some.doc)
+        forge.spoil_leaf(doc, path, rng)
+        told[BOTH.agree(forge.file(doc, some.data))] += 1
+    assert len(told) > 1, told
