@@ -268,8 +268,6 @@ class Own(Claim):
         margin = Value(self.margin, {}, self.margin, self.margin)
         other = rival + (rival >= cell.right)
         lead = bounds.linear([(1, y[cell.right]), (-1, y[other]), (-1, margin)])
-        if lead.lo > 0:
-            return 0
         slopes = [lead.k.get(j, Fraction(0)) * 2 / (b - a) if a < b else Fraction(0)
                   for j, (a, b) in enumerate(zip(low, high, strict=True))]  # fmt: skip
         constant = lead.c - sum(s * (a + b) / 2 for s, a, b in zip(slopes, low, high, strict=True))
