@@ -52,9 +52,9 @@ class Case(NamedTuple):
 
 
 @functools.cache
-def case(seed: int, found: bool, margin: Fraction | None = None) -> Case:
+def case(seed: int, found: bool) -> Case:
     """`found`: by the search, and not at random."""
-    made = Made(seed, margin, guarded=seed % 4 == 3)
+    made = Made(seed, guarded=seed % 4 == 3)
     with np.errstate(all="ignore"):
         proof = _Search(made.problem, Budget()).bounded().proof if found else random_proof(made)
         bounds, _ = proved(Job(made.problem.claim, made.problem.job.ar), Reader(proof, "proof"))
@@ -193,7 +193,6 @@ def test_every_enclosure_of_the_kernel_holds_for_every_input_in_exact_arithmetic
 
 FAULTS = {
     "signs of forms": (Group, "least", lambda of: lambda group, leaves, forms: np.abs(of(group, leaves, forms))),
-    "no margin": (Group, "lead", lambda of: lambda group, leaves, forms, margin: of(group, leaves, forms, Fraction(0))),
     "what is taken off": (rule, "_most", lambda of: lambda ar, k, low, high: -of(ar, k, low, high)),
     "lost inputs": (Counted, "lost", lambda of: lambda counted, form, step: of(counted, form, step) // 2),
     "constants": (Behind, "affine", lambda of: lambda *a: (of(*a)[0], of(*a)[1] + 0.5)),
@@ -204,11 +203,10 @@ FAULTS = {
 def test_the_second_checker_refuses_what_a_kernel_with_a_fault_states(name, monkeypatch):
     place, method, fault = FAULTS[name]
     monkeypatch.setattr(place, method, fault(getattr(place, method)))
-    margin = Fraction(1, 2) if "margin" in name else None
 
     def refused(seed: int, found: bool) -> bool:
         try:
-            checker.check(case.__wrapped__(seed, found, margin).file(), make=mixtures.Most)
+            checker.check(case.__wrapped__(seed, found).file(), make=mixtures.Most)
         except checker.Rejected:
             return True
         return False
