@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 
 from tests.independent import bounds, checker, shares
 from tests.independent.bounds import NotConfirmed, Value, a_float, confirm
-from tests.independent.checker import Interval, Mechanism, fields, integer, items, need
+from tests.independent.checker import ABSENT, Interval, Mechanism, fields, integer, items, need, optional
 
 DEEPEST = 64
 NEAR = Fraction(1, 10**9)  # of a cut: an input so near to it may lie on either side
 Numbers = list[Fraction]
+Pair = tuple[int, int, Fraction]
 
 
 class Run(NamedTuple):
@@ -34,12 +35,14 @@ class Run(NamedTuple):
 
 
 class Leaf(NamedTuple):
-    """The t with low[j] <= t_j <= high[j], as far as they are given; numbers for each rival and direction; a step."""
+    """The t with low[j] <= t_j <= high[j], as far as they are given; numbers for each rival and direction; a step; and
+    the rival whose lead over the right output is meant, if it isn't the right one's over all rivals."""
 
     low: dict[int, Fraction]
     high: dict[int, Fraction]
     multipliers: list[Numbers] | None
     step: int | None
+    winner: int | None = None
 
     def holds(self, t: list[Interval], surely: bool) -> bool:
         by = -NEAR if surely else NEAR
@@ -48,10 +51,9 @@ class Leaf(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """The runs of a cell's inputs; leads[i] [rivals] of each, less the margin; t of each; the query's token."""
+    """The runs of a cell's inputs; t of each; the query's token, the right output, and the centre."""
 
     runs: list[Run]
-    leads: list[list[Interval]]
     t: list[list[Interval]]
     query: int
     right: int
@@ -65,23 +67,34 @@ def written(value: Any, count: int) -> Numbers:
     return [integer(v, 1 - 2**53, 2**53 - 1) * scale**exponent for v in items(integers, count)]
 
 
-def leaves(tree: Any, rivals: int, wide: int, low: dict, high: dict, depth: int = 0) -> Iterator[Leaf]:
+def leaves(
+    tree: Any,
+    rivals: list[int],
+    wide: int,
+    wins: bool,
+    low: dict[int, Fraction],
+    high: dict[int, Fraction],
+    depth: int = 0,
+) -> Iterator[Leaf]:
+    """`wins`: of a tree whose leaves name winners."""
     if type(tree) is dict and "direction" in tree:
         need(depth < DEEPEST, "halved too often")
         direction, cut, below, above = fields(tree, "direction", "at", "below", "above")
         direction, cut = integer(direction, 0, wide - 1), a_float(cut)
         least, most = low.get(direction, cut), high.get(direction, cut)
         cut = min(max(cut, least), most)
-        yield from leaves(below, rivals, wide, low, high | {direction: cut}, depth + 1)
-        yield from leaves(above, rivals, wide, low | {direction: cut}, high, depth + 1)
+        yield from leaves(below, rivals, wide, wins, low, high | {direction: cut}, depth + 1)
+        yield from leaves(above, rivals, wide, wins, low | {direction: cut}, high, depth + 1)
         return
-    if tree is None:
+    if tree is None and not wins:
         yield Leaf(low, high, None, None)
         return
-    given, step = fields(tree, "multipliers", "step")
-    numbers = None if given is None else written(given, rivals * wide)
-    rows = None if numbers is None else [numbers[i : i + wide] for i in range(0, rivals * wide, wide)]
-    yield Leaf(low, high, rows, None if step is None else integer(step, -1_000, 1_000))
+    given, step, *named = fields(tree, "multipliers", "step", *(["winner"] if wins else []))
+    need(not wins or integer(named[0]) in rivals, "a winner that is no rival")
+    count = 1 if wins else len(rivals)
+    numbers = None if given is None else written(given, count * wide)
+    rows = None if numbers is None else [numbers[i : i + wide] for i in range(0, count * wide, wide)]
+    yield Leaf(low, high, rows, None if step is None else integer(step, -1_000, 1_000), *named)
 
 
 @lru_cache(8)
@@ -194,33 +207,48 @@ class Claim(shares.Claim):
         for (query, name), xs in inputs.items():
             if not 0 <= name[0] < self.out:
                 continue  # all are wrong
-            high += len(xs)
+            least, most = 0, len(xs)
             if (query, name) in said:
-                low += len(xs) - self.wrong(query, name[0], xs, rows, said[query, name])
+                least, most = self.wrong(query, name[0], xs, rows, said[query, name])
+            low, high = low + len(xs) - most, high + len(xs) - least
         return low, high
 
-    def wrong(self, query: int, right: int, xs: list[tuple[int, ...]], directions: list[Numbers], entry: Any) -> int:
-        """At most so many inputs of a cell."""
+    def wrong(
+        self, query: int, right: int, xs: list[tuple[int, ...]], directions: list[Numbers], entry: Any
+    ) -> checker.Bounds:
+        """At least and at most so many inputs of a cell."""
+        entry, certain = optional(entry, "certain", ABSENT)
         centres, tree = fields(entry, "centre", "halves")
         heads = [written(row, self.width) for row in items(centres)]
         need(len(heads) == self.heads(), "a centre for each head")
         centre = [sum(column, Fraction(0)) for column in zip(*heads, strict=True)]
-        rivals = [t for t in range(self.out) if t != right]
-        parts = [*leaves(tree, len(rivals), len(directions), {}, {})]
         runs = [self.run(x) for x in xs]
-        leads = [[run.y[right] - run.y[t] - Interval(self.margin) for t in rivals] for run in runs]
-        turned = [[along(row, run.z, centre) for row in directions] for run in runs]
-        cell = Cell(runs, leads, turned, query, right, centre)
-        lost = 0
-        for leaf in parts:
-            for r in range(len(rivals)):
-                here = self.lost(cell, directions, leaf, r)
-                if here and leaf.step is None:
-                    return len(xs)
-                lost += here
-        return min(lost, len(xs))
+        cell = Cell(runs, [[along(row, run.z, centre) for row in directions] for run in runs], query, right, centre)
+        rivals = [t for t in range(self.out) if t != right]
+        most = self.open(cell, directions, [*leaves(tree, rivals, len(directions), False, {}, {})])
+        if certain is ABSENT:
+            return 0, most
+        return len(xs) - self.open(cell, directions, [*leaves(certain, rivals, len(directions), True, {}, {})]), most
 
-    def lost(self, cell: Cell, directions: list[Numbers], leaf: Leaf, rival: int) -> int:
+    def open(self, cell: Cell, directions: list[Numbers], parts: list[Leaf]) -> int:
+        """At most so many inputs are not what the leaves are to show."""
+        total = 0
+        for leaf in parts:
+            for r, pair in enumerate(self.pairs(cell.right, leaf)):
+                lost = self.lost(cell, directions, leaf, r, pair)
+                if lost and leaf.step is None:
+                    return len(cell.runs)
+                total += lost
+        return min(total, len(cell.runs))
+
+    def pairs(self, right: int, leaf: Leaf) -> list[Pair]:
+        """Two outputs, and what the first one's lead over the second must exceed."""
+        if leaf.winner is not None:
+            return [(leaf.winner, right, -self.margin)]
+        return [(right, t, self.margin) for t in range(self.out) if t != right]
+
+    def lost(self, cell: Cell, directions: list[Numbers], leaf: Leaf, row: int, pair: Pair) -> int:
+        """At most so many inputs of the cell fail a pair in a leaf, whose multipliers are in that row."""
         raise NotImplementedError
 
     def heads(self) -> int:
@@ -241,19 +269,26 @@ def along(row: Numbers, z: list[Interval], centre: Numbers) -> Interval:
 class Most(Claim):
     """What any lines could show at most: an input that is lost to a rival is so in each leaf that has it."""
 
-    def wrong(self, query: int, right: int, xs: list[tuple[int, ...]], *rest: Any) -> int:
-        at_least = sum(self.right(x) is False for x in xs)
-        return max(super().wrong(query, right, xs, *rest), at_least)
+    def lost(self, cell: Cell, directions: list[Numbers], leaf: Leaf, row: int, pair: Pair) -> int:
+        first, second, margin = pair
+        leads = (run.y[first] - run.y[second] - Interval(margin) for run in cell.runs)
+        return sum(lead.hi <= 0 and leaf.holds(t, surely=True) for t, lead in zip(cell.t, leads, strict=True))
 
-    def lost(self, cell: Cell, directions: list[Numbers], leaf: Leaf, rival: int) -> int:
-        each = zip(cell.t, cell.leads, strict=True)
-        return sum(lead[rival].hi <= 0 and leaf.holds(t, surely=True) for t, lead in each)
+    def open(self, cell: Cell, directions: list[Numbers], parts: list[Leaf]) -> int:
+        """Also of inputs too near to a cut to say in which leaf they are."""
+        surely = [self.surely(cell.right, run) for run in cell.runs]
+        failing = surely.count(parts[0].winner is not None)
+        return max(super().open(cell, directions, parts), failing)
+
+    def surely(self, right: int, run: Run) -> bool | None:
+        leads = [run.y[right] - run.y[t] - Interval(self.margin) for t in range(self.out) if t != right]
+        return False if any(v.hi <= 0 for v in leads) else True if all(v.lo > 0 for v in leads) else None
 
 
 class Own(Claim):
     """By ranges of the inputs that are there, and affine arithmetic in a leaf's box."""
 
-    def lost(self, cell: Cell, directions: list[Numbers], leaf: Leaf, rival: int) -> int:
+    def lost(self, cell: Cell, directions: list[Numbers], leaf: Leaf, row: int, pair: Pair) -> int:
         low, high = [], []
         for j in range(len(directions)):
             ends = [(t[j].lo, t[j].hi) for t in cell.t]
@@ -265,18 +300,19 @@ class Own(Claim):
             return 0
         rests = self.rests(cell, directions)
         y = self.behind(cell.query, tuple(cell.centre), tuple(map(tuple, directions)), tuple(low), tuple(high), rests)
-        margin = Value(self.margin, {}, self.margin, self.margin)
-        other = rival + (rival >= cell.right)
-        lead = bounds.linear([(1, y[cell.right]), (-1, y[other]), (-1, margin)])
+        first, second, margin = pair
+        lead = bounds.linear([(1, y[first]), (-1, y[second]), (-1, Value(margin, {}, margin, margin))])
         slopes = [lead.k.get(j, Fraction(0)) * 2 / (b - a) if a < b else Fraction(0)
                   for j, (a, b) in enumerate(zip(low, high, strict=True))]  # fmt: skip
         constant = lead.c - sum(s * (a + b) / 2 for s, a, b in zip(slopes, low, high, strict=True))
         constant -= sum(abs(v) for symbol, v in lead.k.items() if symbol >= len(directions))
-        if leaf.multipliers is not None:
-            nu = leaf.multipliers[rival]
-            constant -= sum(max(k * a, k * b) for k, a, b in zip(nu, low, high, strict=True))
-            slopes = [s + k for s, k in zip(slopes, nu, strict=True)]
-        return sum(constant + sum(min(s * v.lo, s * v.hi) for s, v in zip(slopes, t, strict=True)) <= 0 for t in cell.t)
+        nothing, counts = [Fraction(0)] * len(slopes), []
+        for nu in [nothing] if leaf.multipliers is None else [nothing, leaf.multipliers[row]]:  # any are sound
+            base = constant - sum(max(k * a, k * b) for k, a, b in zip(nu, low, high, strict=True))
+            form = [s + k for s, k in zip(slopes, nu, strict=True)]
+            leads = (base + sum(min(s * v.lo, s * v.hi) for s, v in zip(form, t, strict=True)) for t in cell.t)
+            counts.append(sum(lead <= 0 for lead in leads))
+        return min(counts)
 
     def rests(self, cell: Cell, directions: list[Numbers]) -> tuple[tuple[Fraction, Fraction], ...]:
         """Of z - c - B^T t, entry by entry, on the cell's inputs."""

@@ -167,7 +167,7 @@ FAULTS = [
     Fault("wrong inputs", "mixtures/rule.py", "if winner == group.right[cell]:", "if False:", MIXTURES),
     Fault("wrong inputs", "mixtures/rule.py", "Counts(sizes[key] - least.get(key, sizes[key]), most[key])",
           "Counts(least.get(key, 0), most[key])", MIXTURES),
-    Fault("wrong inputs", "mixtures/rule.py", "_leaf(node, leaf, 1 if wins else rivals)", "_leaf(node, leaf._replace(step=-8), 1 if wins else rivals)", MIXTURES),
+    Fault("wrong inputs", "mixtures/rule.py", "for x in _leaves(group, i, n, True)]", "for x in _leaves(group, i, n, True)[:1]]", MIXTURES),
     Fault("mixtures", "mixtures/rule.py", "if leaf.cell == i", "if leaf.cell == 0", MIXTURES),
     Fault("mixtures", "counting/sizes.py", "if position != pin or token == query:", "if token == query:", MIXTURES),
     Fault("mixtures", "counting/sizes.py", "if (table[:, list(tokens)] < 0).any():", "if False:", "tests/kernel/test_automaton.py"),
