@@ -377,10 +377,6 @@ WEAKER: dict[str, Change] = {
     "winners' cuts elsewhere": in_every(winners_cuts, at=(0.25).hex()),
     "no winners' steps": in_every(winners, step=None),
     "winners left out": lambda doc, some: [row[2].pop("certain", None) for row in cells(doc)],
-    "winners' halves for one another": lambda doc, some: [
-        n.update(below=n["above"], above=n["below"]) for n in winners_cuts(doc)
-    ],
-    "upper winners alone": lambda doc, some: [n.update(below=n["above"]) for n in winners_cuts(doc)],
     "certain as halves": lambda doc, some: [
         row[2].update(halves={"multipliers": None, "step": -10}) for row in cells(doc)
     ],
@@ -389,6 +385,10 @@ WEAKER: dict[str, Change] = {
 }  # fmt: skip
 # Of grids, in which the kernel alone counts; and multipliers that the second checker's own lines need not.
 KERNELS: dict[str, Change] = {
+    "upper winners alone": lambda doc, some: [n.update(below=n["above"]) for n in winners_cuts(doc)],
+    "winners' halves for one another": lambda doc, some: [
+        n.update(below=n["above"], above=n["below"]) for n in winners_cuts(doc)
+    ],
     "no winners' multipliers": in_every(winners, multipliers=None),
     "coarse steps": in_every(leaves, step=40),
     "steps of 2^-1000": in_every(leaves, step=-1000),
