@@ -546,6 +546,10 @@ def test_every_rival_that_is_open_is_counted(monkeypatch):
     for tree, lost in ((leaf, 3), ({"direction": 0, "at": (0.0).hex(), "below": leaf, "above": leaf}, 6)):
         given = Reader({"centre": centre, "halves": tree}, "cell")
         assert bounded(partition, directions, query, {key: given}, {key: 100}) == {key: Counts(0, lost)}
+    won = {"winner": next(t for t in range(4) if t != key[0]), "multipliers": None, "step": -8}
+    for tree, open_ in ((won, 1), ({"direction": 0, "at": (0.0).hex(), "below": won, "above": won}, 2)):
+        given = Reader({"centre": centre, "halves": leaf, "certain": tree}, "cell")
+        assert bounded(partition, directions, query, {key: given}, {key: 100}) == {key: Counts(100 - open_, 3)}
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))
