@@ -21,7 +21,7 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.mixtures.behind import rest
 from mechverify.kernel.mixtures.counted import Counted
-from mechverify.kernel.mixtures.rule import Group, Leaf, Partition, _leaves, _wrong, bounded
+from mechverify.kernel.mixtures.rule import Group, Leaf, Partition, _leaves, _open, _wrong, bounded
 from mechverify.kernel.proof import prove as proved
 from mechverify.kernel.ratios.linear import Linear
 from mechverify.provers.accuracy import mixtures as search
@@ -90,9 +90,10 @@ class Net(nn.Module):
 
 
 class Made:
-    """A claim about a random network: its argmax is what the mechanism says, but for some inputs."""
+    """A claim about a random network: its argmax is what the mechanism says, but for some inputs; `shifted`: it is one
+    less."""
 
-    def __init__(self, seed: int, margin: Fraction | None = None, guarded: bool = False, **options):
+    def __init__(self, seed: int, margin: Fraction | None = None, guarded=False, shifted=False, **options):
         rng = self.rng = np.random.default_rng(seed)
         torch.manual_seed(seed)
         vocab, self.length = int(rng.integers(2, 4)), int(rng.integers(2, 5))
@@ -112,7 +113,7 @@ class Made:
             self.logits = self.net(torch.from_numpy(self.inputs)).numpy()
         table = np.zeros(vocab**self.length, int)
         index = (self.inputs * vocab ** np.arange(self.length)[::-1]).sum(1)
-        table[index] = self.logits.argmax(1)
+        table[index] = self.logits.argmax(1) if not shifted else (self.logits.argmax(1) + 1) % self.logits.shape[1]
         for _ in range(int(rng.integers(3))):
             table[rng.choice(index)] = int(rng.integers(-1, vocab + 1))
         self.target = table[index]
@@ -154,20 +155,22 @@ def directions_of(rng, width: int) -> np.ndarray:
     return square + rng.normal(size=square.shape) * rng.choice([0.0, 1e-9, 1e-2])
 
 
-def random_tree(rng, group, cell: int, depth: int = 0):
-    """Halves anywhere, also beyond the box, and multipliers of any sign."""
+def random_tree(rng, group, cell: int, depth: int = 0, wins: bool = False):
+    """Halves anywhere, also beyond the box, and multipliers of any sign; `wins`: and winners."""
     wide, rivals = group.boxes.low.shape[1], group.rivals.shape[1]
     if depth < 3 and rng.random() < 0.5:
         j = int(rng.integers(wide))
         at = float(rng.uniform(group.boxes.low[cell, j], group.boxes.high[cell, j]) * rng.choice([1.0, 1.0, 3.0]))
-        below, above = (random_tree(rng, group, cell, depth + 1) for _ in range(2))
+        below, above = (random_tree(rng, group, cell, depth + 1, wins) for _ in range(2))
         return {"direction": j, "at": at.hex(), "below": below, "above": above}
-    if rng.random() < 0.3:
+    if rng.random() < 0.3 and not wins:
         return None
     size = rng.choice([0.01, 0.3, 3.0])
+    rivals = 1 if wins else rivals
     off = [-20, np.rint(rng.normal(size=rivals * wide) * size * 2**20).astype(int).tolist()]
     step = int(rng.integers(-12, -4)) if rng.random() < 0.8 else None
-    return {"multipliers": off if rng.random() < 0.5 else None, "step": step}
+    named = {"winner": int(rng.choice(group.rivals[cell]))} if wins else {}
+    return named | {"multipliers": off if rng.random() < 0.5 else None, "step": step}
 
 
 def random_group(made: Made, partition: Partition, query: int, directions=None) -> tuple[Group, np.ndarray] | None:
@@ -348,7 +351,10 @@ def random_proof(made: Made):
         for i, key in enumerate(group.keys):
             if rng.random() < 0.9:
                 where = [_written(c) for c in centres[:, i]]
-                cells.append([query, list(key), {"centre": where, "halves": random_tree(rng, group, i)}])
+                entry = {"centre": where, "halves": random_tree(rng, group, i)}
+                if len(group.rivals[i]) and rng.random() < 0.7:
+                    entry["certain"] = random_tree(rng, group, i, wins=True)
+                cells.append([query, list(key), entry])
     return {"rule": "mixtures", "keys": [], "directions": [_written(row) for row in b], "cells": cells}
 
 
@@ -384,6 +390,8 @@ def test_bounds_hold_the_truth(seed, monkeypatch):
         assert isinstance(theorem, CountingTheorem) and theorem.right == inside
         with pytest.raises(Rejected, match="right inputs stated"):
             check(forge.file(document(made, proof, inside.low + 1, inside.high), data))
+        with pytest.raises(Rejected, match="right inputs stated" if inside.high else "natural number"):
+            check(forge.file(document(made, proof, inside.low, inside.high - 1), data))
 
 
 @pytest.mark.parametrize("seed", range(max(4, ROUNDS // 4)))
@@ -396,6 +404,79 @@ def test_cells_that_are_surely_right_are_decided(seed):
     lost = {cell for cell, good in zip(cells, made.good, strict=True) if not good}
     inside = [(q, m) not in lost for q, m in zip(made.inputs[:, made.net.position], made.target, strict=True)]
     assert found.right.low >= sum(inside) > 0
+
+
+@pytest.mark.parametrize("seed", range(ROUNDS))
+def test_a_winners_forms_hold_on_every_input_and_what_they_show_is_wrong(seed):
+    """Of the rival's lead over the right output, in every leaf; and all that is not shown is counted as maybe right."""
+    made = Made(3_000 + seed, Fraction(1, 8) if seed % 3 == 1 else None, seed % 4 == 3)
+    partition = Partition(made.problem.job, made.problem.domain, [])
+    queries = np.where(made.inside, made.inputs[:, partition.pin], -1)
+    for query in made.problem.domain.tokens[partition.pin]:
+        with np.errstate(all="ignore"):
+            found = random_group(made, partition, query)
+        if found is None or not found[0].rivals.size:
+            continue
+        group, sizes = found[0], partition.sizes(query)
+        trees = [random_tree(made.rng, group, i, wins=True) for i in range(len(group.keys))]
+        with np.errstate(all="ignore"):
+            leaves = [x for i, tree in enumerate(trees) for x in _leaves(group, i, Reader(tree, "certain"), True)]
+            forms = group.forms(leaves)
+            least = group.least(leaves, forms)
+            maybe = _open(group, leaves, sizes) if all(x.step is None or x.step > -8 for x in leaves) else {}
+        along = made.turned(group.behind.directions)[1]
+        for leaf, slopes, constants, sure in zip(leaves, *forms, least, strict=True):
+            mine = (queries == query) & (made.target == group.right[leaf.cell])
+            t, lead = along[mine] - group.at[leaf.cell], -made.leads[mine][:, leaf.winner]
+            inside = ((t >= leaf.low) & (t <= leaf.high)).all(1)
+            assert (lead >= t @ slopes[0] + constants[0] - SLACK)[inside].all()
+            if sure[0] > 0:
+                assert (lead[inside] + float(made.margin) > -SLACK).all()
+                if leaf.multipliers is None:
+                    assert (t @ slopes[0] + constants[0] + float(made.margin) > -SLACK).all()
+        for key, open_ in maybe.items():
+            mine = (queries == query) & (made.target == key[0])
+            assert made.good[mine].sum() <= open_ <= sizes[key]
+
+
+@pytest.mark.parametrize("seed", range(max(4, ROUNDS // 4)))
+def test_cells_that_are_surely_wrong_are_decided(seed, monkeypatch):
+    """As above, where another answer is asked for than the model's."""
+    monkeypatch.setattr(search, "LEAVES", 4)
+    monkeypatch.setattr(search, "ROUNDS", 1)
+    made = Made(2_000 + seed, scale=0.05, act="tanh", norms="", shifted=True)
+    with np.errstate(all="ignore"):
+        found = _Search(made.problem, Budget()).bounded()
+    cells = [*zip(made.inputs[:, made.net.position].tolist(), made.target.tolist(), strict=True)]
+    some = {cell for cell, good in zip(cells, made.good, strict=True) if good}
+    wrong = sum(cell not in some for cell in cells)
+    assert made.right <= found.right.high <= len(cells) - wrong < len(cells)
+
+
+def test_a_tie_is_not_shown_to_be_wrong_nor_right():
+    """Outputs that are alike on every input: the kernel shows nothing, though a tie is wrong; a margin decides."""
+    torch.manual_seed(0)
+    net = Net(2, 2, 1, act="tanh", scale=0.1)
+    for p in net.unembed.parameters():
+        p.data[1] = p.data[0]
+    x = tokens("x", length=2, vocab=2)
+    captured = capture(net, torch.zeros(1, 2, dtype=torch.long), vocab=2)
+
+    def bounds(margin: Fraction, winner: int) -> Counts:
+        said = lookup([1] * 4, 2 * x[0] + x[1])
+        claim = Accuracy(captured["output"], equals=said, over=x, at_least=None, margin=margin)
+        problem = AccuracyProblem.of(claim, "real")
+        cell = {"centre": [[0, [0, 0, 0, 0]]], "halves": None,
+                "certain": {"winner": winner, "multipliers": None, "step": None}}  # fmt: skip
+        directions = [[0, row] for row in np.eye(4, dtype=int).tolist()]
+        proof = {"rule": "mixtures", "keys": [], "directions": directions, "cells": [[q, [1], cell] for q in (0, 1)]}
+        return proved(Job(problem.claim, problem.job.ar), Reader(proof, "proof"))[0]
+
+    assert bounds(Fraction(0), 0) == Counts(0, 4)
+    assert bounds(Fraction(1, 2**20), 0) == Counts(0, 0)
+    for winner in (1, 2, -1):
+        with pytest.raises(Rejected):
+            bounds(Fraction(0), winner)
 
 
 class Given:
@@ -465,6 +546,10 @@ def test_every_rival_that_is_open_is_counted(monkeypatch):
     for tree, lost in ((leaf, 3), ({"direction": 0, "at": (0.0).hex(), "below": leaf, "above": leaf}, 6)):
         given = Reader({"centre": centre, "halves": tree}, "cell")
         assert bounded(partition, directions, query, {key: given}, {key: 100}) == {key: Counts(0, lost)}
+    won = {"winner": next(t for t in range(4) if t != key[0]), "multipliers": None, "step": -8}
+    for tree, open_ in ((won, 1), ({"direction": 0, "at": (0.0).hex(), "below": won, "above": won}, 2)):
+        given = Reader({"centre": centre, "halves": leaf, "certain": tree}, "cell")
+        assert bounded(partition, directions, query, {key: given}, {key: 100}) == {key: Counts(100 - open_, 3)}
 
 
 @pytest.mark.parametrize("seed", range(ROUNDS))

@@ -1,6 +1,6 @@
 """How many inputs of a cell are lost to a rival: counts of inputs where a linear form of the mixture is not positive.
 
-Lemma X7 (docs/soundness/mixtures.md).
+Lemmas X7, X9 (docs/soundness/mixtures.md).
 """
 
 from functools import cached_property
@@ -39,12 +39,12 @@ class Counted:
         forms: "Forms",
         rival: int,
     ) -> Linear:
-        """Terms whose sum is not positive on any input of the leaf that is lost to the rival, by the leaf's forms."""
+        """Terms whose sum is not positive on any input of the leaf that is lost to the rival, by the leaf's forms; of a
+        winner, on any where it doesn't win."""
         slopes, constants = (a[None, rival : rival + 1] for a in forms)
         if leaf.multipliers is not None:
             leaf = leaf._replace(multipliers=leaf.multipliers[rival : rival + 1])
-        margin = self.group.partition.job.claim.margin
-        lead, trial, _ = self.group.lead([leaf], (slopes, constants), margin)
+        lead, trial, _ = self.group.lead([leaf], (slopes, constants))
         box = Columns(self.group.row, self.group.classes[[self.cell]])
         return Expansion(box, lead, trial).linear(np.arange(1))
 

@@ -3,13 +3,13 @@
 Cells are (query token, class of the mechanism). In each, the mixture lies in a box along a few directions, over which
 the model behind attention is bounded from below by a linear form of the mixture; that is a sum of ratios of one-token
 sums, whose sign over the cell rule ratios decides. A box may be halved along a direction: in a half, a multiple of how
-far the mixture is from its faces is taken off the form, which is then judged over the whole cell.
+far the mixture is from its faces is taken off the form, which is then judged over the whole cell. In the same way a
+rival's lead over the right output shows inputs to be wrong.
 
-Lemmas X5, X6, X8 (docs/soundness/mixtures.md).
+Lemmas X5, X6, X8, X9 (docs/soundness/mixtures.md).
 """
 
 from collections.abc import Sequence
-from fractions import Fraction
 from math import prod
 from typing import NamedTuple
 
@@ -37,13 +37,15 @@ DEEPEST = 64  # halves within each other
 
 class Leaf(NamedTuple):
     """A part of a cell's box, `low` to `high` [J]; what is taken off the form of each rival there, multiples [rivals,
-    J] of t, None for none; and the exponent of a grid's step to count what stays open (None: it isn't counted)."""
+    J] of t, None for none; and the exponent of a grid's step to count what stays open (None: it isn't counted).
+    `winner`: a rival whose lead over the right output is judged there instead (None: the right one's over rivals)."""
 
     cell: int
     low: np.ndarray
     high: np.ndarray
     multipliers: np.ndarray | None = None
     step: int | None = None
+    winner: int | None = None
 
 
 def check(
@@ -172,20 +174,25 @@ class Group:
         leaves: Sequence[Leaf],
     ) -> Forms:
         """Slopes [leaves, rivals, J] and constants [leaves, rivals], raw, of forms of t that the leads over all rivals
-        are not below in the leaves. Complexity: a relaxation for each leaf."""
+        are not below in the leaves; of a winner's lead, one of each. Leaves with a winner come by themselves.
+        Complexity: a relaxation for each leaf."""
         cell = np.array([leaf.cell for leaf in leaves])
         boxes = Boxes(*_ends(leaves), self.boxes.centre[cell], self.boxes.rest[cell])
-        return self.behind.affine(boxes, self.right[cell], self.rivals[cell])
+        if leaves[0].winner is None:
+            return self.behind.affine(boxes, self.right[cell], self.rivals[cell])
+        winners = np.array([leaf.winner for leaf in leaves])
+        return self.behind.affine(boxes, winners, self.right[cell, None])
 
     def lead(
         self,
         leaves: Sequence[Leaf],
         forms: Forms,
-        margin: Fraction,
     ) -> tuple[Lead, np.ndarray, np.ndarray]:
-        """The same forms less what is taken off in a leaf, and a margin, as leads of leaves x rivals columns; the
-        ratios at the centres, as trial values [heads, columns]; and the columns' cells."""
+        """The same forms less what is taken off in a leaf, and the margin, which a winner has for itself, as leads of
+        leaves x rivals columns; the ratios at the centres, as trial values [heads, columns]; and the columns' cells."""
         ar, (slopes, constants) = self.ar, forms
+        margin = self.partition.job.claim.margin
+        margin = margin if leaves[0].winner is None else -margin
         cell = np.repeat([leaf.cell for leaf in leaves], slopes.shape[1])
         columns, wide = len(cell), slopes.shape[-1]
         reserve(*self.row.turned.mid.shape[:3], columns)
@@ -217,12 +224,11 @@ class Group:
         known = np.isfinite(constants)
         slopes = np.where(known[..., None], slopes, 0.0)
         constants = np.where(known, constants, -1.0)  # any number: nothing is said
-        margin = self.partition.job.claim.margin
         step, found = max(1, self.row.step // slopes.shape[1]), []
         for start in range(0, len(leaves), step):
             some = slice(start, start + step)
             part = slopes[some], constants[some]
-            lead, trial, cell = self.lead(leaves[some], part, margin)
+            lead, trial, cell = self.lead(leaves[some], part)
             around = Expansion(Columns(self.row, self.classes[cell]), lead, trial)
             linear = around.linear(np.arange(len(cell)))
             bound = np.maximum(self.ar.lower(around.total), linear.least)
@@ -243,30 +249,48 @@ def bounded(
         return dict.fromkeys(given, Counts(0, 0))
     heads, width = len(partition.mixed.value.mid), directions.shape[1]
     row = partition.row(query, directions)
-    keys, halves, centres = [], [], []
+    keys, trees, certain, centres = [], [], [], []
     for key, node in given.items():
         rows = node["centre"].items(heads, heads)
         numbers, tree = [_numbers(r, width) for r in rows], node["halves"]
+        wins = node["certain"] if "certain" in node.value else None
         node.close()
         if row.usable[partition.places[key]]:
             keys.append(key)
-            halves.append(tree)
+            trees.append(tree)
+            certain.append(wins)
             centres.append(numbers)
     if not keys:
         return {}
     group = Group(partition, row, directions, keys, np.array(centres).swapaxes(0, 1))
-    leaves = [x for i, node in enumerate(halves) for x in _leaves(group, i, node)]
+    leaves = [x for i, node in enumerate(trees) for x in _leaves(group, i, node)]
+    wins = [x for i, n in enumerate(certain) if n for x in _leaves(group, i, n, True)]
+    most, least = (_open(group, x, sizes) for x in (leaves, wins))
+    return {
+        key: Counts(sizes[key] - least.get(key, sizes[key]), most[key]) for key in keys
+    }
+
+
+def _open(
+    group: Group,
+    leaves: Sequence[Leaf],
+    sizes: dict[Key, int],
+) -> dict[Key, int]:
+    """Of the cells that have these leaves, at most so many inputs are not what they are to show: right, or wrong."""
+    if not leaves:
+        return {}
     forms = group.forms(leaves)
     left = ~(group.least(leaves, forms) > 0)
     result = {}
-    for i, key in enumerate(keys):
+    for i in {leaf.cell for leaf in leaves}:
         open_ = [
             (leaf, (forms[0][j], forms[1][j]), int(rival))
             for j, leaf in enumerate(leaves)
             if leaf.cell == i
             for rival in np.flatnonzero(left[j])
         ]
-        result[key] = Counts(0, _wrong(group, i, sizes[key], open_))
+        key = group.keys[i]
+        result[key] = _wrong(group, i, sizes[key], open_)
     return result
 
 
@@ -276,7 +300,8 @@ def _wrong(
     size: int,
     open_: list,
 ) -> int:
-    """At most so many inputs of a cell are wrong, whose leaves leave these open: a leaf, its forms, and a rival."""
+    """At most so many inputs of a cell are wrong (by leaves with winners: right), of which leaves leave these open: a
+    leaf, its forms, and a rival."""
     if any(leaf.step is None or not np.isfinite(f[1][r]) for leaf, f, r in open_):
         return size
     if not open_:
@@ -292,8 +317,10 @@ def _leaves(
     group: Group,
     cell: int,
     node: Reader,
+    wins: bool = False,
 ) -> list[Leaf]:
-    """The parts of a cell's box: a tree of halves, by direction and place; together they are the box."""
+    """The parts of a cell's box: a tree of halves, by direction and place; together they are the box. `wins`: each has
+    a winner."""
     wide, rivals = group.boxes.low.shape[1], group.rivals.shape[1]
     todo = [(node, group.boxes.low[cell], group.boxes.high[cell], 0)]
     found = []
@@ -311,7 +338,13 @@ def _leaves(
                 todo.append((node[name], *part, depth + 1))
             node.close()
         else:
-            found.append(_leaf(node, Leaf(cell, low, high), rivals))
+            leaf = Leaf(cell, low, high)
+            if wins:
+                winner = node["winner"].an_integer(0, rivals)
+                if winner == group.right[cell]:
+                    raise Rejected(f"{node.where}: the right output is no winner")
+                leaf = leaf._replace(winner=winner)
+            found.append(_leaf(node, leaf, 1 if wins else rivals))
     return found
 
 
@@ -320,7 +353,7 @@ def _leaf(
     leaf: Leaf,
     rivals: int,
 ) -> Leaf:
-    """null, or what is taken off, and a step."""
+    """null (without a winner), or what is taken off, and a step."""
     if node.value is None:
         return leaf
     given, step = node["multipliers"], node["step"]

@@ -59,10 +59,12 @@ class _Half:
             below, above = (p.entry() for p in self.parts)
             at = self.cut[1].hex()
             return {"direction": self.cut[0], "at": at, "below": below, "above": above}
-        off, step = self.leaf.multipliers, self.leaf.step
-        if off is None and step is None:
+        off, step, winner = self.leaf.multipliers, self.leaf.step, self.leaf.winner
+        if off is None and step is None and winner is None:
             return None
-        return {"multipliers": None if off is None else _written(off), "step": step}
+        named = {} if winner is None else {"winner": winner}
+        off = None if off is None else _written(off)
+        return named | {"multipliers": off, "step": step}
 
     def halved(self, direction: int, at: float) -> "list[_Half]":
         """The parts below and above a place."""
@@ -104,7 +106,7 @@ class _Search:
         self.margins = problem.margins
 
     def bounded(self) -> Attempt:
-        """Both bounds of the right inputs; cells that stay open, or that have wrong inputs, are left out."""
+        """Both bounds of the right inputs; cells of which nothing is shown are left out."""
         partition, domain = self.partition, self.problem.domain
         queries = domain.tokens[partition.pin]
         eye = np.eye(partition.mixed.value.mid.shape[-1])
@@ -148,10 +150,11 @@ class _Search:
                 least = group.least(whole, forms)
         except Stopped:
             return {}
-        result, halves, hope = {}, [_Half(leaf) for leaf in whole], True
+        result: dict[tuple, Any] = {}
+        halves, hope = [_Half(leaf) for leaf in whole], True
         whole_claim = self.problem.at_least == 1
         for i in np.argsort((least <= 0).any(1), kind="stable"):
-            half, high = halves[i], 0
+            half, wrong, certain = halves[i], Counts(0, 0), None
             size = self.sizes[query][keys[i]]
             if not (least[i] > 0).all():
                 if self.budget.spent() or (whole_claim and self.wrong):
@@ -161,13 +164,17 @@ class _Search:
                     refuted = self._attacked(group, i, mine, least[i])
                     if refuted or not (hope and self._halved(group, half)):
                         hope = not whole_claim  # then an open cell is enough
-                        half, high = self._counted(group, i, least[i], size)
+                        half, high = self._counted(group, whole[i], least[i], size)
+                        certain, low = self._certain(group, whole[i], least[i], size)
+                        wrong = Counts(low, high)
                 except Stopped:
                     break
-            if high < size:
-                self.counts[query, keys[i]] = Counts(0, high)
+            if wrong != Counts(0, size):
+                self.counts[query, keys[i]] = wrong
                 where = [_written(c) for c in centres[:, i]]
                 result[keys[i]] = {"centre": where, "halves": half.entry()}
+                if certain is not None:
+                    result[keys[i]]["certain"] = certain.entry()
         return result
 
     def _centres(
@@ -247,18 +254,18 @@ class _Search:
     # --- counts -------------------------------------------------------------------------------------------------------
 
     def _counted(
-        self, group: Group, cell: int, least: np.ndarray, size: int
+        self, group: Group, whole: Leaf, least: np.ndarray, size: int
     ) -> tuple[_Half, int]:
-        """The middle of a cell's box, and what lies beyond, such that at most so many inputs are wrong: those that a
-        form of the middle loses, and those that are not in the middle."""
+        """The middle of a cell's box, and what lies beyond, such that at most so many inputs are wrong (of a winner:
+        right): those that a form of the middle loses, and those that are not in the middle."""
         if self.problem.at_least == 1:
-            return _Half(group.whole(cell)), size  # it wouldn't help
-        counted, open_ = Counted(group, cell), np.flatnonzero(~(least > 0)).tolist()
-        found = [(size, _Half(group.whole(cell)))]
+            return _Half(whole), size  # it wouldn't help
+        counted, open_ = Counted(group, whole.cell), np.flatnonzero(~(least > 0))
+        found = [(size, _Half(whole))]
         for share in MIDDLES:
             if self.budget.spent():
                 break
-            root = middle = _Half(group.whole(cell))
+            root = middle = _Half(whole)
             outer: list[tuple] = []
             for j in range(MAIN if share < 1 else 0):
                 low, high = float(root.leaf.low[j]), float(root.leaf.high[j])
@@ -267,12 +274,22 @@ class _Search:
                 before, middle = middle.halved(j, about - share * far)
                 outer += [(beyond, j, -1.0), (before, j, 1.0)]
             total = sum(
-                self._lost(group, counted, half, j, sign, open_)
+                self._lost(group, counted, half, j, sign, open_.tolist())
                 for half, j, sign in [(middle, 0, 0.0), *outer]
             )
             found.append((min(total, size), root))
         high, root = min(found, key=lambda one: one[0])
         return root, high
+
+    def _certain(
+        self, group: Group, whole: Leaf, least: np.ndarray, size: int
+    ) -> tuple[_Half | None, int]:
+        """The same of the rival that wins most surely, such that at least so many inputs are wrong."""
+        if self.problem.at_least == 1 or not (least < 0).any():
+            return None, 0
+        won = whole._replace(winner=int(group.rivals[whole.cell][least.argmin()]))
+        root, right = self._counted(group, won, group.least([won])[0], size)
+        return (root, size - right) if right < size else (None, 0)
 
     def _lost(
         self,
@@ -329,10 +346,10 @@ class _Search:
             row.factor.map(lambda a: a[:, alive]),
             row.pin,
         )
-        whole, margin = group.whole(cell), partition.job.claim.margin
+        whole = group.whole(cell)
         forms = tuple(a[None] for a in mine)
         for _ in range(ATTACKS):
-            lead, _, _ = group.lead([whole], forms, margin)
+            lead, _, _ = group.lead([whole], forms)
             value = lead.value.map(lambda a: a[:, alive])
             open_ = np.flatnonzero(~(least > 0))
             some = Lead(
