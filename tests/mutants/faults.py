@@ -778,7 +778,7 @@ FAULTS = [
     Fault("programs", "core/programs.py", 'elif op in ("input", "constant", "weight"):', 'elif op == "weight":\n        yield 0.0, 0.0, raw\n    elif op in ("input", "constant"):', PROGRAMS),
     Fault("programs", "core/programs.py", 'elif node.op in ("weight", "constant") and _is_float32(', 'elif node.op == "weight" or node.op == "constant" and _is_float32(', DEPLOYED),
     Fault("programs", "core/programs.py", "yield 2 * FLUSH, 0.0, ar.add(*(align(x).size for x in rest))", "yield 0.0, 0.0, ar.add(*(align(x).size for x in rest))", PROGRAMS),
-    Fault("programs", "core/programs.py", "2.5 * EXP + 2 * (n + 8) * U32, U32 / 2", "0.0, 0.0", PROGRAMS),
+    Fault("programs", "core/programs.py", "2.5 * exp + 2 * (n + 8) * U32, U32 / 2 + 8 * (n + 2) * FLUSH", "0.0, 0.0", PROGRAMS),
     Fault("programs", "core/programs.py", "yield 1 + 2 * FAR, 0.0, own", "yield 0.0, 0.0, own", PROGRAMS),
     Fault("programs", "core/programs.py", "if not bool((ar.upper(off) < ar.units(FAR, off.exponent)).all()):", "if False:", PROGRAMS),
     Fault("programs", "core/programs.py", "self._behind(self.raw[k], (node.op, inner, extra, k), operands)", "self.raw[k]", PROGRAMS),
