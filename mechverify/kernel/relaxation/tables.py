@@ -28,7 +28,7 @@ from mechverify.kernel.relaxation.operations import row_of
 
 MOST = 2**25  # numbers computed for a table
 LAST = 2**28  # likewise, where a value that has no table reads it, or the claim itself
-ALONE = 2**30  # likewise, where that needs no other table
+ALONE = 2**29  # likewise, where that needs no other table
 WHOLE = 2**20  # rows of such a table
 FINE = 2.0**-30  # of a table's largest number, what float64 may leave open of it
 
