@@ -19,6 +19,7 @@ from mechverify.kernel.check import FORMAT, VERSION
 from mechverify.kernel.core import container
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.document import PROGRAMS
+from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.ranges import Range
 from mechverify.kernel.core.semantics import SEMANTICS
 
@@ -128,15 +129,33 @@ def graph_document(model: CapturedModel, semantics: str = "real") -> dict[str, A
             "difference": compared.difference.hex(), "tolerance": compared.tolerance.hex(),
         }
     }  # fmt: skip
+    same = [*range(len(captured.graph.nodes))]
     if semantics == "float32":
         done["module"] = _programs(captured.programs)
+    else:
+        same = _without_copies(captured.graph)
     return done | {
-        "nodes": [[n.op, list(n.args), _attribute(n.op, n.attr)] for n in captured.graph.nodes],
-        "sites": [[name, node] for name, node in captured.sites.items()],
+        "nodes": [[n.op, [same[a] for a in n.args], _attribute(n.op, n.attr)] for n in captured.graph.nodes],
+        "sites": [[name, same[node]] for name, node in captured.sites.items()],
         "replayed": {
             "module": model.stated, "inputs": captured.replayed, "difference": float(captured.difference).hex(),
         },
     }  # fmt: skip
+
+
+def _without_copies(graph: Graph) -> list[int]:
+    """Of each node, the one that it is over the reals: a product with 1, which programs may flush, is its operand."""
+    ones: set[int] = set()
+    same: list[int] = []
+    for n, node in enumerate(graph.nodes):
+        if node.op == "constant" and {*node.attr[1]} == {1.0}:
+            ones.add(n)
+        if node.op == "view" and node.args[0] in ones:
+            ones.add(n)
+        others = [a for a in node.args if a not in ones] if node.op == "mul" else []
+        alike = len(others) == 1 and graph.nodes[others[0]].shape == node.shape
+        same.append(same[others[0]] if alike else n)
+    return same
 
 
 def _programs(programs: Programs | None) -> dict[str, Any]:

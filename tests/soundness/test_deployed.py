@@ -15,6 +15,7 @@ from torch import nn
 
 from benchmarks.campaigns.statements import printed
 from mechverify import Accuracy, Bounds, Share, ball, box, capture, prove, tokens
+from mechverify.certificate.write import graph_document
 from mechverify.claims.errors import ClaimError
 from mechverify.graph.float32 import _rounded_once
 from mechverify.kernel import Rejected, check
@@ -251,6 +252,21 @@ def test_what_changes_nothing_may_flush():
         assert prove(claim, semantics="float32", time_limit=2).verdict != "PROVED"
     low, high = prove(Bounds(out, over=over), semantics="float32", time_limit=5).theorem.range
     assert (low <= y).all() and (y <= high).all() and (y == 0).any()
+
+
+def test_what_changes_nothing_is_no_row_of_a_theorem_about_the_reals():
+    """Rules that know no product would stop there."""
+    model = capture(Unchanged().eval(), torch.full((1, 2), 0.5))
+    sites = {}
+    for semantics in ("real", "float32"):
+        document = graph_document(model, semantics)
+        rows, sites[semantics] = document["nodes"], dict(document["sites"])
+        needed, todo = set(), [sites[semantics]["output"]]
+        while todo:
+            needed.add(n := todo.pop())
+            todo += [a for a in rows[n][1] if a not in needed]
+        assert any(rows[n][0] == "mul" for n in needed) == (semantics == "float32")
+    assert {*sites["real"]} == {*sites["float32"]}
 
 
 class Constants(nn.Module):
