@@ -16,8 +16,9 @@ from mechverify.kernel.core.double import Double
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.evaluate import Evaluation
 from mechverify.kernel.core.float64 import Float64
+from mechverify.kernel.core.functions import FUNCTIONS, GROUPS
 from mechverify.kernel.core.graph import Graph
-from mechverify.kernel.core.prefixes import LAST, ZERO, Prefixes, Shared, reading, shared
+from mechverify.kernel.core.prefixes import LAST, PARTIAL, ZERO, Prefixes, Shared, reading, shared
 from mechverify.kernel.core.semantics import Real
 from tests.graph.generator import random_module
 from tests.rounds import ROUNDS
@@ -209,7 +210,7 @@ def test_transformers(shape):
 
 def test_random_modules():
     taken = 0
-    for seed in range(2 * ROUNDS):
+    for seed in range(8 + 2 * ROUNDS):
         made = random_module(seed)
         if made.vocab is None or len(made.inputs) > 1:
             continue
@@ -284,6 +285,34 @@ def test_how_many_numbers_are_held_at_a_time_is_known_before(fixed):
     assert 0.5 * values.numbers <= values.most <= values.numbers  # broadcast ones are smaller than their shape
     every_value = sum(len(rows) * np.prod(prefixes.graph.nodes[n].shape) for n, rows in values.rows.items())
     assert values.numbers < every_value / 2
+
+
+@pytest.mark.parametrize("op", ["log", "sqrt", "rsqrt", "reciprocal"])
+@pytest.mark.parametrize("fixed", [True, False], ids=["what is read is common", "what is read varies"])
+def test_what_is_not_defined_is_not_shared_away(op, fixed):
+    """A value that a mask multiplies by zero has to be one, on every input (found by an adversary)."""
+    g, inputs = Built(), every()
+    g.weights["E"] = np.abs(g.weights["E"]) * [[1.0], [2.0], [0.0 if op == "reciprocal" else -1.0]]
+    g.mixed = g.add(op, g.x)
+    root = g.graph.select(g.attention("causal"), 0, 0)
+    inputs = inputs[inputs[:, 0] < (1 if fixed else 2)]
+    prefixes = Prefixes(g.graph, [root])
+    assert prefixes.reads[prefixes.roots[root]] == 1
+    for some, defined in ((inputs, False), (inputs[(inputs < 2).all(1)], True)):
+        for run in (plain, attack):
+            if defined:
+                run(g.graph, g.weights, root, some)
+                continue
+            with pytest.raises(Rejected):
+                run(g.graph, g.weights, root, some)
+        if not defined:
+            with pytest.raises(Rejected):
+                shared(prefixes, g.weights, Real(Float64()), some, lambda values: values[root])
+
+
+def test_functions_that_are_not_defined_everywhere_are_named():
+    names = {name for group in GROUPS.values() for name in group}
+    assert {*PARTIAL} == {name for name in names if FUNCTIONS[name].positive or FUNCTIONS[name].root}
 
 
 def test_blocks_are_the_whole():

@@ -260,6 +260,9 @@ FAULTS = [
     Fault("cut by a count", "counting/split.py", "range(len(set(positions)) + 1)", "range(len(set(positions)))", RATIOS),
     # core/prefixes.py
     Fault("prefixes", "core/prefixes.py", "np.where((a == ZERO) | (b == ZERO), 0,", "np.where((a == 0) | (b == 0), 0,", PREFIXES),
+    Fault("prefixes", "core/prefixes.py", "everywhere = set(prefixes.partial).union(*prefixes.partial.values())", "everywhere = set(prefixes.partial)", PREFIXES),
+    Fault("prefixes", "core/prefixes.py", "if (n in needed or n in asked) and", "if n in needed and", PREFIXES),
+    Fault("prefixes", "core/prefixes.py", "if root not in self.values or not self.prefixes.partial[root] <= self.seen:", "if root not in self.values:", PREFIXES),
     Fault("prefixes", "core/prefixes.py", "whole[n] = parts[graph.slices[n]]", "whole[n] = parts[min(parts)]", PREFIXES),
     Fault("prefixes", "core/prefixes.py", "known = [np.asarray(a & ~ZERO) for a in args]", "known = [np.asarray(a) for a in args]", PREFIXES),
     Fault("prefixes", "core/prefixes.py", "np.bitwise_or.reduce(np.where(keep, known[0], 0), -1, keepdims=True)", "known[0]", PREFIXES),

@@ -224,3 +224,26 @@ def test_the_mean_row_of_a_base_that_is_one_table_is_refused():
     })  # fmt: skip
     with pytest.raises(Rejected, match="no row stands for all"):
         check(forge.file(forge.document(wide, proof, **shape), wide))
+
+
+def test_where_the_logarithm_of_a_masked_token_is_none_no_input_is_right():
+    """Its product with zero is no number, as torch says (found by an adversary): inputs were judged by others with the
+    same first token, which alone is read."""
+    rows = [
+        ["tokens", [], None], ["weight", [], ["E", [3, 2]]], ["gather", [1, 0], None], ["log", [2], None],
+        ["view", [2], [[2, 5], 0, [1, 2]]], ["einsum", [2, 4], "ab,bc->ac"], ["softmax", [5], "causal"],
+        ["einsum", [6, 3], "ab,bc->ac"],
+    ]  # fmt: skip
+    data = as_bytes({"E": np.array([[2.0, 1], [-1, -1], [1, 2]])})
+    shape = dict(equals=[["value", [], 0], ["floordiv", [0], 2]], architecture="captured", site="output", position=0)
+    for tokens, right in (([0, 1, 2], None), ([0, 2], (32, 32))):
+        doc = forge.document(data, {"rule": "enumerate"}, tokens=[[0, 2]] + [tokens] * 4, vocab=3, length=5,
+                             right=right or (0, 162), **shape)  # fmt: skip
+        doc["claim"]["graph"] = {"nodes": rows, "sites": [["output", 7]],
+                                 "replayed": {"module": "test", "inputs": 0, "difference": "0/1"}}  # fmt: skip
+        doc |= {"axioms": ["ieee754", "capture"], "version": 5, "cost": None}
+        assert check(forge.file(doc, data)).right == (right or (0, 162))
+        if right is None:
+            doc["conclusion"]["right_at_least"] = "162"
+            with pytest.raises(Rejected, match="right inputs stated"):
+                check(forge.file(doc, data))

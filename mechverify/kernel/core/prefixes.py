@@ -27,6 +27,7 @@ from mechverify.kernel.core.semantics import Real
 LAST = 61  # the bit of this position, and of all that follow it
 EVERYTHING = 2 ** (LAST + 1) - 1
 ZERO = 2 ** (LAST + 1)  # of an entry that is zero whatever the tokens
+PARTIAL = ("log", "sqrt", "rsqrt", "reciprocal")  # not defined everywhere
 SPREAD = 2**12  # nodes of a graph whose slices stand alone, at most
 
 PIECE = ROOM  # numbers of values that are held at a time, about, by each core
@@ -46,6 +47,8 @@ class Kept(NamedTuple):
 class Prefixes:
     """A graph of equal values in which slices that read different tokens are nodes of their own, and what each node
     reads. `roots[n]` is the node that equals node n of the given graph; `kept` is what the last inputs had in common.
+    `partial[root]`: what a root needs and isn't defined everywhere; where it isn't, no more is the root, though it
+    multiply that by zero.
     """
 
     def __init__(self, graph: Graph, roots: list[int]):
@@ -60,6 +63,11 @@ class Prefixes:
         self.reads = {n: _all(bits) for n, bits in reads.items()}
         self.order = [*self.reads]
         self.args = {n: self.graph.nodes[n].args for n in self.order}
+        partial = {n for n in self.order if self.graph.nodes[n].op in PARTIAL}
+        self.partial = {
+            n: partial.intersection(self.graph.ancestors([n]))
+            for n in self.roots.values()
+        }
 
     def among(
         self, values: dict[int, Any], tokens: np.ndarray, inputs: np.ndarray
@@ -247,9 +255,9 @@ def shared(
 
 class Shared(Evaluation):
     """Values of `roots` on inputs [number, length]. A node is evaluated on the first of the inputs that agree in what
-    it reads, on those alone that another node, or a root, asks for: `rows[node]`, ascending. `common`: values that are
-    known already, of nodes that read only tokens which all inputs have in common. `numbers`: of the others, the most
-    that are held at a time."""
+    it reads, on those alone that another node, or a root, asks for, and, of partial nodes, on all: `rows[node]`,
+    ascending. `common`: values that are known already, of nodes that read only tokens which all inputs have in common.
+    `numbers`: of the others, the most that are held at a time."""
 
     def __init__(
         self,
@@ -264,11 +272,12 @@ class Shared(Evaluation):
         )
         self.prefixes, self.rows, number = prefixes, {}, len(inputs)
         self.known = common or {}
-        self.values = dict(self.known)
+        self.values, self.seen = dict(self.known), {*self.known}
         self._first: dict[int, np.ndarray] = {}
         nodes = prefixes.order
         self.semantics.ar.step(len(nodes) * number, 2 * len(nodes), 1)
-        asked = {n: [np.arange(number)] for n in prefixes.roots.values()}
+        everywhere = set(prefixes.partial).union(*prefixes.partial.values())
+        asked = {n: [np.arange(number)] for n in everywhere}
         for n in reversed(nodes):
             first = self._agreeing(prefixes.reads[n], inputs)
             wanted = np.zeros(number, bool)
@@ -287,7 +296,7 @@ class Shared(Evaluation):
     def __getitem__(self, node: int) -> Any:
         """As of an Evaluation, of a root."""
         root = self.prefixes.roots[node]
-        if root not in self.values:
+        if root not in self.values or not self.prefixes.partial[root] <= self.seen:
             self.values = self.of([*self.prefixes.roots.values()])
         return self._at(root, np.arange(len(self.tokens)))
 
@@ -304,17 +313,21 @@ class Shared(Evaluation):
                 self.tokens = inputs  # who catches an error may ask for another root
             known = isinstance(value, Ball)
             values[n] = self.semantics.ar.trim(value) if known else value
+            self.seen.add(n)
             for a in last:
                 self.held -= self._size(a)
                 del values[a]
         return {n: values[n] for n in wanted}
 
     def _schedule(self, wanted: list[int]) -> list[tuple[int, set[int]]]:
-        """What has to be computed for these nodes, in order, each with what isn't needed after it."""
+        """What has to be computed for these nodes, and to see that they are defined, in order, each with what isn't
+        needed after it."""
         args, needed, ends = self.prefixes.args, set(wanted), []
+        asked = set().union(*(self.prefixes.partial.get(n, ()) for n in wanted))
+        asked -= self.seen
         for n in reversed(self.prefixes.order):
-            if n in needed and n not in self.values:
-                ends.append((n, {*args[n]} - needed))
+            if (n in needed or n in asked) and n not in self.values:
+                ends.append((n, {n, *args[n]} - needed))
                 needed.update(args[n])
         return ends[::-1]
 
