@@ -232,7 +232,8 @@ def test_a_head_of_the_sorted_list_looks_up():
 
 
 def test_a_sum_is_found_by_uniform_attention():
-    """Each lemma holds on all inputs, and what follows from the first one is no wider than without it."""
+    """Each lemma holds on all inputs, and what follows from the first one is nearly what inputs reach; without it the
+    range is exact, where inputs are so few."""
     network = load(SUM, act_fn="relu", normalization=None).module.double()
     values = [*range(6), *range(-5, 0)]
     part = running_sum_inside.AtTheLastPosition(network, values)
@@ -250,7 +251,7 @@ def test_a_sum_is_found_by_uniform_attention():
         found = theorem(running_sum_inside.claim(SUM, what="moved", length=3, lemmas=lemmas), method="linear").range
         eps[lemmas] = float(max(-found.low.min(), found.high.max()))
         assert off <= eps[lemmas] <= 3 * off
-    assert eps["yes"] <= eps["no"]
+    assert eps["no"] == pytest.approx(off, rel=1e-6)
     found = theorem(running_sum_inside.claim(SUM, what="attention", length=3)).range
     assert (seen["pattern"] - 1 / 3).abs().max().item() <= max(-found.low.min(), found.high.max()) < 0.01
 
