@@ -174,7 +174,7 @@ def test_what_float64_leaves_open_is_tabulated_with_twice_its_digits(times, many
 
 
 def test_what_no_arithmetic_encloses_has_no_table_which_is_said():
-    claim, _ = turned(100)
+    claim, _ = turned(75)
     assert not tabulated(claim)
     found = prove(claim)  # rejected while it looked for reasons, once
     assert any("rounding errors are too large" in r and "output [16]" in r for r in found.reasons)
@@ -298,5 +298,5 @@ def test_a_threshold_that_is_met_exactly_is_for_the_kernels_arithmetic(monkeypat
 
 def test_where_nothing_encloses_the_ends_the_search_goes_on(monkeypatch):
     monkeypatch.setattr(enumerate_, "DEAR", 0)
-    found = prove(turned(100)[0])
+    found = prove(turned(75)[0])
     assert any("rounding errors are too large" in r and "output [16]" in r for r in found.reasons)

@@ -439,7 +439,12 @@ def test_a_winners_forms_hold_on_every_input_and_what_they_show_is_wrong(seed):
             assert made.good[mine].sum() <= open_ <= sizes[key]
 
 
-@pytest.mark.parametrize("seed", range(max(4, ROUNDS // 4)))
+def slow(seed: int):
+    """The third network takes minutes."""
+    return pytest.param(seed, marks=[pytest.mark.campaign] if seed == 2 else [])
+
+
+@pytest.mark.parametrize("seed", [slow(seed) for seed in range(max(4, ROUNDS // 4))])
 def test_cells_that_are_surely_wrong_are_decided(seed, monkeypatch):
     """As above, where another answer is asked for than the model's."""
     monkeypatch.setattr(search, "LEAVES", 4)
