@@ -30,6 +30,7 @@ ZERO = 2 ** (LAST + 1)  # of an entry that is zero whatever the tokens
 PARTIAL = ("log", "sqrt", "rsqrt", "reciprocal")  # not defined everywhere
 SPREAD = 2**12  # nodes of a graph whose slices stand alone, at most
 
+SPLIT, FEW = 4, 2**10  # parts of as many inputs at least
 PIECE = ROOM  # numbers of values that are held at a time, about, by each core
 
 T = TypeVar("T")
@@ -250,7 +251,8 @@ def shared(
         return done
 
     whole = Shared(prefixes, weights, semantics, inputs, common)
-    return [*chain(*mapped(semantics.ar, of, whole.pieces()))]
+    least = min(SPLIT, len(inputs) // FEW)  # so that there is work for several cores
+    return [*chain(*mapped(semantics.ar, of, whole.pieces(least)))]
 
 
 class Shared(Evaluation):
@@ -288,10 +290,10 @@ class Shared(Evaluation):
                 asked.setdefault(a, []).append(self.rows[n])
         self.numbers = self._peak()
 
-    def pieces(self) -> list[np.ndarray]:
-        """The inputs, as many together as memory allows."""
+    def pieces(self, least: int = 1) -> list[np.ndarray]:
+        """The inputs, as many together as memory allows, in so many parts at least."""
         pieces = min(len(self.tokens), -(-self.numbers // PIECE))
-        return np.array_split(self.tokens, max(1, pieces))
+        return np.array_split(self.tokens, max(1, least, pieces))
 
     def __getitem__(self, node: int) -> Any:
         """As of an Evaluation, of a root."""
