@@ -891,6 +891,7 @@ FAULTS = [
     Fault("tables", "relaxation/tables.py", "r.sum(-1).max() <= 2", "r.sum(-1).max() <= 3", FACTS),
     Fault("tables", "relaxation/tables.py", "np.where(known[:, p], numbers[:, p], 0)", "np.minimum(numbers[:, p], 0)", FACTS),
     Fault("tables", "relaxation/tables.py", "known.sum(1) > 1", "known.sum(1) > 2", FACTS),
+    Fault("tables", "relaxation/tables.py", "n: r & read for", "n: r for", "tests/provers/test_tables.py"),
     Fault("tables", "relaxation/tables.py", "small = last\n", "small = last - {*roots[1:]}\n", "tests/provers/test_tables.py"),
     Fault("tables", "relaxation/tables.py", "complete, fits = many == domain.size", "complete, fits = many <= domain.size", FACTS),
     Fault("tables", "relaxation/tables.py", "if n not in varying", "", "tests/provers/test_tables.py"),

@@ -100,27 +100,48 @@ def test_more_than_two_tokens_need_all_inputs(monkeypatch):
     assert not tabulated(claim)
 
 
+class Causal(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Embedding(VOCAB, WIDTH)
+
+    def forward(self, ids):
+        x, later = self.embed(ids), torch.ones(4, 4).triu(1).bool()
+        return (x @ x.transpose(-1, -2)).masked_fill(later, -torch.inf).softmax(-1) @ x
+
+
 def test_positions_that_nobody_reads_make_no_rows():
-    """Of a causal model, later ones."""
-    torch.manual_seed(0)
-    embed, mask = nn.Embedding(VOCAB, WIDTH), torch.ones(4, 4).triu(1).bool()
-
-    class Causal(nn.Module):
-        def forward(self, ids):
-            x = embed(ids)
-            return (x @ x.transpose(-1, -2)).masked_fill(mask, -torch.inf).softmax(-1) @ x
-
+    """Of a causal model, later ones; also where a part of the domain lacks the token that stands there in all rows."""
+    module = Causal().eval()
     every = torch.cartesian_prod(*[torch.arange(VOCAB)] * 4)
-    site = capture(Causal().eval(), every[:1], vocab=VOCAB)["output"]
-    values = Causal().double()(every).detach().numpy() if embed.double() else None
+    site = capture(module, every[:1], vocab=VOCAB)["output"]
+    values = module.double()(every).detach().numpy()
     x = tokens("x", length=4, vocab=VOCAB)
     for position in range(4):
         claim = Bounds(site[position], over=x, given=x[0] < x[1])
-        plan = RangeProblem.of(claim, "real").rewriting.plan
+        problem = RangeProblem.of(claim, "real")
+        rewriting, plan = problem.rewriting, problem.rewriting.plan
         assert plan.alone and plan.many == VOCAB ** max(2, position + 1)
-        allowed = values[(every[:, 0] < every[:, 1]).numpy(), position]
+        satisfied = (every[:, 0] < every[:, 1]).numpy()
+        allowed = values[satisfied, position]
         low, high = kernel.check(prove(claim).certificate).range
         assert low == pytest.approx(allowed.min(0), abs=1e-9) and high == pytest.approx(allowed.max(0), abs=1e-9)
+        (n,) = [n for n in rewriting.tables.of if rewriting.roots.of[n] == rewriting.roots.output]
+        part = np.ones((1, 4, VOCAB), bool)
+        part[0, 3, : VOCAB - 1] = False
+        ends = rewriting.tables.ranges(problem.job.ar, n, part)
+        here = values[satisfied & (every[:, 3] == VOCAB - 1).numpy(), position]
+        assert np.allclose(ends[0][0], here.min(0), rtol=0, atol=1e-9)
+        assert np.allclose(ends[1][0], here.max(0), rtol=0, atol=1e-9)
+
+
+def test_what_a_program_rounds_may_read_every_position():
+    """A masked value's product with zero may be flushed, and is among what a sum may lose."""
+    site = capture(Causal().eval(), torch.zeros(1, 4, dtype=torch.long), vocab=VOCAB)["output"]
+    claim = Bounds(site[0], over=tokens("x", length=4, vocab=VOCAB))
+    many = [RangeProblem.of(claim, semantics).rewriting.plan.many for semantics in ("real", "float32")]
+    assert many == [VOCAB, VOCAB**4]
 
 
 def test_conditions_on_the_tokens_of_a_small_domain_leave_the_exact_range():

@@ -190,9 +190,7 @@ class Rewriting:
         roots = self.roots
         if not self.graph.length:
             return None
-        from mechverify.kernel.relaxation.tables import (
-            planned,
-        )  # where there are tokens
+        from mechverify.kernel.relaxation.tables import planned
 
         wanted = [n for n, m in roots.of.items() if m in roots.values]
         about = (roots.standing[self.job.claim.output], *roots.narrowed)

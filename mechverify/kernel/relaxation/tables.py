@@ -53,9 +53,9 @@ class Rows(NamedTuple):
 
 class Plan(NamedTuple):
     """Rows: `many` of the domain, all of its inputs or what each pair of positions may hold at once. Which nodes get a
-    table, `reads`: the positions that each entry depends on, booleans [*shape, length]. `last` are
-    those that a node reads which gets none, and the roots: where the others are of no use, they are left out, and the
-    roots stand `alone`. `dropped`: what would cost too much and would be of use, and how many numbers it takes."""
+    table, `reads`: the positions that each entry depends on, booleans [*shape, length]. `last` are those that a node
+    reads which gets none, and the roots: where the others are of no use, they are left out, and the roots stand
+    `alone`. `dropped`: what would cost too much and would be of use, and how many numbers it takes."""
 
     domain: Domain
     many: int  # rows
@@ -90,7 +90,9 @@ def planned(job: Job, graph: Graph, wanted: list[int], roots: tuple[int, ...]) -
         some = {n: known[n] for n in cost if n in small}
         return Plan(domain, many, some, last, alone, dropped)
 
-    read = late("core.prefixes").positions(graph, roots)
+    read = [True] * graph.length  # by what a program rounds, also where it adds zeros
+    if type(job.semantics) is Real:
+        read = late("core.prefixes").positions(graph, roots)
     asked = Domain(
         tuple(t if r else t[:1] for t, r in zip(domain.tokens, read, strict=True))
     )
@@ -178,8 +180,8 @@ def _enclosed(job: Job, graph: Graph, plan: Plan, ids: np.ndarray) -> dict[int, 
 def _of_roots(
     job: Job, graph: Graph, roots: list[int], ids: np.ndarray
 ) -> dict[int, Ends]:
-    """The same of values that nothing else reads: in balls of one radius first, each computed once for all rows that
-    agree in what it reads."""
+    """The same of values that nothing else reads: in balls whose radius is a length first, each computed once for all
+    rows that agree in what it reads."""
     from mechverify.kernel.core.prefixes import Prefixes, shared
 
     elsewhere, made = late("core.elsewhere"), Prefixes(graph, roots)

@@ -21,9 +21,7 @@ from mechverify.provers.ranges.refute import refuted, shown
 from mechverify.provers.ranges.whole import INTERVAL
 
 DEAR = 2**26  # numbers that all inputs take, below which the kernel is as quick
-SLACK = (
-    2 * FINE
-)  # of the largest value: what a table may leave open, and torch's rounding
+SLACK = 2 * FINE  # of the largest value: what tables leave open, and torch rounds
 TRIED = 16  # inputs that show what twice the digits leave open
 WIDER = 2  # times that, at others
 SLOWER = 8  # times torch's seconds, about, that the check takes
@@ -54,8 +52,9 @@ class Enumerate:
             return known.found
         known.seen, known.exact, known.reached = ends, True, False
         budget.reserved += SLOWER * (time.monotonic() - begun)
-        both = {"rule": "both", "first": points, "second": {**INTERVAL}}
-        return Found(INTERVAL if problem.asks else both, range_, False, [])
+        leaf = {**INTERVAL}
+        both = {"rule": "both", "first": points, "second": leaf}
+        return Found(leaf if problem.asks else both, range_, False, [])
 
 
 def _rows(problem: RangeProblem) -> Domain | None:
