@@ -16,10 +16,9 @@ from mechverify.kernel.core.errors import Stopped
 from mechverify.provers.base import Budget
 
 GRACE = 8.0  # seconds after SIGTERM: schedulers kill some ten seconds later
-SOON = (
-    1.0,
-    0.02,
-)  # seconds, and share of the time limit, after which a step that doesn't look at the clock is ended
+SOON = 1.0, 0.02
+"""Seconds, and share of the time limit, after which a step that doesn't look at the clock is ended."""
+BUSY = 3  # how much longer that may take where other processes have the cores
 MORE = 1.25  # of the memory limit, at which the process is ended
 AGAIN = 3.0  # seconds until it is tried again
 LAST = 2.0, 0.03  # after the budget's end: the process
@@ -39,6 +38,7 @@ class Guard:
         self.budget, self.console, self.give_up = budget, console, give_up
         self.began, self.step = time.monotonic(), ""
         self.asked = math.inf  # when somebody interrupted
+        self.worked = math.inf  # the process's own seconds then, or when time was up
         self.over = threading.Event()
         self._ending = False
 
@@ -81,9 +81,7 @@ class Guard:
             if budget.memory < math.inf and self._too_large():
                 return
             length = max(0.0, budget.deadline - self.began)
-            soon = min(
-                budget.deadline + SOON[0] + SOON[1] * length, self.asked + SOON[0]
-            )
+            soon = SOON[0] + (SOON[1] * length if self.asked == math.inf else 0)
             if now > budget.end + LAST[0] + (
                 0 if budget.interrupted else LAST[1] * length
             ):
@@ -92,13 +90,23 @@ class Guard:
             main = threading.main_thread().ident
             if (
                 main is not None
-                and now > soon
+                and self._since(min(self.asked, budget.deadline)) > soon
                 and now - tried > AGAIN
                 and self.step
                 and not budget.checking
             ):
                 tried, self._ending = now, True
                 signal.pthread_kill(main, signal.SIGINT)  # wakes what sleeps, too
+
+    def _since(self, over: float) -> float:
+        """Seconds of work since then: finishing what is proved takes longer on a busy machine, and isn't to be ended
+        for that."""
+        passed, worked = time.monotonic() - over, time.process_time()
+        if passed < 0:
+            self.worked = math.inf
+            return 0.0
+        self.worked = min(self.worked, worked)
+        return max(passed / BUSY, min(passed, worked - self.worked))
 
     def _too_large(self) -> bool:
         """Whether the process was ended for it."""

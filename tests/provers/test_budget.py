@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from sympy import Max
 from typer.testing import CliRunner
 
@@ -14,8 +15,9 @@ from mechverify.cli import app
 from mechverify.kernel import check
 from mechverify.kernel.core import container
 from mechverify.kernel.core.errors import Stopped
-from mechverify.provers import base, prove
+from mechverify.provers import base, guard, prove
 from mechverify.provers.base import Budget
+from mechverify.provers.guard import Guard
 from mechverify.provers.ranges.solver import ask
 from tests.models import as_bytes, max_weights
 
@@ -115,6 +117,25 @@ def test_a_step_has_its_own_time(monkeypatch):
     with budget.rehearsing():
         now += 1_000.0
     assert not budget.spent(), "where nobody waits, the check has all the time that it needs"
+
+
+def test_who_finishes_on_a_busy_machine_has_longer(monkeypatch):
+    """Where other processes have the cores, a second of the clock is no second of work."""
+    clock, own = 100.0, 7.0
+    monkeypatch.setattr(guard.time, "monotonic", lambda: clock)
+    monkeypatch.setattr(guard.time, "process_time", lambda: own)
+    watched = Guard(Budget(), Console(), lambda reason: None)
+    assert watched._since(math.inf) == 0 and watched._since(100.5) == 0
+    assert watched._since(clock) == 0
+    clock, own = 102.0, 7.8
+    assert watched._since(100.0) == pytest.approx(0.8), "what it worked"
+    own = 15.0
+    assert watched._since(100.0) == pytest.approx(2.0), "on several cores, no more than what passed"
+    clock, own = 109.0, 7.1
+    assert watched._since(100.0) == pytest.approx(3.0), "asleep, it is ended in the end"
+    assert watched._since(math.inf) == 0
+    own = 50.0
+    assert watched._since(109.0) == 0 and watched._since(108.0) == pytest.approx(1 / 3)
 
 
 def test_a_solver_is_stopped():
