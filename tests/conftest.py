@@ -3,14 +3,13 @@
 import os
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers are as many as the cores; numpy and torch read it once
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
-import torch
 
 from tests.models import as_bytes, max_weights
-
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # the workers are as many as the cores
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS = ROOT / "toy_models" / "weights"

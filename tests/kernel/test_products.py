@@ -10,7 +10,7 @@ from mechverify.kernel.core import float64, products
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball
 from mechverify.kernel.core.errors import Rejected
 from mechverify.kernel.core.float64 import Float64
-from mechverify.kernel.core.products import Factor, bits, check_matmul, product, raised, sliced
+from mechverify.kernel.core.products import Factor, Rows, bits, check_matmul, product, raised, sliced
 from tests.kernel.test_arithmetic import SPECS, contracted, holds
 
 SPREADS = ((-1, 1), (-30, 30), (-540, 500), (-1074, -1020), (900, 1020), (-1000, 1000))
@@ -35,6 +35,21 @@ def numbers(rng: np.random.Generator, shape: tuple[int, ...], integers: bool = F
     mantissa = rng.choice([1.0, 1.5, 1 + 2.0**-52, 2 - 2.0**-52, 1 / 3, rng.normal()], shape)
     values = mantissa * rng.choice([-1.0, 1.0], shape) * 2.0 ** rng.integers(low, high, shape, endpoint=True)
     return np.where(rng.random(shape) < rng.choice([0.0, 0.3, 0.9]), 0.0, values)
+
+
+def slices(rows: Rows) -> list[np.ndarray]:
+    """The integers."""
+    assert (rows.apart is None) == (np.abs(rows.exponent) <= products.NEAR).all()
+    exponent = rows.exponent if rows.apart is None else 0
+    parts = [np.ldexp(p, rows.step * k - exponent) for k, p in enumerate(np.split(rows.slices, rows.many, -1))]
+    assert all((p == np.rint(p)).all() and (np.abs(p) <= 2.0 ** (rows.step - 1)).all() for p in parts)
+    return parts
+
+
+def multiplied(x: Ball, y: Ball) -> tuple[np.ndarray, np.ndarray]:
+    mid, rad, *room = np.full((4, len(x.mid), len(y.mid)), np.nan)
+    Factor(x.mid, x.rad, 1).times(Factor(y.mid, y.rad, -1), mid, rad, np.array(room))
+    return mid, rad
 
 
 def balls(rng: np.random.Generator, *shapes: tuple[int, ...]) -> list[Ball]:
@@ -74,13 +89,14 @@ def test_no_sum_of_slices_exceeds_two_to_53(n):
     assert products.SLICES * n * top**2 <= 2**53 < products.SLICES * n * (2 * top) ** 2 * 4
     x = np.full((1, n), (2.0 ** (bits(n) * 2 + 2) - 1) / 2.0 ** (bits(n) * 2 + 2))
     (rows, near), (turned, _) = sliced(x, 1), sliced(x, -1)
-    assert (np.abs(rows.slices) <= top).all() and (near == x).all()
-    whole = [int(v) for v in rows.slices[0]]
+    parts = slices(rows)
+    assert (np.abs(parts) <= top).all() and (near == x).all()
+    whole = [int(v) for v in np.concatenate(parts, -1)[0]]
     for parts in itertools.product(range(rows.many), repeat=2):
         a, b = (whole[p * n : (p + 1) * n] for p in parts)
         assert products.SLICES * sum(abs(p * q) for p, q in zip(a, b, strict=True)) <= 2**53
-    total, off = Factor(x, 0 * x, 1).times(Factor(x, 0 * x, -1))
-    assert total[0, 0] == product(rows, turned)[0, 0]
+    total, off = multiplied(Ball(x, 0 * x), Ball(x, 0 * x))
+    assert total[0, 0] == product(rows, turned, *np.empty((2, 1, 1)))[0, 0]
     assert abs(Fraction(total[0, 0]) - n * Fraction(x[0, 0]) ** 2) <= Fraction(total[0, 0]) / 2**53 + Fraction(
         off[0, 0]
     )
@@ -91,7 +107,7 @@ def test_slices_add_up_to_the_row():
     for _ in range(200):
         a = numbers(rng, (3, 7))
         rows, near = sliced(a, 1)
-        parts = np.split(rows.slices, rows.many, -1)
+        parts = slices(rows)
         for i, j in np.ndindex(a.shape):
             exponent = int(rows.exponent[i, 0])
             exact = sum(Fraction(p[i, j]) * Fraction(2) ** (exponent - k * rows.step) for k, p in enumerate(parts))
@@ -105,7 +121,7 @@ def test_raised_rows_are_at_least_the_numbers_and_not_by_much():
     for _ in range(200):
         a = np.abs(numbers(rng, (3, 7)))
         rows = raised(a, 1)
-        parts = np.split(rows.slices, rows.many, -1)
+        parts = slices(rows)
         for i, j in np.ndindex(a.shape):
             exponent = int(rows.exponent[i, 0])
             above = sum(Fraction(p[i, j]) * Fraction(2) ** (exponent - k * rows.step) for k, p in enumerate(parts))
@@ -155,9 +171,10 @@ def test_any_order_of_summation_gives_the_same_bits():
     rng = np.random.default_rng(8)
     x, y = rng.normal(size=(2, 20, 200)) * 2.0 ** rng.integers(-20, 20, (2, 20, 200))
     order = rng.permutation(200)
-    total = [a.tobytes() for a in Factor(x, np.abs(x) / 9, 1).times(Factor(y, np.abs(y) / 7, -1))]
-    assert total == [a.tobytes() for a in Factor(x[:, order], np.abs(x[:, order]) / 9, 1).times(
-        Factor(y[:, order], np.abs(y[:, order]) / 7, -1))]  # fmt: skip
+    total = multiplied(Ball(x, np.abs(x) / 9), Ball(y, np.abs(y) / 7))
+    x, y = x[:, order], y[:, order]
+    again = multiplied(Ball(x, np.abs(x) / 9), Ball(y, np.abs(y) / 7))
+    assert [a.tobytes() for a in total] == [a.tobytes() for a in again]
 
 
 def test_balls_are_hardly_wider_than_those_of_sums_term_by_term():

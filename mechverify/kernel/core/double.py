@@ -112,11 +112,11 @@ class Double(Float64):
             total = self.add(total, self.whole(exact * 2.0 ** (-order * x.step)))
         total = self.scale(total, x.exponent + y.exponent.swapaxes(-1, -2))
         unknown = x.unknown + y.unknown.swapaxes(-1, -2)
-        rad = total.rad + unknown
+        rad, room = total.rad + unknown, [np.empty(total.mid.shape) for _ in range(2)]
         if y.rad.any():
-            rad = rad + product(raised(x.size, 1), raised(y.rad, -1))
+            rad = rad + product(raised(x.size, 1), raised(y.rad, -1), *room)
         if x.rad.any():
-            rad = rad + product(raised(x.rad, 1), raised(y.size + y.rad, -1))
+            rad = rad + product(raised(x.rad, 1), raised(y.size + y.rad, -1), *room)
         return Ball(total.mid, outward(rad, 2 * SLICES))
 
     def widen(

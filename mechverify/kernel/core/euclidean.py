@@ -109,8 +109,14 @@ class Euclidean(Rough):
         """With what the last rounding of each entry adds."""
         mid = np.asarray(mid)
         self.spend(mid.size, 4)
-        lost = UNIT * longest(mid) + ETA * math.sqrt(entries(mid))
+        lost = UNIT * self._length(mid) + ETA * math.sqrt(entries(mid))
         return rounded(mid, outward(lengths + lost, terms))
+
+    def _length(self, mid: np.ndarray) -> np.ndarray:
+        """At least that of each slice [slices or 1]. Beside the digits that two slices leave out any bound will do."""
+        if self.many > 2:
+            return longest(mid)
+        return size(mid).reshape(1) * math.sqrt(entries(mid))
 
     def add(self, x: Ball, y: Ball) -> Ball:
         x, y = self.align(x, y)
@@ -223,9 +229,7 @@ class Euclidean(Rough):
             lost = first.times(second, mid, layout, np.matmul if wide else _by_terms)
         else:
             one_by_one(a, b, mid, layout)
-            most = [longest(rows.reshape(-1, n)).max() for rows in (a, b)]
-            # A sum of products is at most the product of lengths.
-            lost = most[0] * most[1] * (2 * n * UNIT)
+            lost = size(a) * size(b) * (2 * n * n * UNIT)
         whole = layout.place(mid)
         lengths = (lost + n * ETA) * math.sqrt(entries(whole))
         sides = (
@@ -322,8 +326,10 @@ def longest(a: np.ndarray) -> np.ndarray:
     bits, exponent = digits(n, 1), int(np.frexp(top)[1])
     if not abs(exponent) <= NEAR or not np.isfinite(top):
         return outward(np.full(len(rows), top * math.sqrt(n)))
-    whole = np.ceil(np.abs(rows) * 2.0 ** (bits - exponent))
-    whole = np.maximum(whole, rows != 0, out=whole)  # that product may have underflowed
+    whole = np.abs(rows) * 2.0 ** (bits - exponent)
+    np.ceil(whole, out=whole)
+    if exponent > bits:  # products may have underflowed
+        np.maximum(whole, rows != 0, out=whole)
     squares = np.square(whole, out=whole).sum(-1)
     return np.sqrt(squares) * ((1 + 2.0**-50) * 2.0 ** (exponent - bits))
 

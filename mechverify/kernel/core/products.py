@@ -1,8 +1,9 @@
 """Sums of products of float64 rows by matrix multiplication, to the same bits on every machine (error-free splitting:
 Ozaki, Ogita, Oishi, Rump 2012).
 
-A row is cut into slices: integers times a power of two of the row's own, so short that every sum of their products is
-an integer of at most 2^53. So `matmul` rounds nothing, in whatever order it adds, with or without fused multiply-add.
+A row is cut into slices: integers times powers of two of the row's own, so short that every sum of products of two
+slices is an integer of at most 2^53, times such a power. So `matmul` rounds nothing, in whatever order it adds, with
+or without fused multiply-add.
 
 Lemma C12 (docs/soundness/core.md).
 """
@@ -16,6 +17,7 @@ import numpy as np
 
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball
 from mechverify.kernel.core.errors import Rejected
+from mechverify.kernel.core.float64 import UNIT, outward
 
 SLICES = 3  # of a row, at most
 CACHED = 2**18  # numbers of a block
@@ -46,14 +48,21 @@ def contract(ar: Arithmetic, spec: str, x: Ball, y: Ball) -> Ball:
     a, wide = x.map(lambda v: layout.rows(v, 0))[:2]
     b, blur = y.map(lambda v: layout.rows(v, 1))[:2]
     mid = np.empty((len(a), a.shape[1], b.shape[1]))
-    rad = np.empty_like(mid)
+    rad, room = np.empty_like(mid), np.empty((2, 0))
     ar.spend((2 * layout.n - 1) * mid.size, 20, 1)
     ar.step(a.size + b.size, 0, 30)
     for part, blocks in layout.blocks():
         right = Factor(b[part], blur[part], -1)
         for block in blocks:
-            near, off = Factor(a[part, block], wide[part, block], 1).times(right)
-            mid[part, block], rad[part, block], _ = ar._ball(near, off, 0)
+            near, off = mid[part, block], rad[part, block]
+            if room.shape[1] < near.size:  # new memory costs as much as a product
+                room = np.empty((2, near.size))
+            spare = room[:, : near.size].reshape(2, *near.shape)
+            left = Factor(a[part, block], wide[part, block], 1)
+            left.times(right, near, off, spare)
+            off += np.multiply(np.abs(near, out=spare[0]), UNIT, out=spare[0])
+            outward(off, out=off)
+            ar.spend(near.size)
     return Ball(layout.place(mid), layout.place(rad))
 
 
@@ -122,13 +131,15 @@ class Layout:
 
 
 class Rows(NamedTuple):
-    """Rows [.., m, n] as sums of `many` slices, side by side in `slices` [.., m, many n]: slice i, integers of at
-    most 2^(step - 1), times 2^(exponent - i step). A row that isn't finite is NaN in `unknown`; one that isn't zero is
-    1 in `filled`, others 0."""
+    """Rows [.., m, n] as 2^`apart` times the sum of `many` slices, side by side in `slices` [.., m, many n]: slice i
+    holds integers of at most 2^(step - 1), times 2^(exponent - i step - apart). `apart` is zero, where that can't
+    underflow or overflow, or the exponent. A row that isn't finite is NaN in `unknown`; one that isn't zero is 1 in
+    `filled`, others 0."""
 
     slices: np.ndarray
     many: int
-    exponent: np.ndarray  # [.., m, 1], as the two that follow
+    apart: np.ndarray | None  # [.., m, 1], as those that follow; None for zero
+    exponent: np.ndarray
     unknown: np.ndarray
     filled: np.ndarray
     step: int
@@ -140,35 +151,40 @@ def sliced(
     """Rows near `a`, and the same as float64 numbers. Digits that are far below the radii `rad` of a row are left out.
     `turn`: slices are in order (1), or the last one first (-1)."""
     rest, exponent, unknown, filled, step = _scaled(a)
+    apart, unit = _apart(exponent)
     blurred = None if rad is None or not rad.any() else rad.max(-1, keepdims=True) / FAR
     near, n, many = np.zeros(()), a.shape[-1], 0
     slices = np.empty((*a.shape[:-1], SLICES * n))
     while many < SLICES and (rest.any() or not many):  # one of zeros changes nothing
         start = (many if turn == 1 else SLICES - 1 - many) * n
         found = np.rint(rest, out=slices[..., start : start + n])
-        near = near + found * 2.0 ** (-step * many)  # exact, as are these two
-        rest -= found
+        rest -= found  # exact, as all of these are
         rest *= 2.0**step
+        found *= unit * 2.0 ** (-step * many)
+        near = near + found
         many += 1
         if blurred is not None and many > 1:
             left = _times(np.abs(rest).max(-1, keepdims=True), exponent - step * many)
             rest = np.where(left <= blurred, 0.0, rest)
     used = slices[..., : many * n] if turn == 1 else slices[..., (SLICES - many) * n :]
-    return Rows(used, many, exponent, unknown, filled, step), _times(near, exponent)
+    near = near if apart is None else np.ldexp(near, apart)
+    return Rows(used, many, apart, exponent, unknown, filled, step), near
 
 
 def raised(a: np.ndarray, turn: int) -> Rows:
     """Rows that are at least `a`, which has no negative numbers: a slice, and one more where numbers are far apart."""
-    rest, *rest_of = _scaled(a)
-    found = [np.maximum(np.ceil(rest), a > 0)]  # the rest may have underflowed
-    wide = (found[0] == 1).any(-1, keepdims=True)
+    rest, exponent, unknown, filled, step = _scaled(a)
+    apart, unit = _apart(exponent)
+    first = np.maximum(np.ceil(rest), a > 0)  # the rest may have underflowed
+    wide = (first == 1).any(-1, keepdims=True)
+    found = [first]
     if wide.any():
-        first = np.where(wide, np.rint(rest), found[0])
-        second = np.maximum(
-            np.ceil((rest - first) * 2.0 ** rest_of[-1]), (a > 0) & (first == 0)
-        )
-        found = [first, np.where(wide, second, 0.0)]
-    return _rows(found, turn, *rest_of)
+        first = np.where(wide, np.rint(rest), first)
+        second = np.maximum(np.ceil((rest - first) * 2.0**step), (a > 0) & (first == 0))
+        found = [first, np.where(wide, second, 0.0) * 2.0**-step]
+    slices = found[0] if len(found) == 1 else np.concatenate(found[::turn], -1)
+    slices *= unit
+    return Rows(slices, len(found), apart, exponent, unknown, filled, step)
 
 
 class Factor:
@@ -177,8 +193,8 @@ class Factor:
 
     def __init__(self, mid: np.ndarray, rad: np.ndarray, turn: int):
         self.turn = turn
-        self.centre, near = sliced(mid, turn, rad)
-        self.near, self.rad = np.abs(near), rad + np.abs(mid - near)
+        self.centre, self.near = sliced(mid, turn, rad)
+        self.rad = rad + np.abs(mid - self.near)
 
     @cached_property
     def radius(self) -> Rows:
@@ -187,53 +203,54 @@ class Factor:
     @cached_property
     def size(self) -> Rows:
         """|mid|, of the second factor |mid| + rad: see `Arithmetic.mul`."""
-        return raised(self.near if self.turn == 1 else self.near + self.rad, self.turn)
+        most = np.abs(self.near)
+        return raised(most if self.turn == 1 else most + self.rad, self.turn)
 
-    def times(self, other: "Factor") -> tuple[np.ndarray, np.ndarray]:
-        """Sums [.., m, k] of products of the balls: centres before the last rounding, and radii, but for `outward`."""
+    def times(
+        self, other: "Factor", mid: np.ndarray, rad: np.ndarray, room: np.ndarray
+    ) -> None:
+        """Into `mid` and `rad`, sums [.., m, k] of products of the balls: centres before the last rounding, and radii,
+        but for `outward`. `room` [2, .., m, k] is for parts of them."""
         x, y = self.centre, other.centre
-        mid = product(x, y)
-        rad = _early(x, y)
+        product(x, y, mid, room[0])
+        _early(x, y, rad)
         if other.rad.any():
-            rad += product(self.size, other.radius)
+            rad += product(self.size, other.radius, room[0], room[1])
         if self.rad.any():
-            rad += product(self.radius, other.size)
-        return mid, rad
+            rad += product(self.radius, other.size, room[0], room[1])
 
 
-def product(x: Rows, y: Rows) -> np.ndarray:
+def product(x: Rows, y: Rows, total: np.ndarray, room: np.ndarray) -> np.ndarray:
     """Sums [.., m, k] of products of rows, but for the rounding of their last additions; NaN where a row isn't finite.
-    The slices of `x` are in order, those of `y` are turned."""
-    n, scale = x.slices.shape[-1] // x.many, 2.0**-x.step
-    total = np.zeros(())
-    for order in reversed(
-        range(x.many + y.many - 1)
-    ):  # products of slices i and order - i, the smallest first
-        low, high, turned = (
-            max(0, order - y.many + 1),
-            min(order + 1, x.many),
-            y.many - 1 - order,
-        )
-        a, b = (
-            x.slices[..., low * n : high * n],
-            y.slices[..., (low + turned) * n : (high + turned) * n],
-        )
-        rest = total * scale
-        total = a @ b.swapaxes(-1, -2)  # exact
-        total += rest
+    The slices of `x` are in order, those of `y` are turned. Into `total`, with parts in `room`."""
+    *lower, highest = range(x.many + y.many - 1)
+    np.matmul(*_of_order(highest, x, y), out=total)  # exact, as the next ones
+    for order in reversed(lower):
+        total += np.matmul(*_of_order(order, x, y), out=room)
     if np.isnan(x.unknown).any() or np.isnan(y.unknown).any():
         total += x.unknown + y.unknown.swapaxes(-1, -2)
-    return _times(total, x.exponent, y.exponent.swapaxes(-1, -2))
+    over = None if y.apart is None else y.apart.swapaxes(-1, -2)
+    apart = [exponent for exponent in (x.apart, over) if exponent is not None]
+    return np.ldexp(total, sum(apart[1:], apart[0]), out=total) if apart else total
 
 
-def _early(x: Rows, y: Rows) -> np.ndarray:
-    """What is rounded in sums [.., m, k] of products before the last addition, at most: 2^(1 - step) of what both first
-    slices count in; nothing in a row of zeros."""
+def _of_order(order: int, x: Rows, y: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """The slices i of `x` [.., m, slices n] and order - i of `y` [.., slices n, k], one beside the other."""
+    n, low = x.slices.shape[-1] // x.many, max(0, order - y.many + 1)
+    high, turned = min(order + 1, x.many), y.many - 1 - order
+    right = y.slices[..., (low + turned) * n : (high + turned) * n]
+    return x.slices[..., low * n : high * n], right.swapaxes(-1, -2)
+
+
+def _early(x: Rows, y: Rows, rad: np.ndarray) -> None:
+    """Into `rad`, what is rounded in sums [.., m, k] of products before the last addition, at most: 2^(1 - step) of
+    what both first slices count in; nothing in a row of zeros."""
     least, others = 2.0 ** (1 - x.step) * x.filled, y.filled.swapaxes(-1, -2)
     up, over = x.exponent, y.exponent.swapaxes(-1, -2)
     if _near(up) and _near(over):
-        return _times(least, up) * _times(others, over)
-    return np.ldexp(least * others, up + over)
+        np.multiply(_times(least, up), _times(others, over), out=rad)
+    else:
+        np.ldexp(least * others, up + over, out=rad)
 
 
 def bits(n: int) -> int:
@@ -258,28 +275,20 @@ def _scaled(
     )
 
 
+def _apart(exponent: np.ndarray) -> tuple[np.ndarray | None, Any]:
+    """As in `Rows`; and by what slices are multiplied for it."""
+    return (None, np.ldexp(1.0, exponent)) if _near(exponent) else (exponent, 1.0)
+
+
 def _near(exponent: np.ndarray) -> bool:
-    """Of a power of two by which numbers that aren't tiny may be multiplied: twice, and nothing underflows."""
+    """Of a power of two by which digits may be multiplied, in both factors, and no product underflows or overflows."""
     return bool((np.abs(exponent) <= NEAR).all())
 
 
-def _times(a: np.ndarray, *exponents: np.ndarray) -> np.ndarray:
-    """a 2^exponents, rounded once where it underflows: as `ldexp`, and faster where products of powers of two will do.
-    Precondition of two exponents: numbers of `a` that aren't zero exceed 2^-200 in size."""
-    if all(map(_near, exponents)):
-        a = a * np.ldexp(1.0, exponents[0])
-        for exponent in exponents[1:]:
-            a *= np.ldexp(1.0, exponent)
-        return a
-    return np.ldexp(a, sum(exponents[1:], exponents[0]))
-
-
-def _rows(slices: list[np.ndarray], turn: int, *rest: Any) -> Rows:
-    return Rows(
-        slices[0] if len(slices) == 1 else np.concatenate(slices[::turn], -1),
-        len(slices),
-        *rest,
-    )
+def _times(a: np.ndarray, exponent: np.ndarray) -> np.ndarray:
+    """a 2^exponent, rounded once where it underflows: as `ldexp`, and faster where a product by a power of two will
+    do."""
+    return a * np.ldexp(1.0, exponent) if _near(exponent) else np.ldexp(a, exponent)
 
 
 def _steps(n: int, numbers: int) -> Iterator[slice]:

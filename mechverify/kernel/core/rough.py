@@ -207,6 +207,8 @@ class Slices:
                 and not right[..., unused * n : (unused + 1) * n, :].any()
             ):
                 unused += 1
+            units = [unit * 2.0 ** (-step * order) for order in range(many)]
+            by_order = [right * unit for unit in units]  # the same, as each is needed
             for block in blocks:
                 left, total = self.cut((part, block), 1), mid[part, block]
                 for order in reversed(range(many)):  # products of i and order - i
@@ -214,14 +216,12 @@ class Slices:
                     first = turned - (many - 1 - order)
                     pairs = (
                         left[..., first * n : (order + 1) * n],
-                        right[..., turned * n :, :],
+                        by_order[order][..., turned * n :, :],
                     )
                     if order == many - 1:
                         multiply(*pairs, out=total)  # exact, as the next ones
                     else:
-                        total *= 2.0**-step
                         total += multiply(*pairs)
-                total *= unit
         left_out = (many - 1) * (1 + 2.0**-10) * 2.0 ** (-many * step)
         early = 2 * (many - 2) * many * UNIT * 2.0**-step
         return n * self.reach * other.reach * (left_out + early)
