@@ -39,9 +39,8 @@ def numbers(rng: np.random.Generator, shape: tuple[int, ...], integers: bool = F
 
 def slices(rows: Rows) -> list[np.ndarray]:
     """The integers."""
-    assert (rows.apart is None) == (np.abs(rows.exponent) <= products.NEAR).all()
-    exponent = rows.exponent if rows.apart is None else 0
-    parts = [np.ldexp(p, rows.step * k - exponent) for k, p in enumerate(np.split(rows.slices, rows.many, -1))]
+    unit = np.where(rows.unit > 0, rows.unit, 1.0)
+    parts = [np.ldexp(p / unit, rows.step * k) for k, p in enumerate(np.split(rows.slices, rows.many, -1))]
     assert all((p == np.rint(p)).all() and (np.abs(p) <= 2.0 ** (rows.step - 1)).all() for p in parts)
     return parts
 
@@ -109,7 +108,7 @@ def test_slices_add_up_to_the_row():
         rows, near = sliced(a, 1)
         parts = slices(rows)
         for i, j in np.ndindex(a.shape):
-            exponent = int(rows.exponent[i, 0])
+            exponent = int(rows.apart[i, 0]) + int(np.frexp(rows.unit[i, 0])[1]) - 1
             exact = sum(Fraction(p[i, j]) * Fraction(2) ** (exponent - k * rows.step) for k, p in enumerate(parts))
             assert exact == Fraction(near[i, j])
             top = Fraction(float(np.abs(a[i]).max()))
@@ -123,7 +122,7 @@ def test_raised_rows_are_at_least_the_numbers_and_not_by_much():
         rows = raised(a, 1)
         parts = slices(rows)
         for i, j in np.ndindex(a.shape):
-            exponent = int(rows.exponent[i, 0])
+            exponent = int(rows.apart[i, 0]) + int(np.frexp(rows.unit[i, 0])[1]) - 1
             above = sum(Fraction(p[i, j]) * Fraction(2) ** (exponent - k * rows.step) for k, p in enumerate(parts))
             least = Fraction(2) ** (exponent - rows.step)  # of the second slice
             assert Fraction(a[i, j]) <= above <= 2 * Fraction(a[i, j]) + least * (a[i, j] > 0)

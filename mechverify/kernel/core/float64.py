@@ -35,11 +35,9 @@ def check_environment() -> None:
         )
 
 
-def outward(
-    rad: np.ndarray, terms: int = 1, out: np.ndarray | None = None
-) -> np.ndarray:
+def outward(rad: np.ndarray, terms: int = 1) -> np.ndarray:
     """Covers the rounding of a radius that was itself computed from `terms` sums of rounded products."""
-    wider = np.multiply(rad, 1 + (terms + 16) * 2.0**-51, out=out)
+    wider = rad * (1 + (terms + 16) * 2.0**-51)
     wider += (terms + 4) * ETA  # in place: a further array costs as much as the sum
     return wider
 

@@ -17,7 +17,6 @@ import numpy as np
 
 from mechverify.kernel.core.arithmetic import Arithmetic, Ball
 from mechverify.kernel.core.errors import Rejected
-from mechverify.kernel.core.float64 import UNIT, outward
 
 SLICES = 3  # of a row, at most
 CACHED = 2**18  # numbers of a block
@@ -60,9 +59,7 @@ def contract(ar: Arithmetic, spec: str, x: Ball, y: Ball) -> Ball:
             spare = room[:, : near.size].reshape(2, *near.shape)
             left = Factor(a[part, block], wide[part, block], 1)
             left.times(right, near, off, spare)
-            off += np.multiply(np.abs(near, out=spare[0]), UNIT, out=spare[0])
-            outward(off, out=off)
-            ar.spend(near.size)
+            off[...] = ar._ball(near, off, 0).rad
     return Ball(layout.place(mid), layout.place(rad))
 
 
@@ -132,16 +129,14 @@ class Layout:
 
 class Rows(NamedTuple):
     """Rows [.., m, n] as 2^`apart` times the sum of `many` slices, side by side in `slices` [.., m, many n]: slice i
-    holds integers of at most 2^(step - 1), times 2^(exponent - i step - apart). `apart` is zero, where that can't
-    underflow or overflow, or the exponent. A row that isn't finite is NaN in `unknown`; one that isn't zero is 1 in
-    `filled`, others 0."""
+    holds integers of at most 2^(step - 1), times 2^(-i step) `unit`. `apart` is zero where no product underflows or
+    overflows. A row of zeros has the unit zero, others a power of two; one that isn't finite is NaN in `unknown`."""
 
     slices: np.ndarray
     many: int
-    apart: np.ndarray | None  # [.., m, 1], as those that follow; None for zero
-    exponent: np.ndarray
+    unit: np.ndarray  # [.., m, 1], as those that follow
+    apart: np.ndarray
     unknown: np.ndarray
-    filled: np.ndarray
     step: int
 
 
@@ -150,8 +145,8 @@ def sliced(
 ) -> tuple[Rows, np.ndarray]:
     """Rows near `a`, and the same as float64 numbers. Digits that are far below the radii `rad` of a row are left out.
     `turn`: slices are in order (1), or the last one first (-1)."""
-    rest, exponent, unknown, filled, step = _scaled(a)
-    apart, unit = _apart(exponent)
+    rest, exponent, unit, *others = _scaled(a)
+    apart, _, step = others
     blurred = None if rad is None or not rad.any() else rad.max(-1, keepdims=True) / FAR
     near, n, many = np.zeros(()), a.shape[-1], 0
     slices = np.empty((*a.shape[:-1], SLICES * n))
@@ -167,14 +162,14 @@ def sliced(
             left = _times(np.abs(rest).max(-1, keepdims=True), exponent - step * many)
             rest = np.where(left <= blurred, 0.0, rest)
     used = slices[..., : many * n] if turn == 1 else slices[..., (SLICES - many) * n :]
-    near = near if apart is None else np.ldexp(near, apart)
-    return Rows(used, many, apart, exponent, unknown, filled, step), near
+    near = np.ldexp(near, apart) if apart.any() else near
+    return Rows(used, many, unit, *others), near
 
 
 def raised(a: np.ndarray, turn: int) -> Rows:
     """Rows that are at least `a`, which has no negative numbers: a slice, and one more where numbers are far apart."""
-    rest, exponent, unknown, filled, step = _scaled(a)
-    apart, unit = _apart(exponent)
+    rest, _, unit, *others = _scaled(a)
+    step = others[-1]
     first = np.maximum(np.ceil(rest), a > 0)  # the rest may have underflowed
     wide = (first == 1).any(-1, keepdims=True)
     found = [first]
@@ -184,7 +179,7 @@ def raised(a: np.ndarray, turn: int) -> Rows:
         found = [first, np.where(wide, second, 0.0) * 2.0**-step]
     slices = found[0] if len(found) == 1 else np.concatenate(found[::turn], -1)
     slices *= unit
-    return Rows(slices, len(found), apart, exponent, unknown, filled, step)
+    return Rows(slices, len(found), unit, *others)
 
 
 class Factor:
@@ -229,9 +224,7 @@ def product(x: Rows, y: Rows, total: np.ndarray, room: np.ndarray) -> np.ndarray
         total += np.matmul(*_of_order(order, x, y), out=room)
     if np.isnan(x.unknown).any() or np.isnan(y.unknown).any():
         total += x.unknown + y.unknown.swapaxes(-1, -2)
-    over = None if y.apart is None else y.apart.swapaxes(-1, -2)
-    apart = [exponent for exponent in (x.apart, over) if exponent is not None]
-    return np.ldexp(total, sum(apart[1:], apart[0]), out=total) if apart else total
+    return _put_together(total, x, y)
 
 
 def _of_order(order: int, x: Rows, y: Rows) -> tuple[np.ndarray, np.ndarray]:
@@ -245,12 +238,15 @@ def _of_order(order: int, x: Rows, y: Rows) -> tuple[np.ndarray, np.ndarray]:
 def _early(x: Rows, y: Rows, rad: np.ndarray) -> None:
     """Into `rad`, what is rounded in sums [.., m, k] of products before the last addition, at most: 2^(1 - step) of
     what both first slices count in; nothing in a row of zeros."""
-    least, others = 2.0 ** (1 - x.step) * x.filled, y.filled.swapaxes(-1, -2)
-    up, over = x.exponent, y.exponent.swapaxes(-1, -2)
-    if _near(up) and _near(over):
-        np.multiply(_times(least, up), _times(others, over), out=rad)
-    else:
-        np.ldexp(least * others, up + over, out=rad)
+    least, others = 2.0 ** (1 - x.step) * x.unit, y.unit.swapaxes(-1, -2)
+    _put_together(np.multiply(least, others, out=rad), x, y)
+
+
+def _put_together(a: np.ndarray, x: Rows, y: Rows) -> np.ndarray:
+    """With what is apart in both rows: rounded once, where it underflows."""
+    if x.apart.any() or y.apart.any():
+        np.ldexp(a, x.apart + y.apart.swapaxes(-1, -2), out=a)
+    return a
 
 
 def bits(n: int) -> int:
@@ -258,26 +254,15 @@ def bits(n: int) -> int:
     return (53 - (SLICES * n - 1).bit_length()) // 2
 
 
-def _scaled(
-    a: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, int]:
-    """What the slices are to add up to, at most 2^(step - 1) in size; and `Rows` from `exponent` on."""
+def _scaled(a: np.ndarray) -> tuple[Any, ...]:
+    """What the slices are to add up to, at most 2^(step - 1) in size; its exponent; and `Rows` from `unit` on."""
     size, width = np.abs(a).max(-1, keepdims=True, initial=0.0), bits(a.shape[-1])
     exponent = np.frexp(size)[1] - width
     if not np.isfinite(size).all():
         a = np.where(np.isfinite(size), a, 0.0)
-    return (
-        _times(a, -exponent),
-        exponent,
-        0.0 * size,
-        (size > 0).astype(np.float64),
-        width + 1,
-    )
-
-
-def _apart(exponent: np.ndarray) -> tuple[np.ndarray | None, Any]:
-    """As in `Rows`; and by what slices are multiplied for it."""
-    return (None, np.ldexp(1.0, exponent)) if _near(exponent) else (exponent, 1.0)
+    apart = exponent * (not _near(exponent))
+    unit = np.ldexp(1.0 * (size > 0), exponent - apart)
+    return _times(a, -exponent), exponent, unit, apart, 0.0 * size, width + 1
 
 
 def _near(exponent: np.ndarray) -> bool:
