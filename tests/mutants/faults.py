@@ -26,6 +26,7 @@ DISTURBED = "tests/soundness/test_forms.py"
 DEPLOYED = "tests/soundness/test_deployed.py"
 DOUBLE = "tests/kernel/test_double.py"
 ARITHMETIC = "tests/kernel/test_arithmetic.py"
+SUMMANDS = "tests/kernel/test_summands.py"
 PREFIXES = "tests/kernel/test_prefixes.py"
 CORES = "tests/kernel/test_cores.py"
 PRODUCTS = "tests/kernel/test_products.py"
@@ -289,6 +290,15 @@ FAULTS = [
     Fault("prefixes", "core/prefixes.py", "return 1 << min(position, LAST)", "return 1 << position if position <= LAST else 0", PREFIXES),
     Fault("prefixes", "core/prefixes.py", "np.searchsorted(self.rows[node], first)", "np.searchsorted(self.rows[node], rows) % len(self.rows[node])", PREFIXES),
     Fault("prefixes", "core/prefixes.py", 'if node.op in ("extremum", "ascending"):', "if False:", PREFIXES),
+    Fault("prefixes", "core/summands.py", "found[0] = self._add(\"add\", found[0], part)", "pass", SUMMANDS),
+    Fault("prefixes", "core/summands.py", "terms[i].index(letter), slice(start, end))", "terms[i].index(letter), slice(0, end - start))", SUMMANDS),
+    Fault("prefixes", "core/summands.py", "places[node.attr] = at - start", "pass", SUMMANDS),
+    Fault("prefixes", "core/summands.py", "one), index % width)", "one), 0 * index)", SUMMANDS),
+    Fault("prefixes", "core/summands.py", "(entries(view) != index).any()", "False", SUMMANDS),
+    Fault("prefixes", "core/summands.py", "for part in others:", "for part in others[1:]:", SUMMANDS),
+    Fault("prefixes", "core/summands.py", "own.reshape(-1)[index]", "own.reshape(-1)[: index.size].reshape(index.shape)", SUMMANDS),
+    Fault("prefixes", "core/summands.py", "groups[bits] = self._add(\"add\", groups[bits], part)", "groups[bits] = part", SUMMANDS),
+    Fault("prefixes", "core/summands.py", "if letter in result or", "if", SUMMANDS),
     Fault("prefixes", "core/prefixes.py", "return whole[..., 0] if node.op == \"extremum\" else whole",
           "return known[0][..., 0] if node.op == \"extremum\" else known[0]", PREFIXES),
     Fault("series", "core/elementary.py", "ar.widen(ar.sub(half_pi, rest)", "ar.widen(ar.add(half_pi, rest)", ELEMENTARY),

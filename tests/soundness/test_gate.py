@@ -69,6 +69,8 @@ ALLOWED = {
     "core/prefixes._read": "as large as a node, or one number",
     "core/prefixes.Shared.__getitem__": BATCH,
     "core/prefixes.positions": "as many as the domain has",
+    "core/summands._Copy._elementwise": "ROOM was asked for",
+    "core/summands._Copy._view": "as large as the entries that are asked for",
     "core/prefixes.spread": "as many slices as SPREAD allows",
     "core/products.check_matmul": "small matrices",
     "core/products.contract": "the result is a node's value, or a form that was asked for",

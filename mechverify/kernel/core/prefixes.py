@@ -23,12 +23,14 @@ from mechverify.kernel.core.meter import ROOM
 from mechverify.kernel.core.operations import Elementwise, Node, row_of
 from mechverify.kernel.core.operations.softmax import kept
 from mechverify.kernel.core.semantics import Real
+from mechverify.kernel.core.summands import apart
 
 LAST = 61  # the bit of this position, and of all that follow it
 EVERYTHING = 2 ** (LAST + 1) - 1
 ZERO = 2 ** (LAST + 1)  # of an entry that is zero whatever the tokens
 PARTIAL = ("log", "sqrt", "rsqrt", "reciprocal")  # not defined everywhere
 SPREAD = 2**12  # nodes of a graph whose slices stand alone, at most
+ALIKE = 4  # slices along an axis, for each kind of what they read, at most
 
 SPLIT, FEW = 4, 2**10  # parts of as many inputs at least
 PIECE = ROOM  # numbers of values that are held at a time, about, by each core
@@ -56,10 +58,14 @@ class Prefixes:
         self.graph, self.roots = graph, {n: n for n in roots}
         self.kept: Kept | None = None
         reads = reading(graph, roots)
+        if len(reads) < SPREAD:
+            tokens = {n: bits & ~ZERO for n, bits in reads.items()}
+            self.graph, self.roots = apart(graph, tokens, roots)
+            reads = reading(self.graph, [*self.roots.values()])
         slices = sum(max(reads[n].shape, default=1) for n in reads)
-        if slices < min(SPREAD, MOST - len(graph.nodes)):
-            self.graph, new = spread(graph, reads)
-            self.roots = {n: new[n] for n in roots}
+        if slices < min(SPREAD, MOST - len(self.graph.nodes)):
+            self.graph, new = spread(self.graph, reads)
+            self.roots = {n: new[same] for n, same in self.roots.items()}
             reads = reading(self.graph, [*self.roots.values()])
         self.reads = {n: _all(bits) for n, bits in reads.items()}
         self.order = [*self.reads]
@@ -378,13 +384,17 @@ class Shared(Evaluation):
 
 
 def _axis(bits: np.ndarray) -> int | None:
-    """Along which entries differ most in what they read."""
+    """Along which entries differ most in what they read, where that is not the same of many in a row."""
 
     def differing(axis: int) -> int:
         others = tuple(i for i in range(bits.ndim) if i != axis)
         return len(np.unique(np.bitwise_or.reduce(bits & ~ZERO, others)))
 
-    axes = [axis for axis, size in enumerate(bits.shape) if size > 1]
+    axes = [
+        axis
+        for axis, size in enumerate(bits.shape)
+        if 1 < size <= ALIKE * differing(axis)
+    ]
     return max(axes, key=differing, default=None)
 
 
