@@ -15,6 +15,7 @@ from mechverify.kernel.core.errors import Rejected, Stopped
 from mechverify.kernel.mixtures.behind import Behind
 from mechverify.kernel.mixtures.columns import mixture
 from mechverify.kernel.ratios.linear import LIGHTEST
+from mechverify.provers.accuracy.token_runner import TokenRunner
 
 BATCH = 2**12  # inputs that are run at a time
 LONG = 2**4  # positions from which on tables pay
@@ -27,7 +28,7 @@ class Margins(ABC):
 
     def __init__(self, job: Job):
         self.claim: Any = job.claim
-        self.run = TorchRunner(self.claim.graph, self.claim.weights, torch.float64)
+        self.run = TokenRunner(self.claim.graph, self.claim.judged, self.claim.weights)
 
     def __call__(self, inputs: np.ndarray) -> np.ndarray:
         parts = [
