@@ -291,7 +291,7 @@ FAULTS = [
     Fault("prefixes", "core/prefixes.py", "np.searchsorted(self.rows[node], first)", "np.searchsorted(self.rows[node], rows) % len(self.rows[node])", PREFIXES),
     Fault("prefixes", "core/prefixes.py", 'if node.op in ("extremum", "ascending"):', "if False:", PREFIXES),
     Fault("prefixes", "core/summands.py", "found[0] = self._add(\"add\", found[0], part)", "pass", SUMMANDS),
-    Fault("prefixes", "core/summands.py", "terms[i].index(letter), slice(start, end))", "terms[i].index(letter), slice(0, end - start))", SUMMANDS),
+    Fault("prefixes", "core/summands.py", "attr=(some, start * strides[axis], strides))", "attr=(some, 0, strides))", SUMMANDS),
     Fault("prefixes", "core/summands.py", "places[node.attr] = at - start", "pass", SUMMANDS),
     Fault("prefixes", "core/summands.py", "one), index % width)", "one), 0 * index)", SUMMANDS),
     Fault("prefixes", "core/summands.py", "(entries(view) != index).any()", "False", SUMMANDS),

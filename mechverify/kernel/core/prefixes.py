@@ -32,7 +32,7 @@ PARTIAL = ("log", "sqrt", "rsqrt", "reciprocal")  # not defined everywhere
 SPREAD = 2**12  # nodes of a graph whose slices stand alone, at most
 ALIKE = 4  # slices along an axis, for each kind of what they read, at most
 
-SPLIT, FEW = 4, 2**11  # parts of as many inputs at least
+SPLIT, FEW = 4, 2**12  # parts of as many inputs at least
 PIECE = ROOM  # numbers of values that are held at a time, about, by each core
 
 T = TypeVar("T")

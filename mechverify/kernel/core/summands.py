@@ -121,16 +121,21 @@ class _Copy:
                 continue
             found = []
             for start, end in zip([0, *ends], ends, strict=False):
-                pieces = [
-                    self._some(n, terms[i].index(letter), slice(start, end))
-                    for n, i in ((first, own), (weight, 1 - own))
-                ]
-                if pieces[0] is None or pieces[1] is None:
+                some = self._some(first, axis, slice(start, end))
+                if some is None:
                     return []
-                self.bits[pieces[0]], self.bits[pieces[1]] = int(each[start]), 0
-                found.append((pieces[0], pieces[1]))
+                self.bits[some] = int(each[start])
+                place = terms[1 - own].index(letter)
+                found.append((some, self._strip(weight, place, start, end - start)))
             return found
         return []
+
+    def _strip(self, n: int, axis: int, start: int, size: int) -> int:
+        """So many of a weight's entries along an axis."""
+        weight, shape = self.whole(n), self.graph.nodes[n].shape
+        strides = tuple(prod(shape[i + 1 :]) for i in range(len(shape)))
+        some = (*shape[:axis], size, *shape[axis + 1 :])
+        return self._add("view", weight, attr=(some, start * strides[axis], strides))
 
     def _some(self, n: int, axis: int, run: slice) -> int | None:
         """The entries of a node in a run of places along an axis."""
