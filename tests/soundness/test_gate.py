@@ -70,6 +70,7 @@ ALLOWED = {
     "core/prefixes.Shared.__getitem__": BATCH,
     "core/prefixes.positions": "as many as the domain has",
     "core/summands._Copy._elementwise": "ROOM was asked for",
+    "core/summands._Copy._strip": AXES,
     "core/summands._Copy._view": "as large as the entries that are asked for",
     "core/prefixes.spread": "as many slices as SPREAD allows",
     "core/products.check_matmul": "small matrices",
