@@ -16,7 +16,9 @@ from mechverify.claims.errors import ClaimError
 from mechverify.kernel import check
 from mechverify.kernel.core.elsewhere import doubled, exactly
 from mechverify.provers.accuracy import enumerate as running
+from mechverify.provers.accuracy import falsify as looking
 from mechverify.provers.accuracy.falsify import Evidence
+from mechverify.provers.accuracy.problem import AccuracyProblem
 from mechverify.provers.base import Budget
 from mechverify.report.statement import lines
 from tests.models import as_bytes, max_weights
@@ -344,3 +346,24 @@ def test_the_module_is_compared_on_the_claims_domain(x):
     model = captured(MODEL)
     claim = Accuracy(model["output"][-1], equals=x[0], over=x)
     assert claim.output.captured.captured.compared.inputs > model.captured.compared.inputs
+
+
+def test_a_share_that_is_met_exactly_does_not_seem_false(monkeypatch):
+    """Then few of the wrong inputs are replayed, though the float that is nearest to the share lies below it."""
+    model, x = random_model(SHAPES[0], seed=0), tokens("x", length=LENGTH, vocab=VOCAB)
+    ids = torch.cartesian_prod(*[torch.arange(VOCAB)] * LENGTH)
+    with torch.no_grad():
+        wrong = model(ids).argmax(-1)[:, -1] != ids.amax(1)
+    output = capture(model, torch.zeros(1, LENGTH, dtype=torch.long))["output"][-1]
+    replayed = []
+    monkeypatch.setattr(looking, "WORST", 3)
+    monkeypatch.setattr(looking, "replay", lambda problem, margins, some: (replayed.append(len(some)), (some, some))[1])
+    number = len(ids)
+    for more in (0, 1):
+        share = Fraction(number - int(wrong.sum()) + more, number)
+        claim = Accuracy(output, equals=Max(*x), over=x, at_least=share)
+        looking.falsify(AccuracyProblem.of(claim, "real"), Budget())
+    assert wrong.sum() > 3 and replayed == [3, int(wrong.sum())]
+    assert looking._worth_replaying(AccuracyProblem.of(claim.changed(at_least=Fraction(1555, 3481)), "real"),
+                                    1555 / 3481) == 3  # fmt: skip
+    assert Fraction(1555 / 3481) < Fraction(1555, 3481)

@@ -66,9 +66,8 @@ def falsify(problem: AccuracyProblem, budget: Budget, seed: int = 0) -> Evidence
 def _worth_replaying(problem: AccuracyProblem, accuracy: float) -> int:
     """How many of the wrong inputs that were found: more than a few only where the claim seems false, for the classes
     and rivals of its refutation are read from them."""
-    return (
-        KEEP if problem.at_least is not None and accuracy < problem.at_least else WORST
-    )
+    asked = problem.at_least
+    return KEEP if asked is not None and accuracy < float(asked) else WORST
 
 
 def replay(
