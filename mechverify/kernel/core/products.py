@@ -19,7 +19,7 @@ from mechverify.kernel.core.arithmetic import Arithmetic, Ball
 from mechverify.kernel.core.errors import Rejected
 
 SLICES = 3  # of a row, at most
-CACHED = 2**18  # numbers of a block
+CACHED = 2**16  # numbers of a block
 FAR = (
     2.0**10
 )  # times as far below a row's radii as digits are that get no further slice
