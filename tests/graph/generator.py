@@ -5,14 +5,18 @@ All of them treat a batch row by row, so that many samples are computed at once.
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from mechverify import capture
+from mechverify.claims.errors import ClaimError
+from mechverify.graph.capture import Captured
 from tests.graph.modules import POSITIVE, UNARY
 
 Shape = tuple[int, ...]  # without the batch axis
@@ -440,3 +444,16 @@ def _shape_after(step: nn.Module, shape: Shape) -> Shape | None:
         return None
     same = whole.shape[0] == 3 and torch.allclose(whole[1:2], alone, rtol=1e-3, atol=1e-3)
     return tuple(whole.shape[1:]) if same and whole.ndim > 1 else None
+
+
+def captured_on_tokens(seeds: int, inputs: int) -> Iterator[tuple[Captured, np.ndarray]]:
+    """Those random modules that read tokens alone and can be captured, each with random inputs [inputs, length]."""
+    for seed in range(seeds):
+        made = random_module(seed)
+        if made.vocab is None or len(made.inputs) > 1:
+            continue
+        try:
+            model = capture(made.module, *made.inputs, vocab=made.vocab).captured
+        except ClaimError:
+            continue
+        yield model, np.random.default_rng(seed).integers(0, made.vocab, (inputs, model.tokens_length))

@@ -9,7 +9,6 @@ import torch
 
 from benchmarks.shares import SHAPES, Transformer
 from mechverify import capture
-from mechverify.claims.errors import ClaimError
 from mechverify.kernel.core import prefixes as module
 from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.double import Double
@@ -20,7 +19,7 @@ from mechverify.kernel.core.functions import FUNCTIONS, GROUPS
 from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.core.prefixes import LAST, PARTIAL, ZERO, Prefixes, Shared, reading, shared
 from mechverify.kernel.core.semantics import Real
-from tests.graph.generator import random_module
+from tests.graph.generator import captured_on_tokens
 from tests.rounds import ROUNDS
 
 VOCAB, LENGTH, WIDTH = 3, 4, 5
@@ -210,15 +209,7 @@ def test_transformers(shape):
 
 def test_random_modules():
     taken = 0
-    for seed in range(8 + 2 * ROUNDS):
-        made = random_module(seed)
-        if made.vocab is None or len(made.inputs) > 1:
-            continue
-        try:
-            model = capture(made.module, *made.inputs, vocab=made.vocab).captured
-        except ClaimError:
-            continue
-        inputs = np.random.default_rng(seed).integers(0, made.vocab, (70, model.tokens_length))
+    for model, inputs in captured_on_tokens(8 + 2 * ROUNDS, inputs=70):
         attack(model.graph, model.weights, model.sites["output"], inputs)
         taken += 1
     assert taken > ROUNDS / 4

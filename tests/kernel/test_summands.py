@@ -168,3 +168,22 @@ def test_entries_that_no_view_has_in_order_are_left_together():
     root = add("einsum", flat, made.weight(16, WIDTH), attr="a,ab->b")
     graph, same = apart(made.graph, {n: b & ~ZERO for n, b in reading(made.graph, [root]).items()}, [root])
     assert (made.values(made.graph, root) == made.values(graph, same[root])).all()
+
+
+def test_following_entries_is_counted_as_work():
+    """Else a file whose large views are made of one another could keep a check busy for nothing."""
+
+    def work(chain: int) -> int:
+        made = Grown(0)
+        add, size = made.graph.add, LENGTH * WIDTH * 100
+        n = add("view", made.nodes[0], attr=((LENGTH * WIDTH, 100), 0, (1, 0)))
+        n = add("view", n, attr=((size,), 0, (1,)))
+        for _ in range(chain):
+            n = add("view", n, attr=((size,), size - 1, (-1,)))
+        root = add("einsum", n, made.weight(size, WIDTH), attr="a,ab->b")
+        reads = {n: bits & ~ZERO for n, bits in reading(made.graph, [root]).items()}
+        before = made.graph.meter.work
+        apart(made.graph, reads, [root])
+        return made.graph.meter.work - before
+
+    assert work(30) - work(10) >= 20 * 10 * LENGTH * (LENGTH * WIDTH * 100)

@@ -295,6 +295,7 @@ FAULTS = [
     Fault("prefixes", "core/summands.py", "places[node.attr] = at - start", "pass", SUMMANDS),
     Fault("prefixes", "core/summands.py", "one), index % width)", "one), 0 * index)", SUMMANDS),
     Fault("prefixes", "core/summands.py", "(entries(view) != index).any()", "False", SUMMANDS),
+    Fault("prefixes", "core/summands.py", "self.graph.meter.step(index.size + prod(node.shape), 5)", "pass", SUMMANDS),
     Fault("prefixes", "core/summands.py", "for part in others:", "for part in others[1:]:", SUMMANDS),
     Fault("prefixes", "core/summands.py", "own.reshape(-1)[index]", "own.reshape(-1)[: index.size].reshape(index.shape)", SUMMANDS),
     Fault("prefixes", "core/summands.py", "groups[bits] = self._add(\"add\", groups[bits], part)", "groups[bits] = part", SUMMANDS),

@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from mechverify import capture
-from mechverify.claims.errors import ClaimError
 from mechverify.graph.run import TorchRunner
 from mechverify.provers.accuracy import token_runner
 from mechverify.provers.accuracy.token_runner import TokenRunner
-from tests.graph.generator import random_module
+from tests.graph.generator import captured_on_tokens
 from tests.kernel.test_summands import LENGTH, VOCAB, Concatenated, Grown, SideBySide
 from tests.rounds import ROUNDS
 
@@ -55,15 +54,7 @@ def test_of_captured_ones_a_row_a_token(model, monkeypatch):
 
 def test_of_random_modules():
     taken = 0
-    for seed in range(40):
-        made = random_module(seed)
-        if made.vocab is None or len(made.inputs) > 1:
-            continue
-        try:
-            model = capture(made.module, *made.inputs, vocab=made.vocab).captured
-        except ClaimError:
-            continue
-        inputs = np.random.default_rng(seed).integers(0, made.vocab, (40, model.tokens_length))
+    for model, inputs in captured_on_tokens(40, inputs=40):
         alike(model.graph, [model.sites["output"]], model.weights, inputs)
         taken += 1
     assert taken > 8

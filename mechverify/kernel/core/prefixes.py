@@ -55,13 +55,8 @@ class Prefixes:
     """
 
     def __init__(self, graph: Graph, roots: list[int]):
-        self.graph, self.roots = graph, {n: n for n in roots}
         self.kept: Kept | None = None
-        reads = reading(graph, roots)
-        if len(reads) < SPREAD:
-            tokens = {n: bits & ~ZERO for n, bits in reads.items()}
-            self.graph, self.roots = apart(graph, tokens, roots)
-            reads = reading(self.graph, [*self.roots.values()])
+        self.graph, self.roots, reads = taken_apart(graph, roots)
         slices = sum(max(reads[n].shape, default=1) for n in reads)
         if slices < min(SPREAD, MOST - len(self.graph.nodes)):
             self.graph, new = spread(self.graph, reads)
@@ -115,6 +110,19 @@ def reading(graph: Graph, roots: list[int]) -> dict[int, np.ndarray]:
         graph.meter.step(bits.size, 5)
         found[n] = _narrow(bits)
     return found
+
+
+def taken_apart(
+    graph: Graph, roots: list[int]
+) -> tuple[Graph, dict[int, int], dict[int, np.ndarray]]:
+    """A graph of equal values in which sums are (summands.py), the node in it that equals each root, and its reading;
+    the same graph where it is large."""
+    reads = reading(graph, roots)
+    if len(reads) >= SPREAD:
+        return graph, {n: n for n in roots}, reads
+    tokens = {n: bits & ~ZERO for n, bits in reads.items()}
+    made, same = apart(graph, tokens, roots)
+    return made, same, reading(made, [*same.values()])
 
 
 def positions(graph: Graph, roots: Sequence[int]) -> list[bool]:

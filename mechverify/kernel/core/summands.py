@@ -22,7 +22,8 @@ def apart(
     each entry of what the roots depend on is a function of, as bits. A contraction with a weight adds up products;
     where some of them read fewer tokens than others, it becomes a sum of contractions that each read few. Linear
     operations are done to the parts of such sums; what else is done, is to all together.
-    Complexity: at most MANY nodes for each, and as many for each operation that entries are followed through."""
+    Complexity: at most MANY nodes for each, and as many for each operation that entries are followed through, with as
+    many indices as what it gives has entries."""
     made = _Copy(graph, reads)
     for n in graph.ancestors(roots):
         made.take(n)
@@ -140,7 +141,7 @@ class _Copy:
     def _some(self, n: int, axis: int, run: slice) -> int | None:
         """The entries of a node in a run of places along an axis."""
         shape = self.graph.nodes[n].shape
-        self.graph.meter.step(prod(shape), DEEP)
+        self.graph.meter.step(prod(shape), 5)
         whole = np.arange(prod(shape)).reshape(shape)
         return self._entries(n, whole[(slice(None),) * axis + (run,)], DEEP)
 
@@ -148,6 +149,7 @@ class _Copy:
         """The entries with these flat indices, in an array of their shape, from what they are made of; None if they
         stand in no order that a view has."""
         node = self.graph.nodes[n]
+        self.graph.meter.step(index.size + prod(node.shape), 5)
         if deep and len(self.parts[n]) == 1 and _any(self.reads[n]):
             source = self._source(node, index)
             if source is not None:
@@ -184,17 +186,18 @@ class _Copy:
 
     def _elementwise(self, node: Node, index: np.ndarray, deep: int) -> int | None:
         """Where one operand alone reads tokens."""
-        pieces, varying = [], 0
+        pieces, varying = list[int](), 0
         for a in node.args:
             shape, varies = self.graph.nodes[a].shape, bool(_any(self.reads[a]))
             own = np.broadcast_to(np.arange(prod(shape)).reshape(shape), node.shape)
             own, varying = own.reshape(-1)[index], varying + varies
             if self.graph.nodes[a].kind != "real" or varying > 1:
                 return None
-            pieces.append(self._entries(a, own, deep - 1))
-        if any(piece is None for piece in pieces):
-            return None
-        return self.new.add(node.op, *filter(None.__ne__, pieces), attr=node.attr)
+            piece = self._entries(a, own, deep - 1)
+            if piece is None:
+                return None
+            pieces.append(piece)
+        return self.new.add(node.op, *pieces, attr=node.attr)
 
     def _view(self, node: int, index: np.ndarray) -> int | None:
         shape = index.shape

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from mechverify.graph.run import TorchRunner
 from mechverify.kernel.core.graph import Graph
-from mechverify.kernel.core.prefixes import LAST, SPREAD, ZERO, reading
-from mechverify.kernel.core.summands import apart
+from mechverify.kernel.core.prefixes import LAST, ZERO, taken_apart
 
 NONE, SEVERAL = -1, -2  # positions that a value reads, where it isn't one
 Value = Tensor | np.ndarray
@@ -19,13 +18,8 @@ class TokenRunner(TorchRunner):
     """Of `roots` of a graph on tokens, in float64; sums are taken apart as the kernel does."""
 
     def __init__(self, graph: Graph, roots: list[int], weights: dict[str, np.ndarray]):
-        self.same = {n: n for n in roots}
-        reads = reading(graph, roots)
-        if len(reads) < SPREAD:
-            tokens = {n: bits & ~ZERO for n, bits in reads.items()}
-            graph, self.same = apart(graph, tokens, roots)
-            reads = reading(graph, [*self.same.values()])
-        super().__init__(graph, weights, torch.float64)
+        made, self.same, reads = taken_apart(graph, roots)
+        super().__init__(made, weights, torch.float64)
         self.position = {n: _position(bits) for n, bits in reads.items()}
 
     def many(
