@@ -94,7 +94,9 @@ def test_both_agree_on_files_with_one_change(name):
     groups = [[p for p in places if which(p)] for which in (
         lambda p: p[:2] == ("claim", "graph"), lambda p: p[0] == "proof",
         lambda p: p[0] != "proof" and p[:2] != ("claim", "graph"))]  # fmt: skip
-    for trial in range(18):
+    for trial in range(90):  # until one of them was none that matters
+        if trial >= 18 and any(there for _, there in told):
+            break
         doc, some = copy.deepcopy(document), groups[trial % 3]
         path = some[int(rng.integers(len(some)))]
         forge.spoil_leaf(doc, path, rng)
@@ -102,7 +104,7 @@ def test_both_agree_on_files_with_one_change(name):
             told[agree(forge.file(doc, weights))] += 1
         except AssertionError as error:
             raise AssertionError(f"{error}: {path} {forge.entry_at(doc, path)}") from None
-    assert told["rejected", False] > 3 and sum(n for (_, there), n in told.items() if there) > 0
+    assert told["rejected", False] > 3 and any(there for _, there in told)
 
 
 @pytest.mark.parametrize("name", ["uniform", "two", "tokens"])

@@ -223,11 +223,21 @@ def test_shares_of_cases_are_no_larger_than_what_is_right(apart):
     ways = np.stack([positive.mean(1), negative.mean(1)])
     r, s = inside.mean(1), outside.mean(1)
     cases = np.stack([r, 1 - r]), np.stack([s, 1 - s])
-    found = shares._of_cases(AR, ways, *cases, np.full(4_000, apart))
+    none, flags = np.zeros((2, 4_000)), np.full(4_000, apart)
+    found, together = shares._of_cases(AR, ways, *zip(cases, (none, none), strict=True), flags)
     least = (right | ~case).mean(1)  # of sets that are right wherever they meet the case
-    assert (found[0] <= least + 1e-15).all() and (found[0] > 0).any()
+    assert (found[0] <= least + 1e-15).all() and (found[0] > 0).any() and not together.any()
     known = positive.all(1)
     assert known.any() and (found[0, known] == r[known]).all()
+    # some of what forms show of the sign and of the rest at once is known
+    seen = rng.random((2, 4_000, 12)) < 0.7
+    one, other = inside & positive & seen[0], outside & negative & seen[1]
+    commons = (np.stack([a.mean(1), none[1]]) for a in (one, other))
+    more, together = shares._of_cases(AR, ways, *zip(cases, commons, strict=True), flags)
+    assert (more[0] <= least + 1e-15).all() and (more[0] >= found[0]).all() and (more[0] > found[0]).sum() > 500
+    both = (one | other).mean(1)
+    both = np.where(known, one.mean(1), np.where(negative.all(1), other.mean(1), both))
+    assert (together[0] <= both + 1e-15).all() and (together[0] > 0).any()
 
 
 class Gated(nn.Module):
@@ -325,6 +335,102 @@ def test_forms_are_no_less_on_a_box_than_is_said():
     nothing = halfspaces.least_in(np.array([[-np.inf, 0.0, np.nan]]), Ball(np.array([[[1.0], [np.inf], [1.0]]]), np.zeros((1, 3, 1))),
                               np.zeros((1, 1)), np.ones((1, 1)))  # fmt: skip
     assert (nothing == -np.inf).all()
+
+
+def test_a_lowered_form_is_positive_together_with_another():
+    """In exact arithmetic, at corners and samples: where it is above zero, so is the other; also of forms that are nearly
+    the same, that cross, and that slope apart."""
+    rng, near = np.random.default_rng(0), 0
+    for trial in range(400):
+        c = int(rng.integers(1, 4))
+        slopes = rng.normal(size=(1, c)) * 10.0 ** rng.integers(-3, 4)
+        along = slopes * rng.choice([0.3, 1.0, 7.0]) if trial % 2 else rng.normal(size=(1, c))
+        if trial % 4 == 1:
+            along = along * (1 + rng.choice([1e-15, 0.1]) * rng.normal(size=(1, c)))
+        constants = -slopes @ rng.random(c)
+        constant = constants * (along[0] @ slopes[0]) / (slopes[0] @ slopes[0]) + rng.choice([0, 1e-12, 0.1, -0.1])
+        (by,) = halfspaces.drop(AR, constants, slopes, (constant, along))
+        near += 0 <= by < 1e-9 * np.abs(slopes).sum()
+        assert by >= 0
+        if not np.isfinite(by):
+            assert (slopes * along).sum() <= 0
+            continue
+        ours, other = ([Fraction(float(v)) for v in [*c0, *k[0]]] for c0, k in ((constants, slopes), (constant, along)))
+        points = np.concatenate([rng.integers(0, 2, (16, c)), rng.random((16, c))])
+        for u in points.tolist():
+            at = [Fraction(1), *map(Fraction, u)]
+            mine, its = (sum(map(lambda k, v: k * v, form, at)) for form in (ours, other))
+            assert mine - Fraction(float(by)) <= 0 or its > 0
+    assert near > 50
+    for bad in (np.nan, np.inf):
+        with np.errstate(invalid="ignore"):
+            assert halfspaces.drop(AR, np.zeros(1), np.ones((1, 2)), (np.array([bad]), np.ones((1, 2)))) == np.inf
+            assert halfspaces.drop(AR, np.zeros(1), np.ones((1, 2)), (np.zeros(1), np.full((1, 2), bad))) == np.inf
+            assert halfspaces.drop(AR, np.zeros(1), np.full((1, 2), bad), (np.zeros(1), np.ones((1, 2)))) == np.inf
+    assert halfspaces.drop(AR, np.zeros(1), np.ones((1, 2)), (np.zeros(1), np.zeros((1, 2)))) == np.inf
+
+
+def test_what_vanishes_together_with_a_sign_is_told_with_it():
+    """A half-space that an activation also bends at is told as narrowly as one of the inputs alone."""
+
+    class Positive(nn.Module):
+        def forward(self, x):
+            h = torch.relu(x.sum(1, keepdim=True))
+            return torch.cat([h, 3 * torch.relu(h - 0.5) - torch.relu(-h)], 1)
+
+    out = capture(Positive().eval(), torch.zeros(1, 2, dtype=torch.float64))["output"]
+    x = box([-4, -4], [4, 4], distribution=normal(0, 1))
+    opened = {}
+    for name, predicate in (
+        ("a half-space", x[0] + x[1] > 0),
+        ("a unit of it", out[0] > 0),
+        ("a unit behind", out[1] > 0),
+        ("the other way", out[0] <= 0),
+        ("two at once", And(out[0] > 0, x[0] + x[1] + out[1] > 0)),
+    ):
+        job = job_of(Share(predicate, over=x))
+        (found,) = shares.counts(job, [job.claim.domain], np.array([18]), np.array([SIGNS]))
+        opened[name] = (found.high - found.low) / job.claim.total
+    assert max(opened.values()) < 2 * opened["a half-space"] < 0.001, opened
+
+
+class Integers(nn.Module):
+    """Small integers as weights, no biases but of half of the first layer: many entries vanish where others do."""
+
+    def __init__(self, seed: int):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.w = nn.ParameterList(
+            nn.Parameter(torch.randint(-1, 2, (b, a)).double()) for a, b in ((2, 4), (4, 3), (3, 2))
+        )
+        self.b = torch.tensor([0.0, 0.0, 1.0, -1.0], dtype=torch.float64)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = torch.relu(torch.relu(x @ self.w[0].T + self.b) @ self.w[1].T)
+        return h @ self.w[2].T
+
+
+@pytest.mark.parametrize("seed", few(range(24), 6))
+def test_nets_whose_entries_vanish_together(seed):
+    """Against points of every cell of a fine grid, whose mean is off by about 1e-5."""
+    model, n = Integers(seed).eval(), 1_000
+    out = capture(model, torch.zeros(1, 2, dtype=torch.float64))["output"]
+    x, rng = box([-2, -2], [2, 2]), np.random.default_rng(seed)
+    cells = np.stack(np.meshgrid(np.arange(n), np.arange(n), indexing="ij"), -1).reshape(-1, 2)
+    drawn = -2 + 4 * (cells + rng.random(cells.shape)) / n
+    with torch.no_grad():
+        y = model(torch.from_numpy(drawn)).numpy()
+    for predicate, right in (
+        (out[0] > 0, y[:, 0] > 0),
+        (out[1] >= 0, y[:, 1] >= 0),
+        (And(out[0] > 0, out[1] < 0), (y[:, 0] > 0) & (y[:, 1] < 0)),
+        (Or(out[0] > out[1], out[1] > 0), (y[:, 0] > y[:, 1]) | (y[:, 1] > 0)),
+    ):
+        job = job_of(Share(predicate, over=x))
+        for to in (4, 8, 12):
+            (found,) = shares.counts(job, [job.claim.domain], np.array([to]), np.array([SIGNS]))
+            low, high = (count / job.claim.total for count in found)
+            assert low - 2e-4 <= right.mean() <= high + 2e-4, (predicate, to)
 
 
 def test_a_cube_starts_where_its_signs_are_known():

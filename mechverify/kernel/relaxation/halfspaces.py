@@ -96,6 +96,36 @@ def of_cube(ar: Arithmetic, constants: np.ndarray, slopes: np.ndarray) -> np.nda
     return best
 
 
+def drop(
+    ar: Arithmetic,
+    constants: np.ndarray,
+    slopes: np.ndarray,
+    others: tuple[np.ndarray, np.ndarray],
+) -> np.ndarray:
+    """By how much [forms] each form constants [forms] + slopes [forms, coordinates] u must be lowered, at most, to be
+    nowhere on the unit cube above some positive multiple of its one of the `others`; infinite where these slope
+    apart. Complexity: the number of slopes."""
+    ar.spend(slopes.size, 20, 10)
+    constant, along = others
+    with np.errstate(all="ignore"):
+        times = (slopes * along).sum(-1) / (along * along).sum(-1)
+    some = np.isfinite(times) & (times > 0)
+    some &= np.isfinite(constant) & np.isfinite(constants)
+    multiple, constant, constants = (
+        points(np.where(some, a, 1.0)) for a in (times, constant, constants)
+    )
+    rise = ar.sub(
+        points(slopes),
+        ar.mul(multiple.map(lambda a: a[:, None]), points(along)),
+    )
+    steepest = points(np.maximum(ar.ends(rise)[1], 0.0))
+    most = ar.sub(constants, ar.mul(multiple, constant))
+    if slopes.shape[-1]:
+        most = ar.add(most, ar.sum(steepest))
+    above = np.maximum(ar.ends(most)[1], 0.0)
+    return np.where(some & np.isfinite(above), above, np.inf)
+
+
 def _corner_sum(ar: Arithmetic, low: np.ndarray, steep: np.ndarray) -> np.ndarray:
     """Lower bounds of the share of the cube where low + sum_i steep_i u_i >= 0, all steep_i > 0: the sum over corners v
     of (-1)^(zeros of v) max(0, low + sum_i steep_i v_i)^k, divided by k! and by all steep_i."""

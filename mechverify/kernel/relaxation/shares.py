@@ -24,6 +24,7 @@ from mechverify.kernel.relaxation.cases import SIGNS, Cases, cases, holds
 from mechverify.kernel.relaxation.conditions import Condition, both, excluded
 from mechverify.kernel.relaxation.halfspaces import (
     MAIN,
+    drop,
     least_in,
     of_cube,
     on_unit_cubes,
@@ -342,20 +343,24 @@ def _judge(
         at = node[some], atom[some] + side * m
         slopes = told.slopes.map(lambda a, at=at: a[at])
         row[some] = of_cube(ar, *on_unit_cubes(ar, told.constants[at], slopes, *box))
-    share = np.zeros((2, 0))
-    for level, (pairs, atoms) in zip(reversed(levels), reversed(places), strict=True):
+    whole = low, high, *bends
+    together = _together(job, told, known, levels, places, whole, worth)
+    share = common = np.zeros((2, 0))
+    for level, (pairs, atoms), here in zip(
+        reversed(levels), reversed(places), reversed(together), strict=True
+    ):
         measured, own = np.split(measured, [measured.shape[1] - len(pairs)], 1)
         each = np.stack(np.split(level.sure, 2, 1)).astype(float)
         each[:, pairs, atoms] = own
-        below, share = (
-            np.append(share, [[0.0], [0.0]], 1),
-            np.zeros((2, len(level.cube))),
-        )
         rows, leaves = np.flatnonzero(level.sign), np.flatnonzero(~level.sign)
-        inside, outside = (below[:, i] for i in level.after[:, rows])
-        here = (end[level.cube[rows]] for end in ends)
-        apart = _apart(ar, told, level.node[rows], *here)
-        share[:, rows] = _of_cases(ar, each[:, rows, 0], inside, outside, apart)
+        after = level.after[:, rows]
+        (*below,) = zip(
+            _of_halves(share, after), _of_halves(common, after), strict=True
+        )
+        box = (end[level.cube[rows]] for end in ends)
+        apart = _apart(ar, told, level.node[rows], *box)
+        share, common = np.zeros((2, len(level.cube))), here
+        share[:, rows], common[:, rows] = _of_cases(ar, each[:, rows, 0], *below, apart)
         condition = job.once(Condition)
         room = max(1, ROOM // (2 * len(condition.steps)))
         for i in range(0, len(leaves), room):
@@ -378,19 +383,100 @@ def _judge(
     )
 
 
+def _of_halves(shares: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Of each sign's two cases [2 cases, 2, signs]; nothing of one that a cube doesn't meet."""
+    return np.append(shares, [[0.0], [0.0]], 1)[:, after].swapaxes(0, 1)
+
+
 def _of_cases(
     ar: Arithmetic,
     ways: np.ndarray,
-    inside: np.ndarray,
-    outside: np.ndarray,
+    inside: tuple[np.ndarray, np.ndarray],
+    outside: tuple[np.ndarray, np.ndarray],
     apart: np.ndarray,
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """Lower bounds of shares [2, pairs] from those of both cases, and of where forms show a value positive, and
-    negative; `apart`: no point has both."""
-    first, second = both(ar, ways[0], inside), both(ar, ways[1], outside)
-    split = np.where(apart, ar.down(first + second), np.maximum(first, second))
-    either = np.clip(np.maximum(split, both(ar, inside, outside)), 0.0, 1.0)
-    return np.where(ways[0] == 1, inside, np.where(ways[1] == 1, outside, either))
+    negative; `apart`: no point has both. Of each case also how much is known to lie in it by all the signs on the way,
+    this one among them; of both together likewise."""
+    (first, one), (second, other) = inside, outside
+    either = np.maximum(both(ar, ways[0], first), one)
+    neither = np.maximum(both(ar, ways[1], second), other)
+    split = _union(ar, either, neither, apart)
+    split = np.maximum(split, both(ar, first, second))
+    up, down = ways[0] == 1, ways[1] == 1
+    return (
+        np.where(up, first, np.where(down, second, split)),
+        np.where(up, one, np.where(down, other, _union(ar, one, other, apart))),
+    )
+
+
+def _union(
+    ar: Arithmetic, first: np.ndarray, second: np.ndarray, apart: np.ndarray
+) -> np.ndarray:
+    """Lower bounds of the share of a union; `apart`: of sets that have no point in common."""
+    together = np.where(apart, ar.down(first + second), 0.0)
+    return np.minimum(np.maximum(together, np.maximum(first, second)), 1.0)
+
+
+def _together(
+    job: Job,
+    told: Cases,
+    known: np.ndarray,
+    levels: list[_Level],
+    places: list[tuple[np.ndarray, np.ndarray]],
+    cubes: tuple[np.ndarray, ...],
+    worth: np.ndarray,
+) -> list[np.ndarray]:
+    """Of each level lower bounds [2, pairs] of the shares on which a single form shows all open signs on the way to a
+    leaf, and all its open atoms right, or all wrong, and with them the condition; zero for what isn't a leaf. Where a
+    sign and an atom vanish together, shares of each (`both`) would leave open twice what either leaves.
+    Complexity: that of measuring the forms."""
+    ar, m = job.ar, told.sure.shape[1] // 2
+
+    def forms(node: np.ndarray, row: np.ndarray, cube: np.ndarray):
+        slopes = told.slopes.map(lambda a: a[node, row])
+        box = (a[cube] for a in cubes)
+        return on_unit_cubes(ar, told.constants[node, row], slopes, *box)
+
+    found, start = [], len(levels[0].cube)
+    signed = np.zeros(start, bool)  # whether there is such a sign; a form beneath all
+    below = np.zeros(start), np.zeros((start, told.slopes.mid.shape[2]))
+    for level, (pairs, atoms) in zip(levels, places, strict=True):
+        found.append(np.zeros((2, len(level.cube))))
+        asked = ~level.sign[pairs] & signed[pairs] & worth[level.cube[pairs]]
+        leaves, place = np.unique(pairs[asked], return_inverse=True)
+        atoms = atoms[asked]
+        for side in (0, 1) if len(leaves) else ():
+            each = np.stack(np.split(level.sure[leaves], 2, 1)).astype(float)
+            each[side, place, atoms] = 1.0
+            excluding = known[:, :, level.node[leaves]]
+            shows = job.once(Condition).told(ar, each, excluding)[side] == 1
+            row = leaves[place]
+            atom = forms(level.node[row], atoms + side * m, level.cube[row])
+            lower = np.zeros(len(leaves))
+            np.maximum.at(lower, place, drop(ar, *(a[row] for a in below), atom))
+            least = ar.down(below[0][leaves] - lower)
+            some = np.flatnonzero(shows & np.isfinite(least))
+            share = of_cube(ar, least[some], below[1][leaves[some]])
+            found[-1][side, leaves[some]] = share
+        size = int(level.after.max(initial=-1)) + 1
+        after = np.zeros(size, bool), *(np.zeros((size, *a.shape[1:])) for a in below)
+        for side, to in enumerate(level.after):
+            row = np.flatnonzero(to >= 0)
+            for new, old in zip(after, (signed, *below), strict=True):
+                new[to[row]] = old[row]
+            unsure = ~level.sure[row][:, [0, m]].any(1)
+            row = row[unsure & worth[level.cube[row]]]
+            rows_of = np.full(len(row), side * m)
+            constants, slopes = forms(level.node[row], rows_of, level.cube[row])
+            lower = drop(ar, constants, slopes, tuple(a[row] for a in below))
+            lower = np.where(signed[row], lower, 0.0)
+            for new, own in zip(
+                after, (True, ar.down(constants - lower), slopes), strict=True
+            ):
+                new[to[row]] = own
+        signed, *below = after
+    return found
 
 
 def _apart(

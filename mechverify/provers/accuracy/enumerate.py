@@ -83,7 +83,7 @@ class Enumerate:
         self, problem: AccuracyProblem, evidence: Evidence, budget: Budget
     ) -> Attempt:
         """Raises Rejected, with the reason, where so few inputs could be run that it isn't worth while."""
-        size, (each, near) = problem.claim.total, _tried(problem)
+        size, (each, near) = problem.claim.total, _tried(problem, budget)
         most = _affordable(size, each, budget)
         if most < WORTH * size:
             raise Rejected(
@@ -98,7 +98,7 @@ def affords_all(problem: AccuracyProblem, budget: Budget) -> bool:
     if _affordable(size, QUICKEST, budget) < size:
         return False
     try:
-        each, _ = _tried(problem)
+        each, _ = _tried(problem, budget)
     except Rejected:
         return False
     return _affordable(size, each, budget) == size
@@ -284,7 +284,7 @@ def settled(problem: AccuracyProblem, rows: list, budget: Budget) -> list[Any]:
     return [right.tolist(), wrong.tolist(), *spent]
 
 
-def _tried(problem: AccuracyProblem) -> tuple[Cost, float]:
+def _tried(problem: AccuracyProblem, budget: Budget) -> tuple[Cost, float]:
     """What the kernel takes for one input, and how large a lead is far more than its enclosures are wide, by some
     inputs. Raises Rejected where it can't run the model."""
     claim, rng, ar = problem.claim, np.random.default_rng(0), problem.job.ar
@@ -311,7 +311,8 @@ def _tried(problem: AccuracyProblem) -> tuple[Cost, float]:
         elif again:
             wide = doubled(problem.job, width)
         side = min(SIDE, claim.total // COARSE)
-        if claim.total > WHOLE or (side > TRIAL and not axioms):
+        timed = side > TRIAL and not axioms and budget.end < inf
+        if claim.total > WHOLE or timed:
             # neighbours share values: they take less than samples
             some, again = next(problem.inputs(problem.domain))[:side], True
         if again:  # most need no more digits, all the same
