@@ -15,6 +15,7 @@ from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.core.float64 import Float64
 from mechverify.kernel.relaxation import conditions, halfspaces, shares
 from mechverify.kernel.relaxation.cases import SIGNS, Cases, cases
+from mechverify.kernel.relaxation.halfspaces import UnitForms
 from mechverify.provers.accuracy.problem import AccuracyProblem
 from tests.rounds import few
 from tests.soundness.test_boxes import accepted as is_accepted
@@ -273,7 +274,7 @@ def test_forms_beyond_their_own_case_say_nothing(numbers):
 
 
 def test_forms_that_are_apart_are_nowhere_positive_together():
-    """Forms of a value and of its negation that are opposite, but for rounding, are apart; those that cross on the box
+    """UnitForms of a value and of its negation that are opposite, but for rounding, are apart; those that cross on the box
     aren't, and what is no number, or bounds nothing, tells neither."""
     rng, low, high = np.random.default_rng(0), np.array([[-1.0, -2.0]]), np.array([[1.0, 3.0]])
     drawn = rng.uniform(low, high, (2_000, 2))
@@ -349,7 +350,7 @@ def test_a_lowered_form_is_positive_together_with_another():
             along = along * (1 + rng.choice([1e-15, 0.1]) * rng.normal(size=(1, c)))
         constants = -slopes @ rng.random(c)
         constant = constants * (along[0] @ slopes[0]) / (slopes[0] @ slopes[0]) + rng.choice([0, 1e-12, 0.1, -0.1])
-        (by,) = halfspaces.drop(AR, constants, slopes, (constant, along))
+        (by,) = halfspaces.drop(AR, UnitForms(constants, slopes), UnitForms(constant, along))
         near += 0 <= by < 1e-9 * np.abs(slopes).sum()
         assert by >= 0
         if not np.isfinite(by):
@@ -364,10 +365,27 @@ def test_a_lowered_form_is_positive_together_with_another():
     assert near > 50
     for bad in (np.nan, np.inf):
         with np.errstate(invalid="ignore"):
-            assert halfspaces.drop(AR, np.zeros(1), np.ones((1, 2)), (np.array([bad]), np.ones((1, 2)))) == np.inf
-            assert halfspaces.drop(AR, np.zeros(1), np.ones((1, 2)), (np.zeros(1), np.full((1, 2), bad))) == np.inf
-            assert halfspaces.drop(AR, np.zeros(1), np.full((1, 2), bad), (np.zeros(1), np.ones((1, 2)))) == np.inf
-    assert halfspaces.drop(AR, np.zeros(1), np.ones((1, 2)), (np.zeros(1), np.zeros((1, 2)))) == np.inf
+            assert (
+                halfspaces.drop(
+                    AR, UnitForms(np.zeros(1), np.ones((1, 2))), UnitForms(np.array([bad]), np.ones((1, 2)))
+                )
+                == np.inf
+            )
+            assert (
+                halfspaces.drop(
+                    AR, UnitForms(np.zeros(1), np.ones((1, 2))), UnitForms(np.zeros(1), np.full((1, 2), bad))
+                )
+                == np.inf
+            )
+            assert (
+                halfspaces.drop(
+                    AR, UnitForms(np.zeros(1), np.full((1, 2), bad)), UnitForms(np.zeros(1), np.ones((1, 2)))
+                )
+                == np.inf
+            )
+    assert (
+        halfspaces.drop(AR, UnitForms(np.zeros(1), np.ones((1, 2))), UnitForms(np.zeros(1), np.zeros((1, 2)))) == np.inf
+    )
 
 
 def test_what_vanishes_together_with_a_sign_is_told_with_it():

@@ -206,6 +206,7 @@ ALLOWED = {
     "relaxation/shares._judge": "as many as there are cubes in a block, and forms at the nodes that they meet",
     "relaxation/shares._levels": "as many as there are cubes in a block, and nodes that they meet",
     "relaxation/shares._together": "as many as there are pairs of a cube and a node in a level",
+    "relaxation/shares._after": "as many as there are pairs of a cube and a node in the next level",
     "relaxation/halfspaces.least_in": "as many as the box has coordinates",
     "relaxation/conditions._extremum": "no more than ATOMS",
     "relaxation/shares._Grid.cubes": "as many as the grid, which was asked for, has cells",

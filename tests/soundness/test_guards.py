@@ -23,7 +23,7 @@ from mechverify.kernel.core.mechanism import add_expression
 from mechverify.kernel.core.meter import ROOM, Meter
 from mechverify.kernel.core.semantics import Real
 from mechverify.kernel.counting import guard as guards
-from mechverify.kernel.counting import known
+from mechverify.kernel.counting import independent, known
 from tests.models import as_bytes, max_weights
 from tests.rounds import few
 from tests.soundness import forge
@@ -147,20 +147,68 @@ def test_ranges_take_the_same_conditions():
 
 
 @pytest.mark.parametrize("hopeless", [1, 10**9], ids=["token by token", "by rejection"])
-def test_samples_are_of_what_is_given_and_uniform(hopeless, monkeypatch):
+@pytest.mark.parametrize("conditions", [
+    lambda x: [sum(x) <= 2, x[3] < 2], lambda x: [Eq(x[0], x[2]), x[3] < x[1]], lambda x: [Or(x[0] < 2, x[3] < 1)],
+], ids=["bound together", "apart", "either"])  # fmt: skip
+def test_samples_are_of_what_is_given_and_uniform(conditions, hopeless, monkeypatch):
     from mechverify.provers.accuracy import sampling
     from mechverify.provers.accuracy.problem import AccuracyProblem
 
     x = tokens("x", length=4, vocab=3)
-    problem = AccuracyProblem.of(Share(x[0] < x[1], over=x, given=[sum(x) <= 2, x[3] < 2]), "real")
-    inside = [t for t in itertools.product(range(3), repeat=4) if sum(t) <= 2 and t[3] < 2]
-    assert problem.claim.total == len(inside) == 14
+    problem = AccuracyProblem.of(Share(x[0] < x[1], over=x, given=conditions(x)), "real")
+    every = itertools.product(range(3), repeat=4)
+    inside = [t for t in every if all(c.subs(dict(zip(x, t, strict=True))) for c in conditions(x))]
+    assert problem.claim.total == len(inside) < 81
     monkeypatch.setattr(sampling, "HOPELESS", hopeless)
     if hopeless > 1:
-        monkeypatch.setattr(sampling.Sampler, "_layers", None)
-    drawn = sampling.Sampler(problem).draw(7_000, np.random.default_rng(0))
+        monkeypatch.setattr(sampling.Sampler, "_walks", None)
+    drawn = sampling.Sampler(problem).draw(500 * len(inside), np.random.default_rng(0))
     rows, times = np.unique(drawn, axis=0, return_counts=True)
     assert list(map(tuple, rows.tolist())) == inside and abs(times - 500).max() < 150
+
+
+def test_conditions_on_different_positions_are_counted_apart():
+    """Against every input, of random conditions; and of domains that nobody could list."""
+    rng, found = np.random.default_rng(0), 0
+    for _ in range(150):
+        x = tokens("x", length=5, vocab=3, values=rng.permutation(4)[:3].tolist())
+        pick = lambda: x[int(rng.integers(5))] - int(rng.integers(3)) * x[int(rng.integers(5))]  # noqa: E731
+        leaves = [Ne(pick(), 0) if rng.random() < 0.5 else pick() <= pick() for _ in range(int(rng.integers(1, 5)))]
+        condition = [And, Or, lambda *c: Not(And(*c)), lambda *c: And(Or(*c[:2]), *c[2:])][rng.integers(4)](*leaves)
+        if condition in (True, False):
+            continue
+        graph = Graph(5, x.values)
+        node = add_expression(graph, Reader(json.loads(json.dumps(compile_mechanism(condition, x))), "given"))
+        domain = Domain([sorted(rng.choice(3, int(rng.integers(1, 4)), replace=False).tolist()) for _ in range(5)])
+        number = int(guards.holds(Meter(), graph, node, domain.inputs(0, domain.size)).sum())
+        try:
+            assert independent.counted(Meter(), graph, node, domain) == number
+            found += 1
+        except Unsupported:
+            pass
+        assert guards.size(Meter(), graph, node, domain) == number
+    assert found > 30
+    x = tokens("x", length=22, vocab=33)
+    pairs = [Eq(x[i], x[21 - i]) for i in range(11)]
+    for condition, number in (
+        (And(*pairs), 33**11), (Or(*map(Not, pairs)), 33**22 - 33**11), (Or(*pairs), 33**22 - (33 * 32) ** 11),
+        (And(*pairs[:3], x[5] < 7), 33**3 * 7 * 33**15),
+    ):  # fmt: skip
+        graph = Graph(22, x.values)
+        node = add_expression(graph, Reader(compile_mechanism(condition, x), "given"))
+        assert guards.size(Meter(), graph, node, Domain(x.allowed)) == number
+
+
+def test_the_search_changes_together_what_a_guard_binds():
+    """A palindrome's tokens by two: no change of one token leaves another palindrome."""
+    from mechverify.provers.accuracy.problem import AccuracyProblem
+    from mechverify.provers.accuracy.sampling import Sampler
+
+    x = tokens("x", length=7, vocab=5)
+    problem = AccuracyProblem.of(Share(x[0] < x[1], over=x, given=[Eq(x[i], x[6 - i]) for i in range(3)]), "real")
+    changes = {tuple(positions): rows.tolist() for positions, rows in Sampler(problem).changes(2**8)}
+    assert changes == {(i, 6 - i): [[t, t] for t in range(5)] for i in range(3)} | {(3,): [[t] for t in range(5)]}
+    assert [positions for positions, _ in Sampler(problem).changes(4)] == [[i] for i in range(7)]  # too many
 
 
 def test_what_is_too_much_to_list_is_refused(monkeypatch):

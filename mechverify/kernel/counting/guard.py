@@ -35,12 +35,12 @@ def read(graph: Graph, entry: Reader) -> int:
 
 
 def size(meter: Meter, graph: Graph, guard: int, domain: Domain) -> int:
-    """The number of inputs of a domain that satisfy the guard: by its automaton where that is small, else by one for
-    each token at the position that is compared most, else one by one.
+    """The number of inputs of a domain that satisfy the guard: part by part, if these read different positions; by its
+    automaton where that is small, else by one for each token at the position that is compared most, else one by one.
 
     Complexity: that of `derive`, or of `listed`.
     """
-    for way in "guard", "known":
+    for way in "independent", "guard", "known":
         try:
             return late(f"counting.{way}").counted(meter, graph, guard, domain)
         except Unsupported:

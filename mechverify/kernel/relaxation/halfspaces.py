@@ -6,6 +6,7 @@ Lemmas M3, M7 (docs/soundness/measure.md).
 from fractions import Fraction
 from itertools import product
 from math import factorial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def on_unit_cubes(
     least: np.ndarray,
     most: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Forms constants [forms] (raw) + slopes [forms, coordinates] x, each on a box whose `bow` lies between `least` and
+    """UnitForms constants [forms] (raw) + slopes [forms, coordinates] x, each on a box whose `bow` lies between `least` and
     `most`, as forms of how much of each interval's mass lies up to a coordinate, from 0 to 1: raw constants [forms],
     rounded down, and slopes [forms, coordinates]."""
     ar.spend(slopes.mid.size, 20, 10)
@@ -96,32 +97,39 @@ def of_cube(ar: Arithmetic, constants: np.ndarray, slopes: np.ndarray) -> np.nda
     return best
 
 
-def drop(
-    ar: Arithmetic,
-    constants: np.ndarray,
-    slopes: np.ndarray,
-    others: tuple[np.ndarray, np.ndarray],
-) -> np.ndarray:
-    """By how much [forms] each form constants [forms] + slopes [forms, coordinates] u must be lowered, at most, to be
-    nowhere on the unit cube above some positive multiple of its one of the `others`; infinite where these slope
-    apart. Complexity: the number of slopes."""
-    ar.spend(slopes.size, 20, 10)
-    constant, along = others
+class UnitForms(NamedTuple):
+    """Constants [forms] (raw) + slopes [forms, coordinates] u on the unit cube."""
+
+    constants: np.ndarray
+    slopes: np.ndarray
+
+    def some(self, which: np.ndarray) -> "UnitForms":
+        return UnitForms(self.constants[which], self.slopes[which])
+
+    def lowered(self, ar: Arithmetic, by: np.ndarray) -> "UnitForms":
+        return UnitForms(ar.down(self.constants - by), self.slopes)
+
+
+def drop(ar: Arithmetic, forms: UnitForms, others: UnitForms) -> np.ndarray:
+    """By how much [forms] each form must be lowered, at most, to be nowhere on the unit cube above some positive
+    multiple of its one of the others; infinite where these slope apart. Complexity: the number of slopes."""
+    ar.spend(forms.slopes.size, 20, 10)
+    slopes, along = forms.slopes, others.slopes
     with np.errstate(all="ignore"):
         times = (slopes * along).sum(-1) / (along * along).sum(-1)
     some = np.isfinite(times) & (times > 0)
-    some &= np.isfinite(constant) & np.isfinite(constants)
-    multiple, constant, constants = (
-        points(np.where(some, a, 1.0)) for a in (times, constant, constants)
+    some &= np.isfinite(forms.constants) & np.isfinite(others.constants)
+    multiple, own, other = (
+        points(np.where(some, a, 1.0))
+        for a in (times, forms.constants, others.constants)
     )
     rise = ar.sub(
         points(slopes),
         ar.mul(multiple.map(lambda a: a[:, None]), points(along)),
     )
-    steepest = points(np.maximum(ar.ends(rise)[1], 0.0))
-    most = ar.sub(constants, ar.mul(multiple, constant))
+    most = ar.sub(own, ar.mul(multiple, other))
     if slopes.shape[-1]:
-        most = ar.add(most, ar.sum(steepest))
+        most = ar.add(most, ar.sum(points(np.maximum(ar.ends(rise)[1], 0.0))))
     above = np.maximum(ar.ends(most)[1], 0.0)
     return np.where(some & np.isfinite(above), above, np.inf)
 

@@ -6,6 +6,7 @@ the box, hold on half-spaces; the part is halved until little is open, the same 
 Lemmas M5, M7 (docs/soundness/measure.md).
 """
 
+from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from mechverify.kernel.relaxation.cases import SIGNS, Cases, cases, holds
 from mechverify.kernel.relaxation.conditions import Condition, both, excluded
 from mechverify.kernel.relaxation.halfspaces import (
     MAIN,
+    UnitForms,
     drop,
     least_in,
     of_cube,
@@ -354,13 +356,14 @@ def _judge(
         each[:, pairs, atoms] = own
         rows, leaves = np.flatnonzero(level.sign), np.flatnonzero(~level.sign)
         after = level.after[:, rows]
-        (*below,) = zip(
-            _of_halves(share, after), _of_halves(common, after), strict=True
-        )
+        shares, commons = (_of_halves(a, after) for a in (share, common))
+        inside, outside = zip(shares, commons, strict=True)
         box = (end[level.cube[rows]] for end in ends)
         apart = _apart(ar, told, level.node[rows], *box)
         share, common = np.zeros((2, len(level.cube))), here
-        share[:, rows], common[:, rows] = _of_cases(ar, each[:, rows, 0], *below, apart)
+        share[:, rows], common[:, rows] = _of_cases(
+            ar, each[:, rows, 0], inside, outside, apart
+        )
         condition = job.once(Condition)
         room = max(1, ROOM // (2 * len(condition.steps)))
         for i in range(0, len(leaves), room):
@@ -431,52 +434,63 @@ def _together(
     leaf, and all its open atoms right, or all wrong, and with them the condition; zero for what isn't a leaf. Where a
     sign and an atom vanish together, shares of each (`both`) would leave open twice what either leaves.
     Complexity: that of measuring the forms."""
-    ar, m = job.ar, told.sure.shape[1] // 2
+    ar, m, condition = job.ar, told.sure.shape[1] // 2, job.once(Condition)
 
-    def forms(node: np.ndarray, row: np.ndarray, cube: np.ndarray):
+    def forms(node: np.ndarray, row: np.ndarray, cube: np.ndarray) -> UnitForms:
         slopes = told.slopes.map(lambda a: a[node, row])
-        box = (a[cube] for a in cubes)
-        return on_unit_cubes(ar, told.constants[node, row], slopes, *box)
+        box = [a[cube] for a in cubes]
+        return UnitForms(*on_unit_cubes(ar, told.constants[node, row], slopes, *box))
 
     found, start = [], len(levels[0].cube)
-    signed = np.zeros(start, bool)  # whether there is such a sign; a form beneath all
-    below = np.zeros(start), np.zeros((start, told.slopes.mid.shape[2]))
+    signed = np.zeros(start, bool)  # whether there is such a sign; below all of them:
+    below = UnitForms(np.zeros(start), np.zeros((start, told.slopes.mid.shape[2])))
     for level, (pairs, atoms) in zip(levels, places, strict=True):
         found.append(np.zeros((2, len(level.cube))))
         asked = ~level.sign[pairs] & signed[pairs] & worth[level.cube[pairs]]
         leaves, place = np.unique(pairs[asked], return_inverse=True)
-        atoms = atoms[asked]
+        row, atoms = leaves[place], atoms[asked]
         for side in (0, 1) if len(leaves) else ():
             each = np.stack(np.split(level.sure[leaves], 2, 1)).astype(float)
             each[side, place, atoms] = 1.0
             excluding = known[:, :, level.node[leaves]]
-            shows = job.once(Condition).told(ar, each, excluding)[side] == 1
-            row = leaves[place]
+            shows = condition.told(ar, each, excluding)[side] == 1
             atom = forms(level.node[row], atoms + side * m, level.cube[row])
             lower = np.zeros(len(leaves))
-            np.maximum.at(lower, place, drop(ar, *(a[row] for a in below), atom))
-            least = ar.down(below[0][leaves] - lower)
-            some = np.flatnonzero(shows & np.isfinite(least))
-            share = of_cube(ar, least[some], below[1][leaves[some]])
-            found[-1][side, leaves[some]] = share
-        size = int(level.after.max(initial=-1)) + 1
-        after = np.zeros(size, bool), *(np.zeros((size, *a.shape[1:])) for a in below)
-        for side, to in enumerate(level.after):
-            row = np.flatnonzero(to >= 0)
-            for new, old in zip(after, (signed, *below), strict=True):
-                new[to[row]] = old[row]
-            unsure = ~level.sure[row][:, [0, m]].any(1)
-            row = row[unsure & worth[level.cube[row]]]
-            rows_of = np.full(len(row), side * m)
-            constants, slopes = forms(level.node[row], rows_of, level.cube[row])
-            lower = drop(ar, constants, slopes, tuple(a[row] for a in below))
-            lower = np.where(signed[row], lower, 0.0)
-            for new, own in zip(
-                after, (True, ar.down(constants - lower), slopes), strict=True
-            ):
-                new[to[row]] = own
-        signed, *below = after
+            np.maximum.at(lower, place, drop(ar, below.some(row), atom))
+            least = below.some(leaves).lowered(ar, lower)
+            some = np.flatnonzero(shows & np.isfinite(least.constants))
+            found[-1][side, leaves[some]] = of_cube(ar, *least.some(some))
+        signed, below = _after(ar, level, (signed, below), worth, forms)
     return found
+
+
+def _after(
+    ar: Arithmetic,
+    level: _Level,
+    before: tuple[np.ndarray, UnitForms],
+    worth: np.ndarray,
+    forms: Callable[..., UnitForms],
+) -> tuple[np.ndarray, UnitForms]:
+    """Of the next level's pairs, whether a sign on the way to them is open, and a form below what shows all that are;
+    of a level's, `before`."""
+    size, m = int(level.after.max(initial=-1)) + 1, level.sure.shape[1] // 2
+    (signed, below), coordinates = before, before[1].slopes.shape[1]
+    now, constants = np.zeros(size, bool), np.zeros(size)
+    slopes = np.zeros((size, coordinates))
+    for side, to in enumerate(level.after):
+        row = np.flatnonzero(to >= 0)
+        now[to[row]], constants[to[row]], slopes[to[row]] = (
+            signed[row],
+            *below.some(row),
+        )
+        open_ = ~level.sure[row][:, [0, m]].any(1) & worth[level.cube[row]]
+        row = row[open_]
+        sign = np.full(len(row), side * m)
+        own = forms(level.node[row], sign, level.cube[row])
+        lower = np.where(signed[row], drop(ar, own, below.some(row)), 0.0)
+        now[to[row]] = True
+        constants[to[row]], slopes[to[row]] = own.lowered(ar, lower)
+    return now, UnitForms(constants, slopes)
 
 
 def _apart(

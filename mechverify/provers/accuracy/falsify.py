@@ -16,6 +16,7 @@ KEEP, WORST = (
     64,
 )  # wrong inputs that are replayed: the worst first, the rest as they were drawn
 STARTS, ROUNDS = 64, 12  # of the greedy search
+TOGETHER = 2**8  # ways to change tokens at once that a guard binds to each other
 EXACTLY, REPLAY = (
     8,
     2e9,
@@ -105,16 +106,17 @@ def _surely_wrong(problem: AccuracyProblem, one: np.ndarray) -> bool:
 def _greedy(
     problem: AccuracyProblem, margins: Margins, best: np.ndarray, budget: Budget
 ):
-    """Change one token at a time, always to the smallest margin, from each row of `best`; what leaves the guard has an
-    infinite one."""
+    """Change one token at a time, or those of a part of the guard, always to the smallest margin, from each row of
+    `best`; what leaves the guard has an infinite one."""
+    changes = Sampler(problem).changes(TOGETHER)
     seen, seen_margin = [best], [margins(best)]
     current, current_margin = best.copy(), seen_margin[0]
     for turn in range(ROUNDS):
         budget.progress("searching for the smallest margin", turn / ROUNDS)
         trials = []
-        for position, ids in enumerate(problem.domain.tokens):
+        for positions, ids in changes:
             changed = np.repeat(current[:, None], len(ids), 1)
-            changed[:, :, position] = ids
+            changed[:, :, positions] = ids
             trials.append(changed)
         neighbours = np.concatenate(trials, 1)
         rows = neighbours.reshape(-1, neighbours.shape[-1])

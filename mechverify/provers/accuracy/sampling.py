@@ -1,5 +1,6 @@
 """Uniform random inputs of a domain, or of what a guard leaves of it."""
 
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -7,7 +8,10 @@ import numpy as np
 
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Unsupported
+from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.counting.automaton import Layer, derive, towards
+from mechverify.kernel.counting.guard import listed
+from mechverify.kernel.counting.independent import Part, alone, parts
 from mechverify.kernel.counting.recursion import completions
 
 BATCH = 2**14  # inputs that are drawn at a time
@@ -23,8 +27,8 @@ def uniform(domain: Domain, count: int, rng: np.random.Generator) -> np.ndarray:
 
 class Sampler:
     """Of the inputs that a claim is about, those that are drawn from the whole domain and satisfy its guard; where that
-    is hopeless, drawn token by token, by how many ways each leaves; where the guard has no small automaton, the first
-    ones that it lists."""
+    is hopeless, drawn token by token, by how many ways each leaves, in each part of the guard by itself; where these
+    have no small automata, the first ones that it lists."""
 
     def __init__(self, problem: Any):
         self.claim, self.ar = problem.claim, problem.job.ar
@@ -34,8 +38,11 @@ class Sampler:
         domain = self.claim.domain
         if not self.claim.guarded:
             return uniform(domain, count, rng)
-        if self.claim.total * HOPELESS < domain.size and self._layers is not None:
-            return self._walked(self._layers, count, rng)
+        if self.claim.total * HOPELESS < domain.size and self._walks is not None:
+            result = uniform(domain, count, rng)
+            for positions, layers in self._walks:
+                result[:, positions] = self._walked(layers, count, rng)[:, positions]
+            return result
         found, drawn = [np.zeros((0, domain.length), np.int64)], 0
         while sum(map(len, found)) < count and drawn < HOPELESS * max(count, BATCH):
             some = uniform(domain, BATCH, rng)
@@ -48,20 +55,48 @@ class Sampler:
             else next(iter(self.claim.inputs(self.ar, domain)))[:count]
         )
 
+    def changes(self, most: int) -> list[tuple[list[int], np.ndarray]]:
+        """What an input may become in one step: positions, and the rows of ids [number, positions] that they may hold
+        together, which a part of the guard allows, if these are no more than `most`; of other positions any token."""
+        domain, graph, parts = self.claim.domain, *self._parts
+        found, taken = [], set[int]()
+        for part in parts:
+            inside, rows = alone(part, domain), []
+            with suppress(Unsupported):
+                for some in listed(self.ar, graph, part.guard, inside):
+                    rows.append(some[:, part.positions])
+                    if sum(map(len, rows)) > most:
+                        break
+                else:
+                    found.append((part.positions, np.concatenate(rows)))
+                    taken.update(part.positions)
+        singles = [
+            ([i], np.array(ids)[:, None])
+            for i, ids in enumerate(domain.tokens)
+            if i not in taken
+        ]
+        return [*found, *singles]
+
     @cached_property
-    def _layers(self) -> list[Layer] | None:
-        """The guard as an automaton, if it has a small one."""
-        claim = self.claim
-        try:
-            automaton = derive(
-                self.ar,
-                claim.graph,
-                [claim.guard],
-                [np.array(ids) for ids in claim.domain.tokens],
-            )
-        except Unsupported:
-            return None
-        return towards(self.ar, automaton, np.flatnonzero(automaton.classes[:, 0] == 1))
+    def _parts(self) -> tuple[Graph, list[Part]]:
+        graph = self.claim.graph.copy()
+        return graph, parts(graph, self.claim.guard) if self.claim.guarded else []
+
+    @cached_property
+    def _walks(self) -> list[tuple[list[int], list[Layer]]] | None:
+        """The guard's parts as automata, if they have small ones: of positions, layers that read those alone."""
+        (graph, found), domain = self._parts, self.claim.domain
+        whole = Part([*range(domain.length)], self.claim.guard)
+        walks = []
+        for part in found or [whole]:
+            tokens = [np.array(ids) for ids in alone(part, domain).tokens]
+            try:
+                automaton = derive(self.ar, graph, [part.guard], tokens)
+            except Unsupported:
+                return None
+            true = np.flatnonzero(automaton.classes[:, 0] == 1)
+            walks.append((part.positions, towards(self.ar, automaton, true)))
+        return walks
 
     def _walked(
         self, layers: list[Layer], count: int, rng: np.random.Generator
