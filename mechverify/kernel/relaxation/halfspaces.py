@@ -50,7 +50,7 @@ def on_unit_cubes(
     least: np.ndarray,
     most: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """UnitForms constants [forms] (raw) + slopes [forms, coordinates] x, each on a box whose `bow` lies between `least` and
+    """Forms constants [forms] (raw) + slopes [forms, coordinates] x, each on a box whose `bow` lies between `least` and
     `most`, as forms of how much of each interval's mass lies up to a coordinate, from 0 to 1: raw constants [forms],
     rounded down, and slopes [forms, coordinates]."""
     ar.spend(slopes.mid.size, 20, 10)
