@@ -17,9 +17,9 @@ UNIT = (
 )  # |fl(x) - x| <= UNIT * |fl(x)| for one rounded operation that doesn't underflow
 ETA = 2.0**-1074  # ... + ETA where a product or a quotient underflows
 LEAST, LARGE = (
-    2**3,
-    2**9,
-)  # a sum's terms, and the sums that a row is in, times them: less is faster term by term
+    2**4,
+    2**8,
+)  # a sum's terms, and the sums that a term is in, times them: less is faster term by term
 
 
 def check_environment() -> None:
@@ -110,10 +110,13 @@ class Float64(Arithmetic):
     def div(self, x: Ball, y: Ball) -> Ball:
         """Rejects a ball of `y` that touches zero, or isn't finite. |mid| + ETA bounds the exact quotient of the
         centres, and 2 ETA what the product below loses by underflow (the division would enlarge it)."""
-        room = self.lower(Ball(np.abs(y.mid), y.rad))
+        bare = not np.any(x.rad) and not np.any(y.rad)
+        room = finite(np.abs(y.mid)) if bare else self.lower(Ball(np.abs(y.mid), y.rad))
         if not (room > 0).all():
             raise Rejected("division by an interval that may hold zero")
         mid = x.mid / y.mid
+        if bare:  # nothing but the quotient's own rounding
+            return self._ball(mid, np.zeros((1,) * np.ndim(mid)), 0)
         return self._ball(
             mid, (x.rad + (np.abs(mid) + ETA) * y.rad + 2 * ETA) / room, 0
         )
@@ -218,11 +221,11 @@ def large(spec: str, *shapes: tuple[int, ...]) -> bool:
         for term, shape in zip(terms, shapes, strict=True)
     )
     summed = {c: first[c] for c in first if c in second and c not in result}
-    n, *wide = (
+    n, *rows = (
         math.prod(sizes[c] for c in sizes if c not in others)
         for sizes, others in ((summed, ""), (first, second), (second, first))
     )
-    return min(n, max(wide)) >= LEAST and n * max(wide) >= LARGE
+    return n >= LEAST and n * min(rows) >= LARGE
 
 
 def finite(x: np.ndarray) -> np.ndarray:

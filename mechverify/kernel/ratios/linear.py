@@ -34,6 +34,10 @@ class Lead(NamedTuple):
     def __neg__(self) -> "Lead":
         return Lead(-self.base, -self.value)
 
+    def of(self, rivals: slice | np.ndarray) -> "Lead":
+        """Over those of the rivals alone."""
+        return Lead(*(x.map(lambda a: a[..., rivals]) for x in self))
+
 
 class Linear(NamedTuple):
     """Of each rival, on the inputs of a box where the lead is not positive: the lead is at least the sum of one-token

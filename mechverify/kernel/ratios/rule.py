@@ -15,7 +15,7 @@ from functools import cached_property
 
 import numpy as np
 
-from mechverify.kernel.core.arithmetic import Ball, points
+from mechverify.kernel.core.arithmetic import Array, Ball, points
 from mechverify.kernel.core.claim import Job
 from mechverify.kernel.core.counts import Counts
 from mechverify.kernel.core.domain import Domain
@@ -31,6 +31,7 @@ from mechverify.kernel.counting.tally import Tally
 from mechverify.kernel.ratios.linear import Box, Expansion, Lead, Linear, Tables
 
 LISTED = 2**22  # inputs times heads of a cell that is listed
+BLOCK = 2**16  # numbers of its leads at a time: they stay near a core
 DEEPEST = 8  # cuts of a cell within each other
 POINTS = 2**8  # of one cell
 
@@ -280,55 +281,51 @@ class Cell:
             self._sums(a[..., None])
             for a in (ar.lower(self.box.factor), ar.upper(self.box.factor))
         )
-        masses = (
-            low[..., 0] - self._slack(self.box.factor),
-            high[..., 0] + self._slack(self.box.factor),
-        )
+        slack = self._slack(self.box.factor)
+        masses = low - slack, high + slack
         if not (masses[0] > 0).all():
             return Counts(0, self.size)
-        width = max(1, ar.chunk // (self.size * heads))
+        lead = self.lead(rivals)
+        terms = ar.mul(self.box.factor.map(lambda a: a[..., None]), lead.value)
+        lead, slack = Lead(lead.base, terms), self._slack(terms)
+        width = max(1, min(ar.chunk, BLOCK) // (self.size * heads))
         for start in range(0, len(rivals), width):
-            least, most = self._leads(rivals[start : start + width], masses)
-            possible |= ~(least > 0).all(0)
-            certain |= (most <= 0).any(0)
+            some = lead.of(slice(start, start + width))
+            open_ = ~(self._leads(some, slack, masses) > 0)
+            possible |= open_.any(-1)
+            left = np.flatnonzero(open_.any(0))  # no other leads anywhere
+            if len(left):
+                negated = self._leads(-some.of(left), slack, masses)
+                certain |= (negated >= 0).any(-1)
         return Counts(int(certain.sum()), int(possible.sum()))
 
     def _leads(
-        self, rivals: Sequence[int] | np.ndarray, masses: tuple
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper bounds [rivals, inputs] of the leads, signs alone counting; `masses` [heads, inputs]."""
-        ar, lead, factor = self.ar, self.lead(rivals), self.box.factor
-        reserve(self.size, len(factor.mid), len(rivals))
-        terms = ar.mul(factor.map(lambda a: a[..., None]), lead.value)
-        slack = self._slack(terms)
-        ends = []
-        for sign in (1, -1):
-            sums = points(
-                self._sums(ar.lower(terms if sign > 0 else -terms)) - slack,
-                terms.exponent,
-            )
-            mass = [points(m[..., None], factor.exponent) for m in masses]
-            ratios = ar.div(sums, ar.where(sums.mid >= 0, mass[1], mass[0]))
-            total = lead.base if sign > 0 else -lead.base
-            for h in range(len(factor.mid)):
-                total = ar.add(total, ratios.map(lambda a, h=h: a[h]))
-            ends.append(ar.lower(total).T)
-        return ends[0], -ends[1]
+        self, lead: Lead, slack: Array, masses: tuple[np.ndarray, np.ndarray]
+    ) -> np.ndarray:
+        """Lower bounds [inputs, rivals] of leads whose values are multiplied by the factors, signs alone counting;
+        `masses` [heads, inputs, 1], at least and at most; `slack`: more than the values' sums round."""
+        ar, (base, terms), exponent = self.ar, lead, self.box.factor.exponent
+        reserve(self.size, len(terms.mid), len(base.mid))
+        sums = self._sums(ar.lower(terms)) - slack
+        mass = np.where(sums >= 0, masses[1], masses[0])
+        ratios = ar.div(points(sums, terms.exponent), points(mass, exponent))
+        for least in ar.lower(ratios):
+            base = ar.add(base, points(least, ratios.exponent))
+        return ar.lower(base)
 
     def _sums(self, terms: np.ndarray) -> np.ndarray:
         """Of terms [heads, tokens, length, columns], along every input: [heads, inputs, columns]."""
+        heads, _, length, columns = terms.shape
         vocab = len(self.input_class.partition.job.claim.graph.values)
-        reserve(len(self.layers), vocab, terms.shape[-1])
+        reserve(length, vocab, heads, columns)
         from mechverify.kernel.counting.sums import sums  # only where a cell is listed
 
-        found = []
-        for head in terms:
-            wide = np.zeros((len(self.layers), vocab, head.shape[-1]), self.ar.dtype)
-            wide[:, self.box.tokens] = head.swapaxes(0, 1)
-            found.append(sums(self.ar, self.layers, wide))
-        return np.stack(found)
+        wide = np.zeros((length, vocab, heads, columns), self.ar.dtype)
+        wide[:, self.box.tokens] = terms.transpose(2, 1, 0, 3)
+        flat = sums(self.ar, self.layers, wide.reshape(length, vocab, heads * columns))
+        return flat.reshape(-1, heads, columns).swapaxes(0, 1)
 
-    def _slack(self, terms: Ball) -> np.ndarray:
+    def _slack(self, terms: Ball) -> Array:
         """Exceeds the rounding of such sums."""
         size = self.ar.upper(terms.size)
         return self.ar.slack(size.max() * len(self.layers), len(self.layers) + 1)

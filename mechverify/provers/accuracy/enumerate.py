@@ -70,14 +70,7 @@ class Enumerate:
         size = problem.claim.total
         if self.limit is not None and size > self.limit:
             return ""
-        proved = (
-            problem.known is not None and problem.known.low > 0
-        )  # of all inputs: some of them would add nothing
-        return (
-            f"{size:,} inputs are too many to run them all; restrict the domain"
-            if size > WHOLE and proved
-            else None
-        )
+        return None
 
     def prove(
         self, problem: AccuracyProblem, evidence: Evidence, budget: Budget
@@ -85,6 +78,11 @@ class Enumerate:
         """Raises Rejected, with the reason, where so few inputs could be run that it isn't worth while."""
         size, (each, near) = problem.claim.total, _tried(problem, budget)
         most = _affordable(size, each, budget)
+        proved = problem.known is not None and problem.known.low > 0
+        if most < size and proved:  # a part of them would add nothing
+            raise Rejected(
+                f"{size:,} inputs are too many to run them all; restrict the domain"
+            )
         if most < WORTH * size:
             raise Rejected(
                 f"{size:,} inputs are too many to run, with time for about {most:,}; restrict the domain"
@@ -94,14 +92,25 @@ class Enumerate:
 
 def affords_all(problem: AccuracyProblem, budget: Budget) -> bool:
     """Whether every input can be run, and there is time to."""
+    return patience(problem, budget) < inf
+
+
+def patience(problem: AccuracyProblem, budget: Budget) -> float:
+    """Units of work that a prover which may fail may take before every input is run instead: as many as that takes, and
+    no more than leaves time for it. Infinite where not all can be run."""
     size = problem.claim.total
     if _affordable(size, QUICKEST, budget) < size:
-        return False
+        return inf
     try:
         each, _ = _tried(problem, budget)
     except Rejected:
-        return False
-    return _affordable(size, each, budget) == size
+        return inf
+    if _affordable(size, each, budget) < size:
+        return inf
+    if budget.end == inf:
+        return each.work * size
+    left = budget.deadline - time.monotonic() - budget.reserved
+    return each.work * min(size, left / each.seconds - size)
 
 
 def _affordable(size: int, each: Cost, budget: Budget) -> int:

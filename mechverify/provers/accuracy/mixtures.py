@@ -15,6 +15,7 @@ from mechverify.kernel.mixtures.counted import Counted
 from mechverify.kernel.mixtures.rule import Group, Leaf, Partition
 from mechverify.kernel.ratios.linear import Box, Lead, Linear
 from mechverify.kernel.ratios.rule import Partition as Ratios
+from mechverify.provers.accuracy.enumerate import patience
 from mechverify.provers.accuracy.falsify import CLOSE, replay
 from mechverify.provers.accuracy.problem import (
     KEYS,
@@ -91,12 +92,14 @@ class Mixtures:
         self, problem: AccuracyProblem, evidence: Evidence, budget: Budget
     ) -> Attempt:
         with np.errstate(all="ignore"):
-            return _Search(problem, budget).bounded()
+            return _Search(problem, budget, patience(problem, budget)).bounded()
 
 
 class _Search:
-    def __init__(self, problem: AccuracyProblem, budget: Budget):
+    def __init__(self, problem: AccuracyProblem, budget: Budget, most: float):
+        """`most`: units of work, after which no further cell is begun."""
         self.problem, self.budget = problem, budget
+        self.until = problem.job.ar.work + most
         self.keys = inner_folds(problem.document["equals"])[:KEYS]
         readers = [Reader(rows, "keys") for rows in self.keys]
         self.partition = Partition(problem.job, problem.domain, readers)
@@ -133,11 +136,14 @@ class _Search:
         wrong = np.concatenate(self.wrong) if self.wrong else None
         return Attempt(proof if cells else None, Counts(low, high), None, wrong)
 
+    def _spent(self) -> bool:
+        return self.budget.spent() or self.problem.job.ar.work > self.until
+
     def _decided(
         self, query: int, keys: list, directions: np.ndarray, row: Row
     ) -> dict[tuple, Any]:
         """The entries of the cells that are decided."""
-        if not keys or self.partition.outputs < 2:
+        if not keys or self.partition.outputs < 2 or self._spent():
             return {}
         self.budget.progress(f"bounding {len(keys):,} cells", None)
         try:
@@ -157,7 +163,7 @@ class _Search:
             half, wrong, certain = halves[i], Counts(0, 0), None
             size = self.sizes[query][keys[i]]
             if not (least[i] > 0).all():
-                if self.budget.spent() or (whole_claim and self.wrong):
+                if self._spent() or (whole_claim and self.wrong):
                     break
                 try:
                     mine = forms[0][i], forms[1][i]
@@ -198,7 +204,7 @@ class _Search:
         open_, leaves, level = [root], 1, 0
         while open_:
             hopeless = level >= HOPE and len(open_) == 2**level
-            if hopeless or leaves > LEAVES or self.budget.spent():
+            if hopeless or leaves > LEAVES or self._spent():
                 return False
             level += 1
             for half in open_:
@@ -263,7 +269,7 @@ class _Search:
         counted, open_ = Counted(group, whole.cell), np.flatnonzero(~(least > 0))
         found = [(size, _Half(whole))]
         for share in MIDDLES:
-            if self.budget.spent():
+            if self._spent():
                 break
             root = middle = _Half(whole)
             outer: list[tuple] = []
