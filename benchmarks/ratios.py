@@ -1,12 +1,13 @@
 """Several heads, two layers, and what stands behind one layer of attention: what rules ratios, nested and mixtures
 certify of models whose accuracy is known, and of where their heads look, and how long search and check take.
 
-    python benchmarks/ratios.py [--quick]
+    python benchmarks/ratios.py [--quick] [--only PART ...]
     python benchmarks/ratios.py --cell     # the figures of the one cell that docs/ratios.md explains
 
-Exit code 1 if a target is missed. Of max of 4 the accuracy is enumerated in float64; of longer sequences a million
-inputs are sampled. Models of other numbers of heads are trained here, by seed. Shared models are left out where they
-are not there. --quick: the shorter ones, and fewer steps of training.
+Parts: heads, repetitions, looking (where heads look), palindromes, behind (layer norms and MLPs). Exit code 1 if a
+target is missed. Of max of 4 the accuracy is enumerated in float64; of longer sequences a million inputs are sampled.
+Models of other numbers of heads are trained here, by seed. Shared models are left out where they are not there.
+--quick: the shorter ones, and fewer steps of training.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from mechverify.kernel import check
 from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.ratios.rule import Partition
 from mechverify.provers.accuracy.problem import AccuracyProblem
+from mechverify.provers.confirm import Outcome
 from proofs import attention, induction
 from proofs.max_of_k import claim
 from toy_models.max_of_k import path, train
@@ -72,12 +74,19 @@ def accuracy(file: Path, samples: int | None) -> float:
     return found / size
 
 
+def share_of(done: Outcome) -> tuple[float, float]:
+    """Between which shares that is checked again to lie; anything, where nothing was proved."""
+    if done.certificate is None:
+        return 0.0, 1.0
+    theorem = check(done.certificate)
+    return theorem.right.low / theorem.claim.total, theorem.right.high / theorem.claim.total
+
+
 def certified(board: Board, what: str, file: Path, samples: int | None, limit: float) -> None:
     """A row for the share that is proved, and one for the time."""
     true = accuracy(file, samples)
     seconds, done = timed(lambda: prove(claim(file, at_least="best"), time_limit=limit))
-    theorem = check(done.certificate)
-    low, high = (count / theorem.claim.domain.size for count in theorem.right)
+    low, high = share_of(done)
     target = true - (NEAR if samples is None else SAMPLED)
     known = "enumerated" if samples is None else "sampled"
     board.row(f"{what}: share proved right", f"at least {target:.6f} ({known} {true:.6f})", f"{low:.6f}", low >= target)
@@ -201,10 +210,29 @@ def majorities(board: Board, quick: bool) -> None:
     board.row("majority: search and check of all, seconds", f"at most {ALL:g}", round(spent, 1), spent <= ALL)
     for n in (47,) if quick else (47, 99, 151):
         seconds, done = timed(lambda n=n: prove(published(n, "best"), time_limit=LONG))
-        theorem = check(done.certificate)
-        low, high = (count / theorem.claim.total for count in theorem.right)
+        low, high = share_of(done)
         figure = f"{low:.8f} to {high:.8f} in {seconds:.1f} s"
         board.row(f"majority of {n}: width of the accuracy", f"at most {WIDTH:g}", figure, high - low <= WIDTH)
+
+
+def palindromes(board: Board, quick: bool) -> None:
+    """A two-layer model of others that says whether twenty tokens between two marks are a palindrome: whether it
+    accepts all that are, and rejects all others. Sampled, it accepts every palindrome."""
+    if not (SHARED / "arena-palindrome.safetensors").exists():
+        return
+    model = load(SHARED / "arena-palindrome.safetensors", length=22)
+    x = tokens("x", length=22, vocab=33, allowed=[[31], *[range(31)] * 20, [32]])
+    pairs = [sympy.Eq(x[1 + i], x[20 - i]) for i in range(10)]
+    others = sympy.Or(*map(sympy.Not, pairs))
+    for what, given, says, number in (("palindromes", pairs, 1, 31**10), ("others", [others], 0, 31**20 - 31**10)):
+        claimed = Accuracy(model.logits[-1], equals=says, over=x, given=given, at_least=1)
+        seconds, done = timed(lambda claimed=claimed: prove(claimed, time_limit=SHORT))
+        figure, met = f"{done.verdict} in {seconds:.1f} s", False
+        if done.certificate is not None:
+            theorem = check(done.certificate)
+            figure += f", {len(theorem.tokens)} wrong of {theorem.claim.total:,}"
+            met = theorem.verdict == "REFUTED" and theorem.claim.total == number
+        board.row(f"arena-palindrome says {says} of all {what}", f"refuted, of {number:,}", figure, met)
 
 
 def own(board: Board, n: int, heads: int, width: int, samples: int) -> None:
@@ -238,8 +266,7 @@ def own(board: Board, n: int, heads: int, width: int, samples: int) -> None:
     captured = capture(net, torch.zeros(1, n + 2, dtype=torch.long), vocab=4)
     claimed = Accuracy(captured["output"], equals=said(x), over=x, at_least="best")
     seconds, done = timed(lambda: prove(claimed, time_limit=LONG))
-    theorem = check(done.certificate)
-    low, high = (count / theorem.claim.total for count in theorem.right)
+    low, high = share_of(done)
     known = "enumerated" if 2**n <= samples else "of samples near the middle"
     what = f"majority of {n}, {heads} heads, layer norms, GELU, trained here"
     inside = 2**n > samples or low <= true <= high
@@ -247,21 +274,24 @@ def own(board: Board, n: int, heads: int, width: int, samples: int) -> None:
     board.row(what, f"within {WIDTH:g}; {true:.6f} {known}", figure, high - low <= WIDTH and inside)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--cell", action="store_true")
-    options = parser.parse_args()
-    if options.cell:
-        cell()
-        return 0
-    quick = options.quick
-    board = Board("several heads, two layers")
+def heads(board: Board, quick: bool) -> None:
+    """One layer of attention, one to eight heads: the largest of so many tokens."""
     samples = 100_000 if quick else 1_000_000
     certified(board, "max of 4, 2 heads, shipped", path(4, 0, 2), None, SHORT)
     for name, count, limit in (("max4-4heads", None, SHORT), ("max10-2heads", samples, LONG)):
         if (file := SHARED / f"{name}.safetensors").exists() and not (quick and limit > SHORT):
             certified(board, name, file, count, limit)
+    with tempfile.TemporaryDirectory() as folder:
+        for number in (8,) if quick else (1, 2, 4, 8):
+            file = trained(folder, 4, number, 600 if quick else 3_000)
+            certified(board, f"max of 4, {number} heads, trained here", file, None, SHORT)
+        for number in () if quick else (2, 8):
+            file = trained(folder, 10, number, 3_000)
+            certified(board, f"max of 10, {number} heads, trained here", file, samples, LONG)
+
+
+def repetitions(board: Board, quick: bool) -> None:
+    """Two layers that complete repetitions."""
     if (file := SHARED / "gbmi-induction8.safetensors").exists():
         repeated(board, "gbmi-induction8, token 0 at 3 and 7", file, 25**6, token=0, earliest=3, latest=3)
         if quick:
@@ -271,28 +301,46 @@ def main() -> int:
     for name, number, length, least in (("induction6-2heads", 16, 6, 1.0), ("induction8-1head", 16, 8, 0.999)):
         if (file := SHARED / f"{name}.safetensors").exists() and not quick:
             completed(board, name, file, (length - 2) * perm(number, length - 1), least)
-    looking = (("induction6-2heads", 6, 2), ("induction8-1head", 8, 1), ("gbmi-induction8", 8, 1))
-    for name, length, heads in looking[-1:] if quick else looking:
+
+
+def looking(board: Board, quick: bool) -> None:
+    """Where the heads of such models look."""
+    some = (("induction6-2heads", 6, 2), ("induction8-1head", 8, 1), ("gbmi-induction8", 8, 1))
+    for name, length, number in some[-1:] if quick else some:
         if (file := SHARED / f"{name}.safetensors").exists():
-            patterns(board, name, file, length, heads)
+            patterns(board, name, file, length, number)
     patterns(board, "induction of 6, shipped", SHIPPED, 6, 1)
     if (file := SHARED / "gbmi-induction8.safetensors").exists():
         low, reached = attended(file, length=8, layer=1, position=7, source=4, repeated="3,7")
         figure = f"{low:.6f} (reached {reached:.6f})"
         board.row("gbmi-induction8, layer 1 on position 4", f"at least {LOOKS}", figure, low >= LOOKS)
-    with tempfile.TemporaryDirectory() as folder:
-        for heads in (8,) if quick else (1, 2, 4, 8):
-            file = trained(folder, 4, heads, 600 if quick else 3_000)
-            certified(board, f"max of 4, {heads} heads, trained here", file, None, SHORT)
-        for heads in () if quick else (2, 8):
-            file = trained(folder, 10, heads, 3_000)
-            certified(board, f"max of 10, {heads} heads, trained here", file, samples, LONG)
+
+
+def behind(board: Board, quick: bool) -> None:
+    """Layer norms and an MLP behind attention."""
     if (SHARED / "decompiled-majority.safetensors").exists():
         majorities(board, quick)
     for n, width in ((15, 16),) if quick else ((15, 16), (41, 32)):
-        for heads in (1, 2):
-            own(board, n, heads, width, samples)
-    return board.finish("ratios", quick)
+        for number in (1, 2):
+            own(board, n, number, width, 100_000 if quick else 1_000_000)
+
+
+PARTS = {f.__name__: f for f in (heads, repetitions, looking, palindromes, behind)}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--cell", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=PARTS, help="parts; nothing is kept then")
+    options = parser.parse_args()
+    if options.cell:
+        cell()
+        return 0
+    board = Board("several heads, two layers")
+    for name in options.only or PARTS:
+        PARTS[name](board, options.quick)
+    return board.finish("ratios", options.quick or bool(options.only))
 
 
 if __name__ == "__main__":
