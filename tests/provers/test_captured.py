@@ -289,12 +289,13 @@ def test_what_one_input_takes_is_what_the_check_takes(monkeypatch):
         Accuracy(captured(MODEL)["output"][-1], equals=0, over=tokens("x", length=LENGTH, vocab=VOCAB)), "real"
     )
     monkeypatch.setattr(running, "TRIAL", 4)
-    each, near = running._tried(problem)
+    limited = Budget(deadline=1e9, end=1e9)
+    each, near = running._tried(problem, limited)
     ids = np.array([[0, 0, k] for k in range(4)] + [[0, 1, k] for k in range(4)])
     assert 0 < each.seconds < np.inf and 0 < each.work < np.inf and near == running.CLOSE
     assert len(asked) == 1 and np.array_equal(asked[0], ids)  # neighbours: an eighth of all
     monkeypatch.setattr(running, "SIDE", 4)  # as few as the samples: these, then
-    running._tried(problem)
+    running._tried(problem, limited)
     assert len(asked) == 2 and len(asked[1]) == 4 and not np.array_equal(asked[1], ids[:4])
 
 

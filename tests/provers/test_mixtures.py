@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
-from sympy import Piecewise
+from sympy import Max, Piecewise
 
 from mechverify import Accuracy, capture, prove, tokens
 from mechverify.kernel import check
@@ -155,3 +155,16 @@ def test_margins_by_tables_are_the_graphs_where_weights_underflow(far, allowed):
     by_graph = Leads(problem.job)(inputs)
     np.testing.assert_allclose(Tabled(problem.job)(inputs), by_graph, rtol=0, atol=1e-9)
     assert falsify(problem, Budget()).least <= by_graph.min()
+
+
+def test_where_no_cell_is_decided_every_input_is_run():
+    """The maximum of three tokens, by a net that knows nothing: no line is near it anywhere, and 27,000 are soon run."""
+    net = Net(30, 3, 1, norms="first last", act="gelu", out=30)
+    x = tokens("x", length=3, vocab=30)
+    captured = capture(net, torch.zeros(1, 3, dtype=torch.long), vocab=30)
+    found = prove(Accuracy(captured["output"], equals=Max(*x), over=x, at_least="best"))
+    ids = torch.cartesian_prod(*[torch.arange(30)] * 3)
+    with torch.no_grad():
+        right = int((net.double()(ids).argmax(-1) == ids.amax(1)).sum())
+    assert found.theorem.right.low == found.theorem.right.high == right > 0
+    assert found.theorem.rules["enumerate"] and found.search_seconds < 60

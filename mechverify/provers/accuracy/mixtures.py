@@ -1,6 +1,7 @@
 """Find the witness of rule `mixtures`: directions, centres, halves of boxes and what is taken off there."""
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ class Mixtures:
 
 
 class _Search:
-    def __init__(self, problem: AccuracyProblem, budget: Budget, most: float):
+    def __init__(self, problem: AccuracyProblem, budget: Budget, most: float = inf):
         """`most`: units of work, after which no further cell is begun."""
         self.problem, self.budget = problem, budget
         self.until = problem.job.ar.work + most
