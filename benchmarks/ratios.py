@@ -34,7 +34,7 @@ from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.ratios.rule import Partition
 from mechverify.provers.accuracy.problem import AccuracyProblem
 from mechverify.provers.confirm import Outcome
-from proofs import attention, induction
+from proofs import attention, induction, palindrome
 from proofs.max_of_k import claim
 from toy_models.max_of_k import path, train
 
@@ -220,19 +220,16 @@ def palindromes(board: Board, quick: bool) -> None:
     accepts all that are, and rejects all others. Sampled, it accepts every palindrome."""
     if not (SHARED / "arena-palindrome.safetensors").exists():
         return
-    model = load(SHARED / "arena-palindrome.safetensors", length=22)
-    x = tokens("x", length=22, vocab=33, allowed=[[31], *[range(31)] * 20, [32]])
-    pairs = [sympy.Eq(x[1 + i], x[20 - i]) for i in range(10)]
-    others = sympy.Or(*map(sympy.Not, pairs))
-    for what, given, says, number in (("palindromes", pairs, 1, 31**10), ("others", [others], 0, 31**20 - 31**10)):
-        claimed = Accuracy(model.logits[-1], equals=says, over=x, given=given, at_least=1)
+    file = SHARED / "arena-palindrome.safetensors"
+    for of, says, number in (("palindromes", 1, 31**10), ("others", 0, 31**20 - 31**10)):
+        claimed = palindrome.claim(file, of=of)
         seconds, done = timed(lambda claimed=claimed: prove(claimed, time_limit=SHORT))
         figure, met = f"{done.verdict} in {seconds:.1f} s", False
         if done.certificate is not None:
             theorem = check(done.certificate)
             figure += f", {len(theorem.tokens)} wrong of {theorem.claim.total:,}"
             met = theorem.verdict == "REFUTED" and theorem.claim.total == number
-        board.row(f"arena-palindrome says {says} of all {what}", f"refuted, of {number:,}", figure, met)
+        board.row(f"arena-palindrome says {says} of all {of}", f"refuted, of {number:,}", figure, met)
 
 
 def own(board: Board, n: int, heads: int, width: int, samples: int) -> None:

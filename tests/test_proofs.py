@@ -37,6 +37,7 @@ from proofs import (
     max_of_k_inside,
     modular_addition,
     modular_addition_inside,
+    palindrome,
     running_sum,
     running_sum_inside,
     sorted_list,
@@ -229,6 +230,24 @@ def test_a_head_of_the_sorted_list_looks_up():
     leads = next_leads(module, 14, 4)
     found = theorem(claim)
     assert float(found.range.low.min()) == pytest.approx(min(leads[q] for q in range(40, 46)), abs=1e-9)
+
+
+PALINDROME = SORTED.with_name("arena-palindrome.safetensors")
+
+
+@pytest.mark.skipif(not PALINDROME.exists(), reason="needs ../shared/models/arena-palindrome.safetensors")
+def test_a_palindrome_is_rejected_that_no_sample_shows(monkeypatch):
+    """Of 31^10, by a model that accepts all that are sampled. Few samples do: the search goes on from the least leads."""
+    from mechverify.provers.accuracy import falsify
+
+    monkeypatch.setattr(falsify, "SAMPLES", 2**11)
+    monkeypatch.setattr(falsify, "STARTS", 16)
+    found = theorem(palindrome.claim(PALINDROME), "REFUTED")
+    assert found.claim.total == 31**10 and len(found.wrong)
+    assert all((ids[1:11] == ids[20:10:-1]).all() for ids in found.wrong)
+    module, ids = load(PALINDROME, length=22).module, torch.from_numpy(found.wrong)
+    with torch.no_grad():
+        assert (module(ids)[:, -1].argmax(-1) == 0).all()
 
 
 def test_a_sum_is_found_by_uniform_attention():

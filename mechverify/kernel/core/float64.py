@@ -17,9 +17,9 @@ UNIT = (
 )  # |fl(x) - x| <= UNIT * |fl(x)| for one rounded operation that doesn't underflow
 ETA = 2.0**-1074  # ... + ETA where a product or a quotient underflows
 LEAST, LARGE = (
-    2**4,
-    2**8,
-)  # a sum's terms, and the sums that a term is in, times them: less is faster term by term
+    2**3,
+    2**9,
+)  # a sum's terms, and the sums that a row is in, times them: less is faster term by term
 
 
 def check_environment() -> None:
@@ -214,7 +214,8 @@ class Float64(Arithmetic):
 
 
 def large(spec: str, *shapes: tuple[int, ...]) -> bool:
-    """Whether matrix multiplication is faster, by the sizes of the letters."""
+    """Whether matrix multiplication is faster, by the sizes of the letters. Of products side by side, along a
+    letter of both operands and the result, each has to be worth its cutting into slices."""
     *terms, result = spec.replace("->", ",").split(",")
     first, second = (
         dict(zip(term[::-1], shape[::-1], strict=False))
@@ -225,7 +226,9 @@ def large(spec: str, *shapes: tuple[int, ...]) -> bool:
         math.prod(sizes[c] for c in sizes if c not in others)
         for sizes, others in ((summed, ""), (first, second), (second, first))
     )
-    return n >= LEAST and n * min(rows) >= LARGE
+    if any(c in first and c in second for c in result):
+        return n >= LEAST and n * min(rows) >= LARGE
+    return min(n, max(rows)) >= LEAST and n * max(rows) >= LARGE
 
 
 def finite(x: np.ndarray) -> np.ndarray:
