@@ -16,30 +16,36 @@ from mechverify.kernel.core.meter import Meter
 
 
 class Part(NamedTuple):
-    """Positions, ascending, and a guard that reads these alone."""
+    """Positions, ascending, and a guard that reads these alone, of a graph for sequences of their tokens."""
 
     positions: list[int]
+    graph: Graph
     guard: int
+
+    def domain(self, whole: Domain) -> Domain:
+        """The tokens at its positions; of a part that reads none, one sequence of one token."""
+        tokens = [whole.tokens[i] for i in self.positions] or [whole.tokens[0][:1]]
+        return Domain(tuple(tokens))
 
 
 def counted(meter: Meter, graph: Graph, guard: int, domain: Domain) -> int:
     """The number of inputs that satisfy the guard, from those of its parts, or of the parts of its negation. Raises
     Unsupported where neither has two. Complexity: that of counting the parts."""
-    graph = graph.copy(meter)
-    if found := parts(graph, guard):
-        return _together(meter, graph, found, domain)
-    if found := parts(graph, guard, False):
-        return domain.size - _together(meter, graph, found, domain)
+    if found := parts(meter, graph, guard):
+        return _together(meter, found, domain)
+    if found := parts(meter, graph, guard, False):
+        return domain.size - _together(meter, found, domain)
     raise Unsupported("the conditions have positions in common")
 
 
-def parts(graph: Graph, guard: int, true: bool = True) -> list[Part]:
+def parts(meter: Meter, graph: Graph, guard: int, true: bool = True) -> list[Part]:
     """Guards that read no position in common and hold together exactly where the guard is `true`, or is false; none
-    where that would be one alone. Adds nodes to the graph."""
-    groups: list[tuple[set[int], list[int]]] = []
+    where that would be one alone."""
+    meter.step(len(graph.nodes), 1)
+    graph, groups = graph.copy(meter), list[tuple[set[int], list[int]]]()
     for condition in _asked(graph, guard, true):
         above = graph.ancestors([condition])
-        graph.meter.step(len(above) + len(groups), 1)
+        meter.step(len(above) + len(groups), 1)
         read = {graph.nodes[n].attr for n in above if graph.nodes[n].op == "value"}
         met = [group for group in groups if group[0] & read]
         groups = [group for group in groups if not group[0] & read]
@@ -47,21 +53,24 @@ def parts(graph: Graph, guard: int, true: bool = True) -> list[Part]:
         groups.append((read.union(*(positions for positions, _ in met)), conditions))
     if len(groups) < 2:
         return []
-    return [Part(sorted(read), graph.add("and", *nodes)) for read, nodes in groups]
+    return [_part(meter, graph, sorted(read), nodes) for read, nodes in groups]
 
 
-def alone(part: Part, domain: Domain) -> Domain:
-    """The domain with a single token at each position that the part doesn't read."""
-    for i, ids in enumerate(domain.tokens):
-        if i not in part.positions:
-            domain, _ = domain.split(i, {ids[0]})
-    return domain
+def _part(meter: Meter, graph: Graph, read: list[int], conditions: list[int]) -> Part:
+    """Conditions that read those positions, all of them at once."""
+    own, new = Graph(max(1, len(read)), graph.values, meter), dict[int, int]()
+    place = {position: i for i, position in enumerate(read)}
+    for n in graph.ancestors(conditions):
+        node = graph.nodes[n]
+        attr = place[node.attr] if node.op == "value" else node.attr
+        new[n] = own.add(node.op, *(new[a] for a in node.args), attr=attr)
+    return Part(read, own, own.add("and", *(new[n] for n in conditions)))
 
 
-def _together(meter: Meter, graph: Graph, found: list[Part], domain: Domain) -> int:
+def _together(meter: Meter, found: list[Part], domain: Domain) -> int:
     size, read = late("counting.guard").size, {i for p in found for i in p.positions}
     free = [len(ids) for i, ids in enumerate(domain.tokens) if i not in read]
-    each = [size(meter, graph, part.guard, alone(part, domain)) for part in found]
+    each = [size(meter, p.graph, p.guard, p.domain(domain)) for p in found]
     return prod(free) * prod(each)
 
 

@@ -8,10 +8,9 @@ import numpy as np
 
 from mechverify.kernel.core.domain import Domain
 from mechverify.kernel.core.errors import Unsupported
-from mechverify.kernel.core.graph import Graph
 from mechverify.kernel.counting.automaton import Layer, derive, towards
 from mechverify.kernel.counting.guard import listed
-from mechverify.kernel.counting.independent import Part, alone, parts
+from mechverify.kernel.counting.independent import Part, parts
 from mechverify.kernel.counting.recursion import completions
 
 BATCH = 2**14  # inputs that are drawn at a time
@@ -41,7 +40,7 @@ class Sampler:
         if self.claim.total * HOPELESS < domain.size and self._walks is not None:
             result = uniform(domain, count, rng)
             for positions, layers in self._walks:
-                result[:, positions] = self._walked(layers, count, rng)[:, positions]
+                result[:, positions] = self._walked(layers, count, rng)
             return result
         found, drawn = [np.zeros((0, domain.length), np.int64)], 0
         while sum(map(len, found)) < count and drawn < HOPELESS * max(count, BATCH):
@@ -58,17 +57,17 @@ class Sampler:
     def changes(self, most: int) -> list[tuple[list[int], np.ndarray]]:
         """What an input may become in one step: positions, and the rows of ids [number, positions] that they may hold
         together, which a part of the guard allows, if these are no more than `most`; of other positions any token."""
-        domain, graph, parts = self.claim.domain, *self._parts
-        found, taken = [], set[int]()
-        for part in parts:
-            inside, rows = alone(part, domain), []
+        domain, found, taken = self.claim.domain, [], set[int]()
+        for part in self._parts:
+            rows = []
             with suppress(Unsupported):
-                for some in listed(self.ar, graph, part.guard, inside):
-                    rows.append(some[:, part.positions])
+                inside = listed(self.ar, part.graph, part.guard, part.domain(domain))
+                for some in inside if part.positions else ():
+                    rows.append(some)
                     if sum(map(len, rows)) > most:
                         break
                 else:
-                    found.append((part.positions, np.concatenate(rows)))
+                    found += [(part.positions, np.concatenate(rows))] if rows else []
                     taken.update(part.positions)
         singles = [
             ([i], np.array(ids)[:, None])
@@ -78,25 +77,25 @@ class Sampler:
         return [*found, *singles]
 
     @cached_property
-    def _parts(self) -> tuple[Graph, list[Part]]:
-        graph = self.claim.graph.copy()
-        return graph, parts(graph, self.claim.guard) if self.claim.guarded else []
+    def _parts(self) -> list[Part]:
+        claim = self.claim
+        return parts(self.ar, claim.graph, claim.guard) if claim.guarded else []
 
     @cached_property
     def _walks(self) -> list[tuple[list[int], list[Layer]]] | None:
         """The guard's parts as automata, if they have small ones: of positions, layers that read those alone."""
-        (graph, found), domain = self._parts, self.claim.domain
-        whole = Part([*range(domain.length)], self.claim.guard)
+        claim = self.claim
+        whole = Part([*range(claim.domain.length)], claim.graph, claim.guard)
         walks = []
-        for part in found or [whole]:
-            tokens = [np.array(ids) for ids in alone(part, domain).tokens]
+        for part in self._parts or [whole]:
+            tokens = [np.array(ids) for ids in part.domain(claim.domain).tokens]
             try:
-                automaton = derive(self.ar, graph, [part.guard], tokens)
+                automaton = derive(self.ar, part.graph, [part.guard], tokens)
             except Unsupported:
                 return None
             true = np.flatnonzero(automaton.classes[:, 0] == 1)
             walks.append((part.positions, towards(self.ar, automaton, true)))
-        return walks
+        return [(positions, layers) for positions, layers in walks if positions]
 
     def _walked(
         self, layers: list[Layer], count: int, rng: np.random.Generator
