@@ -110,13 +110,10 @@ class Float64(Arithmetic):
     def div(self, x: Ball, y: Ball) -> Ball:
         """Rejects a ball of `y` that touches zero, or isn't finite. |mid| + ETA bounds the exact quotient of the
         centres, and 2 ETA what the product below loses by underflow (the division would enlarge it)."""
-        bare = not np.any(x.rad) and not np.any(y.rad)
-        room = finite(np.abs(y.mid)) if bare else self.lower(Ball(np.abs(y.mid), y.rad))
+        room = self.lower(Ball(np.abs(y.mid), y.rad))
         if not (room > 0).all():
             raise Rejected("division by an interval that may hold zero")
         mid = x.mid / y.mid
-        if bare:  # nothing but the quotient's own rounding
-            return self._ball(mid, np.zeros((1,) * np.ndim(mid)), 0)
         return self._ball(
             mid, (x.rad + (np.abs(mid) + ETA) * y.rad + 2 * ETA) / room, 0
         )
@@ -221,14 +218,14 @@ def large(spec: str, *shapes: tuple[int, ...]) -> bool:
         dict(zip(term[::-1], shape[::-1], strict=False))
         for term, shape in zip(terms, shapes, strict=True)
     )
-    summed = {c: first[c] for c in first if c in second and c not in result}
-    n, *rows = (
-        math.prod(sizes[c] for c in sizes if c not in others)
-        for sizes, others in ((summed, ""), (first, second), (second, first))
-    )
-    if any(c in first and c in second for c in result):
-        return n >= LEAST and n * min(rows) >= LARGE
-    return min(n, max(rows)) >= LEAST and n * max(rows) >= LARGE
+    common = {*first} & {*second}
+    n = math.prod(first[c] for c in common - {*result})
+    rows = [
+        math.prod(sizes[c] for c in sizes if c not in common)
+        for sizes in (first, second)
+    ]
+    reach = (min if common & {*result} else max)(rows)
+    return min(n, max(rows)) >= LEAST and n * reach >= LARGE
 
 
 def finite(x: np.ndarray) -> np.ndarray:

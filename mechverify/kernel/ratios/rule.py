@@ -287,7 +287,8 @@ class Cell:
             return Counts(0, self.size)
         lead = self.lead(rivals)
         terms = ar.mul(self.box.factor.map(lambda a: a[..., None]), lead.value)
-        lead, slack = Lead(lead.base, terms), self._slack(terms)
+        lead = Lead(lead.base, terms)
+        slack = self._slack(terms)
         width = max(1, min(ar.chunk, BLOCK) // (self.size * heads))
         for start in range(0, len(rivals), width):
             some = lead.of(slice(start, start + width))
@@ -304,7 +305,8 @@ class Cell:
     ) -> np.ndarray:
         """Lower bounds [inputs, rivals] of leads whose values are multiplied by the factors, signs alone counting;
         `masses` [heads, inputs, 1], at least and at most; `slack`: more than the values' sums round."""
-        ar, (base, terms), exponent = self.ar, lead, self.box.factor.exponent
+        ar, exponent = self.ar, self.box.factor.exponent
+        base, terms = lead
         reserve(self.size, len(terms.mid), len(base.mid))
         sums = self._sums(ar.lower(terms)) - slack
         mass = np.where(sums >= 0, masses[1], masses[0])

@@ -401,7 +401,8 @@ def _of_cases(
     """Lower bounds of shares [2, pairs] from those of both cases, and of where forms show a value positive, and
     negative; `apart`: no point has both. Of each case also how much is known to lie in it by all the signs on the way,
     this one among them; of both together likewise."""
-    (first, one), (second, other) = inside, outside
+    first, one = inside
+    second, other = outside
     either = np.maximum(both(ar, ways[0], first), one)
     neither = np.maximum(both(ar, ways[1], second), other)
     split = _union(ar, either, neither, apart)
@@ -434,21 +435,24 @@ def _together(
     leaf, and all its open atoms right, or all wrong, and with them the condition; zero for what isn't a leaf. Where a
     sign and an atom vanish together, shares of each (`both`) would leave open twice what either leaves.
     Complexity: that of measuring the forms."""
-    ar, m, condition = job.ar, told.sure.shape[1] // 2, job.once(Condition)
+    ar, m = job.ar, told.sure.shape[1] // 2
+    condition = job.once(Condition)
 
     def forms(node: np.ndarray, row: np.ndarray, cube: np.ndarray) -> UnitForms:
         slopes = told.slopes.map(lambda a: a[node, row])
         box = [a[cube] for a in cubes]
         return UnitForms(*on_unit_cubes(ar, told.constants[node, row], slopes, *box))
 
-    found, start = [], len(levels[0].cube)
+    found = []
+    start = len(levels[0].cube)
     signed = np.zeros(start, bool)  # whether there is such a sign; below all of them:
     below = UnitForms(np.zeros(start), np.zeros((start, told.slopes.mid.shape[2])))
     for level, (pairs, atoms) in zip(levels, places, strict=True):
         found.append(np.zeros((2, len(level.cube))))
         asked = ~level.sign[pairs] & signed[pairs] & worth[level.cube[pairs]]
         leaves, place = np.unique(pairs[asked], return_inverse=True)
-        row, atoms = leaves[place], atoms[asked]
+        row = leaves[place]
+        atoms = atoms[asked]
         for side in (0, 1) if len(leaves) else ():
             each = np.stack(np.split(level.sure[leaves], 2, 1)).astype(float)
             each[side, place, atoms] = 1.0
@@ -473,16 +477,16 @@ def _after(
 ) -> tuple[np.ndarray, UnitForms]:
     """Of the next level's pairs, whether a sign on the way to them is open, and a form below what shows all that are;
     of a level's, `before`."""
-    size, m = int(level.after.max(initial=-1)) + 1, level.sure.shape[1] // 2
-    (signed, below), coordinates = before, before[1].slopes.shape[1]
-    now, constants = np.zeros(size, bool), np.zeros(size)
-    slopes = np.zeros((size, coordinates))
+    size = int(level.after.max(initial=-1)) + 1
+    m = level.sure.shape[1] // 2
+    signed, below = before
+    now = np.zeros(size, bool)
+    constants = np.zeros(size)
+    slopes = np.zeros((size, below.slopes.shape[1]))
     for side, to in enumerate(level.after):
         row = np.flatnonzero(to >= 0)
-        now[to[row]], constants[to[row]], slopes[to[row]] = (
-            signed[row],
-            *below.some(row),
-        )
+        now[to[row]] = signed[row]
+        constants[to[row]], slopes[to[row]] = below.some(row)
         open_ = ~level.sure[row][:, [0, m]].any(1) & worth[level.cube[row]]
         row = row[open_]
         sign = np.full(len(row), side * m)
