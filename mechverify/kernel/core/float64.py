@@ -224,8 +224,10 @@ def large(spec: str, *shapes: tuple[int, ...]) -> bool:
         math.prod(sizes[c] for c in sizes if c not in common)
         for sizes in (first, second)
     ]
-    reach = (min if common & {*result} else max)(rows)
-    return min(n, max(rows)) >= LEAST and n * reach >= LARGE
+    return (
+        min(n, max(rows)) >= LEAST
+        and n * (min if common & {*result} else max)(rows) >= LARGE
+    )
 
 
 def finite(x: np.ndarray) -> np.ndarray:
