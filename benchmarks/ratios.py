@@ -29,6 +29,7 @@ from benchmarks.board import Board, timed
 from benchmarks.real_models import Normed
 from mechverify import Accuracy, capture, load, prove, tokens
 from mechverify.claims.domain import Tokens
+from mechverify.graph.adapters import load as load_module
 from mechverify.kernel import check
 from mechverify.kernel.core.arithmetic import Ball
 from mechverify.kernel.ratios.rule import Partition
@@ -40,6 +41,7 @@ from toy_models.max_of_k import path, train
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "models"
 BATCH = 2**16
+PALINDROMES = 20_000  # that are sampled
 NEAR, SHORT, LONG = 0.00005, 60.0, 300.0  # share, and seconds of search and check
 SAMPLED = 0.002  # share below that of samples
 CLOSE, LOOKS = 1.5, 0.99  # what a pattern's constant leaves, over what is left where search looked; of one position
@@ -216,18 +218,31 @@ def majorities(board: Board, quick: bool) -> None:
 
 
 def palindromes(board: Board, quick: bool) -> None:
-    """A two-layer model of others that says whether twenty tokens between two marks are a palindrome: whether it
-    accepts all that are, and rejects all others. Sampled, it accepts every palindrome."""
-    if not (SHARED / "arena-palindrome.safetensors").exists():
-        return
+    """A two-layer model of others that says whether twenty tokens between two marks are a palindrome: how many sampled
+    palindromes it accepts, and whether it accepts all that are, and rejects all others."""
     file = SHARED / "arena-palindrome.safetensors"
+    if not file.exists():
+        return
+    module, seeded = load_module(file).module.double(), torch.Generator().manual_seed(0)
+    half = torch.randint(31, (PALINDROMES, 10), generator=seeded)
+
+    def lead(ids: torch.Tensor) -> torch.Tensor:
+        """Of saying that they are palindromes."""
+        with torch.no_grad():
+            return module(ids)[:, -1] @ torch.tensor([-1.0, 1.0], dtype=torch.float64)
+
+    marks = torch.tensor([[31], [32]]).repeat(1, PALINDROMES)[..., None]
+    sampled = lead(torch.cat([marks[0], half, half.flip(1), marks[1]], 1))
+    figure = f"{int((sampled > 0).sum()):,} of {PALINDROMES:,}, least lead {sampled.min():.2f}"
+    board.row("arena-palindrome accepts sampled palindromes", "for information", figure, True)
     for of, says, number in (("palindromes", 1, 31**10), ("others", 0, 31**20 - 31**10)):
         claimed = palindrome.claim(file, of=of)
         seconds, done = timed(lambda claimed=claimed: prove(claimed, time_limit=SHORT))
         figure, met = f"{done.verdict} in {seconds:.1f} s", False
         if done.certificate is not None:
             theorem = check(done.certificate)
-            figure += f", {len(theorem.tokens)} wrong of {theorem.claim.total:,}"
+            worst = (1 if says else -1) * lead(torch.from_numpy(theorem.tokens))
+            figure += f", {len(worst)} wrong of {theorem.claim.total:,}, least lead {worst.min():.2f}"
             met = theorem.verdict == "REFUTED" and theorem.claim.total == number
         board.row(f"arena-palindrome says {says} of all {of}", f"refuted, of {number:,}", figure, met)
 

@@ -245,9 +245,11 @@ def test_a_palindrome_is_rejected_that_no_sample_shows(monkeypatch):
     found = theorem(palindrome.claim(PALINDROME), "REFUTED")
     assert found.claim.total == 31**10 and len(found.wrong)
     assert all((ids[1:11] == ids[20:10:-1]).all() for ids in found.wrong)
-    module, ids = load(PALINDROME).module, torch.from_numpy(found.wrong)
+    module, half = load(PALINDROME).module, torch.randint(31, (500, 10), generator=torch.Generator().manual_seed(0))
+    marks = torch.full((500, 1), 31)
     with torch.no_grad():
-        assert (module(ids)[:, -1].argmax(-1) == 0).all()
+        assert (module(torch.from_numpy(found.wrong))[:, -1].argmax(-1) == 0).all()
+        assert (module(torch.cat([marks, half, half.flip(1), marks + 1], 1))[:, -1].argmax(-1) == 1).all()
 
 
 def test_a_sum_is_found_by_uniform_attention():

@@ -479,7 +479,7 @@ FAULTS = [
     Fault("together", "relaxation/halfspaces.py", "np.maximum(ar.ends(rise)[1], 0.0)", "np.minimum(ar.ends(rise)[0], 0.0)", f"{CASES} -k together"),
     Fault("together", "relaxation/halfspaces.py", "above = np.maximum(ar.ends(most)[1], 0.0)", "above = ar.ends(most)[1]", f"{CASES} -k together"),
     Fault("together", "relaxation/halfspaces.py", "some = np.isfinite(times) & (times > 0)", "some = np.isfinite(times)", f"{CASES} -k together"),
-    Fault("together", "relaxation/shares.py", "excluding)[side] == 1", "excluding)[side] >= 0", f"{CASES} -k together"),
+    Fault("together", "relaxation/shares.py", "level.node[leaves])[side] == 1", "level.node[leaves])[side] >= 0", f"{CASES} -k together"),
     Fault("together", "relaxation/shares.py", "np.maximum.at(lower, place,", "np.minimum.at(lower, place,", f"{CASES} -k together"),
     Fault("together", "relaxation/shares.py", "atom = forms(level.node[row], atoms + side * m, level.cube[row])",
           "atom = forms(level.node[row], atoms + (1 - side) * m, level.cube[row])", f"{CASES} -k together"),

@@ -16,6 +16,7 @@ from mechverify.kernel.core.fields import Reader
 from mechverify.kernel.mixtures.rule import Group
 from mechverify.kernel.proof import prove as proved
 from mechverify.provers.accuracy import mixtures as search
+from mechverify.provers.accuracy.enumerate import patience
 from mechverify.provers.accuracy.falsify import falsify
 from mechverify.provers.accuracy.problem import AccuracyProblem
 from mechverify.provers.accuracy.torch_margins import Leads, Tabled
@@ -167,4 +168,16 @@ def test_where_no_cell_is_decided_every_input_is_run():
     with torch.no_grad():
         right = int((net.double()(ids).argmax(-1) == ids.amax(1)).sum())
     assert found.theorem.right.low == found.theorem.right.high == right > 0
-    assert found.theorem.rules["enumerate"] and found.search_seconds < 60
+    assert found.theorem.rules["enumerate"]
+
+
+def test_a_search_begins_no_cell_after_its_work():
+    """That is what running every input takes: of 2^17 so much, of a domain that nobody could run any."""
+    made = Majority(1, noise=0.0)
+    problem = AccuracyProblem.of(made.claim("best"), "real")
+    assert 0 < patience(problem, Budget()) < np.inf
+    assert search._Search(problem, Budget(), 0.0).bounded().proof is None
+    assert search._Search(problem, Budget()).bounded().right == (made.right, made.right)
+    x = tokens("x", length=BITS + 1, vocab=3)
+    large = Accuracy(made.captured["output"], equals=0, over=x, at_least="best")
+    assert patience(AccuracyProblem.of(large, "real"), Budget()) == np.inf

@@ -274,7 +274,7 @@ def test_forms_beyond_their_own_case_say_nothing(numbers):
 
 
 def test_forms_that_are_apart_are_nowhere_positive_together():
-    """UnitForms of a value and of its negation that are opposite, but for rounding, are apart; those that cross on the box
+    """Forms of a value and of its negation that are opposite, but for rounding, are apart; those that cross on the box
     aren't, and what is no number, or bounds nothing, tells neither."""
     rng, low, high = np.random.default_rng(0), np.array([[-1.0, -2.0]]), np.array([[1.0, 3.0]])
     drawn = rng.uniform(low, high, (2_000, 2))
@@ -363,29 +363,13 @@ def test_a_lowered_form_is_positive_together_with_another():
             mine, its = (sum(map(lambda k, v: k * v, form, at)) for form in (ours, other))
             assert mine - Fraction(float(by)) <= 0 or its > 0
     assert near > 50
+    form, flat = UnitForms(np.zeros(1), np.ones((1, 2))), UnitForms(np.zeros(1), np.zeros((1, 2)))
+    assert halfspaces.drop(AR, form, flat) == np.inf
     for bad in (np.nan, np.inf):
+        steep, far = form._replace(slopes=np.full((1, 2), bad)), form._replace(constants=np.array([bad]))
         with np.errstate(invalid="ignore"):
-            assert (
-                halfspaces.drop(
-                    AR, UnitForms(np.zeros(1), np.ones((1, 2))), UnitForms(np.array([bad]), np.ones((1, 2)))
-                )
-                == np.inf
-            )
-            assert (
-                halfspaces.drop(
-                    AR, UnitForms(np.zeros(1), np.ones((1, 2))), UnitForms(np.zeros(1), np.full((1, 2), bad))
-                )
-                == np.inf
-            )
-            assert (
-                halfspaces.drop(
-                    AR, UnitForms(np.zeros(1), np.full((1, 2), bad)), UnitForms(np.zeros(1), np.ones((1, 2)))
-                )
-                == np.inf
-            )
-    assert (
-        halfspaces.drop(AR, UnitForms(np.zeros(1), np.ones((1, 2))), UnitForms(np.zeros(1), np.zeros((1, 2)))) == np.inf
-    )
+            for mine, other in ((form, far), (far, form), (form, steep), (steep, form)):
+                assert halfspaces.drop(AR, mine, other) == np.inf
 
 
 def test_what_vanishes_together_with_a_sign_is_told_with_it():

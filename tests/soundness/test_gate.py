@@ -205,6 +205,7 @@ ALLOWED = {
     "relaxation/shares._Level.open": "as many as there are atoms",
     "relaxation/shares._judge": "as many as there are cubes in a block, and forms at the nodes that they meet",
     "relaxation/shares._levels": "as many as there are cubes in a block, and nodes that they meet",
+    "relaxation/shares._told": "as many as the shares that it is given",
     "relaxation/shares._together": "as many as there are pairs of a cube and a node in a level",
     "relaxation/shares._after": "as many as there are pairs of a cube and a node in the next level",
     "relaxation/halfspaces.least_in": "as many as the box has coordinates",

@@ -285,6 +285,7 @@ class Cell:
         masses = low - slack, high + slack
         if not (masses[0] > 0).all():
             return Counts(0, self.size)
+        reserve(*self.box.factor.mid.shape, len(rivals))
         lead = self.lead(rivals)
         terms = ar.mul(self.box.factor.map(lambda a: a[..., None]), lead.value)
         lead = Lead(lead.base, terms)

@@ -356,21 +356,17 @@ def _judge(
         each[:, pairs, atoms] = own
         rows, leaves = np.flatnonzero(level.sign), np.flatnonzero(~level.sign)
         after = level.after[:, rows]
-        shares, commons = (_of_halves(a, after) for a in (share, common))
+        shares = _of_halves(share, after)
+        commons = _of_halves(common, after)
         inside, outside = zip(shares, commons, strict=True)
         box = (end[level.cube[rows]] for end in ends)
         apart = _apart(ar, told, level.node[rows], *box)
-        share, common = np.zeros((2, len(level.cube))), here
+        share = np.zeros((2, len(level.cube)))
+        common = here
         share[:, rows], common[:, rows] = _of_cases(
             ar, each[:, rows, 0], inside, outside, apart
         )
-        condition = job.once(Condition)
-        room = max(1, ROOM // (2 * len(condition.steps)))
-        for i in range(0, len(leaves), room):
-            some = leaves[i : i + room]
-            share[:, some] = condition.told(
-                ar, each[:, some], known[:, :, level.node[some]]
-            )
+        share[:, leaves] = _told(job, each[:, leaves], known, level.node[leaves])
     open_ = ar.ends(mass)[1] * np.maximum(1 - share.sum(0), 0.0)
     met = np.bincount(
         np.concatenate([level.cube for level in levels]), minlength=len(low)
@@ -384,6 +380,20 @@ def _judge(
         start,
         met,
     )
+
+
+def _told(
+    job: Job, share: np.ndarray, known: np.ndarray, node: np.ndarray
+) -> np.ndarray:
+    """`Condition.told` at nodes, of so many at a time that its steps have room."""
+    condition = job.once(Condition)
+    room = max(1, ROOM // (2 * len(condition.steps)))
+    found = np.zeros(share.shape[:2])
+    for start in range(0, len(node), room):
+        some = slice(start, start + room)
+        excluding = known[:, :, node[some]]
+        found[:, some] = condition.told(job.ar, share[:, some], excluding)
+    return found
 
 
 def _of_halves(shares: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -403,11 +413,12 @@ def _of_cases(
     this one among them; of both together likewise."""
     first, one = inside
     second, other = outside
-    either = np.maximum(both(ar, ways[0], first), one)
-    neither = np.maximum(both(ar, ways[1], second), other)
-    split = _union(ar, either, neither, apart)
+    above = np.maximum(both(ar, ways[0], first), one)
+    below = np.maximum(both(ar, ways[1], second), other)
+    split = _union(ar, above, below, apart)
     split = np.maximum(split, both(ar, first, second))
-    up, down = ways[0] == 1, ways[1] == 1
+    up = ways[0] == 1
+    down = ways[1] == 1
     return (
         np.where(up, first, np.where(down, second, split)),
         np.where(up, one, np.where(down, other, _union(ar, one, other, apart))),
@@ -436,7 +447,6 @@ def _together(
     sign and an atom vanish together, shares of each (`both`) would leave open twice what either leaves.
     Complexity: that of measuring the forms."""
     ar, m = job.ar, told.sure.shape[1] // 2
-    condition = job.once(Condition)
 
     def forms(node: np.ndarray, row: np.ndarray, cube: np.ndarray) -> UnitForms:
         slopes = told.slopes.map(lambda a: a[node, row])
@@ -456,8 +466,7 @@ def _together(
         for side in (0, 1) if len(leaves) else ():
             each = np.stack(np.split(level.sure[leaves], 2, 1)).astype(float)
             each[side, place, atoms] = 1.0
-            excluding = known[:, :, level.node[leaves]]
-            shows = condition.told(ar, each, excluding)[side] == 1
+            shows = _told(job, each, known, level.node[leaves])[side] == 1
             atom = forms(level.node[row], atoms + side * m, level.cube[row])
             lower = np.zeros(len(leaves))
             np.maximum.at(lower, place, drop(ar, below.some(row), atom))

@@ -67,10 +67,8 @@ class Enumerate:
         self.limit = limit
 
     def accepts(self, problem: AccuracyProblem, evidence: Evidence) -> str | None:
-        size = problem.claim.total
-        if self.limit is not None and size > self.limit:
-            return ""
-        return None
+        few = self.limit is None or problem.claim.total <= self.limit
+        return None if few else ""
 
     def prove(
         self, problem: AccuracyProblem, evidence: Evidence, budget: Budget

@@ -60,7 +60,7 @@ class Sampler:
         domain, found, taken = self.claim.domain, [], set[int]()
         for part in self._parts:
             rows = []
-            with suppress(Unsupported):
+            with suppress(Unsupported):  # too many prefixes: tokens change one by one
                 inside = listed(self.ar, part.graph, part.guard, part.domain(domain))
                 for some in inside if part.positions else ():
                     rows.append(some)
